@@ -1,0 +1,114 @@
+"""What an index must know of an encoder: who it is, and that it turns pictures into vectors.
+
+The index records an `EncoderInfo` and compares identities; it never imports an implementation. Implementations
+register under the entry-point group ``retr.encoders`` (see ``retr.retrieval.encoders.registry``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+Similarity = Literal["cosine", "dot"]
+Option = str | int | float | bool | None
+
+
+@dataclass(frozen=True)
+class EncoderInfo:
+    """Identity and properties of one loaded encoder; what the manifest records.
+
+    Two encoders are the same when `identity` is the same: name, options, weights and preprocessing.
+
+    Attributes
+    ----------
+    name
+        The registry name, as given to ``load_encoder``: ``"lite"``, ``"open_clip:ViT-B-32"``.
+    dim
+        Length of an embedding.
+    similarity
+        The score its authors trained: ``"cosine"`` (the index stores unit vectors) or ``"dot"`` (stored as they come).
+    modality
+        What it was trained on, for people: ``"fundus"``, ``"chest X-ray"``, ``"natural images"``, ``"many"``.
+    text
+        Whether it has a text side (``encode_texts``).
+    weights_sha256
+        sha256 of the checkpoint's bytes (of the sorted hashes where there are several files).
+    preprocessing
+        Fingerprint of everything between the decoded RGB picture and the network, as one readable line.
+    options
+        What ``load_encoder`` needs beside the name to build it again: ``{"feature": "retrieval"}``. Never a path.
+    licence, source
+        Licence of the weights, and where they come from.
+    noncommercial
+        True where the licence forbids commercial use or none is stated: said at build time.
+    precision
+        ``"fp32"``, ``"bf16"`` or ``"fp16"``: in what the network was run. Not part of the identity.
+    device
+        Where it runs, for people. Not part of the identity.
+    logit_scale
+        Factor on the similarity before a softmax over prompts, where the encoder stores one.
+    draft_size
+        JPEGs may be decoded at a reduced size (DCT scaling) whose shorter side is at least this many pixels;
+        ``None`` asks for a full decode.
+    grey16
+        How 16-bit grey becomes 8-bit: ``"minmax"`` over the picture's own range, or ``"max"`` (x / max).
+    """
+
+    name: str
+    dim: int
+    similarity: Similarity
+    modality: str
+    text: bool
+    weights_sha256: str
+    preprocessing: str
+    options: Mapping[str, Option] = field(default_factory=dict)
+    licence: str = "unknown"
+    source: str = "unknown"
+    noncommercial: bool = False
+    precision: str = "fp32"
+    device: str = "cpu"
+    logit_scale: float | None = None
+    draft_size: int | None = None
+    grey16: Literal["minmax", "max"] = "minmax"
+
+    @property
+    def identity(self) -> tuple[str, tuple[tuple[str, Option], ...], str, str, int, str]:
+        """What must be equal for two encoders to give comparable vectors."""
+        return (
+            self.name,
+            tuple(sorted(self.options.items())),
+            self.weights_sha256,
+            self.preprocessing,
+            self.dim,
+            self.similarity,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Give a JSON-ready dictionary, the inverse of `from_json`."""
+        return {**asdict(self), "options": dict(self.options)}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> EncoderInfo:
+        """Read what `to_json` wrote; keys of a newer version are ignored."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{key: value for key, value in data.items() if key in known})
+
+
+class Encoder(Protocol):
+    """Turns pictures, and where it can words, into vectors."""
+
+    @property
+    def info(self) -> EncoderInfo:
+        """Who this is."""
+
+    def encode_images(self, items: Sequence[Any]) -> NDArray[np.float32]:
+        """Embed pictures (paths, bytes, PIL images or uint8 arrays): float32 ``(n, dim)``, not normalised."""
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts: float32 ``(n, dim)``; raises `NoTextSideError` where there is no text side."""

@@ -1,0 +1,1 @@
+"""Encoders, image reading, queries, answers and evaluation."""

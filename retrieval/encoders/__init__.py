@@ -1,0 +1,1 @@
+"""Encoders: pictures and words become vectors, exactly as each model's authors compute them."""

@@ -1,0 +1,31 @@
+"""Image retrieval for medical archives.
+
+>>> import retr
+>>> sorted(retr.__all__)
+['Index', 'RetrError', 'load_encoder']
+"""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retr.index.errors import RetrError
+    from retr.retrieval.encoders.registry import load_encoder
+    from retr.retrieval.engine import Index
+
+__all__ = ["Index", "RetrError", "load_encoder"]
+__version__ = "0.1.0"
+
+# Public names load on first use, so that `retr --help` starts without numpy, pyarrow or an encoder.
+_HOMES = {
+    "Index": "retr.retrieval.engine",
+    "RetrError": "retr.index.errors",
+    "load_encoder": "retr.retrieval.encoders.registry",
+}
+
+
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module 'retr' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
