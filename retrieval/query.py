@@ -1,0 +1,339 @@
+"""What is asked: a weighted sum of pictures, words, rows and vectors.
+
+A `Query` is a tuple of parts, each with a weight; it is built with ``+``, ``-`` and ``*`` and holds no vector
+until `resolve` is given an encoder and a store::
+
+    Query.image("x.png") * 2 + Query.text("drusen") - Query.text("laser scars")
+
+Where the index scores by cosine, each part becomes a unit vector, so that weights mean the same for pictures
+and words, and the sum is made a unit vector again. Where it scores by dot product nothing is rescaled, and the
+score of a sum is the weighted sum of its parts' scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+import numpy as np
+
+from retr.index.errors import ImageReadError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike, NDArray
+
+    from retr.index.encoder import Encoder
+    from retr.index.store import Store
+
+Kind = Literal["image", "text", "id", "vector"]
+
+_WEIGHTED = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)):(.+)", re.DOTALL)
+_FRAME = re.compile(r"#\d+$")
+_JSON_KEYS = ("image", "text", "not", "id", "vector")
+
+
+class TextEncoder(Protocol):
+    """Turns words into vectors of the image space: an encoder's own text side, or a bridge."""
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts: float32 ``(n, dim)``."""
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """One term of a query: what it is, its value, and its weight."""
+
+    kind: Kind
+    value: Any
+    weight: float = 1.0
+
+    def describe(self) -> str:
+        """Give the part in words, without pixels or numbers."""
+        shown = repr(self.value) if isinstance(self.value, str | Path) else f"<{type(self.value).__name__}>"
+        return f"{self.weight:g} * {self.kind} {shown}"
+
+
+@dataclass(frozen=True, eq=False)
+class Query:
+    """A weighted sum of parts.
+
+    >>> query = Query.id("a.png") * 2 + Query.text("drusen") - Query.text("laser scars")
+    >>> [(part.kind, part.value, part.weight) for part in query.parts]
+    [('id', 'a.png', 2.0), ('text', 'drusen', 1.0), ('text', 'laser scars', -1.0)]
+    """
+
+    parts: tuple[Part, ...]
+
+    @classmethod
+    def image(cls, image: Any) -> Query:
+        """Ask with a picture: a path, the bytes of a file, a PIL image or a uint8 array."""
+        return cls((Part("image", image),))
+
+    @classmethod
+    def text(cls, text: str) -> Query:
+        """Ask with words."""
+        if not text.strip():
+            raise UsageError("the text of a query is empty", hint="give at least one word")
+        return cls((Part("text", text),))
+
+    @classmethod
+    def id(cls, row_id: str) -> Query:
+        """Ask with a row of the index, by its id."""
+        return cls((Part("id", row_id),))
+
+    @classmethod
+    def vector(cls, vector: ArrayLike) -> Query:
+        """Ask with a vector, ``(dim,)``."""
+        array = np.asarray(vector, dtype=np.float32)
+        if array.ndim != 1:
+            raise UsageError(f"a query vector must have one axis, got shape {array.shape}")
+        if not np.isfinite(array).all():
+            raise UsageError("a query vector holds values that are not finite")
+        return cls((Part("vector", array),))
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Query:
+        """Read one line of a batch: ``{"image": ..., "text": [...], "not": ..., "id": ..., "vector": []}``.
+
+        Each of ``image``, ``text``, ``not`` and ``id`` is a string or a list of strings, in the form
+        `weighted` reads; other keys are not looked at.
+        """
+        query: Query | None = None
+        for key in _JSON_KEYS:
+            value = record.get(key)
+            if value is None:
+                continue
+            if key == "vector":
+                terms = [cls.vector(value)]
+            else:
+                values = [value] if isinstance(value, str) else value
+                if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
+                    raise UsageError(
+                        f"{key!r} of a query must be a string or a list of strings, got {value!r}"
+                    )
+                terms = [cls.weighted(key, item) for item in values]
+            for term in terms:
+                query = term if query is None else query + term
+        if query is None:
+            raise UsageError(f"a query needs one of {', '.join(_JSON_KEYS)}, got {sorted(record)}")
+        return query
+
+    @classmethod
+    def weighted(cls, kind: str, argument: str) -> Query:
+        """Read the command line's form: ``"2:drusen"`` is weight 2; ``kind="not"`` subtracts words.
+
+        >>> Query.weighted("text", "2:drusen").parts[0].weight
+        2.0
+        >>> Query.weighted("not", "laser scars").parts[0].weight
+        -1.0
+        """
+        weight, value = 1.0, argument
+        match = _WEIGHTED.fullmatch(argument)
+        if match and not (kind == "image" and Path(argument).exists()):
+            weight, value = float(match[1]), match[2]
+        if kind == "image":
+            return cls.image(Path(value)) * weight
+        if kind == "id":
+            return cls.id(value) * weight
+        if kind in {"text", "not"}:
+            return cls.text(value) * (-weight if kind == "not" else weight)
+        raise UsageError(f"unknown kind of query {kind!r}", hint=f"one of {', '.join(_JSON_KEYS)}")
+
+    @classmethod
+    def from_arguments(
+        cls,
+        *,
+        images: Iterable[str] = (),
+        texts: Iterable[str] = (),
+        nots: Iterable[str] = (),
+        ids: Iterable[str] = (),
+    ) -> Query:
+        """Build one query from the options of a command line, each in the form `weighted` reads."""
+        record = {"image": list(images), "text": list(texts), "not": list(nots), "id": list(ids)}
+        return cls.from_json({key: values for key, values in record.items() if values})
+
+    def __mul__(self, weight: float) -> Query:
+        factor = float(weight)
+        if not math.isfinite(factor) or factor == 0:
+            raise UsageError(f"the weight of a query must be finite and not zero, got {weight!r}")
+        return Query(tuple(Part(p.kind, p.value, p.weight * factor) for p in self.parts))
+
+    __rmul__ = __mul__
+
+    def __neg__(self) -> Query:
+        return self * -1
+
+    def __add__(self, other: Query) -> Query:
+        return Query(self.parts + other.parts)
+
+    def __sub__(self, other: Query) -> Query:
+        return self + -other
+
+    def __repr__(self) -> str:
+        return f"Query({' + '.join(part.describe() for part in self.parts)})"
+
+    @property
+    def uses_text(self) -> bool:
+        """Whether any part is text."""
+        return any(part.kind == "text" for part in self.parts)
+
+
+def resolve(
+    query: Query, encoder: Encoder, store: Store, *, text_encoder: TextEncoder | None = None
+) -> NDArray[np.float32]:
+    """Give the query's vector.
+
+    Parameters
+    ----------
+    text_encoder
+        Embeds the words instead of ``encoder`` (a bridge, for encoders without a text side).
+
+    Returns
+    -------
+    float32 ``(dim,)``; of unit length where the encoder's similarity is cosine.
+
+    Raises
+    ------
+    UsageError
+        For an id that is not in the index, a vector of another length, or parts that cancel out.
+    NoTextSideError
+        For text where neither the encoder nor ``text_encoder`` can embed it.
+    """
+    return resolve_all([query], encoder, store, text_encoder=text_encoder)[0]
+
+
+def resolve_all(
+    queries: Sequence[Query], encoder: Encoder, store: Store, *, text_encoder: TextEncoder | None = None
+) -> NDArray[np.float32]:
+    """Give the vectors of several queries, ``(n, dim)``; see `resolve`. Pictures go through in one batch."""
+    cosine = encoder.info.similarity == "cosine"
+    parts = [part for query in queries for part in query.parts]
+    vectors = _embed(parts, encoder, store, text_encoder or encoder)
+    if cosine:
+        vectors = [unit(vector) for vector in vectors]
+    out = np.zeros((len(queries), encoder.info.dim), dtype=np.float32)
+    found = iter(vectors)
+    for row, query in enumerate(queries):
+        total = np.zeros(encoder.info.dim, dtype=np.float64)
+        for part in query.parts:
+            total += part.weight * next(found)
+        # A tenth of a millionth of the weights is float32 rounding, not a direction.
+        if np.linalg.norm(total) <= 1e-7 * sum(abs(part.weight) for part in query.parts):
+            raise UsageError("the parts of the query cancel out", hint="change a weight or leave a part out")
+        out[row] = unit(total) if cosine else total
+    return out
+
+
+def own_rows(query: Query, store: Store) -> NDArray[np.int64]:
+    """Find the rows that are the query itself: its ids, its files, and byte-identical copies of either.
+
+    Copies are known by the column ``sha256``; where a file holds several pictures (``"scan.dcm#3"``), only
+    the picture of the same number is a copy of an id. PIL images, arrays and vectors have no bytes to compare.
+    """
+    return own_rows_all([query], store)[0]
+
+
+def own_rows_all(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
+    """Find the own rows of several queries with one look at the hashes; see `own_rows`."""
+    wanted: list[tuple[int, str, str | None]] = []  # query, sha256, frame suffix (None: any)
+    rows: list[list[int]] = [[] for _ in queries]
+    hashed = "sha256" in store.schema.names
+    for number, query in enumerate(queries):
+        for part in query.parts:
+            if part.kind == "id":
+                row = int(store.rows_of([part.value])[0])
+                if row < 0:
+                    continue
+                rows[number].append(row)
+                if hashed:
+                    sha = store.table(["sha256"], rows=np.array([row]))["sha256"][0].as_py()
+                    if sha is not None:
+                        wanted.append((number, sha, _frame(part.value)))
+            elif part.kind == "image" and hashed:
+                sha = file_sha256(part.value)
+                if sha is not None:
+                    wanted.append((number, sha, None))
+    if wanted:
+        table = store.table(["id", "sha256"])
+        live = np.flatnonzero(store.alive())
+        for number, sha, frame in wanted:
+            copies = _rows_with(table, sha)
+            rows[number] += [
+                int(live[i]) for i in copies if frame is None or _frame(table["id"][int(i)].as_py()) == frame
+            ]
+    return [np.unique(np.array(found, dtype=np.int64)) for found in rows]
+
+
+def file_sha256(image: Any) -> str | None:
+    """Hash the bytes of a picture given as a path or as bytes; ``None`` for anything else."""
+    if isinstance(image, bytes | bytearray | memoryview):
+        return hashlib.sha256(image).hexdigest()
+    if isinstance(image, str | Path):
+        path = Path(image)
+        try:
+            with path.open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise ImageReadError(
+                f"cannot read the picture {str(image)!r}: {error.strerror}",
+                reason="no permission" if isinstance(error, PermissionError) else "not found",
+                hint="check the path",
+            ) from error
+    return None
+
+
+def unit(vector: NDArray[Any]) -> NDArray[np.float64]:
+    """Scale to length 1; a zero vector stays zero.
+
+    >>> unit(np.array([3.0, 4.0])).tolist()
+    [0.6, 0.8]
+    """
+    wide = np.asarray(vector, dtype=np.float64)
+    length = np.linalg.norm(wide)
+    return wide / length if length > 0 else wide
+
+
+def _embed(
+    parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder
+) -> list[NDArray[Any]]:
+    images = [part.value for part in parts if part.kind == "image"]
+    pictures = iter(encoder.encode_images(images)) if images else iter(())
+    out: list[NDArray[Any]] = []
+    for part in parts:
+        if part.kind == "image":
+            out.append(next(pictures))
+        elif part.kind == "text":
+            # One at a time: with text towers that average over padding, a text's vector depends on its batch.
+            out.append(text_encoder.encode_texts([part.value])[0])
+        elif part.kind == "id":
+            row = store.rows_of([part.value])
+            if row[0] < 0:
+                raise UsageError(
+                    f"no row with id {part.value!r} in this index",
+                    hint="an id is the path relative to the archive",
+                )
+            out.append(np.asarray(store.vectors(row)[0], dtype=np.float32))
+        else:
+            if part.value.shape != (encoder.info.dim,):
+                raise UsageError(
+                    f"a query vector of length {len(part.value)} was given, this index holds {encoder.info.dim}"
+                )
+            out.append(part.value)
+    return out
+
+
+def _rows_with(table: Any, sha: str) -> NDArray[np.int64]:
+    import pyarrow.compute as pc
+
+    return np.flatnonzero(pc.equal(table["sha256"], sha).fill_null(False).to_numpy())
+
+
+def _frame(row_id: str) -> str:
+    match = _FRAME.search(row_id)
+    return match[0] if match else ""
