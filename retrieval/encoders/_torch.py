@@ -1,0 +1,125 @@
+"""Encoders whose network is a torch module: where it runs, in which precision, how many pictures at once.
+
+``precision="auto"`` takes bfloat16 or float16 *weights* where the processor multiplies them fast (autocast
+would cast the weights again at every call), and keeps them only if the built-in picture's embedding stays
+within cosine 0.999 of float32; else float32 stays and a note says so. Texts always run in float32: they are
+few.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import abstractmethod
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+import numpy as np
+import torch
+
+from retr.index.errors import UsageError
+from retr.retrieval.encoders._picture import picture
+from retr.retrieval.encoders.base import BaseEncoder
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retr.index.encoder import EncoderInfo
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_CLOSE_ENOUGH = 0.999
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"cuda:1"`` into a device that exists.
+
+    >>> choose_device("cpu")
+    device(type='cpu')
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = device.partition(":")
+    if kind not in {"cpu", "cuda"} or (number and not number.isdigit()):
+        raise UsageError(f"unknown device {device!r}", hint="use auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"no device {device!r}: this machine has {torch.cuda.device_count()} CUDA devices",
+            hint="use auto or cpu",
+        )
+    return torch.device(device)
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Turn ``"auto"`` into the fastest precision worth trying on a device."""
+    if precision not in get_args(Precision):
+        raise UsageError(f"unknown precision {precision!r}", hint="use auto, fp32, bf16 or fp16")
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("precision 'fp16' is for GPUs", hint="use bf16 or fp32 on a CPU")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+class TorchEncoder(BaseEncoder):
+    """Base of encoders whose image side is a torch module.
+
+    A subclass sets whatever `prepare` and `forward` need and then calls ``super().__init__``, which moves the
+    network to the device, settles the precision and completes `info`.
+
+    Parameters
+    ----------
+    info
+        Everything but ``device`` and ``precision``, which are filled in here.
+    network
+        The image side, float32 on the CPU. Kept as `network`, in eval mode.
+    device, precision
+        As in ``load_encoder``.
+
+    Attributes
+    ----------
+    device
+        Where the network is; put text inputs and text modules there too.
+    dtype
+        What `forward` gets its pictures in.
+    """
+
+    def __init__(self, info: EncoderInfo, network: torch.nn.Module, *, device: str, precision: str) -> None:
+        self.notes = []
+        self.device = choose_device(device)
+        wanted = choose_precision(precision, self.device)
+        self.network = network.eval().requires_grad_(requires_grad=False).to(self.device)
+        self.dtype = torch.float32
+        if wanted != "fp32":
+            wanted = self._lower(wanted, forced=precision != "auto")
+        self.info = replace(info, precision=wanted, device=str(self.device))
+
+    @abstractmethod
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed pixels ``(n, c, h, w)`` of `dtype` on `device` with `network`: ``(n, dim)``, any float."""
+
+    @torch.inference_mode()
+    def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``."""
+        pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, self.dtype)
+        return cast("NDArray[np.float32]", self.forward(pixels).float().cpu().numpy())
+
+    def _lower(self, wanted: str, *, forced: bool) -> str:
+        """Try lower-precision weights on the built-in picture; keep them if the embedding stays."""
+        pixels = self.prepare(picture())[None]
+        exact = self.encode_prepared(pixels)[0]
+        full = self.network
+        self.network = copy.deepcopy(full).to(_DTYPES[wanted])
+        self.dtype = _DTYPES[wanted]
+        lowered = self.encode_prepared(pixels)[0]
+        cosine = float(exact @ lowered / (np.linalg.norm(exact) * np.linalg.norm(lowered)))
+        if cosine >= _CLOSE_ENOUGH:
+            return wanted
+        self.network, self.dtype = full, torch.float32
+        asked = "asked for" if forced else "tried"
+        self.notes.append(
+            f"{wanted} was {asked} but changes the built-in picture's embedding (cosine {cosine:.4f} to "
+            f"fp32, {_CLOSE_ENOUGH} wanted): running in fp32"
+        )
+        return "fp32"

@@ -1,0 +1,169 @@
+"""Encoders by name, found through the entry-point group ``retr.encoders``.
+
+Each entry point is a `Spec`: a `Card` that tells about the encoder without loading anything, and a ``load``
+function whose keyword-only parameters are the options `load_encoder` accepts. A family takes what follows a
+colon: ``open_clip:ViT-B-32/openai`` loads the spec ``open_clip`` with ``ViT-B-32/openai``.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from retr.index.errors import EncoderNotFoundError, UsageError, WeightsError
+from retr.retrieval.encoders import weights
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.encoders.weights import WeightFile
+
+GROUP = "retr.encoders"
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of an encoder without loading it; a row of ``retr encoders ls``.
+
+    Attributes
+    ----------
+    name
+        Registry name; of a family the form to type, ``"open_clip:MODEL/TAG"``.
+    summary
+        One sentence: architecture, what it was trained on.
+    modality
+        As `EncoderInfo.modality`.
+    dim
+        Length of the default embedding, None where it depends on the model.
+    text
+        Whether there is a text side, None where it depends on the model.
+    licence, noncommercial, source
+        As in `EncoderInfo`.
+    files
+        What has to be on the machine, and where people get it.
+    """
+
+    name: str
+    summary: str
+    modality: str
+    dim: int | None
+    text: bool | None
+    licence: str
+    source: str
+    noncommercial: bool = False
+    files: tuple[WeightFile, ...] = ()
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Target of an entry point.
+
+    Attributes
+    ----------
+    card
+        What is known without loading.
+    load
+        ``load(*, device, precision, **options) -> BaseEncoder``; of a family ``load(model, *, ...)``. Its
+        keyword-only parameters are the accepted options, annotated ``str | None``, ``float`` and the like.
+    family
+        True where the name goes on after a colon.
+    available
+        Whether everything needed is on this machine; None: whether the card's files are found.
+    """
+
+    card: Card
+    load: Callable[..., BaseEncoder]
+    family: bool = False
+    available: Callable[[], bool] | None = None
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options `load` accepts."""
+        parameters = inspect.signature(self.load).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+    def is_available(self) -> bool:
+        """Tell whether the encoder can be loaded without the network and without a path."""
+        if self.available is not None:
+            return self.available()
+        try:
+            for file in self.card.files:
+                if not file.optional:
+                    weights.find(file, encoder=self.card.name, network=False)
+        except WeightsError:
+            return False
+        return True
+
+
+def specs() -> dict[str, Spec]:
+    """All registered encoders by name, without loading a network."""
+    return {name: get_spec(name) for name in sorted(entry_points(group=GROUP).names)}
+
+
+def get_spec(name: str) -> Spec:
+    """Find one spec by its entry point's name.
+
+    Raises
+    ------
+    EncoderNotFoundError
+        If no such name is registered; the message holds the nearest ones.
+    """
+    found = entry_points(group=GROUP, name=name)
+    if found:
+        return next(iter(found)).load()  # type: ignore[no-any-return]
+    names = sorted(entry_points(group=GROUP).names)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(names)}"
+    raise EncoderNotFoundError(f"no encoder named {name!r}", hint=hint)
+
+
+def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **options: Any) -> BaseEncoder:
+    """Load an encoder.
+
+    Parameters
+    ----------
+    name
+        As ``retr encoders ls`` lists it: ``"lite"``, ``"flair"``, ``"open_clip:ViT-B-32/openai"``,
+        ``"hf:facebook/dinov2-base"``.
+    device
+        ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+    precision
+        ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    **options
+        The encoder's own, such as ``weights=PATH`` or ``feature="retrieval"``; None means the default.
+
+    Raises
+    ------
+    EncoderNotFoundError
+        If the name is not registered.
+    UsageError
+        If an option is not one of the encoder's.
+    WeightsError
+        If a checkpoint is missing or not what it should be.
+
+    Examples
+    --------
+    >>> load_encoder("lit")
+    Traceback (most recent call last):
+    retr.index.errors.EncoderNotFoundError: no encoder named 'lit'; did you mean 'lite'?
+    """
+    head, _, rest = name.partition(":")
+    spec = get_spec(head)
+    if spec.family and not rest:
+        raise UsageError(f"{name!r} names a family of encoders", hint=f"say which: {spec.card.name}")
+    if rest and not spec.family:
+        raise EncoderNotFoundError(f"no encoder named {name!r}", hint=f"did you mean {head!r}?")
+    given = {key: value for key, value in options.items() if value is not None}
+    unknown = sorted(given.keys() - set(spec.options))
+    if unknown:
+        own = [option for option in spec.options if option not in {"device", "precision"}]
+        raise UsageError(
+            f"encoder {name!r} has no option {unknown[0]!r}",
+            hint=f"it takes {', '.join([*own, 'device', 'precision'])}",
+        )
+    model = (rest,) if spec.family else ()
+    return spec.load(*model, device=device, precision=precision, **given)

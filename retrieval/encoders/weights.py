@@ -1,0 +1,266 @@
+"""Checkpoints: found, hashed, read and loaded.
+
+A file is looked for in this order and nowhere else:
+
+1. the path the user gave;
+2. the folder named by ``RETR_WEIGHTS``, as ``NAME`` or ``ENCODER/NAME``;
+3. the Hugging Face hub's cache, and then the hub, for what is published there.
+
+Only tensors are read: safetensors, or ``torch.load(weights_only=True)``. Loading is strict; a key is dropped
+only when the encoder names it. The sha256 of a file is remembered in the user's cache by path, size and time
+of change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retr.index.errors import WeightsError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from torch import Tensor, nn
+
+_CHUNK = 1 << 22
+
+
+@dataclass(frozen=True)
+class WeightFile:
+    """A file or folder an encoder needs, and where people get it.
+
+    Attributes
+    ----------
+    name
+        Its name below ``RETR_WEIGHTS``, ``"RetiZero.pth"`` or ``"KAD_512/best_valid.pt"``.
+    where
+        Where it is published, for the error message: a URL or a sentence.
+    option
+        The ``load_encoder`` option that names it.
+    hub
+        Repository on the Hugging Face hub that holds it, where there is one.
+    hub_name
+        Its name in that repository when it differs from `name`.
+    folder
+        True where `name` is a folder (a hub-style model folder, a tokenizer).
+    optional
+        True where the encoder also works without it (a text side that is not asked).
+    """
+
+    name: str
+    where: str
+    option: str = "weights"
+    hub: str | None = None
+    hub_name: str | None = None
+    folder: bool = False
+    optional: bool = False
+
+
+def find(
+    file: WeightFile, given: str | os.PathLike[str] | None = None, *, encoder: str, network: bool = True
+) -> Path:
+    """Find a file or folder an encoder needs.
+
+    Parameters
+    ----------
+    file
+        What is needed.
+    given
+        The path the user gave; a folder that holds `file` is as good as the file.
+    encoder
+        The encoder's name, for ``RETR_WEIGHTS/ENCODER/NAME`` and for messages.
+    network
+        Whether the hub may be asked when nothing is found on this machine.
+
+    Raises
+    ------
+    WeightsError
+        If it is nowhere: the message names the file, where to get it and where to put it.
+    """
+    if given is not None:
+        path = Path(given).expanduser()
+        if path.is_dir() and not file.folder:
+            path /= Path(file.name).name
+        if path.is_dir() if file.folder else path.is_file():
+            return path
+        raise WeightsError(
+            f"no {'folder' if file.folder else 'file'} at {os.fspath(given)!r}, {file.option} of {encoder!r}",
+            hint=f"{Path(file.name).name!r} is published at {file.where}",
+        )
+    root = os.environ.get("RETR_WEIGHTS")
+    if root:
+        base = Path(root).expanduser()
+        for path in (base / encoder / file.name, base / file.name, base / Path(file.name).name):
+            if path.is_dir() if file.folder else path.is_file():
+                return path
+    found = _hub(file, network=network)
+    if found is not None:
+        return found
+    raise WeightsError(
+        f"{encoder!r} needs {file.name!r}, which is not on this machine",
+        hint=f"get it from {file.where}, then pass {file.option}=PATH "
+        f"(--{file.option.replace('_', '-')} PATH) or put it into the folder that RETR_WEIGHTS names",
+    )
+
+
+def _hub(file: WeightFile, *, network: bool) -> Path | None:
+    """Look into the hub's cache, then, if allowed, ask the hub."""
+    if file.hub is None:
+        return None
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    for local in (True, False) if network else (True,):
+        try:
+            if file.folder:
+                return Path(snapshot_download(file.hub, local_files_only=local))
+            return Path(hf_hub_download(file.hub, file.hub_name or file.name, local_files_only=local))
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+            continue
+    return None
+
+
+def digest(*paths: Path) -> str:
+    """Give the sha256 of a file, or of the sorted sha256 of several.
+
+    The result is remembered by path, size and time of change, because checkpoints are large and queries are
+    short.
+    """
+    each = sorted(_digest(Path(path)) for path in paths)
+    return each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest()
+
+
+def cache_folder() -> Path:
+    """Folder for what can be made again: ``RETR_CACHE_DIR``, else the user's cache; made if missing."""
+    given = os.environ.get("RETR_CACHE_DIR")
+    if given:
+        path = Path(given).expanduser()
+    else:
+        from platformdirs import user_cache_path
+
+        path = user_cache_path("retr")
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _digest(path: Path) -> str:
+    path = path.resolve()
+    status = path.stat()
+    key = f"{path}|{status.st_size}|{status.st_mtime_ns}"
+    store = cache_folder() / "digests" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
+    try:
+        known = json.loads(store.read_text())
+        if known["key"] == key:
+            return str(known["sha256"])
+    except (OSError, ValueError, KeyError):
+        pass
+    sha = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(_CHUNK):
+            sha.update(chunk)
+    write_atomically(store, json.dumps({"key": key, "sha256": sha.hexdigest()}).encode())
+    return sha.hexdigest()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a cache file so that a reader sees all of it or none; an unwritable cache is no error."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch.write_bytes(data)
+        scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+
+
+def load_state_dict(path: Path) -> dict[str, Any]:
+    """Read a checkpoint's tensors (on the CPU) as the file nests them.
+
+    Raises
+    ------
+    WeightsError
+        If the file is damaged, or holds anything but tensors and plain values.
+    """
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return dict(load_file(path))
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(
+                f"{path.name!r} is not a readable safetensors file: {error}", hint="get the file again"
+            ) from error
+    import pickle
+
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(
+            f"{path.name!r} is damaged or holds more than tensors, and is not loaded",
+            hint="get the file again from its authors, or save its state dict alone",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(
+            f"{path.name!r} is not a readable checkpoint: {reason}", hint="get the file again"
+        ) from error
+    if not isinstance(state, dict):
+        raise WeightsError(f"{path.name!r} holds a {type(state).__name__}, expected a state dict")
+    return dict(state)
+
+
+def load_strictly(
+    module: nn.Module, state: Mapping[str, Tensor], *, file: str, dropped: Iterable[str] = ()
+) -> None:
+    """Load a state dict into a module; every key must fit except the documented ones.
+
+    Parameters
+    ----------
+    module
+        The network.
+    state
+        Tensors by the module's own key names.
+    file
+        The checkpoint's name, for messages.
+    dropped
+        Patterns of keys (``"*.position_ids"``) that the file may hold and the network has no place for.
+
+    Raises
+    ------
+    WeightsError
+        If keys are missing or left over, or a shape differs.
+    """
+    patterns = tuple(dropped)
+    wanted = module.state_dict()
+    kept = {
+        key: value
+        for key, value in state.items()
+        if key in wanted or not any(fnmatchcase(key, pattern) for pattern in patterns)
+    }
+    problems = [
+        f"{len(keys)} {word} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
+        for word, keys in (
+            ("missing", wanted.keys() - kept.keys()),
+            ("unknown", kept.keys() - wanted.keys()),
+            (
+                "of another shape",
+                {k for k in wanted.keys() & kept.keys() if wanted[k].shape != kept[k].shape},
+            ),
+        )
+        if keys
+    ]
+    if problems:
+        raise WeightsError(
+            f"{file!r} does not fit the network: {'; '.join(problems)}",
+            hint="is it the file this encoder asks for, and the right variant?",
+        )
+    module.load_state_dict(kept, strict=True)
