@@ -1,1 +1,6 @@
 """Image readers, one a format: every file becomes the same 8-bit RGB picture whichever way it came."""
+
+from retr.retrieval.images.picture import REASONS, Picture
+from retr.retrieval.images.reader import read_image, read_images
+
+__all__ = ["REASONS", "Picture", "read_image", "read_images"]

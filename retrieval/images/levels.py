@@ -1,0 +1,103 @@
+"""From deep pixels to 8 bit, on purpose.
+
+Pillow turns 16-bit grey into RGB by clipping at 255, which makes a chest X-ray white. Here the values are
+scaled first, in float64 and with truncation, as the published preprocessing of chest X-ray encoders does:
+
+* ``"minmax"``: ``(x - min) / (max - min) * 255`` over the picture's own range; a constant picture becomes
+  black;
+* ``"max"``: ``x / max * 255``; a picture without positive values becomes black.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+
+from retr.index.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Grey16 = Literal["minmax", "max"]
+
+# Rows are scaled in blocks of about this many pixels: a float64 copy of a whole large picture would be eight
+# times its 8-bit size.
+_BLOCK = 1 << 20
+
+
+def scale_to_8bit(pixels: NDArray[Any], how: Grey16 = "minmax") -> NDArray[np.uint8]:
+    """Scale grey values of any integer or float type to 8 bit.
+
+    Parameters
+    ----------
+    pixels
+        ``(h, w)``, integer or float; not-a-number counts as the lowest value, infinities as the extremes.
+    how
+        ``"minmax"`` or ``"max"``, see the module's text.
+
+    Returns
+    -------
+    uint8 ``(h, w)``
+
+    Raises
+    ------
+    UsageError
+        ``how`` is neither.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> scale_to_8bit(np.array([[100, 200, 300]], dtype=np.uint16)).tolist()
+    [[0, 127, 255]]
+    >>> scale_to_8bit(np.array([[100, 200, 300]], dtype=np.uint16), "max").tolist()
+    [[85, 170, 255]]
+    """
+    check_grey16(how)
+    low, high = finite_range(pixels)
+    if how == "max":
+        low = 0.0
+    return stretch_to_8bit(pixels, low, high)
+
+
+def check_grey16(how: str) -> None:
+    """Raise `UsageError` unless ``how`` names a way of scaling."""
+    if how not in get_args(Grey16):
+        raise UsageError(f"grey16 must be one of {list(get_args(Grey16))}, got: {how!r}")
+
+
+def stretch_to_8bit(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    """Map ``low`` to 0 and ``high`` to 255, clip outside, truncate; ``high <= low`` gives black.
+
+    Parameters
+    ----------
+    pixels
+        ``(h, w)``, integer or float.
+
+    Returns
+    -------
+    uint8 ``(h, w)``
+    """
+    out = np.zeros(pixels.shape, dtype=np.uint8)
+    if not high > low:
+        return out
+    rows = max(1, _BLOCK // max(1, pixels.shape[1]))
+    for start in range(0, pixels.shape[0], rows):
+        block = pixels[start : start + rows].astype(np.float64)
+        if pixels.dtype.kind == "f":
+            block = np.nan_to_num(block, copy=False, nan=low, posinf=high, neginf=low)
+        np.clip(block, low, high, out=block)
+        block -= low
+        block /= high - low
+        block *= 255
+        out[start : start + rows] = block
+    return out
+
+
+def finite_range(pixels: NDArray[Any]) -> tuple[float, float]:
+    """Give the lowest and highest finite value, ``(0, 0)`` where there is none."""
+    if pixels.dtype.kind == "f":
+        pixels = pixels[np.isfinite(pixels)]
+    if pixels.size == 0:
+        return 0.0, 0.0
+    return float(pixels.min()), float(pixels.max())

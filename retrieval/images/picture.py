@@ -1,0 +1,95 @@
+"""What reading gives: one upright 8-bit RGB picture, or an error with a reason from a fixed list.
+
+Encoders receive the same kind of picture whichever format it came from. A reader that cannot give one raises
+`ImageReadError`, whose ``reason`` is a key of `REASONS` and whose message holds no path, no header value and
+no text of the decoding library: only the name the caller gave.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from retr.index.errors import ImageReadError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from PIL import Image
+
+# reason -> (what is said of the picture, what to do about it)
+_TEXTS: dict[str, tuple[str, str]] = {
+    "empty": ("has no bytes", "copy it again from where it came"),
+    "not an image": ("is not an image retr knows", "see docs/formats.md for what can be read"),
+    "truncated": ("is cut short", "copy it again from where it came"),
+    "damaged": ("is damaged: its content contradicts its own header", "copy it again from where it came"),
+    "too large": (
+        "has more pixels than the limit",
+        "raise it with the environment variable RETR_MAX_PIXELS if the file is trusted",
+    ),
+    "unsupported": ("is of a kind that cannot be read", "convert it to PNG"),
+    "missing": ("does not exist", "check the path"),
+    "not a file": ("is not a regular file", "give the path of a picture"),
+    "no permission": ("may not be read by this user", "change its permissions"),
+    "broken link": ("is a link to a file that does not exist", "restore the file or remove the link"),
+    "link loop": ("is a link that leads back to itself", "remove the link"),
+    "unreadable": ("could not be read from the disk", "check the disk or the network share"),
+    "burned-in annotation": (
+        "says that text is burned into its pixels, which may name the patient",
+        "allow burned-in annotations if that is meant",
+    ),
+    "no pixels": ("holds no picture", "give a file with pixel data"),
+}
+
+REASONS: tuple[str, ...] = tuple(_TEXTS)
+
+# Pillow's own warning level: 256 MiB of 24-bit pixels.
+MAX_PIXELS = 89_478_485
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture, ready for an encoder.
+
+    Attributes
+    ----------
+    image
+        Mode ``RGB``, 8 bit, upright (EXIF orientation applied). It may be smaller than the original when a
+        reduced JPEG decode was asked for. Treat it as read-only: it can be the caller's own object.
+    width, height
+        Size of the upright original, before any reduced decode.
+    mode
+        Pillow's name of the original's pixel layout (``"L"``, ``"RGB"``, ``"I;16"``, ...).
+    notes
+        What a reader decided and a person may want to know, e.g. ``{"window": "percentile 0.5-99.5"}``.
+    columns
+        Metadata columns from the file's header, allow-listed by the reader.
+    """
+
+    image: Image.Image
+    width: int
+    height: int
+    mode: str
+    notes: Mapping[str, str] = field(default_factory=dict)
+    columns: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_error(reason: str, name: str | None) -> ImageReadError:
+    """Make the error of one of the `REASONS` for the picture the caller calls ``name``."""
+    text, hint = _TEXTS[reason]
+    who = "the picture" if name is None else repr(name)
+    return ImageReadError(f"{who} {text}", reason=reason, hint=hint)
+
+
+def max_pixels_allowed() -> int:
+    """Give the limit on width x height: ``RETR_MAX_PIXELS`` where set, else `MAX_PIXELS`."""
+    value = os.environ.get("RETR_MAX_PIXELS")
+    if value is None:
+        return MAX_PIXELS
+    if not value.isdecimal() or int(value) == 0:
+        raise UsageError(
+            f"RETR_MAX_PIXELS must be a positive whole number, got: {value!r}",
+            hint=f"unset it for the default of {MAX_PIXELS}",
+        )
+    return int(value)

@@ -1,0 +1,258 @@
+"""Raster formats through Pillow: JPEG, PNG, TIFF, BMP, WebP, GIF (first frame), JPEG 2000, PNM.
+
+The format is recognised by content and its plugin is called directly instead of ``PIL.Image.open``: the
+formats that can be reached are exactly those of the table below (none of Pillow's others, some of which start
+programs), and the pixel limit is ours, checked between header and pixels. Pillow's own limit is a warning
+first, and warnings are not thread-safe.
+
+Colour becomes RGB by ``convert("RGB")``, which drops alpha without compositing: encoders' published
+preprocessing does exactly that. Grey deeper than 8 bit is scaled by `retr.retrieval.images.levels`. Colour
+deeper than 8 bit keeps its high byte, which is what Pillow decodes.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+from PIL import Image
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.ExifTags import Base
+from PIL.GifImagePlugin import GifImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from retr.retrieval.images.levels import Grey16, scale_to_8bit
+from retr.retrieval.images.picture import Picture, read_error
+from retr.retrieval.images.quiet import silence_decoders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from PIL.ImageFile import ImageFile
+
+_BY_MAGIC: dict[bytes, type[ImageFile]] = {
+    b"\xff\xd8\xff": JpegImageFile,
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"II*\0": TiffImageFile,
+    b"MM\0*": TiffImageFile,
+    b"II+\0": TiffImageFile,  # BigTIFF
+    b"MM\0+": TiffImageFile,
+    b"GIF87a": GifImageFile,
+    b"GIF89a": GifImageFile,
+    b"BM": BmpImageFile,
+    b"\0\0\0\x0cjP  \r\n\x87\n": Jpeg2KImageFile,
+    b"\xff\x4f\xff\x51": Jpeg2KImageFile,
+    **{b"P%d%c" % (kind, space): PpmImageFile for kind in range(1, 7) for space in b"\t\n\r "},
+}
+
+# Magic of two characters that plain text may begin with: a bad header there means "not an image".
+_WEAK_MAGIC = (BmpImageFile, PpmImageFile)
+
+PREFIX_BYTES = 16
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# TIFF: what a page is (NewSubfileType), as bits
+_REDUCED, _MASK = 1, 4
+_NEW_SUBFILE_TYPE, _PHOTOMETRIC, _WHITE_IS_ZERO = 254, 262, 0
+
+
+def plugin_for(prefix: bytes) -> type[ImageFile] | None:
+    """Give the Pillow plugin for a file that begins with ``prefix`` (`PREFIX_BYTES` of it), or None."""
+    if prefix[:4] == b"RIFF" and prefix[8:12] == b"WEBP":
+        return WebPImageFile
+    return next((plugin for magic, plugin in _BY_MAGIC.items() if prefix.startswith(magic)), None)
+
+
+def has_pages(plugin: type[ImageFile]) -> bool:
+    """Say whether files of this format are read with `read_pages`."""
+    return plugin is TiffImageFile
+
+
+def read_raster(
+    stream: BinaryIO,
+    plugin: type[ImageFile],
+    *,
+    draft_size: int | None,
+    grey16: Grey16,
+    max_pixels: int,
+    name: str | None,
+) -> Picture:
+    """Read the (first) picture of a raster file.
+
+    Parameters
+    ----------
+    stream
+        Seekable, at the beginning of the file.
+    plugin
+        From `plugin_for`.
+
+    Raises
+    ------
+    ImageReadError
+        With reason "truncated", "damaged", "not an image", "too large" or "unsupported".
+    """
+    image = _open(stream, plugin, name)
+    return _finish(image, stream, draft_size=draft_size, grey16=grey16, max_pixels=max_pixels, name=name)
+
+
+def read_pages(
+    stream: BinaryIO,
+    *,
+    every: int,
+    grey16: Grey16,
+    max_pixels: int,
+    name: str | None,
+) -> Iterator[tuple[str, Picture]]:
+    """Read every nth page of a TIFF.
+
+    Gives ``("#1", picture)``, ... counted from 1, or ``("", picture)`` for a single page.
+    Thumbnails, pyramid levels and masks (by their NewSubfileType) are not pages.
+    """
+    image = _open(stream, TiffImageFile, name)
+    pages = list(_pages(image, name))
+    for position, page in list(enumerate(pages))[::every]:
+        _seek(image, page, name)
+        picture = _finish(image, stream, draft_size=None, grey16=grey16, max_pixels=max_pixels, name=name)
+        yield f"#{position + 1}" if len(pages) > 1 else "", picture
+
+
+def from_pillow(image: Image.Image, *, grey16: Grey16, max_pixels: int, name: str | None) -> Picture:
+    """Give the picture of an image that Pillow already holds or has opened; the image is not altered."""
+    return _finish(image, None, draft_size=None, grey16=grey16, max_pixels=max_pixels, name=name)
+
+
+def _open(stream: BinaryIO, plugin: type[ImageFile], name: str | None) -> ImageFile:
+    silence_decoders()
+    try:
+        return plugin(stream)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise read_error("too large", name) from None
+    except (MemoryError, RecursionError):
+        raise read_error("too large", name) from None
+    except Exception:  # noqa: BLE001 - plugins raise SyntaxError, struct.error, KeyError, ... for bad headers
+        if plugin in _WEAK_MAGIC:
+            raise read_error("not an image", name) from None
+        raise read_error("truncated" if _at_end(stream) else "damaged", name) from None
+
+
+def _finish(
+    image: Image.Image,
+    stream: BinaryIO | None,
+    *,
+    draft_size: int | None,
+    grey16: Grey16,
+    max_pixels: int,
+    name: str | None,
+) -> Picture:
+    width, height = image.size
+    if width < 1 or height < 1:
+        raise read_error("damaged", name)
+    if width * height > max_pixels:
+        raise read_error("too large", name)
+    mode = image.mode
+    try:
+        if draft_size is not None and isinstance(image, JpegImageFile):
+            # keeps the shorter side at draft_size or more
+            image.draft(None, (draft_size, draft_size))
+        image.load()
+        if isinstance(image, TiffImageFile):
+            width, height = image.size  # Pillow has turned it upright while loading
+        upright = _upright(image)
+        if upright.size != image.size:
+            width, height = height, width
+        rgb, notes = _to_rgb(upright, grey16)
+    except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise read_error("too large", name) from None
+    except (EOFError, OSError) as error:
+        cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or _ends_early(stream, image)
+        raise read_error("truncated" if cut else "damaged", name) from None
+    except _UnsupportedModeError:
+        raise read_error("unsupported", name) from None
+    except Exception:  # noqa: BLE001 - decoders raise nearly anything for bad content
+        raise read_error("damaged", name) from None
+    return Picture(image=rgb, width=width, height=height, mode=mode, notes=notes)
+
+
+class _UnsupportedModeError(Exception):
+    """A pixel layout that Pillow cannot turn into RGB."""
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        orientation = image.getexif().get(Base.Orientation, 1)
+    except Exception:  # noqa: BLE001 - a broken EXIF block says nothing about the pixels
+        orientation = 1
+    method = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
+
+
+def _to_rgb(image: Image.Image, grey16: Grey16) -> tuple[Image.Image, dict[str, str]]:
+    if image.mode == "RGB":
+        # Pillow decodes the next page into the same memory
+        return image.copy() if isinstance(image, TiffImageFile) else image, {}
+    if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
+        values = scale_to_8bit(_deep_grey(image), grey16)
+        return Image.fromarray(values).convert("RGB"), {"grey": f"scaled to 8 bit by {grey16}"}
+    if "transparency" in image.info:
+        # convert() would warn about a transparent palette entry; the colours are the same without it
+        image = image.copy()
+        del image.info["transparency"]
+    try:
+        return image.convert("RGB"), {}
+    except ValueError:
+        raise _UnsupportedModeError from None
+
+
+def _deep_grey(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+    values = np.asarray(image)
+    if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        # Pillow inverts white-is-zero for up to 8 bit only
+        return values.max() + values.min() - values if values.dtype.kind == "f" else ~values
+    return values
+
+
+def _pages(image: ImageFile, name: str | None) -> Iterator[int]:
+    for page in range(getattr(image, "n_frames", 1)):
+        _seek(image, page, name)
+        kind = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) if isinstance(image, TiffImageFile) else 0
+        if page == 0 or not (isinstance(kind, int) and kind & (_REDUCED | _MASK)):
+            yield page
+
+
+def _seek(image: ImageFile, page: int, name: str | None) -> None:
+    try:
+        image.seek(page)
+    except Exception:  # noqa: BLE001 - as in _open
+        raise read_error("damaged", name) from None
+
+
+def _at_end(stream: BinaryIO) -> bool:
+    position = stream.tell()
+    return position >= stream.seek(0, io.SEEK_END)
+
+
+def _ends_early(stream: BinaryIO | None, image: Image.Image) -> bool:
+    # JPEG, JPEG 2000 and PNG end in a marker: its absence tells a cut file from an altered one
+    if stream is None or stream.closed:
+        return False
+    stream.seek(0, io.SEEK_END)
+    stream.seek(max(0, stream.tell() - 64))
+    tail = stream.read()
+    if isinstance(image, (JpegImageFile, Jpeg2KImageFile)):
+        return b"\xff\xd9" not in tail
+    return isinstance(image, PngImageFile) and b"IEND" not in tail
