@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
+    from retr.index.store import Store
 
     from retr.index.encoder import Encoder
-    from retr.index.store import Store
 
 Kind = Literal["image", "text", "id", "vector"]
 
@@ -55,8 +55,11 @@ class Part:
 
     def describe(self) -> str:
         """Give the part in words, without pixels or numbers."""
-        shown = repr(self.value) if isinstance(self.value, str | Path) else f"<{type(self.value).__name__}>"
-        return f"{self.weight:g} * {self.kind} {shown}"
+        shown = (
+            repr(str(self.value)) if isinstance(self.value, str | Path) else f"<{type(self.value).__name__}>"
+        )
+        factor = "" if self.weight == 1 else f"{self.weight:g} * "
+        return f"{factor}{self.kind} {shown}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +179,11 @@ class Query:
         return self + -other
 
     def __repr__(self) -> str:
-        return f"Query({' + '.join(part.describe() for part in self.parts)})"
+        return f"Query({self.describe()})"
+
+    def describe(self) -> str:
+        """Give the query in words: ``image 'x.png' + 2 * text 'drusen'``."""
+        return " + ".join(part.describe() for part in self.parts)
 
     @property
     def uses_text(self) -> bool:

@@ -1,0 +1,59 @@
+# `make demo` and `make test` do all the set-up on a machine that has Python 3.11 (or newer) and make.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+BIN     = $(VENV)/bin
+# faiss-cpu and faiss-gpu must never meet: one of the two, by what the machine has
+FAISS  ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+# torch and torchvision stand in the same pip call as everything else and are held by the constraints:
+# left to itself pip would take the newest CUDA torch
+PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+DEMO    = out/demo.retr
+
+.PHONY: demo test quick check docs format lock clean
+
+demo: $(VENV)/.demo
+	@mkdir -p out
+	$(BIN)/retr index build examples/hrf45 --metadata examples/hrf45/labels.csv --index $(DEMO)
+	$(BIN)/retr query --image examples/hrf45/glaucoma/05_g.jpg -k 5 --index $(DEMO)
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+quick: $(VENV)/.dev
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q src/retr
+	$(BIN)/python -m retr.cli._docs --check docs/cli.md
+
+docs: $(VENV)/.dev
+	$(BIN)/python -m retr.cli._docs docs/cli.md
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# write constraints.txt anew from this environment, after trying newer versions in it
+lock: $(VENV)/.dev
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v -E '^(nvidia-|triton|cuda-)' > constraints.txt
+
+clean:
+	rm -rf $(VENV) out build dist
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (a few minutes the first time)"
+	$(PIP) torch torchvision -e ".[$(FAISS)]"
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.demo
+	@echo "installing the developer's tools into $(VENV)"
+	$(PIP) torch torchvision -e ".[$(FAISS),dicom,remote,eval,dev]"
+	@touch $@

@@ -1,0 +1,162 @@
+"""The one object that prints.
+
+Data goes to standard output, everything else to standard error, so a pipe never carries a note. ``--json`` prints
+one object a line, ``--csv`` a header and rows, ``--paths`` one path a line; without them a person gets a table.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import json
+import math
+import sys
+from typing import TYPE_CHECKING, Any, Literal
+
+from retr.index.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+Form = Literal["table", "json", "csv", "paths"]
+
+
+def choose_form(*, json_: bool = False, csv_: bool = False, paths: bool = False) -> Form:
+    """Turn the three output switches into one form; `UsageError` when two are given.
+
+    >>> choose_form(json_=True)
+    'json'
+    """
+    asked: list[Form] = [
+        form
+        for form, on in (("json", json_), ("csv", csv_), ("paths", paths))
+        if on  # type: ignore[misc]
+    ]
+    if len(asked) > 1:
+        raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", hint="give one of --json, --csv, --paths")
+    return asked[0] if asked else "table"
+
+
+class Output:
+    """Prints records in the form the user asked for."""
+
+    def __init__(self, form: Form = "table") -> None:
+        self.form = form
+        self._csv_columns: list[str] | None = None
+
+    def record(self, data: Mapping[str, Any], *, title: str | None = None) -> None:
+        """Print one object: a JSON line, or aligned ``key  value`` lines for a person."""
+        if self.form == "json":
+            self.line(json.dumps(to_plain(data), ensure_ascii=False))
+            return
+        if title:
+            self.line(title)
+        width = max((len(key) for key in data), default=0)
+        for key, value in data.items():
+            if value is not None:
+                self.line(f"{key:<{width}}  {show(value)}")
+
+    def rows(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        columns: Sequence[str] | None = None,
+        *,
+        title: str | None = None,
+    ) -> None:
+        """Print many objects: JSON lines, CSV, paths, or one table for a person.
+
+        Parameters
+        ----------
+        rows
+            The objects; keys beyond ``columns`` are left out of the table, never out of JSON.
+        columns
+            The columns of table and CSV; by default the keys of the first row.
+        title
+            Printed above a table, to a person only.
+        """
+        rows = list(rows)
+        if self.form == "json":
+            for row in rows:
+                self.line(json.dumps(to_plain(row), ensure_ascii=False))
+        elif self.form == "paths":
+            for row in rows:
+                self.line(str(row["path"]))
+        elif self.form == "csv":
+            self._csv(rows, list(columns or (rows[0] if rows else ())))
+        else:
+            self._table(rows, list(columns or (rows[0] if rows else ())), title)
+
+    def line(self, text: str) -> None:
+        """Print one line of data to standard output."""
+        sys.stdout.write(text + "\n")
+
+    def note(self, text: str) -> None:
+        """Say something that is not data, on standard error."""
+        sys.stdout.flush()
+        sys.stderr.write(text + "\n")
+
+    def _csv(self, rows: list[Mapping[str, Any]], columns: list[str]) -> None:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        # several results of one command share one header
+        if self._csv_columns is None:
+            self._csv_columns = columns
+            writer.writerow(columns)
+        for row in rows:
+            writer.writerow([_cell(row.get(column)) for column in self._csv_columns])
+
+    def _table(self, rows: list[Mapping[str, Any]], columns: list[str], title: str | None) -> None:
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+        for column in columns:
+            numeric = any(isinstance(row.get(column), int | float) for row in rows)
+            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+        for row in rows:
+            # Text: square brackets in a file name are not markup
+            table.add_row(*(Text(show(row.get(column))) for column in columns))
+        # read by a machine or redirected: never wrap at a guessed width
+        width = None if sys.stdout.isatty() else 200
+        Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False).print(table)
+
+
+def show(value: object) -> str:
+    """Write a value for a person.
+
+    >>> show(0.123456), show(None), show(12345), show([1, "a"])
+    ('0.1235', '', '12345', '1, a')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {show(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        return ", ".join(show(item) for item in value)
+    return str(value)
+
+
+def to_plain(value: Any) -> Any:
+    """Give what JSON can hold: numpy numbers and arrays, dates and paths become plain values; NaN becomes null."""
+    if isinstance(value, bool | int | str) or value is None:
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return to_plain(value.tolist())
+    if isinstance(value, dt.date | dt.time):
+        return value.isoformat()
+    return str(value)
+
+
+def _cell(value: object) -> object:
+    plain = to_plain(value)
+    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, list | dict) else plain

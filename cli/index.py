@@ -1,0 +1,297 @@
+"""``retr index``: make, look at and change an index."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retr.cli._options import (
+    INDEX_DIR,
+    CsvOption,
+    DeviceOption,
+    EncoderSetOption,
+    IndexOption,
+    JsonOption,
+    PathsOption,
+    PrecisionOption,
+    TextModelOption,
+    WeightsOption,
+    WhereOption,
+    YesOption,
+    encoder_options,
+    find_index,
+)
+
+if TYPE_CHECKING:
+    from retr.retrieval.embed import BuildReport
+
+    from retr.cli._output import Output
+
+app = typer.Typer(help="Make, look at and change an index.", no_args_is_help=True, rich_markup_mode=None)
+
+MetadataOption = Annotated[
+    Path | None,
+    typer.Option("--metadata", help="CSV, TSV or Parquet table with a `path` column to join.", show_default=False),
+]
+ExactDecodeOption = Annotated[
+    bool,
+    typer.Option("--exact-decode", help="Decode JPEGs at full size, not reduced to what the encoder needs."),
+]
+
+
+@app.command()
+def build(
+    archive: Annotated[Path, typer.Argument(help="Folder of images, walked recursively.", show_default=False)],
+    *,
+    index: IndexOption = None,
+    encoder: Annotated[
+        str | None,
+        typer.Option(
+            "--encoder",
+            help="An encoder of `retr encoders ls`; lite for a new index, the recorded one for an existing one.",
+            show_default=False,
+        ),
+    ] = None,
+    metadata: MetadataOption = None,
+    group: Annotated[
+        str | None,
+        typer.Option("--group", help="The column that tells patients apart.", show_default=False),
+    ] = None,
+    score: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--score",
+            metavar="FINDING",
+            help="Store p(finding) as a column, for encoders that score findings (kad); repeats.",
+            show_default=False,
+        ),
+    ] = None,
+    prune: Annotated[bool, typer.Option("--prune", help="Drop rows whose files are gone.")] = False,
+    exact_decode: ExactDecodeOption = False,
+    weights: WeightsOption = None,
+    text_model: TextModelOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    settings: EncoderSetOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Embed a folder of images into an index, or bring an index up to date with its folder.
+
+    A build that was stopped goes on where it was; a second one embeds only what is new or changed.
+
+    Example: retr index build ./archive --metadata labels.csv --group patient
+    """
+    from retr.cli._output import Output, choose_form
+    from retr.retrieval.engine import Index
+
+    out = Output(choose_form(json_=json_))
+    options = encoder_options(
+        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
+    )
+    built = Index.build(
+        archive,
+        index or Path(INDEX_DIR),
+        encoder=encoder,
+        metadata=metadata,
+        group=group,
+        scores=score,
+        prune=prune,
+        exact_decode=exact_decode,
+        progress=True,
+        **options,
+    )
+    assert built.report is not None
+    _report(out, built.report)
+
+
+@app.command()
+def add(
+    source: Annotated[Path, typer.Argument(help="A further folder or image.", show_default=False)],
+    *,
+    index: IndexOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--name", help="Prefix of the new ids; by default the folder's name.", show_default=False),
+    ] = None,
+    metadata: MetadataOption = None,
+    weights: WeightsOption = None,
+    text_model: TextModelOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    json_: JsonOption = False,
+) -> None:
+    """Embed a further folder, or one image, into an existing index; ids get the folder's name as prefix.
+
+    Example: retr index add ./second-hospital --name site2
+    """
+    from retr.cli._output import Output, choose_form
+    from retr.retrieval.engine import Index
+
+    out = Output(choose_form(json_=json_))
+    options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
+    opened = Index.open(find_index(index), **options)
+    _report(out, opened.add(source, name=name, metadata=metadata, progress=True))
+
+
+@app.command()
+def delete(
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of rows to delete.", show_default=False)] = None,
+    *,
+    index: IndexOption = None,
+    where: WhereOption = None,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Rewrite every file, so that nothing of the rows remains on disk.")
+    ] = False,
+    yes: YesOption = False,
+    json_: JsonOption = False,
+) -> None:
+    """Delete rows by id or by a condition; with --purge no byte of them stays in any file of the index.
+
+    Example: retr index delete --where "patient = 'P17'" --purge
+    """
+    from retr.cli._errors import NOTHING_FOUND
+    from retr.cli._output import Output, choose_form
+    from retr.retrieval.engine import Index
+
+    out = Output(choose_form(json_=json_))
+    opened = Index.open(find_index(index))
+    count = opened.count(ids=ids, where=where)
+    if count == 0:
+        out.note("nothing to delete: no row matches")
+        raise typer.Exit(NOTHING_FOUND)
+    if not yes:
+        typer.confirm(f"Delete {count} of {len(opened)} rows?", abort=True, err=True)
+    deleted = opened.delete(ids=ids, where=where, purge=purge)
+    out.record({"deleted": deleted, "left": len(opened), "purged": purge})
+
+
+@app.command()
+def info(*, index: IndexOption = None, json_: JsonOption = False) -> None:
+    """Show what an index holds: rows, encoder, columns, what was skipped, size.
+
+    Example: retr index info --json
+    """
+    from retr.cli._output import Output, choose_form
+    from retr.retrieval.engine import Index
+
+    Output(choose_form(json_=json_)).record(Index.open(find_index(index)).info())
+
+
+@app.command("ls")
+def list_rows(
+    *,
+    index: IndexOption = None,
+    where: WhereOption = None,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", help="Columns to show, separated by commas.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, help="At most so many rows.", show_default=False)
+    ] = None,
+    skipped: Annotated[bool, typer.Option("--skipped", help="List the files that could not be read, and why.")] = False,
+    json_: JsonOption = False,
+    csv_: CsvOption = False,
+    paths: PathsOption = False,
+) -> None:
+    """List the rows of an index.
+
+    Example: retr index ls --where "label = 'glaucoma'" --columns id,label
+    """
+    from retr.cli._errors import NOTHING_FOUND
+    from retr.cli._output import Output, choose_form
+    from retr.retrieval.engine import Index
+
+    out = Output(choose_form(json_=json_, csv_=csv_, paths=paths))
+    opened = Index.open(find_index(index))
+    wanted = [name.strip() for name in columns.split(",")] if columns else None
+    rows = opened.skipped() if skipped else opened.table(columns=wanted, where=where)
+    shown = rows.slice(0, limit) if limit is not None else rows
+    if not shown.num_rows:
+        out.note("nothing was skipped" if skipped else "no row matches")
+        raise typer.Exit(NOTHING_FOUND)
+    out.rows(shown.to_pylist(), shown.column_names)
+    if shown.num_rows < rows.num_rows:
+        out.note(f"{rows.num_rows - shown.num_rows} more rows")
+
+
+@app.command()
+def check(*, index: IndexOption = None, json_: JsonOption = False) -> None:
+    """Check every file of an index: hashes, counts, alignment; exit code 1 when something is wrong.
+
+    Example: retr index check
+    """
+    from retr.cli._output import Output, choose_form
+    from retr.retrieval.engine import Index
+
+    out = Output(choose_form(json_=json_))
+    opened = Index.open(find_index(index))
+    findings = opened.check()
+    if findings:
+        out.rows([{"file": f.file, "kind": f.kind, "message": f.message} for f in findings])
+        raise typer.Exit(1)
+    out.note(f"{len(opened)} rows, every file as it was written")
+
+
+@app.command()
+def compact(*, index: IndexOption = None, json_: JsonOption = False) -> None:
+    """Merge segments and drop deleted rows from disk; open readers keep what they see.
+
+    Example: retr index compact
+    """
+    from retr.cli._output import Output, choose_form
+    from retr.retrieval.engine import Index
+
+    out = Output(choose_form(json_=json_))
+    opened = Index.open(find_index(index))
+    before = opened.info()
+    opened.compact()
+    after = opened.info()
+    out.record(
+        {
+            "rows": len(opened),
+            "segments": f"{before['segments']} -> {after['segments']}",
+            "bytes": f"{before['bytes']} -> {after['bytes']}",
+        }
+        if out.form == "table"
+        else {"rows": len(opened), "before": before["bytes"], "after": after["bytes"]}
+    )
+
+
+def _report(out: Output, report: BuildReport) -> None:
+    """Print what a build did: one object, or a few lines with the reasons of what was skipped."""
+    from dataclasses import asdict
+
+    if out.form == "json":
+        out.record(asdict(report))
+        return
+    counts = {
+        "embedded": report.embedded,
+        "reused": report.reused,
+        "unchanged": report.unchanged,
+        "changed": report.changed,
+        "removed": report.removed,
+        "vanished, kept": report.vanished,
+        "other files": report.other_files,
+    }
+    said = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
+    out.line(f"{report.rows} rows ({said or 'nothing to do'}) in {report.seconds:.1f} s")
+    if report.embedded:
+        out.line(f"{report.images_per_second:.1f} images/s on {report.device}")
+    if report.skipped:
+        out.line("could not be read: " + ", ".join(f"{n} {why}" for why, n in sorted(report.skipped.items())))
+        for path, why in report.skipped_examples:
+            out.line(f"  {path}: {why}")
+        if sum(report.skipped.values()) > len(report.skipped_examples):
+            out.line("  ... all of them: `retr index ls --skipped`")
+    if report.without_metadata:
+        out.line(f"{report.without_metadata} images have no row in the metadata table")
+    if report.unmatched_metadata:
+        shown = ", ".join(report.unmatched_examples)
+        out.line(f"{report.unmatched_metadata} rows of the metadata table have no image: {shown} ...")
+    if report.vanished:
+        out.line(f"{report.vanished} rows have no file any more; drop them with --prune")
+    for note in report.notes:
+        out.note(note)

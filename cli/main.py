@@ -1,0 +1,46 @@
+"""``retr``: the commands, gathered. Importing this module loads no numpy, pyarrow, faiss or torch."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from retr.cli import _errors, encoders, index, query
+
+app = typer.Typer(
+    name="retr",
+    help="Search a medical image archive by picture, by words, or both.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.add_typer(index.app, name="index")
+app.add_typer(encoders.app, name="encoders")
+app.command("query")(query.query)
+app.command("show")(query.show)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        import retr
+
+        sys.stdout.write(f"retr {retr.__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Search a medical image archive by picture, by words, or both."""
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the command line and exit with its code (the console script's entry point)."""
+    sys.exit(_errors.run(lambda: app(args=args, standalone_mode=False)))

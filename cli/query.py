@@ -1,0 +1,234 @@
+"""``retr query`` and ``retr show``: ask an index, and get a picture back out of it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from retr.cli._options import (
+    CsvOption,
+    DeviceOption,
+    IndexOption,
+    JsonOption,
+    PathsOption,
+    PrecisionOption,
+    TextModelOption,
+    WeightsOption,
+    WhereOption,
+    encoder_options,
+    find_index,
+)
+
+if TYPE_CHECKING:
+    from retr.cli._output import Output
+    from retr.retrieval.hits import Hits
+    from retr.retrieval.query import Query
+
+# what a table shows of a hit unless --columns says otherwise: names that archives commonly have
+DEFAULT_COLUMNS = ["label", "patient", "age", "sex", "folder"]
+
+
+def query(
+    *,
+    image: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--image",
+            "-i",
+            help="An image file, or - for standard input; repeats: one query each.",
+            show_default=False,
+        ),
+    ] = None,
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--text",
+            "-t",
+            help='Words, with an optional weight: "2:drusen"; repeats: all are mixed in.',
+            show_default=False,
+        ),
+    ] = None,
+    not_: Annotated[
+        list[str] | None,
+        typer.Option("--not", help="Words to move away from; repeats.", show_default=False),
+    ] = None,
+    id_: Annotated[
+        list[str] | None,
+        typer.Option("--id", help="An indexed row; repeats: one query each.", show_default=False),
+    ] = None,
+    batch: Annotated[
+        str | None,
+        typer.Option("--batch", help="JSON lines of queries, from a file or - for standard input.", show_default=False),
+    ] = None,
+    index: IndexOption = None,
+    k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 5,
+    where: WhereOption = None,
+    exclude_same: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--exclude-same",
+            metavar="COLUMN[=VALUE]",
+            help="Leave out rows that share the query's value of a column, e.g. patient; VALUE for a query not indexed.",
+            show_default=False,
+        ),
+    ] = None,
+    one_per: Annotated[
+        str | None,
+        typer.Option(
+            "--one-per",
+            metavar="COLUMN",
+            help="At most one row for each value of a column.",
+            show_default=False,
+        ),
+    ] = None,
+    min_score: Annotated[
+        float | None, typer.Option("--min-score", help="Only rows at least so similar.", show_default=False)
+    ] = None,
+    include_self: Annotated[
+        bool,
+        typer.Option("--include-self", help="Let the query's own row and its byte-identical copies be returned."),
+    ] = False,
+    columns: Annotated[
+        str | None,
+        typer.Option("--columns", help="Metadata columns to show in a table, separated by commas.", show_default=False),
+    ] = None,
+    weights: WeightsOption = None,
+    text_model: TextModelOption = None,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    json_: JsonOption = False,
+    csv_: CsvOption = False,
+    paths: PathsOption = False,
+) -> None:
+    """Find the most similar images: to an image, to words, to an indexed row, or to a mix of them.
+
+    Several --image and --id are several queries, one answer each; all --text and --not are mixed into every one of
+    them. The query's own row and its byte-identical copies are left out unless --include-self is given.
+
+    Example: retr query --image x.png -k 5 --where "age >= 60" --exclude-same patient
+    """
+    from retr.cli._errors import NOTHING_FOUND
+    from retr.cli._output import Output, choose_form
+    from retr.retrieval.engine import Index
+
+    out = Output(choose_form(json_=json_, csv_=csv_, paths=paths))
+    queries = _queries(image or [], text or [], not_ or [], id_ or [], batch)
+    options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
+    opened = Index.open(find_index(index), **options)
+    found = opened.search(
+        queries,
+        k=k,
+        where=where,
+        exclude_same=_same(exclude_same),
+        one_per=one_per,
+        min_score=min_score,
+        include_self=include_self,
+    )
+    shown = [name.strip() for name in columns.split(",")] if columns else DEFAULT_COLUMNS
+    opened.store.require_columns(columns.split(",") if columns else [])
+    for hits in found:
+        _print(out, hits, [name for name in shown if name in opened.store.schema.names], several=len(found) > 1)
+    if not any(len(hits) for hits in found):
+        out.note("nothing found: no row is allowed by the conditions")
+        raise typer.Exit(NOTHING_FOUND)
+
+
+def show(
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The id of a row.", show_default=False)],
+    *,
+    index: IndexOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Show everything an index holds of one row.
+
+    Example: retr show glaucoma/05_g.jpg
+    """
+    from retr.cli._output import Output, choose_form
+    from retr.retrieval.engine import Index
+
+    Output(choose_form(json_=json_)).record(Index.open(find_index(index)).row(id_))
+
+
+def _queries(images: list[str], texts: list[str], nots: list[str], ids: list[str], batch: str | None) -> list[Query]:
+    """One query for each image and id, with all words mixed in; or the lines of a batch."""
+    from retr.index.errors import UsageError
+    from retr.retrieval.query import Query
+
+    if batch is not None:
+        if images or texts or nots or ids:
+            raise UsageError("--batch excludes --image, --text, --not and --id", hint="put them into its lines")
+        return _read_batch(batch)
+    words = {"texts": texts, "nots": nots}
+    queries = [Query.id(id_) if not (texts or nots) else Query.from_arguments(ids=[id_], **words) for id_ in ids]
+    for image in images:
+        if image == "-":
+            picture = Query.image(sys.stdin.buffer.read())
+            queries.append(picture + Query.from_arguments(**words) if texts or nots else picture)
+        else:
+            queries.append(Query.from_arguments(images=[image], **words))
+    if queries:
+        return queries
+    if not (texts or nots):
+        raise UsageError("nothing was asked", hint="give --image, --text, --id or --batch")
+    return [Query.from_arguments(**words)]
+
+
+def _read_batch(batch: str) -> list[Query]:
+    import json
+
+    from retr.index.errors import UsageError
+    from retr.retrieval.query import Query
+
+    text = sys.stdin.read() if batch == "-" else Path(batch).read_text(encoding="utf-8")
+    queries = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if line.strip():
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise UsageError(
+                    f"line {number} of the batch is no JSON: {error.msg} at column {error.colno}"
+                ) from error
+            if not isinstance(record, dict):
+                raise UsageError(f"line {number} of the batch is no object, got: {line.strip()[:40]!r}")
+            queries.append(Query.from_json(record))
+    if not queries:
+        raise UsageError("the batch is empty", hint='one query a line, e.g. {"image": "x.png"}')
+    return queries
+
+
+def _same(exclude_same: list[str] | None) -> dict[str, object] | None:
+    """Read ``COLUMN`` and ``COLUMN=VALUE``; without a value it is taken from the query's own row."""
+    if not exclude_same:
+        return None
+    pairs = (item.partition("=") for item in exclude_same)
+    return {column: (value if equals else None) for column, equals, value in pairs}
+
+
+def _print(out: Output, hits: Hits, columns: list[str], *, several: bool) -> None:
+    """One JSON object a query; a table with a title when there are several."""
+    if out.form == "json":
+        out.record(
+            {
+                "query": hits.query,
+                "hits": [hit.to_json() for hit in hits],
+                "exact": hits.exact,
+                "note": hits.note,
+            }
+        )
+        return
+    rows = [hit.to_json() for hit in hits]
+    if several and out.form == "csv":
+        rows = [{"query": hits.query, **row} for row in rows]
+    fixed = ["query"] if several and out.form == "csv" else []
+    names = [*hits.table.column_names[1:]] if out.form == "csv" else columns
+    out.rows(
+        rows,
+        [*fixed, "rank", "score", "id", *(n for n in names if n != "id")],
+        title=hits.query if several else None,
+    )
+    if hits.note:
+        out.note(hits.note)

@@ -1,0 +1,528 @@
+"""The public `Index`: an archive of images, searchable by picture, by words, by row and by vector.
+
+`Index` joins what the lower floors keep apart: the store (vectors and metadata at rest), the encoder it was built with
+(found by the name the manifest records, loaded on first need, refused when it is not the same), the build pipeline and
+the query algebra. A query by row id or by vector loads no encoder at all.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+from retr.index.manifest import FORMAT_VERSION
+from retr.index.store import Store
+
+from retr.index.errors import EncoderMismatchError, NoTextSideError, UsageError
+from retr.retrieval.hits import Hits
+from retr.retrieval.query import Query, own_rows_all, resolve_all
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import pyarrow as pa
+    from numpy.typing import ArrayLike, NDArray
+    from retr.index.check import Finding
+    from retr.retrieval.embed import BuildReport
+
+    from retr.index.encoder import EncoderInfo
+    from retr.retrieval.encoders.base import BaseEncoder
+
+DEFAULT_ENCODER = "lite"
+
+
+class Index:
+    """A searchable archive: open one with `Index.open`, make one with `Index.build`.
+
+    >>> index = Index.build("./archive", "fundus.retr")          # doctest: +SKIP
+    >>> index.search(image="x.png", k=5).ids                      # doctest: +SKIP
+    ['glaucoma/05_g.jpg', ...]
+    """
+
+    def __init__(
+        self, store: Store, *, encoder: BaseEncoder | None = None, options: Mapping[str, Any] | None = None
+    ) -> None:
+        self.store = store
+        self.report: BuildReport | None = None
+        self._options = dict(options or {})
+        self._encoder: BaseEncoder | None = None
+        if encoder is not None:
+            require_same(store.manifest.encoder, encoder.info)
+            self._encoder = encoder
+
+    # making and opening
+
+    @classmethod
+    def build(
+        cls,
+        archive: str | Path,
+        path: str | Path = ".retr",
+        *,
+        encoder: str | BaseEncoder | None = None,
+        metadata: str | Path | None = None,
+        group: str | None = None,
+        scores: Sequence[str] | None = None,
+        prune: bool = False,
+        exact_decode: bool = False,
+        progress: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Embed a folder of images into an index, or bring an existing index up to date with its folder.
+
+        Parameters
+        ----------
+        archive
+            Folder of images, walked recursively.
+        path
+            The index folder to make or update.
+        encoder
+            A name of ``retr encoders ls`` or a loaded encoder; by default ``"lite"`` for a new index and the recorded
+            one for an existing index.
+        metadata
+            CSV, TSV or Parquet table joined on its ``path`` column.
+        group
+            The column that tells patients apart.
+        scores
+            Findings to score and store as columns, for encoders that score findings.
+        prune
+            Drop rows whose files are gone; otherwise they are kept and counted.
+        exact_decode
+            Decode JPEGs at full size rather than reduced to what the encoder needs.
+        progress
+            Show progress on standard error.
+        options
+            Further options of ``load_encoder``: ``weights=``, ``device=``, ``precision=`` ...
+
+        Returns
+        -------
+        Index
+            Open on what was committed; ``index.report`` says what was done.
+
+        Raises
+        ------
+        EncoderMismatchError
+            The index was built with another encoder, or with other weights under the same name.
+        IndexLockedError
+            Another process is writing to the index.
+        UsageError
+            The archive is empty or is no folder.
+        """
+        from retr.retrieval.embed import build
+
+        path = Path(path)
+        recorded = Store.open(path).manifest.encoder if Store.exists(path) else None
+        loaded = _load(encoder, recorded, options)
+        report = build(
+            Path(archive),
+            path,
+            loaded,
+            metadata=None if metadata is None else Path(metadata),
+            group=group,
+            scores=scores,
+            prune=prune,
+            exact_decode=exact_decode,
+            progress=progress,
+        )
+        index = cls(Store.open(path), encoder=loaded)
+        index.report = report
+        return index
+
+    @classmethod
+    def open(cls, path: str | Path = ".retr", *, encoder: str | BaseEncoder | None = None, **options: Any) -> Self:
+        """Open an index for searching; nothing is loaded but its manifest.
+
+        Parameters
+        ----------
+        path
+            The index folder.
+        encoder
+            Optional; must be the one the index was built with. By default the recorded one is loaded on first need.
+        options
+            Where its weights are and how it should run: ``weights=``, ``text_model=``, ``device=``, ``precision=``.
+
+        Raises
+        ------
+        IndexNotFoundError, IndexCorruptError, FormatVersionError
+            There is no index, or it cannot be read.
+        EncoderMismatchError
+            ``encoder`` is not the one the index was built with.
+        """
+        store = Store.open(Path(path))
+        if isinstance(encoder, str):
+            if encoder != store.manifest.encoder.name:
+                raise _mismatch(store.manifest.encoder.name, encoder)
+            encoder = None
+        return cls(store, encoder=encoder, options=options)
+
+    # what it holds
+
+    @property
+    def path(self) -> Path:
+        """The index folder."""
+        return self.store.path
+
+    @property
+    def encoder(self) -> BaseEncoder:
+        """The encoder the index was built with, loaded on first use."""
+        if self._encoder is None:
+            self._encoder = _load(None, self.store.manifest.encoder, self._options)
+        return self._encoder
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __repr__(self) -> str:
+        info = self.store.manifest.encoder
+        return f"Index({self.path.name!r}, {len(self)} rows, {info.name} {info.dim}-d {info.similarity})"
+
+    def table(self, columns: Sequence[str] | None = None, *, where: str | None = None) -> pa.Table:
+        """Give the metadata of all rows, or of those for which ``where`` is true."""
+        rows = None if where is None else np.flatnonzero(self.store.where(where))
+        return self.store.table(columns=columns, rows=rows)
+
+    def row(self, id: str) -> dict[str, Any]:  # noqa: A002
+        """Give everything the index holds of one row, as one object; `UsageError` for an unknown id."""
+        record: dict[str, Any] = self.store.table(rows=self._rows([id], None)).to_pylist()[0]
+        return record
+
+    def skipped(self) -> pa.Table:
+        """Give the files that could not be read, with the reason of each."""
+        return self.store.skipped()
+
+    def count(self, *, ids: Sequence[str] | None = None, where: str | None = None) -> int:
+        """Count the rows that `delete` would delete."""
+        return len(self._rows(ids, where))
+
+    def info(self) -> dict[str, Any]:
+        """Say what the index holds, as one JSON-ready object."""
+        manifest = self.store.manifest
+        encoder = manifest.encoder
+        return {
+            "path": self.path.name,
+            "rows": len(self),
+            "encoder": encoder.name,
+            "options": dict(encoder.options),
+            "dim": encoder.dim,
+            "similarity": encoder.similarity,
+            "text": encoder.text,
+            "precision": encoder.precision,
+            "weights": encoder.weights_sha256[:12],
+            "licence": encoder.licence,
+            "group": manifest.group,
+            "columns": self.store.schema.names,
+            "segments": len(manifest.segments),
+            "deleted": self.store.n_total - len(self),
+            "skipped": self.skipped().num_rows,
+            "bytes": sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
+            "version": self.store.version,
+            "format": FORMAT_VERSION,
+        }
+
+    def check(self) -> list[Finding]:
+        """Check every file of the index; an empty list means that all is as it was written."""
+        return self.store.check()
+
+    # searching
+
+    def search(
+        self,
+        query: Query | Sequence[Query] | None = None,
+        *,
+        image: Any = None,
+        text: str | None = None,
+        id: str | None = None,  # noqa: A002 - the field's own word, and the command line's
+        vector: ArrayLike | None = None,
+        k: int = 5,
+        where: str | None = None,
+        exclude_same: str | Mapping[str, object] | None = None,
+        one_per: str | None = None,
+        min_score: float | None = None,
+        include_self: bool = False,
+    ) -> Any:
+        """Find the ``k`` most similar rows.
+
+        Exactly one of ``query``, ``image``, ``text``, ``id`` and ``vector`` is given; mixtures are a
+        `retr.retrieval.query.Query`.
+
+        Parameters
+        ----------
+        query
+            A query, or several: then a list of `Hits` comes back. A ``vector`` of shape ``(n, dim)`` counts as ``n``
+            queries.
+        image
+            A path, the bytes of a file, a PIL image or a uint8 array.
+        text, id, vector
+            Words; the id of an indexed row; a float vector ``(dim,)`` or ``(n, dim)``.
+        k
+            How many; fewer come back only when fewer rows are allowed.
+        where
+            Only rows for which this expression over the metadata is true.
+        exclude_same
+            A column (usually the group key): rows that share the query's value of it are left out. The value is taken
+            from the query's own row; for a query that is not indexed give ``{"patient": "P17"}``.
+        one_per
+            A column: at most one row, the best, for each of its values.
+        min_score
+            Only rows at least so similar.
+        include_self
+            Let the query's own row and its byte-identical copies come back.
+
+        Returns
+        -------
+        Hits | list[Hits]
+            `Hits` for one question; a list of them, in order, for several.
+
+        Raises
+        ------
+        UsageError
+            ``k`` below 1, an unknown id or column, a group value that is not known.
+        FilterError
+            A ``where`` that cannot be read.
+        NoTextSideError
+            Words for an encoder without a text side.
+        """
+        queries, single = _queries(query, image=image, text=text, id=id, vector=vector)
+        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+            raise UsageError(f"k must be a whole number of at least 1, got: {k!r}")
+        store = self.store
+        own = own_rows_all(queries, store)
+        found = store.search(
+            resolve_all(queries, _Recorded(self), store),
+            int(k),
+            where=where,
+            exclude=None if include_self else own,
+            exclude_same=self._same(exclude_same, queries, own),
+            one_per=one_per,
+            min_score=min_score,
+        )
+        hits = []
+        for asked, rows, scores in zip(queries, found.rows, found.scores, strict=True):
+            kept = rows[rows >= 0]
+            hits.append(
+                Hits(
+                    scores=scores[: len(kept)],
+                    rows=kept,
+                    table=store.table(rows=kept),
+                    exact=found.exact,
+                    note=found.note,
+                    query=asked.describe(),
+                )
+            )
+        return hits[0] if single else hits
+
+    def _same(
+        self,
+        exclude_same: str | Mapping[str, object] | None,
+        queries: Sequence[Query],
+        own: Sequence[NDArray[np.int64]],
+    ) -> dict[str, list[object]] | None:
+        """Give, for each column of ``exclude_same``, the value to leave out for each query.
+
+        A value that is not known is an error: a patient that was not excluded in silence is the worst answer.
+        """
+        if exclude_same is None:
+            return None
+        named: dict[str, object] = {exclude_same: None} if isinstance(exclude_same, str) else dict(exclude_same)
+        self.store.require_columns(named)
+        values: dict[str, list[object]] = {}
+        for column, given in named.items():
+            values[column] = []
+            for query, rows in zip(queries, own, strict=True):
+                known = [given] if given is not None else self._known(column, rows)
+                if len(known) != 1:
+                    what = "has more than one" if known else "has no known"
+                    raise UsageError(
+                        f"the query {query.describe()} {what} {column!r}",
+                        hint=f"give the value to leave out, as {column}=VALUE",
+                    )
+                values[column].append(known[0])
+        return values
+
+    def _known(self, column: str, rows: NDArray[np.int64]) -> list[object]:
+        """Give the distinct values of a column over some rows, without the missing ones."""
+        if not len(rows):
+            return []
+        return list(self.store.table([column], rows=rows).column(column).drop_null().unique().to_pylist())
+
+    # changing
+
+    def add(
+        self,
+        source: str | Path,
+        *,
+        name: str | None = None,
+        metadata: str | Path | None = None,
+        progress: bool = False,
+    ) -> BuildReport:
+        """Embed a further folder, or one image; its rows' ids begin with ``name/``, by default the folder's name."""
+        from retr.retrieval.embed import add
+
+        report = add(
+            Path(source),
+            self.path,
+            self.encoder,
+            name=name,
+            metadata=None if metadata is None else Path(metadata),
+            progress=progress,
+        )
+        self.refresh()
+        return report
+
+    def delete(self, *, ids: Sequence[str] | None = None, where: str | None = None, purge: bool = False) -> int:
+        """Delete rows by id, by condition, or by both; give how many.
+
+        Parameters
+        ----------
+        ids
+            Ids of rows; one that is not there is an error, and nothing is deleted.
+        where
+            A condition over the metadata.
+        purge
+            Also rewrite every file that held the rows and drop old versions, so that nothing of them stays on disk.
+
+        Raises
+        ------
+        UsageError
+            Neither ``ids`` nor ``where`` is given, or an id is unknown.
+        """
+        self.refresh()
+        rows = self._rows(ids, where)
+        if len(rows) or purge:
+            with self.store.writer() as writer:
+                writer.delete(rows)
+                if purge:
+                    writer.compact(purge=True)
+                else:
+                    writer.commit()
+            self.refresh()
+        return len(rows)
+
+    def compact(self) -> None:
+        """Merge segments and drop deleted rows from disk; readers that are open keep what they see."""
+        with self.store.writer() as writer:
+            writer.compact()
+        self.refresh()
+
+    def _rows(self, ids: Sequence[str] | None, where: str | None) -> NDArray[np.int64]:
+        """Give the live rows that are named by id or satisfy a condition."""
+        if ids is None and where is None:
+            raise UsageError("neither ids nor a condition is given", hint="name rows by id or with where")
+        chosen = np.zeros(self.store.n_total, dtype=bool)
+        if where is not None:
+            chosen |= self.store.where(where)
+        if ids is not None:
+            rows = self.store.rows_of(ids)
+            absent = [id_ for id_, row in zip(ids, rows, strict=True) if row < 0]
+            if absent:
+                raise UsageError(f"no row has the id {absent[0]!r}", hint="list ids with `retr index ls`")
+            chosen[rows] = True
+        return np.flatnonzero(chosen)
+
+    def refresh(self) -> None:
+        """Move on to the newest committed version; an index stays on the version it was opened at until told."""
+        self.store = Store.open(self.path)
+
+
+class _Recorded:
+    """The index's encoder by its record; the real one is loaded only when something has to be embedded."""
+
+    def __init__(self, index: Index) -> None:
+        self._index = index
+        self.info = index.store.manifest.encoder
+
+    def encode_images(self, items: Sequence[Any]) -> NDArray[np.float32]:
+        return self._index.encoder.encode_images(items)
+
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        if not self.info.text:
+            raise NoTextSideError(
+                f"the encoder {self.info.name!r} embeds images only",
+                hint="search by image, or build with an encoder that has a text side (`retr encoders ls`)",
+            )
+        return self._index.encoder.encode_texts(texts)
+
+
+def _queries(
+    query: Query | Sequence[Query] | None,
+    *,
+    image: Any,
+    text: str | None,
+    id: str | None,  # noqa: A002
+    vector: ArrayLike | None,
+) -> tuple[list[Query], bool]:
+    """Turn what was asked into queries, and say whether one or several answers are expected."""
+    asked = {"query": query, "image": image, "text": text, "id": id, "vector": vector}
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) != 1:
+        what = " and ".join(given) if given else "nothing"
+        raise UsageError(
+            f"a search takes one of {', '.join(asked)}, got: {what}",
+            hint="mix them with retr.retrieval.query.Query",
+        )
+    if isinstance(query, Query):
+        return [query], True
+    if query is not None:
+        return list(query), False
+    if image is not None:
+        return [Query.image(image)], True
+    if text is not None:
+        return [Query.text(text)], True
+    if id is not None:
+        return [Query.id(id)], True
+    vectors = np.asarray(vector, dtype=np.float32)
+    if vectors.ndim == 2:
+        return [Query.vector(row) for row in vectors], False
+    return [Query.vector(vectors)], True
+
+
+def require_same(recorded: EncoderInfo, given: EncoderInfo) -> None:
+    """Raise `EncoderMismatchError` unless two encoders give comparable vectors."""
+    if recorded.identity == given.identity:
+        return
+    if recorded.name != given.name:
+        raise _mismatch(recorded.name, given.name)
+    if recorded.weights_sha256 != given.weights_sha256:
+        raise EncoderMismatchError(
+            f"the weights of {given.name!r} changed: the index was built with {recorded.weights_sha256[:12]}, "
+            f"got: {given.weights_sha256[:12]}",
+            hint="give the weights it was built with, or build a new index",
+        )
+    old, new = dict(recorded.options), dict(given.options)
+    changed = [
+        f"{key}={new.get(key)!r} instead of {old.get(key)!r}"
+        for key in sorted({*old, *new})
+        if old.get(key) != new.get(key)
+    ]
+    what = ", ".join(changed) or f"its preprocessing is {given.preprocessing!r} instead of {recorded.preprocessing!r}"
+    raise EncoderMismatchError(
+        f"the index was built with {given.name!r} set otherwise: {what}",
+        hint="use the recorded settings, or build a new index",
+    )
+
+
+def _mismatch(recorded: str, given: str) -> EncoderMismatchError:
+    return EncoderMismatchError(
+        f"the index was built with {recorded!r}, got: {given!r}",
+        hint=f"use {recorded!r}, or build a new index with {given!r}",
+    )
+
+
+def _load(encoder: str | BaseEncoder | None, recorded: EncoderInfo | None, options: Mapping[str, Any]) -> BaseEncoder:
+    """Load the encoder asked for, else the recorded one, else the default; refuse another than the recorded one."""
+    from retr.retrieval.encoders.registry import load_encoder
+
+    if not isinstance(encoder, str) and encoder is not None:
+        if recorded is not None:
+            require_same(recorded, encoder.info)
+        return encoder
+    name = encoder or (recorded.name if recorded else DEFAULT_ENCODER)
+    if recorded is not None:
+        if name != recorded.name:
+            # refused before anything is loaded
+            raise _mismatch(recorded.name, name)
+        options = {**recorded.options, **options}
+    loaded = load_encoder(name, **options)
+    if recorded is not None:
+        require_same(recorded, loaded.info)
+    return loaded

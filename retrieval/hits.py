@@ -1,0 +1,89 @@
+"""What a search gives back: the hits of one query, as arrays and a table, and one by one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    import pyarrow as pa
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Hit:
+    """One neighbour.
+
+    Attributes
+    ----------
+    rank
+        1 for the best.
+    id
+        The row's id.
+    score
+        Similarity, higher is nearer (cosine or dot product, as the encoder states).
+    metadata
+        The row's other columns.
+    """
+
+    rank: int
+    id: str
+    score: float
+    metadata: dict[str, Any]
+
+    @property
+    def path(self) -> str:
+        """The image's path inside its archive."""
+        return str(self.metadata.get("path", self.id))
+
+    def to_json(self) -> dict[str, Any]:
+        """Give one flat object: rank, id, score, path, then the metadata columns."""
+        return {"rank": self.rank, "id": self.id, "score": self.score, "path": self.path, **self.metadata}
+
+
+@dataclass(frozen=True)
+class Hits:
+    """The hits of one query, best first.
+
+    Attributes
+    ----------
+    scores
+        float32 ``(n,)``, ``n <= k``; fewer than ``k`` only when fewer rows are allowed.
+    rows
+        int64 ``(n,)``: row numbers in the snapshot that was searched.
+    table
+        The rows' metadata as a pyarrow table of ``n`` rows, ``id`` first.
+    exact
+        False when an approximate index answered.
+    note
+        What the user should know of how the answer came about, or ``None``.
+    query
+        What was asked, in words.
+    """
+
+    scores: NDArray[np.float32]
+    rows: NDArray[np.int64]
+    table: pa.Table
+    exact: bool = True
+    note: str | None = None
+    query: str = ""
+
+    @property
+    def ids(self) -> list[str]:
+        """The hits' ids, best first."""
+        ids: list[str] = self.table.column("id").to_pylist()
+        return ids
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __iter__(self) -> Iterator[Hit]:
+        for rank, (score, row) in enumerate(zip(self.scores, self.table.to_pylist(), strict=True), start=1):
+            yield Hit(rank=rank, id=row.pop("id"), score=float(score), metadata=row)
+
+    def __repr__(self) -> str:
+        best = f", best {self.scores[0]:.4f}" if len(self) else ""
+        return f"Hits({self.query!r}, {len(self)} rows{best})"

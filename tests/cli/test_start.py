@@ -1,0 +1,56 @@
+"""Starting up is cheap, and every command documents itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from retr.cli._docs import page, walk
+from retr.cli.main import app
+
+ROOT = Path(__file__).parents[2]
+HEAVY = {"torch", "faiss", "transformers", "open_clip", "onnxruntime", "sklearn", "pyarrow", "numpy"}
+
+
+def test_help_loads_nothing_heavy():
+    code = """
+import sys
+from retr.cli.main import main
+try:
+    main(["--help"])
+except SystemExit as stop:
+    assert stop.code == 0
+sys.stderr.write(" ".join(sorted(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert HEAVY & set(done.stderr.split()) == set()
+    assert "Search a medical image archive" in done.stdout
+
+
+COMMANDS = [
+    (" ".join(path), context)
+    for path, context in walk(typer.main.get_command(app), ("retr",))
+    if not hasattr(context.command, "commands")
+]
+
+
+@pytest.mark.parametrize(("name", "context"), COMMANDS, ids=[name for name, _ in COMMANDS])
+def test_every_command_has_help_and_an_example(name, context):
+    text = context.get_help()
+    assert "Example:" in text, f"`{name}` has no example in its help"
+    assert name in text.split("Example:")[1]
+    for parameter in context.command.params:
+        assert parameter.help, f"`{name}`: {parameter.name} has no help"
+
+
+def test_the_reference_is_up_to_date():
+    assert (ROOT / "docs/cli.md").read_text() == page(), "run `make docs`"
+
+
+def test_version():
+    done = subprocess.run([sys.executable, "-m", "retr", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("retr ")
