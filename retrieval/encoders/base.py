@@ -108,7 +108,8 @@ class BaseEncoder(ABC):
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:  # noqa: ARG002
         """Embed the places of one RGB picture: float32 ``(h, w, dim)``, or None.
 
-        Comparable with `encode_images`; row-major from the top left of the network's input; None where the network keeps no map of places.
+        Comparable with `encode_images`; row-major from the top left of the network's input. None where the
+        network keeps no map of places.
         """
         return None
 

