@@ -1,0 +1,129 @@
+"""Comparing an index's files with its manifest: sizes, sha256, counts, alignment, and files nobody asked for.
+
+Leftovers of an interrupted writer are not findings: the next writer removes them, and while a writer is at work
+they are its business.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from retr.index.errors import RetrError
+from retr.index.manifest import Manifest, read_current
+from retr.index.schema import ID
+from retr.index.segments import Segment
+from retr.index.sweep import others
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from retr.index.files import FileRef
+    from retr.index.manifest import SegmentInfo
+    from retr.index.store import Store
+
+Kind = Literal["missing", "truncated", "altered", "misaligned", "foreign", "unreadable"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong: its kind, the file (relative to the index), and a sentence."""
+
+    kind: Kind
+    file: str
+    message: str
+
+
+def check(store: Store) -> list[Finding]:
+    """Check a snapshot's version as it lies on the disk."""
+    return check_path(store.path, store.manifest)
+
+
+def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
+    """Check an index that may be too damaged to open.
+
+    Parameters
+    ----------
+    root
+        The index's directory.
+    manifest
+        The version to check; the live one where ``None``.
+
+    Raises
+    ------
+    IndexNotFoundError, IndexCorruptError, FormatVersionError
+        There is no readable manifest to compare with.
+    """
+    live = read_current(root)
+    manifest = manifest or live
+    findings = list(_manifest(root, manifest)) if manifest.version == live.version else []
+    damaged = set()
+    for ref in manifest.refs():
+        finding = _file(root, ref)
+        if finding is not None:
+            findings.append(finding)
+            damaged.add(ref.file)
+    for info in manifest.segments:
+        if damaged.isdisjoint(ref.file for ref in info.refs()):
+            findings.extend(_segment(root, manifest, info))
+    if not damaged:
+        findings.extend(_ids(root, manifest))
+    if manifest.version == live.version:
+        for name in others(root, manifest)[1]:
+            findings.append(Finding("foreign", name, f"{name!r} does not belong to the index"))
+    return findings
+
+
+def _manifest(root: Path, manifest: Manifest) -> Iterator[Finding]:
+    if (root / manifest.file).read_bytes() != manifest.to_bytes():
+        yield Finding("altered", manifest.file, f"{manifest.file!r} was changed after it was written")
+
+
+def _file(root: Path, ref: FileRef) -> Finding | None:
+    path = root / ref.file
+    try:
+        size = path.stat().st_size
+        if size != ref.bytes:
+            return Finding("truncated", ref.file, f"{ref.file!r} has {size} bytes instead of {ref.bytes}")
+        with path.open("rb") as stream:
+            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return Finding("missing", ref.file, f"{ref.file!r} is missing")
+    except OSError as error:
+        return Finding("unreadable", ref.file, f"{ref.file!r} cannot be read: {error.strerror}")
+    if digest != ref.sha256:
+        return Finding("altered", ref.file, f"{ref.file!r} was changed: its sha256 is not the recorded one")
+    return None
+
+
+def _segment(root: Path, manifest: Manifest, info: SegmentInfo) -> Iterator[Finding]:
+    """Check that rows, vectors and deletions of one segment fit each other."""
+    try:
+        segment = Segment(root, info, dim=manifest.encoder.dim, dtype=manifest.dtype)
+        rows = segment.table([ID], manifest.schema).num_rows
+        if rows != info.rows:
+            yield Finding("misaligned", info.table.file, f"{rows} rows stand beside {info.rows} vectors")
+        gone = segment.deleted()
+        fits = len(gone) == info.n_deleted and np.all(np.diff(gone) > 0)
+        if not fits or (len(gone) and (gone[0] < 0 or gone[-1] >= info.rows)):
+            yield Finding("misaligned", info.name, "the deletions do not fit the segment")
+    except RetrError as error:
+        yield Finding("misaligned", info.name, error.message)
+
+
+def _ids(root: Path, manifest: Manifest) -> Iterator[Finding]:
+    """Check that no id stands twice among the live rows."""
+    seen: set[str] = set()
+    for info in manifest.segments:
+        segment = Segment(root, info, dim=manifest.encoder.dim, dtype=manifest.dtype)
+        keep = np.ones(info.rows, bool)
+        keep[segment.deleted()] = False
+        ids = segment.table([ID], manifest.schema).column(ID).to_pylist()
+        live = [name for name, alive in zip(ids, keep.tolist(), strict=True) if alive]
+        if len(set(live)) < len(live) or not seen.isdisjoint(live):
+            yield Finding("misaligned", info.table.file, f"an id of {info.table.file!r} stands for two rows")
+        seen.update(live)

@@ -1,0 +1,299 @@
+"""Exact top-k: the k best allowed rows, whenever k exist, the same in any batch.
+
+Two steps. A scan multiplies queries and vectors block by block in float32 and keeps every row that may be among
+the best; then the candidates are scored again, each in float64 in an order that depends on nothing but the two
+vectors, and ranked by (score rounded to float32, id). A result is final only when the worst kept score lies above
+everything the scan dropped by more than float32 rounding can explain; else the scan is repeated for those queries
+with more room. So identical rows tie exactly, and a query's answer does not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+# Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
+_BLOCK_SCORES = 8_000_000
+_BLOCK_BYTES = 64 << 20
+# Below this share of allowed rows, copying them together costs less than scoring all.
+_GATHER_SHARE = 0.35
+_MARGIN = 16
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Answers to ``n`` queries, best first.
+
+    Attributes
+    ----------
+    rows
+        int64 ``(n, k)`` row numbers, -1 where there are fewer than k.
+    scores
+        float32 ``(n, k)``, higher is better, ``-inf`` where there are fewer than k.
+    exact
+        Whether these are provably the best rows.
+    note
+        What a person should know about how they were found, or ``None``.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    exact: bool = True
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of consecutive rows: their vectors ``(m, d)`` as stored, and the number of the first."""
+
+    vectors: NDArray[np.float32] | NDArray[np.float16]
+    start: int
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The values of one column as codes, -1 for null: int64 ``(n_total,)``, and the rows sorted by code."""
+
+    codes: NDArray[np.int64]
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, codes: NDArray[np.int64], n_groups: int) -> Groups:
+        """Sort rows by code, once, so that the rows of one group are a slice."""
+        order = np.argsort(codes, kind="stable")
+        return cls(codes, order, np.searchsorted(codes[order], np.arange(n_groups + 1)))
+
+    def rows(self, code: int) -> NDArray[np.int64]:
+        """Give the rows of one group, sorted."""
+        return self.order[self.starts[code] : self.starts[code + 1]]
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is wanted of a search, beside the queries.
+
+    ``allowed`` is a bool mask ``(n_total,)`` or ``None`` for all; ``exclude`` holds each query's forbidden rows;
+    ``one_per`` gives at most one row a group (rows without a value each stand alone).
+    """
+
+    k: int
+    allowed: NDArray[np.bool_] | None
+    exclude: Sequence[NDArray[np.int64]]
+    one_per: NDArray[np.int64] | None
+    min_score: float | None
+
+
+@dataclass(frozen=True)
+class _Scan:
+    """Candidates of one query, and a score no dropped row exceeds (``-inf``: nothing was dropped)."""
+
+    rows: NDArray[np.int64]
+    floor: float
+
+
+def search(
+    blocks: Sequence[Block],
+    queries: NDArray[np.float32],
+    ask: Ask,
+    *,
+    max_norm: float,
+    cosine: bool,
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+) -> Neighbours:
+    """Find the ``ask.k`` best rows for each query.
+
+    Parameters
+    ----------
+    blocks
+        All rows, in order.
+    queries
+        float32 ``(n, d)``, unit vectors where the similarity is cosine.
+    ask
+        What is allowed and how many.
+    max_norm
+        The largest norm of a stored vector.
+    cosine
+        Whether scores are clipped to [-1, 1].
+    ids_of
+        Gives the ids of rows; only asked where scores tie.
+    """
+    n = len(queries)
+    rows = np.full((n, ask.k), -1, np.int64)
+    scores = np.full((n, ask.k), -np.inf, np.float32)
+    available = sum(len(block.vectors) for block in blocks)
+    allowed = ask.allowed
+    if allowed is not None:
+        available = int(np.count_nonzero(allowed))
+    slack = _rounding(queries, max_norm)
+    pending = list(range(n))
+    want = min(available, ask.k * (4 if ask.one_per is not None else 1) + _MARGIN)
+    while pending and available:
+        again = []
+        scans = _scan(blocks, queries[pending], allowed, [ask.exclude[i] for i in pending], want)
+        for i, scan in zip(pending, scans, strict=True):
+            kept, exact = _rank(blocks, queries[i], scan.rows, ask, cosine, ids_of)
+            worst = exact[-1] if len(kept) == ask.k else -np.inf
+            if ask.min_score is not None:
+                worst = max(worst, ask.min_score)
+            # Equal scores are settled by id, so a dropped row that may tie matters too.
+            if worst <= scan.floor + slack[i] and scan.floor > -np.inf:
+                again.append(i)
+                continue
+            rows[i, : len(kept)], scores[i, : len(kept)] = kept, exact
+        pending, want = again, min(available, want * 8)
+    return Neighbours(rows, scores)
+
+
+def _rounding(queries: NDArray[np.float32], max_norm: float) -> NDArray[np.float64]:
+    """Bound how far a float32 product may be from the true score, on either side, per query."""
+    # Products sum at least eight partial sums side by side: the error grows with d / 8 roundings, not with d.
+    # The second term is the rounding of the reported score itself.
+    steps = queries.shape[1] / 8 + 32
+    norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1))
+    bound: NDArray[np.float64] = 2 * (steps + 1) * 2.0**-24 * norms * max(max_norm, 1e-30)
+    return bound
+
+
+def _scan(
+    blocks: Sequence[Block],
+    queries: NDArray[np.float32],
+    allowed: NDArray[np.bool_] | None,
+    exclude: Sequence[NDArray[np.int64]],
+    want: int,
+) -> list[_Scan]:
+    """Collect, for each query, every row whose float32 score is among the ``want`` best."""
+    n, d = queries.shape
+    pools = [_Pool(want) for _ in range(n)]
+    step = max(1024, min(_BLOCK_SCORES // n, _BLOCK_BYTES // (4 * d)))
+    gather = allowed is not None and np.count_nonzero(allowed) < _GATHER_SHARE * len(allowed)
+    for block in blocks:
+        stop = block.start + len(block.vectors)
+        if gather and allowed is not None:
+            chosen = np.flatnonzero(allowed[block.start : stop])
+            pieces = [chosen[i : i + step] for i in range(0, len(chosen), step)]
+        else:
+            pieces = [
+                np.arange(i, min(i + step, len(block.vectors))) for i in range(0, len(block.vectors), step)
+            ]
+        for piece in pieces:
+            part = block.vectors[piece] if gather else block.vectors[piece[0] : piece[-1] + 1]
+            scores = queries @ part.astype(np.float32, copy=False).T
+            numbers = piece + block.start
+            if allowed is not None and not gather:
+                scores[:, ~allowed[numbers[0] : numbers[-1] + 1]] = -np.inf
+            for i in range(n):
+                _hide(scores[i], numbers, exclude[i])
+                pools[i].add(scores[i], numbers)
+    return [pool.result() for pool in pools]
+
+
+def _hide(scores: NDArray[np.float32], numbers: NDArray[np.int64], excluded: NDArray[np.int64]) -> None:
+    if len(excluded):
+        at = np.searchsorted(numbers, excluded)
+        inside = at < len(numbers)
+        at, wanted = at[inside], excluded[inside]
+        scores[at[numbers[at] == wanted]] = -np.inf
+
+
+class _Pool:
+    """The best rows of one query so far, and the best score that was dropped."""
+
+    def __init__(self, want: int) -> None:
+        self._want = want
+        self._rows: list[NDArray[np.int64]] = []
+        self._scores: list[NDArray[np.float32]] = []
+        self._size = 0
+        self._floor = np.float32(-np.inf)
+
+    def add(self, scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
+        above = np.flatnonzero(scores > self._floor)
+        self._rows.append(numbers[above])
+        self._scores.append(scores[above])
+        self._size += len(above)
+        if self._size > 4 * self._want:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        rows, scores = np.concatenate(self._rows), np.concatenate(self._scores)
+        if len(rows) > self._want:
+            best = np.argpartition(scores, len(scores) - self._want - 1)
+            # Everything up to here is dropped; what comes later and is no better is not even looked at.
+            self._floor = max(self._floor, scores[best[len(scores) - self._want - 1]])
+            best = best[len(scores) - self._want :]
+            rows, scores = rows[best], scores[best]
+        self._rows, self._scores, self._size = [rows], [scores], len(rows)
+
+    def result(self) -> _Scan:
+        if self._size == 0:
+            return _Scan(np.empty(0, np.int64), float(self._floor))
+        self._shrink()
+        return _Scan(self._rows[0], float(self._floor))
+
+
+def rescore(
+    blocks: Sequence[Block], query: NDArray[np.float32], rows: NDArray[np.int64], *, cosine: bool
+) -> NDArray[np.float32]:
+    """Score rows against one query, in float64 and row by row in a fixed order: float32 ``(len(rows),)``."""
+    starts = np.array([block.start for block in blocks])
+    owner = np.searchsorted(starts, rows, side="right") - 1
+    scores = np.empty(len(rows), np.float64)
+    for number in np.unique(owner):
+        block = blocks[number]
+        mine = np.flatnonzero(owner == number)
+        for at in range(0, len(mine), 4096):
+            part = mine[at : at + 4096]
+            products = np.multiply(block.vectors[rows[part] - block.start], query, dtype=np.float64)
+            scores[part] = products.sum(axis=1)
+    if cosine:
+        np.clip(scores, -1.0, 1.0, out=scores)
+    return scores.astype(np.float32)
+
+
+def _rank(
+    blocks: Sequence[Block],
+    query: NDArray[np.float32],
+    rows: NDArray[np.int64],
+    ask: Ask,
+    cosine: bool,
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Order candidates by (score, id), apply ``one_per`` and ``min_score``, keep the first k."""
+    scores = rescore(blocks, query, rows, cosine=cosine)
+    if ask.min_score is not None:
+        keep = scores >= ask.min_score
+        rows, scores = rows[keep], scores[keep]
+    order = np.argsort(-scores, kind="stable")
+    rows, scores = rows[order], scores[order]
+    rows = _settle_ties(rows, scores, ids_of)
+    if ask.one_per is not None:
+        codes = ask.one_per[rows]
+        _, first = np.unique(codes, return_index=True)
+        keep = codes == -1
+        keep[first] = True
+        rows, scores = rows[keep], scores[keep]
+    return rows[: ask.k], scores[: ask.k]
+
+
+def _settle_ties(
+    rows: NDArray[np.int64], scores: NDArray[np.float32], ids_of: Callable[[NDArray[np.int64]], Sequence[str]]
+) -> NDArray[np.int64]:
+    equal = scores[1:] == scores[:-1]
+    tied = np.zeros(len(rows), bool)
+    tied[1:] |= equal
+    tied[:-1] |= equal
+    at = np.flatnonzero(tied)
+    if len(at) == 0:
+        return rows
+    ids = ids_of(rows[at])
+    order = sorted(range(len(at)), key=lambda j: (-float(scores[at[j]]), ids[j]))
+    settled = rows.copy()
+    settled[at] = rows[at[order]]
+    return settled

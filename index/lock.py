@@ -1,0 +1,82 @@
+"""One writer at a time, by an advisory lock that a dead process cannot hold.
+
+The lock is ``flock`` on the file ``lock`` in the index: the kernel drops it when the holder ends, however it ends.
+The file's text (process, host, since when) only serves the message a second writer gets.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from retr.index.errors import IndexLockedError
+from retr.index.files import disk_errors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAME = "lock"
+_held: set[int] = set()
+
+
+def _forget_in_child() -> None:
+    # A forked worker inherits the open file and with it the lock; it must not keep it when the writer dies.
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+@contextlib.contextmanager
+def writer_lock(root: Path) -> Iterator[None]:
+    """Hold the one-writer lock of the index at ``root``.
+
+    Raises
+    ------
+    IndexLockedError
+        Another writer is at work; the message names its process, host and start.
+    """
+    with disk_errors("opening the lock file"):
+        descriptor = os.open(root / NAME, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _holder(descriptor)
+        os.close(descriptor)
+        raise IndexLockedError(
+            f"another process is writing to this index ({holder})",
+            hint="wait until it has ended; a process that died does not hold the lock",
+        ) from None
+    _held.add(descriptor)
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, sort_keys=True)
+    # A full disk must not keep anybody from deleting rows: the text is a courtesy.
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, text.encode(), 0)
+    try:
+        yield
+    finally:
+        # A forked child has closed its copy already.
+        if descriptor in _held:
+            _held.discard(descriptor)
+            with contextlib.suppress(OSError):
+                os.ftruncate(descriptor, 0)
+            os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        text = json.loads(os.pread(descriptor, 1000, 0).decode())
+        return f"pid {text['pid']} on {text['host']} since {text['since']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "its name is not known"

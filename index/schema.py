@@ -1,0 +1,145 @@
+"""The types a metadata column can have, and how two tables' columns become one.
+
+A handful of Arrow types is enough for what comes out of CSV, Parquet and image headers, and can be named in the
+manifest by a word. Everything that comes in is brought to one of them: dictionaries to their values, every
+integer to ``int64``, every float to ``double``, every timestamp to microseconds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from retr.index.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ID = "id"
+
+TYPES: Mapping[str, pa.DataType] = {
+    str(kind): kind
+    for kind in (
+        pa.null(),
+        pa.bool_(),
+        pa.int64(),
+        pa.float64(),
+        pa.string(),
+        pa.binary(),
+        pa.date32(),
+        pa.timestamp("us"),
+        pa.timestamp("us", tz="UTC"),
+        pa.list_(pa.string()),
+        pa.list_(pa.int64()),
+        pa.list_(pa.float64()),
+    )
+}
+
+
+def stored_type(kind: pa.DataType, column: str) -> pa.DataType:
+    """Give the stored type for an incoming one.
+
+    Raises
+    ------
+    UsageError
+        The index has no such type (structs, maps, durations ...).
+    """
+    result: pa.DataType | None = None
+    if pa.types.is_dictionary(kind):
+        return stored_type(kind.value_type, column)
+    if pa.types.is_integer(kind):
+        result = pa.int64()
+    elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        result = pa.float64()
+    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
+        result = pa.string()
+    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
+        result = pa.binary()
+    elif pa.types.is_date(kind):
+        result = pa.date32()
+    elif pa.types.is_timestamp(kind):
+        result = pa.timestamp("us", tz="UTC" if kind.tz is not None else None)
+    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
+        result = pa.list_(stored_type(kind.value_type, column))
+    elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        result = kind
+    if result is None or str(result) not in TYPES:
+        raise UsageError(
+            f"column {column!r} has the type {str(kind)!r}, which an index cannot hold",
+            hint=f"convert it to one of: {', '.join(sorted(TYPES))}",
+        )
+    return result
+
+
+def stored_table(table: pa.Table) -> pa.Table:
+    """Bring every column to a stored type; the first column is the string ``id``.
+
+    Raises
+    ------
+    UsageError
+        There is no text column ``id``, an id is null or repeated, or a type cannot be held.
+    """
+    if ID not in table.column_names:
+        raise UsageError(f"a table of rows needs the column {ID!r}, got {table.column_names!r}")
+    if len(set(table.column_names)) != table.num_columns:
+        raise UsageError(f"a column name occurs twice: {table.column_names!r}", hint="rename one of them")
+    names = [ID, *(name for name in table.column_names if name != ID)]
+    target = pa.schema([pa.field(name, stored_type(table.schema.field(name).type, name)) for name in names])
+    if not pa.types.is_string(target.field(ID).type):
+        raise UsageError(f"the column {ID!r} must be text, got {str(target.field(ID).type)!r}")
+    result = table.select(names).cast(target)
+    if result.column(ID).null_count:
+        raise UsageError(f"the column {ID!r} has an empty entry; every row needs an id")
+    return result
+
+
+def widen(old: pa.Schema, new: pa.Schema) -> pa.Schema:
+    """Give the schema that holds both, with the columns of ``old`` first.
+
+    Raises
+    ------
+    UsageError
+        One column has two types that no stored type covers.
+    """
+    fields = {field.name: field for field in old}
+    for field in new:
+        if field.name not in fields:
+            fields[field.name] = field
+            continue
+        fields[field.name] = pa.field(field.name, _common(fields[field.name].type, field.type, field.name))
+    return pa.schema(list(fields.values()))
+
+
+def _common(old: pa.DataType, new: pa.DataType, column: str) -> pa.DataType:
+    if old == new or pa.types.is_null(new):
+        return old
+    if pa.types.is_null(old):
+        return new
+    if {str(old), str(new)} == {"int64", "double"}:
+        return pa.float64()
+    raise UsageError(
+        f"column {column!r} holds {str(old)!r} in this index and {str(new)!r} in the new rows",
+        hint="convert one of them, or give the new column another name",
+    )
+
+
+def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Bring a table to ``schema``: missing columns become null, narrower types are cast."""
+    columns: list[pa.ChunkedArray | pa.Array] = []
+    for field in schema:
+        if field.name in table.column_names:
+            columns.append(table.column(field.name).cast(field.type))
+        else:
+            columns.append(pa.nulls(table.num_rows, field.type))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def to_json(schema: pa.Schema) -> list[dict[str, str]]:
+    """Give the manifest's form of a schema."""
+    return [{"name": field.name, "type": str(field.type)} for field in schema]
+
+
+def from_json(columns: list[dict[str, str]]) -> pa.Schema:
+    """Read what `to_json` wrote."""
+    return pa.schema([pa.field(column["name"], TYPES[column["type"]]) for column in columns])

@@ -1,0 +1,463 @@
+"""The store: a read-only snapshot of one committed version of an index.
+
+Opening reads the manifest and maps the files it names; nothing else is read until it is needed, so the cost does
+not grow with the rows. Because mapped files outlive their names, a snapshot stays valid while a writer commits,
+compacts or purges. Rows are numbered 0 .. n_total-1 over the segments in order; a deleted row keeps its number
+until the segments are compacted.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retr.index import exact, filters
+from retr.index.errors import IndexCorruptError, RetrError, UsageError
+from retr.index.exact import Neighbours
+from retr.index.files import disk_errors
+from retr.index.lock import writer_lock
+from retr.index.manifest import CURRENT, FILES, MANIFESTS, SEGMENTS, Manifest, publish, read_current
+from retr.index.schema import ID
+from retr.index.segments import Segment, map_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
+
+    from numpy.typing import NDArray
+
+    from retr.index.check import Finding
+    from retr.index.encoder import EncoderInfo
+    from retr.index.manifest import Dtype
+    from retr.index.writer import Writer
+
+
+class Store:
+    """A snapshot; make one with `create` or `open`.
+
+    Attributes
+    ----------
+    path
+        The index's directory.
+    manifest
+        The committed state this is a snapshot of.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        dim, dtype = manifest.encoder.dim, manifest.dtype
+        self.segments = [Segment(path, info, dim=dim, dtype=dtype) for info in manifest.segments]
+        self._files = {name: map_file(path, ref) for name, ref in manifest.files.items()}
+        self._skipped = map_file(path, manifest.skipped) if manifest.skipped else None
+        self._starts = np.cumsum([0, *(len(segment) for segment in self.segments)])
+        self._columns: dict[str, pa.ChunkedArray] = {}
+        self._groups: dict[str, tuple[exact.Groups, pa.Array]] = {}
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(
+        cls, path: Path | str, *, encoder: EncoderInfo, group: str | None = None, dtype: Dtype = "float32"
+    ) -> Store:
+        """Make an empty index at ``path``.
+
+        Raises
+        ------
+        RetrError
+            There is an index already, or the disk refuses.
+        """
+        root = Path(path)
+        if dtype not in {"float32", "float16"}:
+            raise UsageError(f"vectors are stored as 'float32' or 'float16', got {dtype!r}")
+        if encoder.dim < 1:
+            raise UsageError(f"an embedding needs at least one dimension, got {encoder.dim!r}")
+        with disk_errors("making the index's folder"):
+            for folder in (MANIFESTS, SEGMENTS, FILES):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+        with writer_lock(root):
+            if (root / CURRENT).exists():
+                raise RetrError(
+                    f"there is an index at {str(path)!r} already", hint="add to it, or choose another place"
+                )
+            now = timestamp()
+            manifest = Manifest(
+                uuid=str(uuid.uuid4()),
+                encoder=encoder,
+                dtype=dtype,
+                schema=pa.schema([pa.field(ID, pa.string())]),
+                created=now,
+                committed=now,
+                group=group,
+            )
+            with disk_errors("making the index"):
+                publish(root, manifest)
+        return cls(root, manifest)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Store:
+        """Open the newest committed version.
+
+        Raises
+        ------
+        IndexNotFoundError
+            There is no index at ``path``.
+        FormatVersionError
+            It was written by a newer retr.
+        IndexCorruptError
+            A file is missing or has another size than the manifest says.
+        """
+        root = Path(path)
+        manifest = read_current(root)
+        while True:
+            try:
+                return cls(root, manifest)
+            except FileNotFoundError as error:
+                # A writer may have committed, and removed what it replaced, since the manifest was read.
+                newer = read_current(root)
+                if newer.version == manifest.version:
+                    name = Path(str(error.filename)).name if error.filename else "a file"
+                    raise IndexCorruptError(
+                        f"{name!r} is missing from the index", hint="run `retr index check`"
+                    ) from error
+                manifest = newer
+
+    def __len__(self) -> int:
+        return self.n_total - sum(info.n_deleted for info in self.manifest.segments)
+
+    def __repr__(self) -> str:
+        info = self.manifest.encoder
+        return (
+            f"Store({str(self.path)!r}, version {self.version}, {len(self)} rows x {info.dim} {self.manifest.dtype}, "
+            f"{info.similarity}, {info.name})"
+        )
+
+    @property
+    def uuid(self) -> str:
+        """What identifies the index wherever it is copied or moved."""
+        return self.manifest.uuid
+
+    @property
+    def version(self) -> int:
+        """Number of the commit; grows by one with each."""
+        return self.manifest.version
+
+    @property
+    def n_total(self) -> int:
+        """How many rows there are, deleted ones included."""
+        return int(self._starts[-1])
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The metadata columns; the first is the string ``id``."""
+        return self.manifest.schema
+
+    @cached_property
+    def _alive(self) -> NDArray[np.bool_]:
+        mask = np.ones(self.n_total, bool)
+        for start, segment in zip(self._starts, self.segments, strict=False):
+            mask[start + segment.deleted()] = False
+        mask.flags.writeable = False
+        return mask
+
+    def alive(self) -> NDArray[np.bool_]:
+        """Which rows are not deleted: bool ``(n_total,)``, read-only."""
+        return self._alive
+
+    def live_rows(self) -> NDArray[np.int64]:
+        """Give the numbers of the rows that are not deleted, in order: int64."""
+        return np.flatnonzero(self._alive)
+
+    def _split(self, rows: NDArray[np.int64]) -> list[tuple[Segment, NDArray[np.int64], NDArray[np.int64]]]:
+        """Give (segment, local row numbers, positions in ``rows``) for every segment concerned."""
+        if len(rows) and (rows.min() < 0 or rows.max() >= self.n_total):
+            raise IndexError(f"row numbers go from 0 to {self.n_total - 1}")
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        parts = []
+        for number in np.unique(owner):
+            at = np.flatnonzero(owner == number)
+            parts.append((self.segments[number], rows[at] - self._starts[number], at))
+        return parts
+
+    def table(self, columns: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None) -> pa.Table:
+        """Read metadata.
+
+        Parameters
+        ----------
+        columns
+            Names, in the order wanted; ``None`` for all.
+        rows
+            int64 ``(n,)`` row numbers, read exactly and in that order (deleted ones too); ``None`` for all live
+            rows in row order.
+
+        Raises
+        ------
+        UsageError
+            A column is unknown.
+        """
+        names = self.schema.names if columns is None else list(columns)
+        for name in names:
+            self._require(name)
+        target = pa.schema([self.schema.field(name) for name in names])
+        if rows is None:
+            parts = []
+            for segment in self.segments:
+                part = segment.table(names, self.schema)
+                gone = segment.deleted()
+                if len(gone):
+                    keep = np.ones(len(segment), bool)
+                    keep[gone] = False
+                    part = part.filter(pa.array(keep))
+                parts.append(part)
+            return pa.concat_tables(parts) if parts else target.empty_table()
+        rows = np.asarray(rows, np.int64)
+        pieces = self._split(rows)
+        if not pieces:
+            return target.empty_table()
+        table = pa.concat_tables([segment.table(names, self.schema, local) for segment, local, _ in pieces])
+        places = np.empty(len(rows), np.int64)
+        places[np.concatenate([at for _, _, at in pieces])] = np.arange(len(rows))
+        return table if len(pieces) == 1 else table.take(pa.array(places))
+
+    def vectors(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32] | NDArray[np.float16]:
+        """Give vectors ``(n, d)`` as stored: unit vectors where the similarity is cosine.
+
+        ``rows=None`` gives all rows, deleted ones too; with a single segment that is a memory map, not a copy.
+        """
+        if rows is None:
+            if len(self.segments) == 1:
+                return self.segments[0].vectors
+            empty = np.empty((0, self.manifest.encoder.dim), self.manifest.dtype)
+            return np.concatenate([empty, *(segment.vectors for segment in self.segments)])
+        rows = np.asarray(rows, np.int64)
+        result = np.empty((len(rows), self.manifest.encoder.dim), self.manifest.dtype)
+        for segment, local, at in self._split(rows):
+            result[at] = segment.vectors[local]
+        return result
+
+    def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
+        """Find live rows by id: int64 ``(len(ids),)``, -1 where there is none."""
+        if not len(ids):
+            return np.empty(0, np.int64)
+        numbers = self.live_rows()
+        found = pc.index_in(pa.array(ids, pa.string()), value_set=self._live_ids)
+        at = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+        return np.where(at < 0, -1, numbers[at] if len(numbers) else -1)
+
+    @cached_property
+    def _live_ids(self) -> pa.ChunkedArray:
+        return self.table([ID]).column(ID)
+
+    def column(self, name: str) -> pa.ChunkedArray:
+        """Read one column of all rows, deleted ones too, and keep it for the next filter.
+
+        Raises
+        ------
+        UsageError
+            The column is unknown.
+        """
+        self._require(name)
+        with self._lock:
+            if name not in self._columns:
+                parts = [segment.table([name], self.schema).column(name) for segment in self.segments]
+                chunks = [chunk for part in parts for chunk in part.chunks]
+                self._columns[name] = pa.chunked_array(chunks, self.schema.field(name).type)
+            return self._columns[name]
+
+    def where(self, expression: str) -> NDArray[np.bool_]:
+        """Give the mask of the live rows for which a where-expression is true: bool ``(n_total,)``.
+
+        Raises
+        ------
+        FilterError
+            The expression cannot be read or applied.
+        """
+        return filters.evaluate(expression, self.schema, self.n_total, self.column) & self._alive
+
+    def groups(self, column: str) -> tuple[exact.Groups, pa.Array]:
+        """Give a column's values as codes over all rows, and the values the codes stand for."""
+        values = self.column(column)
+        with self._lock:
+            if column not in self._groups:
+                encoded = values.combine_chunks().dictionary_encode()
+                if isinstance(encoded, pa.ChunkedArray):
+                    encoded = encoded.combine_chunks()
+                codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+                groups = exact.Groups.of(codes, len(encoded.dictionary))
+                self._groups[column] = (groups, encoded.dictionary)
+            return self._groups[column]
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        where: str | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        exclude: Sequence[NDArray[np.int64]] | None = None,
+        exclude_same: Mapping[str, Sequence[object]] | None = None,
+        one_per: str | None = None,
+        min_score: float | None = None,
+    ) -> Neighbours:
+        """Find the k best rows for each query, exactly.
+
+        Parameters
+        ----------
+        queries
+            float32 ``(n, d)``; normalised here where the similarity is cosine.
+        k
+            How many; that many come back whenever that many allowed rows exist.
+        where
+            Only rows for which this where-expression is true.
+        mask
+            bool ``(n_total,)``: only these rows.
+        exclude
+            For each query, int64 row numbers that are never returned for it.
+        exclude_same
+            For each column, the value per query whose rows are never returned for it; ``None`` excludes nothing.
+        one_per
+            At most one row, the best, for each value of this column; rows without a value each stand alone.
+        min_score
+            Only rows that score at least this.
+
+        Raises
+        ------
+        UsageError
+            ``k`` is not positive, a shape does not fit, or a column is unknown.
+        FilterError
+            The where-expression cannot be read or applied.
+        """
+        queries = self._prepare(queries)
+        if k < 1:
+            raise UsageError(f"k must be at least 1, got {k!r}")
+        allowed: NDArray[np.bool_] | None = None if len(self) == self.n_total else self._alive
+        if where is not None:
+            allowed = self.where(where)
+        if mask is not None:
+            if mask.shape != (self.n_total,) or mask.dtype != np.bool_:
+                raise UsageError(f"a mask must be bool ({self.n_total},), got {mask.dtype} {mask.shape}")
+            allowed = mask & self._alive if allowed is None else mask & allowed
+        ask = exact.Ask(
+            k=k,
+            allowed=allowed,
+            exclude=self._excluded(len(queries), exclude, exclude_same or {}),
+            one_per=self.groups(one_per)[0].codes if one_per is not None else None,
+            min_score=min_score,
+        )
+        blocks = [
+            exact.Block(segment.vectors, int(start))
+            for start, segment in zip(self._starts, self.segments, strict=False)
+        ]
+        return exact.search(
+            blocks,
+            queries,
+            ask,
+            max_norm=max((info.max_norm for info in self.manifest.segments), default=0.0),
+            cosine=self.manifest.encoder.similarity == "cosine",
+            ids_of=lambda rows: self.table([ID], rows).column(ID).to_pylist(),
+        )
+
+    def _prepare(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
+        dim = self.manifest.encoder.dim
+        queries = np.ascontiguousarray(queries, np.float32)
+        if queries.ndim != 2 or queries.shape[1] != dim:
+            raise UsageError(f"queries must have the shape (n, {dim}), got {queries.shape}")
+        if not np.isfinite(queries).all():
+            raise UsageError("a query vector holds a value that is not a finite number")
+        return unit(queries) if self.manifest.encoder.similarity == "cosine" else queries
+
+    def _excluded(
+        self,
+        n: int,
+        exclude: Sequence[NDArray[np.int64]] | None,
+        exclude_same: Mapping[str, Sequence[object]],
+    ) -> list[NDArray[np.int64]]:
+        parts: list[list[NDArray[np.int64]]] = [[] for _ in range(n)]
+        if exclude is not None:
+            _need_one_each("exclude", exclude, n)
+            for part, rows in zip(parts, exclude, strict=True):
+                part.append(np.asarray(rows, np.int64))
+        for column, values in exclude_same.items():
+            _need_one_each(f"exclude_same[{column!r}]", values, n)
+            groups, known = self.groups(column)
+            codes = pc.index_in(self._as_column(column, values), value_set=known, skip_nulls=True).to_pylist()
+            for part, value, code in zip(parts, values, codes, strict=True):
+                if value is not None and code is not None:
+                    part.append(groups.rows(code))
+        return [np.unique(np.concatenate(part)) if part else np.empty(0, np.int64) for part in parts]
+
+    def _as_column(self, column: str, values: Sequence[object]) -> pa.Array:
+        kind = self.schema.field(column).type
+        try:
+            return pa.array(values, kind)
+        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            raise UsageError(
+                f"the values to exclude do not fit the column {column!r}, which is {kind}"
+            ) from error
+
+    def file(self, name: str) -> bytes:
+        """Read a sidecar file that was committed with `Writer.add_file`.
+
+        Raises
+        ------
+        KeyError
+            There is no such file; ``manifest.files`` holds the names.
+        """
+        return self._files[name].to_pybytes()
+
+    def skipped(self) -> pa.Table:
+        """Read the record of what was not indexed: path, reason and whatever else was recorded."""
+        import pyarrow.parquet as pq
+
+        if self._skipped is None:
+            return pa.table({"path": pa.array([], pa.string()), "reason": pa.array([], pa.string())})
+        return pq.read_table(pa.BufferReader(self._skipped))
+
+    def check(self) -> list[Finding]:
+        """Compare every file with the manifest; an empty list means that all is well."""
+        from retr.index.check import check
+
+        return check(self)
+
+    def writer(self) -> AbstractContextManager[Writer]:
+        """Take the one-writer lock and give a `Writer` on the newest version.
+
+        Raises
+        ------
+        IndexLockedError
+            Another process is writing.
+        """
+        from retr.index.writer import open_writer
+
+        return open_writer(self.path)
+
+    def _require(self, column: str) -> None:
+        if column not in self.schema.names:
+            near = filters.nearest(column, self.schema.names)
+            hint = f"did you mean {near!r}?" if near else f"the columns are {', '.join(self.schema.names)}"
+            raise UsageError(f"there is no column {column!r}", hint=hint)
+
+
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Scale vectors ``(n, d)`` to length 1, each by itself; a zero vector stays zero."""
+    exactly = vectors.astype(np.float64)
+    norms = np.sqrt(np.square(exactly).sum(axis=1, keepdims=True))
+    scaled: NDArray[np.float32] = (exactly / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    return scaled
+
+
+def timestamp() -> str:
+    """Give the present moment in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _need_one_each(what: str, values: Sequence[object], n: int) -> None:
+    if len(values) != n:
+        raise UsageError(f"{what} needs one entry for each of the {n} queries, got {len(values)}")

@@ -1,0 +1,327 @@
+"""The writer: several commits under one lock.
+
+Protocol: new files are written under names no committed manifest uses, flushed, and only then named by a new
+manifest (`retr.index.manifest`). After that commit, and whenever a writer opens or gives up, every file of ours
+that the live manifest does not name is removed. Nothing that was committed is ever written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retr.index import schema as schemas
+from retr.index.errors import UsageError
+from retr.index.files import FileRef, disk_errors, write_bytes
+from retr.index.lock import writer_lock
+from retr.index.manifest import FILES, SEGMENTS, publish
+from retr.index.schema import ID
+from retr.index.segments import Segment, SegmentWriter, parquet_writer
+from retr.index.store import Store, timestamp, unit
+from retr.index.sweep import sweep
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from retr.index.manifest import SegmentInfo
+
+# A segment is the unit of rewriting and of spreading over machines; compaction makes none larger than this.
+SEGMENT_ROWS = 1 << 20
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@contextlib.contextmanager
+def open_writer(root: Path) -> Iterator[Writer]:
+    """Take the lock, clear away what a killed writer left, and give up whatever was not committed."""
+    with writer_lock(root):
+        store = Store.open(root)
+        with disk_errors("clearing away what an interrupted run left"):
+            sweep(root, store.manifest)
+        writer = Writer(store)
+        try:
+            yield writer
+        finally:
+            writer.discard()
+
+
+class Writer:
+    """Changes an index; made by ``Store.writer()``, which holds the lock for as long as the writer lives.
+
+    Nothing is visible to readers before `commit`. After an error of the disk everything since the last commit is
+    given up and the writer can go on.
+
+    Attributes
+    ----------
+    store
+        The snapshot as of the last commit; row numbers given to `delete` are its.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._ids: set[str] | None = None
+        self._reset()
+
+    def _reset(self) -> None:
+        self._draft = self.store.manifest
+        self._open: SegmentWriter | None = None
+        self._gone = np.zeros(self.store.n_total, bool)
+        self._new_ids: set[str] = set()
+        self._dirty = False
+
+    def discard(self) -> None:
+        """Give up everything since the last commit and remove its files."""
+        if self._open is not None:
+            self._open.abort()
+        self._reset()
+        with contextlib.suppress(OSError):
+            sweep(self.store.path, self.store.manifest)
+
+    @contextlib.contextmanager
+    def _changing(self, doing: str) -> Iterator[None]:
+        self._dirty = True
+        try:
+            with disk_errors(doing):
+                yield
+        except BaseException:
+            self.discard()
+            raise
+
+    def _name(self) -> str:
+        return f"{self.store.version + 1:08d}-{secrets.token_hex(4)}"
+
+    def append(self, table: pa.Table, vectors: NDArray[np.floating]) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        table
+            Metadata with a text column ``id``, unique among live rows; new columns widen the schema.
+        vectors
+            Floats ``(table.num_rows, dim)``, finite; normalised here where the similarity is cosine.
+
+        Raises
+        ------
+        UsageError
+            Lengths, shapes, types or ids do not fit; nothing was added then.
+        RetrError
+            The disk refused; the index is as it was at the last commit.
+        """
+        table = schemas.stored_table(table)
+        vectors = np.asarray(vectors)
+        shape = (table.num_rows, self._draft.encoder.dim)
+        if vectors.shape != shape:
+            raise UsageError(f"vectors for {shape[0]} rows must have the shape {shape}, got {vectors.shape}")
+        if not np.isfinite(vectors).all():
+            bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise UsageError(f"the vector of {table.column(ID)[bad].as_py()!r} is not finite")
+        ids = table.column(ID).to_pylist()
+        new = set(ids)
+        if len(new) < len(ids) or not new.isdisjoint(self._new_ids):
+            seen = set(self._new_ids)
+            twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+            raise UsageError(
+                f"the id {twice!r} is added twice", hint="ids are unique: delete the old row first"
+            )
+        wide = schemas.widen(self._draft.schema, table.schema)
+        if self._draft.encoder.similarity == "cosine":
+            vectors = unit(vectors)
+        if not len(ids):
+            return
+        with self._changing("adding rows"):
+            if self._open is not None and self._open.schema != wide:
+                self._close_segment()
+            self._draft = dataclasses.replace(self._draft, schema=wide)
+            if self._open is None:
+                self._open = SegmentWriter(
+                    self.store.path, self._name(), schema=wide, dim=shape[1], dtype=self._draft.dtype
+                )
+            self._open.append(schemas.conform(table, wide), vectors)
+        self._new_ids |= new
+
+    def _close_segment(self) -> None:
+        if self._open is not None:
+            info = self._open.close()
+            self._open = None
+            self._draft = dataclasses.replace(self._draft, segments=(*self._draft.segments, info))
+
+    def delete(self, rows: NDArray[np.int64]) -> None:
+        """Delete rows, by their numbers in ``self.store``; the files keep them until `compact`."""
+        self._gone[np.asarray(rows, np.int64)] = True
+        self._dirty = True
+
+    def replace_columns(self, table: pa.Table) -> None:
+        """Add metadata columns, or replace them, matched on ``id``; rows that ``table`` lacks become null.
+
+        Raises
+        ------
+        UsageError
+            ``table`` has no ``id``, an id occurs twice, or a type cannot be held.
+        """
+        table = schemas.stored_table(table)
+        keys = table.column(ID).combine_chunks()
+        if pc.count_distinct(keys).as_py() < len(keys):
+            raise UsageError(
+                "an id occurs twice in the table of new columns", hint="keep one row for each id"
+            )
+        fields = {field.name: field for field in self._draft.schema}
+        fields.update({field.name: field for field in table.schema})
+        schema = pa.schema(list(fields.values()))
+        names = [name for name in table.column_names if name != ID]
+        if not names:
+            return
+        with self._changing("replacing columns"):
+            self._close_segment()
+            segments = tuple(
+                self._with_columns(info, table, keys, schema, names) for info in self._draft.segments
+            )
+            self._draft = dataclasses.replace(self._draft, schema=schema, segments=segments)
+
+    def _with_columns(
+        self, info: SegmentInfo, table: pa.Table, keys: pa.Array, schema: pa.Schema, names: list[str]
+    ) -> SegmentInfo:
+        """Write a segment's table again with other columns; its vectors stay where they are."""
+        segment = self._segment(info)
+        old = pa.schema([field for field in self._draft.schema if field.name not in names])
+        name = f"{SEGMENTS}/{self._name()}.parquet"
+        from retr.index.files import reference
+
+        with (self.store.path / name).open("xb") as sink, parquet_writer(sink, schema) as writer:
+            for part in segment.tables(old):
+                found = pc.index_in(part.column(ID), value_set=keys)
+                for column in names:
+                    part = part.append_column(schema.field(column), table.column(column).take(found))  # noqa: PLW2901
+                writer.write_table(part.select(schema.names))
+        return dataclasses.replace(info, table=reference(self.store.path, name))
+
+    def _segment(self, info: SegmentInfo) -> Segment:
+        return Segment(self.store.path, info, dim=self._draft.encoder.dim, dtype=self._draft.dtype)
+
+    def set_group(self, column: str | None) -> None:
+        """Declare the column that says which rows belong together (patient, study); ``None`` for none."""
+        if column is not None and column not in self._draft.schema.names:
+            raise UsageError(
+                f"there is no column {column!r}",
+                hint=f"the columns are {', '.join(self._draft.schema.names)}",
+            )
+        self._draft = dataclasses.replace(self._draft, group=column)
+        self._dirty = True
+
+    def record_skipped(self, table: pa.Table) -> None:
+        """Replace the record of what was not indexed: at least the columns ``path`` and ``reason``."""
+        if not {"path", "reason"} <= set(table.column_names):
+            raise UsageError(
+                f"a record of skipped files needs 'path' and 'reason', got {table.column_names!r}"
+            )
+        if table.num_rows == 0:
+            self._draft = dataclasses.replace(self._draft, skipped=None, n_skipped=0)
+            self._dirty = True
+            return
+        sink = io.BytesIO()
+        with parquet_writer(sink, table.schema) as writer:
+            writer.write_table(table)
+        with self._changing("recording what was skipped"):
+            ref = write_bytes(self.store.path, f"{FILES}/{self._name()}-skipped.parquet", sink.getvalue())
+            self._draft = dataclasses.replace(self._draft, skipped=ref, n_skipped=table.num_rows)
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a JSON value under ``manifest.extra[key]``; ``None`` removes it."""
+        extra = {**self._draft.extra, key: value}
+        if value is None:
+            del extra[key]
+        self._draft = dataclasses.replace(self._draft, extra=extra)
+        self._dirty = True
+
+    def add_file(self, name: str, data: bytes) -> None:
+        """Commit a sidecar file with the manifest, in place of an older one of that name.
+
+        Raises
+        ------
+        UsageError
+            ``name`` is not a plain file name.
+        """
+        if _FILE_NAME.fullmatch(name) is None:
+            raise UsageError(f"a sidecar needs a plain file name, got {name!r}")
+        with self._changing(f"writing {name!r}"):
+            ref = write_bytes(self.store.path, f"{FILES}/{self._name()}-{name}", data)
+            self._set_files({**self._draft.files, name: ref})
+
+    def remove_file(self, name: str) -> None:
+        """Drop a sidecar file; nothing happens where there is none."""
+        self._set_files({other: ref for other, ref in self._draft.files.items() if other != name})
+
+    def _set_files(self, files: dict[str, FileRef]) -> None:
+        self._draft = dataclasses.replace(self._draft, files=files)
+        self._dirty = True
+
+    def commit(self) -> Store:
+        """Make all changes visible at once and durable; without changes, nothing happens.
+
+        Raises
+        ------
+        UsageError
+            An added id exists already among the rows that stay; nothing was committed.
+        RetrError
+            The disk refused; the index is as it was at the last commit.
+        """
+        if not self._dirty:
+            return self.store
+        ids = self._live_ids() if self._new_ids else None
+        with self._changing("committing"):
+            self._close_segment()
+            segments = [*self._deleted_segments(), *self._draft.segments[len(self.store.segments) :]]
+            self._publish(segments)
+        if ids is not None:
+            self._ids = ids
+        return self.store
+
+    def _publish(self, segments: list[SegmentInfo]) -> None:
+        manifest = dataclasses.replace(
+            self._draft, version=self.store.version + 1, committed=timestamp(), segments=tuple(segments)
+        )
+        publish(self.store.path, manifest)
+        # From here on the commit stands, whatever happens.
+        self.store = Store(self.store.path, manifest)
+        self._reset()
+        with contextlib.suppress(OSError):
+            sweep(self.store.path, manifest)
+
+    def _live_ids(self) -> set[str]:
+        """Give the ids after this commit; raises where one would be there twice."""
+        if self._ids is None or self._gone.any():
+            keep = self.store.alive() & ~self._gone
+            ids = set(self.store.table([ID], np.flatnonzero(keep)).column(ID).to_pylist())
+        else:
+            ids = self._ids
+        both = ids & self._new_ids
+        if both:
+            name = min(both)
+            self.discard()
+            raise UsageError(
+                f"the id {name!r} is in the index already", hint="delete the old row in the same commit"
+            )
+        return ids | self._new_ids
+
+    def _deleted_segments(self) -> Iterator[SegmentInfo]:
+        """Give the last commit's segments, with the rows deleted since; a segment without live rows is dropped."""
+        start = 0
+        for info, segment in zip(self._draft.segments, self.store.segments, strict=False):
+            gone = np.union1d(np.flatnonzero(self._gone[start : start + info.rows]), segment.deleted())
+            start += info.rows
+            if len(gone) == info.n_deleted:
+                yield info
+            elif len(gone) < info.rows:
+                sink = io.BytesIO()
+                np.save(sink, gone.astype("<i8"), allow_pickle=False)
+                ref = write_bytes(self.store.path, f"{SEGMENTS}/{self._name()}.deleted.npy", sink.getvalue())
+                yield dataclasses.replace(info, deleted=ref, n_deleted=len(gone))
