@@ -71,7 +71,7 @@ def query(
         typer.Option(
             "--exclude-same",
             metavar="COLUMN[=VALUE]",
-            help="Leave out rows that share the query's value of a column, e.g. patient; VALUE for a query not indexed.",
+            help="Leave out rows that share the query's value of a column, e.g. patient; VALUE for one not indexed.",
             show_default=False,
         ),
     ] = None,
