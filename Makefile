@@ -40,7 +40,10 @@ format: $(VENV)/.dev
 
 # write constraints.txt anew from this environment, after trying newer versions in it
 lock: $(VENV)/.dev
-	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -v -E '^(nvidia-|triton|cuda-)' > constraints.new && (echo '# Exact versions that are tested together on Python 3.11; written by `make lock`.'; cat constraints.new) > constraints.txt && rm constraints.new
+	@echo '# Exact versions that are tested together on Python 3.11; written by `make lock`.' > constraints.new
+	$(BIN)/python -m pip freeze --exclude-editable | sed -n -e 's/+cpu$$//' -e '/^\(nvidia-\|triton\|cuda-\)/!p' \
+	    -e 's/^faiss-cpu==/faiss-gpu==/p' >> constraints.new
+	mv constraints.new constraints.txt
 
 clean:
 	rm -rf $(VENV) out build dist
