@@ -1,0 +1,115 @@
+"""``retr index`` on real photographs, through the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+HRF = Path(__file__).parents[2] / "examples/hrf45"
+
+
+def test_build_says_what_it_did_and_a_second_one_has_nothing_to_do(retr, tmp_path):
+    archive = shutil.copytree(HRF / "healthy", tmp_path / "archive")
+    (archive / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 cut short")
+    (archive / "note.txt").write_text("no picture")
+    done = retr("index", "build", archive, "--index", tmp_path / "x.retr")
+    assert done.code == 0
+    assert done.out.startswith("15 rows (15 embedded, 1 other files)")
+    assert "broken.jpg" in done.out
+    again = retr("index", "build", archive, "--index", tmp_path / "x.retr", "--json").json[0]
+    assert (again["rows"], again["embedded"], again["unchanged"]) == (15, 0, 15)
+
+
+def test_the_index_is_found_in_this_folder_or_a_parent(retr, tmp_path, monkeypatch):
+    monkeypatch.delenv("RETR_INDEX", raising=False)
+    shutil.copytree(HRF / "glaucoma", tmp_path / "glaucoma")
+    monkeypatch.chdir(tmp_path)
+    assert retr("index", "build", "glaucoma").code == 0
+    assert (tmp_path / ".retr").is_dir()
+    deep = tmp_path / "a/b"
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    assert retr("index", "info", "--json").json[0]["rows"] == 15
+    monkeypatch.chdir("/")
+    monkeypatch.setenv("RETR_INDEX", str(tmp_path / ".retr"))
+    assert retr("index", "info", "--json").json[0]["rows"] == 15
+
+
+def test_info_is_one_object(retr, hrf_index):
+    info = retr("index", "info", "--json", "--index", hrf_index).json[0]
+    assert info["rows"] == 45
+    assert info["encoder"] == "lite"
+    assert (info["dim"], info["similarity"]) == (1280, "cosine")
+    assert {"id", "path", "size", "mtime", "sha256", "width", "height", "mode", "folder", "label"} <= set(
+        info["columns"]
+    )
+
+
+def test_nothing_in_an_index_names_the_place_of_its_archive(hrf_index):
+    """An index travels; the path of the archive on this machine must not."""
+    place = str(HRF.parent).encode()
+    for file in hrf_index.rglob("*"):
+        if file.is_file():
+            assert place not in file.read_bytes(), file
+
+
+def test_ls_lists_chosen_rows(retr, hrf_index):
+    rows = retr("index", "ls", "--where", "label = 'glaucoma'", "--json", "--index", hrf_index).json
+    assert len(rows) == 15
+    assert {row["label"] for row in rows} == {"glaucoma"}
+    paths = retr("index", "ls", "--where", "label = 'glaucoma'", "--paths", "--index", hrf_index).out.splitlines()
+    assert paths == [row["path"] for row in rows]
+    limited = retr("index", "ls", "--limit", 2, "--columns", "id,label", "--csv", "--index", hrf_index)
+    assert limited.out.splitlines()[0] == "id,label"
+    assert len(limited.out.splitlines()) == 3
+    assert "43 more rows" in limited.err
+
+
+def test_ls_with_no_row_exits_with_3(retr, hrf_index):
+    assert retr("index", "ls", "--where", "label = 'nothing'", "--index", hrf_index).code == 3
+
+
+def test_delete_by_id_and_by_condition(retr, hrf_copy):
+    assert retr("index", "delete", "healthy/01_h.jpg", "--yes", "--json", "--index", hrf_copy).json == [
+        {"deleted": 1, "left": 44, "purged": False}
+    ]
+    done = retr("index", "delete", "--where", "label = 'glaucoma'", "--yes", "--json", "--index", hrf_copy)
+    assert done.json[0]["left"] == 29
+    assert retr("index", "delete", "--where", "label = 'glaucoma'", "--yes", "--index", hrf_copy).code == 3
+    assert retr("index", "compact", "--index", hrf_copy).code == 0
+    assert retr("index", "check", "--index", hrf_copy).code == 0
+    assert retr("index", "info", "--json", "--index", hrf_copy).json[0]["rows"] == 29
+
+
+def test_delete_asks_first(retr, hrf_copy):
+    done = retr("index", "delete", "healthy/01_h.jpg", "--index", hrf_copy, stdin=b"n\n")
+    assert done.code == 1
+    assert retr("index", "info", "--json", "--index", hrf_copy).json[0]["rows"] == 45
+
+
+def test_purge_leaves_no_byte_of_the_rows(retr, hrf_copy):
+    row = json.loads(retr("show", "glaucoma/05_g.jpg", "--json", "--index", hrf_copy).out)
+    done = retr("index", "delete", "glaucoma/05_g.jpg", "--purge", "--yes", "--index", hrf_copy)
+    assert done.code == 0
+    for file in hrf_copy.rglob("*"):
+        if file.is_file():
+            data = file.read_bytes()
+            assert b"05_g.jpg" not in data
+            assert row["sha256"].encode() not in data
+
+
+def test_add_a_further_folder_under_its_own_name(retr, hrf_copy, tmp_path):
+    shutil.copytree(HRF / "healthy", tmp_path / "second")
+    done = retr("index", "add", tmp_path / "second", "--json", "--index", hrf_copy)
+    assert done.json[0]["rows"] == 60
+    assert done.json[0]["reused"] == 15, "byte-identical files keep their vectors"
+    ids = retr("index", "ls", "--where", "id like 'second/%'", "--paths", "--index", hrf_copy).out.splitlines()
+    assert len(ids) == 15
+
+
+@pytest.mark.parametrize("command", [("index", "check"), ("index", "compact"), ("index", "info")])
+def test_commands_that_only_need_the_index(retr, hrf_copy, command):
+    assert retr(*command, "--index", hrf_copy).code == 0

@@ -1,0 +1,139 @@
+"""``retr query`` and ``retr show`` on real photographs, through the command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+HRF = Path(__file__).parents[2] / "examples/hrf45"
+IMAGE = HRF / "glaucoma/05_g.jpg"
+
+
+def test_five_real_neighbours_without_the_query_itself(retr, hrf_index):
+    done = retr("query", "--image", IMAGE, "-k", 5, "--json", "--index", hrf_index)
+    assert done.code == 0
+    answer = done.json[0]
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3, 4, 5]
+    assert all(hit["id"] != "glaucoma/05_g.jpg" for hit in answer["hits"])
+    scores = [hit["score"] for hit in answer["hits"]]
+    assert scores == sorted(scores, reverse=True)
+    assert 0.3 < scores[0] < 1
+    assert {"path", "label", "folder"} <= set(answer["hits"][0])
+
+
+def test_neighbours_are_the_nearest_by_cosine(retr, hrf_index):
+    """Against numpy, over the vectors as any reader of the files finds them."""
+    vectors = np.load(next(hrf_index.rglob("*.npy"))).astype(np.float64)
+    ids = retr("index", "ls", "--paths", "--index", hrf_index).out.splitlines()
+    own = ids.index("glaucoma/05_g.jpg")
+    scores = vectors @ vectors[own]
+    scores[own] = -2
+    expected = [ids[i] for i in np.argsort(-scores)[:7]]
+    hits = retr("query", "--id", "glaucoma/05_g.jpg", "-k", 7, "--json", "--index", hrf_index).json[0]["hits"]
+    assert [hit["id"] for hit in hits] == expected
+    assert [hit["score"] for hit in hits] == pytest.approx(np.sort(scores)[::-1][:7], abs=1e-5)
+
+
+def test_the_query_itself_when_asked_for(retr, hrf_index):
+    done = retr("query", "--image", IMAGE, "-k", 1, "--include-self", "--json", "--index", hrf_index)
+    best = done.json[0]["hits"][0]
+    assert best["id"] == "glaucoma/05_g.jpg"
+    assert best["score"] == pytest.approx(1, abs=1e-4)
+
+
+def test_an_image_from_standard_input(retr, hrf_index):
+    typed = retr("query", "--image", IMAGE, "--json", "--index", hrf_index).json[0]["hits"]
+    piped = retr("query", "--image", "-", "--json", "--index", hrf_index, stdin=IMAGE.read_bytes()).json[0]["hits"]
+    assert piped == typed
+
+
+def test_several_images_are_several_queries(retr, hrf_index):
+    other = HRF / "healthy/02_h.jpg"
+    both = retr("query", "--image", IMAGE, "--image", other, "--json", "--index", hrf_index).json
+    assert len(both) == 2
+    alone = retr("query", "--image", other, "--json", "--index", hrf_index).json
+    assert both[1]["hits"] == alone[0]["hits"]
+
+
+def test_where_allows_only_rows_that_satisfy_it(retr, hrf_index):
+    done = retr("query", "--image", IMAGE, "-k", 45, "--where", "label = 'healthy'", "--json", "--index", hrf_index)
+    hits = done.json[0]["hits"]
+    assert len(hits) == 15
+    assert {hit["label"] for hit in hits} == {"healthy"}
+
+
+def test_exclude_same_and_one_per(retr, hrf_index):
+    same = retr("query", "--image", IMAGE, "-k", 45, "--exclude-same", "label", "--json", "--index", hrf_index)
+    assert {hit["label"] for hit in same.json[0]["hits"]} == {"healthy", "diabetic_retinopathy"}
+    given = retr("query", "--image", IMAGE, "-k", 45, "--exclude-same", "label=healthy", "--json", "--index", hrf_index)
+    assert {hit["label"] for hit in given.json[0]["hits"]} == {"glaucoma", "diabetic_retinopathy"}
+    one = retr("query", "--image", IMAGE, "-k", 45, "--one-per", "label", "--json", "--index", hrf_index)
+    assert sorted(hit["label"] for hit in one.json[0]["hits"]) == ["diabetic_retinopathy", "glaucoma", "healthy"]
+
+
+def test_min_score_and_an_answer_of_nothing(retr, hrf_index):
+    everything = retr("query", "--id", "glaucoma/05_g.jpg", "-k", 44, "--json", "--index", hrf_index).json[0]["hits"]
+    bound = everything[9]["score"]
+    done = retr("query", "--id", "glaucoma/05_g.jpg", "-k", 44, "--min-score", bound, "--json", "--index", hrf_index)
+    assert done.json[0]["hits"] == everything[:10]
+    nothing = retr("query", "--id", "glaucoma/05_g.jpg", "--min-score", 1.5, "--json", "--index", hrf_index)
+    assert nothing.code == 3
+    assert nothing.json[0]["hits"] == []
+    assert "nothing found" in nothing.err
+
+
+def test_forms_of_output(retr, hrf_index):
+    args = ("query", "--id", "glaucoma/05_g.jpg", "-k", 3, "--index", hrf_index)
+    hits = retr(*args, "--json").json[0]["hits"]
+    assert retr(*args, "--paths").out.splitlines() == [hit["path"] for hit in hits]
+    rows = list(csv.DictReader(io.StringIO(retr(*args, "--csv").out)))
+    assert [row["id"] for row in rows] == [hit["id"] for hit in hits]
+    assert [float(row["score"]) for row in rows] == [hit["score"] for hit in hits]
+    table = retr(*args)
+    assert table.err == ""
+    for hit in hits:
+        assert hit["id"] in table.out
+
+
+def test_a_batch_of_json_lines(retr, hrf_index):
+    lines = [{"id": "healthy/02_h.jpg"}, {"image": str(IMAGE)}, {"id": ["2:healthy/02_h.jpg", "-1:healthy/03_h.jpg"]}]
+    data = "\n".join(json.dumps(line) for line in lines).encode()
+    answers = retr("query", "--batch", "-", "--json", "--index", hrf_index, stdin=data).json
+    assert len(answers) == 3
+    assert answers[1]["hits"] == retr("query", "--image", IMAGE, "--json", "--index", hrf_index).json[0]["hits"]
+
+
+def test_show_gives_everything_of_one_row(retr, hrf_index):
+    row = retr("show", "glaucoma/05_g.jpg", "--json", "--index", hrf_index).json[0]
+    assert row["label"] == "glaucoma"
+    assert row["size"] == IMAGE.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "absent"),
+    [
+        (["query", "--id", "glaucoma/05_g.jpg"], {"torch", "onnxruntime", "transformers", "sklearn", "timm", "PIL"}),
+        (["query", "--image", str(IMAGE)], {"torch", "transformers", "sklearn", "timm", "scipy"}),
+    ],
+    ids=["by id", "by image"],
+)
+def test_a_query_loads_only_what_it_needs(hrf_index, arguments, absent):
+    code = f"""
+import sys
+from retr.cli.main import main
+try:
+    main({[*arguments, "--paths", "--index", str(hrf_index)]!r})
+except SystemExit as stop:
+    assert not stop.code, stop.code
+sys.stderr.write(" ".join(sorted(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert absent & set(done.stderr.split()) == set()
