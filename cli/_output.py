@@ -27,11 +27,8 @@ def choose_form(*, json_: bool = False, csv_: bool = False, paths: bool = False)
     >>> choose_form(json_=True)
     'json'
     """
-    asked: list[Form] = [
-        form
-        for form, on in (("json", json_), ("csv", csv_), ("paths", paths))
-        if on  # type: ignore[misc]
-    ]
+    switches: dict[Form, bool] = {"json": json_, "csv": csv_, "paths": paths}
+    asked = [form for form, on in switches.items() if on]
     if len(asked) > 1:
         raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", hint="give one of --json, --csv, --paths")
     return asked[0] if asked else "table"

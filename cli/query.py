@@ -128,7 +128,6 @@ def query(
         include_self=include_self,
     )
     shown = [name.strip() for name in columns.split(",")] if columns else DEFAULT_COLUMNS
-    opened.store.require_columns(columns.split(",") if columns else [])
     for hits in found:
         _print(out, hits, [name for name in shown if name in opened.store.schema.names], several=len(found) > 1)
     if not any(len(hits) for hits in found):

@@ -283,7 +283,7 @@ class Index:
             Words for an encoder without a text side.
         """
         queries, single = _queries(query, image=image, text=text, id=id, vector=vector)
-        if isinstance(k, bool) or not isinstance(k, int | np.integer) or k < 1:
+        if k < 1 or int(k) != k:
             raise UsageError(f"k must be a whole number of at least 1, got: {k!r}")
         store = self.store
         own = own_rows_all(queries, store)
@@ -324,7 +324,6 @@ class Index:
         if exclude_same is None:
             return None
         named: dict[str, object] = {exclude_same: None} if isinstance(exclude_same, str) else dict(exclude_same)
-        self.store.require_columns(named)
         values: dict[str, list[object]] = {}
         for column, given in named.items():
             values[column] = []
