@@ -14,7 +14,7 @@ import numpy as np
 
 from retr.index.errors import RetrError
 from retr.index.manifest import Manifest, read_current
-from retr.index.schema import ID
+from retr.index.schema import ID, texts
 from retr.index.segments import Segment
 from retr.index.sweep import others
 
@@ -122,7 +122,7 @@ def _ids(root: Path, manifest: Manifest) -> Iterator[Finding]:
         segment = Segment(root, info, dim=manifest.encoder.dim, dtype=manifest.dtype)
         keep = np.ones(info.rows, bool)
         keep[segment.deleted()] = False
-        ids = segment.table([ID], manifest.schema).column(ID).to_pylist()
+        ids = texts(segment.table([ID], manifest.schema).column(ID))
         live = [name for name, alive in zip(ids, keep.tolist(), strict=True) if alive]
         if len(set(live)) < len(live) or not seen.isdisjoint(live):
             yield Finding("misaligned", info.table.file, f"an id of {info.table.file!r} stands for two rows")

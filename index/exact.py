@@ -180,9 +180,7 @@ def _scan(
             chosen = np.flatnonzero(allowed[block.start : stop])
             pieces = [chosen[i : i + step] for i in range(0, len(chosen), step)]
         else:
-            pieces = [
-                np.arange(i, min(i + step, len(block.vectors))) for i in range(0, len(block.vectors), step)
-            ]
+            pieces = [np.arange(i, min(i + step, len(block.vectors))) for i in range(0, len(block.vectors), step)]
         for piece in pieces:
             part = block.vectors[piece] if gather else block.vectors[piece[0] : piece[-1] + 1]
             scores = queries @ part.astype(np.float32, copy=False).T

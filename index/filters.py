@@ -22,7 +22,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
-from typing import TYPE_CHECKING, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Column: TypeAlias = pa.ChunkedArray | pa.Array
-    Value: TypeAlias = Column | pa.Scalar
+    Column: TypeAlias = Any
+    Value: TypeAlias = Any
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -95,9 +95,7 @@ class _Logic:
 _Node: TypeAlias = "_Test | _Logic"
 
 
-def evaluate(
-    expression: str, schema: pa.Schema, n_rows: int, column: Callable[[str], Column]
-) -> NDArray[np.bool_]:
+def evaluate(expression: str, schema: pa.Schema, n_rows: int, column: Callable[[str], Column]) -> NDArray[np.bool_]:
     """Evaluate an expression over columns.
 
     Parameters
@@ -126,7 +124,7 @@ def evaluate(
     result = _Evaluator(binder, column).node(tree)
     if isinstance(result, pa.Scalar):
         return np.full(n_rows, result.as_py() is True)
-    mask = pc.fill_null(result, fill_value=False)
+    mask = pc.fill_null(result, False)
     return np.asarray(mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask.to_numpy())
 
 
@@ -165,13 +163,9 @@ class _Parser:
     def _unreadable(self, at: int) -> NoReturn:
         start = self._text[at]
         if start == "'":
-            _fail(
-                self._text, "a text has no closing quote", at, "texts are written 'like this', a quote as ''"
-            )
+            _fail(self._text, "a text has no closing quote", at, "texts are written 'like this', a quote as ''")
         if start in '"`':
-            _fail(
-                self._text, "a column name has no closing quote", at, 'quoted columns are written "like this"'
-            )
+            _fail(self._text, "a column name has no closing quote", at, 'quoted columns are written "like this"')
         _fail(self._text, f"cannot read {start!r}", at)
 
     def parse(self) -> _Node:
@@ -336,7 +330,8 @@ class _Binder:
                 else f"the columns are {', '.join(self._schema.names)} (a text is written in single quotes)"
             )
             _fail(self._text, f"there is no column {operand.name!r}", operand.at, hint)
-        return self._schema.field(operand.name).type
+        kind: pa.DataType = self._schema.field(operand.name).type
+        return kind
 
     def _need_text(self, operand: _Operand) -> None:
         kind = self.type(operand)
@@ -387,9 +382,7 @@ def _family(kind: pa.DataType) -> str:
 
 def _word(kind: pa.DataType) -> str:
     family = _family(kind)
-    return {"number": "a number", "date": "a date", "list": "a list", "binary": "binary data"}.get(
-        family, family
-    )
+    return {"number": "a number", "date": "a date", "list": "a list", "binary": "binary data"}.get(family, family)
 
 
 def _describe(operand: _Operand) -> str:

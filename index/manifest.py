@@ -38,7 +38,8 @@ class SegmentInfo:
     """What the manifest records of one segment.
 
     ``rows`` counts deleted rows too; ``max_norm`` is the largest Euclidean norm among its stored vectors (it bounds
-    the rounding error of a score). ``deleted`` names a sorted int64 ``.npy`` of the segment's deleted row numbers.
+    the rounding error of a score). ``ids`` finds rows by id; ``deleted`` names a sorted int64 ``.npy`` of the
+    segment's deleted row numbers.
     """
 
     name: str
@@ -46,6 +47,7 @@ class SegmentInfo:
     max_norm: float
     table: FileRef
     vectors: FileRef
+    ids: FileRef
     deleted: FileRef | None = None
     n_deleted: int = 0
 
@@ -53,6 +55,7 @@ class SegmentInfo:
         """Give the files that belong to this segment."""
         yield self.table
         yield self.vectors
+        yield self.ids
         if self.deleted is not None:
             yield self.deleted
 
@@ -60,6 +63,7 @@ class SegmentInfo:
         """Give the manifest's form."""
         return {
             "deleted": self.deleted.to_json() if self.deleted else None,
+            "ids": self.ids.to_json(),
             "max_norm": self.max_norm,
             "n_deleted": self.n_deleted,
             "name": self.name,
@@ -77,6 +81,7 @@ class SegmentInfo:
             max_norm=data["max_norm"],
             table=FileRef.from_json(data["table"]),
             vectors=FileRef.from_json(data["vectors"]),
+            ids=FileRef.from_json(data["ids"]),
             deleted=FileRef.from_json(data["deleted"]) if data["deleted"] else None,
             n_deleted=data["n_deleted"],
         )
@@ -106,7 +111,7 @@ class Manifest:
 
     @property
     def file(self) -> str:
-        """This manifest's own path relative to the index."""
+        """Path of the manifest itself, relative to the index."""
         return f"{MANIFESTS}/{self.version:08d}.json"
 
     def refs(self) -> list[FileRef]:

@@ -7,7 +7,7 @@ integer to ``int64``, every float to ``double``, every timestamp to microseconds
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 
@@ -126,13 +126,18 @@ def _common(old: pa.DataType, new: pa.DataType, column: str) -> pa.DataType:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Bring a table to ``schema``: missing columns become null, narrower types are cast."""
-    columns: list[pa.ChunkedArray | pa.Array] = []
+    columns: list[Any] = []
     for field in schema:
         if field.name in table.column_names:
             columns.append(table.column(field.name).cast(field.type))
         else:
             columns.append(pa.nulls(table.num_rows, field.type))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def texts(column: pa.ChunkedArray[Any]) -> list[str]:
+    """Give the entries of a text column without nulls, such as ``id``."""
+    return cast("list[str]", column.to_pylist())
 
 
 def to_json(schema: pa.Schema) -> list[dict[str, str]]:

@@ -1,16 +1,19 @@
 """Segments: immutable runs of rows, each a Parquet table and, row for row, a ``.npy`` of vectors.
 
-On disk a segment ``NAME`` is ``segments/NAME.parquet`` (zstd, row groups of `ROW_GROUP` rows but the last) and
-``segments/NAME.npy`` (C order, ``(rows, dim)``, little-endian float32 or float16). Neither is ever written again.
-Opening one maps both files and reads nothing: the cost does not depend on the rows, and because a mapped file
+On disk a segment ``NAME`` is ``segments/NAME.parquet`` (zstd, row groups of `ROW_GROUP` rows but the last),
+``segments/NAME.npy`` (C order, ``(rows, dim)``, little-endian float32 or float16) and ``segments/NAME.ids.npy``
+(uint64 ``(2, rows)``: the sorted 64-bit hashes of the ids, and the row of each). None is ever written again.
+Opening one maps the files and reads nothing: the cost does not depend on the rows, and because a mapped file
 outlives its name, a snapshot keeps what it sees when a writer removes the files.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import io
 import threading
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,7 +25,7 @@ from retr.index.files import FileRef, reference
 from retr.index.manifest import SEGMENTS, SegmentInfo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -47,9 +50,12 @@ class Segment:
 
     def __init__(self, root: Path, info: SegmentInfo, *, dim: int, dtype: Dtype) -> None:
         self.info = info
-        self.vectors: NDArray[np.float32] | NDArray[np.float16] = _map_vectors(root, info, dim, dtype)
+        self.vectors: NDArray[np.float32] | NDArray[np.float16] = _map_array(
+            root, info.vectors, np.dtype(dtype).newbyteorder("<"), (info.rows, dim)
+        )
         self._table = map_file(root, info.table)
         self._deleted = map_file(root, info.deleted) if info.deleted else None
+        self._ids = _map_array(root, info.ids, np.dtype("<u8"), (2, info.rows))
         self._metadata: pq.FileMetaData | None = None
         self._lock = threading.Lock()
 
@@ -63,9 +69,15 @@ class Segment:
         data: NDArray[np.int64] = np.load(pa.BufferReader(self._deleted), allow_pickle=False)
         return data
 
-    def table(
-        self, columns: Sequence[str], schema: pa.Schema, rows: NDArray[np.int64] | None = None
-    ) -> pa.Table:
+    def find(self, hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Look ids up by `id_hashes`: positions in ``hashes``, and the rows that may have those ids."""
+        first, last = (np.searchsorted(self._ids[0], hashes, side=side) for side in ("left", "right"))
+        counts = last - first
+        at = np.repeat(np.arange(len(hashes)), counts)
+        offsets = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
+        return at, self._ids[1][first[at] + offsets].astype(np.int64)
+
+    def table(self, columns: Sequence[str], schema: pa.Schema, rows: NDArray[np.int64] | None = None) -> pa.Table:
         """Read metadata: all rows, or exactly ``rows`` in that order; columns it lacks are null.
 
         Parameters
@@ -78,18 +90,26 @@ class Segment:
             int64 local row numbers ``(n,)``.
         """
         target = pa.schema([schema.field(name) for name in columns])
+        if rows is not None and len(rows) == 0:
+            return target.empty_table()
+        try:
+            return schemas.conform(self._read(columns, rows), target)
+        except (pa.ArrowException, OSError) as error:
+            raise IndexCorruptError(
+                f"{self.info.table.file!r} is not readable as Parquet", hint="run `retr index check`"
+            ) from error
+
+    def _read(self, columns: Sequence[str], rows: NDArray[np.int64] | None) -> pa.Table:
         file = self._file()
         present = [name for name in columns if name in file.schema_arrow.names]
         if not present:
-            return _nulls(len(self) if rows is None else len(rows), target)
+            nothing = pa.nulls(len(self) if rows is None else len(rows))
+            return pa.table({columns[0]: nothing} if columns else {})
         if rows is None:
-            return schemas.conform(file.read(columns=present, use_threads=True), target)
-        if len(rows) == 0:
-            return target.empty_table()
+            return file.read(columns=present, use_threads=True)
         groups, inverse = np.unique(rows // ROW_GROUP, return_inverse=True)
         table = file.read_row_groups(groups.tolist(), columns=present, use_threads=len(groups) > 4)
-        local = rows % ROW_GROUP + inverse * ROW_GROUP
-        return schemas.conform(table.take(pa.array(local)), target)
+        return table.take(pa.array(rows % ROW_GROUP + inverse * ROW_GROUP))
 
     def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
         """Read all rows in pieces of `ROW_GROUP` rows (the last may be shorter)."""
@@ -100,24 +120,12 @@ class Segment:
     def _file(self) -> pq.ParquetFile:
         # A ParquetFile is not safe to share between threads; its footer is, and is the costly part.
         with self._lock:
-            try:
-                if self._metadata is None:
-                    self._metadata = pq.read_metadata(pa.BufferReader(self._table))
-                    if self._metadata.num_rows != self.info.rows:
-                        raise IndexCorruptError(
-                            f"{self.info.table.file!r} holds {self._metadata.num_rows} rows instead of {self.info.rows}",
-                            hint="run `retr index check`",
-                        )
-                return pq.ParquetFile(pa.BufferReader(self._table), metadata=self._metadata)
-            except pa.ArrowInvalid as error:
-                raise IndexCorruptError(
-                    f"{self.info.table.file!r} is not readable as Parquet", hint="run `retr index check`"
-                ) from error
-
-
-def _nulls(rows: int, target: pa.Schema) -> pa.Table:
-    """Give a table of nulls."""
-    return pa.Table.from_arrays([pa.nulls(rows, field.type) for field in target], schema=target)
+            if self._metadata is None:
+                self._metadata = pq.read_metadata(pa.BufferReader(self._table))
+                if self._metadata.num_rows != self.info.rows:
+                    rows = f"{self._metadata.num_rows} rows instead of {self.info.rows}"
+                    raise IndexCorruptError(f"{self.info.table.file!r} holds {rows}", hint="run `retr index check`")
+        return pq.ParquetFile(pa.BufferReader(self._table), metadata=self._metadata)
 
 
 def map_file(root: Path, ref: FileRef) -> pa.Buffer:
@@ -131,29 +139,30 @@ def map_file(root: Path, ref: FileRef) -> pa.Buffer:
         return source.read_buffer()
 
 
-def _map_vectors(
-    root: Path, info: SegmentInfo, dim: int, dtype: Dtype
-) -> NDArray[np.float32] | NDArray[np.float16]:
-    buffer = map_file(root, info.vectors)
-    kind = np.dtype(dtype).newbyteorder("<")
-    size = info.rows * dim * kind.itemsize
-    header = _header(info.rows, dim, dtype)
+def _map_array(root: Path, ref: FileRef, kind: np.dtype[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    buffer = map_file(root, ref)
+    header = _header(kind, shape)
+    size = shape[0] * shape[1] * kind.itemsize
     if len(buffer) != len(header) + size or buffer.slice(0, len(header)).to_pybytes() != header:
         raise IndexCorruptError(
-            f"{info.vectors.file!r} does not hold {info.rows} x {dim} {dtype} vectors",
-            hint="run `retr index check`",
+            f"{ref.file!r} does not hold {shape[0]} x {shape[1]} {kind.name} numbers", hint="run `retr index check`"
         )
-    flat: NDArray[np.float32] = np.frombuffer(buffer, kind, count=info.rows * dim, offset=len(header))
-    return flat.reshape(info.rows, dim)
+    flat: NDArray[Any] = np.frombuffer(memoryview(buffer), kind, offset=len(header))
+    return flat.reshape(shape)
 
 
-def _header(rows: int, dim: int, dtype: Dtype) -> bytes:
-    """Give the ``.npy`` header; numpy pads it so that its length does not depend on ``rows``."""
-    sink = pa.BufferOutputStream()
-    kind = np.dtype(dtype).newbyteorder("<")
-    described = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": (rows, dim)}
+def _header(kind: np.dtype[Any], shape: tuple[int, int]) -> bytes:
+    """Give the ``.npy`` header; numpy pads it so that its length does not depend on the number of rows."""
+    sink = io.BytesIO()
+    described = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(sink, described)
-    return sink.getvalue().to_pybytes()
+    return sink.getvalue()
+
+
+def id_hashes(ids: Iterable[str]) -> NDArray[np.uint64]:
+    """Give the first 64 bits of each id's BLAKE2b, little-endian."""
+    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
+    return np.frombuffer(digests, "<u8")
 
 
 class SegmentWriter:
@@ -162,12 +171,14 @@ class SegmentWriter:
     def __init__(self, root: Path, name: str, *, schema: pa.Schema, dim: int, dtype: Dtype) -> None:
         self.schema = schema
         self.rows = 0
-        self._root, self._name, self._dim, self._dtype = root, name, dim, dtype
+        self._root, self._name, self._dim = root, name, dim
+        self._kind = np.dtype(dtype).newbyteorder("<")
+        self._hashes: list[NDArray[np.uint64]] = []
         self._max_norm = 0.0
         self._waiting: list[pa.Table] = []
         self._n_waiting = 0
         self._vectors = (root / self._file(".npy")).open("xb")
-        self._vectors.write(_header(0, dim, dtype))
+        self._vectors.write(_header(self._kind, (0, dim)))
         self._table = (root / self._file(".parquet")).open("xb")
         self._parquet = parquet_writer(self._table, schema)
 
@@ -179,6 +190,7 @@ class SegmentWriter:
         for start in range(0, len(vectors), _WRITE_ROWS):
             self._append_vectors(vectors[start : start + _WRITE_ROWS])
         self.rows += len(vectors)
+        self._hashes.append(id_hashes(schemas.texts(table.column(schemas.ID))))
         self._waiting.append(table)
         self._n_waiting += table.num_rows
         if self._n_waiting >= ROW_GROUP:
@@ -186,11 +198,11 @@ class SegmentWriter:
 
     def _append_vectors(self, vectors: NDArray[np.floating]) -> None:
         with np.errstate(over="ignore"):
-            stored = np.ascontiguousarray(vectors, np.dtype(self._dtype).newbyteorder("<"))
+            stored = np.ascontiguousarray(vectors, self._kind)
         norms = np.sqrt(np.square(stored, dtype=np.float64).sum(axis=1))
         if not np.isfinite(norms).all():
             raise UsageError(
-                f"a vector holds a value that {self._dtype} cannot hold",
+                f"a vector holds a value that {self._kind.name} cannot hold",
                 hint="build the index with float32 vectors",
             )
         self._max_norm = max(self._max_norm, float(norms.max(initial=0.0)))
@@ -219,17 +231,22 @@ class SegmentWriter:
         self._parquet.close()
         self._table.close()
         self._vectors.seek(0)
-        self._vectors.write(_header(self.rows, self._dim, self._dtype))
+        self._vectors.write(_header(self._kind, (self.rows, self._dim)))
         self._vectors.close()
+        hashes = np.concatenate(self._hashes)
+        order = np.argsort(hashes, kind="stable")
+        with (self._root / self._file(".ids.npy")).open("xb") as stream:
+            np.save(stream, np.stack([hashes[order], order.astype("<u8")]), allow_pickle=False)
         return SegmentInfo(
             name=self._name,
             rows=self.rows,
             max_norm=self._max_norm,
             table=reference(self._root, self._file(".parquet")),
             vectors=reference(self._root, self._file(".npy")),
+            ids=reference(self._root, self._file(".ids.npy")),
         )
 
 
-def parquet_writer(sink: object, schema: pa.Schema) -> pq.ParquetWriter:
+def parquet_writer(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
     """Open the one kind of Parquet file an index has."""
     return pq.ParquetWriter(sink, schema, compression="zstd", write_statistics=True, store_schema=True)

@@ -13,7 +13,7 @@ import uuid
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,12 +21,11 @@ import pyarrow.compute as pc
 
 from retr.index import exact, filters
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
-from retr.index.exact import Neighbours
 from retr.index.files import disk_errors
 from retr.index.lock import writer_lock
 from retr.index.manifest import CURRENT, FILES, MANIFESTS, SEGMENTS, Manifest, publish, read_current
-from retr.index.schema import ID
-from retr.index.segments import Segment, map_file
+from retr.index.schema import ID, texts
+from retr.index.segments import Segment, id_hashes, map_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
 
     from retr.index.check import Finding
     from retr.index.encoder import EncoderInfo
+    from retr.index.exact import Neighbours
     from retr.index.manifest import Dtype
     from retr.index.writer import Writer
 
@@ -59,8 +59,8 @@ class Store:
         self._files = {name: map_file(path, ref) for name, ref in manifest.files.items()}
         self._skipped = map_file(path, manifest.skipped) if manifest.skipped else None
         self._starts = np.cumsum([0, *(len(segment) for segment in self.segments)])
-        self._columns: dict[str, pa.ChunkedArray] = {}
-        self._groups: dict[str, tuple[exact.Groups, pa.Array]] = {}
+        self._columns: dict[str, pa.ChunkedArray[Any]] = {}
+        self._groups: dict[str, tuple[exact.Groups, pa.Array[Any]]] = {}
         self._lock = threading.Lock()
 
     @classmethod
@@ -214,7 +214,7 @@ class Store:
                 if len(gone):
                     keep = np.ones(len(segment), bool)
                     keep[gone] = False
-                    part = part.filter(pa.array(keep))
+                    part = part.take(pa.array(np.flatnonzero(keep)))
                 parts.append(part)
             return pa.concat_tables(parts) if parts else target.empty_table()
         rows = np.asarray(rows, np.int64)
@@ -246,16 +246,18 @@ class Store:
         """Find live rows by id: int64 ``(len(ids),)``, -1 where there is none."""
         if not len(ids):
             return np.empty(0, np.int64)
-        numbers = self.live_rows()
-        found = pc.index_in(pa.array(ids, pa.string()), value_set=self._live_ids)
-        at = pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
-        return np.where(at < 0, -1, numbers[at] if len(numbers) else -1)
+        result = np.full(len(ids), -1, np.int64)
+        hashes = id_hashes(ids)
+        for start, segment in zip(self._starts, self.segments, strict=False):
+            at, local = segment.find(hashes)
+            live = self._alive[start + local]
+            at, local = at[live], local[live]
+            names = texts(segment.table([ID], self.schema, local).column(ID))
+            same = np.array([ids[i] == name for i, name in zip(at, names, strict=True)], bool)
+            result[at[same]] = start + local[same]
+        return result
 
-    @cached_property
-    def _live_ids(self) -> pa.ChunkedArray:
-        return self.table([ID]).column(ID)
-
-    def column(self, name: str) -> pa.ChunkedArray:
+    def column(self, name: str) -> pa.ChunkedArray[Any]:
         """Read one column of all rows, deleted ones too, and keep it for the next filter.
 
         Raises
@@ -281,7 +283,7 @@ class Store:
         """
         return filters.evaluate(expression, self.schema, self.n_total, self.column) & self._alive
 
-    def groups(self, column: str) -> tuple[exact.Groups, pa.Array]:
+    def groups(self, column: str) -> tuple[exact.Groups, pa.Array[Any]]:
         """Give a column's values as codes over all rows, and the values the codes stand for."""
         values = self.column(column)
         with self._lock:
@@ -289,7 +291,7 @@ class Store:
                 encoded = values.combine_chunks().dictionary_encode()
                 if isinstance(encoded, pa.ChunkedArray):
                     encoded = encoded.combine_chunks()
-                codes = pc.fill_null(encoded.indices, -1).to_numpy(zero_copy_only=False).astype(np.int64)
+                codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
                 groups = exact.Groups.of(codes, len(encoded.dictionary))
                 self._groups[column] = (groups, encoded.dictionary)
             return self._groups[column]
@@ -361,7 +363,7 @@ class Store:
             ask,
             max_norm=max((info.max_norm for info in self.manifest.segments), default=0.0),
             cosine=self.manifest.encoder.similarity == "cosine",
-            ids_of=lambda rows: self.table([ID], rows).column(ID).to_pylist(),
+            ids_of=lambda rows: texts(self.table([ID], rows).column(ID)),
         )
 
     def _prepare(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -393,14 +395,13 @@ class Store:
                     part.append(groups.rows(code))
         return [np.unique(np.concatenate(part)) if part else np.empty(0, np.int64) for part in parts]
 
-    def _as_column(self, column: str, values: Sequence[object]) -> pa.Array:
+    def _as_column(self, column: str, values: Sequence[object]) -> pa.Array[Any]:
         kind = self.schema.field(column).type
         try:
-            return pa.array(values, kind)
+            array: pa.Array[Any] = pa.array(values, kind)
         except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise UsageError(
-                f"the values to exclude do not fit the column {column!r}, which is {kind}"
-            ) from error
+            raise UsageError(f"the values to exclude do not fit the column {column!r}, which is {kind}") from error
+        return array
 
     def file(self, name: str) -> bytes:
         """Read a sidecar file that was committed with `Writer.add_file`.
@@ -410,7 +411,8 @@ class Store:
         KeyError
             There is no such file; ``manifest.files`` holds the names.
         """
-        return self._files[name].to_pybytes()
+        data: bytes = self._files[name].to_pybytes()
+        return data
 
     def skipped(self) -> pa.Table:
         """Read the record of what was not indexed: path, reason and whatever else was recorded."""

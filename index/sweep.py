@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _OURS = re.compile(
     rf"(?:{CURRENT}\.tmp|{MANIFESTS}/\d{{8,}}\.json(?:\.tmp)?"
-    rf"|{SEGMENTS}/\d{{8,}}-[0-9a-f]{{8}}\.(?:parquet|npy|deleted\.npy)"
+    rf"|{SEGMENTS}/\d{{8,}}-[0-9a-f]{{8}}\.(?:parquet|npy|ids\.npy|deleted\.npy)"
     rf"|{FILES}/\d{{8,}}-[0-9a-f]{{8}}-[A-Za-z0-9._-]+)"
 )
 
@@ -32,11 +32,7 @@ def named(manifest: Manifest) -> set[str]:
 def others(root: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
     """Give the leftovers and the foreign files, each sorted, relative to the index."""
     keep = named(manifest)
-    found = [
-        path.relative_to(root).as_posix()
-        for path in root.rglob("*")
-        if not path.is_dir() or path.is_symlink()
-    ]
+    found = [path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir() or path.is_symlink()]
     rest = sorted(name for name in found if name not in keep)
     leftovers = [name for name in rest if _OURS.fullmatch(name)]
     return leftovers, [name for name in rest if not _OURS.fullmatch(name)]

@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import json
 import re
 import secrets
-from pathlib import Path
+from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +22,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index import schema as schemas
+from retr.index.compaction import SEGMENT_ROWS, compact_runs, merge, small_runs
 from retr.index.errors import UsageError
-from retr.index.files import FileRef, disk_errors, write_bytes
+from retr.index.files import FileRef, disk_errors, reference, write_bytes
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, SEGMENTS, publish
 from retr.index.schema import ID
@@ -31,14 +34,23 @@ from retr.index.sweep import sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from retr.index.manifest import SegmentInfo
 
-# A segment is the unit of rewriting and of spreading over machines; compaction makes none larger than this.
-SEGMENT_ROWS = 1 << 20
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What `Writer.compact` did: rows dropped for good, segments before and after, and what a purge dropped."""
+
+    rows: int
+    segments_before: int
+    segments_after: int
+    dropped: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -69,7 +81,6 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._ids: set[str] | None = None
         self._reset()
 
     def _reset(self) -> None:
@@ -125,21 +136,18 @@ class Writer:
         if not np.isfinite(vectors).all():
             bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise UsageError(f"the vector of {table.column(ID)[bad].as_py()!r} is not finite")
-        ids = table.column(ID).to_pylist()
+        ids = schemas.texts(table.column(ID))
         new = set(ids)
         if len(new) < len(ids) or not new.isdisjoint(self._new_ids):
-            seen = set(self._new_ids)
-            twice = next(name for name in ids if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-            raise UsageError(
-                f"the id {twice!r} is added twice", hint="ids are unique: delete the old row first"
-            )
+            counts = Counter([*ids, *new & self._new_ids])
+            raise UsageError(f"the id {counts.most_common(1)[0][0]!r} is added twice", hint="ids are unique")
         wide = schemas.widen(self._draft.schema, table.schema)
         if self._draft.encoder.similarity == "cosine":
             vectors = unit(vectors)
         if not len(ids):
             return
         with self._changing("adding rows"):
-            if self._open is not None and self._open.schema != wide:
+            if self._open is not None and (self._open.schema != wide or self._open.rows >= SEGMENT_ROWS):
                 self._close_segment()
             self._draft = dataclasses.replace(self._draft, schema=wide)
             if self._open is None:
@@ -171,9 +179,7 @@ class Writer:
         table = schemas.stored_table(table)
         keys = table.column(ID).combine_chunks()
         if pc.count_distinct(keys).as_py() < len(keys):
-            raise UsageError(
-                "an id occurs twice in the table of new columns", hint="keep one row for each id"
-            )
+            raise UsageError("an id occurs twice in the table of new columns", hint="keep one row for each id")
         fields = {field.name: field for field in self._draft.schema}
         fields.update({field.name: field for field in table.schema})
         schema = pa.schema(list(fields.values()))
@@ -182,20 +188,16 @@ class Writer:
             return
         with self._changing("replacing columns"):
             self._close_segment()
-            segments = tuple(
-                self._with_columns(info, table, keys, schema, names) for info in self._draft.segments
-            )
+            segments = tuple(self._with_columns(info, table, keys, schema, names) for info in self._draft.segments)
             self._draft = dataclasses.replace(self._draft, schema=schema, segments=segments)
 
     def _with_columns(
-        self, info: SegmentInfo, table: pa.Table, keys: pa.Array, schema: pa.Schema, names: list[str]
+        self, info: SegmentInfo, table: pa.Table, keys: pa.Array[Any], schema: pa.Schema, names: list[str]
     ) -> SegmentInfo:
         """Write a segment's table again with other columns; its vectors stay where they are."""
         segment = self._segment(info)
         old = pa.schema([field for field in self._draft.schema if field.name not in names])
         name = f"{SEGMENTS}/{self._name()}.parquet"
-        from retr.index.files import reference
-
         with (self.store.path / name).open("xb") as sink, parquet_writer(sink, schema) as writer:
             for part in segment.tables(old):
                 found = pc.index_in(part.column(ID), value_set=keys)
@@ -220,9 +222,7 @@ class Writer:
     def record_skipped(self, table: pa.Table) -> None:
         """Replace the record of what was not indexed: at least the columns ``path`` and ``reason``."""
         if not {"path", "reason"} <= set(table.column_names):
-            raise UsageError(
-                f"a record of skipped files needs 'path' and 'reason', got {table.column_names!r}"
-            )
+            raise UsageError(f"a record of skipped files needs 'path' and 'reason', got {table.column_names!r}")
         if table.num_rows == 0:
             self._draft = dataclasses.replace(self._draft, skipped=None, n_skipped=0)
             self._dirty = True
@@ -270,19 +270,17 @@ class Writer:
         Raises
         ------
         UsageError
-            An added id exists already among the rows that stay; nothing was committed.
+            An added id exists already among the rows that stay; everything since the last commit is given up.
         RetrError
             The disk refused; the index is as it was at the last commit.
         """
         if not self._dirty:
             return self.store
-        ids = self._live_ids() if self._new_ids else None
         with self._changing("committing"):
+            self._refuse_taken_ids()
             self._close_segment()
             segments = [*self._deleted_segments(), *self._draft.segments[len(self.store.segments) :]]
-            self._publish(segments)
-        if ids is not None:
-            self._ids = ids
+            self._publish(self._merged(segments, small_runs(segments)))
         return self.store
 
     def _publish(self, segments: list[SegmentInfo]) -> None:
@@ -296,21 +294,76 @@ class Writer:
         with contextlib.suppress(OSError):
             sweep(self.store.path, manifest)
 
-    def _live_ids(self) -> set[str]:
-        """Give the ids after this commit; raises where one would be there twice."""
-        if self._ids is None or self._gone.any():
-            keep = self.store.alive() & ~self._gone
-            ids = set(self.store.table([ID], np.flatnonzero(keep)).column(ID).to_pylist())
-        else:
-            ids = self._ids
-        both = ids & self._new_ids
-        if both:
-            name = min(both)
-            self.discard()
+    def _refuse_taken_ids(self) -> None:
+        ids = sorted(self._new_ids)
+        rows = self.store.rows_of(ids)
+        taken = [name for name, row in zip(ids, rows, strict=True) if row >= 0 and not self._gone[row]]
+        if taken:
             raise UsageError(
-                f"the id {name!r} is in the index already", hint="delete the old row in the same commit"
+                f"the id {taken[0]!r} is in the index already", hint="delete the old row in the same commit"
             )
-        return ids | self._new_ids
+
+    def compact(self, *, purge: bool = False) -> Compaction:
+        """Commit, then merge segments and drop deleted rows for good, as a commit of its own.
+
+        Parameters
+        ----------
+        purge
+            Also make sure that nothing of the deleted rows remains in any file of the index: the record of skipped
+            files loses their paths; sidecar files, which may be computed from them, and notes that name one of
+            those or a deleted row are dropped (the commands that made them make them again).
+
+        Raises
+        ------
+        RetrError
+            The disk refused; the index is as it was before.
+        """
+        self.commit()
+        segments = self.store.manifest.segments
+        gone = np.flatnonzero(~self.store.alive())
+        dropped: tuple[str, ...] = ()
+        with self._changing("compacting"):
+            merged = self._merged(list(segments), compact_runs(segments))
+            if purge:
+                dropped = self._purge(gone)
+            if merged == list(segments) and self._draft == self.store.manifest:
+                self._dirty = False
+            else:
+                self._publish(merged)
+        return Compaction(len(gone), len(segments), len(merged), dropped)
+
+    def _merged(self, segments: list[SegmentInfo], runs: list[range]) -> list[SegmentInfo]:
+        for run in reversed(runs):
+            info = merge(
+                self.store.path,
+                segments[run.start : run.stop],
+                self._name(),
+                schema=self._draft.schema,
+                dim=self._draft.encoder.dim,
+                dtype=self._draft.dtype,
+            )
+            segments[run.start : run.stop] = [info] if info is not None else []
+        return segments
+
+    def _purge(self, gone: NDArray[np.int64]) -> tuple[str, ...]:
+        """Take out of the draft whatever may hold something of the deleted rows; give the names."""
+        columns = [name for name in (ID, "path", "sha256") if name in self._draft.schema.names]
+        words = {word for column in self.store.table(columns, gone).columns for word in column.to_pylist() if word}
+        skipped = self.store.skipped()
+        kept = skipped.filter(pc.invert(pc.is_in(skipped.column("path"), value_set=pa.array(words, pa.string()))))
+        if kept.num_rows < skipped.num_rows:
+            self.record_skipped(kept)
+        files = sorted(self._draft.files)
+        for name in files:
+            self.remove_file(name)
+        notes = []
+        for key, value in self._draft.extra.items():
+            text = json.dumps(value, ensure_ascii=False)
+            if any(word in text for word in (*words, *files)):
+                notes.append(key)
+        for key in notes:
+            self.note(key, None)
+        return (*files, *notes)
 
     def _deleted_segments(self) -> Iterator[SegmentInfo]:
         """Give the last commit's segments, with the rows deleted since; a segment without live rows is dropped."""
