@@ -6,8 +6,8 @@ until `resolve` is given an encoder and a store::
     Query.image("x.png") * 2 + Query.text("drusen") - Query.text("laser scars")
 
 Where the index scores by cosine, each part becomes a unit vector, so that weights mean the same for pictures
-and words, and the sum is made a unit vector again. Where it scores by dot product nothing is rescaled, and the
-score of a sum is the weighted sum of its parts' scores.
+and words, and the sum is made a unit vector again. Where it scores by dot product nothing is rescaled, and
+the score of a sum is the weighted sum of its parts' scores.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
-    from retr.index.store import Store
 
     from retr.index.encoder import Encoder
+    from retr.index.store import Store
 
 Kind = Literal["image", "text", "id", "vector"]
 
@@ -55,9 +55,7 @@ class Part:
 
     def describe(self) -> str:
         """Give the part in words, without pixels or numbers."""
-        shown = (
-            repr(str(self.value)) if isinstance(self.value, str | Path) else f"<{type(self.value).__name__}>"
-        )
+        shown = repr(str(self.value)) if isinstance(self.value, str | Path) else f"<{type(self.value).__name__}>"
         factor = "" if self.weight == 1 else f"{self.weight:g} * "
         return f"{factor}{self.kind} {shown}"
 
@@ -117,9 +115,7 @@ class Query:
             else:
                 values = [value] if isinstance(value, str) else value
                 if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-                    raise UsageError(
-                        f"{key!r} of a query must be a string or a list of strings, got {value!r}"
-                    )
+                    raise UsageError(f"{key!r} of a query must be a string or a list of strings, got {value!r}")
                 terms = [cls.weighted(key, item) for item in values]
             for term in terms:
                 query = term if query is None else query + term
@@ -212,7 +208,8 @@ def resolve(
     NoTextSideError
         For text where neither the encoder nor ``text_encoder`` can embed it.
     """
-    return resolve_all([query], encoder, store, text_encoder=text_encoder)[0]
+    vector: NDArray[np.float32] = resolve_all([query], encoder, store, text_encoder=text_encoder)[0]
+    return vector
 
 
 def resolve_all(
@@ -241,7 +238,8 @@ def own_rows(query: Query, store: Store) -> NDArray[np.int64]:
     """Find the rows that are the query itself: its ids, its files, and byte-identical copies of either.
 
     Copies are known by the column ``sha256``; where a file holds several pictures (``"scan.dcm#3"``), only
-    the picture of the same number is a copy of an id. PIL images, arrays and vectors have no bytes to compare.
+    the picture of the same number is a copy of an id. PIL images, arrays and vectors have no bytes to
+    compare.
     """
     return own_rows_all([query], store)[0]
 
@@ -306,9 +304,7 @@ def unit(vector: NDArray[Any]) -> NDArray[np.float64]:
     return wide / length if length > 0 else wide
 
 
-def _embed(
-    parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder
-) -> list[NDArray[Any]]:
+def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder) -> list[NDArray[Any]]:
     images = [part.value for part in parts if part.kind == "image"]
     pictures = iter(encoder.encode_images(images)) if images else iter(())
     out: list[NDArray[Any]] = []
@@ -328,17 +324,16 @@ def _embed(
             out.append(np.asarray(store.vectors(row)[0], dtype=np.float32))
         else:
             if part.value.shape != (encoder.info.dim,):
-                raise UsageError(
-                    f"a query vector of length {len(part.value)} was given, this index holds {encoder.info.dim}"
-                )
+                raise UsageError(f"the index holds vectors of length {encoder.info.dim}, got one of {len(part.value)}")
             out.append(part.value)
     return out
 
 
 def _rows_with(table: Any, sha: str) -> NDArray[np.int64]:
+    import pyarrow as pa
     import pyarrow.compute as pc
 
-    return np.flatnonzero(pc.equal(table["sha256"], sha).fill_null(False).to_numpy())
+    return np.flatnonzero(pc.equal(table["sha256"], pa.scalar(sha)).fill_null(False).to_numpy())
 
 
 def _frame(row_id: str) -> str:

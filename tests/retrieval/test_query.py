@@ -67,12 +67,8 @@ def unit(v):
 
 def test_a_mix_is_the_weighted_sum_of_unit_vectors():
     vector = np.arange(1, DIM + 1)
-    query = (
-        Query.image("x.png") * 2 + 0.5 * Query.id("c") - Query.text("laser scars") * 3 + Query.vector(vector)
-    )
-    want = unit(
-        2 * unit(embed("x.png")) + 0.5 * unit(embed("c")) - 3 * unit(embed("laser scars")) + unit(vector)
-    )
+    query = Query.image("x.png") * 2 + 0.5 * Query.id("c") - Query.text("laser scars") * 3 + Query.vector(vector)
+    want = unit(2 * unit(embed("x.png")) + 0.5 * unit(embed("c")) - 3 * unit(embed("laser scars")) + unit(vector))
     got = resolve(query, FakeEncoder(), FakeStore())
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, want, atol=1e-6)
