@@ -1,0 +1,118 @@
+"""Where an archive lies on this machine.
+
+An index travels; the absolute path of its archive must not. So the place is kept outside the index, in the user's
+state folder (``RETR_STATE_DIR`` where set), one small JSON file an index, named by the index's uuid::
+
+    <state folder>/archives/<uuid>.json      {"": "/data/archive", "site2": "/mnt/site2"}
+
+The key is the source's name, which is also the first part of the ids of rows that were added with a name.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retr.index.errors import RetrError
+
+if TYPE_CHECKING:
+    from retr.index.store import Store
+
+
+def state_dir() -> Path:
+    """Give the folder for what this machine remembers."""
+    from platformdirs import user_state_path
+
+    chosen = os.environ.get("RETR_STATE_DIR")
+    return Path(chosen) if chosen else user_state_path("retr")
+
+
+def remember(uuid: str, name: str, location: str) -> None:
+    """Note that the source ``name`` of index ``uuid`` lies at ``location`` (an absolute path or a URL)."""
+    places = recall(uuid)
+    if places.get(name) == location:
+        return
+    file = _file(uuid)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+        json.dump({**places, name: location}, stream, indent=1)
+    Path(temporary).replace(file)
+
+
+def recall(uuid: str) -> dict[str, str]:
+    """Give what is known of the index's sources: name to location; empty when nothing is."""
+    try:
+        known = json.loads(_file(uuid).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {str(name): str(place) for name, place in known.items()} if isinstance(known, dict) else {}
+
+
+def source_of(path: str, names: list[str]) -> tuple[str, str]:
+    """Split a row's path into its source's name and the path inside that source.
+
+    >>> source_of("site2/a/b.png", ["", "site2"]), source_of("a/b.png", ["", "site2"])
+    (('site2', 'a/b.png'), ('', 'a/b.png'))
+    """
+    first, slash, rest = path.partition("/")
+    return (first, rest) if slash and first in names and first else ("", path)
+
+
+def locate(store: Store, path: str) -> tuple[str, str]:
+    """Give where a row's source lies on this machine, and the row's path inside it.
+
+    Raises
+    ------
+    RetrError
+        Nothing is known of the source on this machine.
+    """
+    places = recall(store.uuid)
+    recorded = list(store.manifest.extra.get("build", {}).get("sources", []))
+    name, inside = source_of(path, recorded)
+    if name in places:
+        return places[name], inside
+    # an index that was copied together with its archive, as `.retr` inside it or as a neighbour of the files
+    beside = Path(store.path).resolve().parent
+    if not name and (beside / inside.partition("::")[0]).exists():
+        return str(beside), inside
+    raise RetrError(
+        f"this machine does not know where the archive of {str(store.path)!r} lies",
+        hint="run `retr index build ARCHIVE` once with the archive's place; nothing is embedded again",
+    )
+
+
+def open_item(store: Store, item: str) -> bytes:
+    """Give the bytes of the file a row was made from.
+
+    Parameters
+    ----------
+    store
+        The index.
+    item
+        A row's id or path: ``"a/b.png"``, ``"scan.dcm#3"`` or ``"shards/0001.tar::a/b.png"``.
+
+    Raises
+    ------
+    RetrError
+        The archive's place is unknown here, or the file is gone.
+    """
+    from retr.retrieval.sources import open_source, reason_of
+
+    rows = store.rows_of([item])
+    path = str(store.table(["path"], rows)["path"][0].as_py()) if rows[0] >= 0 else item
+    location, inside = locate(store, path)
+    try:
+        return open_source(location).read(inside)[0]
+    except OSError as error:
+        raise RetrError(
+            f"cannot read {item!r} from its archive: {reason_of(error)}",
+            hint="bring the archive back, or run `retr index build ARCHIVE` with its new place",
+        ) from None
+
+
+def _file(uuid: str) -> Path:
+    return state_dir() / "archives" / f"{uuid}.json"

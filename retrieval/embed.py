@@ -1,0 +1,472 @@
+"""The build pipeline: pictures of an archive become rows and vectors of an index.
+
+Entries are listed in one fixed order and compared with what the index holds; what is new or changed is read, hashed
+and decoded in threads, embedded in batches on the calling thread and committed every few thousand rows. At any
+moment a bounded number of pictures is in memory.
+
+Invariants:
+
+* A row and its vector are written together, and all rows of a file in one commit: a killed build is a shorter build,
+  and the next one continues after the last commit.
+* A vector depends on its picture alone. Batches are always full (the last one is filled up by repeating a
+  picture), because the bits of a matrix product may depend on the number of rows, unless the encoder says with
+  ``batch_invariant`` that its own do not. So an index is the same however often its build was interrupted.
+* Whatever cannot be read becomes a record with a reason; nothing stops the build and nothing shifts a row.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import time
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retr.index.errors import RetrError, UsageError
+from retr.index.store import Store
+from retr.retrieval import archives
+from retr.retrieval.decode import Decoder, Frame, Read
+from retr.retrieval.engine import require_same
+from retr.retrieval.known import Known
+from retr.retrieval.metadata import Metadata, read_metadata
+from retr.retrieval.progress import make_progress
+from retr.retrieval.report import BuildReport
+from retr.retrieval.rows import NOTE, RESERVED, Notes, join_anew, make_table, score_column, skipped_table
+from retr.retrieval.sources import Entry, Item, Other, Skipped, Source, open_source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from retr.index.store import Writer
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.progress import Progress
+
+__all__ = ["BuildReport", "add", "build"]
+
+COMMIT_ROWS = 4096
+# A slow encoder commits by the clock: this many seconds of work are what a crash can cost.
+COMMIT_SECONDS = 120.0
+EXAMPLES = 5
+# Every commit makes a segment; a search visits them all, so a build that made many ends by merging them.
+MANY_SEGMENTS = 64
+
+
+def build(
+    archive: Path | str,
+    index_path: Path | str,
+    encoder: BaseEncoder,
+    *,
+    metadata: Path | str | None = None,
+    group: str | None = None,
+    scores: Sequence[str] | None = None,
+    prune: bool = False,
+    exact_decode: bool = False,
+    progress: bool | Progress = False,
+    commit_rows: int = COMMIT_ROWS,
+    workers: int | None = None,
+) -> BuildReport:
+    """Embed an archive into an index, or bring an existing index up to date with it.
+
+    Parameters
+    ----------
+    archive
+        Folder of images, or one image.
+    index_path
+        The index to make or to update.
+    encoder
+        From ``load_encoder``; must be the one an existing index was built with.
+    metadata
+        CSV, TSV or Parquet table joined on its path column.
+    group
+        The column that tells patients apart.
+    scores
+        Findings to score and store as columns ``p_<finding>``, for encoders that have a ``score`` method. Kept for
+        later builds of the same index.
+    prune
+        Drop rows whose files are gone.
+    exact_decode
+        Decode JPEGs in full rather than reduced to what the encoder needs. Kept for later builds of the same index.
+    progress
+        Show progress on standard error; or an object that shows it.
+    commit_rows
+        Rows between two commits.
+    workers
+        Threads that read and decode; by default as many as there are cores.
+
+    Raises
+    ------
+    UsageError
+        The archive does not exist or holds no picture, or an option contradicts the index.
+    EncoderMismatchError
+        The index was built with another encoder, or with other weights under the same name.
+    IndexLockedError
+        Another process is writing to the index.
+    """
+    path = Path(index_path)
+    source = open_source(archive, leave_out=(path,))
+    fresh = not Store.exists(path)
+    order = _Order(
+        source=source,
+        entries=_with_first_item(source, str(archive)),
+        encoder=encoder,
+        table=None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=source.location),
+        group=group,
+        scores=None if scores is None else tuple(scores),
+        prune=prune,
+        exact=exact_decode,
+        commit_rows=commit_rows,
+        workers=workers,
+    )
+    order.check()
+    store = Store.create(path, encoder=encoder.info, group=group) if fresh else Store.open(path)
+    report, skipped = _carry_out(order, store, progress)
+    if fresh and not report.rows:
+        # nothing could be read: an index without rows would hide that
+        shutil.rmtree(path)
+        raise _no_picture(str(archive), skipped, report.other_files)
+    return report
+
+
+def add(
+    source: Path | str,
+    index_path: Path | str,
+    encoder: BaseEncoder,
+    *,
+    name: str | None = None,
+    metadata: Path | str | None = None,
+    prune: bool = False,
+    progress: bool | Progress = False,
+    commit_rows: int = COMMIT_ROWS,
+    workers: int | None = None,
+) -> BuildReport:
+    """Embed a further folder, or one image, into an existing index; its ids begin with ``name/``.
+
+    Parameters
+    ----------
+    name
+        By default the folder's name. The same name again brings that part of the index up to date.
+    source, index_path, encoder, metadata, prune, progress, commit_rows, workers
+        As in `build`.
+
+    Raises
+    ------
+    UsageError
+        The name cannot be part of an id, or ids of the index begin with it already.
+    """
+    store = Store.open(Path(index_path))
+    opened = open_source(source, leave_out=(store.path,))
+    name = Path(opened.location).name if name is None else name
+    if not name or "/" in name or "::" in name or name.startswith("."):
+        raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
+    order = _Order(
+        source=opened,
+        entries=_with_first_item(opened, str(source)),
+        encoder=encoder,
+        name=name,
+        table=None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=opened.location),
+        prune=prune,
+        commit_rows=commit_rows,
+        workers=workers,
+    )
+    order.check()
+    return _carry_out(order, store, progress)[0]
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is to be built."""
+
+    source: Source
+    entries: Iterator[Entry]
+    encoder: BaseEncoder
+    name: str = ""
+    table: Metadata | None = None
+    group: str | None = None
+    scores: tuple[str, ...] | None = None
+    prune: bool = False
+    exact: bool = False
+    commit_rows: int = COMMIT_ROWS
+    workers: int | None = None
+
+    def check(self) -> None:
+        """Raise `UsageError` for what cannot be meant."""
+        if self.commit_rows < 1:
+            raise UsageError(f"commit_rows must be at least 1, got: {self.commit_rows!r}")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"workers must be at least 1, got: {self.workers!r}")
+        if self.scores and not hasattr(self.encoder, "score"):
+            raise UsageError(
+                f"encoder {self.encoder.info.name!r} does not score findings, got: {self.scores[0]!r}",
+                hint="build with the encoder 'kad'",
+            )
+
+
+def _carry_out(order: _Order, store: Store, progress: bool | Progress) -> tuple[BuildReport, Counter[str]]:
+    start = time.monotonic()
+    shown = make_progress(show=progress) if isinstance(progress, bool) else progress
+    require_same(store.manifest.encoder, order.encoder.info)
+    with store.writer() as writer, shown:
+        run = _Run(order, writer, shown)
+        for line in run.notes:
+            shown.say(line)
+        shown.total(order.source.count())
+        run.go()
+        archives.remember(store.uuid, order.name, order.source.location)
+        rows = len(writer.store)
+    return run.report(rows, time.monotonic() - start), run.reasons
+
+
+class _Run:
+    """One build under the writer's lock."""
+
+    def __init__(self, order: _Order, writer: Writer, shown: Progress) -> None:
+        self.order = order
+        self.writer = writer
+        self.shown = shown
+        encoder = order.encoder
+        self.recorded = Notes.of(writer.store)
+        self.recorded.agree(writer.store, name=order.name, exact=order.exact, scores=order.scores)
+        self.known = Known(writer.store, order.name, list(self.recorded.sources))
+        self.decode = Decoder(
+            order.source, encoder, self.known.by_hash, self.recorded.exact_decode, bool(self.recorded.scores)
+        )
+        info = encoder.info
+        self.notes = [f"embedding with {info.name} ({info.precision}) on {info.device}", *_licence(encoder)]
+        self.files: deque[Read] = deque()
+        self.queue: list[Frame] = []
+        self.delete: list[int] = []
+        self.skipped: list[Skipped] = []
+        self.reasons: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.committed_at = time.monotonic()
+
+    def go(self) -> None:
+        """Embed everything and commit."""
+        self._join_anew()
+        workers = self.order.workers or len(os.sched_getaffinity(0))
+        # enough decoded pictures for the next batch while one is embedded, and no more
+        ahead = 2 * self.order.encoder.batch_size + 2 * workers
+        window: deque[Future[Read | Skipped]] = deque()
+        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+            try:
+                for item in self._to_read():
+                    window.append(pool.submit(self.decode, item))
+                    if len(window) >= ahead:
+                        self._take(window.popleft().result())
+                while window:
+                    self._take(window.popleft().result())
+            finally:
+                for future in window:
+                    future.cancel()
+        self._embed(everything=True)
+        self._drop_vanished()
+        self._commit(last=True)
+
+    def _to_read(self) -> Iterator[Item]:
+        """List the archive; give the items that are new or changed."""
+        for entry in self.order.entries:
+            if isinstance(entry, Other):
+                self.done["other"] += 1
+                continue
+            if isinstance(entry, Skipped):
+                self._skip(entry)
+                continue
+            path = self._row_path(entry.path)
+            self._match(entry.path)
+            if self.known.unchanged(path, entry):
+                self.done["unchanged"] += len(self.known.rows(path))
+                self.shown.step()
+            else:
+                yield entry
+
+    def _take(self, result: Read | Skipped) -> None:
+        """Take one file from the decoding threads, in the order of the listing."""
+        self.shown.step()
+        if isinstance(result, Skipped):
+            self._skip(result)
+            return
+        old = self.known.rows(self._row_path(result.item.path))
+        self.delete += old
+        self.done["changed"] += bool(old)
+        self.done["reused" if result.same else "embedded"] += result.rows
+        self.files.append(result)
+        self.queue += result.frames
+        self._embed()
+        ready = sum(file.rows for file in self.files)
+        if ready >= self.order.commit_rows or time.monotonic() - self.committed_at > COMMIT_SECONDS:
+            self._commit()
+
+    def _skip(self, entry: Skipped) -> None:
+        path = self._row_path(entry.path)
+        self.skipped.append(replace(entry, path=path))
+        self.reasons[entry.reason] += 1
+        if entry.was_read:
+            # the picture that the index has under this path is no longer there
+            self.delete += self.known.rows(path)
+            self.done["removed"] += len(self.known.rows(path))
+
+    def _embed(self, *, everything: bool = False) -> None:
+        """Embed the queue in full batches; with ``everything`` also what is left over."""
+        size = self.order.encoder.batch_size
+        while len(self.queue) >= size or (everything and self.queue):
+            batch, self.queue = self.queue[:size], self.queue[size:]
+            vectors = encode_batch(self.order.encoder, [_input(frame) for frame in batch])
+            for frame, vector in zip(batch, vectors, strict=True):
+                frame.vector, frame.prepared = vector, None
+            if self.recorded.scores:
+                self._score(batch)
+
+    def _score(self, batch: list[Frame]) -> None:
+        findings = list(self.recorded.scores)
+        scores = self.order.encoder.score([frame.picture for frame in batch], findings)  # type: ignore[attr-defined]
+        for frame, row in zip(batch, np.asarray(scores), strict=True):
+            frame.columns |= {score_column(name): float(p) for name, p in zip(findings, row, strict=True)}
+            frame.picture = None
+
+    def _commit(self, *, last: bool = False) -> None:
+        """Commit the files whose pictures are all embedded."""
+        ready: list[Read] = []
+        while self.files and all(frame.vector is not None for frame in self.files[0].frames):
+            ready.append(self.files.popleft())
+        if self.delete:
+            # a changed file's old rows go in the commit that brings its new ones
+            waiting = {row for file in self.files for row in self.known.rows(self._row_path(file.item.path))}
+            self.writer.delete(np.array([row for row in self.delete if row not in waiting], dtype=np.int64))
+            self.delete = [row for row in self.delete if row in waiting]
+        if ready:
+            table, vectors = make_table(
+                ready, self.writer.store, self.known, self.recorded, name=self.order.name, metadata=self.order.table
+            )
+            first = self.writer.store.n_total
+            self.writer.append(table, vectors)
+            for file in ready:
+                self.known.by_hash.setdefault(file.sha256, tuple(range(first, first + file.rows)))
+                first += file.rows
+        self.writer.note(NOTE, self.recorded.to_json())
+        if last:
+            self.writer.record_skipped(skipped_table(self.skipped, self.writer.store, self.recorded, self.order.name))
+            if self.order.group is not None:
+                self.writer.set_group(self.order.group)
+        if last or ready:
+            self.writer.commit()
+        if last and len(self.writer.store.manifest.segments) > MANY_SEGMENTS:
+            self.writer.compact()
+        self.committed_at = time.monotonic()
+
+    def _drop_vanished(self) -> None:
+        unreadable = [entry.path for entry in self.skipped if not entry.was_read]
+        for path in self.known.vanished(unreadable):
+            if self.order.prune:
+                self.delete += self.known.rows(path)
+                self.done["removed"] += len(self.known.rows(path))
+            else:
+                self.done["vanished"] += 1
+
+    def _match(self, path: str) -> None:
+        if self.order.table is not None and not self.order.table.mark(path):
+            self.done["without metadata"] += 1
+
+    def _join_anew(self) -> None:
+        """Give existing rows the cells of a table that is new or changed since the last build."""
+        table = self.order.table
+        noted = {} if table is None else {"sha256": table.sha256, "columns": table.table.column_names}
+        if table is None or self.recorded.metadata.get(self.order.name) == noted:
+            return
+        self.recorded.metadata[self.order.name] = noted
+        if len(self.known):
+            self.writer.replace_columns(join_anew(table, self.writer.store, self.recorded, self.order.name))
+            self.writer.note(NOTE, self.recorded.to_json())
+            self.writer.commit()
+
+    def _row_path(self, path: str) -> str:
+        return f"{self.order.name}/{path}" if self.order.name else path
+
+    def report(self, rows: int, seconds: float) -> BuildReport:
+        """Say what was done."""
+        table = self.order.table
+        unmatched = [] if table is None else table.unmatched()
+        renamed = [] if table is None else [
+            f"column {old!r} of the metadata table is stored as {new!r}" for old, new in table.renamed.items()
+        ]
+        done = self.done
+        return BuildReport(
+            rows=rows,
+            embedded=done["embedded"],
+            reused=done["reused"],
+            unchanged=done["unchanged"],
+            changed=done["changed"],
+            vanished=done["vanished"],
+            removed=done["removed"],
+            skipped=dict(self.reasons),
+            skipped_examples=tuple((entry.path, entry.reason) for entry in self.skipped[:EXAMPLES]),
+            other_files=done["other"],
+            without_metadata=done["without metadata"],
+            unmatched_metadata=len(unmatched),
+            unmatched_examples=tuple(unmatched[:EXAMPLES]),
+            seconds=seconds,
+            images_per_second=done["embedded"] / seconds if seconds else 0.0,
+            device=self.order.encoder.info.device,
+            notes=(*_licence(self.order.encoder), *renamed),
+        )
+
+
+def encode_batch(encoder: BaseEncoder, inputs: list[NDArray[np.generic]]) -> NDArray[np.float32]:
+    """Embed network inputs so that each vector depends on its own input alone.
+
+    Inputs of one shape go through the network together, filled up to the encoder's batch size.
+
+    Returns
+    -------
+    float32 ``(n, dim)``
+    """
+    vectors = np.empty((len(inputs), encoder.info.dim), dtype=np.float32)
+    for shape in dict.fromkeys(array.shape for array in inputs):
+        rows = [row for row, array in enumerate(inputs) if array.shape == shape]
+        chosen = [inputs[row] for row in rows]
+        if not getattr(encoder, "batch_invariant", False):
+            chosen += [chosen[-1]] * (encoder.batch_size - len(chosen))
+        vectors[rows] = encoder.encode_prepared(np.stack(chosen))[: len(rows)]
+    return vectors
+
+
+def _input(frame: Frame) -> NDArray[np.generic]:
+    assert frame.prepared is not None
+    return frame.prepared
+
+
+def _licence(encoder: BaseEncoder) -> list[str]:
+    notes = list(getattr(encoder, "notes", ()))
+    if encoder.info.noncommercial and not any("commercial" in note for note in notes):
+        notes.append(f"the weights of {encoder.info.name!r} are not for commercial use ({encoder.info.licence})")
+    return notes
+
+
+def _with_first_item(source: Source, called: str) -> Iterator[Entry]:
+    """Give the source's entries, or the error that there is no picture among them."""
+    entries = source.entries()
+    head: list[Entry] = []
+    for entry in entries:
+        head.append(entry)
+        if isinstance(entry, Item):
+            return itertools.chain(head, entries)
+    reasons = Counter(entry.reason for entry in head if isinstance(entry, Skipped))
+    raise _no_picture(called, reasons, sum(isinstance(entry, Other) for entry in head))
+
+
+def _no_picture(called: str, reasons: Counter[str], others: int) -> RetrError:
+    parts = [f"{count} {reason}" for reason, count in sorted(reasons.items())]
+    parts += [f"{others} other files"] if others else []
+    found = f" ({', '.join(parts)})" if parts else ""
+    return UsageError(
+        f"archive {called!r} holds no picture that can be read{found}",
+        hint="give a folder with JPEG, PNG, TIFF, BMP, WebP or GIF files",
+    )

@@ -1,0 +1,77 @@
+"""What an index holds already: which files are unchanged, and which bytes it has seen.
+
+A file is unchanged when its size and mtime are (or, for sources that give one, its mark). Bytes that the index has
+under any path, by sha256, are not embedded again: a renamed, copied or merely touched file reuses its vector.
+"""
+
+from __future__ import annotations
+
+from itertools import groupby
+from operator import itemgetter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retr.retrieval.archives import source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from retr.index.store import Store
+    from retr.retrieval.sources import Item
+
+
+class Known:
+    """The rows of one source of an index, by path; and of the whole index, by sha256.
+
+    Parameters
+    ----------
+    store
+        The index as of the last commit.
+    name
+        The source whose files are compared.
+    names
+        All sources of the index.
+    """
+
+    def __init__(self, store: Store, name: str, names: list[str]) -> None:
+        self.by_hash: dict[str, tuple[int, ...]] = {}
+        self._states: dict[str, tuple[int, float, tuple[int, ...]]] = {}
+        self._seen: set[str] = set()
+        rows = np.flatnonzero(store.alive()).tolist()
+        table = store.table(["path", "size", "mtime", "sha256"])
+        columns = (table[column].to_pylist() for column in table.column_names)
+        for (path, size, mtime, sha256), group in groupby(
+            zip(*columns, rows, strict=True), key=itemgetter(0, 1, 2, 3)
+        ):
+            numbers = tuple(member[4] for member in group)
+            self.by_hash[sha256] = numbers
+            if source_of(path, names)[0] == name:
+                self._states[path] = (size, mtime, numbers)
+
+    def __len__(self) -> int:
+        return len(self._states)
+
+    def __contains__(self, path: str) -> bool:
+        return path in self._states
+
+    def rows(self, path: str) -> tuple[int, ...]:
+        """Give the rows of a file, none where the index does not have it."""
+        return self._states[path][2] if path in self._states else ()
+
+    def paths(self) -> Iterable[str]:
+        """Give the paths of the source's files."""
+        return self._states.keys()
+
+    def unchanged(self, path: str, item: Item) -> bool:
+        """Say whether the index has the file in this state, and note that it is still there."""
+        self._seen.add(path)
+        state = self._states.get(path)
+        return state is not None and state[:2] == (item.size, item.mtime)
+
+    def vanished(self, unreadable: list[str]) -> Iterator[str]:
+        """Give the files that were not seen, but for those below a folder that could not be listed."""
+        below = tuple(f"{folder}/" for folder in unreadable)
+        for path in self._states:
+            if path not in self._seen and path not in unreadable and not path.startswith(below):
+                yield path

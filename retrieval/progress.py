@@ -1,0 +1,162 @@
+"""What a long run tells the person who waits: a bar on a terminal, plain lines elsewhere, always on standard error."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+# Between two plain lines, in seconds: a log file of a night's build stays readable.
+_EVERY = 10.0
+
+
+class Progress(Protocol):
+    """Told how far a run is; a context manager around the run."""
+
+    def __enter__(self) -> Self:
+        """Begin to show."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop showing."""
+
+    def say(self, text: str) -> None:
+        """Show one line now."""
+
+    def total(self, count: int | None) -> None:
+        """Set how many steps there will be; None when that is unknown."""
+
+    def step(self, count: int = 1) -> None:
+        """Note that ``count`` more steps are done."""
+
+
+class Silent:
+    """Shows nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+    def total(self, count: int | None) -> None:
+        """Note nothing."""
+
+    def step(self, count: int = 1) -> None:
+        """Note nothing."""
+
+
+class Lines(Silent):
+    """A plain line every few seconds: done, rate, time left."""
+
+    def __init__(self, every: float = _EVERY) -> None:
+        self._every = every
+        self._done = 0
+        self._total: int | None = None
+        self._start = self._last = time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Write one line."""
+        print(text, file=sys.stderr, flush=True)  # noqa: T201
+
+    def total(self, count: int | None) -> None:
+        """Set how many steps there will be."""
+        self._total = count
+
+    def step(self, count: int = 1) -> None:
+        """Note steps, and write a line when the last one is old enough."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._last >= self._every:
+            self._last = now
+            self.say(describe(self._done, self._total, now - self._start))
+
+
+class Bar(Silent):
+    """A bar on a terminal, with rate and time left."""
+
+    def __init__(self) -> None:
+        from rich import progress
+        from rich.console import Console
+
+        self._bar = progress.Progress(
+            progress.TextColumn("{task.description}"),
+            progress.BarColumn(),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[rate]}"),
+            progress.TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("images", total=None, rate="")
+        self._start = time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Write one line above the bar."""
+        self._bar.console.print(text, highlight=False, markup=False)
+
+    def total(self, count: int | None) -> None:
+        """Set the bar's length."""
+        self._bar.update(self._task, total=count)
+
+    def step(self, count: int = 1) -> None:
+        """Move the bar."""
+        self._bar.advance(self._task, count)
+        elapsed = time.monotonic() - self._start
+        done = self._bar.tasks[0].completed
+        self._bar.update(self._task, rate=f"{done / elapsed:.1f}/s" if elapsed > 0 else "")
+
+
+def make_progress(*, show: bool) -> Progress:
+    """Choose how to show progress: not at all, a bar on a terminal, or plain lines."""
+    if not show:
+        return Silent()
+    return Bar() if sys.stderr.isatty() else Lines()
+
+
+def describe(done: int, total: int | None, seconds: float) -> str:
+    """Write how far a run is.
+
+    >>> describe(500, 2000, 10.0)
+    '500 of 2,000 images, 50.0 images/s, 30 s left'
+    >>> describe(500, None, 10.0)
+    '500 images, 50.0 images/s'
+    """
+    rate = done / seconds if seconds > 0 else 0.0
+    if total is None:
+        return f"{done:,} images, {rate:.1f} images/s"
+    left = f", {duration((total - done) / rate)} left" if rate > 0 and total >= done else ""
+    return f"{done:,} of {max(total, done):,} images, {rate:.1f} images/s{left}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time span in the two largest units.
+
+    >>> duration(9.4), duration(125), duration(7260)
+    ('9 s', '2 min 5 s', '2 h 1 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

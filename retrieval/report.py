@@ -1,0 +1,83 @@
+"""What a build did, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+@dataclass(frozen=True)
+class BuildReport:
+    """What a build did.
+
+    Attributes
+    ----------
+    rows
+        Rows in the index afterwards.
+    embedded, reused, unchanged
+        Rows whose vector was computed; taken from a row with the same bytes; left alone.
+    changed
+        Files of the embedded and reused rows that the index held in another state.
+    vanished, removed
+        Files of the index that are no longer in the archive and were kept; rows dropped (by ``prune``, or because
+        the file now holds no readable picture).
+    skipped, skipped_examples
+        How many entries could not be read, by reason; the first few of them as ``(path, reason)``.
+    other_files
+        Files that are not meant to be pictures.
+    without_metadata, unmatched_metadata, unmatched_examples
+        Files that the metadata table has no row for; its rows that no file has; the first few of those.
+    seconds, images_per_second, device
+        How long it took; embedded rows a second; where the encoder ran.
+    notes
+        What the user should know, one line each.
+    """
+
+    rows: int = 0
+    embedded: int = 0
+    reused: int = 0
+    unchanged: int = 0
+    changed: int = 0
+    vanished: int = 0
+    removed: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
+    skipped_examples: tuple[tuple[str, str], ...] = ()
+    other_files: int = 0
+    without_metadata: int = 0
+    unmatched_metadata: int = 0
+    unmatched_examples: tuple[str, ...] = ()
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    device: str = "cpu"
+    notes: tuple[str, ...] = ()
+
+    def lines(self) -> list[str]:
+        """Say it to a person.
+
+        >>> BuildReport(rows=3, embedded=2, unchanged=1, seconds=0.5, images_per_second=4.0).lines()
+        ['3 rows: 2 embedded, 1 unchanged, in 0.5 s (4.0 images/s on cpu)']
+        """
+        done = [("embedded", self.embedded), ("reused", self.reused), ("unchanged", self.unchanged)]
+        done += [("removed", self.removed)]
+        parts = ", ".join(f"{count:,} {what}" for what, count in done if count) or "nothing to do"
+        text = [
+            f"{self.rows:,} rows: {parts}, in {self.seconds:.1f} s"
+            + (f" ({self.images_per_second:.1f} images/s on {self.device})" if self.embedded else "")
+        ]
+        if self.vanished:
+            text.append(f"{self.vanished:,} files of the index are gone from the archive; drop them with --prune")
+        if self.skipped:
+            reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.skipped.items()))
+            first = ", ".join(path for path, _ in self.skipped_examples)
+            text.append(f"{sum(self.skipped.values()):,} could not be read ({reasons}): {first}")
+        if self.other_files:
+            text.append(f"{self.other_files:,} other files were left alone")
+        if self.without_metadata:
+            text.append(f"{self.without_metadata:,} images have no row in the metadata table")
+        if self.unmatched_metadata:
+            first = ", ".join(self.unmatched_examples)
+            text.append(f"{self.unmatched_metadata:,} rows of the metadata table have no image: {first}")
+        return [*text, *self.notes]

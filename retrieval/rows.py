@@ -1,0 +1,224 @@
+"""From files that were read to the rows of an index: columns, their order and what the manifest notes about them.
+
+The first columns are always `RESERVED`; then come the columns of the metadata table, then what the files' headers
+gave, then scores. The manifest notes under ``"build"`` what later builds must keep to::
+
+    {"exact_decode": false, "scores": [], "sources": [""],
+     "metadata": {"": {"sha256": "...", "columns": ["label"]}}}
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retr.index.errors import UsageError
+from retr.retrieval.archives import source_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.retrieval.decode import Read
+    from retr.retrieval.known import Known
+    from retr.retrieval.metadata import Metadata
+    from retr.retrieval.sources import Skipped
+
+RESERVED = ("id", "path", "size", "mtime", "sha256", "width", "height", "mode", "folder")
+NOTE = "build"
+_TYPES = {"size": pa.int64(), "mtime": pa.float64(), "width": pa.int64(), "height": pa.int64()}
+
+
+@dataclass
+class Notes:
+    """What the manifest notes about the builds of an index."""
+
+    exact_decode: bool = False
+    scores: tuple[str, ...] = ()
+    sources: list[str] = field(default_factory=list)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, store: Store) -> Notes:
+        """Read what earlier builds noted; empty for a new index."""
+        noted = store.manifest.extra.get(NOTE, {})
+        return cls(
+            exact_decode=bool(noted.get("exact_decode", False)),
+            scores=tuple(noted.get("scores", ())),
+            sources=list(noted.get("sources", ())),
+            metadata=dict(noted.get("metadata", {})),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the manifest's form."""
+        return {
+            "exact_decode": self.exact_decode,
+            "scores": list(self.scores),
+            "sources": self.sources,
+            "metadata": self.metadata,
+        }
+
+    def agree(self, store: Store, *, name: str, exact: bool, scores: tuple[str, ...] | None) -> None:
+        """Settle what this build does; an index without rows takes what is asked, one with rows keeps what it has.
+
+        Raises
+        ------
+        UsageError
+            What is asked contradicts what the rows were built with.
+        """
+        if not len(store):
+            self.exact_decode, self.scores = exact, scores or ()
+        if exact and not self.exact_decode:
+            raise UsageError("the index was built without exact_decode", hint="build a new index with it")
+        if scores is not None and scores != self.scores:
+            raise UsageError(
+                f"the index was built with the scores {list(self.scores)!r}, got: {list(scores)!r}",
+                hint="leave them out to keep the recorded ones, or build a new index",
+            )
+        if name not in self.sources:
+            if name and any(path.startswith(f"{name}/") for path in store.table(["path"])["path"].to_pylist()):
+                raise UsageError(
+                    f"ids of the index begin with {name!r} already", hint="give another name with --name"
+                )
+            self.sources.append(name)
+
+    def metadata_columns(self, name: str | None = None) -> list[str]:
+        """Give the columns that the metadata table of one source, or of any, brought."""
+        chosen = self.metadata.values() if name is None else [self.metadata.get(name, {})]
+        return list(dict.fromkeys(column for noted in chosen for column in noted.get("columns", ())))
+
+
+def score_column(finding: str) -> str:
+    """Give the column of a finding's probability.
+
+    >>> score_column("pleural effusion")
+    'p_pleural_effusion'
+    """
+    return "p_" + re.sub(r"\W+", "_", finding.strip()).strip("_")
+
+
+def make_table(
+    files: Sequence[Read], store: Store, known: Known, notes: Notes, *, name: str, metadata: Metadata | None
+) -> tuple[pa.Table, NDArray[np.floating[Any]]]:
+    """Make the rows of some files, and row for row their vectors.
+
+    Parameters
+    ----------
+    files
+        Read and embedded.
+    store
+        The index as of the last commit: gives the rows and vectors of bytes it has already.
+    known
+        The rows that the index has for the same paths: their labels stay when no table is given.
+    name
+        The source's name, the first part of the ids.
+
+    Returns
+    -------
+    tuple
+        The table, and float ``(n, dim)``.
+    """
+    reused = np.array([row for file in files for row in file.same], dtype=np.int64)
+    header = [c for c in store.schema.names if c not in RESERVED and c not in notes.metadata_columns()]
+    copies = iter(store.table(["id", "path", "width", "height", "mode", *header], reused).to_pylist())
+    old_vectors = iter(store.vectors(reused))
+    prefix = f"{name}/" if name else ""
+    rows: list[dict[str, Any]] = []
+    vectors: list[NDArray[np.floating[Any]]] = []
+    for file in files:
+        path = prefix + file.item.path
+        common = {
+            "path": path,
+            "size": file.size,
+            "mtime": file.mtime,
+            "sha256": file.sha256,
+            "folder": PurePosixPath(file.item.path.rpartition("::")[2]).parent.name,
+        }
+        for frame in file.frames:
+            assert frame.vector is not None
+            pixels = {"width": frame.width, "height": frame.height, "mode": frame.mode}
+            rows.append({**file.item.columns, **frame.columns, **common, **pixels, "id": path + frame.suffix})
+            vectors.append(frame.vector)
+        for _ in file.same:
+            copy = next(copies)
+            suffix = copy["id"].removeprefix(copy["path"])
+            rows.append({**copy, **file.item.columns, **common, "id": path + suffix})
+            vectors.append(next(old_vectors))
+    names = list(dict.fromkeys([*RESERVED, *(column for row in rows for column in row)]))
+    table = pa.table({column: _array([row.get(column) for row in rows], column, store.schema) for column in names})
+    if metadata is not None:
+        labels = metadata.take(metadata.rows_of([row["path"].removeprefix(prefix) for row in rows]))
+    else:
+        labels = _labels([row["path"] for row in rows], store, known, notes.metadata_columns(name))
+    for column in labels.column_names:
+        table = _set_column(table, column, labels[column])
+    empty = [c for c in table.column_names if pa.types.is_null(table[c].type)]
+    return table.drop_columns(empty), np.stack(vectors)
+
+
+def join_anew(metadata: Metadata, store: Store, notes: Notes, name: str) -> pa.Table:
+    """Give ``id`` and the table's columns for all live rows; rows of other sources keep their cells.
+
+    Raises
+    ------
+    UsageError
+        A column has another type than the cells that other sources have in it.
+    """
+    columns = metadata.table.column_names
+    shared = [column for column in columns if column in store.schema.names]
+    rows = store.table(["id", "path", *shared])
+    split = [source_of(path, notes.sources) for path in rows["path"].to_pylist()]
+    mine = np.array([source == name for source, _ in split], dtype=np.bool_)
+    found = np.where(mine, metadata.rows_of([inside for _, inside in split]), -1)
+    joined = metadata.take(found)
+    for column in shared:
+        new = joined[column]
+        if mine.all():
+            continue
+        try:
+            old = rows[column].cast(new.type)
+        except pa.ArrowInvalid:
+            raise UsageError(
+                f"column {column!r} is {new.type} in the metadata table and {rows[column].type} in the index",
+                hint="rename the column in one of the tables",
+            ) from None
+        joined = _set_column(joined, column, pc.if_else(pa.array(mine), new, old))
+    return joined.add_column(0, "id", rows["id"])
+
+
+def skipped_table(skipped: Sequence[Skipped], store: Store, notes: Notes, name: str) -> pa.Table:
+    """Give the record of what could not be read: this build's, and what other sources had."""
+    schema = pa.schema([("path", pa.string()), ("reason", pa.string()), ("size", pa.int64()), ("mtime", pa.float64())])
+    old = store.skipped()
+    rows = [row for row in old.to_pylist() if source_of(row["path"], notes.sources)[0] != name]
+    rows += [{"path": e.path, "reason": e.reason, "size": e.size, "mtime": e.mtime} for e in skipped]
+    return pa.Table.from_pylist(rows, schema=schema)
+
+
+def _labels(paths: list[str], store: Store, known: Known, columns: list[str]) -> pa.Table:
+    """Give the cells that earlier rows of the same paths have."""
+    present = [column for column in columns if column in store.schema.names]
+    old = [known.rows(path) for path in paths]
+    kept = np.array([rows[0] for rows in old if rows], dtype=np.int64)
+    position = iter(range(len(kept)))
+    take = pa.array([next(position) if rows else None for rows in old], pa.int64())
+    return store.table(present, kept).take(take) if present else pa.table({})
+
+
+def _set_column(table: pa.Table, column: str, values: Any) -> pa.Table:
+    if column in table.column_names:
+        return table.set_column(table.column_names.index(column), column, values)
+    return table.append_column(column, values)
+
+
+def _array(values: list[Any], column: str, schema: pa.Schema) -> pa.Array:
+    known = schema.field(column).type if column in schema.names else _TYPES.get(column)
+    return pa.array(values, known)
