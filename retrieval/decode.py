@@ -63,7 +63,7 @@ class Decoder:
     source, encoder
         Where from, and for whom.
     by_hash
-        sha256 to the rows of the index that hold these bytes; it may grow meanwhile.
+        sha256 to the rows of the index that hold these bytes.
     exact
         Decode JPEGs in full.
     keep_pictures

@@ -32,7 +32,6 @@ from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval import archives
 from retr.retrieval.decode import Decoder, Frame, Read
-from retr.retrieval.engine import require_same
 from retr.retrieval.known import Known
 from retr.retrieval.metadata import Metadata, read_metadata
 from retr.retrieval.progress import make_progress
@@ -211,6 +210,8 @@ class _Order:
 
 
 def _carry_out(order: _Order, store: Store, progress: bool | Progress) -> tuple[BuildReport, Counter[str]]:
+    from retr.retrieval.engine import require_same  # the engine imports this module
+
     start = time.monotonic()
     shown = make_progress(show=progress) if isinstance(progress, bool) else progress
     require_same(store.manifest.encoder, order.encoder.info)
@@ -243,7 +244,7 @@ class _Run:
         self.notes = [f"embedding with {info.name} ({info.precision}) on {info.device}", *_licence(encoder)]
         self.files: deque[Read] = deque()
         self.queue: list[Frame] = []
-        self.delete: list[int] = []
+        self.delete: list[str] = []
         self.skipped: list[Skipped] = []
         self.reasons: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
@@ -294,9 +295,7 @@ class _Run:
         if isinstance(result, Skipped):
             self._skip(result)
             return
-        old = self.known.rows(self._row_path(result.item.path))
-        self.delete += old
-        self.done["changed"] += bool(old)
+        self._drop(self._row_path(result.item.path), "changed")
         self.done["reused" if result.same else "embedded"] += result.rows
         self.files.append(result)
         self.queue += result.frames
@@ -311,8 +310,12 @@ class _Run:
         self.reasons[entry.reason] += 1
         if entry.was_read:
             # the picture that the index has under this path is no longer there
-            self.delete += self.known.rows(path)
-            self.done["removed"] += len(self.known.rows(path))
+            self._drop(path, "removed")
+
+    def _drop(self, path: str, why: str) -> None:
+        if path in self.known:
+            self.delete.append(path)
+            self.done[why] += 1
 
     def _embed(self, *, everything: bool = False) -> None:
         """Embed the queue in full batches; with ``everything`` also what is left over."""
@@ -337,20 +340,15 @@ class _Run:
         ready: list[Read] = []
         while self.files and all(frame.vector is not None for frame in self.files[0].frames):
             ready.append(self.files.popleft())
-        if self.delete:
-            # a changed file's old rows go in the commit that brings its new ones
-            waiting = {row for file in self.files for row in self.known.rows(self._row_path(file.item.path))}
-            self.writer.delete(np.array([row for row in self.delete if row not in waiting], dtype=np.int64))
-            self.delete = [row for row in self.delete if row in waiting]
+        # a changed file's old rows go in the commit that brings its new ones
+        waiting = {self._row_path(file.item.path) for file in self.files}
+        gone = self.known.ids([path for path in self.delete if path not in waiting])
+        self.writer.delete(self.writer.store.rows_of(gone))
+        self.delete = [path for path in self.delete if path in waiting]
         if ready:
-            table, vectors = make_table(
-                ready, self.writer.store, self.known, self.recorded, name=self.order.name, metadata=self.order.table
+            self.writer.append(
+                *make_table(ready, self.known, self.recorded, name=self.order.name, metadata=self.order.table)
             )
-            first = self.writer.store.n_total
-            self.writer.append(table, vectors)
-            for file in ready:
-                self.known.by_hash.setdefault(file.sha256, tuple(range(first, first + file.rows)))
-                first += file.rows
         self.writer.note(NOTE, self.recorded.to_json())
         if last:
             self.writer.record_skipped(skipped_table(self.skipped, self.writer.store, self.recorded, self.order.name))
@@ -366,8 +364,7 @@ class _Run:
         unreadable = [entry.path for entry in self.skipped if not entry.was_read]
         for path in self.known.vanished(unreadable):
             if self.order.prune:
-                self.delete += self.known.rows(path)
-                self.done["removed"] += len(self.known.rows(path))
+                self._drop(path, "removed")
             else:
                 self.done["vanished"] += 1
 

@@ -15,7 +15,7 @@ import numpy as np
 from retr.retrieval.archives import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
     from retr.index.store import Store
     from retr.retrieval.sources import Item
@@ -27,7 +27,7 @@ class Known:
     Parameters
     ----------
     store
-        The index as of the last commit.
+        A snapshot of the index: row numbers are its, and stay readable whatever is committed later.
     name
         The source whose files are compared.
     names
@@ -35,10 +35,13 @@ class Known:
     """
 
     def __init__(self, store: Store, name: str, names: list[str]) -> None:
+        self.store = store
         self.by_hash: dict[str, tuple[int, ...]] = {}
         self._states: dict[str, tuple[int, float, tuple[int, ...]]] = {}
         self._seen: set[str] = set()
-        rows = np.flatnonzero(store.alive()).tolist()
+        if not len(store):
+            return
+        rows = store.live_rows().tolist()
         table = store.table(["path", "size", "mtime", "sha256"])
         columns = (table[column].to_pylist() for column in table.column_names)
         for (path, size, mtime, sha256), group in groupby(
@@ -59,9 +62,10 @@ class Known:
         """Give the rows of a file, none where the index does not have it."""
         return self._states[path][2] if path in self._states else ()
 
-    def paths(self) -> Iterable[str]:
-        """Give the paths of the source's files."""
-        return self._states.keys()
+    def ids(self, paths: list[str]) -> list[str]:
+        """Give the ids of the rows of some files."""
+        rows = [row for path in paths for row in self.rows(path)]
+        return self.store.table(["id"], np.array(rows, np.int64))["id"].to_pylist() if rows else []
 
     def unchanged(self, path: str, item: Item) -> bool:
         """Say whether the index has the file in this state, and note that it is still there."""

@@ -84,7 +84,7 @@ class Notes:
                 hint="leave them out to keep the recorded ones, or build a new index",
             )
         if name not in self.sources:
-            if name and any(path.startswith(f"{name}/") for path in store.table(["path"])["path"].to_pylist()):
+            if name and len(store) and any(path.startswith(f"{name}/") for path in store.table(["path"])["path"].to_pylist()):
                 raise UsageError(
                     f"ids of the index begin with {name!r} already", hint="give another name with --name"
                 )
@@ -106,7 +106,7 @@ def score_column(finding: str) -> str:
 
 
 def make_table(
-    files: Sequence[Read], store: Store, known: Known, notes: Notes, *, name: str, metadata: Metadata | None
+    files: Sequence[Read], known: Known, notes: Notes, *, name: str, metadata: Metadata | None
 ) -> tuple[pa.Table, NDArray[np.floating[Any]]]:
     """Make the rows of some files, and row for row their vectors.
 
@@ -114,10 +114,9 @@ def make_table(
     ----------
     files
         Read and embedded.
-    store
-        The index as of the last commit: gives the rows and vectors of bytes it has already.
     known
-        The rows that the index has for the same paths: their labels stay when no table is given.
+        The rows that the index has: those of the same bytes give their vectors, those of the same paths their labels
+        where no table is given.
     name
         The source's name, the first part of the ids.
 
@@ -126,9 +125,11 @@ def make_table(
     tuple
         The table, and float ``(n, dim)``.
     """
+    store = known.store
     reused = np.array([row for file in files for row in file.same], dtype=np.int64)
-    header = [c for c in store.schema.names if c not in RESERVED and c not in notes.metadata_columns()]
-    copies = iter(store.table(["id", "path", "width", "height", "mode", *header], reused).to_pylist())
+    labelled = {*RESERVED, *notes.metadata_columns()} - {"id", "path", "width", "height", "mode"}
+    copied = [column for column in store.schema.names if column not in labelled]
+    copies = iter(store.table(copied, reused).to_pylist())
     old_vectors = iter(store.vectors(reused))
     prefix = f"{name}/" if name else ""
     rows: list[dict[str, Any]] = []
@@ -157,7 +158,7 @@ def make_table(
     if metadata is not None:
         labels = metadata.take(metadata.rows_of([row["path"].removeprefix(prefix) for row in rows]))
     else:
-        labels = _labels([row["path"] for row in rows], store, known, notes.metadata_columns(name))
+        labels = _labels([row["path"] for row in rows], known, notes.metadata_columns(name))
     for column in labels.column_names:
         table = _set_column(table, column, labels[column])
     empty = [c for c in table.column_names if pa.types.is_null(table[c].type)]
@@ -203,8 +204,9 @@ def skipped_table(skipped: Sequence[Skipped], store: Store, notes: Notes, name: 
     return pa.Table.from_pylist(rows, schema=schema)
 
 
-def _labels(paths: list[str], store: Store, known: Known, columns: list[str]) -> pa.Table:
+def _labels(paths: list[str], known: Known, columns: list[str]) -> pa.Table:
     """Give the cells that earlier rows of the same paths have."""
+    store = known.store
     present = [column for column in columns if column in store.schema.names]
     old = [known.rows(path) for path in paths]
     kept = np.array([rows[0] for rows in old if rows], dtype=np.int64)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Names that promise a picture.
 IMAGE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .jfif .png .tif .tiff .bmp .webp .gif .jp2 .j2k .jpx .pbm .pgm .ppm .pnm"
-    " .dcm .dicom .ima .nii .nii.gz".split()
+    " .heic .heif .avif .dcm .dicom .ima .nii .nii.gz".split()
 )
 # Names that promise something else: not worth opening to look.
 OTHER_SUFFIXES = frozenset(
@@ -34,7 +34,7 @@ OTHER_SUFFIXES = frozenset(
     " .parquet .arrow .feather .npy .npz .pt .pth .bin .h5 .hdf5 .pkl .py .ipynb .sh .zip .tar .gz .tgz .bz2 .xz .7z"
     " .mp4 .avi .mov .db .sqlite .sha256 .md5 .cls .part .tmp .lock".split()
 )
-_SNIFF_BYTES = 132  # DICOM's mark "DICM" stands at 128
+SNIFF_BYTES = 132  # DICOM's mark "DICM" stands at 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +132,16 @@ def is_image_name(name: str) -> bool | None:
 
 
 def looks_like_image(prefix: bytes) -> bool:
-    """Say whether a file's first `_SNIFF_BYTES` bytes are those of a picture."""
-    from retr.retrieval.images import looks_like_image as known
+    """Say whether a file's first `SNIFF_BYTES` bytes are those of a picture, beyond doubt.
 
-    return known(prefix)
+    >>> looks_like_image(b"\\x89PNG\\r\\n\\x1a\\n"), looks_like_image(b"BMW is a car maker")
+    (True, False)
+    """
+    from retr.retrieval.images.raster import BmpImageFile, PpmImageFile, plugin_for
+
+    # two letters are no proof: text may begin with them
+    weak = (None, BmpImageFile, PpmImageFile)
+    return plugin_for(prefix) not in weak or prefix[128:132] == b"DICM"
 
 
 class FolderSource:
@@ -286,7 +292,7 @@ def classify_file(file: Path, path: str, info: os.stat_result) -> Entry:
     if promised is None:
         try:
             with file.open("rb") as stream:
-                promised = looks_like_image(stream.read(_SNIFF_BYTES))
+                promised = looks_like_image(stream.read(SNIFF_BYTES))
         except OSError as error:
             return Skipped(path, reason_of(error), info.st_size, info.st_mtime)
     return Item(path, info.st_size, info.st_mtime) if promised else Other(path)

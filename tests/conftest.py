@@ -1,0 +1,75 @@
+"""Fixtures for all tests: an encoder without a network and small archives."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# beside the test modules, so that subprocesses can import it too
+sys.path.insert(0, str(Path(__file__).parent))
+from fake_encoder import FakeEncoder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+@pytest.fixture(autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what a machine remembers of archives out of the user's folders."""
+    monkeypatch.setenv("RETR_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+
+
+@pytest.fixture
+def fake_encoder() -> FakeEncoder:
+    """A fresh encoder; ``encoded`` counts the pictures it was given."""
+    return FakeEncoder()
+
+
+@pytest.fixture
+def make_encoder() -> type[FakeEncoder]:
+    """The fake encoder's class, to make others: ``make_encoder(weights="1" * 64)``."""
+    return FakeEncoder
+
+
+def picture(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
+    """A smooth, colourful picture that no other seed gives."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def make_picture() -> Callable[..., Image.Image]:
+    """``make_picture(seed, (width, height))``: a picture that no other seed gives."""
+    return picture
+
+
+@pytest.fixture
+def make_archive(tmp_path: Path) -> Callable[..., Path]:
+    """``make_archive(count=12, name="archive")``: a folder of pictures in two classes, with ``labels.csv``."""
+
+    def make(count: int = 12, name: str = "archive") -> Path:
+        folder = tmp_path / name
+        lines = ["path,label,patient,age"]
+        for number in range(count):
+            label = ("healthy", "glaucoma")[number % 2]
+            suffix = ("png", "jpg", "tif", "bmp", "webp")[number % 5]
+            file = folder / label / f"{number:03d}.{suffix}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            picture(number).save(file)
+            lines.append(f"{label}/{file.name},{label},P{number // 3:02d},{40 + number}")
+        (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def archive(make_archive: Callable[..., Path]) -> Path:
+    """Twelve pictures of five formats in two classes, with ``labels.csv``."""
+    return make_archive()
