@@ -129,6 +129,11 @@ class Store:
                     ) from error
                 manifest = newer
 
+    @staticmethod
+    def exists(path: Path | str) -> bool:
+        """Say whether there is an index at ``path``, readable or not."""
+        return (Path(path) / CURRENT).is_file()
+
     def __len__(self) -> int:
         return self.n_total - sum(info.n_deleted for info in self.manifest.segments)
 

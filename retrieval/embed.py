@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.store import Writer
+    from retr.index.writer import Writer
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.progress import Progress
 
@@ -113,9 +113,11 @@ def build(
     path = Path(index_path)
     source = open_source(archive, leave_out=(path,))
     fresh = not Store.exists(path)
+    first, entries = _with_first_item(source, str(archive))
     order = _Order(
         source=source,
-        entries=_with_first_item(source, str(archive)),
+        entries=entries,
+        first=first,
         encoder=encoder,
         table=None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=source.location),
         group=group,
@@ -126,8 +128,13 @@ def build(
         workers=workers,
     )
     order.check()
-    store = Store.create(path, encoder=encoder.info, group=group) if fresh else Store.open(path)
-    report, skipped = _carry_out(order, store, progress)
+    store = Store.create(path, encoder=encoder.info) if fresh else Store.open(path)
+    try:
+        report, skipped = _carry_out(order, store, progress)
+    except UsageError:
+        if fresh and Store.open(path).version == store.version:
+            shutil.rmtree(path)
+        raise
     if fresh and not report.rows:
         # nothing could be read: an index without rows would hide that
         shutil.rmtree(path)
@@ -166,9 +173,11 @@ def add(
     name = Path(opened.location).name if name is None else name
     if not name or "/" in name or "::" in name or name.startswith("."):
         raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
+    first, entries = _with_first_item(opened, str(source))
     order = _Order(
         source=opened,
-        entries=_with_first_item(opened, str(source)),
+        entries=entries,
+        first=first,
         encoder=encoder,
         name=name,
         table=None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=opened.location),
@@ -186,6 +195,7 @@ class _Order:
 
     source: Source
     entries: Iterator[Entry]
+    first: str
     encoder: BaseEncoder
     name: str = ""
     table: Metadata | None = None
@@ -237,6 +247,7 @@ class _Run:
         self.recorded = Notes.of(writer.store)
         self.recorded.agree(writer.store, name=order.name, exact=order.exact, scores=order.scores)
         self.known = Known(writer.store, order.name, list(self.recorded.sources))
+        self._refuse_another_archive()
         self.decode = Decoder(
             order.source, encoder, self.known.by_hash, self.recorded.exact_decode, bool(self.recorded.scores)
         )
@@ -249,6 +260,18 @@ class _Run:
         self.reasons: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.committed_at = time.monotonic()
+
+    def _refuse_another_archive(self) -> None:
+        """Refuse a place that shares nothing with the one this source had, as long as that one is still there."""
+        before = archives.recall(self.writer.store.uuid).get(self.order.name)
+        here = self.order.source.location
+        if before in {None, here} or not len(self.known) or self._row_path(self.order.first) in self.known:
+            return
+        if Path(str(before)).exists():
+            raise UsageError(
+                "the index was built from another archive, which is still there",
+                hint="add this one with `retr index add`, or build it into an index of its own",
+            )
 
     def go(self) -> None:
         """Embed everything and commit."""
@@ -343,19 +366,24 @@ class _Run:
         # a changed file's old rows go in the commit that brings its new ones
         waiting = {self._row_path(file.item.path) for file in self.files}
         gone = self.known.ids([path for path in self.delete if path not in waiting])
-        self.writer.delete(self.writer.store.rows_of(gone))
+        if gone:
+            self.writer.delete(self.writer.store.rows_of(gone))
         self.delete = [path for path in self.delete if path in waiting]
         if ready:
             self.writer.append(
                 *make_table(ready, self.known, self.recorded, name=self.order.name, metadata=self.order.table)
             )
-        self.writer.note(NOTE, self.recorded.to_json())
+        if self.writer.store.manifest.extra.get(NOTE) != self.recorded.to_json():
+            self.writer.note(NOTE, self.recorded.to_json())
+        if (ready or last) and self.order.group not in {None, self.writer.store.manifest.group}:
+            self.writer.set_group(self.order.group)
         if last:
-            self.writer.record_skipped(skipped_table(self.skipped, self.writer.store, self.recorded, self.order.name))
-            if self.order.group is not None:
-                self.writer.set_group(self.order.group)
-        if last or ready:
-            self.writer.commit()
+            skipped = skipped_table(self.skipped, self.writer.store, self.recorded, self.order.name)
+            if not skipped.equals(self.writer.store.skipped()) and (
+                skipped.num_rows or self.writer.store.manifest.n_skipped
+            ):
+                self.writer.record_skipped(skipped)
+        self.writer.commit()
         if last and len(self.writer.store.manifest.segments) > MANY_SEGMENTS:
             self.writer.compact()
         self.committed_at = time.monotonic()
@@ -391,9 +419,11 @@ class _Run:
         """Say what was done."""
         table = self.order.table
         unmatched = [] if table is None else table.unmatched()
-        renamed = [] if table is None else [
-            f"column {old!r} of the metadata table is stored as {new!r}" for old, new in table.renamed.items()
-        ]
+        renamed = (
+            []
+            if table is None
+            else [f"column {old!r} of the metadata table is stored as {new!r}" for old, new in table.renamed.items()]
+        )
         done = self.done
         return BuildReport(
             rows=rows,
@@ -447,14 +477,14 @@ def _licence(encoder: BaseEncoder) -> list[str]:
     return notes
 
 
-def _with_first_item(source: Source, called: str) -> Iterator[Entry]:
-    """Give the source's entries, or the error that there is no picture among them."""
+def _with_first_item(source: Source, called: str) -> tuple[str, Iterator[Entry]]:
+    """Give the first item's path and all entries, or the error that there is no picture among them."""
     entries = source.entries()
     head: list[Entry] = []
     for entry in entries:
         head.append(entry)
         if isinstance(entry, Item):
-            return itertools.chain(head, entries)
+            return entry.path, itertools.chain(head, entries)
     reasons = Counter(entry.reason for entry in head if isinstance(entry, Skipped))
     raise _no_picture(called, reasons, sum(isinstance(entry, Other) for entry in head))
 

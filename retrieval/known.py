@@ -44,9 +44,7 @@ class Known:
         rows = store.live_rows().tolist()
         table = store.table(["path", "size", "mtime", "sha256"])
         columns = (table[column].to_pylist() for column in table.column_names)
-        for (path, size, mtime, sha256), group in groupby(
-            zip(*columns, rows, strict=True), key=itemgetter(0, 1, 2, 3)
-        ):
+        for (path, size, mtime, sha256), group in groupby(zip(*columns, rows, strict=True), key=itemgetter(0, 1, 2, 3)):
             numbers = tuple(member[4] for member in group)
             self.by_hash[sha256] = numbers
             if source_of(path, names)[0] == name:

@@ -84,10 +84,12 @@ class Notes:
                 hint="leave them out to keep the recorded ones, or build a new index",
             )
         if name not in self.sources:
-            if name and len(store) and any(path.startswith(f"{name}/") for path in store.table(["path"])["path"].to_pylist()):
-                raise UsageError(
-                    f"ids of the index begin with {name!r} already", hint="give another name with --name"
-                )
+            if (
+                name
+                and len(store)
+                and any(path.startswith(f"{name}/") for path in store.table(["path"])["path"].to_pylist())
+            ):
+                raise UsageError(f"ids of the index begin with {name!r} already", hint="give another name with --name")
             self.sources.append(name)
 
     def metadata_columns(self, name: str | None = None) -> list[str]:

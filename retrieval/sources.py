@@ -24,16 +24,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 # Names that promise a picture.
-IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .png .tif .tiff .bmp .webp .gif .jp2 .j2k .jpx .pbm .pgm .ppm .pnm"
-    " .heic .heif .avif .dcm .dicom .ima .nii .nii.gz".split()
-)
+_PICTURES = """
+    .jpg .jpeg .jpe .jfif .png .tif .tiff .bmp .webp .gif .jp2 .j2k .jpx .pbm .pgm .ppm .pnm
+    .heic .heif .avif .dcm .dicom .ima .nii .nii.gz
+"""
 # Names that promise something else: not worth opening to look.
-OTHER_SUFFIXES = frozenset(
-    ".csv .tsv .txt .md .rst .json .jsonl .xml .html .htm .yaml .yml .toml .ini .cfg .log .pdf .doc .docx .xls .xlsx"
-    " .parquet .arrow .feather .npy .npz .pt .pth .bin .h5 .hdf5 .pkl .py .ipynb .sh .zip .tar .gz .tgz .bz2 .xz .7z"
-    " .mp4 .avi .mov .db .sqlite .sha256 .md5 .cls .part .tmp .lock".split()
-)
+_OTHERS = """
+    .csv .tsv .txt .md .rst .json .jsonl .xml .html .htm .yaml .yml .toml .ini .cfg .log .pdf .doc .docx .xls .xlsx
+    .parquet .arrow .feather .npy .npz .pt .pth .bin .h5 .hdf5 .pkl .py .ipynb .sh .zip .tar .gz .tgz .bz2 .xz .7z
+    .mp4 .avi .mov .db .sqlite .sha256 .md5 .cls .part .tmp .lock
+"""
+IMAGE_SUFFIXES = frozenset(_PICTURES.split())
+OTHER_SUFFIXES = frozenset(_OTHERS.split())
 SNIFF_BYTES = 132  # DICOM's mark "DICM" stands at 128
 
 
@@ -132,16 +134,16 @@ def is_image_name(name: str) -> bool | None:
 
 
 def looks_like_image(prefix: bytes) -> bool:
-    """Say whether a file's first `SNIFF_BYTES` bytes are those of a picture, beyond doubt.
+    r"""Say whether a file's first `SNIFF_BYTES` bytes are those of a picture, beyond doubt.
 
-    >>> looks_like_image(b"\\x89PNG\\r\\n\\x1a\\n"), looks_like_image(b"BMW is a car maker")
+    >>> looks_like_image(b"\x89PNG\r\n\x1a\n"), looks_like_image(b"BMW is a car maker")
     (True, False)
     """
-    from retr.retrieval.images.raster import BmpImageFile, PpmImageFile, plugin_for
+    from retr.retrieval.images.raster import plugin_for
 
     # two letters are no proof: text may begin with them
-    weak = (None, BmpImageFile, PpmImageFile)
-    return plugin_for(prefix) not in weak or prefix[128:132] == b"DICM"
+    sure = not prefix.startswith((b"BM", b"P")) and plugin_for(prefix) is not None
+    return sure or prefix[128:132] == b"DICM"
 
 
 class FolderSource:
@@ -163,11 +165,10 @@ class FolderSource:
     def __init__(self, folder: Path | str, *, leave_out: tuple[Path, ...] = ()) -> None:
         root = Path(folder)
         if not root.is_dir():
-            what = "does not exist" if not root.exists() else "is not a folder"
-            raise UsageError(f"archive {str(folder)!r} {what}", hint="give the path of a folder of images")
+            raise UsageError(f"archive {str(folder)!r} does not exist", hint="give the path of a folder of images")
         self.root = root.resolve()
         self.location = str(self.root)
-        self._leave_out = frozenset(os.path.realpath(path) for path in leave_out)
+        self._leave_out = frozenset(_number(path.stat()) for path in leave_out if path.exists())
 
     def entries(self) -> Iterator[Entry]:
         """List the files below the folder in the order of their paths."""
@@ -177,8 +178,8 @@ class FolderSource:
         if isinstance(start, Skipped):
             yield start
             return
-        info = os.stat(self.location)
-        stack.append((iter(start), "", frozenset({(info.st_dev, info.st_ino)})))
+        info = self.root.stat()
+        stack.append((iter(start), "", frozenset({_number(info)})))
         while stack:
             listing, prefix, above = stack[-1]
             entry = next(listing, None)
@@ -233,9 +234,9 @@ class FolderSource:
             broken = isinstance(error, FileNotFoundError) and entry.is_symlink()
             return Skipped(path, "broken link" if broken else reason_of(error))
         if st.S_ISDIR(info.st_mode):
-            if os.path.realpath(entry.path) in self._leave_out:
+            number = _number(info)
+            if number in self._leave_out or _is_index(entry.path):
                 return None
-            number = (info.st_dev, info.st_ino)
             return Skipped(path, "link loop") if number in above else number
         # a pipe or a device would be waited on for ever
         if not st.S_ISREG(info.st_mode):
@@ -296,6 +297,15 @@ def classify_file(file: Path, path: str, info: os.stat_result) -> Entry:
         except OSError as error:
             return Skipped(path, reason_of(error), info.st_size, info.st_mtime)
     return Item(path, info.st_size, info.st_mtime) if promised else Other(path)
+
+
+def _number(info: os.stat_result) -> tuple[int, int]:
+    """Give what identifies a folder whichever way it was reached."""
+    return info.st_dev, info.st_ino
+
+
+def _is_index(folder: str) -> bool:
+    return Path(folder, "CURRENT").is_file() and Path(folder, "manifests").is_dir()
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

@@ -39,16 +39,16 @@ def test_cells_become_numbers_only_where_nothing_is_lost(tmp_path):
     assert table["laterality"].to_pylist() == ["NA", "L", "R"]
 
 
-@pytest.mark.parametrize(
-    ("name", "separator"), [("labels.tsv", "\t"), ("labels.csv", ","), ("labels.csv", ";")]
-)
+@pytest.mark.parametrize(("name", "separator"), [("labels.tsv", "\t"), ("labels.csv", ","), ("labels.csv", ";")])
 def test_separators(tmp_path, name, separator):
     text = "\ufeffpath,label\na.png,x\n".replace(",", separator)
     assert read(write(tmp_path, text, name)).table.to_pydict() == {"label": ["x"]}
 
 
 def test_parquet_and_a_key_of_another_name(tmp_path):
-    table = pa.table({"age": pa.array([3], pa.int8()), "file_name": ["a.png"], "kind": pa.array(["x"]).dictionary_encode()})
+    table = pa.table(
+        {"age": pa.array([3], pa.int8()), "file_name": ["a.png"], "kind": pa.array(["x"]).dictionary_encode()}
+    )
     pq.write_table(table, tmp_path / "labels.parquet")
     metadata = read(tmp_path / "labels.parquet")
     assert metadata.key == "file_name"

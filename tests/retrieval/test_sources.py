@@ -106,7 +106,7 @@ def test_folders_nested_deeper_than_the_call_limit(tmp_path, make_picture):
     try:
         os.chdir(folder)
         for _ in range(1100):
-            os.mkdir("d")
+            Path("d").mkdir()
             os.chdir("d")
         make_picture(1).save("a.png")
     finally:
