@@ -12,7 +12,7 @@ business.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scale vectors ``(..., dim)`` to length 1; zero stays zero.
+
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32)).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return cast("NDArray[np.float32]", vectors / np.where(length > 0, length, 1))
 
 
 class BaseEncoder(ABC):
@@ -104,6 +114,37 @@ class BaseEncoder(ABC):
             f"encoder {self.info.name!r} embeds images only",
             hint="query with an image, or use an encoder that `retr encoders ls` shows with text",
         )
+
+    def class_embedding(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed a class described by several prompts: float32 ``(dim,)``.
+
+        The mean of the prompts' unit vectors, made a unit vector again (open_clip's zero-shot classifier);
+        encoders whose authors do otherwise override it.
+        """
+        mean = unit(self.encode_texts(prompts)).mean(axis=0)
+        return cast("NDArray[np.float32]", unit(mean) if self.info.similarity == "cosine" else mean)
+
+    def similarity_logits(
+        self, image_vectors: NDArray[np.float32], text_vectors: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Give what the authors' softmax over prompts takes: float32 ``(n, m)``.
+
+        Parameters
+        ----------
+        image_vectors
+            Shape ``(n, dim)``, from `encode_images`.
+        text_vectors
+            Shape ``(m, dim)``, from `encode_texts` or `class_embedding`.
+
+        Returns
+        -------
+        NDArray[np.float32]
+            The similarity times the stored logit scale, where there is one.
+        """
+        if self.info.similarity == "cosine":
+            image_vectors, text_vectors = unit(image_vectors), unit(text_vectors)
+        scale = self.info.logit_scale if self.info.logit_scale is not None else 1.0
+        return cast("NDArray[np.float32]", image_vectors @ text_vectors.T * np.float32(scale))
 
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:  # noqa: ARG002
         """Embed the places of one RGB picture: float32 ``(h, w, dim)``, or None.

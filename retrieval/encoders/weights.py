@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zipfile
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -47,6 +48,8 @@ class WeightFile:
         Repository on the Hugging Face hub that holds it, where there is one.
     hub_name
         Its name in that repository when it differs from `name`.
+    hub_files
+        Of a folder on the hub, the files that are needed; none means all.
     folder
         True where `name` is a folder (a hub-style model folder, a tokenizer).
     optional
@@ -58,6 +61,7 @@ class WeightFile:
     option: str = "weights"
     hub: str | None = None
     hub_name: str | None = None
+    hub_files: tuple[str, ...] = ()
     folder: bool = False
     optional: bool = False
 
@@ -119,7 +123,8 @@ def _hub(file: WeightFile, *, network: bool) -> Path | None:
     for local in (True, False) if network else (True,):
         try:
             if file.folder:
-                return Path(snapshot_download(file.hub, local_files_only=local))
+                wanted = list(file.hub_files) or None
+                return Path(snapshot_download(file.hub, allow_patterns=wanted, local_files_only=local))
             return Path(hf_hub_download(file.hub, file.hub_name or file.name, local_files_only=local))
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
             continue
@@ -202,7 +207,8 @@ def load_state_dict(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        # mapped: what is never used (an optimizer, a text tower) is never read
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path.name!r} is damaged or holds more than tensors, and is not loaded",
@@ -216,6 +222,19 @@ def load_state_dict(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise WeightsError(f"{path.name!r} holds a {type(state).__name__}, expected a state dict")
     return dict(state)
+
+
+def split_state(state: Mapping[str, Tensor], *prefixes: str) -> tuple[dict[str, Tensor], ...]:
+    """Split a state dict by the openings of its keys, taken off; the last dict holds what has none of them.
+
+    >>> split_state({"a.x": 1, "b.y": 2, "scale": 3}, "a.", "b.")
+    ({'x': 1}, {'y': 2}, {'scale': 3})
+    """
+    parts: list[dict[str, Tensor]] = [{} for _ in range(len(prefixes) + 1)]
+    for key, value in state.items():
+        place = next((i for i, prefix in enumerate(prefixes) if key.startswith(prefix)), len(prefixes))
+        parts[place][key if place == len(prefixes) else key[len(prefixes[place]) :]] = value
+    return tuple(parts)
 
 
 def load_strictly(

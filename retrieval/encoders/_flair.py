@@ -1,0 +1,122 @@
+"""FLAIR's image half: the canvas, the ResNet-50 and its head."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from retr.index.encoder import EncoderInfo
+from retr.retrieval.encoders._fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
+from retr.retrieval.encoders._vision import ResNet50, pool
+from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT
+from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, split_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    import PIL.Image
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from retr.retrieval.encoders.registry import Card
+
+
+class FlairEncoder(FundusEncoder):
+    """FLAIR.
+
+    Parameters
+    ----------
+    info, network, **rest
+        As in `FundusEncoder`.
+    side
+        Of the square canvas, in pixels.
+    """
+
+    def __init__(self, info: EncoderInfo, network: nn.Module, *, side: int, **rest: Any) -> None:
+        self.side = side
+        super().__init__(info, network, **rest)
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Fit a picture into the top left of a black canvas: float32 ``(3, side, side)`` in 0..1."""
+        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255))
+        # the authors' arithmetic: a float scale, truncated sizes; a thin picture keeps one pixel
+        scale = max(image.height, image.width) / self.side
+        size = max(int(image.height / scale), 1), max(int(image.width / scale), 1)
+        fitted = torch.nn.functional.interpolate(
+            pixels[None], size=size, mode="bilinear", align_corners=False, antialias=True
+        )[0]
+        canvas = np.zeros((3, self.side, self.side), dtype=np.float32)
+        canvas[:, : size[0], : size[1]] = fitted.numpy()
+        return canvas
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embed pixels ``(n, 3, side, side)``: ``(n, 512)`` unit vectors, or 2048 plain features."""
+        return self.project(pool(self.network(pixels)))
+
+    @torch.inference_mode()
+    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Embed the places of the last map as if each were a picture: float32 ``(h, w, dim)``."""
+        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
+        places = self.network(pixels)[0].permute(1, 2, 0)
+        return cast("NDArray[np.float32]", self.project(places).cpu().numpy())
+
+
+def load_flair(
+    file: Path,
+    text_model: Path | None,
+    *,
+    card: Card,
+    config: Mapping[str, Any],
+    feature: str,
+    together: bool,
+    template: str | None,
+    device: str,
+    precision: str,
+) -> FlairEncoder:
+    """Read a checkpoint in either form and build the encoder; `config` is as the hub form's ``config.json``."""
+    state = load_state_dict(file)
+    trunk_state, head_state, text_state, rest = split_state(
+        state, "vision_model.model.", "vision_model.projection_head_vision.", "text_model."
+    )
+    trunk, head = ResNet50(), projection(head_state, "projection.weight", norm=config["norm_features"])
+    load_strictly(trunk, trunk_state, file=file.name)
+    load_strictly(head, head_state, file=file.name)
+    scale = logit_factor(take_scale(rest, file.name))
+    backbone = feature == "backbone"
+    text = TextSide(
+        text_state,
+        text_model,
+        wanted=BIO_CLINICAL_BERT,
+        encoder=card.name,
+        file=file.name,
+        caption=template or config["caption"],
+        together=together,
+        norm=config["norm_features"],
+    )
+    side = int(config["image_size"])
+    info = EncoderInfo(
+        name=card.name,
+        dim=head.projection.in_features if backbone else head.projection.out_features,
+        similarity="cosine",
+        modality=card.modality,
+        text=not backbone,
+        weights_sha256=digest(file),
+        preprocessing=f"longer side to {side}, float bilinear antialias; zero pad right and bottom to {side}x{side}; /255",
+        options={"feature": feature},
+        licence=card.licence,
+        source=card.source,
+        noncommercial=card.noncommercial,
+        logit_scale=None if backbone else scale,
+    )
+    return FlairEncoder(
+        info,
+        trunk,
+        side=side,
+        head=None if backbone else head,
+        text=None if backbone else text,
+        device=device,
+        precision=precision,
+    )
