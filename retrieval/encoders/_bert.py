@@ -7,18 +7,19 @@ read: every published checkpoint holds the whole text tower.
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from tokenizers.implementations import BertWordPieceTokenizer
+from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders._torchvision import ensure_torchvision
+from retr.retrieval.encoders.weights import uninitialised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from transformers import BertModel
 
@@ -85,7 +86,11 @@ def new_bert(folder: Path) -> BertModel:
         config = BertConfig(**json.loads(path.read_text()))
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{str(path)!r} is not the configuration of a BERT") from error
-    return BertModel(config)
+    bert = uninitialised(lambda: BertModel(config))
+    # the two buffers that no checkpoint of today's transformers holds
+    bert.embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]
+    bert.embeddings.token_type_ids = torch.zeros_like(bert.embeddings.position_ids)
+    return bert
 
 
 class Projection(nn.Module):

@@ -11,7 +11,7 @@ from retr.index.encoder import EncoderInfo
 from retr.retrieval.encoders._fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
 from retr.retrieval.encoders._vision import ResNet50, pool
 from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT
-from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, split_state
+from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, split_state, uninitialised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,7 +81,7 @@ def load_flair(
     trunk_state, head_state, text_state, rest = split_state(
         state, "vision_model.model.", "vision_model.projection_head_vision.", "text_model."
     )
-    trunk, head = ResNet50(), projection(head_state, "projection.weight", norm=config["norm_features"])
+    trunk, head = uninitialised(ResNet50), projection(head_state, "projection.weight", norm=config["norm_features"])
     load_strictly(trunk, trunk_state, file=file.name)
     load_strictly(head, head_state, file=file.name)
     scale = logit_factor(take_scale(rest, file.name))
@@ -104,7 +104,7 @@ def load_flair(
         modality=card.modality,
         text=not backbone,
         weights_sha256=digest(file),
-        preprocessing=f"longer side to {side}, float bilinear antialias; zero pad right and bottom to {side}x{side}; /255",
+        preprocessing=f"/255; longer side to {side} (float bilinear, antialias); zero pad right and bottom to square",
         options={"feature": feature},
         licence=card.licence,
         source=card.source,

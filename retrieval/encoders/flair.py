@@ -90,7 +90,9 @@ def _load(
     check_choice("feature", feature, ("projected", "backbone"))
     check_choice("text_batching", text_batching, ("single", "reference"))
     file = _checkpoint(weights)
-    config: dict[str, Any] = _PUBLISHED | (_read_config(file.with_name("config.json")) if file.suffix == ".safetensors" else {})
+    config: dict[str, Any] = _PUBLISHED | (
+        _read_config(file.with_name("config.json")) if file.suffix == ".safetensors" else {}
+    )
     if config["vision_type"] not in {"resnet_v1", "resnet_v2"} or not config["projection"]:
         raise WeightsError(
             f"config.json asks for vision_type {config['vision_type']!r} with projection {config['projection']!r}",

@@ -147,9 +147,9 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
 
     Examples
     --------
-    >>> load_encoder("lit")
+    >>> load_encoder("retzero")
     Traceback (most recent call last):
-    retr.index.errors.EncoderNotFoundError: no encoder named 'lit'; did you mean 'lite'?
+    retr.index.errors.EncoderNotFoundError: no encoder named 'retzero'; did you mean 'retizero'?
     """
     head, _, rest = name.partition(":")
     spec = get_spec(head)
