@@ -459,7 +459,7 @@ def encode_batch(encoder: BaseEncoder, inputs: list[NDArray[np.generic]]) -> NDA
     for shape in dict.fromkeys(array.shape for array in inputs):
         rows = [row for row, array in enumerate(inputs) if array.shape == shape]
         chosen = [inputs[row] for row in rows]
-        if not getattr(encoder, "batch_invariant", False):
+        if not encoder.batch_invariant:
             chosen += [chosen[-1]] * (encoder.batch_size - len(chosen))
         vectors[rows] = encoder.encode_prepared(np.stack(chosen))[: len(rows)]
     return vectors

@@ -53,31 +53,3 @@ class BuildReport:
     images_per_second: float = 0.0
     device: str = "cpu"
     notes: tuple[str, ...] = ()
-
-    def lines(self) -> list[str]:
-        """Say it to a person.
-
-        >>> BuildReport(rows=3, embedded=2, unchanged=1, seconds=0.5, images_per_second=4.0).lines()
-        ['3 rows: 2 embedded, 1 unchanged, in 0.5 s (4.0 images/s on cpu)']
-        """
-        done = [("embedded", self.embedded), ("reused", self.reused), ("unchanged", self.unchanged)]
-        done += [("removed", self.removed)]
-        parts = ", ".join(f"{count:,} {what}" for what, count in done if count) or "nothing to do"
-        text = [
-            f"{self.rows:,} rows: {parts}, in {self.seconds:.1f} s"
-            + (f" ({self.images_per_second:.1f} images/s on {self.device})" if self.embedded else "")
-        ]
-        if self.vanished:
-            text.append(f"{self.vanished:,} files of the index are gone from the archive; drop them with --prune")
-        if self.skipped:
-            reasons = ", ".join(f"{count:,} {reason}" for reason, count in sorted(self.skipped.items()))
-            first = ", ".join(path for path, _ in self.skipped_examples)
-            text.append(f"{sum(self.skipped.values()):,} could not be read ({reasons}): {first}")
-        if self.other_files:
-            text.append(f"{self.other_files:,} other files were left alone")
-        if self.without_metadata:
-            text.append(f"{self.without_metadata:,} images have no row in the metadata table")
-        if self.unmatched_metadata:
-            first = ", ".join(self.unmatched_examples)
-            text.append(f"{self.unmatched_metadata:,} rows of the metadata table have no image: {first}")
-        return [*text, *self.notes]

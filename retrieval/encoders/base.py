@@ -49,11 +49,15 @@ class BaseEncoder(ABC):
         that forbids commercial use. The command line prints them.
     batch_size
         How many pictures `encode_prepared` takes best at once; any number is accepted.
+    batch_invariant
+        Whether a picture's vector is the same to the last bit in every batch. Where it is not, the build pipeline
+        fills up its last batch, so that an index does not depend on how often its build was interrupted.
     """
 
     info: EncoderInfo
     notes: list[str]
     batch_size: int = 32
+    batch_invariant: bool = False
 
     @abstractmethod
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:

@@ -49,6 +49,7 @@ class LiteEncoder(BaseEncoder):
     """
 
     batch_size = 32
+    batch_invariant = True
 
     def __init__(self, weights: str | os.PathLike[str] | None = None) -> None:
         self.notes: list[str] = []
