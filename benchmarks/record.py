@@ -62,10 +62,10 @@ def commit() -> str:
     if head.returncode:
         return "unknown"
     # the result files themselves do not count as a change
+    others = [":/", ":(exclude,top)benchmarks/results", ":(exclude,top)benchmarks/README.md"]
     changed = subprocess.run(
-        ["git", "status", "--porcelain", "--", ":/", ":(exclude,top)benchmarks/results", ":(exclude,top)benchmarks/README.md"],
-        cwd=root, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        ["git", "status", "--porcelain", "--", *others], cwd=root, capture_output=True, text=True, check=False
+    )
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
