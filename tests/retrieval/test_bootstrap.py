@@ -48,9 +48,7 @@ def test_any_statistic_agrees_with_the_mean():
     values, codes = np.random.default_rng(3).random(60), np.repeat(np.arange(20), 3)
     by_rows = interval(lambda rows: float(values[rows].mean()), codes, resamples=500)
     by_sums = mean_interval(values, codes, resamples=500)
-    assert (by_rows.value, by_rows.low, by_rows.high) == pytest.approx(
-        (by_sums.value, by_sums.low, by_sums.high)
-    )
+    assert (by_rows.value, by_rows.low, by_rows.high) == pytest.approx((by_sums.value, by_sums.low, by_sums.high))
 
 
 def test_undefined_values_are_left_out_and_one_group_has_no_interval():

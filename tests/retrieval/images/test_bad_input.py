@@ -147,9 +147,7 @@ def test_options_that_cannot_be_meant(option):
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     kind=st.sampled_from(FORMATS),
-    places=st.lists(
-        st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=6)), min_size=1, max_size=6
-    ),
+    places=st.lists(st.tuples(st.floats(0, 0.999), st.binary(min_size=1, max_size=6)), min_size=1, max_size=6),
     keep=st.floats(0.05, 1),
 )
 def test_mutated_files_are_read_or_refused(kind, places, keep):

@@ -9,9 +9,7 @@ from PIL import Image
 from retr.retrieval.images import Picture, read_image, read_images
 
 RNG = np.random.default_rng(7)
-COLOUR = np.kron(RNG.integers(0, 256, (6, 8, 3)), np.ones((10, 10, 1))).astype(
-    np.uint8
-)  # 60 x 80, flat patches
+COLOUR = np.kron(RNG.integers(0, 256, (6, 8, 3)), np.ones((10, 10, 1))).astype(np.uint8)  # 60 x 80, flat patches
 
 
 def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
