@@ -27,9 +27,12 @@ def run(command: Callable[[], object]) -> int:
         result = command()
         sys.stdout.flush()
     except BrokenPipeError:
-        # the reader of our output has left (`retr ls | head`): not our error, and no second complaint at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return _reader_left()
+    except SystemExit as stop:
+        # typer turns a broken pipe into an exit before it reaches us
+        if isinstance(stop.__context__, BrokenPipeError):
+            return _reader_left()
+        raise
     except KeyboardInterrupt:
         return _say("interrupted; what was committed is kept", 130)
     except (RetrError, typer.TyperException, typer.Abort, OSError, MemoryError) as error:
@@ -50,7 +53,9 @@ def _explain(error: BaseException) -> int:
         return _say(str(error), error.exit_code)
     if isinstance(error, typer.TyperException):
         message = error.format_message().strip().rstrip(".") or type(error).__name__
-        return _say(message[0].lower() + message[1:] + "; see --help", error.exit_code)
+        value = _value_of(getattr(error, "param", None))
+        got = f", got: {value!r}" if value is not None and repr(value) not in message else ""
+        return _say(f"{message[0].lower()}{message[1:]}{got}; see --help", error.exit_code)
     if isinstance(error, typer.Abort):
         return _say("stopped; nothing was changed", 1)
     if isinstance(error, MemoryError):
@@ -62,6 +67,22 @@ def _explain(error: BaseException) -> int:
         where = f": {error.filename!r}" if error.filename is not None else ""
         return _say(f"{what.lower()}{where}", 1)
     raise AssertionError(error)
+
+
+def _value_of(parameter: object) -> str | None:
+    """Give what the user typed for an option, since typer's message leaves it out."""
+    context = getattr(parameter, "opts", ())
+    for name, value in zip(sys.argv, sys.argv[1:], strict=False):
+        if name in context:
+            return value
+    return None
+
+
+def _reader_left() -> int:
+    """Leave quietly when the reader of our output has left (``retr index ls | head``): that is no error."""
+    # what is still buffered goes nowhere, without a second complaint at exit
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _say(message: str, code: int) -> int:

@@ -50,8 +50,8 @@ class Output:
             self.line(title)
         width = max((len(key) for key in data), default=0)
         for key, value in data.items():
-            if value is not None:
-                self.line(f"{key:<{width}}  {show(value)}")
+            if shown := show(value):
+                self.line(f"{key:<{width}}  {shown}")
 
     def rows(
         self,

@@ -25,9 +25,8 @@ from retr.cli._options import (
 )
 
 if TYPE_CHECKING:
-    from retr.retrieval.embed import BuildReport
-
     from retr.cli._output import Output
+    from retr.retrieval.embed import BuildReport
 
 app = typer.Typer(help="Make, look at and change an index.", no_args_is_help=True, rich_markup_mode=None)
 

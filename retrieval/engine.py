@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-from retr.index.manifest import FORMAT_VERSION
-from retr.index.store import Store
 
 from retr.index.errors import EncoderMismatchError, NoTextSideError, UsageError
+from retr.index.manifest import FORMAT_VERSION
+from retr.index.store import Store
 from retr.retrieval.hits import Hits
 from retr.retrieval.query import Query, own_rows_all, resolve_all
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
     from numpy.typing import ArrayLike, NDArray
-    from retr.index.check import Finding
-    from retr.retrieval.embed import BuildReport
 
+    from retr.index.check import Finding
     from retr.index.encoder import EncoderInfo
+    from retr.retrieval.embed import BuildReport
     from retr.retrieval.encoders.base import BaseEncoder
 
 DEFAULT_ENCODER = "lite"

@@ -11,6 +11,7 @@ business.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, cast
 
@@ -91,7 +92,12 @@ class BaseEncoder(ABC):
         vectors = np.empty((len(items), self.info.dim), dtype=np.float32)
         for start in range(0, len(items), self.batch_size):
             pictures = [
-                read_image(item, draft_size=self.info.draft_size, grey16=self.info.grey16).image
+                read_image(
+                    item,
+                    draft_size=self.info.draft_size,
+                    grey16=self.info.grey16,
+                    name=str(item) if isinstance(item, str | os.PathLike) else None,
+                ).image
                 for item in items[start : start + self.batch_size]
             ]
             prepared = [self.prepare(picture) for picture in pictures]

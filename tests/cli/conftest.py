@@ -52,7 +52,8 @@ def retr(capsys, monkeypatch):
     def run(*args: object, stdin: bytes = b"") -> Done:
         capsys.readouterr()
         monkeypatch.setattr(sys, "stdin", _Stdin(stdin))
-        code = _errors.run(lambda: app(args=[str(arg) for arg in args], standalone_mode=False))
+        monkeypatch.setattr(sys, "argv", ["retr", *map(str, args)])
+        code = _errors.run(lambda: app(standalone_mode=False))
         captured = capsys.readouterr()
         return Done(code, captured.out, captured.err)
 

@@ -63,7 +63,7 @@ def test_where_with_an_unknown_column_suggests_the_nearest(retr, hrf_index):
 
 def test_where_that_cannot_be_read_points_at_the_place(retr, hrf_index):
     line = retr("query", "--id", "healthy/01_h.jpg", "--where", "label = ", "--index", hrf_index).error(2)
-    assert "column 9" in line
+    assert "column 8" in line
 
 
 def test_an_unknown_id(retr, hrf_index):

@@ -55,12 +55,14 @@ def test_hits_are_arrays_a_table_and_single_hits(index):
 @pytest.mark.parametrize("form", ["path", "text path", "bytes", "picture", "array"])
 def test_an_image_may_come_in_any_form(index, archive, form):
     path = archive / "healthy/000.png"
+    with Image.open(path) as opened:
+        picture = opened.copy()
     image = {
         "path": path,
         "text path": str(path),
         "bytes": path.read_bytes(),
-        "picture": Image.open(path),
-        "array": np.asarray(Image.open(path)),
+        "picture": picture,
+        "array": np.asarray(picture),
     }[form]
     hits = index.search(image=image, k=1, include_self=True)
     assert hits.ids == ["healthy/000.png"]
