@@ -58,25 +58,6 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Groups:
-    """The values of one column as codes, -1 for null: int64 ``(n_total,)``, and the rows sorted by code."""
-
-    codes: NDArray[np.int64]
-    order: NDArray[np.int64]
-    starts: NDArray[np.int64]
-
-    @classmethod
-    def of(cls, codes: NDArray[np.int64], n_groups: int) -> Groups:
-        """Sort rows by code, once, so that the rows of one group are a slice."""
-        order = np.argsort(codes, kind="stable")
-        return cls(codes, order, np.searchsorted(codes[order], np.arange(n_groups + 1)))
-
-    def rows(self, code: int) -> NDArray[np.int64]:
-        """Give the rows of one group, sorted."""
-        return self.order[self.starts[code] : self.starts[code + 1]]
-
-
-@dataclass(frozen=True)
 class Ask:
     """What is wanted of a search, beside the queries.
 

@@ -1,14 +1,4 @@
-"""Where-expressions: a small SQL over the metadata columns, evaluated to an exact mask of rows.
-
-::
-
-    expr    := and-expr (OR and-expr)*
-    and     := not-expr (AND not-expr)*
-    not     := NOT not-expr | test
-    test    := operand [ (= | != | <> | < | <= | > | >=) operand
-                       | [NOT] IN (literal, ...) | [NOT] LIKE 'pattern' | [NOT] BETWEEN operand AND operand
-                       | IS [NOT] NULL ] | ( expr )
-    operand := column | "quoted column" | 'text' | number | TRUE | FALSE | NULL
+"""Where-expressions, evaluated to an exact mask of rows; `retr.index.expressions` has the grammar.
 
 Nulls follow SQL: a comparison with null is unknown, unknown propagates through and/or/not, and only rows for which
 the whole is true are kept. In LIKE, ``%`` stands for any text and ``_`` for one character. Every mistake is a
@@ -18,17 +8,15 @@ the whole is true are kept. In LIKE, ``%`` stands for any text and ``_`` for one
 from __future__ import annotations
 
 import difflib
-import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import reduce
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retr.index.errors import FilterError
+from retr.index.expressions import Logic, Node, Operand, Predicate, fail, parse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,62 +26,6 @@ if TYPE_CHECKING:
     Column: TypeAlias = Any
     Value: TypeAlias = Any
 
-_TOKEN = re.compile(
-    r"""\s*(?:
-    (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
-  | (?P<string>'(?:[^']|'')*')
-  | (?P<quoted>"(?:[^"]|"")+"|`[^`]+`)
-  | (?P<word>[^\W\d]\w*)
-  | (?P<sign><=|>=|<>|!=|==|=|<|>|\(|\)|,)
-    )""",
-    re.VERBOSE,
-)
-_KEYWORDS = {"and", "or", "not", "in", "like", "is", "null", "between", "true", "false"}
-_COMPARE = {"=": "equal", "==": "equal", "!=": "not_equal", "<>": "not_equal"} | {
-    "<": "less",
-    "<=": "less_equal",
-    ">": "greater",
-    ">=": "greater_equal",
-}
-_MAX_DEPTH = 100
-Literal: TypeAlias = "str | int | float | bool | None"
-
-
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    at: int
-
-
-@dataclass(frozen=True)
-class _Operand:
-    """A column (``name`` is set) or a literal, and where it stands."""
-
-    at: int
-    name: str | None = None
-    value: Literal = None
-
-
-@dataclass(frozen=True)
-class _Test:
-    """One predicate: ``kind`` is a compare function's name, ``in``, ``like``, ``between``, ``null`` or ``is``."""
-
-    at: int
-    kind: str
-    left: _Operand
-    right: tuple[_Operand, ...] = ()
-    negated: bool = False
-
-
-@dataclass(frozen=True)
-class _Logic:
-    kind: str
-    parts: tuple[_Node, ...]
-
-
-_Node: TypeAlias = "_Test | _Logic"
-
 
 def evaluate(expression: str, schema: pa.Schema, n_rows: int, column: Callable[[str], Column]) -> NDArray[np.bool_]:
     """Evaluate an expression over columns.
@@ -101,7 +33,7 @@ def evaluate(expression: str, schema: pa.Schema, n_rows: int, column: Callable[[
     Parameters
     ----------
     expression
-        The text, as in the module's docstring.
+        The text, in the grammar of `retr.index.expressions`.
     schema
         The columns there are.
     n_rows
@@ -118,7 +50,7 @@ def evaluate(expression: str, schema: pa.Schema, n_rows: int, column: Callable[[
     FilterError
         The expression cannot be read, names an unknown column, or compares what cannot be compared.
     """
-    tree = _Parser(expression).parse()
+    tree = parse(expression)
     binder = _Binder(expression, schema)
     binder.check(tree)
     result = _Evaluator(binder, column).node(tree)
@@ -135,152 +67,6 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
     return near[0] if near else None
 
 
-def _fail(expression: str, message: str, at: int, hint: str | None = None) -> NoReturn:
-    raise FilterError(message, expression=expression, position=min(at, len(expression)), hint=hint)
-
-
-class _Parser:
-    def __init__(self, expression: str) -> None:
-        self._text = expression
-        self._tokens = list(self._scan())
-        self._next = 0
-        self._depth = 0
-
-    def _scan(self) -> list[_Token]:
-        tokens = []
-        at = 0
-        end = len(self._text.rstrip())
-        while at < end:
-            match = _TOKEN.match(self._text, at)
-            if match is None or match.lastgroup is None:
-                at += len(self._text[at:]) - len(self._text[at:].lstrip())
-                self._unreadable(at)
-            kind = match.lastgroup
-            tokens.append(_Token(kind, match.group(kind), match.start(kind)))
-            at = match.end()
-        return [*tokens, _Token("end", "", end)]
-
-    def _unreadable(self, at: int) -> NoReturn:
-        start = self._text[at]
-        if start == "'":
-            _fail(self._text, "a text has no closing quote", at, "texts are written 'like this', a quote as ''")
-        if start in '"`':
-            _fail(self._text, "a column name has no closing quote", at, 'quoted columns are written "like this"')
-        _fail(self._text, f"cannot read {start!r}", at)
-
-    def parse(self) -> _Node:
-        if self._peek().kind == "end":
-            _fail(self._text, "the expression is empty", 0, "write for example: age >= 60 and sex = 'F'")
-        tree = self._or()
-        rest = self._peek()
-        if rest.kind != "end":
-            _fail(self._text, f"expected 'and', 'or' or the end, got {rest.text!r}", rest.at)
-        return tree
-
-    def _peek(self) -> _Token:
-        return self._tokens[self._next]
-
-    def _take(self) -> _Token:
-        token = self._tokens[self._next]
-        self._next += token.kind != "end"
-        return token
-
-    def _word(self, *words: str) -> bool:
-        """Take the next token if it is one of these keywords."""
-        token = self._peek()
-        found = token.kind == "word" and token.text.lower() in words
-        self._next += found
-        return found
-
-    def _sign(self, *signs: str) -> bool:
-        token = self._peek()
-        found = token.kind == "sign" and token.text in signs
-        self._next += found
-        return found
-
-    def _expect(self, sign: str) -> None:
-        if not self._sign(sign):
-            _fail(self._text, f"expected {sign!r}, got {self._peek().text or 'the end'!r}", self._peek().at)
-
-    def _or(self) -> _Node:
-        parts = [self._and()]
-        while self._word("or"):
-            parts.append(self._and())
-        return parts[0] if len(parts) == 1 else _Logic("or", tuple(parts))
-
-    def _and(self) -> _Node:
-        parts = [self._not()]
-        while self._word("and"):
-            parts.append(self._not())
-        return parts[0] if len(parts) == 1 else _Logic("and", tuple(parts))
-
-    def _not(self) -> _Node:
-        # Depth is the length of the text at worst; a loop keeps "not not not ..." off the stack.
-        flips = 0
-        while self._word("not"):
-            flips += 1
-        node = self._test()
-        return _Logic("not", (node,)) if flips % 2 else node
-
-    def _test(self) -> _Node:
-        if self._sign("("):
-            self._depth += 1
-            if self._depth > _MAX_DEPTH:
-                _fail(self._text, "too many parentheses inside each other", self._tokens[self._next - 1].at)
-            inner = self._or()
-            self._expect(")")
-            self._depth -= 1
-            return inner
-        left = self._operand()
-        at = self._peek().at
-        if self._sign(*_COMPARE):
-            sign = self._tokens[self._next - 1].text
-            return _Test(at, _COMPARE[sign], left, (self._operand(),))
-        if self._word("is"):
-            negated = self._word("not")
-            if not self._word("null"):
-                _fail(self._text, "expected 'null' after 'is'", self._peek().at)
-            return _Test(at, "null", left, negated=negated)
-        negated = self._word("not")
-        if self._word("in"):
-            self._expect("(")
-            values = [self._operand()]
-            while self._sign(","):
-                values.append(self._operand())
-            self._expect(")")
-            return _Test(at, "in", left, tuple(values), negated)
-        if self._word("like"):
-            return _Test(at, "like", left, (self._operand(),), negated)
-        if self._word("between"):
-            low = self._operand()
-            if not self._word("and"):
-                _fail(self._text, "expected 'and' between the two ends of 'between'", self._peek().at)
-            return _Test(at, "between", left, (low, self._operand()), negated)
-        if negated:
-            _fail(self._text, "expected 'in', 'like' or 'between' after 'not'", self._peek().at)
-        return _Test(left.at, "is", left)
-
-    def _operand(self) -> _Operand:
-        token = self._take()
-        if token.kind == "number":
-            exact = re.fullmatch(r"[+-]?\d+", token.text)
-            number = float(token.text)
-            return _Operand(token.at, value=int(token.text) if exact and abs(number) < 2**63 else number)
-        if token.kind == "string":
-            return _Operand(token.at, value=token.text[1:-1].replace("''", "'"))
-        if token.kind == "quoted":
-            return _Operand(token.at, name=token.text[1:-1].replace('""', '"'))
-        if token.kind == "word":
-            word = token.text.lower()
-            if word in {"true", "false"}:
-                return _Operand(token.at, value=word == "true")
-            if word == "null":
-                return _Operand(token.at)
-            if word not in _KEYWORDS:
-                return _Operand(token.at, name=token.text)
-        _fail(self._text, f"expected a column or a value, got {token.text or 'the end'!r}", token.at)
-
-
 class _Binder:
     """Looks columns up and refuses what cannot be compared, before any row is read."""
 
@@ -288,8 +74,8 @@ class _Binder:
         self._text = expression
         self._schema = schema
 
-    def check(self, node: _Node) -> None:
-        if isinstance(node, _Logic):
+    def check(self, node: Node) -> None:
+        if isinstance(node, Logic):
             for part in node.parts:
                 self.check(part)
             return
@@ -297,17 +83,17 @@ class _Binder:
         if node.kind == "is":
             if not (pa.types.is_boolean(left) or pa.types.is_null(left)):
                 hint = "write for example: age >= 60"
-                _fail(self._text, "expected a comparison after this", node.at, hint)
+                fail(self._text, "expected a comparison after this", node.at, hint)
         elif node.kind == "like":
             for operand in (node.left, *node.right):
                 self._need_text(operand)
             if node.right[0].name is not None or node.right[0].value is None:
-                _fail(self._text, "expected a pattern in quotes after 'like'", node.right[0].at)
+                fail(self._text, "expected a pattern in quotes after 'like'", node.right[0].at)
         elif node.kind == "in":
             for operand in node.right:
                 if operand.name is not None:
                     hint = "texts are written in single quotes: 'F'"
-                    _fail(
+                    fail(
                         self._text,
                         f"expected a value in the list, got the name {operand.name!r}",
                         operand.at,
@@ -318,7 +104,7 @@ class _Binder:
             for operand in node.right:
                 self._comparable(node.left, operand)
 
-    def type(self, operand: _Operand) -> pa.DataType:
+    def type(self, operand: Operand) -> pa.DataType:
         """Give an operand's type."""
         if operand.name is None:
             return pa.scalar(operand.value).type
@@ -329,21 +115,21 @@ class _Binder:
                 if near
                 else f"the columns are {', '.join(self._schema.names)} (a text is written in single quotes)"
             )
-            _fail(self._text, f"there is no column {operand.name!r}", operand.at, hint)
+            fail(self._text, f"there is no column {operand.name!r}", operand.at, hint)
         kind: pa.DataType = self._schema.field(operand.name).type
         return kind
 
-    def _need_text(self, operand: _Operand) -> None:
+    def _need_text(self, operand: Operand) -> None:
         kind = self.type(operand)
         if not (pa.types.is_string(kind) or pa.types.is_null(kind)):
-            _fail(self._text, f"'like' needs text, but {_describe(operand)} is {_word(kind)}", operand.at)
+            fail(self._text, f"'like' needs text, but {_describe(operand)} is {_word(kind)}", operand.at)
 
-    def _comparable(self, left: _Operand, right: _Operand) -> None:
+    def _comparable(self, left: Operand, right: Operand) -> None:
         kinds = self.type(left), self.type(right)
         families = {_family(kind) for kind in kinds} - {"null"}
         if families & {"list", "binary"}:
             bad = left if _family(kinds[0]) in {"list", "binary"} else right
-            _fail(
+            fail(
                 self._text,
                 f"{_describe(bad)} is {_word(self.type(bad))}: it can only be tested for null",
                 bad.at,
@@ -353,12 +139,12 @@ class _Binder:
         elif len(families) > 1:
             mismatch = f"{_describe(left)} is {_word(kinds[0])}, {_describe(right)} is {_word(kinds[1])}"
             hint = "texts are written in single quotes, numbers without" if "text" in families else None
-            _fail(self._text, f"cannot compare: {mismatch}", right.at, hint)
+            fail(self._text, f"cannot compare: {mismatch}", right.at, hint)
 
-    def _read_date(self, left: _Operand, right: _Operand) -> None:
+    def _read_date(self, left: Operand, right: Operand) -> None:
         literal, other = (left, right) if isinstance(left.value, str) else (right, left)
         if literal.name is not None:
-            _fail(
+            fail(
                 self._text,
                 f"cannot compare: {_describe(literal)} is text, {_describe(other)} is a date",
                 right.at,
@@ -367,7 +153,7 @@ class _Binder:
             datetime.fromisoformat(str(literal.value))
         except ValueError:
             hint = "write dates as '2024-05-31' or '2024-05-31 14:30'"
-            _fail(self._text, f"{literal.value!r} is not a date", literal.at, hint)
+            fail(self._text, f"{literal.value!r} is not a date", literal.at, hint)
 
 
 def _family(kind: pa.DataType) -> str:
@@ -385,7 +171,7 @@ def _word(kind: pa.DataType) -> str:
     return {"number": "a number", "date": "a date", "list": "a list", "binary": "binary data"}.get(family, family)
 
 
-def _describe(operand: _Operand) -> str:
+def _describe(operand: Operand) -> str:
     return f"the column {operand.name!r}" if operand.name is not None else repr(operand.value)
 
 
@@ -396,8 +182,8 @@ class _Evaluator:
         self._binder = binder
         self._column = column
 
-    def node(self, node: _Node) -> Value:
-        if isinstance(node, _Test):
+    def node(self, node: Node) -> Value:
+        if isinstance(node, Predicate):
             return self._test(node)
         parts = [self.node(part) for part in node.parts]
         if node.kind == "not":
@@ -405,7 +191,7 @@ class _Evaluator:
         combine = pc.and_kleene if node.kind == "and" else pc.or_kleene
         return reduce(combine, parts)
 
-    def _test(self, test: _Test) -> Value:
+    def _test(self, test: Predicate) -> Value:
         left = self._value(test.left, *test.right)
         if test.kind == "null":
             result = pc.is_null(left)
@@ -422,7 +208,7 @@ class _Evaluator:
             result = _compare(test.kind, left, self._value(test.right[0], test.left))
         return pc.invert(result) if test.negated else result
 
-    def _in(self, test: _Test, left: Value) -> Value:
+    def _in(self, test: Predicate, left: Value) -> Value:
         literals = [self._value(operand, test.left) for operand in test.right]
         values = [literal.as_py() for literal in literals if literal.is_valid]
         if not values or pa.types.is_null(left.type):
@@ -435,7 +221,7 @@ class _Evaluator:
         sure = pc.if_else(found, pa.scalar(value=True), absent)
         return pc.if_else(pc.is_valid(left), sure, pa.scalar(None, pa.bool_()))
 
-    def _value(self, operand: _Operand, *partners: _Operand) -> Value:
+    def _value(self, operand: Operand, *partners: Operand) -> Value:
         """Give a column or a scalar; dates come as UTC timestamps without zone, whichever way they are stored."""
         if operand.name is None:
             dates = any(_family(self._binder.type(partner)) == "date" for partner in partners)

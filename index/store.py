@@ -8,23 +8,23 @@ until the segments are compacted.
 
 from __future__ import annotations
 
-import threading
 import uuid
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from retr.index import exact, filters
+from retr.index import filters
+from retr.index.columns import Columns
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.files import disk_errors
 from retr.index.lock import writer_lock
 from retr.index.manifest import CURRENT, FILES, MANIFESTS, SEGMENTS, Manifest, publish, read_current
 from retr.index.schema import ID, texts
+from retr.index.search import search
 from retr.index.segments import Segment, id_hashes, map_file
 
 if TYPE_CHECKING:
@@ -59,9 +59,7 @@ class Store:
         self._files = {name: map_file(path, ref) for name, ref in manifest.files.items()}
         self._skipped = map_file(path, manifest.skipped) if manifest.skipped else None
         self._starts = np.cumsum([0, *(len(segment) for segment in self.segments)])
-        self._columns: dict[str, pa.ChunkedArray[Any]] = {}
-        self._groups: dict[str, tuple[exact.Groups, pa.Array[Any]]] = {}
-        self._lock = threading.Lock()
+        self.columns = Columns(self.segments, self.schema)
 
     @classmethod
     def create(
@@ -209,7 +207,7 @@ class Store:
         """
         names = self.schema.names if columns is None else list(columns)
         for name in names:
-            self._require(name)
+            self.columns.require(name)
         target = pa.schema([self.schema.field(name) for name in names])
         if rows is None:
             parts = []
@@ -262,22 +260,6 @@ class Store:
             result[at[same]] = start + local[same]
         return result
 
-    def column(self, name: str) -> pa.ChunkedArray[Any]:
-        """Read one column of all rows, deleted ones too, and keep it for the next filter.
-
-        Raises
-        ------
-        UsageError
-            The column is unknown.
-        """
-        self._require(name)
-        with self._lock:
-            if name not in self._columns:
-                parts = [segment.table([name], self.schema).column(name) for segment in self.segments]
-                chunks = [chunk for part in parts for chunk in part.chunks]
-                self._columns[name] = pa.chunked_array(chunks, self.schema.field(name).type)
-            return self._columns[name]
-
     def where(self, expression: str) -> NDArray[np.bool_]:
         """Give the mask of the live rows for which a where-expression is true: bool ``(n_total,)``.
 
@@ -286,20 +268,7 @@ class Store:
         FilterError
             The expression cannot be read or applied.
         """
-        return filters.evaluate(expression, self.schema, self.n_total, self.column) & self._alive
-
-    def groups(self, column: str) -> tuple[exact.Groups, pa.Array[Any]]:
-        """Give a column's values as codes over all rows, and the values the codes stand for."""
-        values = self.column(column)
-        with self._lock:
-            if column not in self._groups:
-                encoded = values.combine_chunks().dictionary_encode()
-                if isinstance(encoded, pa.ChunkedArray):
-                    encoded = encoded.combine_chunks()
-                codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-                groups = exact.Groups.of(codes, len(encoded.dictionary))
-                self._groups[column] = (groups, encoded.dictionary)
-            return self._groups[column]
+        return filters.evaluate(expression, self.schema, self.n_total, self.columns.column) & self._alive
 
     def search(
         self,
@@ -341,72 +310,17 @@ class Store:
         FilterError
             The where-expression cannot be read or applied.
         """
-        queries = self._prepare(queries)
-        if k < 1:
-            raise UsageError(f"k must be at least 1, got {k!r}")
-        allowed: NDArray[np.bool_] | None = None if len(self) == self.n_total else self._alive
-        if where is not None:
-            allowed = self.where(where)
-        if mask is not None:
-            if mask.shape != (self.n_total,) or mask.dtype != np.bool_:
-                raise UsageError(f"a mask must be bool ({self.n_total},), got {mask.dtype} {mask.shape}")
-            allowed = mask & self._alive if allowed is None else mask & allowed
-        ask = exact.Ask(
-            k=k,
-            allowed=allowed,
-            exclude=self._excluded(len(queries), exclude, exclude_same or {}),
-            one_per=self.groups(one_per)[0].codes if one_per is not None else None,
+        return search(
+            self,
+            queries,
+            k,
+            where=where,
+            mask=mask,
+            exclude=exclude,
+            exclude_same=exclude_same or {},
+            one_per=one_per,
             min_score=min_score,
         )
-        blocks = [
-            exact.Block(segment.vectors, int(start))
-            for start, segment in zip(self._starts, self.segments, strict=False)
-        ]
-        return exact.search(
-            blocks,
-            queries,
-            ask,
-            max_norm=max((info.max_norm for info in self.manifest.segments), default=0.0),
-            cosine=self.manifest.encoder.similarity == "cosine",
-            ids_of=lambda rows: texts(self.table([ID], rows).column(ID)),
-        )
-
-    def _prepare(self, queries: NDArray[np.float32]) -> NDArray[np.float32]:
-        dim = self.manifest.encoder.dim
-        queries = np.ascontiguousarray(queries, np.float32)
-        if queries.ndim != 2 or queries.shape[1] != dim:
-            raise UsageError(f"queries must have the shape (n, {dim}), got {queries.shape}")
-        if not np.isfinite(queries).all():
-            raise UsageError("a query vector holds a value that is not a finite number")
-        return unit(queries) if self.manifest.encoder.similarity == "cosine" else queries
-
-    def _excluded(
-        self,
-        n: int,
-        exclude: Sequence[NDArray[np.int64]] | None,
-        exclude_same: Mapping[str, Sequence[object]],
-    ) -> list[NDArray[np.int64]]:
-        parts: list[list[NDArray[np.int64]]] = [[] for _ in range(n)]
-        if exclude is not None:
-            _need_one_each("exclude", exclude, n)
-            for part, rows in zip(parts, exclude, strict=True):
-                part.append(np.asarray(rows, np.int64))
-        for column, values in exclude_same.items():
-            _need_one_each(f"exclude_same[{column!r}]", values, n)
-            groups, known = self.groups(column)
-            codes = pc.index_in(self._as_column(column, values), value_set=known, skip_nulls=True).to_pylist()
-            for part, value, code in zip(parts, values, codes, strict=True):
-                if value is not None and code is not None:
-                    part.append(groups.rows(code))
-        return [np.unique(np.concatenate(part)) if part else np.empty(0, np.int64) for part in parts]
-
-    def _as_column(self, column: str, values: Sequence[object]) -> pa.Array[Any]:
-        kind = self.schema.field(column).type
-        try:
-            array: pa.Array[Any] = pa.array(values, kind)
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-            raise UsageError(f"the values to exclude do not fit the column {column!r}, which is {kind}") from error
-        return array
 
     def file(self, name: str) -> bytes:
         """Read a sidecar file that was committed with `Writer.add_file`.
@@ -445,26 +359,7 @@ class Store:
 
         return open_writer(self.path)
 
-    def _require(self, column: str) -> None:
-        if column not in self.schema.names:
-            near = filters.nearest(column, self.schema.names)
-            hint = f"did you mean {near!r}?" if near else f"the columns are {', '.join(self.schema.names)}"
-            raise UsageError(f"there is no column {column!r}", hint=hint)
-
-
-def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Scale vectors ``(n, d)`` to length 1, each by itself; a zero vector stays zero."""
-    exactly = vectors.astype(np.float64)
-    norms = np.sqrt(np.square(exactly).sum(axis=1, keepdims=True))
-    scaled: NDArray[np.float32] = (exactly / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-    return scaled
-
 
 def timestamp() -> str:
     """Give the present moment in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
-
-
-def _need_one_each(what: str, values: Sequence[object], n: int) -> None:
-    if len(values) != n:
-        raise UsageError(f"{what} needs one entry for each of the {n} queries, got {len(values)}")

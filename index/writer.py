@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import json
 import re
 import secrets
 from collections import Counter
@@ -28,8 +27,9 @@ from retr.index.files import FileRef, disk_errors, reference, write_bytes
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, SEGMENTS, publish
 from retr.index.schema import ID
+from retr.index.search import unit
 from retr.index.segments import Segment, SegmentWriter, parquet_writer
-from retr.index.store import Store, timestamp, unit
+from retr.index.store import Store, timestamp
 from retr.index.sweep import sweep
 
 if TYPE_CHECKING:
@@ -165,7 +165,10 @@ class Writer:
 
     def delete(self, rows: NDArray[np.int64]) -> None:
         """Delete rows, by their numbers in ``self.store``; the files keep them until `compact`."""
-        self._gone[np.asarray(rows, np.int64)] = True
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self._gone)):
+            raise IndexError(f"row numbers go from 0 to {len(self._gone) - 1}")
+        self._gone[rows] = True
         self._dirty = True
 
     def replace_columns(self, table: pa.Table) -> None:
@@ -356,11 +359,8 @@ class Writer:
         files = sorted(self._draft.files)
         for name in files:
             self.remove_file(name)
-        notes = []
-        for key, value in self._draft.extra.items():
-            text = json.dumps(value, ensure_ascii=False)
-            if any(word in text for word in (*words, *files)):
-                notes.append(key)
+        named = words | set(files)
+        notes = [key for key, value in self._draft.extra.items() if any(_names(text, named) for text in _texts(value))]
         for key in notes:
             self.note(key, None)
         return (*files, *notes)
@@ -378,3 +378,21 @@ class Writer:
                 np.save(sink, gone.astype("<i8"), allow_pickle=False)
                 ref = write_bytes(self.store.path, f"{SEGMENTS}/{self._name()}.deleted.npy", sink.getvalue())
                 yield dataclasses.replace(info, deleted=ref, n_deleted=len(gone))
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Give every text inside a JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from _texts(inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(inner)
+
+
+def _names(text: str, words: set[str]) -> bool:
+    # An id may be as short as "1": inside another text only longer ones mean anything.
+    return text in words or any(len(word) >= 8 and word in text for word in words)

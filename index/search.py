@@ -1,0 +1,124 @@
+"""From what a caller asks of a store to what the exact search needs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retr.index import exact
+from retr.index.errors import UsageError
+from retr.index.schema import ID, texts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+
+
+def search(
+    store: Store,
+    queries: NDArray[np.float32],
+    k: int,
+    *,
+    where: str | None,
+    mask: NDArray[np.bool_] | None,
+    exclude: Sequence[NDArray[np.int64]] | None,
+    exclude_same: Mapping[str, Sequence[object]],
+    one_per: str | None,
+    min_score: float | None,
+) -> exact.Neighbours:
+    """Answer `Store.search`, whose docstring says what the arguments mean."""
+    cosine = store.manifest.encoder.similarity == "cosine"
+    queries = _prepared(queries, store.manifest.encoder.dim)
+    if cosine:
+        queries = unit(queries)
+    if k < 1:
+        raise UsageError(f"k must be at least 1, got {k!r}")
+    ask = exact.Ask(
+        k=k,
+        allowed=_allowed(store, where, mask),
+        exclude=_excluded(store, len(queries), exclude, exclude_same),
+        one_per=store.columns.groups(one_per).codes if one_per is not None else None,
+        min_score=min_score,
+    )
+    blocks = []
+    start = 0
+    for segment in store.segments:
+        blocks.append(exact.Block(segment.vectors, start))
+        start += len(segment)
+    return exact.search(
+        blocks,
+        queries,
+        ask,
+        max_norm=max((info.max_norm for info in store.manifest.segments), default=0.0),
+        cosine=cosine,
+        ids_of=lambda rows: texts(store.table([ID], rows).column(ID)),
+    )
+
+
+def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Scale vectors ``(n, d)`` to length 1, each by itself; a zero vector stays zero."""
+    exactly = vectors.astype(np.float64)
+    norms = np.sqrt(np.square(exactly).sum(axis=1, keepdims=True))
+    scaled: NDArray[np.float32] = (exactly / np.where(norms > 0, norms, 1.0)).astype(np.float32)
+    return scaled
+
+
+def _prepared(queries: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    queries = np.ascontiguousarray(queries, np.float32)
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise UsageError(f"queries must have the shape (n, {dim}), got {queries.shape}")
+    if not np.isfinite(queries).all():
+        raise UsageError("a query vector holds a value that is not a finite number")
+    return queries
+
+
+def _allowed(store: Store, where: str | None, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    allowed = None if len(store) == store.n_total else store.alive()
+    if where is not None:
+        allowed = store.where(where)
+    if mask is None:
+        return allowed
+    if mask.shape != (store.n_total,) or mask.dtype != np.bool_:
+        raise UsageError(f"a mask must be bool ({store.n_total},), got {mask.dtype} {mask.shape}")
+    return mask if allowed is None else mask & allowed
+
+
+def _excluded(
+    store: Store,
+    n: int,
+    exclude: Sequence[NDArray[np.int64]] | None,
+    exclude_same: Mapping[str, Sequence[object]],
+) -> list[NDArray[np.int64]]:
+    """Give the forbidden rows of each of ``n`` queries, sorted."""
+    parts: list[list[NDArray[np.int64]]] = [[] for _ in range(n)]
+    if exclude is not None:
+        _need_one_each("exclude", exclude, n)
+        for part, rows in zip(parts, exclude, strict=True):
+            part.append(np.asarray(rows, np.int64))
+    for column, values in exclude_same.items():
+        _need_one_each(f"exclude_same[{column!r}]", values, n)
+        kind = store.columns.require(column)
+        groups = store.columns.groups(column)
+        codes = pc.index_in(_as_array(values, column, kind), value_set=groups.values, skip_nulls=True).to_pylist()
+        for part, code in zip(parts, codes, strict=True):
+            if code is not None:
+                part.append(groups.rows(code))
+    return [np.unique(np.concatenate(part)) if part else np.empty(0, np.int64) for part in parts]
+
+
+def _as_array(values: Sequence[object], column: str, kind: pa.DataType) -> pa.Array[Any]:
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UsageError(f"a value to exclude does not fit the column {column!r}, which is {kind}") from error
+
+
+def _need_one_each(what: str, values: Sequence[object], n: int) -> None:
+    if len(values) != n:
+        raise UsageError(f"{what} needs one entry for each of the {n} queries, got {len(values)}")
