@@ -61,7 +61,7 @@ class LiteEncoder(BaseEncoder):
             modality=SPEC.card.modality,
             text=False,
             weights_sha256=WEIGHTS_SHA256,
-            preprocessing=f"RGB, {SIDE}x{SIDE} squashed, bicubic (PIL), /255, mean {MEAN}, std {STD}",
+            preprocessing=f"RGB, {SIDE}x{SIDE} squashed, bilinear (PIL), /255, mean {MEAN}, std {STD}",
             licence=SPEC.card.licence,
             source=SPEC.card.source,
             draft_size=2 * SIDE,
@@ -69,7 +69,7 @@ class LiteEncoder(BaseEncoder):
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
         """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``; the network normalises."""
-        small = image.resize((SIDE, SIDE), PIL.Image.Resampling.BICUBIC)
+        small = image.resize((SIDE, SIDE), PIL.Image.Resampling.BILINEAR)
         return np.asarray(small).transpose(2, 0, 1)
 
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
