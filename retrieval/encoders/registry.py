@@ -99,9 +99,18 @@ class Spec:
         return True
 
 
-def specs() -> dict[str, Spec]:
-    """All registered encoders by name, without loading a network."""
-    return {name: get_spec(name) for name in sorted(entry_points(group=GROUP).names)}
+def specs() -> tuple[dict[str, Spec], list[str]]:
+    """Give all registered encoders by name, and a line for each whose package does not import.
+
+    No network is loaded.
+    """
+    found, broken = {}, []
+    for name in sorted(entry_points(group=GROUP).names):
+        try:
+            found[name] = get_spec(name)
+        except EncoderNotFoundError as error:
+            broken.append(str(error))
+    return found, broken
 
 
 def get_spec(name: str) -> Spec:
@@ -114,11 +123,27 @@ def get_spec(name: str) -> Spec:
     """
     found = entry_points(group=GROUP, name=name)
     if found:
-        return next(iter(found)).load()  # type: ignore[no-any-return]
+        point = next(iter(found))
+        try:
+            return point.load()  # type: ignore[no-any-return]
+        except (ImportError, AttributeError) as error:
+            raise EncoderNotFoundError(
+                f"encoder {name!r} is registered as {point.value!r}, which does not import: {error}",
+                hint="install its package again, or remove it",
+            ) from error
     names = sorted(entry_points(group=GROUP).names)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(names)}"
     raise EncoderNotFoundError(f"no encoder named {name!r}", hint=hint)
+
+
+def find_spec(name: str) -> tuple[Spec, str]:
+    """Split ``"open_clip:ViT-B-32/openai"`` into its spec and what follows the colon; see `get_spec`."""
+    head, colon, rest = name.partition(":")
+    spec = get_spec(head)
+    if colon and not spec.family:
+        raise EncoderNotFoundError(f"no encoder named {name!r}", hint=f"did you mean {head!r}?")
+    return spec, rest
 
 
 def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **options: Any) -> BaseEncoder:
@@ -151,12 +176,9 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
     Traceback (most recent call last):
     retr.index.errors.EncoderNotFoundError: no encoder named 'retzero'; did you mean 'retizero'?
     """
-    head, _, rest = name.partition(":")
-    spec = get_spec(head)
+    spec, rest = find_spec(name)
     if spec.family and not rest:
         raise UsageError(f"{name!r} names a family of encoders", hint=f"say which: {spec.card.name}")
-    if rest and not spec.family:
-        raise EncoderNotFoundError(f"no encoder named {name!r}", hint=f"did you mean {head!r}?")
     given = {key: value for key, value in options.items() if value is not None}
     unknown = sorted(given.keys() - set(spec.options))
     if unknown:
