@@ -113,7 +113,8 @@ class TorchEncoder(BaseEncoder):
         self.network = copy.deepcopy(full).to(_DTYPES[wanted])
         self.dtype = _DTYPES[wanted]
         lowered = self.encode_prepared(pixels)[0]
-        cosine = float(exact @ lowered / (np.linalg.norm(exact) * np.linalg.norm(lowered)))
+        lengths = max(float(np.linalg.norm(exact) * np.linalg.norm(lowered)), 1e-30)
+        cosine = float(exact @ lowered) / lengths
         if cosine >= _CLOSE_ENOUGH:
             return wanted
         self.network, self.dtype = full, torch.float32

@@ -16,7 +16,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -180,7 +182,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         scratch.write_bytes(data)
         scratch.replace(path)
     except OSError:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 def load_state_dict(path: Path) -> dict[str, Any]:
@@ -206,8 +209,11 @@ def load_state_dict(path: Path) -> dict[str, Any]:
     import torch
 
     try:
-        # mapped: what is never used (an optimizer, a text tower) is never read
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            # it warns of newer pickle protocols, which it either reads or refuses
+            warnings.simplefilter("ignore", UserWarning)
+            # mapped: what is never used (an optimizer, a text tower) is never read
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise WeightsError(
             f"{path.name!r} is damaged or holds more than tensors, and is not loaded",

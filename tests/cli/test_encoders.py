@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+
+def test_ls_shows_every_encoder(retr):
+    done = retr("encoders", "ls", "--json")
+    assert done.code == 0
+    rows = {row["name"]: row for row in done.json}
+    assert rows["lite"]["here"] is True
+
+
+def test_ls_is_a_table_for_people(retr):
+    done = retr("encoders", "ls")
+    assert done.code == 0
+    assert done.out.split()[:2] == ["name", "modality"]
+
+
+def test_info_tells_options_and_where_the_weights_are(retr):
+    (info,) = retr("encoders", "info", "lite", "--json").json
+    assert info["options"] == ["weights", "device", "precision"]
+    assert info["files"][0]["name"] == "efficientnet-lite0-57934424.pth"
+
+
+def test_verify_compares_with_the_record(retr):
+    (found,) = retr("encoders", "verify", "lite", "--json").json
+    assert found["outcome"] == "matches"
+
+
+def test_verify_ends_with_1_when_the_vectors_differ(retr, monkeypatch):
+    from retr.retrieval.encoders.lite import LiteEncoder
+
+    exact = LiteEncoder.encode_prepared
+    monkeypatch.setattr(LiteEncoder, "encode_prepared", lambda self, batch: exact(self, batch)[:, ::-1])
+    done = retr("encoders", "verify", "lite")
+    assert done.code == 1
+    assert "is not what it was" in done.err
+
+
+def test_an_unknown_name_is_one_line(retr):
+    assert "did you mean 'lite'" in retr("encoders", "info", "lit").error(1)
+    assert "no option 'feature'" in retr("encoders", "verify", "lite", "-o", "feature=x").error(2)

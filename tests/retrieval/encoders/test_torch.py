@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from retr.index.encoder import EncoderInfo
+from retr.index.errors import UsageError
+from retr.retrieval.encoders import _torch
+from retr.retrieval.encoders._torch import TorchEncoder, choose_device, choose_precision
+
+INFO = EncoderInfo("toy", 8, "cosine", "anything", False, "0" * 64, "none")
+
+
+class Toy(TorchEncoder):
+    """A convolution and a mean; `scale` beyond 1 makes it ill-conditioned, so that bf16 gives another vector."""
+
+    def __init__(self, scale: float = 1, **options):
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 5, bias=False), torch.nn.Flatten(2))
+        self.offset = scale
+        super().__init__(INFO, network, **options)
+
+    def prepare(self, image):
+        return np.asarray(image.resize((32, 32)), dtype=np.float32).transpose(2, 0, 1) / 255
+
+    def forward(self, pixels):
+        return (self.network(pixels) + self.offset - self.offset).mean(-1)
+
+
+def test_bf16_is_kept_where_it_changes_nothing():
+    encoder = Toy(1, device="cpu", precision="bf16")
+    assert encoder.info.precision == "bf16"
+    assert encoder.network[0].weight.dtype == torch.bfloat16
+    assert encoder.notes == []
+
+
+def test_bf16_is_given_up_where_it_changes_the_picture():
+    encoder = Toy(1000, device="cpu", precision="bf16")
+    assert encoder.info.precision == "fp32"
+    assert encoder.network[0].weight.dtype == torch.float32
+    (note,) = encoder.notes
+    assert "bf16 was asked for" in note
+    assert "running in fp32" in note
+
+
+def test_vectors_are_float32_and_need_no_gradient(pictures):
+    encoder = Toy(device="cpu", precision="bf16")
+    vectors = encoder.encode_images(pictures)
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (12, 8)
+    assert not any(p.requires_grad for p in encoder.network.parameters())
+    assert not encoder.network.training
+
+
+def test_auto_takes_bf16_only_with_fast_bf16(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert choose_precision("auto", cpu) == "bf16"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    assert choose_precision("auto", cpu) == "fp32"
+
+
+def test_inputs_of_several_shapes_keep_their_order(pictures):
+    class Aspect(Toy):
+        def prepare(self, image):
+            side = image.resize((image.width // 10, 32))
+            return np.asarray(side, dtype=np.float32).transpose(2, 0, 1) / 255
+
+    encoder = Aspect(device="cpu", precision="fp32")
+    together = encoder.encode_images(pictures)
+    alone = np.concatenate([encoder.encode_images([p]) for p in pictures])
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", "cpu:"])
+def test_an_unknown_device_is_refused(device):
+    if device == "cpu:":
+        assert choose_device("cpu").type == "cpu"
+        return
+    with pytest.raises(UsageError, match=repr(device)):
+        choose_device(device)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    with pytest.raises(UsageError, match="no device 'cuda:99'"):
+        choose_device("cuda:99")
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp16"])
+def test_a_precision_that_cannot_be_is_refused(precision):
+    with pytest.raises(UsageError, match=repr(precision)):
+        choose_precision(precision, torch.device("cpu"))
+
+
+def test_the_threshold_is_the_documented_one():
+    assert _torch._CLOSE_ENOUGH == 0.999
