@@ -10,11 +10,9 @@ scaled first, in float64 and with truncation, as the published preprocessing of 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-
-from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,11 +38,6 @@ def scale_to_8bit(pixels: NDArray[Any], how: Grey16 = "minmax") -> NDArray[np.ui
     -------
     uint8 ``(h, w)``
 
-    Raises
-    ------
-    UsageError
-        ``how`` is neither.
-
     Examples
     --------
     >>> import numpy as np
@@ -53,17 +46,10 @@ def scale_to_8bit(pixels: NDArray[Any], how: Grey16 = "minmax") -> NDArray[np.ui
     >>> scale_to_8bit(np.array([[100, 200, 300]], dtype=np.uint16), "max").tolist()
     [[85, 170, 255]]
     """
-    check_grey16(how)
     low, high = finite_range(pixels)
     if how == "max":
         low = 0.0
     return stretch_to_8bit(pixels, low, high)
-
-
-def check_grey16(how: str) -> None:
-    """Raise `UsageError` unless ``how`` names a way of scaling."""
-    if how not in get_args(Grey16):
-        raise UsageError(f"grey16 must be one of {list(get_args(Grey16))}, got: {how!r}")
 
 
 def stretch_to_8bit(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

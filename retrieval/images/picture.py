@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from PIL import Image
 
 from retr.index.errors import ImageReadError, UsageError
+from retr.retrieval.images.levels import Grey16
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
-    from PIL import Image
 
 # reason -> (what is said of the picture, what to do about it)
 _TEXTS: dict[str, tuple[str, str]] = {
@@ -40,12 +42,22 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "allow burned-in annotations if that is meant",
     ),
     "no pixels": ("holds no picture", "give a file with pixel data"),
+    "missing extra": (
+        "is of a kind that needs an optional package",
+        'install it with `pip install "retr[dicom]"`',
+    ),
 }
+
+Axis = Literal["axial", "coronal", "sagittal"]
 
 REASONS: tuple[str, ...] = tuple(_TEXTS)
 
 # Pillow's own warning level: 256 MiB of 24-bit pixels.
 MAX_PIXELS = 89_478_485
+
+
+# A longer pixel is a mistake in the header.
+_MAX_ASPECT = 10.0
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,38 @@ class Picture:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Options:
+    """How to read one file; the arguments of `retr.retrieval.images.read_images`, checked.
+
+    ``every`` is None where one picture is wanted: the first of a file's pages or frames, a volume's middle
+    slice.
+    """
+
+    every: int | None
+    draft_size: int | None
+    grey16: Grey16
+    max_pixels: int
+    allow_burned_in: bool
+    hash_key: bytes | None
+    axis: Axis
+    name: str | None
+
+    def __post_init__(self) -> None:
+        for argument in ("every", "draft_size", "max_pixels"):
+            value = getattr(self, argument)
+            if value is not None and value < 1:
+                raise UsageError(f"{argument} must be at least 1, got: {value!r}")
+        for argument, allowed in (("grey16", get_args(Grey16)), ("axis", get_args(Axis))):
+            if getattr(self, argument) not in allowed:
+                raise UsageError(f"{argument} must be one of {list(allowed)}, got: {getattr(self, argument)!r}")
+
+    def chosen(self, count: int) -> Iterator[tuple[int, str]]:
+        """Give (0-based position, suffix of the id) of the pictures to read of a file with ``count``."""
+        positions = range(0, count, self.every) if self.every is not None else range(min(count, 1))
+        return ((position, f"#{position + 1}" if count > 1 else "") for position in positions)
+
+
 def read_error(reason: str, name: str | None) -> ImageReadError:
     """Make the error of one of the `REASONS` for the picture the caller calls ``name``."""
     text, hint = _TEXTS[reason]
@@ -93,3 +137,21 @@ def max_pixels_allowed() -> int:
             hint=f"unset it for the default of {MAX_PIXELS}",
         )
     return int(value)
+
+
+def made_square(image: Image.Image, across: float, down: float, max_pixels: int) -> Image.Image:
+    """Enlarge the direction in which pixels are longer, so that shapes are those of the body.
+
+    Parameters
+    ----------
+    across, down
+        Width and height of one pixel, in any unit. A picture whose pixels would be impossibly long (ratio
+        above 10) or that would grow over ``max_pixels`` comes back as it is.
+    """
+    width, height = image.size
+    if not (across > 0 and down > 0 and 1 / _MAX_ASPECT <= down / across <= _MAX_ASPECT):
+        return image
+    size = (width, round(height * down / across)) if down > across else (round(width * across / down), height)
+    if size == image.size or size[0] * size[1] > max_pixels:
+        return image
+    return image.resize(size, Image.Resampling.BILINEAR)

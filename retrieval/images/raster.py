@@ -28,7 +28,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from retr.retrieval.images.levels import Grey16, scale_to_8bit
-from retr.retrieval.images.picture import Picture, read_error
+from retr.retrieval.images.picture import Options, Picture, read_error
 from retr.retrieval.images.quiet import silence_decoders
 
 if TYPE_CHECKING:
@@ -54,8 +54,6 @@ _BY_MAGIC: dict[bytes, type[ImageFile]] = {
 # Magic of two characters that plain text may begin with: a bad header there means "not an image".
 _WEAK_MAGIC = (BmpImageFile, PpmImageFile)
 
-PREFIX_BYTES = 16
-
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -72,27 +70,16 @@ _NEW_SUBFILE_TYPE, _PHOTOMETRIC, _WHITE_IS_ZERO = 254, 262, 0
 
 
 def plugin_for(prefix: bytes) -> type[ImageFile] | None:
-    """Give the Pillow plugin for a file that begins with ``prefix`` (`PREFIX_BYTES` of it), or None."""
+    """Give the Pillow plugin for a file that begins with ``prefix``, or None."""
     if prefix[:4] == b"RIFF" and prefix[8:12] == b"WEBP":
         return WebPImageFile
     return next((plugin for magic, plugin in _BY_MAGIC.items() if prefix.startswith(magic)), None)
 
 
-def has_pages(plugin: type[ImageFile]) -> bool:
-    """Say whether files of this format are read with `read_pages`."""
-    return plugin is TiffImageFile
+def read(stream: BinaryIO, options: Options, *, plugin: type[ImageFile]) -> Iterator[tuple[str, Picture]]:
+    """Read the picture of a raster file, or the pages of a TIFF.
 
-
-def read_raster(
-    stream: BinaryIO,
-    plugin: type[ImageFile],
-    *,
-    draft_size: int | None,
-    grey16: Grey16,
-    max_pixels: int,
-    name: str | None,
-) -> Picture:
-    """Read the (first) picture of a raster file.
+    Thumbnails, pyramid levels and masks (by their NewSubfileType) are not pages.
 
     Parameters
     ----------
@@ -106,34 +93,20 @@ def read_raster(
     ImageReadError
         With reason "truncated", "damaged", "not an image", "too large" or "unsupported".
     """
-    image = _open(stream, plugin, name)
-    return _finish(image, stream, draft_size=draft_size, grey16=grey16, max_pixels=max_pixels, name=name)
+    image = _open(stream, plugin, options.name)
+    if plugin is not TiffImageFile or options.every is None:
+        yield "", _finish(image, stream, options)
+        return
+    pages = list(_pages(image, options.name))
+    for position, suffix in options.chosen(len(pages)):
+        _seek(image, pages[position], options.name)
+        yield suffix, _finish(image, stream, options)
 
 
-def read_pages(
-    stream: BinaryIO,
-    *,
-    every: int,
-    grey16: Grey16,
-    max_pixels: int,
-    name: str | None,
-) -> Iterator[tuple[str, Picture]]:
-    """Read every nth page of a TIFF.
-
-    Gives ``("#1", picture)``, ... counted from 1, or ``("", picture)`` for a single page.
-    Thumbnails, pyramid levels and masks (by their NewSubfileType) are not pages.
-    """
-    image = _open(stream, TiffImageFile, name)
-    pages = list(_pages(image, name))
-    for position, page in list(enumerate(pages))[::every]:
-        _seek(image, page, name)
-        picture = _finish(image, stream, draft_size=None, grey16=grey16, max_pixels=max_pixels, name=name)
-        yield f"#{position + 1}" if len(pages) > 1 else "", picture
-
-
-def from_pillow(image: Image.Image, *, grey16: Grey16, max_pixels: int, name: str | None) -> Picture:
+def from_pillow(image: Image.Image, options: Options) -> Picture:
     """Give the picture of an image that Pillow already holds or has opened; the image is not altered."""
-    return _finish(image, None, draft_size=None, grey16=grey16, max_pixels=max_pixels, name=name)
+    silence_decoders()
+    return _finish(image, None, options)
 
 
 def _open(stream: BinaryIO, plugin: type[ImageFile], name: str | None) -> ImageFile:
@@ -150,32 +123,25 @@ def _open(stream: BinaryIO, plugin: type[ImageFile], name: str | None) -> ImageF
         raise read_error("truncated" if _at_end(stream) else "damaged", name) from None
 
 
-def _finish(
-    image: Image.Image,
-    stream: BinaryIO | None,
-    *,
-    draft_size: int | None,
-    grey16: Grey16,
-    max_pixels: int,
-    name: str | None,
-) -> Picture:
+def _finish(image: Image.Image, stream: BinaryIO | None, options: Options) -> Picture:
+    name = options.name
     width, height = image.size
     if width < 1 or height < 1:
         raise read_error("damaged", name)
-    if width * height > max_pixels:
+    if width * height > options.max_pixels:
         raise read_error("too large", name)
     mode = image.mode
     try:
-        if draft_size is not None and isinstance(image, JpegImageFile):
+        if options.draft_size is not None and isinstance(image, JpegImageFile):
             # keeps the shorter side at draft_size or more
-            image.draft(None, (draft_size, draft_size))
+            image.draft(None, (options.draft_size, options.draft_size))
         image.load()
         if isinstance(image, TiffImageFile):
             width, height = image.size  # Pillow has turned it upright while loading
         upright = _upright(image)
         if upright.size != image.size:
             width, height = height, width
-        rgb, notes = _to_rgb(upright, grey16)
+        rgb, notes = _to_rgb(upright, options.grey16)
     except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise read_error("too large", name) from None
     except (EOFError, OSError) as error:

@@ -6,26 +6,29 @@ import errno
 import io
 import os
 import stat
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
-from retr.index.errors import UsageError
-from retr.retrieval.images import raster
-from retr.retrieval.images.levels import check_grey16
-from retr.retrieval.images.picture import Picture, max_pixels_allowed, read_error
+from retr.retrieval.images import dicom, nifti, raster
+from retr.retrieval.images.picture import Options, Picture, max_pixels_allowed, read_error
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from PIL.ImageFile import ImageFile
+    from collections.abc import Callable, Generator, Iterator
 
     from retr.retrieval.images.levels import Grey16
+    from retr.retrieval.images.picture import Axis
 
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray[Any, np.dtype[Any]]
+
+
+# Enough for the magic of every format: NIfTI's stands last, at byte 344.
+_PREFIX_BYTES = 352
+_READ_WHOLE = 64 << 20
 
 
 def read_image(
@@ -34,25 +37,36 @@ def read_image(
     draft_size: int | None = None,
     grey16: Grey16 = "minmax",
     max_pixels: int | None = None,
+    allow_burned_in: bool = False,
+    hash_key: bytes | None = None,
+    axis: Axis = "axial",
     name: str | None = None,
 ) -> Picture:
-    """Read one picture; of a file with several, the first.
+    """Read one picture; of a file with several, the first page or frame, or the middle slice of a volume.
 
     Safe to call from several threads.
 
     Parameters
     ----------
     source
-        A path, the bytes of a file, a binary stream, a PIL image, or an array: uint8 ``(h, w)``, ``(h, w,
-        3)`` or ``(h, w, 4)``, or uint16 ``(h, w)``.
+        A path, the bytes of a file, a binary stream, a PIL image, or an array: uint8 ``(h, w)``,
+        ``(h, w, 3)`` or ``(h, w, 4)``, or uint16 ``(h, w)``.
     draft_size
         JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size as long as the shorter side keeps this many
-        pixels. Twice the encoder's input size moves embeddings by less than 0.001 in cosine. ``None``: always
-        in full.
+        pixels. Twice the encoder's input size moves embeddings by less than 0.001 in cosine. ``None``: in
+        full.
     grey16
-        How grey deeper than 8 bit is scaled, see `retr.retrieval.images.levels`.
+        How grey deeper than 8 bit is scaled, see `retr.retrieval.images.levels`. DICOM and NIfTI go by their
+        own windows instead.
     max_pixels
         Limit on width x height, against decompression bombs; ``RETR_MAX_PIXELS`` or 89,478,485 by default.
+    allow_burned_in
+        Read DICOM files that say their pixels hold annotations (BurnedInAnnotation = YES).
+    hash_key
+        With it, DICOM pictures carry keyed hashes of patient, study and series among their columns; see
+        `retr.retrieval.privacy`.
+    axis
+        Along which axis a NIfTI volume is cut.
     name
         What errors call the picture. Without it they say "the picture": a path may hold a patient's name.
 
@@ -68,16 +82,11 @@ def read_image(
     >>> picture.image.mode, picture.image.size, picture.mode
     ('RGB', (60, 40), 'L')
     """
-    limit = _checked(draft_size, grey16, max_pixels)
-    if isinstance(source, np.ndarray):
-        return _from_array(source, grey16=grey16, max_pixels=limit, name=name)
-    if isinstance(source, Image.Image):
-        return raster.from_pillow(source, grey16=grey16, max_pixels=limit, name=name)
-    with _opened(source, name) as (stream, prefix):
-        plugin = _plugin(prefix, name)
-        return raster.read_raster(
-            stream, plugin, draft_size=draft_size, grey16=grey16, max_pixels=limit, name=name
-        )
+    limit = max_pixels_allowed() if max_pixels is None else max_pixels
+    options = Options(None, draft_size, grey16, limit, allow_burned_in, hash_key, axis, name)
+    with closing(_read(source, options)) as pictures:
+        _, picture = next(pictures)
+    return picture
 
 
 def read_images(
@@ -87,6 +96,9 @@ def read_images(
     draft_size: int | None = None,
     grey16: Grey16 = "minmax",
     max_pixels: int | None = None,
+    allow_burned_in: bool = False,
+    hash_key: bytes | None = None,
+    axis: Axis = "axial",
     name: str | None = None,
 ) -> Iterator[tuple[str, Picture]]:
     """Read every nth picture of a file.
@@ -95,83 +107,72 @@ def read_images(
     ----------
     every
         Take the first picture and then every nth.
-    source, draft_size, grey16, max_pixels, name
+    source, draft_size, grey16, max_pixels, allow_burned_in, hash_key, axis, name
         As in `read_image`.
 
-    Yields
-    ------
-    tuple
-        ``("", picture)`` for a file of one picture, else ``("#1", picture)``, ``("#2", picture)``, ...: pages
-        and frames count from 1, as DICOM counts them. Only the first frame of a GIF is read.
+    Returns
+    -------
+    Iterator
+        ``("", picture)`` for a file of one picture, else ``("#1", picture)``, ``("#2", picture)``, ...:
+        pages, frames and slices count from 1, as DICOM counts them. Only the first frame of a GIF is read.
 
     Raises
     ------
     ImageReadError
         With one of `retr.retrieval.images.REASONS`; pictures before the damage have been given by then.
     """
-    if every < 1:
-        raise UsageError(f"every must be at least 1, got: {every!r}", hint="1 takes all pictures of a file")
-    limit = _checked(draft_size, grey16, max_pixels)
-    if isinstance(source, (np.ndarray, Image.Image)):
-        yield "", read_image(source, grey16=grey16, max_pixels=limit, name=name)
-        return
-    with _opened(source, name) as (stream, prefix):
-        plugin = _plugin(prefix, name)
-        if raster.has_pages(plugin):
-            yield from raster.read_pages(stream, every=every, grey16=grey16, max_pixels=limit, name=name)
-        else:
-            yield (
-                "",
-                raster.read_raster(
-                    stream, plugin, draft_size=draft_size, grey16=grey16, max_pixels=limit, name=name
-                ),
-            )
+    limit = max_pixels_allowed() if max_pixels is None else max_pixels
+    return _read(source, Options(every, draft_size, grey16, limit, allow_burned_in, hash_key, axis, name))
 
 
-def _checked(draft_size: int | None, grey16: Grey16, max_pixels: int | None) -> int:
-    """Refuse options that cannot be meant; give the limit on pixels."""
-    if draft_size is not None and draft_size < 1:
-        raise UsageError(f"draft_size must be at least 1, got: {draft_size!r}", hint="None decodes in full")
-    check_grey16(grey16)
-    return max_pixels_allowed() if max_pixels is None else max_pixels
+def _read(source: Source, options: Options) -> Generator[tuple[str, Picture]]:
+    if isinstance(source, np.ndarray):
+        yield "", _from_array(source, options)
+    elif isinstance(source, Image.Image):
+        yield "", raster.from_pillow(source, options)
+    else:
+        with _opened(source, options.name) as (stream, prefix):
+            yield from _reader(prefix, options.name)(stream, options)
 
 
-def _plugin(prefix: bytes, name: str | None) -> type[ImageFile]:
+def _reader(prefix: bytes, name: str | None) -> Callable[[BinaryIO, Options], Iterator[tuple[str, Picture]]]:
+    if dicom.is_dicom(prefix):  # before the others: its free 128 bytes may hold a TIFF header
+        return dicom.read
     plugin = raster.plugin_for(prefix)
     if plugin is not None:
-        return plugin
+        return partial(raster.read, plugin=plugin)
+    if nifti.is_nifti(prefix):
+        return nifti.read
     if prefix[4:8] == b"ftyp":  # the ISO media container: HEIC, AVIF, MP4
         raise read_error("unsupported", name)
     raise read_error("not an image", name)
 
 
-def _from_array(
-    array: np.ndarray[Any, np.dtype[Any]], *, grey16: Grey16, max_pixels: int, name: str | None
-) -> Picture:
+def _from_array(array: np.ndarray[Any, np.dtype[Any]], options: Options) -> Picture:
     grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
     colour = array.ndim == 3 and array.shape[2] in {3, 4} and array.dtype == np.uint8
     if not (grey or colour):
-        raise read_error("unsupported", name)
+        raise read_error("unsupported", options.name)
     if array.size == 0:
-        raise read_error("empty", name)
-    image = Image.fromarray(np.ascontiguousarray(array))
-    return raster.from_pillow(image, grey16=grey16, max_pixels=max_pixels, name=name)
+        raise read_error("empty", options.name)
+    return raster.from_pillow(Image.fromarray(np.ascontiguousarray(array)), options)
 
 
 @contextmanager
-def _opened(
-    source: str | os.PathLike[str] | bytes | BinaryIO, name: str | None
-) -> Iterator[tuple[BinaryIO, bytes]]:
+def _opened(source: str | os.PathLike[str] | bytes | BinaryIO, name: str | None) -> Iterator[tuple[BinaryIO, bytes]]:
     """Give a seekable stream at its beginning, and the first bytes of it."""
     if isinstance(source, (str, os.PathLike)):
-        with _open_file(Path(source), name) as stream:
+        with _open_file(Path(source), name) as file:
+            # in one read: no header can then make a decoder ask for more bytes than there are
+            small = os.fstat(file.fileno()).st_size <= _READ_WHOLE
+            stream = io.BytesIO(_contents(file, name)) if small else file
             yield stream, _prefix(stream, name)
     elif isinstance(source, (bytes, bytearray, memoryview)):
         stream = io.BytesIO(source)
         yield stream, _prefix(stream, name)
     else:
         # a pipe cannot be sought in, and a caller's file may not stand at its beginning
-        stream = io.BytesIO(source.read())
+        stream = io.BytesIO(_contents(source, name))
         yield stream, _prefix(stream, name)
 
 
@@ -193,9 +194,16 @@ def _open_file(path: Path, name: str | None) -> BinaryIO:
         raise read_error("missing", name) from None
 
 
+def _contents(stream: BinaryIO, name: str | None) -> bytes:
+    try:
+        return stream.read()
+    except OSError:
+        raise read_error("unreadable", name) from None
+
+
 def _prefix(stream: BinaryIO, name: str | None) -> bytes:
     try:
-        prefix = stream.read(raster.PREFIX_BYTES)
+        prefix = stream.read(_PREFIX_BYTES)
     except OSError:
         raise read_error("unreadable", name) from None
     if not prefix:

@@ -1,0 +1,166 @@
+"""NIfTI-1 and NIfTI-2 volumes (extra ``dicom``): slices as a radiologist looks at them.
+
+The volume is turned to its closest canonical orientation (right, anterior, superior), cut along one axis, and
+shown by radiological convention: the patient's right on the left of the picture, anterior or superior at the
+top. All slices share one window over nearly all of the volume's values, so that they can be compared. Of a
+series of volumes (4-D) the first is read. Slices count from 1: from the feet up, from back to front, from
+left to right.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from retr.index.errors import ImageReadError
+from retr.retrieval.images.levels import finite_range, stretch_to_8bit
+from retr.retrieval.images.picture import Options, Picture, made_square, read_error
+from retr.retrieval.images.quiet import silence_decoders
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+PERCENTILES = (0.5, 99.5)
+
+_AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+# A volume is held in memory as a whole: it may take this many bytes for each pixel that a picture may have.
+_BYTES_PER_PIXEL = 6
+_STATISTICS_VOXELS = 1 << 20
+_GZIP = b"\x1f\x8b"
+_NIFTI2 = (b"\x1c\2\0\0", b"\0\0\2\x1c")  # its header's length, in either byte order
+
+
+def is_nifti(prefix: bytes) -> bool:
+    """Say whether a file that begins with ``prefix`` (352 bytes of it) is a NIfTI volume, gzipped or not."""
+    if prefix[:2] == _GZIP:
+        try:
+            prefix = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(prefix, 352)
+        except zlib.error:
+            return False
+        # the beginning of a gzip member may hold less than the whole header: its length field has to do
+        return prefix[:4] in {b"\x5c\1\0\0", b"\0\0\1\x5c", *_NIFTI2}
+    return prefix[344:348] == b"n+1\0" or prefix[4:8] == b"n+2\0"
+
+
+def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
+    """Read the chosen slices of a volume; where one picture is wanted, the middle one.
+
+    Parameters
+    ----------
+    stream
+        Seekable, at the beginning of the file.
+
+    Raises
+    ------
+    ImageReadError
+        With reason "missing extra", "truncated", "damaged", "too large" or "unsupported".
+    """
+    try:
+        import nibabel  # noqa: F401 - fails here, with a reason, where the extra is not installed
+    except ImportError:
+        raise read_error("missing extra", options.name) from None
+    silence_decoders()
+    try:
+        yield from _slices(*_volume(stream, options), options)
+    except ImageReadError:
+        raise
+    except MemoryError:
+        raise read_error("too large", options.name) from None
+    except EOFError:
+        raise read_error("truncated", options.name) from None
+    except Exception:  # noqa: BLE001 - numpy, nibabel, gzip and zlib: each has errors of its own
+        raise read_error("damaged", options.name) from None
+
+
+def _volume(stream: BinaryIO, options: Options) -> tuple[NDArray[Any], tuple[float, float, float], bool]:
+    """Give the first volume as stored, turned to canonical orientation ``(x, y, z)``.
+
+    Beside it, the size of a voxel and whether the scaling turns low stored values into high ones. The scaling itself
+    does not matter: the window is relative to the values.
+    """
+    import nibabel
+
+    file: BinaryIO = stream
+    if stream.read(2) == _GZIP:
+        file = gzip.GzipFile(fileobj=stream)  # type: ignore[assignment]
+    stream.seek(0)
+    start = file.read(4)
+    kind = nibabel.Nifti2Header if start in _NIFTI2 else nibabel.Nifti1Header
+    header = kind(start + _exactly(file, kind.template_dtype.itemsize - 4), check=False)
+    if header["magic"].item()[:3] not in {b"n+1", b"n+2"}:
+        raise read_error("unsupported" if header["magic"].item()[:2] == b"ni" else "damaged", options.name)
+    dtype = header.get_data_dtype()
+    if dtype.kind not in "iuf":
+        raise read_error("unsupported", options.name)
+    shape = (*(int(length) for length in header.get_data_shape()[:3]), 1, 1)[:3]
+    if min(shape) < 1:
+        raise read_error("damaged", options.name)
+    size = shape[0] * shape[1] * shape[2] * dtype.itemsize
+    offset = int(header["vox_offset"])
+    if size > options.max_pixels * _BYTES_PER_PIXEL or offset > options.max_pixels:
+        raise read_error("too large", options.name)
+    _exactly(file, offset - kind.template_dtype.itemsize)
+    volume = np.frombuffer(_exactly(file, size), dtype).reshape(shape, order="F")
+    zooms = [float(length) for length in (*header.get_zooms()[:3], 1.0, 1.0)[:3]]
+    orientation = nibabel.io_orientation(header.get_best_affine())
+    if np.isfinite(orientation).all():
+        volume = nibabel.apply_orientation(volume, orientation)
+        order = np.argsort(orientation[:, 0])
+        zooms = [zooms[axis] for axis in order]
+    return volume, (zooms[0], zooms[1], zooms[2]), bool(header["scl_slope"] < 0)
+
+
+def _exactly(file: BinaryIO, size: int) -> bytes:
+    data = file.read(max(0, size))
+    if len(data) < size:
+        raise EOFError
+    return data
+
+
+def _slices(
+    volume: NDArray[Any],
+    zooms: tuple[float, float, float],
+    inverted: bool,
+    options: Options,
+) -> Iterator[tuple[str, Picture]]:
+    axis = _AXES[options.axis]
+    across, up = (other for other in range(3) if other != axis)
+    width, height = volume.shape[across], volume.shape[up]
+    if width * height > options.max_pixels:
+        raise read_error("too large", options.name)
+    count = volume.shape[axis]
+    chosen = options.chosen(count)
+    if options.every is None:
+        chosen = iter([(count // 2, "")])
+    low, high = _window(volume)
+    if inverted:
+        low, high = -high, -low
+    for position, suffix in chosen:
+        plane = np.take(volume, position, axis=axis).astype(np.float64)
+        pixels = stretch_to_8bit(np.flip(-plane if inverted else plane).T, low, high)
+        image = Image.fromarray(pixels).convert("RGB")
+        notes = {
+            "window": f"percentile {PERCENTILES[0]}-{PERCENTILES[1]} of the volume",
+            "slice": f"{options.axis} {position + 1} of {count}",
+        }
+        square = made_square(image, zooms[across], zooms[up], options.max_pixels)
+        if square.size != image.size:
+            notes["aspect"] = "pixels made square"
+        mode = "F" if volume.dtype.kind == "f" else {1: "L", 2: "I;16"}.get(volume.dtype.itemsize, "I")
+        yield suffix, Picture(image=square, width=width, height=height, mode=mode, notes=notes)
+
+
+def _window(volume: NDArray[Any]) -> tuple[float, float]:
+    step = max(1, round((volume.size / _STATISTICS_VOXELS) ** (1 / 3)))
+    sample = volume[::step, ::step, ::step].astype(np.float64)
+    sample = sample[np.isfinite(sample)]
+    if not sample.size:
+        return 0.0, 0.0
+    low, high = (float(value) for value in np.percentile(sample, PERCENTILES))
+    return (low, high) if high > low else finite_range(volume)
