@@ -217,6 +217,27 @@ def list_rows(
 
 
 @app.command()
+def group(
+    column: Annotated[
+        str | None, typer.Argument(help="A metadata column; leave out to take it back.", show_default=False)
+    ] = None,
+    *,
+    index: IndexOption = None,
+    json_: JsonOption = False,
+) -> None:
+    """Declare the column that tells patients apart.
+
+    Example: retr index group patient
+    """
+    from retr.cli._output import Output, choose_form
+    from retr.retrieval.engine import Index
+
+    opened = Index.open(find_index(index))
+    opened.set_group(column)
+    Output(choose_form(json_=json_)).record({"group": opened.info()["group"]})
+
+
+@app.command()
 def check(*, index: IndexOption = None, json_: JsonOption = False) -> None:
     """Check every file of an index: hashes, counts, alignment; exit code 1 when something is wrong.
 

@@ -139,16 +139,25 @@ def show(
     id_: Annotated[str, typer.Argument(metavar="ID", help="The id of a row.", show_default=False)],
     *,
     index: IndexOption = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out", help="Write the picture itself, read out of its archive, to this file.", show_default=False
+        ),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show everything an index holds of one row.
+    """Show everything an index holds of one row; with --out also get the picture back out of the archive.
 
-    Example: retr show glaucoma/05_g.jpg
+    Example: retr show glaucoma/05_g.jpg --out found.png
     """
     from retr.cli._output import Output, choose_form
     from retr.retrieval.engine import Index
 
-    Output(choose_form(json_=json_)).record(Index.open(find_index(index)).row(id_))
+    opened = Index.open(find_index(index))
+    Output(choose_form(json_=json_)).record(opened.row(id_))
+    if out is not None:
+        opened.picture(id_).image.save(out)
 
 
 def _queries(images: list[str], texts: list[str], nots: list[str], ids: list[str], batch: str | None) -> list[Query]:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.embed import BuildReport
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.images import Picture
 
 DEFAULT_ENCODER = "lite"
 
@@ -185,6 +186,25 @@ class Index:
         """Give everything the index holds of one row, as one object; `UsageError` for an unknown id."""
         record: dict[str, Any] = self.store.table(rows=self._rows([id], None)).to_pylist()[0]
         return record
+
+    def picture(self, id: str) -> Picture:  # noqa: A002
+        """Read the picture a row was made from, in full, out of its archive.
+
+        Raises
+        ------
+        UsageError
+            The id is unknown.
+        RetrError
+            The archive's place is not known on this machine, or the file is gone.
+        """
+        from retr.retrieval.archives import open_item
+        from retr.retrieval.images import read_images
+
+        self._rows([id], None)
+        _, mark, frame = id.rpartition("#")
+        wanted = f"#{frame}" if mark and frame.isdigit() else ""
+        data = open_item(self.store, id)
+        return next(picture for name, picture in read_images(data, name=id) if name == wanted)
 
     def skipped(self) -> pa.Table:
         """Give the files that could not be read, with the reason of each."""
@@ -401,6 +421,13 @@ class Index:
         """Merge segments and drop deleted rows from disk; readers that are open keep what they see."""
         with self.store.writer() as writer:
             writer.compact()
+        self.refresh()
+
+    def set_group(self, column: str | None) -> None:
+        """Declare the column that tells patients apart, or take the declaration back with ``None``."""
+        with self.store.writer() as writer:
+            writer.set_group(column)
+            writer.commit()
         self.refresh()
 
     def _rows(self, ids: Sequence[str] | None, where: str | None) -> NDArray[np.int64]:

@@ -110,6 +110,13 @@ def test_add_a_further_folder_under_its_own_name(retr, hrf_copy, tmp_path):
     assert len(ids) == 15
 
 
+def test_group_declares_the_patient_column(retr, hrf_copy):
+    assert retr("index", "group", "label", "--json", "--index", hrf_copy).json == [{"group": "label"}]
+    assert retr("index", "info", "--json", "--index", hrf_copy).json[0]["group"] == "label"
+    assert "'nothing'" in retr("index", "group", "nothing", "--index", hrf_copy).error(2)
+    assert retr("index", "group", "--json", "--index", hrf_copy).json == [{"group": None}]
+
+
 @pytest.mark.parametrize("command", [("index", "check"), ("index", "compact"), ("index", "info")])
 def test_commands_that_only_need_the_index(retr, hrf_copy, command):
     assert retr(*command, "--index", hrf_copy).code == 0

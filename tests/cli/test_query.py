@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 HRF = Path(__file__).parents[2] / "examples/hrf45"
 IMAGE = HRF / "glaucoma/05_g.jpg"
@@ -30,7 +31,8 @@ def test_five_real_neighbours_without_the_query_itself(retr, hrf_index):
 
 def test_neighbours_are_the_nearest_by_cosine(retr, hrf_index):
     """Against numpy, over the vectors as any reader of the files finds them."""
-    vectors = np.load(next(hrf_index.rglob("*.npy"))).astype(np.float64)
+    manifest = json.loads(next(hrf_index.glob("manifests/*.json")).read_text())
+    vectors = np.load(hrf_index / manifest["segments"][0]["vectors"]["path"]).astype(np.float64)
     ids = retr("index", "ls", "--paths", "--index", hrf_index).out.splitlines()
     own = ids.index("glaucoma/05_g.jpg")
     scores = vectors @ vectors[own]
@@ -114,6 +116,14 @@ def test_show_gives_everything_of_one_row(retr, hrf_index):
     row = retr("show", "glaucoma/05_g.jpg", "--json", "--index", hrf_index).json[0]
     assert row["label"] == "glaucoma"
     assert row["size"] == IMAGE.stat().st_size
+
+
+def test_show_gets_the_picture_back_out_of_the_archive(retr, tmp_path):
+    retr("index", "build", HRF, "--index", tmp_path / "x.retr")
+    done = retr("show", "glaucoma/05_g.jpg", "--out", tmp_path / "found.png", "--index", tmp_path / "x.retr")
+    assert done.code == 0
+    with Image.open(tmp_path / "found.png") as found, Image.open(IMAGE) as original:
+        assert np.array_equal(np.asarray(found), np.asarray(original.convert("RGB")))
 
 
 @pytest.mark.parametrize(
