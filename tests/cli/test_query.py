@@ -32,7 +32,7 @@ def test_five_real_neighbours_without_the_query_itself(retr, hrf_index):
 def test_neighbours_are_the_nearest_by_cosine(retr, hrf_index):
     """Against numpy, over the vectors as any reader of the files finds them."""
     manifest = json.loads(next(hrf_index.glob("manifests/*.json")).read_text())
-    vectors = np.load(hrf_index / manifest["segments"][0]["vectors"]["path"]).astype(np.float64)
+    vectors = np.load(hrf_index / manifest["segments"][0]["vectors"]["file"]).astype(np.float64)
     ids = retr("index", "ls", "--paths", "--index", hrf_index).out.splitlines()
     own = ids.index("glaucoma/05_g.jpg")
     scores = vectors @ vectors[own]
