@@ -35,6 +35,7 @@ from retr.retrieval.decode import Decoder, Frame, Read
 from retr.retrieval.known import Known
 from retr.retrieval.metadata import Metadata, read_metadata
 from retr.retrieval.progress import make_progress
+from retr.retrieval.recorded import require_same
 from retr.retrieval.report import BuildReport
 from retr.retrieval.rows import NOTE, RESERVED, Notes, join_anew, make_table, score_column, skipped_table
 from retr.retrieval.sources import Entry, Item, Other, Skipped, Source, open_source
@@ -220,8 +221,6 @@ class _Order:
 
 
 def _carry_out(order: _Order, store: Store, progress: bool | Progress) -> tuple[BuildReport, Counter[str]]:
-    from retr.retrieval.engine import require_same  # the engine imports this module
-
     start = time.monotonic()
     shown = make_progress(show=progress) if isinstance(progress, bool) else progress
     require_same(store.manifest.encoder, order.encoder.info)

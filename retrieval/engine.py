@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from retr.index.errors import EncoderMismatchError, NoTextSideError, UsageError
+from retr.index.errors import UsageError
 from retr.index.manifest import FORMAT_VERSION
 from retr.index.store import Store
 from retr.retrieval.hits import Hits
-from retr.retrieval.query import Query, own_rows_all, resolve_all
+from retr.retrieval.query import Query, gather, own_rows_all, resolve_all
+from retr.retrieval.recorded import RecordedEncoder, load_recorded, mismatch, require_same
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -25,12 +26,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from retr.index.check import Finding
-    from retr.index.encoder import EncoderInfo
     from retr.retrieval.embed import BuildReport
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.images import Picture
-
-DEFAULT_ENCODER = "lite"
 
 
 class Index:
@@ -113,7 +111,7 @@ class Index:
 
         path = Path(path)
         recorded = Store.open(path).manifest.encoder if Store.exists(path) else None
-        loaded = _load(encoder, recorded, options)
+        loaded = load_recorded(encoder, recorded, options)
         report = build(
             Path(archive),
             path,
@@ -152,7 +150,7 @@ class Index:
         store = Store.open(Path(path))
         if isinstance(encoder, str):
             if encoder != store.manifest.encoder.name:
-                raise _mismatch(store.manifest.encoder.name, encoder)
+                raise mismatch(store.manifest.encoder.name, encoder)
             encoder = None
         return cls(store, encoder=encoder, options=options)
 
@@ -167,7 +165,7 @@ class Index:
     def encoder(self) -> BaseEncoder:
         """The encoder the index was built with, loaded on first use."""
         if self._encoder is None:
-            self._encoder = _load(None, self.store.manifest.encoder, self._options)
+            self._encoder = load_recorded(None, self.store.manifest.encoder, self._options)
         return self._encoder
 
     def __len__(self) -> int:
@@ -302,13 +300,13 @@ class Index:
         NoTextSideError
             Words for an encoder without a text side.
         """
-        queries, single = _queries(query, image=image, text=text, id=id, vector=vector)
+        queries, single = gather(query, image=image, text=text, id=id, vector=vector)
         if k < 1 or int(k) != k:
             raise UsageError(f"k must be a whole number of at least 1, got: {k!r}")
         store = self.store
         own = own_rows_all(queries, store)
         found = store.search(
-            resolve_all(queries, _Recorded(self), store),
+            resolve_all(queries, RecordedEncoder(store.manifest.encoder, lambda: self.encoder), store),
             int(k),
             where=where,
             exclude=None if include_self else own,
@@ -448,107 +446,3 @@ class Index:
     def refresh(self) -> None:
         """Move on to the newest committed version; an index stays on the version it was opened at until told."""
         self.store = Store.open(self.path)
-
-
-class _Recorded:
-    """The index's encoder by its record; the real one is loaded only when something has to be embedded."""
-
-    def __init__(self, index: Index) -> None:
-        self._index = index
-        self.info = index.store.manifest.encoder
-
-    def encode_images(self, items: Sequence[Any]) -> NDArray[np.float32]:
-        return self._index.encoder.encode_images(items)
-
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        if not self.info.text:
-            raise NoTextSideError(
-                f"the encoder {self.info.name!r} embeds images only",
-                hint="search by image, or build with an encoder that has a text side (`retr encoders ls`)",
-            )
-        return self._index.encoder.encode_texts(texts)
-
-
-def _queries(
-    query: Query | Sequence[Query] | None,
-    *,
-    image: Any,
-    text: str | None,
-    id: str | None,  # noqa: A002
-    vector: ArrayLike | None,
-) -> tuple[list[Query], bool]:
-    """Turn what was asked into queries, and say whether one or several answers are expected."""
-    asked = {"query": query, "image": image, "text": text, "id": id, "vector": vector}
-    given = [name for name, value in asked.items() if value is not None]
-    if len(given) != 1:
-        what = " and ".join(given) if given else "nothing"
-        raise UsageError(
-            f"a search takes one of {', '.join(asked)}, got: {what}",
-            hint="mix them with retr.retrieval.query.Query",
-        )
-    if isinstance(query, Query):
-        return [query], True
-    if query is not None:
-        return list(query), False
-    if image is not None:
-        return [Query.image(image)], True
-    if text is not None:
-        return [Query.text(text)], True
-    if id is not None:
-        return [Query.id(id)], True
-    vectors = np.asarray(vector, dtype=np.float32)
-    if vectors.ndim == 2:
-        return [Query.vector(row) for row in vectors], False
-    return [Query.vector(vectors)], True
-
-
-def require_same(recorded: EncoderInfo, given: EncoderInfo) -> None:
-    """Raise `EncoderMismatchError` unless two encoders give comparable vectors."""
-    if recorded.identity == given.identity:
-        return
-    if recorded.name != given.name:
-        raise _mismatch(recorded.name, given.name)
-    if recorded.weights_sha256 != given.weights_sha256:
-        raise EncoderMismatchError(
-            f"the weights of {given.name!r} changed: the index was built with {recorded.weights_sha256[:12]}, "
-            f"got: {given.weights_sha256[:12]}",
-            hint="give the weights it was built with, or build a new index",
-        )
-    old, new = dict(recorded.options), dict(given.options)
-    changed = [
-        f"{key}={new.get(key)!r} instead of {old.get(key)!r}"
-        for key in sorted({*old, *new})
-        if old.get(key) != new.get(key)
-    ]
-    what = ", ".join(changed) or f"its preprocessing is {given.preprocessing!r} instead of {recorded.preprocessing!r}"
-    raise EncoderMismatchError(
-        f"the index was built with {given.name!r} set otherwise: {what}",
-        hint="use the recorded settings, or build a new index",
-    )
-
-
-def _mismatch(recorded: str, given: str) -> EncoderMismatchError:
-    return EncoderMismatchError(
-        f"the index was built with {recorded!r}, got: {given!r}",
-        hint=f"use {recorded!r}, or build a new index with {given!r}",
-    )
-
-
-def _load(encoder: str | BaseEncoder | None, recorded: EncoderInfo | None, options: Mapping[str, Any]) -> BaseEncoder:
-    """Load the encoder asked for, else the recorded one, else the default; refuse another than the recorded one."""
-    from retr.retrieval.encoders.registry import load_encoder
-
-    if not isinstance(encoder, str) and encoder is not None:
-        if recorded is not None:
-            require_same(recorded, encoder.info)
-        return encoder
-    name = encoder or (recorded.name if recorded else DEFAULT_ENCODER)
-    if recorded is not None:
-        if name != recorded.name:
-            # refused before anything is loaded
-            raise _mismatch(recorded.name, name)
-        options = {**recorded.options, **options}
-    loaded = load_encoder(name, **options)
-    if recorded is not None:
-        require_same(recorded, loaded.info)
-    return loaded

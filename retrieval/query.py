@@ -187,6 +187,39 @@ class Query:
         return any(part.kind == "text" for part in self.parts)
 
 
+def gather(
+    query: Query | Sequence[Query] | None,
+    *,
+    image: Any,
+    text: str | None,
+    id: str | None,  # noqa: A002
+    vector: ArrayLike | None,
+) -> tuple[list[Query], bool]:
+    """Turn what was asked into queries, and say whether one or several answers are expected."""
+    asked = {"query": query, "image": image, "text": text, "id": id, "vector": vector}
+    given = [name for name, value in asked.items() if value is not None]
+    if len(given) != 1:
+        what = " and ".join(given) if given else "nothing"
+        raise UsageError(
+            f"a search takes one of {', '.join(asked)}, got: {what}",
+            hint="mix them with retr.retrieval.query.Query",
+        )
+    if isinstance(query, Query):
+        return [query], True
+    if query is not None:
+        return list(query), False
+    if image is not None:
+        return [Query.image(image)], True
+    if text is not None:
+        return [Query.text(text)], True
+    if id is not None:
+        return [Query.id(id)], True
+    vectors = np.asarray(vector, dtype=np.float32)
+    if vectors.ndim == 2:
+        return [Query.vector(row) for row in vectors], False
+    return [Query.vector(vectors)], True
+
+
 def resolve(
     query: Query, encoder: Encoder, store: Store, *, text_encoder: TextEncoder | None = None
 ) -> NDArray[np.float32]:
