@@ -33,13 +33,15 @@ from retr.retrieval.images.quiet import silence_decoders
 __all__ = ["is_dicom", "read"]
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-# Without a window: nearly the whole range, so that a few dead or burnt pixels do not darken the rest.
+# Without a window: nearly the whole range, so that a few dead or burnt pixels do not darken the rest. Widened by the
+# margin (a share of the range, on either side) as far as there are values: X-rays keep their whole range.
 PERCENTILES = (0.1, 99.9)
+_MARGIN = 0.5
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -160,43 +162,55 @@ def _grey(frame: NDArray[Any], header: Dataset, shown: Dataset) -> tuple[NDArray
         raise NotImplementedError
     frame = without_embedded_overlay(frame, header)
     inverted = header.PhotometricInterpretation == "MONOCHROME1"
-    if (lut := _voi_lut(shown)) is not None:
-        note = "VOI LUT"
-        first, table = lut
-
-        def show(values: NDArray[Any]) -> Any:
-            return table[np.clip(values.astype(np.float64) - first, 0, len(table) - 1).astype(np.intp)]
-    elif (window := _window(shown)) is not None:
-        note = "window"
-        from pydicom.pixels.processing import apply_windowing
-
-        def show(values: NDArray[Any]) -> Any:
-            return np.rint(apply_windowing(values, window))
-    elif (stored := _stored_range(frame, header, shown)) is not None:
-        note = "stored values"
-        low, high = (float(end) for end in stored)
-
-        def show(values: NDArray[Any]) -> Any:
-            return np.rint((values.astype(np.float64) - low) / (high - low) * 255)
-    else:
-        note = f"percentile {PERCENTILES[0]}-{PERCENTILES[1]}"
-        low, high = _percentile_window(frame, header, shown)
-        # inverted before the cut to 8 bit: both photometric interpretations of a picture then agree exactly
-        sign = -1 if inverted else 1
-        low, high = sorted((sign * low, sign * high))
-        inverted = False
-
-        def show(values: NDArray[Any]) -> Any:
-            return stretch_to_8bit(sign * values.astype(np.float64), low, high)
-
+    show, note = _display(frame, header, shown, inverted=inverted)
     out = np.empty(frame.shape, dtype=np.uint8)
     rows = max(1, _BLOCK_PIXELS // frame.shape[1])
     for start in range(0, frame.shape[0], rows):
         values = apply_modality_lut(frame[start : start + rows], shown)
         if values.dtype.kind == "f":
             values = np.nan_to_num(values)
-        out[start : start + rows] = np.clip(show(values), 0, 255)
-    return (255 - out if inverted else out), note
+        out[start : start + rows] = show(values)
+    return out, note
+
+
+def _display(
+    frame: NDArray[Any], header: Dataset, shown: Dataset, *, inverted: bool
+) -> tuple[Callable[[NDArray[Any]], NDArray[np.uint8]], str]:
+    """Give the function from modality values to display values, and what it is called."""
+    if (lut := _voi_lut(shown)) is not None:
+        first, table = lut
+        table = 255 - table if inverted else table
+
+        def look_up(values: NDArray[Any]) -> NDArray[np.uint8]:
+            return table[np.clip(values.astype(np.float64) - first, 0, len(table) - 1).astype(np.intp)]
+
+        return look_up, "VOI LUT"
+    window, function = _window(shown)
+    if window is not None and function == "SIGMOID":
+        centre, width = window
+
+        def bend(values: NDArray[Any]) -> NDArray[np.uint8]:
+            steps = 4 * (values.astype(np.float64) - centre) / width
+            return (255 / (1 + np.exp(steps if inverted else -steps))).astype(np.uint8)
+
+        return bend, "window"
+    if window is not None:
+        centre, width = window
+        if function == "LINEAR":  # PS3.3 C.11.2.1.2.1: the window covers whole values, both ends included
+            centre, width = centre - 0.5, width - 1
+        low, high, note = centre - width / 2, centre + width / 2, "window"
+    elif (stored := _stored_range(frame, header, shown)) is not None:
+        (low, high), note = stored, "stored values"
+    else:
+        (low, high), note = _robust_range(frame, header, shown), f"percentile {PERCENTILES[0]}-{PERCENTILES[1]}"
+
+    def stretch(values: NDArray[Any]) -> NDArray[np.uint8]:
+        # inverted before the cut to 8 bit: both photometric interpretations of a picture then agree exactly
+        if inverted:
+            return stretch_to_8bit(-values.astype(np.float64), -high, -low)
+        return stretch_to_8bit(values, low, high)
+
+    return stretch, note
 
 
 def _voi_lut(shown: Dataset) -> tuple[int, NDArray[np.uint8]] | None:
@@ -217,22 +231,15 @@ def _voi_lut(shown: Dataset) -> tuple[int, NDArray[np.uint8]] | None:
     return first, np.rint(table / peak * 255).astype(np.uint8)
 
 
-def _window(shown: Dataset) -> Dataset | None:
-    """Give a dataset that makes pydicom's ``apply_windowing`` map the first window to 0..255, or None."""
-    from pydicom import Dataset
-
+def _window(shown: Dataset) -> tuple[tuple[float, float] | None, str]:
+    """Give (centre, width) of the first window, or None where it is missing or impossible, and its function."""
     width, centre = (_first(shown.get(keyword)) for keyword in ("WindowWidth", "WindowCenter"))
     function = str(shown.get("VOILUTFunction") or "LINEAR").upper()
-    if function not in {"LINEAR", "LINEAR_EXACT", "SIGMOID"}:
+    if function not in {"LINEAR_EXACT", "SIGMOID"}:
         function = "LINEAR"
-    if centre is None or width is None or not width > 0 or (function == "LINEAR" and width < 1):
-        return None
-    window = Dataset()
-    window.PhotometricInterpretation = "MONOCHROME2"
-    window.BitsStored = 8
-    window.PixelRepresentation = 0
-    window.WindowCenter, window.WindowWidth, window.VOILUTFunction = centre, width, function
-    return window
+    if centre is None or width is None or not width > (1 if function == "LINEAR" else 0):
+        return None, function
+    return (centre, width), function
 
 
 def _first(value: Any) -> float | None:
@@ -243,7 +250,7 @@ def _first(value: Any) -> float | None:
     return float(number) if isinstance(number, (int, float)) and math.isfinite(number) else None
 
 
-def _stored_range(frame: NDArray[Any], header: Dataset, shown: Dataset) -> tuple[int, int] | None:
+def _stored_range(frame: NDArray[Any], header: Dataset, shown: Dataset) -> tuple[float, float] | None:
     """Give the range of up to 8 stored bits where the values are display values already."""
     rescaled = shown.get("ModalityLUTSequence") or (
         shown.get("RescaleSlope", 1) != 1 or shown.get("RescaleIntercept", 0) != 0
@@ -252,27 +259,32 @@ def _stored_range(frame: NDArray[Any], header: Dataset, shown: Dataset) -> tuple
     if rescaled or bits > 8 or frame.dtype.kind not in "iu":
         return None
     low = -(1 << (bits - 1)) if header.get("PixelRepresentation") == 1 else 0
-    return low, low + (1 << bits) - 1
+    return float(low), float(low + (1 << bits) - 1)
 
 
-def _percentile_window(frame: NDArray[Any], header: Dataset, shown: Dataset) -> tuple[float, float]:
-    """Give the range of nearly all values, those that pad the picture to a rectangle left out."""
+def _robust_range(frame: NDArray[Any], header: Dataset, shown: Dataset) -> tuple[float, float]:
+    """Give the range of nearly all values, those that pad the picture to a rectangle left out.
+
+    It is the whole range where there are no outliers, as in a 16-bit PNG of the same picture.
+    """
     from pydicom.pixels.processing import apply_modality_lut
 
-    step = math.ceil(math.sqrt(frame.size / _STATISTICS_PIXELS))
-    sample = frame[::step, ::step]
     padding = header.get("PixelPaddingValue")
     if isinstance(padding, int):
         limit = header.get("PixelPaddingRangeLimit")
         first, last = sorted((padding, limit if isinstance(limit, int) else padding))
-        seen = sample[(sample < first) | (sample > last)]
-        sample = seen if seen.size else sample
-    values = apply_modality_lut(np.atleast_2d(sample), shown)
+        seen = frame[(frame < first) | (frame > last)]
+        frame = seen if seen.size else frame
+    flat = frame.ravel()
+    sample = np.append(flat[:: math.ceil(flat.size / _STATISTICS_PIXELS)], finite_range(flat))
+    values = apply_modality_lut(sample.astype(flat.dtype), shown)
     values = values[np.isfinite(values)]
-    if not values.size:
-        return 0.0, 0.0
     low, high = (float(value) for value in np.percentile(values, PERCENTILES))
-    return (low, high) if high > low else finite_range(values)
+    margin = _MARGIN * (high - low)
+    lowest, highest = finite_range(values)
+    if not margin > 0:
+        return lowest, highest
+    return max(lowest, low - margin), min(highest, high + margin)
 
 
 def _colour(frame: NDArray[Any], header: Dataset) -> NDArray[np.uint8]:

@@ -119,7 +119,7 @@ def test_window_after_rescale_before_inversion(dicom_bytes, stored, signed, inve
     expected = linear(values * 2.0 - 10, centre, width)
     if inverted:
         expected = 255 - expected
-    assert np.abs(np.asarray(picture.image)[..., 0] - expected).max() <= 0.51
+    assert np.abs(np.asarray(picture.image)[..., 0] - expected).max() < 1
     assert picture.notes == {"window": "window"}
     assert picture.mode == ("L" if stored == 8 else "I;16")
 
@@ -139,7 +139,7 @@ def test_of_several_windows_the_first_is_taken(dicom_bytes):
 )
 def test_window_functions(dicom_bytes, function, formula):
     data = dicom_bytes(RAMP, BitsStored=12, WindowCenter=2000, WindowWidth=1000, VOILUTFunction=function)
-    assert np.abs(grey(data) - formula(RAMP.astype(float))).max() <= 0.51
+    assert np.abs(grey(data) - formula(RAMP.astype(float))).max() < 1
 
 
 @pytest.mark.parametrize("width", [0, -5, 0.5])
@@ -162,7 +162,7 @@ def test_voi_lut_wins_over_the_window(dicom_bytes, bits):
         RAMP, BitsStored=12, VOILUTSequence=[lut(table.tolist(), 500, bits)], WindowCenter=1, WindowWidth=1
     )
     expected = table[np.clip(RAMP.astype(int) - 500, 0, 999)] / ((1 << bits) - 1) * 255
-    assert np.abs(grey(data) - expected).max() <= 0.51
+    assert np.abs(grey(data) - expected).max() < 1
     assert read_image(data).notes == {"window": "VOI LUT"}
 
 
@@ -176,7 +176,7 @@ def test_modality_lut(dicom_bytes):
     data = dicom_bytes(
         RAMP, BitsStored=12, ModalityLUTSequence=[lut(table, 0, 16)], WindowCenter=30000, WindowWidth=60000
     )
-    assert np.abs(grey(data) - linear(np.asarray(table)[RAMP], 30000, 60000)).max() <= 0.51
+    assert np.abs(grey(data) - linear(np.asarray(table)[RAMP], 30000, 60000)).max() < 1
 
 
 def test_8_bit_without_a_window_is_shown_as_stored(dicom_bytes):
@@ -190,6 +190,7 @@ def test_without_a_window_a_few_outliers_do_not_darken_the_picture(dicom_bytes):
     values[0, :5] = 65535
     picture = read_image(dicom_bytes(values))
     assert np.asarray(picture.image).mean() == pytest.approx(127, abs=5)
+    assert np.asarray(picture.image)[1:].max() - np.asarray(picture.image)[1:].min() > 160
     assert picture.notes == {"window": "percentile 0.1-99.9"}
 
 
@@ -215,14 +216,14 @@ def test_an_overlay_in_the_unused_bits_is_ignored(dicom):
     data.add_new(0x60000102, "US", 15)
     stream = io.BytesIO()
     data.save_as(stream, enforce_file_format=True)
-    assert np.abs(grey(stream.getvalue()) - linear(RAMP.astype(float), 2000, 4000)).max() <= 0.51
+    assert np.abs(grey(stream.getvalue()) - linear(RAMP.astype(float), 2000, 4000)).max() < 1
 
 
 # -- the same X-ray in several coats
 # ------------------------------------------------------------------------------
 
 
-def test_the_same_x_ray_in_four_forms_is_nearly_the_same_picture(dicom_bytes):
+def test_the_same_x_ray_in_several_forms_is_the_same_picture(dicom_bytes):
     rng = np.random.default_rng(5)
     body = np.asarray(
         Image.fromarray(rng.integers(0, 4096, (16, 16)).astype(np.int32)).resize((256, 256), Image.Resampling.BICUBIC)
@@ -232,7 +233,7 @@ def test_the_same_x_ray_in_four_forms_is_nearly_the_same_picture(dicom_bytes):
     window = {"WindowCenter": 2048, "WindowWidth": 4096}
     png16 = io.BytesIO()
     Image.fromarray(body).save(png16, "PNG")
-    reference = (body / 4095 * 255).astype(np.uint8).astype(int)
+    reference = (body / 4095 * 255).astype(np.uint8)
     for source in (
         png16.getvalue(),
         dicom_bytes(body, BitsStored=12, **window),
@@ -240,13 +241,13 @@ def test_the_same_x_ray_in_four_forms_is_nearly_the_same_picture(dicom_bytes):
         dicom_bytes(body, BitsStored=12),
         dicom_bytes(4095 - body, BitsStored=12, PhotometricInterpretation="MONOCHROME1"),
     ):
-        assert np.abs(grey(source) - reference).max() <= 2
+        assert (grey(source) == reference).all()
 
 
 def test_both_monochromes_agree_exactly_without_a_window(dicom_bytes):
     noise = np.random.default_rng(6).integers(0, 4096, (50, 60)).astype(np.uint16)
     one = grey(dicom_bytes(4095 - noise, BitsStored=12, PhotometricInterpretation="MONOCHROME1"))
-    assert np.abs(one - grey(dicom_bytes(noise, BitsStored=12))).max() <= 1
+    assert (one == grey(dicom_bytes(noise, BitsStored=12))).all()
 
 
 # -- colour
@@ -351,7 +352,7 @@ def test_enhanced_frames_have_their_own_windows(dicom, dicom_bytes):
     data.PerFrameFunctionalGroupsSequence, data.SharedFunctionalGroupsSequence = groups, [shared]
     pictures = [np.asarray(picture.image)[..., 0] for _, picture in read_images(dicom_bytes(data))]
     for picture, centre in zip(pictures, (1000, 3000), strict=True):
-        assert np.abs(picture - linear(RAMP + 100.0, centre, 500)).max() <= 0.51
+        assert np.abs(picture - linear(RAMP + 100.0, centre, 500)).max() < 1
 
 
 @pytest.mark.parametrize("syntax", [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian])
