@@ -38,10 +38,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-# Without a window: nearly the whole range, so that a few dead or burnt pixels do not darken the rest. Widened by the
-# margin (a share of the range, on either side) as far as there are values: X-rays keep their whole range.
+# Without a window: the range of nearly all values, so that a few dead or burnt pixels do not darken the rest. An end
+# of the whole range that is not further off than the range is wide is no outlier, and is used instead: X-rays with
+# their lead letters keep their whole range, and look as in a 16-bit PNG.
 PERCENTILES = (0.1, 99.9)
-_MARGIN = 0.5
+_REACH = 1.0
 
 _GREY = ("MONOCHROME1", "MONOCHROME2")
 _COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT")
@@ -280,11 +281,11 @@ def _robust_range(frame: NDArray[Any], header: Dataset, shown: Dataset) -> tuple
     values = apply_modality_lut(sample.astype(flat.dtype), shown)
     values = values[np.isfinite(values)]
     low, high = (float(value) for value in np.percentile(values, PERCENTILES))
-    margin = _MARGIN * (high - low)
     lowest, highest = finite_range(values)
-    if not margin > 0:
+    reach = _REACH * (high - low)
+    if not reach > 0:
         return lowest, highest
-    return max(lowest, low - margin), min(highest, high + margin)
+    return lowest if lowest >= low - reach else low, highest if highest <= high + reach else high
 
 
 def _colour(frame: NDArray[Any], header: Dataset) -> NDArray[np.uint8]:
