@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from retr.index.errors import RetrError
-from retr.index.manifest import Manifest, read_current
+from retr.index.errors import IndexCorruptError, RetrError
+from retr.index.manifest import CURRENT, Manifest, read_current
 from retr.index.schema import ID, texts
 from retr.index.segments import Segment
 from retr.index.sweep import others
@@ -55,12 +55,15 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
 
     Raises
     ------
-    IndexNotFoundError, IndexCorruptError, FormatVersionError
-        There is no readable manifest to compare with.
+    IndexNotFoundError, FormatVersionError
+        There is no manifest to compare with.
     """
-    live = read_current(root)
+    try:
+        live = read_current(root)
+    except IndexCorruptError as error:
+        return [Finding("altered", CURRENT, error.message)]
     manifest = manifest or live
-    findings = list(_manifest(root, manifest)) if manifest.version == live.version else []
+    findings = []
     damaged = set()
     for ref in manifest.refs():
         finding = _file(root, ref)
@@ -73,14 +76,9 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
     if not damaged:
         findings.extend(_ids(root, manifest))
     if manifest.version == live.version:
-        for name in others(root, manifest)[1]:
-            findings.append(Finding("foreign", name, f"{name!r} does not belong to the index"))
+        foreign = others(root, manifest)[1]
+        findings += [Finding("foreign", name, f"{name!r} does not belong to the index") for name in foreign]
     return findings
-
-
-def _manifest(root: Path, manifest: Manifest) -> Iterator[Finding]:
-    if (root / manifest.file).read_bytes() != manifest.to_bytes():
-        yield Finding("altered", manifest.file, f"{manifest.file!r} was changed after it was written")
 
 
 def _file(root: Path, ref: FileRef) -> Finding | None:

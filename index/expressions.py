@@ -48,6 +48,9 @@ class _Token:
     text: str
     at: int
 
+    def __str__(self) -> str:
+        return repr(self.text) if self.text else "the end"
+
 
 @dataclass(frozen=True)
 class Operand:
@@ -159,7 +162,7 @@ class _Parser:
 
     def _expect(self, sign: str) -> None:
         if not self._sign(sign):
-            fail(self._text, f"expected {sign!r}, got {self._peek().text or 'the end'!r}", self._peek().at)
+            fail(self._text, f"expected {sign!r}, got {self._peek()}", self._peek().at)
 
     def _or(self) -> Node:
         parts = [self._and()]
@@ -237,4 +240,4 @@ class _Parser:
                 return Operand(token.at)
             if word not in _KEYWORDS:
                 return Operand(token.at, name=token.text)
-        fail(self._text, f"expected a column or a value, got {token.text or 'the end'!r}", token.at)
+        fail(self._text, f"expected a column or a value, got {token}", token.at)

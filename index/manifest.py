@@ -1,12 +1,13 @@
 """The manifest: the one truth about what an index holds.
 
-``manifests/00000012.json`` is written once and never changed; ``CURRENT`` names the live one and is replaced
-atomically (write, fsync, rename, fsync of the folder). A process killed at any instant therefore leaves the last
-committed state: files that no manifest names are leftovers, removed by the next writer.
+``manifests/00000012.json`` is written once and never changed; ``CURRENT`` names the live one with its sha256 and
+is replaced atomically (write, fsync, rename, fsync of the folder). A process killed at any instant therefore leaves
+the last committed state: files that no manifest names are leftovers, removed by the next writer.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -30,7 +31,7 @@ SEGMENTS = "segments"
 FILES = "files"
 
 Dtype = Literal["float32", "float16"]
-_CURRENT = re.compile(rf"{MANIFESTS}/(\d{{8,}})\.json\n")
+_CURRENT = re.compile(rf"(?P<file>{MANIFESTS}/\d{{8,}}\.json) (?P<sha256>[0-9a-f]{{64}})\n")
 
 
 @dataclass(frozen=True)
@@ -178,10 +179,7 @@ class Manifest:
                 extra=data["extra"],
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise IndexCorruptError(
-                f"the manifest cannot be read: {type(error).__name__}",
-                hint="restore the index from a copy, or build it again",
-            ) from error
+            raise _corrupt(f"the manifest cannot be read: {type(error).__name__}") from error
 
 
 def read_current(root: Path) -> Manifest:
@@ -191,47 +189,47 @@ def read_current(root: Path) -> Manifest:
     ------
     IndexNotFoundError
         There is no index at ``root``.
+    IndexCorruptError
+        ``CURRENT`` or the manifest was altered.
+    FormatVersionError
+        It was written in a newer format.
     """
     while True:
-        name = _current_name(root)
+        name, digest = _current(root)
         try:
             text = (root / name).read_bytes()
         except FileNotFoundError:
             # A writer may have committed, and removed the old manifest, between the two reads.
-            if _current_name(root) != name:
+            if _current(root)[0] != name:
                 continue
-            raise IndexCorruptError(
-                f"the manifest {name!r} is missing", hint="restore the index from a copy, or build it again"
-            ) from None
-        manifest = Manifest.from_bytes(text)
-        if manifest.file != name:
-            raise IndexCorruptError(
-                f"the manifest {name!r} says that it is version {manifest.version!r}",
-                hint="restore the index from a copy, or build it again",
-            )
-        return manifest
+            raise _corrupt(f"the manifest {name!r} is missing") from None
+        if hashlib.sha256(text).hexdigest() != digest:
+            raise _corrupt(f"the manifest {name!r} was changed after it was written")
+        return Manifest.from_bytes(text)
 
 
-def _current_name(root: Path) -> str:
+def _current(root: Path) -> tuple[str, str]:
     try:
-        text = (root / CURRENT).read_bytes()
+        text = (root / CURRENT).read_text(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         raise IndexNotFoundError(
             f"no index at {str(root)!r}",
             hint="make one with `retr index build ARCHIVE`, or name another with `--index PATH`",
         ) from None
-    name = text.decode(errors="replace")
-    if _CURRENT.fullmatch(name) is None:
-        raise IndexCorruptError(
-            f"the file {CURRENT!r} does not name a manifest",
-            hint="restore the index from a copy, or build it again",
-        )
-    return name.rstrip("\n")
+    found = _CURRENT.fullmatch(text)
+    if found is None:
+        raise _corrupt(f"the file {CURRENT!r} does not name a manifest")
+    return found["file"], found["sha256"]
+
+
+def _corrupt(message: str) -> IndexCorruptError:
+    return IndexCorruptError(message, hint="restore the index from a copy, or build it again")
 
 
 def publish(root: Path, manifest: Manifest) -> None:
     """Make ``manifest`` the live one; every file it names is already on the disk."""
     for folder in (SEGMENTS, FILES):
         sync_folder(root / folder)
-    replace_bytes(root / manifest.file, manifest.to_bytes())
-    replace_bytes(root / CURRENT, f"{manifest.file}\n".encode())
+    text = manifest.to_bytes()
+    replace_bytes(root / manifest.file, text)
+    replace_bytes(root / CURRENT, f"{manifest.file} {hashlib.sha256(text).hexdigest()}\n".encode())

@@ -86,6 +86,8 @@ def stored_table(table: pa.Table) -> pa.Table:
         raise UsageError(f"a column name occurs twice: {table.column_names!r}", hint="rename one of them")
     names = [ID, *(name for name in table.column_names if name != ID)]
     target = pa.schema([pa.field(name, stored_type(table.schema.field(name).type, name)) for name in names])
+    if pa.types.is_null(target.field(ID).type):
+        target = target.set(0, pa.field(ID, pa.string()))
     if not pa.types.is_string(target.field(ID).type):
         raise UsageError(f"the column {ID!r} must be text, got {str(target.field(ID).type)!r}")
     result = table.select(names).cast(target)

@@ -29,16 +29,16 @@ def named(manifest: Manifest) -> set[str]:
     return {CURRENT, LOCK, manifest.file, *(ref.file for ref in manifest.refs())}
 
 
-def others(root: Path, manifest: Manifest) -> tuple[list[str], list[str]]:
-    """Give the leftovers and the foreign files, each sorted, relative to the index."""
-    keep = named(manifest)
+def others(root: Path, *manifests: Manifest) -> tuple[list[str], list[str]]:
+    """Give the leftovers and the foreign files beside these states, each sorted, relative to the index."""
+    keep = set().union(*(named(manifest) for manifest in manifests))
     found = [path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir() or path.is_symlink()]
     rest = sorted(name for name in found if name not in keep)
     leftovers = [name for name in rest if _OURS.fullmatch(name)]
     return leftovers, [name for name in rest if not _OURS.fullmatch(name)]
 
 
-def sweep(root: Path, manifest: Manifest) -> None:
-    """Remove the leftovers; only the holder of the writer's lock may."""
-    for name in others(root, manifest)[0]:
+def sweep(root: Path, *manifests: Manifest) -> None:
+    """Remove the leftovers beside these states; only the holder of the writer's lock may."""
+    for name in others(root, *manifests)[0]:
         (root / name).unlink(missing_ok=True)

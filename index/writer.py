@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 
 from retr.index import schema as schemas
 from retr.index.compaction import SEGMENT_ROWS, compact_runs, merge, small_runs
-from retr.index.errors import UsageError
-from retr.index.files import FileRef, disk_errors, reference, write_bytes
+from retr.index.errors import RetrError, UsageError
+from retr.index.files import FileRef, disk_errors, reference, sync_folder, write_bytes
 from retr.index.lock import writer_lock
-from retr.index.manifest import FILES, SEGMENTS, publish
+from retr.index.manifest import FILES, SEGMENTS, publish, read_current
 from retr.index.schema import ID
 from retr.index.search import unit
 from retr.index.segments import Segment, SegmentWriter, parquet_writer
@@ -59,6 +59,7 @@ def open_writer(root: Path) -> Iterator[Writer]:
     with writer_lock(root):
         store = Store.open(root)
         with disk_errors("clearing away what an interrupted run left"):
+            sync_folder(root)
             sweep(root, store.manifest)
         writer = Writer(store)
         try:
@@ -94,9 +95,15 @@ class Writer:
         """Give up everything since the last commit and remove its files."""
         if self._open is not None:
             self._open.abort()
+        known = self.store.manifest
+        with contextlib.suppress(OSError, RetrError):
+            live = read_current(self.store.path)
+            if live.version != known.version:
+                # The disk failed after the new state was named: that commit stands, but may not survive a power
+                # cut, so the files of both are kept until the next writer.
+                self.store = Store(self.store.path, live)
+            sweep(self.store.path, known, live)
         self._reset()
-        with contextlib.suppress(OSError):
-            sweep(self.store.path, self.store.manifest)
 
     @contextlib.contextmanager
     def _changing(self, doing: str) -> Iterator[None]:

@@ -1,0 +1,194 @@
+"""Where-expressions: examples, mistakes, and SQLite as the oracle for nulls and logic."""
+
+from __future__ import annotations
+
+import datetime as dt
+import sqlite3
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retr.index.errors import FilterError
+from retr.index.filters import evaluate
+
+TABLE = pa.table(
+    {
+        "id": ["a", "b", "c", "d"],
+        "age": pa.array([30, None, 60, 90], pa.int64()),
+        "dose": pa.array([0.5, 1.5, None, -2.0], pa.float64()),
+        "sex": ["F", "M", None, "it's"],
+        "left": pa.array([True, False, None, True]),
+        "day": pa.array([dt.date(2024, 1, 1), dt.date(2024, 5, 31), None, dt.date(2025, 1, 1)]),
+        "at": pa.array([dt.datetime(2024, 1, 1, 12, tzinfo=dt.UTC), None, None, None], pa.timestamp("us", "UTC")),
+        "view point": ["AP", "PA", "AP", None],
+        "tags": pa.array([["x"], [], None, ["y"]], pa.list_(pa.string())),
+        "nothing": pa.nulls(4),
+    }
+)
+
+
+def rows(expression: str, table: pa.Table = TABLE) -> list[int]:
+    return np.flatnonzero(evaluate(expression, table.schema, table.num_rows, table.column)).tolist()
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("age >= 60", [2, 3]),
+        ("60 <= age", [2, 3]),
+        ("age = 30 or dose < 0", [0, 3]),
+        ("AGE = 30 OR 1 = 1".replace("AGE", "age"), [0, 1, 2, 3]),
+        ("age <> 30", [2, 3]),
+        ("not age = 30", [2, 3]),
+        ("not not age = 30", [0]),
+        ("age between 30 and 60 and sex is not null", [0]),
+        ("age not between 30 and 60", [3]),
+        ("sex in ('F', 'M')", [0, 1]),
+        ("sex not in ('F', 'M')", [3]),
+        ("sex not in ('F', null)", []),
+        ("sex = 'it''s'", [3]),
+        ("sex like '%t_s'", [3]),
+        ("sex not like 'F%'", [1, 3]),
+        ("sex is null", [2]),
+        ("left", [0, 3]),
+        ("not left", [1]),
+        ("left = false", [1]),
+        ("left != true", [1]),
+        ("\"view point\" = 'AP'", [0, 2]),
+        ("`view point` = 'AP' and (age = 30 or age = 60)", [0, 2]),
+        ("day >= '2024-05-31'", [1, 3]),
+        ("day between '2024-01-01' and '2024-12-31'", [0, 1]),
+        ("day in ('2024-01-01')", [0]),
+        ("at = '2024-01-01T13:00+01:00'", [0]),
+        ("at > day", [0]),
+        ("tags is null", [2]),
+        ("nothing is null", [0, 1, 2, 3]),
+        ("nothing = 3", []),
+        ("nothing in (3)", []),
+        ("not (nothing = 3)", []),
+        ("null", []),
+        ("true", [0, 1, 2, 3]),
+        ("age in (30.0, 90.5)", [0]),
+        ("dose = 1.5e0", [1]),
+        ("dose=-2", [3]),
+        ("age < 1e99", [0, 2, 3]),
+        ("age < 99999999999999999999", [0, 2, 3]),
+        ("age = dose", []),
+        ("dose < age", [0, 3]),
+    ],
+)
+def test_examples(expression, expected):
+    assert rows(expression) == expected
+
+
+@pytest.mark.parametrize(
+    ("expression", "position", "message"),
+    [
+        ("agee > 3", 1, "did you mean 'age'"),
+        ("sex = F", 7, "no column 'F'.*single quotes"),
+        ("Age > 3", 1, "did you mean 'age'"),
+        ("age > '3'", 7, "the column 'age' is a number, '3' is text"),
+        ("sex > 3", 7, "the column 'sex' is text, 3 is a number"),
+        ("left > 3", 8, "true or false"),
+        ("age like '3'", 1, "'like' needs text"),
+        ("sex like age", 10, "'like' needs text"),
+        ("sex like id", 10, "a pattern in quotes"),
+        ("age", 1, "expected a comparison"),
+        ("age >", 6, "got the end"),
+        ("(age > 3", 9, "expected '\\)'"),
+        ("age > 3)", 8, "expected 'and', 'or' or the end"),
+        ("age & 3", 5, "cannot read '&'"),
+        ("sex = 'F", 7, "no closing quote"),
+        ('"view = 3', 1, "no closing quote"),
+        ("age in 3", 8, "expected '\\('"),
+        ("age in (sex)", 9, "expected a value"),
+        ("age in ('x')", 9, "cannot compare"),
+        ("age between 3 or 4", 15, "between the two ends"),
+        ("age is 3", 8, "expected 'null'"),
+        ("age not 3", 9, "expected 'in', 'like' or 'between'"),
+        ("tags = 'x'", 1, "only be tested for null"),
+        ("day = 'yesterday'", 7, "'yesterday' is not a date"),
+        ("day = sex", 7, "is text, .* is a date"),
+        ("", 1, "empty"),
+        ("   ", 1, "empty"),
+        ("3x = 1", 1, "cannot read '3'"),
+        ("(" * 5000 + "age" + ")" * 5000, 101, "too many parentheses"),
+    ],
+)
+def test_a_mistake_is_pointed_at(expression, position, message):
+    with pytest.raises(FilterError, match=message) as caught:
+        rows(expression)
+    assert caught.value.position == position - 1
+    assert f"column {position} of" in str(caught.value)
+
+
+def test_a_long_list_is_fast_enough_to_use():
+    values = ", ".join(str(i) for i in range(20_000))
+    assert rows(f"age in ({values})") == [0, 2, 3]
+
+
+NUMBERS = st.sampled_from(["0", "1", "2", "-1", "1.5", "null"])
+TEXTS = st.sampled_from(["'a'", "'A'", "'ab'", "'%'", "''", "null"])
+PATTERNS = st.sampled_from(["'a'", "'a%'", "'_'", "'%b'", "'%'", "''"])
+SIGNS = st.sampled_from(["=", "==", "!=", "<>", "<", "<=", ">", ">="])
+NOT = st.sampled_from(["", "not "])
+
+
+@st.composite
+def predicates(draw: st.DrawFn) -> str:
+    column, values = draw(st.sampled_from([("n", NUMBERS), ("x", NUMBERS), ("s", TEXTS)]))
+    kind = draw(st.sampled_from(["compare", "columns", "in", "between", "like", "null"]))
+    negated = draw(NOT)
+    if kind == "compare":
+        return f"{column} {draw(SIGNS)} {draw(values)}"
+    if kind == "columns":
+        return f"n {draw(SIGNS)} x"
+    if kind == "in":
+        return f"{column} {negated}in ({', '.join(draw(st.lists(values, min_size=1, max_size=4)))})"
+    if kind == "between":
+        return f"{column} {negated}between {draw(values)} and {draw(values)}"
+    if kind == "like":
+        return f"s {negated}like {draw(PATTERNS)}"
+    return f"{column} is {negated}null"
+
+
+EXPRESSIONS = st.recursive(
+    predicates(),
+    lambda inner: st.one_of(
+        st.tuples(inner, st.sampled_from(["and", "or"]), inner).map(" ".join),
+        inner.map(lambda text: f"({text})"),
+        inner.map(lambda text: f"not {text}"),
+        inner.map(lambda text: f"not ({text})"),
+    ),
+    max_leaves=6,
+)
+ROWS = st.lists(
+    st.tuples(
+        st.sampled_from([None, 0, 1, 2, -1]),
+        st.sampled_from([None, 0.0, 1.0, 1.5, -1.0]),
+        st.sampled_from([None, "a", "A", "ab", "", "%"]),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(EXPRESSIONS, ROWS)
+def test_sqlite_gives_the_same_rows(expression, data):
+    table = pa.table(
+        {
+            "n": pa.array([row[0] for row in data], pa.int64()),
+            "x": pa.array([row[1] for row in data], pa.float64()),
+            "s": pa.array([row[2] for row in data], pa.string()),
+        }
+    )
+    oracle = sqlite3.connect(":memory:")
+    oracle.execute("pragma case_sensitive_like = on")
+    oracle.execute("create table t (n integer, x real, s text)")
+    oracle.executemany("insert into t values (?, ?, ?)", data)
+    expected = [row - 1 for (row,) in oracle.execute(f"select rowid from t where {expression} order by rowid")]
+    oracle.close()
+    assert rows(expression, table) == expected
