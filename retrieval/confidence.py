@@ -1,0 +1,223 @@
+"""From scores to probabilities, prediction sets and abstention: the numbers, on arrays alone.
+
+Three evidences become probabilities, each by a scaling that is fitted on held-out rows: logits (zero-shot, probe) by
+a temperature; a vote of neighbours by the bandwidth of its weights and a prior. A split-conformal threshold turns
+probabilities into sets that hold the truth as often as promised. A fence around the held-out nearest-neighbour
+distances says what is unlike anything seen.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+
+from retr.index.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+class Scaling(Protocol):
+    """Turns evidence into probabilities."""
+
+    def probabilities(self, evidence: Any) -> NDArray[np.float64]:
+        """Give float64 ``(n, c)``, rows summing to 1."""
+
+
+def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Softmax over the last axis, in float64.
+
+    >>> softmax(np.array([0.0, 0.0])).tolist()
+    [0.5, 0.5]
+    """
+    wide = np.asarray(logits, dtype=np.float64)
+    raised = np.exp(wide - wide.max(axis=-1, keepdims=True))
+    total: NDArray[np.float64] = raised / raised.sum(axis=-1, keepdims=True)
+    return total
+
+
+def log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
+    """Mean negative log probability of the truth."""
+    own = probabilities[np.arange(len(truth)), truth]
+    return float(-np.log(np.maximum(own, 1e-12)).mean())
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """Divides logits before the softmax; 1 leaves them as they are."""
+
+    temperature: float = 1.0
+
+    @classmethod
+    def fit(cls, logits: NDArray[Any], truth: NDArray[np.int64]) -> Self:
+        """Find the temperature under which the truth is most probable.
+
+        Parameters
+        ----------
+        logits
+            float ``(n, c)``.
+        truth
+            int64 ``(n,)``.
+        """
+        from scipy.optimize import minimize_scalar
+
+        spread = float(np.std(logits)) or 1.0
+        # Searched around the logits' own spread: an encoder without a logit scale gives cosines.
+        found = minimize_scalar(
+            lambda log_t: log_loss(softmax(logits / np.exp(log_t)), truth),
+            bounds=(np.log(spread) - 6, np.log(spread) + 6),
+            method="bounded",
+        )
+        return cls(float(np.exp(found.x)))
+
+    def probabilities(self, evidence: NDArray[Any]) -> NDArray[np.float64]:
+        """Give ``softmax(logits / temperature)``."""
+        return softmax(evidence / self.temperature)
+
+
+@dataclass(frozen=True)
+class Votes:
+    """The labelled neighbours of some queries, nearest first.
+
+    ``scores`` float ``(n, k)``, higher is nearer; ``codes`` int64 ``(n, k)``, -1 where there is no neighbour;
+    ``prior`` float64 ``(c,)``, the share of each class.
+    """
+
+    scores: NDArray[Any]
+    codes: NDArray[np.int64]
+    prior: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def __getitem__(self, rows: Any) -> Votes:
+        return Votes(self.scores[rows], self.codes[rows], self.prior)
+
+    def first(self, k: int) -> Votes:
+        """Give the ``k`` nearest only."""
+        return Votes(self.scores[:, :k], self.codes[:, :k], self.prior)
+
+
+@dataclass(frozen=True)
+class VoteScale:
+    """Weighs neighbours by ``exp((score - best score) / bandwidth)`` and adds the prior as so many votes.
+
+    ``bandwidth=None`` takes each query's own spread, from its best to its last neighbour.
+    """
+
+    bandwidth: float | None = None
+    prior_weight: float = 0.0
+
+    @classmethod
+    def fit(cls, votes: Votes, truth: NDArray[np.int64]) -> Self:
+        """Find the bandwidth and prior under which the truth is most probable; see `Votes`."""
+        from scipy.optimize import minimize
+
+        spread = float(np.mean(_spread(votes))) or 1.0
+
+        def loss(x: NDArray[np.float64]) -> float:
+            scale = cls(spread * float(np.exp(x[0])), float(np.exp(x[1])))
+            # The small penalty keeps a flat valley (one neighbour, many classes) from running away.
+            return log_loss(scale.probabilities(votes), truth) + 1e-3 * float(np.square(x).sum())
+
+        # Nelder-Mead's own first steps are far too small around zero.
+        start = np.array([[0.0, 0.0], [0.7, 0.0], [0.0, 1.5]])
+        options = {"initial_simplex": start, "maxiter": 200, "xatol": 1e-2, "fatol": 1e-4}
+        found = minimize(loss, start[0], method="Nelder-Mead", options=options)
+        return cls(spread * float(np.exp(found.x[0])), float(np.exp(found.x[1])))
+
+    def probabilities(self, evidence: Votes) -> NDArray[np.float64]:
+        """Give each class's share of the votes: float64 ``(n, c)``; the prior where nobody votes."""
+        scores, codes, prior = evidence.scores, evidence.codes, evidence.prior
+        found = codes >= 0
+        width = _spread(evidence)[:, None] if self.bandwidth is None else self.bandwidth
+        gaps = np.where(found, scores, scores[:, :1]) - scores[:, :1]
+        weights = np.where(found, np.exp(gaps / width), 0.0)
+        places = np.arange(len(codes))[:, None] * len(prior) + np.maximum(codes, 0)
+        flat = np.bincount(places.ravel(), weights.ravel(), minlength=len(codes) * len(prior))
+        shares = flat.reshape(len(codes), len(prior)) + self.prior_weight * prior
+        total = shares.sum(axis=1, keepdims=True)
+        return np.where(total > 0, shares / np.where(total > 0, total, 1), prior)
+
+
+def _spread(votes: Votes) -> NDArray[np.float64]:
+    """Distance from the best to the last neighbour of each query, never 0: float64 ``(n,)``."""
+    last = np.where(votes.codes >= 0, votes.scores, np.inf).min(axis=1)
+    spread = np.where(np.isfinite(last), votes.scores[:, 0] - last, 0.0)
+    return np.maximum(spread, 1e-6)
+
+
+def conformal_threshold(probabilities: NDArray[np.float64], truth: NDArray[np.int64], alpha: float) -> float:
+    """Find the probability a class must reach to be in the prediction set.
+
+    Split conformal prediction with the score ``1 - p(truth)``: the set holds the truth of an exchangeable new query
+    with a chance of at least ``1 - alpha``.
+
+    Parameters
+    ----------
+    probabilities
+        float64 ``(n, c)`` of rows the model has not seen.
+    truth
+        int64 ``(n,)``.
+    alpha
+        The error level, between 0 and 1.
+
+    Returns
+    -------
+    float
+        0 (every class is in the set) where there are too few rows for the level.
+    """
+    if not 0 < alpha < 1:
+        raise UsageError(f"alpha must lie between 0 and 1, got {alpha!r}", hint="0.1 promises 90 %")
+    own = np.sort(probabilities[np.arange(len(truth)), truth])
+    place = int(np.floor(alpha * (len(own) + 1))) - 1
+    return float(own[place]) if place >= 0 else 0.0
+
+
+def prediction_sets(probabilities: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
+    """Say which classes are in each prediction set: bool ``(n, c)``."""
+    return probabilities >= threshold
+
+
+def risk_coverage(
+    probabilities: NDArray[np.float64], truth: NDArray[np.int64], *, points: int = 20
+) -> list[dict[str, float]]:
+    """Give the error rate among the most confident share of the queries, for growing shares.
+
+    Returns
+    -------
+    list
+        ``{"coverage", "risk", "confidence"}``: answering only from that confidence on covers that share of the
+        queries and is wrong at that rate.
+    """
+    confidence = probabilities.max(axis=1)
+    wrong = probabilities.argmax(axis=1) != truth
+    order = np.argsort(-confidence, kind="stable")
+    curve = []
+    for share in np.linspace(1 / points, 1, points):
+        kept = order[: max(1, round(share * len(order)))]
+        curve.append(
+            {
+                "coverage": round(len(kept) / len(order), 4),
+                "risk": round(float(wrong[kept].mean()), 4),
+                "confidence": round(float(confidence[kept[-1]]), 4),
+            }
+        )
+    return curve
+
+
+def novelty_threshold(nearest: NDArray[Any]) -> float:
+    """Find the similarity below which a query is unlike anything seen.
+
+    Tukey's fence (1.5 interquartile ranges below the first quartile) around the held-out nearest-neighbour
+    similarities, and never above their 1 % point: at most one in a hundred of the archive's own kind falls below.
+
+    Parameters
+    ----------
+    nearest
+        float ``(n,)``: similarity of rows to their nearest row of another group.
+    """
+    low, high = np.quantile(nearest, [0.25, 0.75])
+    return float(min(low - 1.5 * (high - low), np.quantile(nearest, 0.01)))
