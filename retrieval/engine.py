@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+import pyarrow as pa
 
 from retr.index.errors import UsageError
 from retr.index.manifest import FORMAT_VERSION
@@ -22,7 +23,6 @@ from retr.retrieval.recorded import RecordedEncoder, load_recorded, mismatch, re
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import pyarrow as pa
     from numpy.typing import ArrayLike, NDArray
 
     from retr.index.check import Finding
@@ -346,7 +346,7 @@ class Index:
         for column, given in named.items():
             values[column] = []
             for query, rows in zip(queries, own, strict=True):
-                known = [given] if given is not None else self._known(column, rows)
+                known = [self._as_value(column, given)] if given is not None else self._known(column, rows)
                 if len(known) != 1:
                     what = "has more than one" if known else "has no known"
                     raise UsageError(
@@ -355,6 +355,19 @@ class Index:
                     )
                 values[column].append(known[0])
         return values
+
+    def _as_value(self, column: str, given: object) -> object:
+        """Read a value as the column's type, so that ``patient=17`` of a command line meets the number 17."""
+        if column not in self.store.schema.names or not isinstance(given, str):
+            return given
+        kind = self.store.schema.field(column).type
+        try:
+            return pa.scalar(given).cast(kind).as_py()
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+            raise UsageError(
+                f"{given!r} is no value of the column {column!r}, which is {kind}",
+                hint=f"see its values with `retr index ls --columns {column}`",
+            ) from None
 
     def _known(self, column: str, rows: NDArray[np.int64]) -> list[object]:
         """Give the distinct values of a column over some rows, without the missing ones."""

@@ -100,6 +100,14 @@ def test_a_patient_that_is_not_known_is_an_error(index):
         index.search(mixed, exclude_same="patient")
 
 
+def test_a_value_to_leave_out_is_read_as_the_columns_type(index):
+    hits = index.search(vector=np.ones(56), k=12, exclude_same={"age": "41"})
+    assert 41 not in hits.table.column("age").to_pylist()
+    assert len(hits) == 11
+    with pytest.raises(UsageError, match="'old' is no value of the column 'age', which is int64"):
+        index.search(vector=np.ones(56), exclude_same={"age": "old"})
+
+
 def test_one_per_patient(index):
     hits = index.search(id="healthy/000.png", k=12, one_per="patient")
     patients = hits.table.column("patient").to_pylist()
