@@ -38,6 +38,24 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     return cast("NDArray[np.float32]", vectors / np.where(length > 0, length, 1))
 
 
+def limit_aspect(image: PIL.Image.Image, most: int = 16) -> PIL.Image.Image:
+    """Cut the ends off a picture more than `most` times as long as wide.
+
+    For pipelines that scale the shorter side and then crop the centre: the ends would be cut off anyway, but a
+    picture one pixel wide would first be scaled to gigabytes.
+
+    >>> import PIL.Image
+    >>> limit_aspect(PIL.Image.new("RGB", (1, 1000))).size, limit_aspect(PIL.Image.new("RGB", (9, 30))).size
+    ((1, 16), (9, 30))
+    """
+    width, height = image.size
+    longest = most * min(width, height)
+    if max(width, height) <= longest:
+        return image
+    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
+    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
+
+
 class BaseEncoder(ABC):
     """Base of all encoders.
 

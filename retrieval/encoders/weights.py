@@ -125,7 +125,10 @@ def _hub(file: WeightFile, *, network: bool) -> Path | None:
         try:
             if file.folder:
                 wanted = list(file.hub_files) or None
-                return Path(snapshot_download(file.hub, allow_patterns=wanted, local_files_only=local))
+                folder = Path(snapshot_download(file.hub, allow_patterns=wanted, local_files_only=local))
+                if all((folder / name).exists() for name in file.hub_files):
+                    return folder
+                continue
             return Path(hf_hub_download(file.hub, file.hub_name or file.name, local_files_only=local))
         except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
             continue
