@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import pyarrow as pa
 
 from retr.index.errors import UsageError
 from retr.index.manifest import FORMAT_VERSION
 from retr.index.store import Store
+from retr.retrieval.exclude import same_values
 from retr.retrieval.hits import Hits
 from retr.retrieval.query import Query, gather, own_rows_all, resolve_all
 from retr.retrieval.recorded import RecordedEncoder, load_recorded, mismatch, require_same
@@ -23,6 +23,7 @@ from retr.retrieval.recorded import RecordedEncoder, load_recorded, mismatch, re
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pyarrow as pa
     from numpy.typing import ArrayLike, NDArray
 
     from retr.index.check import Finding
@@ -310,70 +311,12 @@ class Index:
             int(k),
             where=where,
             exclude=None if include_self else own,
-            exclude_same=self._same(exclude_same, queries, own),
+            exclude_same=same_values(store, exclude_same, queries, own),
             one_per=one_per,
             min_score=min_score,
         )
-        hits = []
-        for asked, rows, scores in zip(queries, found.rows, found.scores, strict=True):
-            kept = rows[rows >= 0]
-            hits.append(
-                Hits(
-                    scores=scores[: len(kept)],
-                    rows=kept,
-                    table=store.table(rows=kept),
-                    exact=found.exact,
-                    note=found.note,
-                    query=asked.describe(),
-                )
-            )
+        hits = [Hits.of(store, found, number, query=asked.describe()) for number, asked in enumerate(queries)]
         return hits[0] if single else hits
-
-    def _same(
-        self,
-        exclude_same: str | Mapping[str, object] | None,
-        queries: Sequence[Query],
-        own: Sequence[NDArray[np.int64]],
-    ) -> dict[str, list[object]] | None:
-        """Give, for each column of ``exclude_same``, the value to leave out for each query.
-
-        A value that is not known is an error: a patient that was not excluded in silence is the worst answer.
-        """
-        if exclude_same is None:
-            return None
-        named: dict[str, object] = {exclude_same: None} if isinstance(exclude_same, str) else dict(exclude_same)
-        values: dict[str, list[object]] = {}
-        for column, given in named.items():
-            values[column] = []
-            for query, rows in zip(queries, own, strict=True):
-                known = [self._as_value(column, given)] if given is not None else self._known(column, rows)
-                if len(known) != 1:
-                    what = "has more than one" if known else "has no known"
-                    raise UsageError(
-                        f"the query {query.describe()} {what} {column!r}",
-                        hint=f"give the value to leave out, as {column}=VALUE",
-                    )
-                values[column].append(known[0])
-        return values
-
-    def _as_value(self, column: str, given: object) -> object:
-        """Read a value as the column's type, so that ``patient=17`` of a command line meets the number 17."""
-        if column not in self.store.schema.names or not isinstance(given, str):
-            return given
-        kind = self.store.schema.field(column).type
-        try:
-            return pa.scalar(given).cast(kind).as_py()
-        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-            raise UsageError(
-                f"{given!r} is no value of the column {column!r}, which is {kind}",
-                hint=f"see its values with `retr index ls --columns {column}`",
-            ) from None
-
-    def _known(self, column: str, rows: NDArray[np.int64]) -> list[object]:
-        """Give the distinct values of a column over some rows, without the missing ones."""
-        if not len(rows):
-            return []
-        return list(self.store.table([column], rows=rows).column(column).drop_null().unique().to_pylist())
 
     # changing
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
+    from retr.index.exact import Neighbours
+    from retr.index.store import Store
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -70,6 +73,20 @@ class Hits:
     exact: bool = True
     note: str | None = None
     query: str = ""
+
+    @classmethod
+    def of(cls, store: Store, found: Neighbours, number: int, *, query: str = "") -> Hits:
+        """Give the answer to one query of a search, with its rows' metadata."""
+        rows = found.rows[number]
+        kept = rows[rows >= 0]
+        return cls(
+            scores=found.scores[number, : len(kept)],
+            rows=kept,
+            table=store.table(rows=kept),
+            exact=found.exact,
+            note=found.note,
+            query=query,
+        )
 
     @property
     def ids(self) -> list[str]:
