@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retr.cli import _errors, encoders, index, query
+from retr.cli import _errors, encoders, evaluate, index, query
 
 app = typer.Typer(
     name="retr",
@@ -19,6 +19,7 @@ app = typer.Typer(
 )
 app.add_typer(index.app, name="index")
 app.add_typer(encoders.app, name="encoders")
+app.add_typer(evaluate.app, name="eval")
 app.command("query")(query.query)
 app.command("show")(query.show)
 

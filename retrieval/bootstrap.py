@@ -15,7 +15,7 @@ import numpy as np
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -125,20 +125,20 @@ def mean_interval(
     return Estimate(value, *_limits(replicates, value, groups, level), len(values), groups)
 
 
-def interval(
-    statistic: Callable[[NDArray[np.int64]], float],
+def intervals(
+    statistics: Callable[[NDArray[np.int64]], Mapping[str, float]],
     codes: NDArray[np.int64],
     *,
     resamples: int = 200,
     level: float = 0.95,
     seed: int = 0,
-) -> Estimate:
-    """Interval of any statistic of rows.
+) -> dict[str, Estimate]:
+    """Intervals of any statistics of rows.
 
     Parameters
     ----------
-    statistic
-        From row numbers, int64 ``(m,)`` with repetitions, to the number; ``nan`` where it is undefined.
+    statistics
+        From row numbers, int64 ``(m,)`` with repetitions, to named numbers; ``nan`` where one is undefined.
     codes
         int64 ``(n,)`` from `group_codes`.
     resamples, level, seed
@@ -146,11 +146,15 @@ def interval(
 
     Returns
     -------
-    Estimate
-        The statistic of all rows and its interval.
+    dict
+        Each statistic of all rows, with its interval.
     """
     drawn, groups = _draws(codes, resamples, seed)
     order = np.argsort(codes, kind="stable")
-    replicates = np.array([statistic(np.repeat(order, times[codes[order]])) for times in drawn])
-    value = float(statistic(np.arange(len(codes))))
-    return Estimate(value, *_limits(replicates, value, groups, level), len(codes), groups)
+    values = statistics(np.arange(len(codes)))
+    replicates = [statistics(np.repeat(order, times[codes[order]])) for times in drawn]
+    estimates = {}
+    for name, value in values.items():
+        limits = _limits(np.array([found[name] for found in replicates]), float(value), groups, level)
+        estimates[name] = Estimate(float(value), *limits, len(codes), groups)
+    return estimates

@@ -78,9 +78,7 @@ def recall_at(hits: NDArray[np.bool_], k: int, relevant: NDArray[np.integer]) ->
     return _ratio(_first(hits, k).sum(axis=1), relevant)
 
 
-def average_precision_at(
-    hits: NDArray[np.bool_], k: int, relevant: NDArray[np.integer]
-) -> NDArray[np.float64]:
+def average_precision_at(hits: NDArray[np.bool_], k: int, relevant: NDArray[np.integer]) -> NDArray[np.float64]:
     """Precision at each relevant place up to ``k``, summed, over ``relevant``: float64 ``(n,)``.
 
     The mean over queries is mAP@k.
@@ -204,7 +202,7 @@ def top_k_accuracy(probabilities: ArrayLike, truth: ArrayLike, k: int) -> float:
     scores = np.asarray(probabilities, np.float64)
     if k >= scores.shape[1]:
         return 1.0
-    if scores.shape[1] == 2:  # scikit-learn wants one column for two classes
+    if k == 1:  # of equal classes the first, as `argmax` takes it everywhere else
         return float(np.mean(scores.argmax(axis=1) == np.asarray(truth)))
     return float(top_k_accuracy_score(truth, scores, k=k, labels=np.arange(scores.shape[1])))
 
@@ -255,9 +253,7 @@ def _per_class(name: str, scores: ArrayLike, member: NDArray[np.bool_]) -> NDArr
     )
 
 
-def classification(
-    probabilities: ArrayLike, truth: ArrayLike, *, topk: Sequence[int] = (1, 3, 5)
-) -> dict[str, float]:
+def classification(probabilities: ArrayLike, truth: ArrayLike, *, topk: Sequence[int] = (1, 3, 5)) -> dict[str, float]:
     """Score single-label answers.
 
     Parameters

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from retr.index.errors import UsageError
-from retr.retrieval.bootstrap import group_codes, interval, mean_interval
+from retr.retrieval.bootstrap import group_codes, intervals, mean_interval
 
 
 def test_a_row_without_a_group_is_its_own_group():
@@ -46,7 +46,7 @@ def test_the_macro_mean_weighs_classes_not_rows():
 
 def test_any_statistic_agrees_with_the_mean():
     values, codes = np.random.default_rng(3).random(60), np.repeat(np.arange(20), 3)
-    by_rows = interval(lambda rows: float(values[rows].mean()), codes, resamples=500)
+    by_rows = intervals(lambda rows: {"mean": float(values[rows].mean())}, codes, resamples=500)["mean"]
     by_sums = mean_interval(values, codes, resamples=500)
     assert (by_rows.value, by_rows.low, by_rows.high) == pytest.approx((by_sums.value, by_sums.low, by_sums.high))
 
