@@ -14,6 +14,7 @@ import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -98,7 +99,7 @@ class Probe:
                     data_version=header["data_version"],
                     figures=header["figures"],
                 )
-        except (ValueError, KeyError, OSError) as error:
+        except (ValueError, KeyError, OSError, BadZipFile) as error:
             raise IndexCorruptError("the stored probe cannot be read", hint="train it again") from error
 
 

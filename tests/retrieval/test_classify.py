@@ -6,8 +6,9 @@ import pytest
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import IndexCorruptError, NoTextSideError, RetrError, UsageError
-from retr.index.store import Store, unit
+from retr.index.store import Store
 from retr.retrieval import calibrate, classify, labelled, probe
+from retr.retrieval.encoders.base import unit
 from retr.retrieval.prompts import LabelClass, LabelSet, load_labels
 
 DIM, CLASSES = 16, ("a", "b", "c", "d")
@@ -136,7 +137,7 @@ def test_a_probe_is_stored_found_and_refused_when_stale(store):
     with pytest.raises(RetrError, match=r"stale.*--retrain"):
         probe.find(store, "label")
     with pytest.raises(IndexCorruptError):
-        probe.Probe.from_bytes(b"no probe")
+        probe.Probe.from_bytes(trained.to_bytes()[:100])
 
 
 def test_a_probe_of_two_classes(tmp_path):
