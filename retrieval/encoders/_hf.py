@@ -1,0 +1,269 @@
+"""The network of an `hf` encoder: a transformers model, loaded strictly, pooled as its family is."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from retr.index.encoder import EncoderInfo, Option
+from retr.index.errors import NoTextSideError, WeightsError
+from retr.retrieval.encoders import hf as door
+from retr.retrieval.encoders import weights as files
+from retr.retrieval.encoders._torch import TorchEncoder
+from retr.retrieval.encoders._torchvision import ensure_torchvision
+from retr.retrieval.encoders.base import limit_aspect
+
+ensure_torchvision()
+
+import transformers  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    import PIL.Image
+    from numpy.typing import NDArray
+
+_TEXTS = 64
+# What a checkpoint may hold beyond the encoder: heads it was trained or fine-tuned with, and the buffer that
+# transformers before 4.31 saved.
+_DROPPED = ("decoder.", "mask_token", "classifier.", "position_ids")
+
+
+class ImageSide(torch.nn.Module):
+    """The image side of a model: pixels to the embedding and, beside it, the patch tokens."""
+
+    def __init__(self, model: Any, family: str, pooling: str | None) -> None:
+        super().__init__()
+        self.family, self.pooling = family, pooling
+        self.body = model.vision_model if hasattr(model, "vision_model") else model
+        self.projection = getattr(model, "visual_projection", None)
+        self.prefix = 1 + int(getattr(model.config, "num_register_tokens", 0) or 0)
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed pixels: ``(n, dim)``, and the tokens after the final norm ``(n, places, width)``."""
+        if self.family == "siglip2":
+            output = self.body(**_unpack(pixels))
+        elif self.family == "vit_mae":
+            # nothing is masked; ascending noise keeps the patches in their order
+            places = self.body.embeddings.position_embeddings.shape[1] - 1
+            noise = torch.arange(places, device=pixels.device).expand(len(pixels), -1)
+            output = self.body(pixels, noise=noise)
+        else:
+            output = self.body(pixels)
+        tokens = output.last_hidden_state
+        if self.pooling is not None:
+            patches = tokens[:, self.prefix :]
+            return (tokens[:, 0] if self.pooling == "cls" else patches.mean(1)), patches
+        pooled = output.pooler_output
+        if self.projection is not None:
+            pooled = self.projection(pooled)
+        return pooled, tokens
+
+
+class HfEncoder(TorchEncoder):
+    """A model folder of transformers, images and, where there is one, its text side; nothing is normalised."""
+
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        family: str,
+        *,
+        text_model: Path | None,
+        pooling: str | None,
+        device: str,
+        precision: str,
+    ) -> None:
+        self._folder, self._text_model, self._name = folder, text_model, name
+        self._tokenizer: Any = None
+        self._model = _read_model(folder, family)
+        self._processor = _read_processor(folder)
+        text = hasattr(self._model, "get_text_features")
+        known = door.FAMILIES[family]
+        chosen = pooling or (known[0] if known else None)
+        options: dict[str, Option] = {"pooling": pooling} if pooling else {}
+        info = EncoderInfo(
+            name=f"hf:{name}",
+            dim=_dim(self._model.config, family),
+            similarity="cosine",
+            modality=door.CARD.modality,
+            text=text,
+            weights_sha256=files.digest(*door.checkpoints(folder)),
+            preprocessing=_describe(self._processor),
+            options=options,
+            licence=door.CARD.licence,
+            source=f"https://huggingface.co/{name}",
+            logit_scale=float(self._model.logit_scale.exp()) if hasattr(self._model, "logit_scale") else None,
+            draft_size=2 * _largest(self._processor),
+        )
+        super().__init__(info, ImageSide(self._model, family, chosen), device=device, precision=precision)
+        if text:
+            # the image side runs as `network`, perhaps in another precision: keep one
+            self._model.vision_model = None
+            self._model.to(self.device)
+        else:
+            self._model = None
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Run the folder's image processor on one RGB picture.
+
+        float32 ``(3, h, w)``; of SigLIP 2 with its own aspect ``(patches, values + 3)``: a patch's pixels, whether it
+        is one, and the height and width of the grid.
+        """
+        inputs = self._processor(images=limit_aspect(image), return_tensors="np")
+        pixels = np.asarray(inputs["pixel_values"][0], dtype=np.float32)
+        if "spatial_shapes" not in inputs:
+            return pixels
+        mask = np.asarray(inputs["pixel_attention_mask"][0], dtype=np.float32)[:, None]
+        shape = np.broadcast_to(np.asarray(inputs["spatial_shapes"][0], dtype=np.float32), (len(pixels), 2))
+        return np.concatenate([pixels, mask, shape], axis=1)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed prepared pictures: ``(n, dim)``."""
+        return cast("torch.Tensor", self.network(pixels)[0])
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed texts with the folder's tokenizer, padded to the model's length, in float32: ``(n, dim)``."""
+        if self._model is None:
+            raise NoTextSideError(f"encoder {self.info.name!r} embeds images only", hint="query with an image")
+        if self._tokenizer is None:
+            self._tokenizer = _read_tokenizer(self._name, self._text_model or self._folder)
+        config = self._model.config
+        siglip = config.model_type.startswith("siglip")
+        rows = [np.empty((0, self.info.dim), dtype=np.float32)]
+        for start in range(0, len(texts), _TEXTS):
+            batch = list(texts[start : start + _TEXTS])
+            if siglip:
+                batch = [text.lower() for text in batch]
+            inputs = self._tokenizer(
+                batch,
+                padding="max_length",
+                truncation=True,
+                max_length=config.text_config.max_position_embeddings,
+                return_tensors="pt",
+            )
+            # SigLIP was trained without a mask over the padding
+            names = ("input_ids",) if siglip else ("input_ids", "attention_mask")
+            output = self._model.get_text_features(**{name: inputs[name].to(self.device) for name in names})
+            rows.append(getattr(output, "pooler_output", output).float().cpu().numpy())
+        return np.concatenate(rows)
+
+    @torch.inference_mode()
+    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
+        """Give the patch tokens after the final norm ``(h, w, dim)``, where the embedding pools exactly these."""
+        if self.network.pooling is None:
+            return None
+        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
+        patches = self.network(pixels)[1][0].float().cpu().numpy()
+        stride = round((pixels.shape[-1] * pixels.shape[-2] / len(patches)) ** 0.5)
+        grid = (pixels.shape[-2] // stride, pixels.shape[-1] // stride)
+        return cast("NDArray[np.float32]", patches.reshape(*grid, -1))
+
+
+def _unpack(packed: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Take apart what `HfEncoder.prepare` packed for SigLIP 2."""
+    return {
+        "pixel_values": packed[..., :-3],
+        "pixel_attention_mask": packed[..., -3].to(torch.int64),
+        "spatial_shapes": packed[:, 0, -2:].round().to(torch.int64),
+    }
+
+
+def _read_model(folder: Path, family: str) -> Any:
+    """Load a model strictly from a folder, in float32."""
+    door.checkpoints(folder)
+    quiet = transformers.utils.logging
+    level, bars = quiet.get_verbosity(), quiet.is_progress_bar_enabled()
+    quiet.set_verbosity_error()
+    quiet.disable_progress_bar()
+    try:
+        model, report = transformers.AutoModel.from_pretrained(
+            folder,
+            local_files_only=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            **({"mask_ratio": 0.0} if family == "vit_mae" else {}),
+        )
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        message = f"the folder {folder.name!r} does not load: {_first_line(error)}"
+        raise WeightsError(message, hint="get it again") from error
+    finally:
+        quiet.set_verbosity(level)
+        if bars:
+            quiet.enable_progress_bar()
+    left = [key for key in report["unexpected_keys"] if not any(part in key for part in _DROPPED)]
+    for word, keys in (("missing", report["missing_keys"]), ("unknown", left)):
+        if keys:
+            raise WeightsError(
+                f"the weights in {folder.name!r} do not fit config.json: {len(keys)} {word} ({min(keys)}, ...)",
+                hint="is it a folder of this family, saved by transformers?",
+            )
+    return model.eval().requires_grad_(requires_grad=False)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _read_processor(folder: Path) -> Any:
+    try:
+        return transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
+    except (OSError, ValueError, KeyError) as error:
+        message = f"{door.PROCESSOR} of {folder.name!r} does not load: {_first_line(error)}"
+        raise WeightsError(message, hint="get it again") from error
+
+
+def _read_tokenizer(name: str, folder: Path) -> Any:
+    """Load the tokenizer: from the folder, else from the hub's cache, else from the hub."""
+    attempts = [(str(folder), True)] if any(folder.glob("tokenizer*.json")) or any(folder.glob("*vocab*")) else []
+    problem: Exception | None = None
+    for place, local in (*attempts, (name, True), (name, False)):
+        try:
+            return transformers.AutoTokenizer.from_pretrained(place, local_files_only=local)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            problem = problem or error
+    raise WeightsError(
+        f"the tokenizer of 'hf:{name}' is not on this machine",
+        hint=f"get its files from https://huggingface.co/{name} and pass text_model=FOLDER (--text-model FOLDER)",
+    ) from problem
+
+
+def _dim(config: Any, family: str) -> int:
+    if family == "clip":
+        return int(config.projection_dim)
+    if family.startswith("siglip"):
+        return int(config.vision_config.hidden_size)
+    return int(config.hidden_sizes[-1] if family == "dinov3_convnext" else config.hidden_size)
+
+
+def _settings(processor: Any) -> dict[str, Any]:
+    """Give what the processor does, as plain values; only the steps that are on."""
+    stated = json.loads(processor.to_json_string())
+    on = {
+        "do_resize": ("size", "resample"),
+        "do_center_crop": ("crop_size",),
+        "do_rescale": ("rescale_factor",),
+        "do_normalize": ("image_mean", "image_std"),
+    }
+    keys = [key for step, parts in on.items() if stated.get(step) for key in parts]
+    keys += ["patch_size", "max_num_patches"] if "max_num_patches" in stated else []
+    return {key: stated[key] for key in keys if stated.get(key) is not None}
+
+
+def _describe(processor: Any) -> str:
+    return "RGB, transformers (Pillow): " + json.dumps(_settings(processor), sort_keys=True)
+
+
+def _largest(processor: Any) -> int:
+    settings = _settings(processor)
+    sizes = [settings[key] for key in ("size", "crop_size") if key in settings]
+    numbers = [value for size in sizes for value in (size.values() if isinstance(size, dict) else [size]) if value]
+    if "max_num_patches" in settings:
+        # the grid is at most all patches in a row; a square one is what decides how sharp the picture is
+        numbers.append(int(settings["max_num_patches"] ** 0.5 * 4 * settings.get("patch_size", 16)))
+    return int(max(numbers, default=512))

@@ -1,0 +1,178 @@
+"""``hf:ORG/NAME``: model folders of transformers, from the hub or from a local folder (``weights=FOLDER``).
+
+What the embedding is, by family (``model_type`` of ``config.json``):
+
+==================================  =====================================================================  ====
+family                              picture                                                                text
+==================================  =====================================================================  ====
+clip                                projected pooled CLS token (``get_image_features``)                    yes
+siglip, siglip2                     attention-pooled head (``get_image_features``)                         yes
+dinov2, dinov2_with_registers,      CLS token after the final norm; ``pooling="mean"``: mean of the patch  no
+dinov3_vit, dinov3_convnext         tokens after it (registers left out)
+vit_mae                             mean of the patch tokens after the final norm, nothing masked (as      no
+                                    RETFound pools); ``pooling="cls"``: the CLS token
+==================================  =====================================================================  ====
+
+The preprocessing is the folder's ``preprocessor_config.json``, in transformers' Pillow arithmetic; a folder without
+one is refused. A folder of open_clip's (``open_clip_config.json``, as BiomedCLIP's) is read by `open_clip`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retr.index.errors import UsageError, WeightsError
+from retr.retrieval.encoders import open_clip
+from retr.retrieval.encoders import weights as files
+from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.weights import WeightFile
+
+if TYPE_CHECKING:
+    from retr.retrieval.encoders.base import BaseEncoder
+
+# model_type -> the poolings it can be asked for, its own first; none: the family has one way only
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "clip": (),
+    "siglip": (),
+    "siglip2": (),
+    "dinov2": ("cls", "mean"),
+    "dinov2_with_registers": ("cls", "mean"),
+    "dinov3_vit": ("cls", "mean"),
+    "dinov3_convnext": ("cls", "mean"),
+    "vit_mae": ("mean", "cls"),
+}
+CHECKPOINTS = ("model*.safetensors", "pytorch_model*.bin")
+PROCESSOR = "preprocessor_config.json"
+
+CARD = Card(
+    name="hf:ORG/NAME",
+    summary="CLIP, SigLIP 1 and 2, DINOv2 and v3, ViT-MAE of transformers; open_clip folders such as BiomedCLIP",
+    modality="as trained",
+    dim=None,
+    text=None,
+    licence="the checkpoint's",
+    source="https://github.com/huggingface/transformers",
+    files=(
+        WeightFile(
+            name="ORG/NAME",
+            where="the Hugging Face hub (config.json, preprocessor_config.json, weights, tokenizer)",
+            folder=True,
+            optional=True,
+        ),
+    ),
+)
+
+
+def _load(
+    name: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    text_model: str | os.PathLike[str] | None = None,
+    pooling: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> BaseEncoder:
+    """Load a model folder of transformers.
+
+    Parameters
+    ----------
+    name
+        ``"facebook/dinov2-base"``; with `weights` any name.
+    weights
+        The folder, with ``config.json``, ``preprocessor_config.json`` and the weights.
+    text_model
+        Folder with the tokenizer, where the weights' folder has none.
+    pooling
+        ``"cls"`` or ``"mean"``, for DINO and MAE; None is the family's own.
+    device, precision
+        As in ``load_encoder``.
+    """
+    folder = _folder(name, weights)
+    config = _read(folder / "config.json")
+    if "model_type" not in config and (folder / open_clip.CONFIG).is_file():
+        if pooling is not None:
+            raise UsageError(f"'hf:{name}' is an open_clip model, which has no pooling to choose")
+        found: BaseEncoder = open_clip.SPEC.load(
+            open_clip.HUB + name, weights=folder, text_model=text_model, device=device, precision=precision
+        )
+        return found
+    family = str(config.get("model_type"))
+    if family not in FAMILIES:
+        raise UsageError(f"'hf:{name}' is of the family {family!r}", hint=f"supported: {', '.join(FAMILIES)}")
+    known = FAMILIES[family]
+    if pooling is not None and pooling not in known:
+        hint = f"use {' or '.join(known)}" if known else f"a {family} model has one way only"
+        raise UsageError(f"unknown pooling {pooling!r} for 'hf:{name}'", hint=hint)
+    if not (folder / PROCESSOR).is_file():
+        raise WeightsError(
+            f"no {PROCESSOR} in the folder of 'hf:{name}': nothing states how its pictures are prepared",
+            hint="get it from where the weights come from",
+        )
+    from retr.retrieval.encoders import _hf
+
+    return _hf.HfEncoder(
+        name,
+        folder,
+        family,
+        text_model=Path(text_model).expanduser() if text_model is not None else None,
+        pooling=pooling,
+        device=device,
+        precision=precision,
+    )
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Give the weight files of a folder: its safetensors, else its ``pytorch_model*.bin``."""
+    for pattern in CHECKPOINTS:
+        if found := sorted(folder.glob(pattern)):
+            return found
+    raise WeightsError(
+        f"no weights in the folder {folder.name!r}", hint=f"it should hold one of {', '.join(CHECKPOINTS)}"
+    )
+
+
+def _folder(name: str, weights: str | os.PathLike[str] | None) -> Path:
+    """Find the model's folder: as given, in ``RETR_WEIGHTS``, in the hub's cache, else fetched."""
+    if weights is not None:
+        folder = Path(weights).expanduser()
+        if not folder.is_dir():
+            raise WeightsError(
+                f"no folder at {os.fspath(weights)!r}, weights of 'hf:{name}'",
+                hint="give the folder that holds config.json and the weights",
+            )
+        return folder
+    where = f"https://huggingface.co/{name} (some models want their licence accepted there first)"
+    problem: WeightsError | None = None
+    for network in (False, True):
+        for needed in (
+            *(("config.json", PROCESSOR, pattern) for pattern in CHECKPOINTS),
+            *((open_clip.CONFIG, pattern) for pattern in open_clip.CHECKPOINTS[:3]),
+        ):
+            try:
+                wanted = WeightFile(name, where, hub=name, hub_files=needed, folder=True)
+                return files.find(wanted, encoder="hf", network=network)
+            except WeightsError as error:
+                problem = error
+    assert problem is not None
+    raise problem
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        if (path.parent / open_clip.CONFIG).is_file():
+            return {}
+        raise WeightsError(
+            f"no config.json in the folder {path.parent.name!r}",
+            hint="hf: takes folders as transformers saves them, or open_clip's with open_clip_config.json",
+        ) from None
+    except ValueError as error:
+        raise WeightsError(f"{path.name} is not JSON: {error}", hint="get it again") from error
+    return config if isinstance(config, dict) else {}
+
+
+SPEC = Spec(card=CARD, load=_load, family=True)
