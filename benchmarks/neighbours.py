@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from retr.benchmarks.record import record
-from retr.retrieval.encoders.base import unit
+from retr.index.vectors import unit
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.metrics import any_hit_at, precision_at
 

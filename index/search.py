@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from retr.index import exact
 from retr.index.errors import UsageError
 from retr.index.schema import ID, texts
+from retr.index.vectors import unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,14 +60,6 @@ def search(
         cosine=cosine,
         ids_of=lambda rows: texts(store.table([ID], rows).column(ID)),
     )
-
-
-def unit(vectors: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Scale vectors ``(n, d)`` to length 1, each by itself; a zero vector stays zero."""
-    exactly = vectors.astype(np.float64)
-    norms = np.sqrt(np.square(exactly).sum(axis=1, keepdims=True))
-    scaled: NDArray[np.float32] = (exactly / np.where(norms > 0, norms, 1.0)).astype(np.float32)
-    return scaled
 
 
 def _prepared(queries: NDArray[np.float32], dim: int) -> NDArray[np.float32]:

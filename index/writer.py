@@ -27,10 +27,10 @@ from retr.index.files import FileRef, disk_errors, reference, sync_folder, write
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, SEGMENTS, publish, read_current
 from retr.index.schema import ID
-from retr.index.search import unit
 from retr.index.segments import Segment, SegmentWriter, parquet_writer
 from retr.index.store import Store, timestamp
 from retr.index.sweep import sweep
+from retr.index.vectors import unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

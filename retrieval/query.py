@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from retr.index.errors import ImageReadError, UsageError
+from retr.index.vectors import unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -324,17 +325,6 @@ def file_sha256(image: Any) -> str | None:
                 hint="check the path",
             ) from error
     return None
-
-
-def unit(vector: NDArray[Any]) -> NDArray[np.float64]:
-    """Scale to length 1; a zero vector stays zero.
-
-    >>> unit(np.array([3.0, 4.0])).tolist()
-    [0.6, 0.8]
-    """
-    wide = np.asarray(vector, dtype=np.float64)
-    length = np.linalg.norm(wide)
-    return wide / length if length > 0 else wide
 
 
 def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder) -> list[NDArray[Any]]:

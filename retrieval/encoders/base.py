@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from retr.index.errors import NoTextSideError
+from retr.index.vectors import unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,16 +27,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
-
-
-def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scale vectors ``(..., dim)`` to length 1; zero stays zero.
-
-    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]], dtype=np.float32)).tolist()
-    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
-    """
-    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
-    return cast("NDArray[np.float32]", vectors / np.where(length > 0, length, 1))
 
 
 def limit_aspect(image: PIL.Image.Image, most: int = 16) -> PIL.Image.Image:

@@ -75,7 +75,7 @@ def test_a_build_killed_at_fifty_instants_equals_an_undisturbed_one(long_archive
     old = tmp_path / "old"
     subprocess.run(["cp", "-a", long_archive, old], check=True)
     for file in sorted(old.rglob("*.png"))[:30]:
-        if file.is_file() and file.name not in {"text.png"}:
+        if file.is_file() and file.name != "text.png":
             make_picture(1000).save(file)
     for file in sorted(old.rglob("*.tif")):
         file.unlink()

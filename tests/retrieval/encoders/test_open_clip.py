@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from retr.index.errors import UsageError, WeightsError
+from retr.index.vectors import unit
 from retr.retrieval.encoders._torchvision import ensure_torchvision
-from retr.retrieval.encoders.base import unit
 from retr.retrieval.encoders.registry import load_encoder
 
 ensure_torchvision()

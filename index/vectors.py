@@ -1,0 +1,23 @@
+"""Unit vectors: what a cosine index stores and what its queries are made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    """Scale vectors ``(..., d)`` to length 1, each by itself; a zero vector stays zero.
+
+    The norm is taken in float64, so that a vector's scaled bits do not depend on what lies beside it.
+
+    >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).round(4).tolist()
+    [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
+    """
+    exactly = np.asarray(vectors, dtype=np.float64)
+    norms = np.sqrt(np.square(exactly).sum(axis=-1, keepdims=True))
+    return cast("NDArray[np.float32]", (exactly / np.where(norms > 0, norms, 1.0)).astype(np.float32))
