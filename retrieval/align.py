@@ -20,7 +20,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from retr.index.errors import IndexCorruptError, UsageError
-from retr.retrieval.encoders.base import unit
+from retr.index.vectors import unit
 from retr.retrieval.labelled import data_version, deal, row_groups
 from retr.retrieval.wordbag import WordBag
 
