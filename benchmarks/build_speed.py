@@ -76,12 +76,12 @@ def plain_loop(files: list[Path]) -> Callable[[], None]:
 
     from retr.retrieval.encoders._lite_export import network
 
-    net = network(lite._find(None))  # noqa: SLF001
+    net = network(lite._find(None))
 
     def loop() -> None:
         with torch.inference_mode():
             for file in files:
-                small = Image.open(file).convert("RGB").resize((lite.SIDE, lite.SIDE), Image.Resampling.BICUBIC)
+                small = Image.open(file).convert("RGB").resize((lite.SIDE, lite.SIDE), Image.Resampling.BILINEAR)
                 net(torch.from_numpy(np.asarray(small).transpose(2, 0, 1).copy())[None])
 
     return loop
@@ -92,7 +92,7 @@ def draft_cosine(encoder: BaseEncoder, files: list[Path]) -> NDArray[np.floating
     reduced = encoder.encode_images(files)
     full = np.concatenate([encoder.encode_images([read_image(file).image]) for file in files])
     norms = np.linalg.norm(reduced, axis=1) * np.linalg.norm(full, axis=1)
-    return (reduced * full).sum(axis=1) / norms
+    return np.asarray((reduced * full).sum(axis=1) / norms)
 
 
 def main() -> None:

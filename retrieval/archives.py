@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retr.index.errors import RetrError
+from retr.index.errors import ImageReadError, RetrError, UsageError
 
 if TYPE_CHECKING:
     from retr.index.store import Store
@@ -93,23 +93,28 @@ def open_item(store: Store, item: str) -> bytes:
     store
         The index.
     item
-        A row's id or path: ``"a/b.png"``, ``"scan.dcm#3"`` or ``"shards/0001.tar::a/b.png"``.
+        A row's id: ``"a/b.png"``, ``"scan.dcm#3"`` or ``"shards/0001.tar::a/b.png"``.
 
     Raises
     ------
+    UsageError
+        No row has the id.
     RetrError
         The archive's place is unknown here, or the file is gone.
     """
     from retr.retrieval.sources import open_source, reason_of
 
     rows = store.rows_of([item])
-    path = str(store.table(["path"], rows)["path"][0].as_py()) if rows[0] >= 0 else item
+    if rows[0] < 0:
+        raise UsageError(f"no row has the id {item!r}", hint="list ids with `retr index ls`")
+    path = str(store.table(["path"], rows)["path"][0].as_py())
     location, inside = locate(store, path)
     try:
         return open_source(location).read(inside)[0]
-    except OSError as error:
+    except (OSError, ImageReadError, UsageError) as error:
+        reason = reason_of(error) if isinstance(error, OSError) else "missing"
         raise RetrError(
-            f"cannot read {item!r} from its archive: {reason_of(error)}",
+            f"cannot read {item!r} from its archive: {reason}",
             hint="bring the archive back, or run `retr index build ARCHIVE` with its new place",
         ) from None
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import ImageReadError
@@ -79,12 +79,16 @@ class Decoder:
     def __call__(self, item: Item) -> Read | Skipped:
         """Read one item; whatever is wrong with it becomes a record."""
         try:
-            data, size, mtime = self.source.read(item.path)
+            if item.data is not None:
+                data, size, mtime = item.data, item.size, item.mtime
+            else:
+                data, size, mtime = self.source.read(item.path)
         except OSError as error:
             return Skipped(item.path, reason_of(error), item.size, item.mtime)
         except ImageReadError as error:
             return Skipped(item.path, error.reason, item.size, item.mtime)
         sha256 = hashlib.sha256(data).hexdigest()
+        item = replace(item, data=None)  # what waits for its commit holds no bytes
         same = self.by_hash.get(sha256)
         if same is not None:
             return Read(item, size, mtime, sha256, same=same)

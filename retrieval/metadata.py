@@ -105,26 +105,7 @@ def read_metadata(file: Path | str, *, reserved: Sequence[str], root: str | None
     UsageError
         The file does not exist, is not a table, has no path column, or names one path twice with different cells.
     """
-    path = Path(file)
-    if not path.is_file():
-        raise UsageError(f"metadata table {str(file)!r} does not exist", hint="give a CSV, TSV or Parquet file")
-    try:
-        data = path.read_bytes()
-        raw = _read_parquet(data) if path.suffix.lower() in {".parquet", ".pq"} else _read_text(data, path.suffix)
-    except (pa.ArrowException, OSError, UnicodeDecodeError):
-        raise UsageError(
-            f"metadata table {str(file)!r} cannot be read as {path.suffix.lstrip('.').upper() or 'CSV'}",
-            hint="give a UTF-8 CSV or TSV with a header line, or Parquet",
-        ) from None
-    duplicated = sorted({name for name in raw.column_names if raw.column_names.count(name) > 1})
-    if duplicated:
-        raise UsageError(f"metadata table {str(file)!r} has the column {duplicated[0]!r} twice")
-    key = next((name for name in KEYS if name in raw.column_names), None)
-    if key is None:
-        raise UsageError(
-            f"metadata table {str(file)!r} has no path column, only {raw.column_names!r}",
-            hint="name the column that holds the pictures' paths 'path'",
-        )
+    raw, key, data = _read(Path(file))
     paths = [_normal(str(value), root) for value in raw[key].to_pylist()]
     raw = raw.drop_columns([key])
     taken = set(reserved) | set(raw.column_names)
@@ -132,6 +113,43 @@ def read_metadata(file: Path | str, *, reserved: Sequence[str], root: str | None
     table = raw.rename_columns([renamed.get(name, name) for name in raw.column_names])
     digest = hashlib.sha256(data + key.encode()).hexdigest()
     return Metadata(table=table, rows=_index(paths, table, str(file)), key=key, sha256=digest, renamed=renamed)
+
+
+def read_table(file: Path) -> tuple[list[str], pa.Table]:
+    """Read a list of paths: the paths as they stand there, and the other columns.
+
+    Raises
+    ------
+    UsageError
+        As `read_metadata`.
+    """
+    raw, key, _ = _read(file)
+    raw = raw.filter(pc.is_valid(raw[key]))
+    return [str(path).strip() for path in raw[key].to_pylist()], raw.drop_columns([key])
+
+
+def _read(path: Path) -> tuple[pa.Table, str, bytes]:
+    """Give a table, the name of its path column, and the file's bytes."""
+    if not path.is_file():
+        raise UsageError(f"metadata table {str(path)!r} does not exist", hint="give a CSV, TSV or Parquet file")
+    try:
+        data = path.read_bytes()
+        raw = _read_parquet(data) if path.suffix.lower() in {".parquet", ".pq"} else _read_text(data, path.suffix)
+    except (pa.ArrowException, OSError, UnicodeDecodeError):
+        raise UsageError(
+            f"metadata table {str(path)!r} cannot be read as {path.suffix.lstrip('.').upper() or 'CSV'}",
+            hint="give a UTF-8 CSV or TSV with a header line, or Parquet",
+        ) from None
+    duplicated = sorted({name for name in raw.column_names if raw.column_names.count(name) > 1})
+    if duplicated:
+        raise UsageError(f"metadata table {str(path)!r} has the column {duplicated[0]!r} twice")
+    key = next((name for name in KEYS if name in raw.column_names), None)
+    if key is None:
+        raise UsageError(
+            f"metadata table {str(path)!r} has no path column, only {raw.column_names!r}",
+            hint="name the column that holds the pictures' paths 'path'",
+        )
+    return raw, key, data
 
 
 def narrow(column: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -145,15 +145,16 @@ def make_table(
             "sha256": file.sha256,
             "folder": PurePosixPath(file.item.path.rpartition("::")[2]).parent.name,
         }
+        own = {f"{key}_meta" if key in RESERVED else key: value for key, value in file.item.columns.items()}
         for frame in file.frames:
             assert frame.vector is not None
             pixels = {"width": frame.width, "height": frame.height, "mode": frame.mode}
-            rows.append({**file.item.columns, **frame.columns, **common, **pixels, "id": path + frame.suffix})
+            rows.append({**own, **frame.columns, **common, **pixels, "id": path + frame.suffix})
             vectors.append(frame.vector)
         for _ in file.same:
             copy = next(copies)
             suffix = copy["id"].removeprefix(copy["path"])
-            rows.append({**copy, **file.item.columns, **common, "id": path + suffix})
+            rows.append({**copy, **own, **common, "id": path + suffix})
             vectors.append(next(old_vectors))
     names = list(dict.fromkeys([*RESERVED, *(column for row in rows for column in row)]))
     table = pa.table({column: _array([row.get(column) for row in rows], column, store.schema) for column in names})
@@ -224,5 +225,24 @@ def _set_column(table: pa.Table, column: str, values: Any) -> pa.Table:
 
 
 def _array(values: list[Any], column: str, schema: pa.Schema) -> pa.Array:
+    """Give a column of the type it has in the index already, widened or as text where the values ask for it."""
     known = schema.field(column).type if column in schema.names else _TYPES.get(column)
-    return pa.array(values, known)
+    try:
+        return pa.array(values, known)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        texts = pa.array([None if value is None else str(value) for value in values], pa.string())
+        if known is None or pa.types.is_string(known):
+            return texts
+    if pa.types.is_integer(known) and all(isinstance(value, int | float | None) for value in values):
+        return pa.array([None if value is None else float(value) for value in values])
+    # what cannot be held is left out: one odd sample must not stop a build
+    kept = [value if _fits(value, known) else None for value in values]
+    return pa.array(kept, known)
+
+
+def _fits(value: Any, kind: pa.DataType) -> bool:
+    try:
+        pa.scalar(value, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        return False
+    return True

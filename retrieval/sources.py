@@ -1,4 +1,4 @@
-"""Where pictures come from: a folder walked recursively, or one file.
+"""Where pictures come from: the protocol of all sources, and what they list.
 
 The protocol is small: `Source.entries` lists what is there, lazily and always in the same order, as `Item` (may be a
 picture), `Skipped` (cannot be read, with the reason) or `Other` (not meant to be a picture), and `Source.read`
@@ -6,19 +6,15 @@ gives an item's bytes. Whatever is wrong with one entry becomes a record; listin
 
 A file counts as a picture when its name says so, or when it has no telling suffix and its first bytes say so. So a
 text file named ``.jpg`` is recorded as unreadable, and ``labels.csv`` is an "other" file. Hidden files and folders
-are left out. Links are followed; a link to a folder above itself is recorded as "link loop".
+are left out.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import stat as st
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
-
-from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -53,15 +49,23 @@ class Item:
         Seconds since 1970, as the file system or the container gives it.
     columns
         Metadata that came with the item (siblings in a container).
-    mark
-        What else tells whether the content changed, such as an ETag; None where size and mtime have to do.
+    data
+        The bytes, where listing had to read them anyway (compressed tar, Parquet); else None.
     """
 
     path: str
     size: int
     mtime: float
     columns: Mapping[str, Any] = field(default_factory=dict)
-    mark: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+    def with_columns(self, columns: Mapping[str, Any]) -> Item:
+        """Give the item with the metadata that stands beside it."""
+        return replace(self, columns={**self.columns, **columns})
+
+    def with_data(self, data: bytes) -> Item:
+        """Give the item with its bytes."""
+        return replace(self, data=data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,8 @@ class Other:
 
 
 Entry = Item | Skipped | Other
+# a picture's bytes, with the size and mtime of exactly these bytes
+Bytes = tuple[bytes, int, float]
 
 
 class Source(Protocol):
@@ -101,8 +107,8 @@ class Source(Protocol):
     def count(self) -> int | None:
         """Give roughly how many items `entries` will list, for the progress display; None when that is unknown."""
 
-    def read(self, path: str) -> tuple[bytes, int, float]:
-        """Give an item's bytes with the size and mtime they had when read; raises OSError."""
+    def read(self, path: str) -> Bytes:
+        """Give an item's bytes with the size and mtime they had when read; raises OSError or ImageReadError."""
 
 
 def reason_of(error: OSError) -> str:
@@ -146,170 +152,23 @@ def looks_like_image(prefix: bytes) -> bool:
     return sure or prefix[128:132] == b"DICM"
 
 
-class FolderSource:
-    """A folder, walked recursively in the order of the paths.
-
-    Parameters
-    ----------
-    folder
-        Where to start.
-    leave_out
-        Folders not to enter, such as the index itself.
-
-    Raises
-    ------
-    UsageError
-        ``folder`` is not a folder.
-    """
-
-    def __init__(self, folder: Path | str, *, leave_out: tuple[Path, ...] = ()) -> None:
-        root = Path(folder)
-        if not root.is_dir():
-            raise UsageError(f"archive {str(folder)!r} does not exist", hint="give the path of a folder of images")
-        self.root = root.resolve()
-        self.location = str(self.root)
-        self._leave_out = frozenset(_number(path.stat()) for path in leave_out if path.exists())
-
-    def entries(self) -> Iterator[Entry]:
-        """List the files below the folder in the order of their paths."""
-        # a stack, not recursion: folders may be nested deeper than Python's call limit
-        stack: list[tuple[Iterator[os.DirEntry[str]], str, frozenset[tuple[int, int]]]] = []
-        start = self._scan(self.location, "")
-        if isinstance(start, Skipped):
-            yield start
-            return
-        info = self.root.stat()
-        stack.append((iter(start), "", frozenset({_number(info)})))
-        while stack:
-            listing, prefix, above = stack[-1]
-            entry = next(listing, None)
-            if entry is None:
-                stack.pop()
-                continue
-            found = self._classify(entry, prefix + entry.name, above)
-            if not isinstance(found, tuple):
-                if found is not None:
-                    yield found
-                continue
-            inside = self._scan(entry.path, prefix + entry.name)
-            if isinstance(inside, Skipped):
-                yield inside
-            else:
-                stack.append((iter(inside), f"{prefix}{entry.name}/", above | {found}))
-
-    def count(self) -> int | None:
-        """Count the names that promise a picture, without looking at the files."""
-        total = 0
-        for _, folders, files in os.walk(self.location):
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            total += sum(is_image_name(name) is not False for name in files if not name.startswith("."))
-        return total
-
-    def read(self, path: str) -> tuple[bytes, int, float]:
-        """Read one file."""
-        return read_file(self.root / path)
-
-    def _scan(self, folder: str, path: str) -> list[os.DirEntry[str]] | Skipped:
-        try:
-            with os.scandir(folder) as entries:
-                listing = [entry for entry in entries if not entry.name.startswith(".")]
-        except OSError as error:
-            return Skipped(path or ".", reason_of(error))
-        # a folder sorts as "name/", so that the whole walk is in the order of the paths
-        listing.sort(key=lambda entry: entry.name + "/" if _is_dir(entry) else entry.name)
-        return listing
-
-    def _classify(
-        self, entry: os.DirEntry[str], path: str, above: frozenset[tuple[int, int]]
-    ) -> Entry | tuple[int, int] | None:
-        """Give what an entry is; for a folder to enter, its device and inode numbers."""
-        try:
-            path.encode()
-        except UnicodeEncodeError:
-            # the id could not be stored; backslashes show the bytes
-            return Skipped(os.fsencode(path).decode("utf-8", "backslashreplace"), "name is not UTF-8")
-        try:
-            info = entry.stat()
-        except OSError as error:
-            broken = isinstance(error, FileNotFoundError) and entry.is_symlink()
-            return Skipped(path, "broken link" if broken else reason_of(error))
-        if st.S_ISDIR(info.st_mode):
-            number = _number(info)
-            if number in self._leave_out or _is_index(entry.path):
-                return None
-            return Skipped(path, "link loop") if number in above else number
-        # a pipe or a device would be waited on for ever
-        if not st.S_ISREG(info.st_mode):
-            return Other(path)
-        return classify_file(Path(entry.path), path, info)
-
-
-class FileSource:
-    """One picture file.
-
-    Raises
-    ------
-    UsageError
-        ``file`` is not a file.
-    """
-
-    def __init__(self, file: Path | str) -> None:
-        self.file = Path(file).absolute()
-        if not self.file.is_file():
-            raise UsageError(f"picture {str(file)!r} does not exist", hint="give the path of a file")
-        self.location = str(self.file.parent)
-
-    def entries(self) -> Iterator[Entry]:
-        """List the file; given on its own it counts as a picture whatever its name."""
-        info = self.file.stat()
-        yield Item(self.file.name, info.st_size, info.st_mtime)
-
-    def count(self) -> int | None:
-        """Give 1."""
-        return 1
-
-    def read(self, path: str) -> tuple[bytes, int, float]:
-        """Read the file."""
-        return read_file(self.file.parent / path)
-
-
 def open_source(archive: Path | str, *, leave_out: tuple[Path, ...] = ()) -> Source:
-    """Choose the source for what the user named: a folder or a file."""
+    """Choose the source for what the user named: a folder, a container, a list of paths, one picture, or a URL.
+
+    Raises
+    ------
+    UsageError
+        It does not exist, or is a list that names no files.
+    """
+    from retr.retrieval import containers, folders, lists
+
     path = Path(archive)
-    return FileSource(path) if path.is_file() else FolderSource(path, leave_out=leave_out)
-
-
-def read_file(path: Path) -> tuple[bytes, int, float]:
-    """Give a file's bytes with the size and mtime of exactly these bytes, whatever was listed before."""
-    with path.open("rb") as stream:
-        info = os.fstat(stream.fileno())
-        data = stream.read()
-    return data, len(data), info.st_mtime
-
-
-def classify_file(file: Path, path: str, info: os.stat_result) -> Entry:
-    """Give what a regular file is by its name, or by its first bytes where the name does not tell."""
-    promised = is_image_name(file.name)
-    if promised is None:
-        try:
-            with file.open("rb") as stream:
-                promised = looks_like_image(stream.read(SNIFF_BYTES))
-        except OSError as error:
-            return Skipped(path, reason_of(error), info.st_size, info.st_mtime)
-    return Item(path, info.st_size, info.st_mtime) if promised else Other(path)
-
-
-def _number(info: os.stat_result) -> tuple[int, int]:
-    """Give what identifies a folder whichever way it was reached."""
-    return info.st_dev, info.st_ino
-
-
-def _is_index(folder: str) -> bool:
-    return Path(folder, "CURRENT").is_file() and Path(folder, "manifests").is_dir()
-
-
-def _is_dir(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
+    if not path.is_file():
+        return folders.FolderSource(path, leave_out=leave_out)
+    if containers.is_container_name(path.name):
+        source = folders.ContainerSource.open(path)
+        if source is not None:
+            return source
+    if lists.is_list_name(path.name):
+        return lists.ListSource(path)
+    return folders.FileSource(path)

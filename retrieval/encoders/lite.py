@@ -64,7 +64,7 @@ class LiteEncoder(BaseEncoder):
             preprocessing=f"RGB, {SIDE}x{SIDE} squashed, bilinear (PIL), /255, mean {MEAN}, std {STD}",
             licence=SPEC.card.licence,
             source=SPEC.card.source,
-            # three times the side: a cosine of 0.9995 to full decoding at the price of twice (benchmarks/build_speed.py)
+            # three times the side: nearer to full decoding than twice, at the same price (benchmarks/build_speed.py)
             draft_size=3 * SIDE,
         )
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from retr.index.errors import UsageError
-from retr.retrieval.sources import FolderSource, Item, Other, Skipped, open_source, read_file
+from retr.retrieval.folders import FolderSource, read_file
+from retr.retrieval.sources import Item, Other, Skipped, open_source
 
 
 def listed(folder, **options):
@@ -120,11 +121,11 @@ def test_folders_nested_deeper_than_the_call_limit(tmp_path, make_picture):
 
 
 def test_a_file_that_says_nothing_of_itself_counts_when_it_is_named(tmp_path, make_picture):
-    make_picture(1).save(tmp_path / "picture.csv", "PNG")
-    source = open_source(tmp_path / "picture.csv")
+    make_picture(1).save(tmp_path / "picture.unknown", "PNG")
+    source = open_source(tmp_path / "picture.unknown")
     (item,) = source.entries()
-    assert item.path == "picture.csv"
-    assert source.read("picture.csv")[0] == (tmp_path / "picture.csv").read_bytes()
+    assert item.path == "picture.unknown"
+    assert source.read("picture.unknown")[0] == (tmp_path / "picture.unknown").read_bytes()
 
 
 @pytest.mark.parametrize("name", ["missing", "missing/deeper"])
