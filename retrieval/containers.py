@@ -18,10 +18,11 @@ import os
 import stat as st
 import tarfile
 import threading
+import weakref
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
 
 from retr.index.errors import ImageReadError
 from retr.retrieval.sources import (
@@ -70,9 +71,6 @@ class Container(Protocol):
         ImageReadError
             The member cannot be read.
         """
-
-    def close(self) -> None:
-        """Close the file."""
 
 
 def is_container_name(name: str) -> bool:
@@ -140,10 +138,6 @@ class ZipContainer:
         except DAMAGED:
             raise _error("damaged") from None
 
-    def close(self) -> None:
-        """Close the file."""
-        self._zip.close()
-
     def _classify(self, name: str) -> Entry | None:
         info = self._members[name]
         if st.S_ISLNK(info.external_attr >> 16):
@@ -172,6 +166,7 @@ class TarContainer:
         self._mtime = file.stat().st_mtime
         self._compressed = not file.name.lower().endswith(".tar")
         self._descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        weakref.finalize(self, os.close, self._descriptor)
         self._places: dict[str, tuple[int, int]] | None = None
         self._lock = threading.Lock()
 
@@ -210,18 +205,14 @@ class TarContainer:
             raise _error("truncated")
         return data, size, self._mtime
 
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
-
     def _list(self) -> list[tarfile.TarInfo]:
-        with self._file.open("rb") as stream, tarfile.open(fileobj=_Careful(stream), mode="r:") as tar:
+        with self._file.open("rb") as stream, _Careful(stream).open() as tar:
             return list(tar)
 
     def _stream(self) -> Iterator[Entry]:
         """List a compressed tar; members of one stem stand together in it."""
         try:
-            with _decompressed(self._file) as stream, tarfile.open(fileobj=_Careful(stream), mode="r:") as tar:
+            with _decompressed(self._file) as stream, _Careful(stream).open() as tar:
                 group: list[tuple[tarfile.TarInfo, bytes]] = []
                 for member in tar:
                     if group and _stem(member.name) != _stem(group[0][0].name):
@@ -266,6 +257,10 @@ class _Careful:
     def tell(self) -> int:
         return self._stream.tell()
 
+    def open(self) -> tarfile.TarFile:
+        """Open the stream as a tar."""
+        return tarfile.open(fileobj=cast("BinaryIO", self), mode="r:")
+
 
 def _decompressed(file: Path) -> Any:
     import bz2
@@ -300,6 +295,8 @@ def _classify(name: str, size: int, mtime: float, prefix: Callable[[], bytes]) -
     promised = is_image_name(name)
     if promised is None:
         promised = looks_like_image(prefix())
+    if promised and size > MAX_MEMBER_BYTES:
+        return Skipped(name, "too large", size, mtime)
     return Item(name, size, mtime) if promised else Other(name)
 
 

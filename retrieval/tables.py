@@ -74,9 +74,6 @@ class _Table:
                     return data, len(data), self.mtime
         raise FileNotFoundError(member)
 
-    def close(self) -> None:
-        """Nothing is held open."""
-
     def _row(self, number: int) -> bytes | None:
         assert self.column is not None
         for batch in self.batches([self.column]):
@@ -94,8 +91,7 @@ class _Table:
         paths = self._paths() if with_path else iter(())
         for path in paths:
             number = next(numbers)
-            safe = path and not path.startswith(("/", ".")) and ".." not in path.split("/") and "\\" not in path
-            name = path if safe and path not in seen else f"row-{number:08d}"
+            name = path if path and path not in seen and _is_safe(path) else f"row-{number:08d}"
             seen.add(name)
             yield name
         for number in numbers:
@@ -176,6 +172,10 @@ class _Arrow(_Table):
         except pa.ArrowInvalid:
             source.seek(0)
             return pa.ipc.open_stream(source)
+
+
+def _is_safe(path: str) -> bool:
+    return not path.startswith(("/", ".")) and ".." not in path.split("/") and "\\" not in path
 
 
 def _bytes(image: Any) -> bytes | None:
