@@ -115,7 +115,11 @@ class Output:
             table.add_row(*(Text(show(row.get(column))) for column in columns))
         # read by a machine or redirected: never wrap at a guessed width
         width = None if sys.stdout.isatty() else 200
-        Console(file=sys.stdout, width=width, highlight=False, soft_wrap=False).print(table)
+        console = Console(file=sys.stdout, width=width, highlight=False)
+        with console.capture() as printed:
+            console.print(table)
+        for line in printed.get().splitlines():
+            self.line(line.rstrip())
 
 
 def show(value: object) -> str:
