@@ -89,6 +89,7 @@ def load_recorded(
     encoder: str | BaseEncoder | None, recorded: EncoderInfo | None, options: Mapping[str, Any]
 ) -> BaseEncoder:
     """Load the encoder asked for, else the recorded one, else the default; refuse another than the recorded one."""
+    from retr.retrieval.encoders.places import recall
     from retr.retrieval.encoders.registry import load_encoder
 
     if not isinstance(encoder, str) and encoder is not None:
@@ -100,7 +101,7 @@ def load_recorded(
         if name != recorded.name:
             # refused before anything is loaded
             raise mismatch(recorded.name, name)
-        options = {**recorded.options, **options}
+        options = {**recall(recorded), **recorded.options, **options}
     loaded = load_encoder(name, **options)
     if recorded is not None:
         require_same(recorded, loaded.info)

@@ -14,7 +14,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import EncoderNotFoundError, UsageError, WeightsError
-from retr.retrieval.encoders import weights
+from retr.retrieval.encoders import places, weights
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -188,4 +188,6 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
             hint=f"it takes {', '.join([*own, 'device', 'precision'])}",
         )
     model = (rest,) if spec.family else ()
-    return spec.load(*model, device=device, precision=precision, **given)
+    encoder = spec.load(*model, device=device, precision=precision, **given)
+    places.remember(encoder.info, given)
+    return encoder

@@ -52,7 +52,7 @@ class WeightFile:
     hub_name
         Its name in that repository when it differs from `name`.
     hub_files
-        Of a folder on the hub, the files that are needed; none means all.
+        Of a folder on the hub, the names or patterns of the files that are needed; none means all.
     folder
         True where `name` is a folder (a hub-style model folder, a tokenizer).
     optional
@@ -126,7 +126,7 @@ def _hub(file: WeightFile, *, network: bool) -> Path | None:
             if file.folder:
                 wanted = list(file.hub_files) or None
                 folder = Path(snapshot_download(file.hub, allow_patterns=wanted, local_files_only=local))
-                if all((folder / name).exists() for name in file.hub_files):
+                if all(any(folder.glob(name)) for name in file.hub_files):
                     return folder
                 continue
             return Path(hf_hub_download(file.hub, file.hub_name or file.name, local_files_only=local))
