@@ -42,7 +42,13 @@ ExactDecodeOption = Annotated[
 
 @app.command()
 def build(
-    archive: Annotated[Path, typer.Argument(help="Folder of images, walked recursively.", show_default=False)],
+    archive: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of images, walked recursively; or a zip, tar, Parquet file, list of paths, or s3:// URL.",
+            show_default=False,
+        ),
+    ],
     *,
     index: IndexOption = None,
     encoder: Annotated[
@@ -107,7 +113,7 @@ def build(
 
 @app.command()
 def add(
-    source: Annotated[Path, typer.Argument(help="A further folder or image.", show_default=False)],
+    source: Annotated[str, typer.Argument(help="A further folder, container, URL or image.", show_default=False)],
     *,
     index: IndexOption = None,
     name: Annotated[

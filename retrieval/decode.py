@@ -82,7 +82,8 @@ class Decoder:
             if item.data is not None:
                 data, size, mtime = item.data, item.size, item.mtime
             else:
-                data, size, mtime = self.source.read(item.path)
+                data, size, changed = self.source.read(item.path)
+                mtime = item.mtime if changed is None else changed
         except OSError as error:
             return Skipped(item.path, reason_of(error), item.size, item.mtime)
         except ImageReadError as error:

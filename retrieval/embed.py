@@ -275,7 +275,8 @@ class _Run:
     def go(self) -> None:
         """Embed everything and commit."""
         self._join_anew()
-        workers = self.order.workers or len(os.sched_getaffinity(0))
+        parallel = getattr(self.order.source, "parallel", 1)
+        workers = self.order.workers or max(parallel, len(os.sched_getaffinity(0)))
         # enough decoded pictures for the next batch while one is embedded, and no more
         ahead = 2 * self.order.encoder.batch_size + 2 * workers
         window: deque[Future[Read | Skipped]] = deque()

@@ -114,7 +114,7 @@ class Index:
         recorded = Store.open(path).manifest.encoder if Store.exists(path) else None
         loaded = load_recorded(encoder, recorded, options)
         report = build(
-            Path(archive),
+            archive,
             path,
             loaded,
             metadata=None if metadata is None else Path(metadata),
@@ -332,7 +332,7 @@ class Index:
         from retr.retrieval.embed import add
 
         report = add(
-            Path(source),
+            source,
             self.path,
             self.encoder,
             name=name,

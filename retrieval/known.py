@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from retr.retrieval.sources import Item
 
 
+# The column of what a store says of an object's content; only rows from such stores have it.
+MARK = "etag"
+
+
 class Known:
     """The rows of one source of an index, by path; and of the whole index, by sha256.
 
@@ -37,18 +41,20 @@ class Known:
     def __init__(self, store: Store, name: str, names: list[str]) -> None:
         self.store = store
         self.by_hash: dict[str, tuple[int, ...]] = {}
-        self._states: dict[str, tuple[int, float, tuple[int, ...]]] = {}
+        self._states: dict[str, tuple[int, float, str | None, tuple[int, ...]]] = {}
         self._seen: set[str] = set()
         if not len(store):
             return
         rows = store.live_rows().tolist()
         table = store.table(["path", "size", "mtime", "sha256"])
-        columns = (table[column].to_pylist() for column in table.column_names)
-        for (path, size, mtime, sha256), group in groupby(zip(*columns, rows, strict=True), key=itemgetter(0, 1, 2, 3)):
-            numbers = tuple(member[4] for member in group)
+        columns = [table[column].to_pylist() for column in table.column_names]
+        marks = store.table([MARK])[MARK].to_pylist() if MARK in store.schema.names else [None] * len(rows)
+        members = zip(*columns, marks, rows, strict=True)
+        for (path, size, mtime, sha256, mark), group in groupby(members, key=itemgetter(0, 1, 2, 3, 4)):
+            numbers = tuple(member[5] for member in group)
             self.by_hash[sha256] = numbers
             if source_of(path, names)[0] == name:
-                self._states[path] = (size, mtime, numbers)
+                self._states[path] = (size, mtime, mark, numbers)
 
     def __len__(self) -> int:
         return len(self._states)
@@ -58,7 +64,7 @@ class Known:
 
     def rows(self, path: str) -> tuple[int, ...]:
         """Give the rows of a file, none where the index does not have it."""
-        return self._states[path][2] if path in self._states else ()
+        return self._states[path][3] if path in self._states else ()
 
     def ids(self, paths: list[str]) -> list[str]:
         """Give the ids of the rows of some files."""
@@ -68,8 +74,10 @@ class Known:
     def unchanged(self, path: str, item: Item) -> bool:
         """Say whether the index has the file in this state, and note that it is still there."""
         self._seen.add(path)
-        state = self._states.get(path)
-        return state is not None and state[:2] == (item.size, item.mtime)
+        if path not in self._states:
+            return False
+        size, mtime, mark, _ = self._states[path]
+        return size == item.size and (mtime == item.mtime if item.mark is None else mark == item.mark)
 
     def vanished(self, unreadable: list[str]) -> Iterator[str]:
         """Give the files that were not seen, but for those below a folder that could not be listed."""

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
 from retr.retrieval.archives import source_of
+from retr.retrieval.known import MARK, Known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.retrieval.decode import Read
-    from retr.retrieval.known import Known
     from retr.retrieval.metadata import Metadata
     from retr.retrieval.sources import Skipped
 
@@ -129,7 +129,7 @@ def make_table(
     """
     store = known.store
     reused = np.array([row for file in files for row in file.same], dtype=np.int64)
-    labelled = {*RESERVED, *notes.metadata_columns()} - {"id", "path", "width", "height", "mode"}
+    labelled = {*RESERVED, MARK, *notes.metadata_columns()} - {"id", "path", "width", "height", "mode"}
     copied = [column for column in store.schema.names if column not in labelled]
     copies = iter(store.table(copied, reused).to_pylist())
     old_vectors = iter(store.vectors(reused))
@@ -138,13 +138,15 @@ def make_table(
     vectors: list[NDArray[np.floating[Any]]] = []
     for file in files:
         path = prefix + file.item.path
-        common = {
+        common: dict[str, Any] = {
             "path": path,
             "size": file.size,
             "mtime": file.mtime,
             "sha256": file.sha256,
             "folder": PurePosixPath(file.item.path.rpartition("::")[2]).parent.name,
         }
+        if file.item.mark is not None:
+            common[MARK] = file.item.mark
         own = {f"{key}_meta" if key in RESERVED else key: value for key, value in file.item.columns.items()}
         for frame in file.frames:
             assert frame.vector is not None

@@ -49,6 +49,8 @@ class Item:
         Seconds since 1970, as the file system or the container gives it.
     columns
         Metadata that came with the item (siblings in a container).
+    mark
+        What the store says of the content, such as an ETag; None where size and mtime have to do.
     data
         The bytes, where listing had to read them anyway (compressed tar, Parquet); else None.
     """
@@ -57,6 +59,7 @@ class Item:
     size: int
     mtime: float
     columns: Mapping[str, Any] = field(default_factory=dict)
+    mark: str | None = None
     data: bytes | None = field(default=None, repr=False)
 
     def with_columns(self, columns: Mapping[str, Any]) -> Item:
@@ -91,8 +94,8 @@ class Other:
 
 
 Entry = Item | Skipped | Other
-# a picture's bytes, with the size and mtime of exactly these bytes
-Bytes = tuple[bytes, int, float]
+# a picture's bytes, with the size and mtime of exactly these bytes; None where the mtime is the listed one
+Bytes = tuple[bytes, int, float | None]
 
 
 class Source(Protocol):
@@ -162,6 +165,10 @@ def open_source(archive: Path | str, *, leave_out: tuple[Path, ...] = ()) -> Sou
     """
     from retr.retrieval import containers, folders, lists
 
+    if "://" in str(archive):
+        from retr.retrieval.remote import RemoteSource
+
+        return RemoteSource(str(archive))
     path = Path(archive)
     if not path.is_file():
         return folders.FolderSource(path, leave_out=leave_out)

@@ -62,7 +62,7 @@ class _Table:
                     yield Skipped(name, "empty", 0, self.mtime)
                     continue
                 columns = {key: value if isinstance(value, bytes) else plain(value) for key, value in other.items()}
-                yield Item(name, len(data), self.mtime, columns, data)
+                yield Item(name, len(data), self.mtime, columns, data=data)
 
     def read(self, member: str) -> Bytes:
         """Read one row's picture."""
