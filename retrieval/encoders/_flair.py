@@ -10,7 +10,7 @@ import torch
 from retr.index.encoder import EncoderInfo
 from retr.retrieval.encoders._fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
 from retr.retrieval.encoders._vision import ResNet50, pool
-from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT
+from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT, CARD
 from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, split_state, uninitialised
 
 if TYPE_CHECKING:
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import PIL.Image
     from numpy.typing import NDArray
     from torch import Tensor, nn
-
-    from retr.retrieval.encoders.registry import Card
 
 
 class FlairEncoder(FundusEncoder):
@@ -68,7 +66,6 @@ def load_flair(
     file: Path,
     text_model: Path | None,
     *,
-    card: Card,
     config: Mapping[str, Any],
     feature: str,
     together: bool,
@@ -90,7 +87,7 @@ def load_flair(
         text_state,
         text_model,
         wanted=BIO_CLINICAL_BERT,
-        encoder=card.name,
+        encoder=CARD.name,
         file=file.name,
         caption=template or config["caption"],
         together=together,
@@ -98,17 +95,17 @@ def load_flair(
     )
     side = int(config["image_size"])
     info = EncoderInfo(
-        name=card.name,
+        name=CARD.name,
         dim=head.projection.in_features if backbone else head.projection.out_features,
         similarity="cosine",
-        modality=card.modality,
+        modality=CARD.modality,
         text=not backbone,
         weights_sha256=digest(file),
         preprocessing=f"/255; longer side to {side} (float bilinear, antialias); zero pad right and bottom to square",
         options={"feature": feature},
-        licence=card.licence,
-        source=card.source,
-        noncommercial=card.noncommercial,
+        licence=CARD.licence,
+        source=CARD.source,
+        noncommercial=CARD.noncommercial,
         logit_scale=None if backbone else scale,
     )
     return FlairEncoder(

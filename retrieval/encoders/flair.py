@@ -103,7 +103,6 @@ def _load(
     return load_flair(
         file,
         Path(text_model).expanduser() if text_model is not None else None,
-        card=CARD,
         config=config,
         feature=feature,
         together=text_batching == "reference",

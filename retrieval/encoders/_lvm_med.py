@@ -1,0 +1,71 @@
+"""LVM-Med's two networks, with pixels at 224."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import PIL.Image
+import torch
+
+from retr.index.encoder import EncoderInfo
+from retr.retrieval.encoders._torch import TorchEncoder
+from retr.retrieval.encoders._vision import ResNet50, last_map, pool, sam_names, sam_vit_base
+from retr.retrieval.encoders.lvm_med import CARD
+from retr.retrieval.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, to_pixels
+from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, uninitialised
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+class LvmMedEncoder(TorchEncoder):
+    """LVM-Med in either architecture."""
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Resize to 224 x 224, aspect not kept, and normalise: float32 ``(3, 224, 224)``."""
+        return to_pixels(image.resize((224, 224), PIL.Image.Resampling.BILINEAR), IMAGENET_MEAN, IMAGENET_STD)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Average the last map of pixels ``(n, 3, 224, 224)``: ``(n, dim)``."""
+        return pool(self._map(pixels))
+
+    @torch.inference_mode()
+    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Give the last map, whose mean is the embedding: float32 ``(h, w, dim)``."""
+        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
+        return cast("NDArray[np.float32]", self._map(pixels)[0].permute(1, 2, 0).cpu().numpy())
+
+    def _map(self, pixels: Tensor) -> Tensor:
+        network: Any = self.network
+        return cast("Tensor", network(pixels) if isinstance(network, ResNet50) else last_map(network, pixels)).float()
+
+
+def load_lvm_med(file: Path, *, arch: str, device: str, precision: str) -> LvmMedEncoder:
+    """Read a checkpoint of one architecture and build the encoder."""
+    state = load_state_dict(file)
+    network: Any
+    if arch == "resnet50":
+        network = uninitialised(ResNet50)
+        # a classifier on top is not part of the embedding
+        load_strictly(network, state, file=file.name, dropped=["fc.weight", "fc.bias"])
+    else:
+        network = uninitialised(sam_vit_base)
+        load_strictly(network, sam_names(state), file=file.name)
+    info = EncoderInfo(
+        name=CARD.name,
+        dim=2048 if arch == "resnet50" else 768,
+        similarity="cosine",
+        modality=CARD.modality,
+        text=False,
+        weights_sha256=digest(file),
+        preprocessing="224x224 bilinear (aspect not kept); /255; mean and std imagenet",
+        options={"arch": arch},
+        licence=CARD.licence,
+        source=CARD.source,
+        noncommercial=CARD.noncommercial,
+    )
+    return LvmMedEncoder(info, network, device=device, precision=precision)

@@ -1,0 +1,114 @@
+"""RetiZero's image half: pixels at 224, the ViT-L with its LoRA folded, and what each feature takes from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import PIL.Image
+import torch
+
+from retr.index.encoder import EncoderInfo
+from retr.retrieval.encoders._fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
+from retr.retrieval.encoders._vision import fold_lora, last_map, pool, vit_large
+from retr.retrieval.encoders.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, to_pixels
+from retr.retrieval.encoders.retizero import BIO_CLINICAL_BERT, CARD
+from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, split_state, uninitialised
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+_NORMALISATION = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "0.5": (HALF, HALF)}
+
+
+class RetiZeroEncoder(FundusEncoder):
+    """RetiZero.
+
+    Parameters
+    ----------
+    info, network, **rest
+        As in `FundusEncoder`; `info.options` holds the feature and the normalisation.
+    """
+
+    batch_size = 16
+
+    def __init__(self, info: EncoderInfo, network: nn.Module, **rest: Any) -> None:
+        self.feature = info.options["feature"]
+        self.mean, self.std = _NORMALISATION[str(info.options["normalisation"])]
+        super().__init__(info, network, **rest)
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Resize to 224 x 224, aspect not kept, and normalise: float32 ``(3, 224, 224)``."""
+        resized = image.resize((224, 224), PIL.Image.Resampling.BILINEAR)
+        return to_pixels(resized, self.mean, self.std)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embed pixels ``(n, 3, 224, 224)``: ``(n, 512)`` unit vectors, or 1024 plain features."""
+        if self.feature == "retrieval":
+            return pool(last_map(self.network, pixels).float())  # type: ignore[arg-type]
+        return self.project(self.network(pixels))
+
+    @torch.inference_mode()
+    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Embed the 14 x 14 patch tokens as the picture is embedded: float32 ``(14, 14, dim)``."""
+        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
+        places = last_map(self.network, pixels)[0].permute(1, 2, 0)  # type: ignore[arg-type]
+        if self.feature == "retrieval":
+            return cast("NDArray[np.float32]", places.float().cpu().numpy())
+        return cast("NDArray[np.float32]", self.project(self.network.norm(places)).cpu().numpy())  # type: ignore[operator]
+
+
+def load_retizero(
+    file: Path,
+    text_model: Path | None,
+    *,
+    feature: str,
+    normalisation: str,
+    together: bool,
+    caption: str,
+    device: str,
+    precision: str,
+) -> RetiZeroEncoder:
+    """Read ``RetiZero.pth`` and build the encoder."""
+    vit_state, head_state, text_state, rest = split_state(
+        load_state_dict(file), "vision_model.model.lora_vit.", "vision_model.projection_head_vision.", "text_model."
+    )
+    vit, head = uninitialised(vit_large), projection(head_state, "projection.weight", norm=True)
+    load_strictly(vit, fold_lora(vit_state), file=file.name)
+    load_strictly(head, head_state, file=file.name)
+    scale = logit_factor(take_scale(rest, file.name))
+    projected = feature == "zero-shot"
+    text = TextSide(
+        text_state,
+        text_model,
+        wanted=BIO_CLINICAL_BERT,
+        encoder=CARD.name,
+        file=file.name,
+        caption=caption,
+        together=together,
+    )
+    info = EncoderInfo(
+        name=CARD.name,
+        dim=head.projection.out_features if projected else head.projection.in_features,
+        similarity="cosine",
+        modality=CARD.modality,
+        text=projected,
+        weights_sha256=digest(file),
+        preprocessing=f"224x224 bilinear (aspect not kept); /255; mean and std {normalisation}",
+        options={"feature": feature, "normalisation": normalisation},
+        licence=CARD.licence,
+        source=CARD.source,
+        noncommercial=CARD.noncommercial,
+        logit_scale=scale if projected else None,
+    )
+    return RetiZeroEncoder(
+        info,
+        vit,
+        head=head if projected else None,
+        text=text if projected else None,
+        device=device,
+        precision=precision,
+    )
