@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.errors import WeightsError
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import PIL.Image
     from numpy.typing import NDArray
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
+# up to this ratio of the sides a picture is resized as a whole before its middle is cut out
+_LONG = 8
 
 
 def to_pixels(image: PIL.Image.Image, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
@@ -32,7 +37,98 @@ def to_pixels(image: PIL.Image.Image, mean: Sequence[float], std: Sequence[float
     NDArray[np.float32]
         Shape ``(3, h, w)``.
     """
-    pixels = np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255)
+    return _normalised(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255), mean, std)
+
+
+def _normalised(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    pixels = np.ascontiguousarray(pixels)
     pixels -= np.asarray(mean, dtype=np.float32)[:, None, None]
     pixels /= np.asarray(std, dtype=np.float32)[:, None, None]
-    return np.ascontiguousarray(pixels)
+    return pixels
+
+
+@dataclass(frozen=True)
+class ShortSideCrop:
+    """Short side to a size, centre crop, scale, normalise: transformers' ``BitImageProcessor`` and its like.
+
+    Attributes
+    ----------
+    side
+        Length of the short side after the resize; the long one is truncated.
+    height, width
+        Of the centre crop, at most `side`.
+    resample
+        PIL's filter.
+    scale
+        Factor on the 8-bit values.
+    mean, std
+        One value a channel, after the scaling.
+    """
+
+    side: int
+    height: int
+    width: int
+    resample: int
+    scale: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], file: str) -> ShortSideCrop:
+        """Read a ``preprocessor_config.json``.
+
+        Raises
+        ------
+        WeightsError
+            If a value is absent, or asks for another kind of preprocessing: nothing is guessed.
+        """
+        try:
+            steps = [config[f"do_{step}"] for step in ("resize", "center_crop", "rescale", "normalize")]
+            made = cls(
+                side=int(config["size"]["shortest_edge"]),
+                height=int(config["crop_size"]["height"]),
+                width=int(config["crop_size"]["width"]),
+                resample=int(config["resample"]),
+                scale=float(config["rescale_factor"]),
+                mean=tuple(map(float, config["image_mean"])),
+                std=tuple(map(float, config["image_std"])),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(
+                f"{file} does not say how pictures are prepared: {error}", hint="get the file as its authors publish it"
+            ) from error
+        if not all(steps) or max(made.height, made.width) > made.side or len(made.mean) != 3 or len(made.std) != 3:
+            raise WeightsError(
+                f"{file} asks for another preprocessing than short side, centre crop, scale and normalise",
+                hint="get the file as its authors publish it",
+            )
+        return made
+
+    def __call__(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Prepare an RGB picture: float32 ``(3, height, width)``."""
+        short, long = sorted(image.size)
+        stretched = int(self.side * long / short)
+        size = (self.side, stretched) if image.width <= image.height else (stretched, self.side)
+        left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
+        right, bottom = left + self.width, top + self.height
+        if stretched <= _LONG * self.side:
+            cropped = image.resize(size, self.resample).crop((left, top, right, bottom))
+        else:  # a thread-like picture would take gigabytes: resize only what is kept
+            x, y = image.width / size[0], image.height / size[1]
+            cropped = image.resize(
+                (self.width, self.height), self.resample, box=(left * x, top * y, right * x, bottom * y)
+            )
+        # transformers scales in float64, then works in float32
+        pixels = (np.asarray(cropped, dtype=np.float64) * self.scale).astype(np.float32).transpose(2, 0, 1)
+        return _normalised(pixels, self.mean, self.std)
+
+    def __str__(self) -> str:
+        filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}
+        return (
+            f"short side to {self.side} ({filters.get(self.resample, self.resample)}), centre crop {self.height}x"
+            f"{self.width}; x{self.scale:.6g}; mean {_line(self.mean)} std {_line(self.std)}"
+        )
+
+
+def _line(values: Sequence[float]) -> str:
+    return ",".join(f"{value:g}" for value in values)

@@ -1,0 +1,79 @@
+"""transformers' ``from_pretrained`` on a folder: strict, silent and without the network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from retr.index.errors import WeightsError
+from retr.retrieval.encoders._torchvision import ensure_torchvision
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import nn
+
+
+def load_pretrained(model: str, folder: Path) -> nn.Module:
+    """Load a model folder in float32 on the CPU.
+
+    Parameters
+    ----------
+    model
+        Name of the class in transformers, ``"Dinov2Model"``.
+    folder
+        With ``config.json`` and ``model.safetensors``.
+
+    Raises
+    ------
+    WeightsError
+        If a file is missing or damaged, or the tensors are not exactly those of the model.
+    """
+    for name in ("config.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise WeightsError(f"no {name} in {folder.name!r}", hint="get the whole folder as its authors publish it")
+    ensure_torchvision()
+    import transformers
+    from safetensors import SafetensorError
+    from transformers.utils import logging
+
+    bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        network, report = getattr(transformers, model).from_pretrained(
+            folder,
+            local_files_only=True,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, with the other differences
+        )
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise WeightsError(f"{folder.name!r} cannot be loaded as a {model}: {reason}", hint="get it again") from error
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
+    problems = [
+        f"{len(keys)} {word} ({', '.join(sorted(map(_name, keys))[:3])}{', ...' if len(keys) > 3 else ''})"
+        for word, keys in (
+            ("missing", report["missing_keys"]),
+            ("unknown", report["unexpected_keys"]),
+            ("of another shape", report["mismatched_keys"]),
+        )
+        if keys
+    ]
+    if problems:
+        raise WeightsError(
+            f"'model.safetensors' in {folder.name!r} does not fit a {model}: {'; '.join(problems)}",
+            hint="is it the model this encoder asks for?",
+        )
+    return network  # type: ignore[no-any-return]
+
+
+def _name(key: Any) -> str:
+    """Give a key's name; transformers reports shapes beside the mismatched ones."""
+    return key if isinstance(key, str) else str(key[0])

@@ -1,0 +1,95 @@
+"""RAD-DINO through transformers' ``Dinov2Model``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from retr.index.encoder import EncoderInfo
+from retr.index.errors import WeightsError
+from retr.retrieval.encoders._pretrained import load_pretrained
+from retr.retrieval.encoders._torch import TorchEncoder
+from retr.retrieval.encoders.preprocess import ShortSideCrop
+from retr.retrieval.encoders.rad_dino import CARD
+from retr.retrieval.encoders.weights import digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    import PIL.Image
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+
+class RadDinoEncoder(TorchEncoder):
+    """RAD-DINO.
+
+    Parameters
+    ----------
+    info, network, device, precision
+        As in `TorchEncoder`; `info.options` holds the feature.
+    preprocessing
+        As the folder asks for it.
+    """
+
+    batch_size = 8
+
+    def __init__(
+        self, info: EncoderInfo, network: nn.Module, preprocessing: ShortSideCrop, *, device: str, precision: str
+    ) -> None:
+        self.preprocessing = preprocessing
+        self.feature = info.options["feature"]
+        super().__init__(info, network, device=device, precision=precision)
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Resize, crop and normalise as the folder asks for: float32 ``(3, 518, 518)``."""
+        return self.preprocessing(image)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embed pixels ``(n, 3, 518, 518)``: ``(n, 768)``."""
+        tokens = self._tokens(pixels)
+        return tokens[:, 0] if self.feature == "cls" else tokens[:, 1:].float().mean(dim=1)
+
+    @torch.inference_mode()
+    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Give the patch tokens after the final LayerNorm: float32 ``(37, 37, 768)``."""
+        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
+        patches = self._tokens(pixels)[0, 1:].float()
+        width = pixels.shape[-1] // cast("Any", self.network).config.patch_size
+        return cast("NDArray[np.float32]", patches.reshape(-1, width, patches.shape[-1]).cpu().numpy())
+
+    def _tokens(self, pixels: Tensor) -> Tensor:
+        return cast("Tensor", self.network(pixel_values=pixels).last_hidden_state)
+
+
+def load_rad_dino(folder: Path, *, feature: str, device: str, precision: str) -> RadDinoEncoder:
+    """Read the hub folder and build the encoder."""
+    name = "preprocessor_config.json"
+    try:
+        asked = json.loads((folder / name).read_text())
+    except FileNotFoundError:
+        raise WeightsError(
+            f"no {name} in {folder.name!r}",
+            hint="without it the preprocessing would be a guess; get the whole folder as its authors publish it",
+        ) from None
+    except ValueError as error:
+        raise WeightsError(f"{name} in {folder.name!r} is not JSON", hint="get it again") from error
+    preprocessing = ShortSideCrop.from_config(asked, name)
+    network = load_pretrained("Dinov2Model", folder)
+    info = EncoderInfo(
+        name=CARD.name,
+        dim=cast("Any", network).config.hidden_size,
+        similarity="cosine",
+        modality=CARD.modality,
+        text=False,
+        weights_sha256=digest(folder / "model.safetensors"),
+        preprocessing=str(preprocessing),
+        options={"feature": feature},
+        licence=CARD.licence,
+        source=CARD.source,
+        noncommercial=CARD.noncommercial,
+    )
+    return RadDinoEncoder(info, network, preprocessing, device=device, precision=precision)
