@@ -116,10 +116,7 @@ class KnowledgeSide:
         """Embed texts: float32 ``(n, dim)`` on the device, not normalised."""
         tokenizer, network = self._parts
         network.to(device)
-        if self._together:
-            calls = [tokenizer(texts, pad_to=MAX_TOKENS)]
-        else:
-            calls = [tokenizer([text]) for text in texts]
+        calls = [tokenizer(texts, pad_to=MAX_TOKENS)] if self._together else [tokenizer([text]) for text in texts]
         return torch.cat([network(ids.to(device), mask.to(device)) for ids, mask in calls])
 
 

@@ -149,7 +149,5 @@ def _resolution(config: Any, channels: int, given: int | None) -> tuple[int, lis
     # the authors' configuration says 224 whatever their loaders resize to
     if isinstance(stored, int) and stored >= trained and stored % 32 == 0:
         return stored, []
-    return trained, [
-        f"the checkpoint says image_res {stored!r}, its network was made for {trained}: prepared at {trained} "
-        f"(resolution= says otherwise)"
-    ]
+    note = f"the checkpoint says image_res {stored!r}, but its network was made for {trained}: prepared at {trained}"
+    return trained, [note]

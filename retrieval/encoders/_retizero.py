@@ -10,8 +10,9 @@ import torch
 from retr.index.encoder import EncoderInfo
 from retr.retrieval.encoders._fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
 from retr.retrieval.encoders._vision import fold_lora, last_map, pool, vit_large
+from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT
 from retr.retrieval.encoders.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, to_pixels
-from retr.retrieval.encoders.retizero import BIO_CLINICAL_BERT, CARD
+from retr.retrieval.encoders.retizero import CARD
 from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, split_state, uninitialised
 
 if TYPE_CHECKING:
@@ -48,14 +49,14 @@ class RetiZeroEncoder(FundusEncoder):
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed pixels ``(n, 3, 224, 224)``: ``(n, 512)`` unit vectors, or 1024 plain features."""
         if self.feature == "retrieval":
-            return pool(last_map(self.network, pixels).float())  # type: ignore[arg-type]
+            return pool(last_map(self.network, pixels).float())
         return self.project(self.network(pixels))
 
     @torch.inference_mode()
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:
         """Embed the 14 x 14 patch tokens as the picture is embedded: float32 ``(14, 14, dim)``."""
         pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
-        places = last_map(self.network, pixels)[0].permute(1, 2, 0)  # type: ignore[arg-type]
+        places = last_map(self.network, pixels)[0].permute(1, 2, 0)
         if self.feature == "retrieval":
             return cast("NDArray[np.float32]", places.float().cpu().numpy())
         return cast("NDArray[np.float32]", self.project(self.network.norm(places)).cpu().numpy())  # type: ignore[operator]

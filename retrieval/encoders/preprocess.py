@@ -113,11 +113,11 @@ class ShortSideCrop:
         right, bottom = left + self.width, top + self.height
         if stretched <= _LONG * self.side:
             cropped = image.resize(size, self.resample).crop((left, top, right, bottom))
-        else:  # a thread-like picture would take gigabytes: resize only what is kept
+        else:
+            # A thread-like picture would take gigabytes: only what is kept is resized, across first as PIL does.
             x, y = image.width / size[0], image.height / size[1]
-            cropped = image.resize(
-                (self.width, self.height), self.resample, box=(left * x, top * y, right * x, bottom * y)
-            )
+            across = image.resize((self.width, image.height), self.resample, box=(left * x, 0, right * x, image.height))
+            cropped = across.resize((self.width, self.height), self.resample, box=(0, top * y, self.width, bottom * y))
         # transformers scales in float64, then works in float32
         pixels = (np.asarray(cropped, dtype=np.float64) * self.scale).astype(np.float32).transpose(2, 0, 1)
         return _normalised(pixels, self.mean, self.std)
