@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retr.cli import _errors, encoders, evaluate, index, query
+from retr.cli import _errors, align, calibrate, classify, encoders, evaluate, index, query
 
 app = typer.Typer(
     name="retr",
@@ -22,6 +22,9 @@ app.add_typer(encoders.app, name="encoders")
 app.add_typer(evaluate.app, name="eval")
 app.command("query")(query.query)
 app.command("show")(query.show)
+app.command("classify")(classify.classify)
+app.command("calibrate")(calibrate.calibrate)
+app.command("align")(align.align)
 
 
 def _version(asked: bool) -> None:

@@ -112,8 +112,13 @@ class Bridge:
         return bridged
 
     def class_embedding(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed a class: the mean of its prompts' unit vectors, made a unit vector: float32 ``(dim,)``."""
-        vector: NDArray[np.float32] = unit(unit(self.encode_texts(prompts)).mean(axis=0, keepdims=True))[0]
+        """Embed a class: the mean of its prompts' unit vectors, made a unit vector: float32 ``(dim,)``.
+
+        Prompts of which nothing is known are left out; `UsageError` where that is all of them.
+        """
+        known = [prompt for prompt in prompts if _features(self.text, [prompt]).any()]
+        vectors = unit(self.encode_texts(known or prompts))
+        vector: NDArray[np.float32] = unit(vectors.mean(axis=0, keepdims=True))[0]
         return vector
 
     def similarity_logits(

@@ -95,8 +95,8 @@ def calibrate(
 ) -> tuple[list[Calibration], Novelty]:
     """Measure every way to classify by a column, and how near the archive's own rows are to each other.
 
-    The neighbours' vote is measured for each of `NEIGHBOURS`; the probe is trained if there is none or it is stale;
-    zero-shot needs ``words``. Everything is committed to the index.
+    The neighbours' vote is measured for each of `NEIGHBOURS`, the probe is trained anew, zero-shot needs ``words``.
+    Everything is committed to the index.
 
     Raises
     ------
@@ -251,7 +251,9 @@ def _votes(store: Store, labelled: Labelled) -> list[tuple[int, Votes, Labelled]
     )
     codes = np.where(found.rows >= 0, labelled.codes_of_rows(store.n_total)[found.rows], -1)
     votes = Votes(np.where(codes >= 0, found.scores, found.scores[:, :1]), codes, labelled.prior)
-    return [(k, votes.first(k), part) for k in NEIGHBOURS]
+    # More than a third of the rows is no longer a neighbourhood.
+    few = [k for k in NEIGHBOURS if 3 * k <= len(labelled)] or NEIGHBOURS[:1]
+    return [(k, votes.first(k), part) for k in few]
 
 
 def _key(method: str, column: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from retr.index.errors import NoTextSideError, UsageError
+from retr.index.errors import UsageError
 from retr.retrieval import calibrate, confidence
 from retr.retrieval.confidence import Temperature, Votes, VoteScale
 from retr.retrieval.hits import Hits
@@ -196,8 +196,8 @@ class Answer:
         Why no answer should be taken, or ``None``.
     nearest
         Similarity to the nearest row of the index.
-    neighbours
-        The rows that voted.
+    neighbours, column
+        The rows that voted, and the column of their labels.
     note
         What the user should know, or ``None``.
     """
@@ -212,6 +212,7 @@ class Answer:
     abstain: str | None = None
     nearest: float | None = None
     neighbours: Hits | None = None
+    column: str | None = None
     note: str | None = None
 
     @property
@@ -238,7 +239,7 @@ class Answer:
 
 
 def answer(
-    store: Store,
+    store: Store | None,
     method: Method,
     vectors: NDArray[np.float32],
     names: Sequence[str],
@@ -250,6 +251,8 @@ def answer(
 
     Parameters
     ----------
+    store
+        The index; ``None`` for zero-shot without one, which is never calibrated.
     vectors
         float32 ``(n, dim)``.
     names
@@ -260,17 +263,21 @@ def answer(
         Abstain when the prediction set holds more classes; by default more than half of all, rounded up.
     """
     evidence, hits = method.evidence(vectors, exclude)
-    found, why = calibrate.find(store, method.key, method.column)
+    found, novelty, near = None, None, np.full(len(vectors), np.nan)
+    why: str | None = "not calibrated: no index"
+    if store is not None:
+        found, why = calibrate.find(store, method.key, method.column)
+        novelty = calibrate.find_novelty(store)
+        nearest = store.search(vectors, 1, exclude=exclude)
+        near = np.where(nearest.rows[:, 0] >= 0, nearest.scores[:, 0], np.nan)
     scale: confidence.Scaling = method.uncalibrated if found is None else found.scale
     probabilities = scale.probabilities(evidence)
-    nearest = store.search(vectors, 1, exclude=exclude)
-    novelty = calibrate.find_novelty(store)
     limit = max_set or math.ceil(len(method.classes) / 2)
     answers = []
     for i, name in enumerate(names):
         order = np.argsort(-probabilities[i], kind="stable")
         own = confidence.prediction_sets(probabilities[i], found.threshold) if found else None
-        similarity = float(nearest.scores[i, 0]) if nearest.rows[i, 0] >= 0 else None
+        similarity = None if np.isnan(near[i]) else float(near[i])
         chosen = None if own is None else tuple(method.classes[j] for j in order if own[j])
         answers.append(
             Answer(
@@ -284,6 +291,7 @@ def answer(
                 abstain=_reason(similarity, novelty, chosen, limit),
                 nearest=similarity,
                 neighbours=hits[i] if hits else None,
+                column=method.column,
                 note=why,
             )
         )
@@ -367,31 +375,6 @@ def row_exclusions(
                 same = live[[v == str(value) for v in column]]
                 excluded[i] = np.union1d(excluded[i], same)
     return [rows.astype(np.int64) for rows in excluded]
-
-
-def score_findings(encoder: Any, pictures: Sequence[Any], labels: LabelSet) -> NDArray[np.float64]:
-    """Score findings that may be present together: float64 ``(n, c)``, each a probability of its own.
-
-    An encoder with a ``score`` method (KAD's query network) answers itself; for others a finding is compared with
-    its denial, ``no FINDING``, in the encoder's own scale.
-
-    Parameters
-    ----------
-    pictures
-        RGB pictures.
-    """
-    if hasattr(encoder, "score"):
-        return np.asarray(encoder.score(list(pictures), labels.names), dtype=np.float64)
-    if not encoder.info.text:
-        raise NoTextSideError(
-            f"encoder {encoder.info.name!r} embeds images only", hint="see `retr align` for a text side"
-        )
-    vectors = encoder.encode_images(list(pictures))
-    out = np.empty((len(vectors), len(labels.classes)))
-    for i, one in enumerate(labels.classes):
-        pair = [encoder.class_embedding(list(one.prompts)), encoder.class_embedding([f"no {p}" for p in one.prompts])]
-        out[:, i] = confidence.softmax(encoder.similarity_logits(vectors, np.stack(pair)))[:, 0]
-    return out
 
 
 def _reason(

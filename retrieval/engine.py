@@ -18,7 +18,8 @@ from retr.index.store import Store
 from retr.retrieval.exclude import same_values
 from retr.retrieval.hits import Hits
 from retr.retrieval.query import Query, gather, own_rows_all, resolve_all
-from retr.retrieval.recorded import RecordedEncoder, load_recorded, mismatch, require_same
+from retr.retrieval.recorded import RecordedEncoder, load_recorded, mismatch, no_text_side, require_same
+from retr.retrieval.remarks import add_remarks
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from retr.index.check import Finding
+    from retr.retrieval.align import Bridge
     from retr.retrieval.embed import BuildReport
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.images import Picture
@@ -169,6 +171,25 @@ class Index:
             self._encoder = load_recorded(None, self.store.manifest.encoder, self._options)
         return self._encoder
 
+    @property
+    def bridge(self) -> Bridge | None:
+        """What embeds words for an encoder that has no text side, if `retr align` was run; else ``None``."""
+        from retr.retrieval import align
+
+        return None if self.store.manifest.encoder.text else align.find(self.store)
+
+    @property
+    def text_side(self) -> BaseEncoder | Bridge:
+        """What embeds words: the encoder, or the bridge in its place.
+
+        Raises
+        ------
+        NoTextSideError
+            There is neither.
+        """
+        info = self.store.manifest.encoder
+        return self.encoder if info.text else self.bridge or no_text_side(info)
+
     def __len__(self) -> int:
         return len(self.store)
 
@@ -299,15 +320,17 @@ class Index:
         FilterError
             A ``where`` that cannot be read.
         NoTextSideError
-            Words for an encoder without a text side.
+            Words for an encoder without a text side, and no bridge (`retr align`).
         """
         queries, single = gather(query, image=image, text=text, id=id, vector=vector)
         if k < 1 or int(k) != k:
             raise UsageError(f"k must be a whole number of at least 1, got: {k!r}")
         store = self.store
         own = own_rows_all(queries, store)
+        recorded = RecordedEncoder(store.manifest.encoder, lambda: self.encoder)
+        bridge = self.bridge if any(query.uses_text for query in queries) else None
         found = store.search(
-            resolve_all(queries, RecordedEncoder(store.manifest.encoder, lambda: self.encoder), store),
+            resolve_all(queries, recorded, store, text_encoder=bridge),
             int(k),
             where=where,
             exclude=None if include_self else own,
@@ -316,6 +339,9 @@ class Index:
             min_score=min_score,
         )
         hits = [Hits.of(store, found, number, query=asked.describe()) for number, asked in enumerate(queries)]
+        hits = add_remarks(
+            store, queries, hits, bridge=bridge, all_rows=where is None and exclude_same is None and min_score is None
+        )
         return hits[0] if single else hits
 
     # changing

@@ -6,7 +6,7 @@ two preprocessings. Everything that opens an index for embedding passes through 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from retr.index.errors import EncoderMismatchError, NoTextSideError
 
@@ -44,11 +44,17 @@ class RecordedEncoder:
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts with the real encoder; `NoTextSideError` without loading it where it has no text side."""
         if not self.info.text:
-            raise NoTextSideError(
-                f"the encoder {self.info.name!r} embeds images only",
-                hint="search by image, or build with an encoder that has a text side (`retr encoders ls`)",
-            )
+            no_text_side(self.info)
         return self._load().encode_texts(texts)
+
+
+def no_text_side(info: EncoderInfo) -> NoReturn:
+    """Say that an index of this encoder cannot be asked with words, and what can be done."""
+    raise NoTextSideError(
+        f"the encoder {info.name!r} embeds images only",
+        hint="fit a bridge from the archive's own texts with `retr align --text-column COLUMN`, search by image, or "
+        "build with an encoder that has a text side (`retr encoders ls`)",
+    )
 
 
 def require_same(recorded: EncoderInfo, given: EncoderInfo) -> None:

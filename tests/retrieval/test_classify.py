@@ -5,10 +5,10 @@ import pyarrow as pa
 import pytest
 
 from retr.index.encoder import EncoderInfo
-from retr.index.errors import IndexCorruptError, NoTextSideError, RetrError, UsageError
+from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.store import Store
 from retr.index.vectors import unit
-from retr.retrieval import calibrate, classify, labelled, probe
+from retr.retrieval import calibrate, classify, findings, labelled, probe
 from retr.retrieval.prompts import LabelClass, LabelSet, load_labels
 
 DIM, CLASSES = 16, ("a", "b", "c", "d")
@@ -241,28 +241,26 @@ def test_findings_that_may_be_present_together():
         classify.ByWords(Words(), labels)
 
     class Kad:
-        def score(self, pictures, findings):
-            return np.full((len(pictures), len(findings)), 0.25)
+        def score(self, pictures, names):
+            return np.linspace(0, 1, len(names))[None].repeat(len(pictures), axis=0)
 
-    assert classify.score_findings(Kad(), [None, None], labels).shape == (2, 5)
+    scores = findings.from_pictures(Kad(), [None, None], labels)
+    assert findings.present(scores, labels, ["x", "y"])[1].names[0] == "pleural effusion"
+    assert findings.from_pictures(Words(), [None], labels) is None
 
     class Pairs:
-        info = INFO
-
-        def encode_images(self, items):
-            return np.array([[1.0, 0.0]] * len(items))
-
         def class_embedding(self, prompts):
             return np.array([0.0, 1.0]) if prompts[0].startswith("no ") else np.array([1.0, 0.0])
 
         def similarity_logits(self, images, texts):
             return images @ texts.T
 
-    got = classify.score_findings(Pairs(), [None], labels)
-    np.testing.assert_allclose(got, np.e / (np.e + 1))
+    np.testing.assert_allclose(findings.from_vectors(Pairs(), np.array([[1.0, 0.0]]), labels), np.e / (np.e + 1))
 
-    class Mute:
-        info = EncoderInfo.from_json({**INFO.to_json(), "text": False})
 
-    with pytest.raises(NoTextSideError):
-        classify.score_findings(Mute(), [None], labels)
+def test_zero_shot_without_an_index():
+    words = classify.ByWords(Words(), load_labels(CLASSES))
+    (one,) = classify.answer(None, words, CENTRES[2:3], ["x"], [NOTHING])
+    assert one.label == "c"
+    assert one.nearest is None
+    assert not one.calibrated

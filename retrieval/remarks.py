@@ -1,0 +1,46 @@
+"""What a person should know beside the hits: that words went through a bridge, that nothing is really alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from retr.retrieval.calibrate import find_novelty
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retr.index.store import Store
+    from retr.retrieval.align import Bridge
+    from retr.retrieval.hits import Hits
+    from retr.retrieval.query import Query
+
+
+def add_remarks(
+    store: Store, queries: Sequence[Query], hits: Sequence[Hits], *, bridge: Bridge | None, all_rows: bool
+) -> list[Hits]:
+    """Give the hits with remarks added to their notes.
+
+    Parameters
+    ----------
+    bridge
+        What the words of the queries went through, if anything.
+    all_rows
+        Whether the best hit is the nearest row of the whole index; only then its score says what a query is like.
+    """
+    novelty = find_novelty(store) if all_rows else None
+    out = []
+    for query, found in zip(queries, hits, strict=True):
+        notes = [found.note]
+        texts = [part.value for part in query.parts if part.kind == "text"]
+        if bridge is not None and texts:
+            notes.append(bridge.note(texts))
+        pictures = all(part.kind != "text" and part.weight > 0 for part in query.parts)
+        if novelty is not None and pictures and len(found) and found.scores[0] < novelty.threshold:
+            notes.append(
+                f"unlike anything in this archive: the best hit scores {found.scores[0]:.3f}, "
+                f"its own kind {novelty.threshold:.3f} or more"
+            )
+        said = [note for note in notes if note]
+        out.append(replace(found, note="; ".join(said) if said else None))
+    return out
