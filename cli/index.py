@@ -244,21 +244,42 @@ def group(
 
 
 @app.command()
-def check(*, index: IndexOption = None, json_: JsonOption = False) -> None:
+def check(
+    *,
+    index: IndexOption = None,
+    phi: Annotated[
+        bool,
+        typer.Option("--phi", help="Also look for names, dates, long numbers and e-mail addresses in the metadata."),
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
     """Check every file of an index: hashes, counts, alignment; exit code 1 when something is wrong.
 
-    Example: retr index check
+    With --phi it also lists what may identify a person; values are shown masked.
+
+    Example: retr index check --phi
     """
     from retr.cli._output import Output, choose_form
     from retr.retrieval.engine import Index
 
     out = Output(choose_form(json_=json_))
     opened = Index.open(find_index(index))
-    findings = opened.check()
-    if findings:
-        out.rows([{"file": f.file, "kind": f.kind, "message": f.message} for f in findings])
+    damage = opened.check()
+    out.rows([{"file": f.file, "kind": f.kind, "message": f.message} for f in damage])
+    if not damage:
+        out.note(f"{len(opened)} rows, every file as it was written")
+    persons = []
+    if phi and not damage:
+        from dataclasses import asdict
+
+        from retr.retrieval.phi import scan
+
+        persons = scan(opened.store)
+        out.rows([asdict(finding) for finding in persons])
+        if not persons:
+            out.note("nothing found that looks like a person's data; embeddings can be personal data all the same")
+    if damage or persons:
         raise typer.Exit(1)
-    out.note(f"{len(opened)} rows, every file as it was written")
 
 
 @app.command()
