@@ -110,6 +110,9 @@ def query(
 
     Example: retr query --image x.png -k 5 --where "age >= 60" --exclude-same patient
     """
+    from retr.cli._arrow import without_pandas
+
+    without_pandas()
     from retr.cli._errors import NOTHING_FOUND
     from retr.cli._output import Output, choose_form
     from retr.retrieval.engine import Index
