@@ -95,6 +95,18 @@ def query(
         str | None,
         typer.Option("--columns", help="Metadata columns to show in a table, separated by commas.", show_default=False),
     ] = None,
+    sheet: Annotated[
+        Path | None,
+        typer.Option(
+            "--sheet",
+            metavar="FILE",
+            help="Also write the hits with their pictures: a page (.html) or a contact sheet (.png).",
+            show_default=False,
+        ),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="In the sheet, show which parts of each hit match the query.")
+    ] = False,
     weights: WeightsOption = None,
     text_model: TextModelOption = None,
     device: DeviceOption = "auto",
@@ -115,9 +127,12 @@ def query(
     without_pandas()
     from retr.cli._errors import NOTHING_FOUND
     from retr.cli._output import Output, choose_form
+    from retr.index.errors import UsageError
     from retr.retrieval.engine import Index
 
     out = Output(choose_form(json_=json_, csv_=csv_, paths=paths))
+    if explain and sheet is None:
+        raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
     queries = _queries(image or [], text or [], not_ or [], id_ or [], batch)
     options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
     opened = Index.open(find_index(index), **options)
@@ -130,6 +145,10 @@ def query(
         min_score=min_score,
         include_self=include_self,
     )
+    if sheet is not None:
+        from retr.retrieval import sheet as sheets
+
+        sheets.write(sheets.make(opened, queries, found, explained=explain), sheet)
     shown = [name.strip() for name in columns.split(",")] if columns else DEFAULT_COLUMNS
     for hits in found:
         _print(out, hits, [name for name in shown if name in opened.store.schema.names], several=len(found) > 1)

@@ -1,0 +1,212 @@
+"""What the query layer reaches on real images: ``python -m retr.benchmarks.query_layer --data FOLDER``.
+
+``FOLDER`` holds the sets ``odir5k``, ``flickr8k_1000``, ``cxr_kermany`` and ``cxr_hannover243``, each with
+``labels.csv``. Everything goes through the library's own calls, on vectors of ``--encoder``; those are kept in
+``--work`` between runs.
+
+*Classification*: the eyes of ``odir5k`` with one diagnosis and at least 15 eyes a diagnosis (21 classes) are split
+by patient, half an index, half queries whose patients it has never seen; once for each of ``--seeds``.
+*Out of archive*: the other sets against that index. *Text*: 800 photographs of ``flickr8k_1000`` with five captions
+each fit a bridge, the captions of the other 200 look for their photographs among those 200.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from retr.benchmarks.record import record
+from retr.index.store import Store
+from retr.index.vectors import unit
+from retr.retrieval import align, calibrate, classify, probe
+from retr.retrieval.metrics import any_hit_at, ece, precision_at
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retr.index.encoder import EncoderInfo
+
+SETS = ("odir5k", "flickr8k_1000", "cxr_kermany", "cxr_hannover243")
+NOTHING: NDArray[np.int64] = np.empty(0, dtype=np.int64)
+
+
+class Set:
+    """One set of images: its table and its vectors, embedded once."""
+
+    def __init__(self, folder: Path, work: Path, encoder: Any) -> None:
+        with (folder / "labels.csv").open(newline="", encoding="utf-8") as stream:
+            self.rows = list(csv.DictReader(stream))
+        kept = work / f"{folder.name}-{encoder.info.name}-{encoder.info.weights_sha256[:8]}.npy"
+        if not kept.exists():
+            vectors = unit(encoder.encode_images([folder / row["path"] for row in self.rows]))
+            np.save(kept, vectors)
+        self.vectors: NDArray[np.float32] = np.load(kept)
+
+    def store(self, path: Path, info: EncoderInfo, keep: list[int], *, group: str | None = None) -> Store:
+        """Make an index of some of the rows."""
+        store = Store.create(path, encoder=info)
+        columns = ["path", *(name for name in self.rows[0] if name not in {"path", "source"})]
+        table = {name: [self.rows[i][name] or None for i in keep] for name in columns}
+        with store.writer() as writer:
+            writer.append(pa.table({"id": table["path"], **table}), self.vectors[keep])
+            writer.set_group(group)
+            return writer.commit()
+
+
+def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: Path, seed: int) -> dict[str, Any]:
+    """Measure one split by patient."""
+    counts = Counter(row["label"] for row in data.rows)
+    single = [i for i, row in enumerate(data.rows) if row["label"] != "multiple" and counts[row["label"]] >= 15]
+    patients = np.random.default_rng(seed).permutation(sorted({row["patient"] for row in data.rows}))
+    inside = set(patients[: len(patients) // 2].tolist())
+    asked = [i for i in single if data.rows[i]["patient"] not in inside]
+    store = data.store(
+        work / f"half{seed}.retr", info, [i for i in single if data.rows[i]["patient"] in inside], group="patient"
+    )
+    measured, novelty = calibrate.calibrate(store, "label", alpha=0.1)
+    store = Store.open(store.path)
+    truth = [data.rows[i]["label"] for i in asked]
+    exclude = [NOTHING] * len(asked)
+    nearest = store.search(data.vectors[asked], 5).rows
+    labels = np.array(store.table(["label"])["label"].to_pylist())
+    hits = labels[nearest] == np.array(truth)[:, None]
+    trained = probe.find(store, "label")
+    assert trained is not None
+    figures: dict[str, Any] = {
+        "indexed": len(store),
+        "asked": len(asked),
+        "classes": len(trained.classes),
+        "neighbours_precision_at_1": round(float(precision_at(hits, 1).mean()), 4),
+        "neighbours_any_hit_at_5": round(float(any_hit_at(hits, 5).mean()), 4),
+    }
+    methods: tuple[classify.Method, ...] = (classify.ByNeighbours(store, "label"), classify.ByProbe(trained))
+    for method in methods:
+        answers = classify.answer(store, method, data.vectors[asked], truth, exclude)
+        table = [dict(zip(one.classes, one.probabilities, strict=True)) for one in answers]
+        chance = np.array([[row[name] for name in method.classes] for row in table])
+        codes = np.array([method.classes.index(name) for name in truth])
+        stated = next(one for one in measured if one.method == method.key)
+        covered = [name in (one.prediction_set or ()) for name, one in zip(truth, answers, strict=True)]
+        evidence, _ = method.evidence(data.vectors[asked], exclude)
+        figures[method.key.partition(":")[0]] = {
+            **probe.measure(chance, codes),
+            "ece_before": round(ece(method.uncalibrated.probabilities(evidence), codes), 4),
+            "ece_after": round(ece(chance, codes), 4),
+            "coverage": round(float(np.mean(covered)), 4),
+            "coverage_stated": stated.coverage,
+            "set_size": round(float(np.mean([len(one.prediction_set or ()) for one in answers])), 2),
+            "abstained": round(float(np.mean([one.abstain is not None for one in answers])), 4),
+        }
+    best = store.search(data.vectors[asked], 1).scores[:, 0]
+    figures["held_out_called_unlike"] = round(float((best < novelty.threshold).mean()), 4)
+    for name, other in others.items():
+        scores = store.search(other.vectors, 1).scores[:, 0]
+        figures[f"{name}_called_unlike"] = round(float((scores < novelty.threshold).mean()), 4)
+    return figures
+
+
+def text(data: Set, info: EncoderInfo, work: Path, seed: int, sentences: Any) -> dict[str, Any]:
+    """Measure one split of captioned photographs."""
+    order = np.random.default_rng(seed).permutation(len(data.rows))
+    store = data.store(work / f"captions{seed}.retr", info, list(range(len(data.rows))))
+    part = np.full(len(data.rows), "held", dtype="<U4")
+    part[order[:800]] = "fit"
+    with store.writer() as writer:
+        writer.replace_columns(pa.table({"id": store.table(["id"])["id"], "part": part}))
+        store = writer.commit()
+    bridge = align.fit(store, "captions", where="part = 'fit'", encoder=sentences)
+    held = align.gather(store, "captions", where="part = 'held'")
+    found = store.search(bridge.encode_texts(held.texts), 10, where="part = 'held'").rows
+    hits = found == held.rows[held.owner][:, None]
+    return {
+        "texts": len(held.texts),
+        "pool": len(held.rows),
+        "recall_at_1": round(float(any_hit_at(hits, 1).mean()), 4),
+        "recall_at_10": round(float(any_hit_at(hits, 10).mean()), 4),
+        "stated_recall_at_10": bridge.figures["recall_at_10"],
+        "ridge": bridge.figures["ridge"],
+        "level": bridge.figures["level"],
+    }
+
+
+class Sentences:
+    """A BERT sentence encoder from a folder in the layout of transformers: the mean of its last hidden states."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoModel, AutoTokenizer
+
+        from retr.index.encoder import EncoderInfo
+
+        self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
+        self._model = AutoModel.from_pretrained(str(folder)).eval()
+        self.info = EncoderInfo(
+            name=folder.name,
+            dim=self._model.config.hidden_size,
+            similarity="cosine",
+            modality="text",
+            text=True,
+            weights_sha256="unknown",
+            preprocessing="mean of the last hidden states",
+        )
+
+    def encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
+        """Embed texts: float32 ``(n, dim)``."""
+        import torch
+
+        rows = []
+        with torch.inference_mode():
+            for start in range(0, len(texts), 64):
+                batch = self._tokenizer(
+                    list(texts[start : start + 64]), padding=True, truncation=True, max_length=128, return_tensors="pt"
+                )
+                hidden = self._model(**batch).last_hidden_state
+                mask = batch["attention_mask"][..., None]
+                rows.append(((hidden * mask).sum(1) / mask.sum(1)).numpy())
+        return np.concatenate(rows).astype(np.float32)
+
+
+def main() -> None:
+    """Measure, print and write the result files."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder with the sets")
+    parser.add_argument("--work", type=Path, help="folder to keep embedded sets in")
+    parser.add_argument("--encoder", default="lite")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--sentences", type=Path, help="folder of a sentence encoder, for a second bridge")
+    options = parser.parse_args()
+    from retr.retrieval.encoders.registry import load_encoder
+
+    encoder = load_encoder(options.encoder)
+    with tempfile.TemporaryDirectory() as temporary:
+        work = options.work or Path(temporary)
+        work.mkdir(parents=True, exist_ok=True)
+        sets = {name: Set(options.data / name, work, encoder) for name in SETS}
+        others = {name: sets[name] for name in SETS[1:]}
+        scratch = Path(temporary)
+        runs = [classification(sets["odir5k"], others, encoder.info, scratch, seed) for seed in range(options.seeds)]
+        command = (
+            f"python -m retr.benchmarks.query_layer --data DATA --encoder {options.encoder} --seeds {options.seeds}"
+        )
+        record("query_layer", {"encoder": options.encoder, "splits": runs}, command=command)
+        if options.sentences is None:
+            bridges = [text(sets["flickr8k_1000"], encoder.info, scratch, seed, None) for seed in range(options.seeds)]
+            record("query_layer_text", {"encoder": options.encoder, "splits": bridges}, command=command)
+        else:
+            sentences = Sentences(options.sentences)
+            bridges = [text(sets["flickr8k_1000"], encoder.info, scratch, 0, sentences)]
+            record(
+                "query_layer_sentences",
+                {"encoder": options.encoder, "sentence_encoder": sentences.info.name, "splits": bridges},
+                command=f"{command} --sentences {sentences.info.name}",
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,203 @@
+"""Hits to look at: one HTML page that stands alone, or one contact sheet as a picture.
+
+The page holds its thumbnails, opens without a server and fetches nothing. Pictures come out of the archive; where
+that is not on this machine, a card says so and shows the rest.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import PIL.Image
+import PIL.ImageDraw
+
+from retr.index.errors import ImageReadError, RetrError, UsageError
+from retr.retrieval import explain
+from retr.retrieval.query import resolve_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from retr.retrieval.engine import Index
+    from retr.retrieval.hits import Hits
+    from retr.retrieval.query import Query
+
+SIDE = 224
+# Columns that say how a row is kept, not what it shows.
+_HOUSEKEEPING = {"path", "size", "mtime", "sha256", "width", "height", "mode"}
+_STYLE = """
+body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
+h1 { font-size: 1.1rem; } .note { color: #666; } section { margin-bottom: 2.5rem; }
+.cards { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; width: 224px; }
+img { width: 224px; height: 224px; object-fit: contain; background: #000; display: block; }
+.gone { width: 224px; height: 224px; background: #eee; color: #666; display: grid; place-items: center; }
+figcaption b { display: block; overflow-wrap: anywhere; } table { border-collapse: collapse; font-size: 12px; }
+td { padding: 0 .5rem 0 0; vertical-align: top; overflow-wrap: anywhere; } td:first-child { color: #666; }
+"""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One picture with what is said of it; ``overlay`` shows the places that matched."""
+
+    title: str
+    picture: PIL.Image.Image | None
+    facts: dict[str, Any]
+    overlay: PIL.Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One query and its hits."""
+
+    query: str
+    asked: list[Card]
+    hits: list[Card]
+    notes: list[str]
+
+
+def make(index: Index, queries: Sequence[Query], found: Sequence[Hits], *, explained: bool = False) -> list[Sheet]:
+    """Gather the pictures of queries and hits.
+
+    Parameters
+    ----------
+    explained
+        Also lay over each hit which of its places match the query.
+    """
+    vectors: Any = [None] * len(queries)
+    if explained:
+        bridge = index.bridge if any(query.uses_text for query in queries) else None
+        vectors = resolve_all(queries, index.encoder, index.store, text_encoder=bridge)
+    sheets = []
+    for query, hits, vector in zip(queries, found, vectors, strict=True):
+        notes = [hits.note] if hits.note else []
+        cards = [_hit(index, hit, vector) for hit in hits]
+        if explained and any(card.picture is not None and card.overlay is None for card in cards):
+            notes.append(f"the encoder {index.encoder.info.name!r} keeps no map of places, so nothing is laid over")
+        asked = [_asked(index, part) for part in query.parts if part.kind in {"image", "id"}]
+        sheets.append(Sheet(hits.query, asked, cards, notes))
+    return sheets
+
+
+def write(sheets: Sequence[Sheet], path: Path) -> None:
+    """Write the sheets to one ``.html`` or ``.png`` file.
+
+    Raises
+    ------
+    UsageError
+        For another ending.
+    """
+    ending = path.suffix.lower()
+    if ending not in {".html", ".htm", ".png"}:
+        raise UsageError(f"a sheet is written as .html or .png, got {path.name!r}", hint="change the file's ending")
+    if ending == ".png":
+        contact_sheet(sheets).save(path)
+    else:
+        path.write_text(page(sheets), encoding="utf-8")
+
+
+def page(sheets: Sequence[Sheet]) -> str:
+    """Write the HTML page."""
+    parts = [
+        "<!doctype html>",
+        "<html lang='en'><head><meta charset='utf-8'><title>retr query</title>",
+        f"<style>{_STYLE}</style></head><body>",
+    ]
+    for sheet in sheets:
+        parts.append(f"<section><h1>{html.escape(sheet.query)}</h1>")
+        parts += [f"<p class='note'>{html.escape(note)}</p>" for note in sheet.notes]
+        if sheet.asked:
+            parts.append(f"<div class='cards'>{''.join(map(_figure, sheet.asked))}</div><hr>")
+        parts.append(f"<div class='cards'>{''.join(map(_figure, sheet.hits))}</div></section>")
+    parts.append("</body></html>")
+    return "\n".join(parts) + "\n"
+
+
+def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Image:
+    """Draw the thumbnails in rows, queries first, with rank, score and label below each."""
+    rows: list[list[Card]] = []
+    for sheet in sheets:
+        if sheet.asked:
+            rows.append(sheet.asked[:columns])
+        rows += [sheet.hits[start : start + columns] for start in range(0, len(sheet.hits), columns)]
+    gap, text = 8, 44
+    width = gap + (SIDE + gap) * max([len(row) for row in rows], default=1)
+    canvas = PIL.Image.new("RGB", (width, gap + (SIDE + text + gap) * max(len(rows), 1)), "white")
+    draw = PIL.ImageDraw.Draw(canvas)
+    for i, row in enumerate(rows):
+        for j, card in enumerate(row):
+            x, y = gap + j * (SIDE + gap), gap + i * (SIDE + text + gap)
+            small = _thumbnail(card.overlay or card.picture)
+            if small is None:
+                draw.rectangle((x, y, x + SIDE, y + SIDE), fill="#eeeeee")
+            else:
+                canvas.paste(small, (x + (SIDE - small.width) // 2, y + (SIDE - small.height) // 2))
+            label = card.facts.get("label")
+            for line, words in enumerate((card.title, "" if label is None else str(label))):
+                draw.text((x, y + SIDE + 4 + 18 * line), _latin(words)[:34], fill="black")
+    return canvas
+
+
+def _hit(index: Index, hit: Any, vector: Any) -> Card:
+    facts = {key: value for key, value in hit.metadata.items() if value is not None and key not in _HOUSEKEEPING}
+    picture = _from_archive(index, hit.id)
+    laid = None
+    if vector is not None and picture is not None:
+        scores = explain.heat(index.encoder, picture, vector)
+        laid = None if scores is None else explain.overlay(index.encoder, picture, scores)
+    return Card(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, facts, laid)
+
+
+def _asked(index: Index, part: Any) -> Card:
+    from retr.retrieval.images import read_image
+
+    picture = _from_archive(index, part.value) if part.kind == "id" else read_image(part.value).image
+    return Card(f"query: {part.describe()}", picture, {})
+
+
+def _from_archive(index: Index, row_id: str) -> PIL.Image.Image | None:
+    try:
+        return index.picture(row_id).image
+    except (RetrError, ImageReadError, OSError):
+        return None
+
+
+def _figure(card: Card) -> str:
+    facts = "".join(
+        f"<tr><td>{html.escape(key)}</td><td>{html.escape(_show(value))}</td></tr>" for key, value in card.facts.items()
+    )
+    pictures = "".join(_img(picture, card.title) for picture in (card.picture, card.overlay) if picture is not None)
+    pictures = pictures or "<div class='gone'>not on this machine</div>"
+    caption = f"<figcaption><b>{html.escape(card.title)}</b><table>{facts}</table></figcaption>"
+    return f"<figure>{pictures}{caption}</figure>"
+
+
+def _img(picture: PIL.Image.Image, title: str) -> str:
+    sink = io.BytesIO()
+    small = _thumbnail(picture)
+    assert small is not None
+    small.save(sink, "JPEG", quality=85)
+    data = base64.b64encode(sink.getvalue()).decode()
+    return f"<img alt='{html.escape(title)}' src='data:image/jpeg;base64,{data}'>"
+
+
+def _thumbnail(picture: PIL.Image.Image | None) -> PIL.Image.Image | None:
+    if picture is None:
+        return None
+    small = picture.convert("RGB")
+    small.thumbnail((SIDE, SIDE))
+    return small
+
+
+def _show(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _latin(words: str) -> str:
+    """Keep what the built-in font can draw."""
+    return words.encode("latin-1", "replace").decode("latin-1")

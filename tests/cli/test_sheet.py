@@ -1,0 +1,139 @@
+"""``retr query --sheet`` and ``--explain`` on real photographs."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retr.index.store import Store
+from retr.retrieval import archives, explain
+from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.images import read_image
+
+HRF = Path(__file__).parents[2] / "examples/hrf45"
+IMAGE = HRF / "glaucoma/05_g.jpg"
+
+
+@pytest.fixture
+def placed(hrf_index) -> Path:
+    """The index on a machine that knows where its archive lies."""
+    archives.remember(Store.open(hrf_index).uuid, "", str(HRF))
+    return hrf_index
+
+
+class _Page(HTMLParser):
+    """Collects the pictures, and everything a page could fetch."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.images: list[Image.Image] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        for name in ("src", "href"):
+            if name in given:
+                assert given[name].startswith("data:image/jpeg;base64,"), given[name]
+                data = base64.b64decode(given[name].partition(",")[2])
+                self.images.append(Image.open(io.BytesIO(data)).copy())
+        if tag not in {"meta", "hr", "img", "link"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_a_page_stands_alone(retr, placed, tmp_path):
+    page = tmp_path / "out.html"
+    done = retr("query", "--image", IMAGE, "-k", 4, "--sheet", page, "--json", "--index", placed)
+    assert done.code == 0
+    text = page.read_text()
+    read = _Page(text)
+    assert read.open == []
+    assert len(read.images) == 5
+    assert "http" not in text
+    assert "url(" not in text
+    for hit in done.json[0]["hits"]:
+        assert f"{hit['rank']}. {hit['score']:.4f} {hit['id']}" in text
+    original = Image.open(IMAGE).convert("RGB")
+    original.thumbnail((224, 224))
+    assert read.images[0].size == original.size
+    difference = np.abs(np.asarray(read.images[0], float) - np.asarray(original, float)).mean()
+    assert difference < 5
+
+
+def test_names_are_escaped(retr, tmp_path):
+    archive = tmp_path / "a"
+    archive.mkdir()
+    for i in range(3):
+        Image.effect_noise((40, 40), 30 + i).convert("RGB").save(archive / f"<b>{i} & co.png")
+    assert retr("index", "build", archive, "--index", tmp_path / "x.retr").code == 0
+    page = tmp_path / "out.html"
+    assert retr("query", "--id", "<b>0 & co.png", "--sheet", page, "--index", tmp_path / "x.retr").code == 0
+    assert "<b>1 &" not in page.read_text()
+    assert "&lt;b&gt;1 &amp; co.png" in page.read_text()
+
+
+def test_a_contact_sheet(retr, placed, tmp_path):
+    path = tmp_path / "out.png"
+    done = retr("query", "--image", IMAGE, "--id", "healthy/02_h.jpg", "-k", 8, "--sheet", path, "--index", placed)
+    assert done.code == 0
+    sheet = Image.open(path)
+    # two queries of one row for the question and two for eight hits
+    assert sheet.size == (8 + 6 * 232, 8 + 6 * (224 + 44 + 8))
+    assert np.asarray(sheet).std() > 20
+
+
+def test_an_explained_hit_has_an_overlay(retr, placed, tmp_path):
+    page = tmp_path / "out.html"
+    done = retr("query", "--image", IMAGE, "-k", 2, "--sheet", page, "--explain", "--json", "--index", placed)
+    assert done.code == 0
+    images = _Page(page.read_text()).images
+    assert len(images) == 1 + 2 * 2
+    plain, laid = (np.asarray(image, float) for image in images[1:3])
+    assert laid[..., 0].mean() - laid[..., 2].mean() > plain[..., 0].mean() - plain[..., 2].mean()
+
+
+def test_an_archive_that_is_elsewhere_is_said_so(retr, hrf_copy, tmp_path, monkeypatch):
+    monkeypatch.setenv("RETR_STATE_DIR", str(tmp_path / "elsewhere"))
+    page = tmp_path / "out.html"
+    assert retr("query", "--id", "healthy/02_h.jpg", "-k", 2, "--sheet", page, "--index", hrf_copy).code == 0
+    assert page.read_text().count("not on this machine") == 3
+
+
+def test_what_cannot_be_meant(retr, hrf_index, tmp_path):
+    assert "--sheet" in retr("query", "--image", IMAGE, "--explain", "--index", hrf_index).error(2)
+    done = retr("query", "--image", IMAGE, "--sheet", tmp_path / "out.pdf", "--index", hrf_index)
+    assert ".html" in done.error(2)
+
+
+def test_the_heat_of_the_mean_is_where_the_map_points():
+    encoder = load_encoder("lite")
+    image = read_image(IMAGE).image
+    places = encoder.patch_embeddings(image)
+    vector = places[2, 5]
+    scores = explain.heat(encoder, image, vector)
+    assert scores.shape == places.shape[:2]
+    assert np.unravel_index(scores.argmax(), scores.shape) == (2, 5)
+    assert scores.max() == pytest.approx(1, abs=1e-5)
+
+
+def test_the_overlay_is_reddest_where_the_score_is_highest():
+    encoder = load_encoder("lite")
+    image = Image.effect_noise((224, 224), 40).convert("RGB")
+    scores = np.zeros((7, 7), dtype=np.float32)
+    scores[2, 5] = 1
+    laid = np.asarray(explain.overlay(encoder, image, scores), float)
+    plain = np.asarray(explain.seen(encoder, image), float)
+    cell = plain.shape[0] // 7
+    laid_blue, blue = (x[..., 2].reshape(7, cell, 7, cell).mean(axis=(1, 3)) for x in (laid, plain))
+    cells = 1 - laid_blue / blue  # the share of blue that red has covered
+    assert np.unravel_index(cells.argmax(), cells.shape) == (2, 5)
+    assert cells[5, 1] == pytest.approx(cells.min(), abs=0.02)
