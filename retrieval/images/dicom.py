@@ -88,6 +88,11 @@ def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
         raise read_error("unsupported", options.name) from None
     except Exception:  # noqa: BLE001 - pydicom raises nearly anything, with header values in the text
         raise read_error("truncated" if is_cut(stream) else "damaged", options.name) from None
+    except BaseException as error:
+        # a panic of the RLE decoder, which is written in Rust, is no Exception
+        if type(error).__name__ == "PanicException":
+            raise read_error("damaged", options.name) from None
+        raise
 
 
 def _read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _SEQUENCE_END = b"\xfe\xff\xdd\xe0"
 _PALETTE_ENTRIES = 2 << 16  # entries and segments together
-_BYTES_PER_PIXEL = 2
+_BYTES_PER_PIXEL = 3
 # how the first element of a file without preamble can be encoded
 _FIRST_VRS = (b"UL", b"CS", b"UI", b"DA", b"TM", b"OB", b"SH", b"LO")
 _LONGEST_FIRST_VALUE = 64

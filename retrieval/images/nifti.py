@@ -30,8 +30,9 @@ PERCENTILES = (0.5, 99.5)
 
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 # A volume is held in memory as a whole: it may take this many bytes for each pixel that a picture may have.
-_BYTES_PER_PIXEL = 6
+_BYTES_PER_PIXEL = 12
 _STATISTICS_VOXELS = 1 << 20
+_PIECE = 1 << 20
 _GZIP = b"\x1f\x8b"
 _NIFTI2 = (b"\x1c\2\0\0", b"\0\0\2\x1c")  # its header's length, in either byte order
 
@@ -106,7 +107,8 @@ def _volume(stream: BinaryIO, options: Options) -> tuple[NDArray[Any], tuple[flo
     if size > options.max_pixels * _BYTES_PER_PIXEL or offset > options.max_pixels:
         raise read_error("too large", options.name)
     _exactly(file, offset - kind.template_dtype.itemsize)
-    volume = np.frombuffer(_exactly(file, size), dtype).reshape(shape, order="F")
+    volume = np.empty(shape, dtype, order="F")
+    _fill(file, volume.reshape(-1, order="A").view(np.uint8).data)
     zooms = [float(length) for length in (*header.get_zooms()[:3], 1.0, 1.0)[:3]]
     orientation = nibabel.io_orientation(header.get_best_affine())
     if np.isfinite(orientation).all():
@@ -121,6 +123,15 @@ def _exactly(file: BinaryIO, size: int) -> bytes:
     if len(data) < size:
         raise EOFError
     return data
+
+
+def _fill(file: BinaryIO, buffer: memoryview) -> None:
+    """Read into ``buffer`` until it is full, piece by piece: gzip makes a copy of each."""
+    while buffer:
+        count = file.readinto(buffer[:_PIECE])  # type: ignore[attr-defined]
+        if not count:
+            raise EOFError
+        buffer = buffer[count:]
 
 
 def _slices(
@@ -142,7 +153,7 @@ def _slices(
     if inverted:
         low, high = -high, -low
     for position, suffix in chosen:
-        plane = np.take(volume, position, axis=axis).astype(np.float64)
+        plane = np.moveaxis(volume, axis, 0)[position].astype(np.float64)
         pixels = stretch_to_8bit(np.flip(-plane if inverted else plane).T, low, high)
         image = Image.fromarray(pixels).convert("RGB")
         notes = {

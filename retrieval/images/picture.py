@@ -52,8 +52,9 @@ Axis = Literal["axial", "coronal", "sagittal"]
 
 REASONS: tuple[str, ...] = tuple(_TEXTS)
 
-# Pillow's own warning level: 256 MiB of 24-bit pixels.
-MAX_PIXELS = 89_478_485
+# 8192 x 6144, a 50-megapixel camera. Made-up files of that size take less than 1 GB and 10 s in every format
+# (benchmarks/bombs.py).
+MAX_PIXELS = 50_331_648
 
 
 # A longer pixel is a mistake in the header.

@@ -97,7 +97,7 @@ def read(stream: BinaryIO, options: Options, *, plugin: type[ImageFile]) -> Iter
     if plugin is not TiffImageFile or options.every is None:
         yield "", _finish(image, stream, options)
         return
-    pages = list(_pages(image, options.name))
+    pages = _pages(image, options.name)
     for position, suffix in options.chosen(len(pages)):
         _seek(image, pages[position], options.name)
         yield suffix, _finish(image, stream, options)
@@ -192,12 +192,18 @@ def _deep_grey(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.ge
     return values
 
 
-def _pages(image: ImageFile, name: str | None) -> Iterator[int]:
-    for page in range(getattr(image, "n_frames", 1)):
-        _seek(image, page, name)
-        kind = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) if isinstance(image, TiffImageFile) else 0
-        if page == 0 or not (isinstance(kind, int) and kind & (_REDUCED | _MASK)):
-            yield page
+def _pages(image: ImageFile, name: str | None) -> list[int]:
+    """Give the positions of a TIFF's own pages, without thumbnails, pyramid levels and masks."""
+    pages = []
+    try:
+        for page in range(getattr(image, "n_frames", 1)):
+            image.seek(page)
+            kind = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) if isinstance(image, TiffImageFile) else 0
+            if page == 0 or not (isinstance(kind, int) and kind & (_REDUCED | _MASK)):
+                pages.append(page)
+    except Exception:  # noqa: BLE001 - as in _open
+        raise read_error("damaged", name) from None
+    return pages
 
 
 def _seek(image: ImageFile, page: int, name: str | None) -> None:

@@ -59,7 +59,7 @@ def read_image(
         How grey deeper than 8 bit is scaled, see `retr.retrieval.images.levels`. DICOM and NIfTI go by their
         own windows instead.
     max_pixels
-        Limit on width x height, against decompression bombs; ``RETR_MAX_PIXELS`` or 89,478,485 by default.
+        Limit on width x height, against decompression bombs; ``RETR_MAX_PIXELS`` or 50,331,648 by default.
     allow_burned_in
         Read DICOM files that say their pixels hold annotations (BurnedInAnnotation = YES).
     hash_key
