@@ -1,6 +1,6 @@
 """Reads the largest pictures that the pixel limit lets through, made of next to no bytes: peak memory and time.
 
-    python -m retr.benchmarks.bombs --output benchmarks/results/bombs.json
+    python -m retr.benchmarks.bombs
 
 Each file is a constant picture of `MAX_PIXELS`, compressed as well as its format can, and where the format has one
 with an EXIF orientation that makes the reader turn it. One child process makes it, another reads it.
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from retr.benchmarks.record import record
 from retr.retrieval.images import read_image
 from retr.retrieval.images.picture import MAX_PIXELS
 
@@ -116,7 +117,6 @@ def _read(path: Path) -> None:
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path)
     parser.add_argument("--make", nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--read", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -134,9 +134,7 @@ def main() -> None:
             subprocess.run([*again, "--make", name, str(path)], check=True)
             child = subprocess.run([*again, "--read", str(path)], check=True, capture_output=True, text=True)
             results[name] = json.loads(child.stdout)
-            print(f"{name:25}", child.stdout.strip())
-    if given.output:
-        given.output.write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
+    record("bombs", results)
     sys.exit(any(told["mb"] > MEMORY_MB or told["seconds"] > SECONDS for told in results.values()))
 
 

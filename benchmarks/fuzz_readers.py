@@ -1,6 +1,6 @@
 """Feeds mutated files to the image readers: no crash, no hang, no wrong exception, no memory, no file written.
 
-    python -m retr.benchmarks.fuzz_readers --count 20000 --seed 0 --output benchmarks/results/fuzz_readers.json
+    python -m retr.benchmarks.fuzz_readers --count 30000 --seed 0
 
 File number i of a run depends on (seed, i) alone, so ``--only I`` repeats one. Files are read in child processes,
 which a crash ends and a hang gets killed; the run goes on behind the file. Each child counts as failures: an exception
@@ -14,7 +14,6 @@ import argparse
 import io
 import json
 import os
-import platform
 import resource
 import select
 import subprocess
@@ -31,6 +30,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from retr.benchmarks.record import record
 from retr.index.errors import ImageReadError
 from retr.retrieval.images import REASONS, read_images
 
@@ -299,9 +299,8 @@ def _run_child(first: int, last: int, report: Report, sources: dict[str, bytes])
 def main() -> None:
     """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=20_000)
+    parser.add_argument("--count", type=int, default=30_000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path)
     parser.add_argument("--only", type=int, help="read one file of the run here and say what came of it")
     parser.add_argument("--child", type=int, nargs=2, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -313,17 +312,12 @@ def main() -> None:
         print(name, len(data), _outcome(data))
         return
     report = run(given.count, given.seed)
-    packages = ("pillow", "pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "nibabel", "numpy")
-    result = {
-        **asdict(report),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "packages": {package: version(package) for package in packages},
-    }
-    text = json.dumps(result, indent=2)
-    if given.output:
-        given.output.write_text(text + "\n", encoding="utf-8")
-    print(text)
+    packages = ("pydicom", "pylibjpeg-libjpeg", "pylibjpeg-openjpeg", "pylibjpeg-rle", "nibabel")
+    record(
+        "fuzz_readers",
+        {**asdict(report), "packages": {package: version(package) for package in packages}},
+        command=f"python -m retr.benchmarks.fuzz_readers --count {given.count} --seed {given.seed}",
+    )
     sys.exit(bool(report.failures))
 
 
