@@ -110,5 +110,6 @@ class ImageReadError(RetrError):
 class MissingExtraError(RetrError):
     """An optional package is not installed."""
 
-    def __init__(self, package: str, extra: str) -> None:
-        super().__init__(f"{package} is not installed", hint=f'install it with `pip install "retr[{extra}]"`')
+    def __init__(self, package: str, *extras: str) -> None:
+        commands = " or ".join(f'`pip install "retr[{extra}]"`' for extra in extras)
+        super().__init__(f"{package} is not installed", hint=f"install it with {commands}")

@@ -25,6 +25,7 @@ _BLOCK_BYTES = 64 << 20
 # Below this share of allowed rows, copying them together costs less than scoring all.
 _GATHER_SHARE = 0.35
 _MARGIN = 16
+_RESCORE_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -73,10 +74,11 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class _Scan:
-    """Candidates of one query, and a score no dropped row exceeds (``-inf``: nothing was dropped)."""
+class Scan:
+    """Candidates of one query, their float32 scores, and a score no dropped row exceeds (``-inf``: none was)."""
 
     rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
     floor: float
 
 
@@ -118,14 +120,14 @@ def search(
     want = min(available, ask.k * (4 if ask.one_per is not None else 1) + _MARGIN)
     while pending and available:
         again = []
-        scans = _scan(blocks, queries[pending], allowed, [ask.exclude[i] for i in pending], want)
-        for i, scan in zip(pending, scans, strict=True):
-            kept, exact = _rank(blocks, queries[i], scan.rows, ask, cosine, ids_of)
+        found = scan(blocks, queries[pending], allowed, [ask.exclude[i] for i in pending], want)
+        for i, part in zip(pending, found, strict=True):
+            kept, exact = rank(blocks, queries[i], part.rows, ask, cosine, ids_of)
             worst = exact[-1] if len(kept) == ask.k else -np.inf
             if ask.min_score is not None:
                 worst = max(worst, ask.min_score)
             # Equal scores are settled by id, so a dropped row that may tie matters too.
-            if worst <= scan.floor + slack[i] and scan.floor > -np.inf:
+            if worst <= part.floor + slack[i] and part.floor > -np.inf:
                 again.append(i)
                 continue
             rows[i, : len(kept)], scores[i, : len(kept)] = kept, exact
@@ -143,13 +145,13 @@ def _rounding(queries: NDArray[np.float32], max_norm: float) -> NDArray[np.float
     return bound
 
 
-def _scan(
+def scan(
     blocks: Sequence[Block],
     queries: NDArray[np.float32],
     allowed: NDArray[np.bool_] | None,
     exclude: Sequence[NDArray[np.int64]],
     want: int,
-) -> list[_Scan]:
+) -> list[Scan]:
     """Collect, for each query, every row whose float32 score is among the ``want`` best."""
     n, d = queries.shape
     pools = [_Pool(want) for _ in range(n)]
@@ -210,33 +212,47 @@ class _Pool:
             rows, scores = rows[best], scores[best]
         self._rows, self._scores, self._size = [rows], [scores], len(rows)
 
-    def result(self) -> _Scan:
+    def result(self) -> Scan:
         if self._size == 0:
-            return _Scan(np.empty(0, np.int64), float(self._floor))
+            return Scan(np.empty(0, np.int64), np.empty(0, np.float32), float(self._floor))
         self._shrink()
-        return _Scan(self._rows[0], float(self._floor))
+        return Scan(self._rows[0], self._scores[0], float(self._floor))
 
 
 def rescore(
-    blocks: Sequence[Block], query: NDArray[np.float32], rows: NDArray[np.int64], *, cosine: bool
+    blocks: Sequence[Block], queries: NDArray[np.float32], rows: NDArray[np.int64], *, cosine: bool
 ) -> NDArray[np.float32]:
-    """Score rows against one query, in float64 and row by row in a fixed order: float32 ``(len(rows),)``."""
-    starts = np.array([block.start for block in blocks])
-    owner = np.searchsorted(starts, rows, side="right") - 1
-    scores = np.empty(len(rows), np.float64)
-    for number in np.unique(owner):
-        block = blocks[number]
-        mine = np.flatnonzero(owner == number)
-        for at in range(0, len(mine), 4096):
-            part = mine[at : at + 4096]
-            products = np.multiply(block.vectors[rows[part] - block.start], query, dtype=np.float64)
+    """Score rows against queries, in float64 and pair by pair in a fixed order.
+
+    Parameters
+    ----------
+    queries
+        float32 ``(n, d)``.
+    rows
+        int64 ``(n, c)`` rows for each query, -1 for none.
+
+    Returns
+    -------
+    float32 ``(n, c)``, ``-inf`` where there is no row
+    """
+    flat = rows.reshape(-1)
+    scores = np.full(len(flat), -np.inf)
+    for block in blocks:
+        mine = np.flatnonzero((flat >= block.start) & (flat < block.start + len(block.vectors)))
+        for at in range(0, len(mine), _RESCORE_ROWS):
+            part = mine[at : at + _RESCORE_ROWS]
+            # Each row is summed by itself along its own memory: the result depends on nothing else.
+            products = np.multiply(
+                block.vectors[flat[part] - block.start], queries[part // rows.shape[1]], dtype=np.float64
+            )
             scores[part] = products.sum(axis=1)
     if cosine:
-        np.clip(scores, -1.0, 1.0, out=scores)
-    return scores.astype(np.float32)
+        np.minimum(scores, 1.0, out=scores)
+        scores[np.isfinite(scores)] = np.maximum(scores[np.isfinite(scores)], -1.0)
+    return scores.astype(np.float32).reshape(rows.shape)
 
 
-def _rank(
+def rank(
     blocks: Sequence[Block],
     query: NDArray[np.float32],
     rows: NDArray[np.int64],
@@ -244,13 +260,23 @@ def _rank(
     cosine: bool,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Order candidates by (score, id), apply ``one_per`` and ``min_score``, keep the first k."""
-    scores = rescore(blocks, query, rows, cosine=cosine)
+    """Score candidates and put them in `order`."""
+    scores = rescore(blocks, query[None], rows[None], cosine=cosine)[0]
+    return order(rows, scores, ask, ids_of)
+
+
+def order(
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    ask: Ask,
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Order scored rows by (score, id), apply ``one_per`` and ``min_score``, keep the first k."""
     if ask.min_score is not None:
         keep = scores >= ask.min_score
         rows, scores = rows[keep], scores[keep]
-    order = np.argsort(-scores, kind="stable")
-    rows, scores = rows[order], scores[order]
+    best = np.argsort(-scores, kind="stable")
+    rows, scores = rows[best], scores[best]
     rows = _settle_ties(rows, scores, ids_of)
     if ask.one_per is not None:
         codes = ask.one_per[rows]
@@ -272,7 +298,7 @@ def _settle_ties(
     if len(at) == 0:
         return rows
     ids = ids_of(rows[at])
-    order = sorted(range(len(at)), key=lambda j: (-float(scores[at[j]]), ids[j]))
+    by_id = sorted(range(len(at)), key=lambda j: (-float(scores[at[j]]), ids[j]))
     settled = rows.copy()
-    settled[at] = rows[at[order]]
+    settled[at] = rows[at[by_id]]
     return settled

@@ -40,7 +40,7 @@ class SegmentInfo:
 
     ``rows`` counts deleted rows too; ``max_norm`` is the largest Euclidean norm among its stored vectors (it bounds
     the rounding error of a score). ``ids`` finds rows by id; ``deleted`` names a sorted int64 ``.npy`` of the
-    segment's deleted row numbers.
+    segment's deleted row numbers; ``accelerator`` a faiss index over its vectors, without which search is exact.
     """
 
     name: str
@@ -51,6 +51,7 @@ class SegmentInfo:
     ids: FileRef
     deleted: FileRef | None = None
     n_deleted: int = 0
+    accelerator: FileRef | None = None
 
     def refs(self) -> Iterator[FileRef]:
         """Give the files that belong to this segment."""
@@ -59,10 +60,13 @@ class SegmentInfo:
         yield self.ids
         if self.deleted is not None:
             yield self.deleted
+        if self.accelerator is not None:
+            yield self.accelerator
 
     def to_json(self) -> dict[str, Any]:
         """Give the manifest's form."""
         return {
+            "accelerator": self.accelerator.to_json() if self.accelerator else None,
             "deleted": self.deleted.to_json() if self.deleted else None,
             "ids": self.ids.to_json(),
             "max_norm": self.max_norm,
@@ -85,6 +89,7 @@ class SegmentInfo:
             ids=FileRef.from_json(data["ids"]),
             deleted=FileRef.from_json(data["deleted"]) if data["deleted"] else None,
             n_deleted=data["n_deleted"],
+            accelerator=FileRef.from_json(data["accelerator"]) if data["accelerator"] else None,
         )
 
 

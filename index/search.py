@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import dataclasses
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retr.index import exact
-from retr.index.errors import UsageError
+from retr.index import approximate, exact
+from retr.index.config import Flat, from_json
+from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
 from retr.index.schema import ID, texts
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from retr.index.config import Config
+    from retr.index.manifest import Manifest
     from retr.index.store import Store
+
+# Where the manifest keeps what `tune` chose and measured.
+NOTE = "tuning"
 
 
 def search(
@@ -32,6 +39,7 @@ def search(
     exclude_same: Mapping[str, Sequence[object]],
     one_per: str | None,
     min_score: float | None,
+    exactly: bool,
 ) -> exact.Neighbours:
     """Answer `Store.search`, whose docstring says what the arguments mean."""
     cosine = store.manifest.encoder.similarity == "cosine"
@@ -52,14 +60,34 @@ def search(
     for segment in store.segments:
         blocks.append(exact.Block(segment.vectors, start))
         start += len(segment)
-    return exact.search(
-        blocks,
-        queries,
-        ask,
+    how = _How(
         max_norm=max((info.max_norm for info in store.manifest.segments), default=0.0),
         cosine=cosine,
         ids_of=lambda rows: texts(store.table([ID], rows).column(ID)),
     )
+    config, recall = tuned(store.manifest)
+    if exactly or isinstance(config, Flat) or not approximate.suits(ask, store.n_total):
+        return exact.search(blocks, queries, ask, **how)
+    try:
+        accelerators = [segment.accelerator() for segment in store.segments]
+    except (IndexCorruptError, MissingExtraError) as error:
+        return dataclasses.replace(exact.search(blocks, queries, ask, **how), note=f"searched exactly: {error}")
+    if not any(accelerators):
+        return exact.search(blocks, queries, ask, **how)
+    found = approximate.search(blocks, accelerators, config, queries, ask, **how)
+    return dataclasses.replace(found, note=f"approximate: recall {recall:.3f} when tuned")
+
+
+class _How(TypedDict):
+    max_norm: float
+    cosine: bool
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]]
+
+
+def tuned(manifest: Manifest) -> tuple[Config, float]:
+    """Give the index type that `tune` chose and the recall it measured; exact search where it never ran."""
+    noted = manifest.extra.get(NOTE)
+    return (from_json(noted["index"]), float(noted["recall"])) if noted else (Flat(), 1.0)
 
 
 def _prepared(queries: NDArray[np.float32], dim: int) -> NDArray[np.float32]:

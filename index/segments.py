@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.ann import Accelerator
     from retr.index.manifest import Dtype
 
 # A hit's row is read with its whole row group: small groups keep that in milliseconds at ten million rows.
@@ -55,6 +56,8 @@ class Segment:
         )
         self._table = map_file(root, info.table)
         self._deleted = map_file(root, info.deleted) if info.deleted else None
+        self._accelerator = _map_if_whole(root, info.accelerator) if info.accelerator else None
+        self._loaded: Accelerator | None = None
         self._ids = _map_array(root, info.ids, np.dtype("<u8"), (2, info.rows))
         self._metadata: pq.FileMetaData | None = None
         self._lock = threading.Lock()
@@ -76,6 +79,30 @@ class Segment:
         at = np.repeat(np.arange(len(hashes)), counts)
         offsets = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
         return at, self._ids[1][first[at] + offsets].astype(np.int64)
+
+    def accelerator(self) -> Accelerator | None:
+        """Load the accelerator at the first call; ``None`` where there is none.
+
+        Raises
+        ------
+        IndexCorruptError
+            It is missing or damaged.
+        MissingExtraError
+            faiss is not installed.
+        """
+        if self.info.accelerator is None:
+            return None
+        from retr.index.ann import Accelerator
+
+        with self._lock:
+            if self._loaded is None:
+                if self._accelerator is None:
+                    raise IndexCorruptError(
+                        f"the accelerator {self.info.accelerator.file!r} is missing or cut short",
+                        hint="run `retr index tune` again",
+                    )
+                self._loaded = Accelerator(memoryview(self._accelerator), self.vectors)
+            return self._loaded
 
     def table(self, columns: Sequence[str], schema: pa.Schema, rows: NDArray[np.int64] | None = None) -> pa.Table:
         """Read metadata: all rows, or exactly ``rows`` in that order; columns it lacks are null.
@@ -137,6 +164,13 @@ def map_file(root: Path, ref: FileRef) -> pa.Buffer:
                 hint="run `retr index check`",
             )
         return source.read_buffer()
+
+
+def _map_if_whole(root: Path, ref: FileRef) -> pa.Buffer | None:
+    try:
+        return map_file(root, ref)
+    except (OSError, IndexCorruptError):
+        return None
 
 
 def _map_array(root: Path, ref: FileRef, kind: np.dtype[Any], shape: tuple[int, int]) -> NDArray[Any]:

@@ -281,8 +281,9 @@ class Store:
         exclude_same: Mapping[str, Sequence[object]] | None = None,
         one_per: str | None = None,
         min_score: float | None = None,
+        exactly: bool = False,
     ) -> Neighbours:
-        """Find the k best rows for each query, exactly.
+        """Find the k best rows for each query: exactly, or through the accelerators where `tune` made some.
 
         Parameters
         ----------
@@ -302,6 +303,8 @@ class Store:
             At most one row, the best, for each value of this column; rows without a value each stand alone.
         min_score
             Only rows that score at least this.
+        exactly
+            Do not use accelerators.
 
         Raises
         ------
@@ -320,6 +323,7 @@ class Store:
             exclude_same=exclude_same or {},
             one_per=one_per,
             min_score=min_score,
+            exactly=exactly,
         )
 
     def file(self, name: str) -> bytes:

@@ -33,7 +33,7 @@ from retr.index.sweep import sweep
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -273,6 +273,33 @@ class Writer:
     def _set_files(self, files: dict[str, FileRef]) -> None:
         self._draft = dataclasses.replace(self._draft, files=files)
         self._dirty = True
+
+    def accelerate(self, position: int, build: Callable[[Path], None] | None) -> None:
+        """Give the segment at ``position`` an accelerator, or take its away.
+
+        Parameters
+        ----------
+        build
+            Writes the file whose path it is given; ``None`` leaves the segment without one.
+
+        Raises
+        ------
+        RetrError
+            The disk refused; everything since the last commit is given up.
+        """
+        with self._changing("writing an accelerator"):
+            ref = None
+            if build is not None:
+                name = f"{SEGMENTS}/{self._name()}.faiss"
+                build(self.store.path / name)
+                ref = reference(self.store.path, name)
+            segments = list(self._draft.segments)
+            segments[position] = dataclasses.replace(segments[position], accelerator=ref)
+            self._draft = dataclasses.replace(self._draft, segments=tuple(segments))
+
+    def preview(self) -> Store:
+        """Open the draft as if it were committed (for measuring accelerators before they are)."""
+        return Store(self.store.path, self._draft)
 
     def commit(self) -> Store:
         """Make all changes visible at once and durable; without changes, nothing happens.

@@ -1,0 +1,131 @@
+"""Approximate search through accelerators, with exact search wherever they cannot answer.
+
+Each segment gives candidates: one with an accelerator proposes them, one without (rows added since the last ``tune``)
+is scanned. All candidates are scored again as the exact search does it, re-checked against the mask and the
+exclusions, and ranked together. A query that is left with fewer than k rows is answered by the exact search instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retr.index import exact
+from retr.index.config import IVF
+from retr.index.exact import Ask, Block, Neighbours
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.ann import Accelerator
+    from retr.index.config import Config
+
+# Below this share of allowed rows a list or a graph holds too few of them: scanning the allowed rows is cheaper.
+MIN_SHARE = 0.02
+# Beyond these the candidates would be a large part of all rows.
+_MAX_EXCLUDED = 256
+_MAX_K = 2048
+_MARGIN = 4
+
+
+def suits(ask: Ask, n_rows: int) -> bool:
+    """Say whether accelerators can serve what is asked."""
+    if ask.k > min(_MAX_K, n_rows // 20) or max(map(len, ask.exclude), default=0) > _MAX_EXCLUDED:
+        return False
+    return ask.allowed is None or int(np.count_nonzero(ask.allowed)) >= MIN_SHARE * n_rows
+
+
+def search(
+    blocks: Sequence[Block],
+    accelerators: Sequence[Accelerator | None],
+    config: Config,
+    queries: NDArray[np.float32],
+    ask: Ask,
+    *,
+    max_norm: float,
+    cosine: bool,
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+) -> Neighbours:
+    """Find about the ``ask.k`` best rows for each query; see `exact.search` for the arguments.
+
+    Parameters
+    ----------
+    accelerators
+        One for each block, or ``None`` where there is none.
+    config
+        How they are searched.
+    """
+    n, k = len(queries), ask.k
+    want = k * (4 if ask.one_per is not None else 1) + _MARGIN + max(map(len, ask.exclude), default=0)
+    rows = _candidates(blocks, accelerators, config, queries, ask, want)
+    for number, excluded in enumerate(ask.exclude):
+        if len(excluded):
+            rows[number, np.isin(rows[number], excluded)] = -1
+    scores = exact.rescore(blocks, queries, rows, cosine=cosine)
+    result = Neighbours(np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32), exact=False)
+    n_allowed = sum(len(block.vectors) for block in blocks)
+    if ask.allowed is not None:
+        n_allowed = int(np.count_nonzero(ask.allowed))
+    short = []
+    for number in range(n):
+        found = np.flatnonzero(rows[number] >= 0)
+        kept, best = exact.order(rows[number, found], scores[number, found], ask, ids_of)
+        below = ask.min_score is not None and bool((scores[number, found] < ask.min_score).any())
+        if len(kept) < min(k, n_allowed) and not below:
+            short.append(number)
+        result.rows[number, : len(kept)], result.scores[number, : len(kept)] = kept, best
+    if short:
+        again = dataclasses.replace(ask, exclude=[ask.exclude[number] for number in short])
+        whole = exact.search(blocks, queries[short], again, max_norm=max_norm, cosine=cosine, ids_of=ids_of)
+        result.rows[short], result.scores[short] = whole.rows, whole.scores
+    return result
+
+
+def _candidates(
+    blocks: Sequence[Block],
+    accelerators: Sequence[Accelerator | None],
+    config: Config,
+    queries: NDArray[np.float32],
+    ask: Ask,
+    want: int,
+) -> NDArray[np.int64]:
+    """Give int64 ``(n, c)`` rows that may be the best, -1 padded, c at most about ``want``."""
+    n = len(queries)
+    rows, scores = [], []
+    for block, accelerator in zip(blocks, accelerators, strict=True):
+        span = slice(block.start, block.start + len(block.vectors))
+        if accelerator is not None:
+            allowed = None if ask.allowed is None else ask.allowed[span]
+            found = accelerator.search(queries, want, _widened(config, allowed), allowed=allowed)
+            valid = found.rows >= 0
+            if allowed is not None:
+                valid &= allowed[found.rows]
+            rows.append(np.where(valid, found.rows + block.start, -1))
+            scores.append(np.where(valid, found.scores, np.float32(-np.inf)))
+        else:
+            scans = exact.scan([block], queries, ask.allowed, ask.exclude, want)
+            width = max((len(scan.rows) for scan in scans), default=0)
+            rows.append(np.full((n, width), -1, np.int64))
+            scores.append(np.full((n, width), -np.inf, np.float32))
+            for number, scan in enumerate(scans):
+                rows[-1][number, : len(scan.rows)] = scan.rows
+                scores[-1][number, : len(scan.rows)] = scan.scores
+    if len(blocks) == 1:
+        return rows[0]
+    together, score = np.concatenate(rows, axis=1), np.concatenate(scores, axis=1)
+    if together.shape[1] <= want:
+        return together
+    best = np.argpartition(-score, want - 1, axis=1)[:, :want]
+    return np.take_along_axis(together, best, axis=1)
+
+
+def _widened(config: Config, allowed: NDArray[np.bool_] | None) -> Config:
+    """Search more lists where a filter leaves few rows in each."""
+    if allowed is None or not isinstance(config, IVF):
+        return config
+    share = max(float(allowed.mean()), MIN_SHARE)
+    return dataclasses.replace(config, probes=int(config.probes * min(1 / share, 8.0)))

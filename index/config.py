@@ -1,0 +1,133 @@
+"""What kind of index stands before the exact search: small dataclasses, one a kind.
+
+All of them only propose candidates, which are scored again from the segments' own vectors; so a codec costs recall,
+never the correctness of a score. ``tune`` chooses among them; ``Flat`` is what an index has before.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from retr.index.errors import FormatVersionError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+IVFCodec = Literal["rabitq", "rabitq2", "rabitq4", "sq8", "fp16"]
+HNSWCodec = Literal["sq8", "fp16"]
+
+
+@dataclass(frozen=True)
+class Flat:
+    """Exact search: recall 1, time in proportion to the rows."""
+
+
+@dataclass(frozen=True)
+class IVF:
+    """Inverted lists around centroids, with the vectors in them compressed.
+
+    Attributes
+    ----------
+    lists
+        How many centroids a segment gets; 0 means 4 times the square root of its rows. More lists make a probe
+        cheaper and training dearer.
+    codec
+        ``rabitq``: 1 bit a dimension (about 80 bytes a 512-d vector), the smallest; ``rabitq2`` and ``rabitq4`` spend
+        2 and 4 bits for fewer refinements; ``sq8`` 8 bits; ``fp16`` 16 bits.
+    probes
+        How many lists are searched. More raise recall and time.
+    refine
+        How many candidates, as a multiple of k, are scored again from the stored vectors. More raise recall and time.
+    """
+
+    lists: int = 0
+    codec: IVFCodec = "rabitq"
+    probes: int = 32
+    refine: int = 10
+
+    def factory(self, rows: int) -> str:
+        """Give faiss's name for a segment of ``rows`` rows."""
+        lists = self.lists or 4 * math.isqrt(rows)
+        codec = {"rabitq": "RaBitQfs", "rabitq2": "RaBitQfs2", "rabitq4": "RaBitQfs4", "sq8": "SQ8", "fp16": "SQfp16"}
+        return f"IVF{max(1, min(lists, rows // 39))},{codec[self.codec]}"
+
+
+@dataclass(frozen=True)
+class HNSW:
+    """A navigable graph: fast one query at a time, dear to build; loses more recall on text queries than `IVF`.
+
+    Attributes
+    ----------
+    links
+        Edges a vector; 16 to 48. More raise recall, memory (8 bytes an edge) and build time.
+    build_effort
+        Candidates looked at for each vector when building; raise with ``links``.
+    search_effort
+        Candidates kept while searching, at least k. More raise recall and time.
+    codec
+        How the graph's own vectors are held: ``sq8`` or ``fp16``.
+    refine
+        How many candidates, as a multiple of k, are scored again from the stored vectors.
+    """
+
+    links: int = 16
+    build_effort: int = 80
+    search_effort: int = 64
+    codec: HNSWCodec = "sq8"
+    refine: int = 4
+
+    def factory(self, rows: int) -> str:  # noqa: ARG002 - one signature for all kinds
+        """Give faiss's name."""
+        return f"HNSW{self.links}_{'SQ8' if self.codec == 'sq8' else 'SQfp16'}"
+
+
+Config: TypeAlias = Flat | IVF | HNSW
+_KINDS: dict[str, type[Config]] = {"flat": Flat, "ivf": IVF, "hnsw": HNSW}
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """Give the manifest's form."""
+    return {"kind": type(config).__name__.lower(), **asdict(config)}
+
+
+def from_json(data: Mapping[str, Any]) -> Config:
+    """Read what `to_json` wrote.
+
+    Raises
+    ------
+    FormatVersionError
+        The kind or one of its settings is not known to this version.
+    """
+    settings = dict(data)
+    kind = settings.pop("kind", None)
+    try:
+        return _KINDS[kind](**settings)
+    except (KeyError, TypeError) as error:
+        raise FormatVersionError(
+            f"the index was tuned with {dict(data)!r}, which this retr does not know",
+            hint="upgrade retr, or run `retr index tune` again",
+        ) from error
+
+
+def parse_bytes(text: str) -> int:
+    """Read an amount of memory: ``"4G"``, ``"512M"``, ``"1.5GiB"``.
+
+    >>> parse_bytes("4G"), parse_bytes("512M")
+    (4294967296, 536870912)
+
+    Raises
+    ------
+    UsageError
+        It is not one.
+    """
+    number = text.strip().rstrip("BbIi").upper()
+    scale = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}.get(number[-1:], 1)
+    try:
+        amount = float(number.rstrip("KMGT")) * scale
+    except ValueError:
+        amount = 0.0
+    if not 0 < amount < math.inf:
+        raise UsageError(f"{text!r} is not an amount of memory", hint="write for example 4G or 512M")
+    return int(amount)

@@ -1,0 +1,280 @@
+"""Choosing an index type by measurement: state the recall wanted, see what was reached.
+
+Kinds are tried from the smallest to the largest. Each is built over all rows; then settings of growing cost are
+measured against exact search on queries the index does not hold: real rows, each without itself, and text queries
+where the caller has some (they lie elsewhere in the space, and every sort of query must reach the target). One half of
+the queries chooses the setting; the other half, never looked at before, measures the recall that is promised.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.index import config as configs
+from retr.index.ann import MIN_ROWS, train
+from retr.index.config import HNSW, IVF, Flat
+from retr.index.errors import UsageError
+from retr.index.search import NOTE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.config import Config
+    from retr.index.store import Store
+    from retr.index.writer import Writer
+
+K = 10
+KINDS: tuple[IVF | HNSW, ...] = (IVF(), IVF(codec="rabitq2"), IVF(codec="rabitq4"), IVF(codec="fp16"))
+_QUERIES = 512
+_PROBES = (4, 8, 16, 32, 64, 128, 256)
+_REFINE = (4, 10, 20, 40)
+_EFFORTS = (16, 32, 64, 128, 256, 512)
+_DEFAULT_BUDGET = 2 << 30
+# Exact search is kept as long as it answers within this.
+EXACT_SECONDS = 0.010
+
+
+@dataclass(frozen=True)
+class Point:
+    """One measured setting: its recall on each sort of query, and seconds a query in a batch."""
+
+    config: Config
+    recalls: Mapping[str, float]
+    seconds: float
+
+    @property
+    def recall(self) -> float:
+        """The recall on the sort of query that fares worst."""
+        return min(self.recalls.values())
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was chosen, and what it reached on queries that had no part in the choice.
+
+    ``seconds`` is for one query alone; ``bytes`` counts the accelerators; ``curve`` holds every setting measured.
+    ``reason`` says why search stays exact, where it does.
+    """
+
+    config: Config
+    target: float
+    recalls: Mapping[str, float]
+    seconds: float
+    bytes: int
+    curve: Sequence[Point] = ()
+    reason: str | None = None
+
+    @property
+    def recall(self) -> float:
+        """The recall on the sort of query that fares worst."""
+        return min(self.recalls.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """Give what the manifest keeps and `retr index info` shows."""
+        return {
+            "bytes": self.bytes,
+            "curve": [
+                {
+                    "index": configs.to_json(point.config),
+                    "milliseconds": round(point.seconds * 1e3, 4),
+                    "recall": {sort: round(value, 4) for sort, value in point.recalls.items()},
+                }
+                for point in self.curve
+            ],
+            "index": configs.to_json(self.config),
+            "k": K,
+            "milliseconds": round(self.seconds * 1e3, 4),
+            "reason": self.reason,
+            "recall": round(self.recall, 4),
+            "recalls": {sort: round(value, 4) for sort, value in self.recalls.items()},
+            "target": self.target,
+        }
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """Queries of one sort with the rows they must not find and their exact k-th best scores."""
+
+    vectors: NDArray[np.float32]
+    exclude: list[NDArray[np.int64]]
+    kth: NDArray[np.float32]
+
+    def half(self, which: int) -> _Questions:
+        return _Questions(self.vectors[which::2], self.exclude[which::2], self.kth[which::2])
+
+    def recall(self, store: Store) -> float:
+        """Give the share of the k best that is found; a row as good as the k-th best counts."""
+        found = store.search(self.vectors, K, exclude=self.exclude)
+        return float(np.mean(found.scores >= self.kth[:, None]))
+
+
+def tune(
+    writer: Writer,
+    *,
+    recall: float = 0.95,
+    memory: int | None = None,
+    latency: float | None = None,
+    queries: Mapping[str, NDArray[np.float32]] | None = None,
+    kinds: Sequence[IVF | HNSW] = KINDS,
+    say: Callable[[str], None] = lambda _: None,
+) -> Tuning:
+    """Build accelerators, choose how they are searched, and commit both with the measured curve.
+
+    Parameters
+    ----------
+    recall
+        The share of the 10 best rows that must be found, between 0 and 1; 1 means exact search.
+    memory
+        Bytes the accelerators may take, and that building may use beside them; ``None`` sets no limit.
+    latency
+        Seconds one query alone may take; ``None`` sets no limit.
+    queries
+        Further sorts of queries, float32 ``(n, d)``, such as ``{"text": ...}``.
+    kinds
+        What to try, in this order.
+    say
+        Told what is being done, a line at a time.
+
+    Raises
+    ------
+    UsageError
+        ``recall`` is not a share.
+    MissingExtraError
+        faiss is not installed.
+    """
+    if not 0 < recall <= 1:
+        raise UsageError(f"recall must lie above 0 and be at most 1, got {recall!r}")
+    store = writer.commit()
+    if recall == 1 or max((len(segment) for segment in store.segments), default=0) < MIN_ROWS:
+        reason = "only exact search finds all" if recall == 1 else f"under {MIN_ROWS} rows exact search is fast"
+        return _keep_exact(writer, recall, reason)
+    asked = {sort: _questions(store, vectors) for sort, vectors in (queries or {}).items() if len(vectors) > 1}
+    asked["image"] = _row_questions(store)
+    curve: list[Point] = []
+    for kind in kinds:
+        size = _build(writer, kind, budget=memory or _DEFAULT_BUDGET, say=say)
+        if memory is not None and size > memory:
+            say(f"{size / 1e6:.0f} MB are more than the {memory / 1e6:.0f} MB allowed")
+            continue
+        points = _measure(writer, kind, asked, recall)
+        curve += points
+        for point in sorted(points, key=lambda point: point.seconds):
+            if point.recall < recall:
+                continue
+            trial = _configured(writer, point.config)
+            promised = {sort: questions.half(1).recall(trial) for sort, questions in asked.items()}
+            seconds = _alone(trial, asked["image"].vectors)
+            say(f"{point.config}: recall {min(promised.values()):.4f}, {seconds * 1e3:.2f} ms a query")
+            if min(promised.values()) >= recall and (latency is None or seconds <= latency):
+                tuning = Tuning(point.config, recall, promised, seconds, size, curve)
+                writer.note(NOTE, tuning.to_json())
+                writer.commit()
+                return tuning
+    return _keep_exact(writer, recall, "no setting reached the target", curve)
+
+
+def needed(store: Store) -> bool:
+    """Say whether exact search takes so long here that an accelerator is worth it."""
+    if store.n_total < MIN_ROWS or NOTE in store.manifest.extra:
+        return False
+    query = np.ones((1, store.manifest.encoder.dim), np.float32)
+    store.search(query, K, exactly=True)
+    return _seconds(lambda: store.search(query, K, exactly=True)) > EXACT_SECONDS
+
+
+def _keep_exact(writer: Writer, recall: float, reason: str, curve: Sequence[Point] = ()) -> Tuning:
+    for position in range(len(writer.store.segments)):
+        writer.accelerate(position, None)
+    query = np.ones((1, writer.store.manifest.encoder.dim), np.float32)
+    seconds = _seconds(lambda: writer.store.search(query, K, exactly=True))
+    tuning = Tuning(Flat(), recall, {"image": 1.0}, seconds, 0, curve, reason)
+    writer.note(NOTE, tuning.to_json())
+    writer.commit()
+    return tuning
+
+
+def _questions(
+    store: Store, vectors: NDArray[np.float32], exclude: list[NDArray[np.int64]] | None = None
+) -> _Questions:
+    exclude = exclude or [np.empty(0, np.int64)] * len(vectors)
+    truth = store.search(vectors, K, exclude=exclude, exactly=True)
+    return _Questions(vectors, exclude, truth.scores[:, -1])
+
+
+def _row_questions(store: Store) -> _Questions:
+    rows = np.random.default_rng(0).permutation(store.live_rows())[: 2 * _QUERIES]
+    vectors = np.asarray(store.vectors(rows), np.float32)
+    return _questions(store, vectors, [np.array([row]) for row in rows])
+
+
+def _build(writer: Writer, kind: IVF | HNSW, *, budget: int, say: Callable[[str], None]) -> int:
+    """Give every large segment an accelerator in the writer's draft; return their bytes."""
+    size = 0
+    for position, segment in enumerate(writer.store.segments):
+        if len(segment) < MIN_ROWS:
+            writer.accelerate(position, None)
+            continue
+        say(f"building {kind.factory(len(segment))} over {len(segment)} rows")
+        writer.accelerate(position, partial(train, segment.vectors, kind, budget=budget))
+    for info in writer.preview().manifest.segments:
+        size += info.accelerator.bytes if info.accelerator else 0
+    return size
+
+
+def _configured(writer: Writer, config: Config) -> Store:
+    writer.note(NOTE, {"index": configs.to_json(config), "recall": 0.0})
+    return writer.preview()
+
+
+def _ladders(kind: IVF | HNSW) -> list[list[IVF | HNSW]]:
+    """Give runs of settings; within a run each costs more and finds more than the one before."""
+    if isinstance(kind, HNSW):
+        return [[replace(kind, search_effort=effort) for effort in _EFFORTS]]
+    return [[replace(kind, probes=probes, refine=refine) for probes in _PROBES] for refine in _REFINE]
+
+
+def _measure(writer: Writer, kind: IVF | HNSW, asked: Mapping[str, _Questions], target: float) -> list[Point]:
+    points = []
+    halves = {sort: questions.half(0) for sort, questions in asked.items()}
+    count = sum(len(questions.kth) for questions in halves.values())
+    for ladder in _ladders(kind):
+        before = -1.0
+        for config in ladder:
+            store = _configured(writer, config)
+            for segment in store.segments:
+                segment.accelerator()
+            start = time.perf_counter()
+            recalls = {sort: questions.recall(store) for sort, questions in halves.items()}
+            points.append(Point(config, recalls, (time.perf_counter() - start) / count))
+            reached, gained = points[-1].recall, points[-1].recall - before
+            # Enough, or no longer a matter of how many lists are searched: the next run refines more.
+            if reached >= min(1.0, target + 0.01) or gained < 0.002:
+                break
+            before = reached
+    return points
+
+
+def _alone(store: Store, queries: NDArray[np.float32]) -> float:
+    times = []
+    for query in queries[:32]:
+        start = time.perf_counter()
+        store.search(query[None], K)
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)

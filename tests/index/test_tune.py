@@ -1,0 +1,276 @@
+"""Accelerators: the promised recall holds, and nothing that exact search guarantees is lost."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retr.index import ann, approximate, config, tune
+from retr.index.config import HNSW, IVF, Flat
+from retr.index.encoder import EncoderInfo
+from retr.index.errors import FormatVersionError, MissingExtraError, UsageError
+from retr.index.store import Store
+
+N, DIM = 4000, 24
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    monkeypatch.setattr(ann, "MIN_ROWS", 500)
+    monkeypatch.setattr(tune, "MIN_ROWS", 500)
+
+
+def clustered(n: int = N, seed: int = 0) -> np.ndarray:
+    centres = np.random.default_rng(0).standard_normal((60, DIM))
+    rng = np.random.default_rng(seed)
+    return centres[rng.integers(0, 60, n)] + 0.5 * rng.standard_normal((n, DIM))
+
+
+def spherical(n: int = N, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, DIM))
+
+
+def curved(n: int = N, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    t = rng.random((n, 3)) * 6
+    return np.concatenate([np.sin(t * (i + 1)) for i in range(DIM // 3)], axis=1) + 0.05 * rng.standard_normal((n, DIM))
+
+
+def index(tmp_path, vectors, dtype="float16", cut=None) -> Store:
+    info = EncoderInfo("fake", DIM, "cosine", "none", text=False, weights_sha256="0", preprocessing="none")
+    store = Store.create(tmp_path / "tuned", encoder=info, dtype=dtype)
+    n = len(vectors)
+    table = pa.table({"id": [f"{i:06d}" for i in range(n)], "patient": [f"p{i // 5}" for i in range(n)], "n": range(n)})
+    with store.writer() as writer:
+        for start, stop in zip([0, *(cut or [])], [*(cut or []), n], strict=True):
+            writer.append(table.slice(start, stop - start), vectors[start:stop])
+            store = writer.commit()
+    return store
+
+
+def recall(store: Store, queries: np.ndarray) -> float:
+    queries = queries.astype(np.float32)
+    kth = store.search(queries, 10, exactly=True).scores[:, -1:]
+    return float((store.search(queries, 10).scores >= kth).mean())
+
+
+@pytest.mark.parametrize("make_data", [clustered, spherical, curved])
+def test_the_promised_recall_holds_on_queries_never_seen(tmp_path, make_data):
+    store = index(tmp_path, make_data())
+    other = np.random.default_rng(9).standard_normal((600, DIM)).astype(np.float32) + 0.3
+    with store.writer() as writer:
+        tuning = tune.tune(writer, recall=0.9, queries={"text": other})
+        store = writer.store
+    assert isinstance(tuning.config, IVF)
+    assert set(tuning.recalls) == {"image", "text"}
+    assert tuning.recall >= 0.9
+    unseen = np.random.default_rng(10).standard_normal((600, DIM)) + 0.3
+    assert recall(store, make_data(600, seed=5)) >= tuning.recalls["image"] - 0.03
+    assert recall(store, unseen) >= tuning.recalls["text"] - 0.03
+    noted = Store.open(store.path).manifest.extra["tuning"]
+    assert config.from_json(noted["index"]) == tuning.config
+    assert noted["recall"] == pytest.approx(tuning.recall, abs=1e-4)
+    assert len(noted["curve"]) > 5
+    found = store.search(other[:1], 3)
+    assert not found.exact
+    assert "recall" in (found.note or "")
+    assert store.check() == []
+
+
+@pytest.mark.parametrize("kind", [IVF(), IVF(codec="sq8"), HNSW(), HNSW(codec="fp16")])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_every_kind_finds_and_scores_like_the_exact_search(tmp_path, kind, dtype):
+    store = index(tmp_path, clustered(), dtype=dtype)
+    with store.writer() as writer:
+        tuning = tune.tune(writer, recall=0.8, kinds=[kind])
+        store = writer.store
+    assert type(tuning.config) is type(kind)
+    queries = clustered(50, seed=3).astype(np.float32)
+    near, exact = store.search(queries, 10), store.search(queries, 10, exactly=True)
+    for i in range(50):
+        scores = dict(zip(exact.rows[i].tolist(), exact.scores[i].tolist(), strict=True))
+        for row, score in zip(near.rows[i].tolist(), near.scores[i].tolist(), strict=True):
+            assert scores.get(row, score) == score
+    assert (np.diff(near.scores, axis=1) <= 0).all()
+
+
+@pytest.fixture
+def tuned(tuned_once, tmp_path) -> Store:
+    shutil.copytree(tuned_once.path, tmp_path / "copy")
+    return Store.open(tmp_path / "copy")
+
+
+@pytest.fixture(scope="module")
+def tuned_once(tmp_path_factory) -> Store:
+    """Three segments: two with an accelerator, a fresh one without, and deleted rows in all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ann, "MIN_ROWS", 500)
+        patch.setattr(tune, "MIN_ROWS", 500)
+        return make_tuned(tmp_path_factory.mktemp("tuned"))
+
+
+def make_tuned(tmp_path) -> Store:
+    vectors = clustered(N + 300)
+    store = index(tmp_path, vectors[:N], cut=[2000])
+    with store.writer() as writer:
+        tune.tune(writer, recall=0.95)
+        ids = [f"new{i}" for i in range(300)]
+        writer.append(pa.table({"id": ids, "patient": ["fresh"] * 300, "n": range(N, N + 300)}), vectors[N:])
+        writer.delete(np.arange(0, N, 7))
+        return writer.commit()
+
+
+def test_rows_added_later_are_found_exactly(tuned):
+    assert [info.accelerator is not None for info in tuned.manifest.segments] == [True, True, False]
+    fresh = np.arange(N, N + 300)
+    found = tuned.search(np.asarray(tuned.vectors(fresh), np.float32), 1)
+    assert found.rows[:, 0].tolist() == fresh.tolist()
+    assert not found.exact
+
+
+@pytest.mark.parametrize("where", [None, "n % 2 = 0", "n < 60", "n < 1200", "patient = 'fresh'"])
+@pytest.mark.parametrize("one_per", [None, "patient"])
+def test_filters_and_groups_stay_exact_about_what_is_allowed(tuned, where, one_per):
+    if where == "n % 2 = 0":
+        where = None
+        mask = np.arange(tuned.n_total) % 2 == 0
+    else:
+        mask = np.ones(tuned.n_total, bool)
+    queries = clustered(20, seed=4).astype(np.float32)
+    exclude = [np.random.default_rng(i).integers(0, tuned.n_total, 20) for i in range(20)]
+    options = {"where": where, "mask": mask, "exclude": exclude, "one_per": one_per, "exclude_same": None}
+    near = tuned.search(queries, 15, **options)
+    truth = tuned.search(queries, 15, exactly=True, **options)
+    np.testing.assert_array_equal((near.rows >= 0).sum(axis=1), (truth.rows >= 0).sum(axis=1))
+    allowed = mask & tuned.alive() & (tuned.where(where) if where else True)
+    patients = tuned.columns.groups("patient").codes
+    for i, rows in enumerate(near.rows):
+        kept = rows[rows >= 0]
+        assert allowed[kept].all()
+        assert not set(kept.tolist()) & set(exclude[i].tolist())
+        assert len(set(kept.tolist())) == len(kept)
+        if one_per:
+            assert len(set(patients[kept].tolist())) == len(kept)
+    assert (near.rows == truth.rows).mean() > 0.8
+
+
+def test_a_large_excluded_group_is_left_to_the_exact_search(tuned):
+    query = np.asarray(tuned.vectors(np.array([N])), np.float32)
+    found = tuned.search(query, 10, exclude_same={"patient": ["fresh"]})
+    assert found.exact
+    assert (found.rows < N).all()
+
+
+def test_all_rows_can_be_asked_for(tuned):
+    query = clustered(1, seed=8).astype(np.float32)
+    found = tuned.search(query, tuned.n_total)
+    assert (found.rows >= 0).sum() == len(tuned)
+
+
+def test_min_score_cuts(tuned):
+    query = clustered(5, seed=8).astype(np.float32)
+    found = tuned.search(query, 10, min_score=0.9)
+    assert (found.scores[found.rows >= 0] >= np.float32(0.9)).all()
+
+
+def test_a_query_gets_the_same_answer_alone_and_in_a_batch(tuned):
+    queries = clustered(30, seed=2).astype(np.float32)
+    together = tuned.search(queries, 10)
+    for i in range(30):
+        alone = tuned.search(queries[i : i + 1], 10)
+        np.testing.assert_array_equal(alone.rows[0], together.rows[i])
+        np.testing.assert_array_equal(alone.scores[0], together.scores[i])
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
+def test_without_its_accelerator_search_is_exact_and_says_so(tuned, damage):
+    file = tuned.path / tuned.manifest.segments[0].accelerator.file
+    data = file.read_bytes()
+    file.unlink()
+    if damage != "missing":
+        file.write_bytes(data[:-9] if damage == "truncated" else bytes(4) + data[4:])
+    store = Store.open(tuned.path)
+    found = store.search(clustered(2).astype(np.float32), 3)
+    assert found.exact
+    assert "retr index tune" in (found.note or "")
+    assert [finding.kind for finding in store.check()] == [damage]
+
+
+def test_without_faiss_search_is_exact_and_tuning_names_both_extras(tuned, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    store = Store.open(tuned.path)
+    found = store.search(clustered(2).astype(np.float32), 3)
+    assert found.exact
+    assert "faiss is not installed" in (found.note or "")
+    with store.writer() as writer, pytest.raises(MissingExtraError, match=r"retr\[cpu\].*retr\[gpu\]"):
+        tune.tune(writer, recall=0.9)
+
+
+def test_compaction_drops_accelerators_with_their_segments(tuned):
+    with tuned.writer() as writer:
+        writer.compact()
+        store = writer.store
+    assert not list(store.path.glob("segments/*.faiss"))
+    assert store.search(clustered(2).astype(np.float32), 3).exact
+    assert store.check() == []
+
+
+def test_plain_faiss_opens_the_file(tuned):
+    import faiss
+
+    info = tuned.manifest.segments[0]
+    opened = faiss.read_index(str(tuned.path / info.accelerator.file))
+    assert (opened.ntotal, opened.d) == (info.rows, DIM)
+
+
+def test_limits_are_kept(tmp_path):
+    store = index(tmp_path, clustered())
+    with store.writer() as writer:
+        said: list[str] = []
+        tight = tune.tune(writer, recall=0.9, memory=1000, say=said.append)
+        assert (tight.config, tight.recall) == (Flat(), 1.0)
+        assert any("allowed" in line for line in said)
+        hurried = tune.tune(writer, recall=0.9, latency=1e-9)
+        assert hurried.config == Flat()
+        assert tune.tune(writer, recall=1).reason
+        assert not list(store.path.glob("segments/*.faiss"))
+        for wrong in (0, 1.5, -1):
+            with pytest.raises(UsageError, match="recall"):
+                tune.tune(writer, recall=wrong)
+
+
+def test_a_small_index_stays_exact(make):
+    store = make(30)
+    with store.writer() as writer:
+        assert tune.tune(writer, recall=0.9).config == Flat()
+    assert not tune.needed(store)
+
+
+def test_an_unknown_kind_asks_for_an_upgrade():
+    with pytest.raises(FormatVersionError, match="retr index tune"):
+        config.from_json({"kind": "quantum"})
+    for kind in (Flat(), IVF(lists=7, codec="fp16"), HNSW(links=3)):
+        assert config.from_json(config.to_json(kind)) == kind
+
+
+def test_amounts_of_memory_are_read():
+    assert config.parse_bytes("1.5GiB") == 3 << 29
+    for wrong in ("", "G", "-1G", "lots", "nan", "inf"):
+        with pytest.raises(UsageError, match="4G or 512M"):
+            config.parse_bytes(wrong)
+
+
+def test_what_accelerators_do_not_suit():
+    def ask(**options):
+        return approximate.Ask(
+            **{"k": 10, "allowed": None, "exclude": [], "one_per": None, "min_score": None, **options}
+        )
+
+    assert approximate.suits(ask(), 10_000)
+    assert not approximate.suits(ask(k=3000), 1_000_000)
+    assert not approximate.suits(ask(allowed=np.arange(10_000) < 100), 10_000)
+    assert not approximate.suits(ask(exclude=[np.arange(1000)]), 10_000)
