@@ -111,6 +111,28 @@ def from_json(data: Mapping[str, Any]) -> Config:
         ) from error
 
 
+def parse_seconds(text: str) -> float:
+    """Read a duration: ``"5ms"``, ``"0.5s"``.
+
+    >>> parse_seconds("5ms"), parse_seconds("0.5s")
+    (0.005, 0.5)
+
+    Raises
+    ------
+    UsageError
+        It is not one.
+    """
+    number = text.strip().lower()
+    unit = next((unit for unit in ("ms", "us", "s") if number.endswith(unit)), "")
+    try:
+        amount = float(number.removesuffix(unit)) * {"ms": 1e-3, "us": 1e-6, "s": 1.0}.get(unit, math.nan)
+    except ValueError:
+        amount = math.nan
+    if not 0 < amount < math.inf:
+        raise UsageError(f"{text!r} is not a duration", hint="write for example 5ms or 0.5s")
+    return amount
+
+
 def parse_bytes(text: str) -> int:
     """Read an amount of memory: ``"4G"``, ``"512M"``, ``"1.5GiB"``.
 

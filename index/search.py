@@ -90,6 +90,21 @@ def tuned(manifest: Manifest) -> tuple[Config, float]:
     return (from_json(noted["index"]), float(noted["recall"])) if noted else (Flat(), 1.0)
 
 
+def describe(manifest: Manifest) -> dict[str, object]:
+    """Say, for people and as JSON, how the index is searched and what that reached when it was measured."""
+    noted = manifest.extra.get(NOTE)
+    if not noted:
+        return {"kind": "flat", "recall": 1.0}
+    shown = {key: noted[key] for key in ("recall", "recalls", "k", "milliseconds", "bytes")}
+    return {**noted["index"], **shown, "curve": [_point(point) for point in noted["curve"]]}
+
+
+def _point(point: Mapping[str, Any]) -> str:
+    settings = ", ".join(f"{name} {value}" for name, value in point["index"].items() if name not in {"kind", "lists"})
+    recalls = ", ".join(f"{value:.3f} ({sort})" for sort, value in point["recall"].items())
+    return f"{point['index']['kind']}, {settings}: recall {recalls}, {point['milliseconds']:.2f} ms"
+
+
 def _prepared(queries: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
     queries = np.ascontiguousarray(queries, np.float32)
     if queries.ndim != 2 or queries.shape[1] != dim:

@@ -14,6 +14,7 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.index.manifest import FORMAT_VERSION
+from retr.index.search import describe
 from retr.index.store import Store
 from retr.retrieval.exclude import same_values
 from retr.retrieval.hits import Hits
@@ -22,12 +23,13 @@ from retr.retrieval.recorded import RecordedEncoder, load_recorded, mismatch, no
 from retr.retrieval.remarks import add_remarks
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import pyarrow as pa
     from numpy.typing import ArrayLike, NDArray
 
     from retr.index.check import Finding
+    from retr.index.tune import Tuning
     from retr.retrieval.align import Bridge
     from retr.retrieval.embed import BuildReport
     from retr.retrieval.encoders.base import BaseEncoder
@@ -251,6 +253,7 @@ class Index:
             "licence": encoder.licence,
             "group": manifest.group,
             "columns": self.store.schema.names,
+            "search": describe(manifest),
             "segments": len(manifest.segments),
             "deleted": self.store.n_total - len(self),
             "skipped": self.skipped().num_rows,
@@ -402,6 +405,43 @@ class Index:
         with self.store.writer() as writer:
             writer.compact()
         self.refresh()
+
+    def tune(
+        self,
+        *,
+        recall: float = 0.95,
+        memory: int | None = None,
+        latency: float | None = None,
+        say: Callable[[str], None] = lambda _: None,
+    ) -> Tuning:
+        """Choose how the index is searched: the cheapest setting that finds this share of the 10 best rows.
+
+        Parameters
+        ----------
+        recall
+            Between 0 and 1; 1 is exact search.
+        memory
+            Bytes the accelerators may take.
+        latency
+            Seconds one query alone may take.
+        say
+            Told what is being done, a line at a time.
+
+        Raises
+        ------
+        UsageError
+            ``recall`` is not a share.
+        MissingExtraError
+            faiss is not installed.
+        """
+        from retr.index.tune import tune
+        from retr.retrieval.tuning import text_queries
+
+        queries = text_queries(self, say)
+        with self.store.writer() as writer:
+            tuning = tune(writer, recall=recall, memory=memory, latency=latency, queries=queries, say=say)
+        self.refresh()
+        return tuning
 
     def set_group(self, column: str | None) -> None:
         """Declare the column that tells patients apart, or take the declaration back with ``None``."""

@@ -1,0 +1,50 @@
+"""``retr index tune``: choose how an index is searched, by measurement."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from retr.cli._options import IndexOption, JsonOption, find_index
+
+
+def tune(
+    *,
+    index: IndexOption = None,
+    recall: Annotated[
+        float, typer.Option("--recall", help="Share of the 10 best rows that must be found; 1 is exact search.")
+    ] = 0.95,
+    memory: Annotated[
+        str | None,
+        typer.Option("--memory", help="What the accelerators may take: 512M, 4G.", show_default=False),
+    ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option("--latency", help="What one query alone may take: 5ms.", show_default=False),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Build accelerators, measure recall against exact search, keep the cheapest setting that reaches it.
+
+    Rows added later are searched exactly until the next tune; filters and groups work as before.
+
+    Example: retr index tune --recall 0.95 --memory 4G --latency 5ms
+    """
+    from retr.cli._output import Output, choose_form
+    from retr.index.config import parse_bytes, parse_seconds
+    from retr.retrieval.engine import Index
+
+    out = Output(choose_form(json_=json_))
+    opened = Index.open(find_index(index))
+    tuning = opened.tune(
+        recall=recall,
+        memory=None if memory is None else parse_bytes(memory),
+        latency=None if latency is None else parse_seconds(latency),
+        say=out.note,
+    )
+    noted = tuning.to_json()
+    if json_:
+        out.record(noted)
+        return
+    out.record({key: value for key, value in noted.items() if key not in {"curve", "index"}} | noted["index"])

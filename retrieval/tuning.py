@@ -1,0 +1,60 @@
+"""Queries to tune an index with: beside its own rows, words, where the encoder has a text side.
+
+Text queries lie elsewhere in the space than pictures do, and an index that finds pictures well may find little for
+words. The archive's own words are the best guess at what will be asked: every short text of its metadata.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+
+from retr.index.errors import RetrError
+from retr.retrieval.rows import RESERVED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from retr.retrieval.engine import Index
+
+_MOST = 1024
+_LONGEST = 300
+
+
+def text_queries(index: Index, say: Callable[[str], None]) -> dict[str, NDArray[np.float32]]:
+    """Give ``{"text": float32 (n, d)}``, or nothing where there is no text side or there are no words.
+
+    Parameters
+    ----------
+    say
+        Told why text queries were left out, where they were.
+    """
+    if not index.store.manifest.encoder.text:
+        return {}
+    words = _words(index)
+    if len(words) < 2:
+        say("the metadata holds no words: recall was not measured on text queries")
+        return {}
+    try:
+        return {"text": np.asarray(index.encoder.encode_texts(words), np.float32)}
+    except RetrError as error:
+        say(f"recall was not measured on text queries: {error}")
+        return {}
+
+
+def _words(index: Index) -> list[str]:
+    found: set[str] = set()
+    for field in index.store.schema:
+        texts = pa.types.is_string(field.type)
+        if field.name in RESERVED or not (texts or field.type == pa.list_(pa.string())):
+            continue
+        column = index.store.table([field.name]).column(field.name).drop_null()
+        values = column.unique() if texts else column.combine_chunks().flatten().unique()
+        found.update(value for value in values.to_pylist() if value and len(value) <= _LONGEST and not value.isdigit())
+    chosen = sorted(found)
+    np.random.default_rng(0).shuffle(chosen)
+    return chosen[:_MOST]
