@@ -155,7 +155,8 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
         As ``retr encoders ls`` lists it: ``"lite"``, ``"flair"``, ``"open_clip:ViT-B-32/openai"``,
         ``"hf:facebook/dinov2-base"``.
     device
-        ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``.
+        ``"auto"`` (a GPU where there is one), ``"cpu"``, ``"cuda"`` or ``"cuda:1"``; several, a process each, as
+        ``"cuda:0,cuda:1"`` or ``"cuda:all"``.
     precision
         ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
     **options
@@ -187,6 +188,13 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
             f"encoder {name!r} has no option {unknown[0]!r}",
             hint=f"it takes {', '.join([*own, 'device', 'precision'])}",
         )
+    if "," in device or device == "cuda:all":
+        from retr.retrieval.encoders.parallel import ParallelEncoder, split_devices
+
+        devices = split_devices(device)
+        if len(devices) > 1:
+            return ParallelEncoder(name, devices, {**given, "precision": precision})
+        device = devices[0]
     model = (rest,) if spec.family else ()
     encoder = spec.load(*model, device=device, precision=precision, **given)
     places.remember(encoder.info, given)

@@ -16,7 +16,7 @@ def test_ls_is_a_table_for_people(retr):
 
 def test_info_tells_options_and_where_the_weights_are(retr):
     (info,) = retr("encoders", "info", "lite", "--json").json
-    assert info["options"] == ["weights", "device", "precision"]
+    assert {"weights", "device", "precision"} <= set(info["options"])
     assert info["files"][0]["name"] == "efficientnet-lite0-57934424.pth"
 
 
@@ -37,4 +37,4 @@ def test_verify_ends_with_1_when_the_vectors_differ(retr, monkeypatch):
 
 def test_an_unknown_name_is_one_line(retr):
     assert "did you mean 'lite'" in retr("encoders", "info", "lit").error(1)
-    assert "no option 'feature'" in retr("encoders", "verify", "lite", "-o", "feature=x").error(2)
+    assert "no option 'colour'" in retr("encoders", "verify", "lite", "-o", "colour=x").error(2)

@@ -26,8 +26,8 @@ def test_a_name_like_none_is_answered_with_all():
 
 
 def test_an_unknown_option_is_answered_with_the_accepted_ones():
-    with pytest.raises(UsageError, match=r"'lite' has no option 'feature'; it takes weights, device, precision"):
-        load_encoder("lite", feature="retrieval")
+    with pytest.raises(UsageError, match=r"'lite' has no option 'colour'; it takes weights, .*device, precision"):
+        load_encoder("lite", colour="grey")
 
 
 def test_options_that_are_none_are_defaults(lite):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from retr.index.encoder import EncoderInfo
-from retr.index.errors import UsageError
+from retr.index.errors import RetrError, UsageError
 from retr.retrieval.encoders import _torch
 from retr.retrieval.encoders._torch import TorchEncoder, choose_device, choose_precision
 
@@ -95,3 +95,38 @@ def test_a_precision_that_cannot_be_is_refused(precision):
 
 def test_the_threshold_is_the_documented_one():
     assert _torch._CLOSE_ENOUGH == 0.999
+
+
+def test_a_batch_that_does_not_fit_is_halved(pictures):
+    seen = []
+
+    class Small(Toy):
+        def forward(self, pixels):
+            seen.append(len(pixels))
+            if len(pixels) > 3:
+                raise torch.OutOfMemoryError
+            return super().forward(pixels)
+
+    small, large = Small(device="cpu", precision="fp32"), Toy(device="cpu", precision="fp32")
+    batch = np.stack([large.prepare(p) for p in pictures])
+    np.testing.assert_allclose(small.encode_prepared(batch), large.encode_prepared(batch), atol=1e-6)
+    assert seen == [12, 6, 3, 3, 6, 3, 3]
+
+
+def test_a_picture_that_does_not_fit_alone_is_one_line(pictures):
+    class Full(Toy):
+        def forward(self, pixels):
+            raise torch.OutOfMemoryError
+
+    with pytest.raises(RetrError, match="one picture does not fit into the memory of cpu; free some"):
+        Full(device="cpu", precision="fp32").encode_images(pictures[:2])
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_the_batch_follows_from_memory(pictures):
+    on_gpu = Toy(device="cuda", precision="fp32")
+    assert on_gpu.batch_size == 512
+    np.testing.assert_allclose(
+        on_gpu.encode_images(pictures), Toy(device="cpu", precision="fp32").encode_images(pictures), atol=1e-4
+    )
