@@ -6,6 +6,8 @@ def test_ls_shows_every_encoder(retr):
     assert done.code == 0
     rows = {row["name"]: row for row in done.json}
     assert rows["lite"]["here"] is True
+    assert {"flair", "retizero", "lvm-med", "rad-dino", "kad", "open_clip:MODEL/TAG", "hf:ORG/NAME"} <= rows.keys()
+    assert all("non-commercial" in rows[name]["licence"] for name in ("lvm-med", "retizero"))
 
 
 def test_ls_is_a_table_for_people(retr):

@@ -23,3 +23,21 @@ def pictures() -> list[Image.Image]:
         small = rng.integers(0, 256, (6 + number, 9, 3), dtype=np.uint8)
         made.append(Image.fromarray(small).resize((180 + 20 * number, 240), Image.Resampling.BICUBIC))
     return made
+
+
+@pytest.fixture(scope="session")
+def odd_pictures() -> dict[str, Image.Image]:
+    """One picture of every kind that readers are known to trip over; none of them is white."""
+    deep = np.linspace(0, 65535, 64 * 64).reshape(64, 64)
+    return {
+        "16-bit": Image.fromarray(deep.astype(np.uint16)),
+        "12-in-16": Image.fromarray((deep / 16).astype(np.uint16)),
+        "grey": Image.fromarray((deep / 257).astype(np.uint8)),
+        "rgba": Image.new("RGBA", (30, 40), (10, 200, 30, 128)),
+        "palette": Image.new("RGB", (30, 40), (10, 200, 30)).quantize(4),
+        "cmyk": Image.new("CMYK", (30, 40), (10, 200, 30, 0)),
+        "one pixel wide": Image.fromarray(np.arange(250, dtype=np.uint8).reshape(250, 1)),
+        "one pixel high": Image.fromarray(np.arange(250, dtype=np.uint8).reshape(1, 250)),
+        "one pixel": Image.new("RGB", (1, 1), (10, 20, 30)),
+        "a thread": Image.new("L", (1, 20_000), 60),
+    }

@@ -140,6 +140,13 @@ def test_dino_pools_as_documented(folders, pictures, family, pooling, first):
         encoder.encode_texts(TEXTS)
 
 
+@pytest.mark.parametrize("family", ["clip", "siglip", "siglip2", "dinov2", "dinov3", "mae"])
+def test_every_mode_is_embedded(folders, odd_pictures, family):
+    encoder = load_encoder(f"hf:org/{family}", weights=folders[family][0], **HERE)
+    for kind, image in odd_pictures.items():
+        assert np.isfinite(encoder.encode_images([image])).all(), kind
+
+
 def test_mae_masks_nothing_and_answers_the_same_twice(folders, pictures):
     folder, model = folders["mae"]
     encoder = load_encoder("hf:org/mae", weights=folder, **HERE)

@@ -72,24 +72,12 @@ def test_no_items_give_no_rows(lite):
     assert lite.encode_images([]).shape == (0, 1280)
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        Image.fromarray(np.linspace(0, 4095, 64 * 64).reshape(64, 64).astype(np.uint16)),
-        Image.new("L", (30, 40), 90),
-        Image.new("RGBA", (30, 40), (10, 200, 30, 128)),
-        Image.new("RGB", (30, 40), (10, 200, 30)).quantize(4),
-        Image.new("CMYK", (30, 40), (10, 200, 30, 0)),
-        Image.fromarray(np.arange(50, dtype=np.uint8).reshape(50, 1)),
-    ],
-    ids=["12-in-16", "grey", "rgba", "palette", "cmyk", "one pixel wide"],
-)
-def test_every_mode_is_embedded(lite, image):
-    vector = lite.encode_images([image])[0]
-    assert np.isfinite(vector).all()
-    assert np.linalg.norm(vector) > 1
+def test_every_mode_is_embedded(lite, odd_pictures):
     white = lite.encode_images([Image.new("RGB", (64, 64), "white")])[0]
-    assert np.abs(vector - white).max() > 0.1
+    for kind, image in odd_pictures.items():
+        vector = lite.encode_images([image])[0]
+        assert np.isfinite(vector).all(), kind
+        assert np.abs(vector - white).max() > 0.1, kind
 
 
 def test_there_is_no_text_side(lite):

@@ -7,11 +7,13 @@ import json
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from retr.index.errors import UsageError, WeightsError
 from retr.index.vectors import unit
 from retr.retrieval.encoders._torchvision import ensure_torchvision
 from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.images import read_image
 
 ensure_torchvision()
 open_clip = pytest.importorskip("open_clip")
@@ -78,6 +80,15 @@ def test_patches_are_in_the_space_of_the_vectors(tiny, pictures):
         expected = (tokens @ model.visual.proj).numpy()[0].reshape(4, 4, 32)
     model.visual.output_tokens = False
     np.testing.assert_allclose(patches, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
+def test_every_mode_is_embedded(tiny, odd_pictures, mode):
+    encoder = load_encoder("open_clip:tiny", weights=tiny[2], resize_mode=mode, device="cpu", precision="fp32")
+    white = encoder.prepare(Image.new("RGB", (64, 64), "white"))
+    for kind, image in odd_pictures.items():
+        assert np.isfinite(encoder.encode_images([image])).all(), kind
+        assert np.abs(encoder.prepare(read_image(image).image) - white).max() > 0.1, kind
 
 
 def test_a_folder_is_as_good_as_a_file(tiny, tmp_path):
