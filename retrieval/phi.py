@@ -44,8 +44,8 @@ _WORD = re.compile(r"[A-Za-zÀ-ÿ]+")
 # What a column's name promises; compared without case and punctuation.
 _COLUMNS = {
     "name": """
-        name patientname patientsname firstname lastname surname givenname familyname fullname nachname vorname othernames
-        physician physicianname referringphysicianname operatorsname
+        name patientname patientsname firstname lastname surname givenname familyname fullname nachname vorname
+        othernames physician physicianname referringphysicianname operatorsname
     """,
     "date": "dob birthdate patientbirthdate dateofbirth geburtsdatum studydate seriesdate",
     "number": """
