@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retr.cli import _errors, align, calibrate, classify, encoders, evaluate, index, query, tune
+from retr.cli import _errors, align, calibrate, classify, duplicates, encoders, evaluate, index, query, tune
 
 app = typer.Typer(
     name="retr",
@@ -17,6 +17,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+index.app.command("duplicates")(duplicates.duplicates)
+index.app.command("leaks")(duplicates.leaks)
 index.app.command("tune")(tune.tune)
 app.add_typer(index.app, name="index")
 app.add_typer(encoders.app, name="encoders")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from retr.index.errors import ImageReadError, RetrError, UsageError
 
 if TYPE_CHECKING:
     from retr.index.store import Store
+    from retr.retrieval.sources import Source
 
 
 def state_dir() -> Path:
@@ -102,21 +104,50 @@ def open_item(store: Store, item: str) -> bytes:
     RetrError
         The archive's place is unknown here, or the file is gone.
     """
-    from retr.retrieval.sources import open_source, reason_of
-
     rows = store.rows_of([item])
     if rows[0] < 0:
         raise UsageError(f"no row has the id {item!r}", hint="list ids with `retr index ls`")
-    path = str(store.table(["path"], rows)["path"][0].as_py())
-    location, inside = locate(store, path)
-    try:
-        return open_source(location).read(inside)[0]
-    except (OSError, ImageReadError, UsageError) as error:
-        reason = reason_of(error) if isinstance(error, OSError) else "missing"
-        raise RetrError(
-            f"cannot read {item!r} from its archive: {reason}",
-            hint="bring the archive back, or run `retr index build ARCHIVE` with its new place",
-        ) from None
+    return Archive(store).read(str(store.table(["path"], rows)["path"][0].as_py()))
+
+
+class Archive:
+    """The files behind an index's rows, wherever they lie on this machine; safe to use from several threads."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._sources: dict[str, Source] = {}
+        self._lock = threading.Lock()
+
+    def in_reach(self, path: str) -> bool:
+        """Say whether this machine knows the place of a row's source, and something is there."""
+        try:
+            location, _ = locate(self._store, path)
+        except RetrError:
+            return False
+        return "://" in location or Path(location).exists()
+
+    def read(self, path: str) -> bytes:
+        """Give the bytes of a row's file, by the row's path.
+
+        Raises
+        ------
+        RetrError
+            The archive's place is unknown here, or the file is gone.
+        """
+        from retr.retrieval.sources import open_source, reason_of
+
+        location, inside = locate(self._store, path)
+        try:
+            with self._lock:
+                if location not in self._sources:
+                    self._sources[location] = open_source(location)
+            return self._sources[location].read(inside)[0]
+        except (OSError, ImageReadError, UsageError) as error:
+            reason = reason_of(error) if isinstance(error, OSError) else "missing"
+            raise RetrError(
+                f"cannot read {path!r} from its archive: {reason}",
+                hint="bring the archive back, or run `retr index build ARCHIVE` with its new place",
+            ) from None
 
 
 def _file(uuid: str) -> Path:
