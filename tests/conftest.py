@@ -6,16 +6,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from PIL import Image
 
 # beside the test modules, so that subprocesses can import it too
 sys.path.insert(0, str(Path(__file__).parent))
-from fake_encoder import FakeEncoder
+from fake_encoder import FakeEncoder, picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from PIL import Image
 
 
 @pytest.fixture(autouse=True)
@@ -34,13 +34,6 @@ def fake_encoder() -> FakeEncoder:
 def make_encoder() -> type[FakeEncoder]:
     """The fake encoder's class, to make others: ``make_encoder(weights="1" * 64)``."""
     return FakeEncoder
-
-
-def picture(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
-    """A smooth, colourful picture that no other seed gives."""
-    rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
-    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""An encoder without a network: deterministic colour and gradient statistics of the picture."""
+"""An encoder without a network, deterministic colour and gradient statistics of the picture; and pictures for it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from retr.index.encoder import EncoderInfo
 from retr.retrieval.encoders.base import BaseEncoder
@@ -59,3 +60,10 @@ class FakeEncoder(BaseEncoder):
         angle = np.arctan2(down, right)
         directions, _ = np.histogram(angle, bins=8, range=(-np.pi, np.pi), weights=np.hypot(down, right))
         return np.concatenate([colours.ravel(), directions / cell]).astype(np.float32)
+
+
+def picture(seed: int, size: tuple[int, int] = (48, 40)) -> Image.Image:
+    """A smooth, colourful picture that no other seed gives."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
+    return Image.fromarray(small).resize(size, Image.Resampling.BICUBIC)

@@ -113,8 +113,7 @@ def rows_and_vectors(index, strip=None):
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory):
     """A folder of 500 pictures and what its index holds."""
-    from conftest import picture  # beside this folder
-    from fake_encoder import FakeEncoder
+    from fake_encoder import FakeEncoder, picture
 
     folder = tmp_path_factory.mktemp("reference") / "archive"
     lines = ["path,label,patient,age"]

@@ -1,0 +1,59 @@
+"""``retr index duplicates``, ``retr index leaks`` and ``retr index check --phi`` from the outside."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from fake_encoder import FakeEncoder, picture
+
+
+@pytest.fixture
+def index(tmp_path):
+    """Eight pictures, two of them the same bytes, in two parts of a split, built with the fake encoder."""
+    from retr.retrieval.embed import build
+
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    lines = ["path,patient,split,seen_by"]
+    for number in range(7):
+        picture(number).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,P{number // 2},{('train', 'test')[number % 2]},Dr. Weber")
+    shutil.copy(folder / "0.png", folder / "copy.png")
+    lines.append("copy.png,P9,test,")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    build(folder, tmp_path / "index", FakeEncoder(), metadata=tmp_path / "labels.csv", group="patient")
+    return tmp_path / "index"
+
+
+def test_duplicates(retr, index):
+    done = retr("index", "duplicates", "--index", index, "--exact-only", "--json")
+    assert done.code == 0
+    assert done.json == [
+        {"a": "0.png", "b": "copy.png", "kind": "exact", "cosine": 1.0, "agreement": None, "across": True}
+    ]
+    assert "1 exact and 0 near duplicates" in done.err
+
+
+def test_leaks(retr, index):
+    done = retr("index", "leaks", "--index", index, "--split", "split", "--exact-only", "--json")
+    assert done.code == 1
+    assert {(row["kind"], row["a"]) for row in done.json} == {
+        ("patient", "P0"),
+        ("patient", "P1"),
+        ("patient", "P2"),
+        ("exact", "0.png"),
+    }
+    assert "3 patients and 1 duplicates cross 'split'" in done.err
+
+
+def test_a_split_column_that_is_not_there(retr, index):
+    assert "'spilt'" in retr("index", "leaks", "--index", index, "--split", "spilt", "--exact-only").error(2)
+
+
+def test_check_phi(retr, index):
+    done = retr("index", "check", "--index", index, "--phi", "--json")
+    assert done.code == 1
+    assert [(row["column"], row["kind"], row["rows"]) for row in done.json] == [("seen_by", "name", 7)]
+    assert "Weber" not in done.out
+    assert retr("index", "check", "--index", index).code == 0
