@@ -59,29 +59,50 @@ def search(
     config
         How they are searched.
     """
-    n, k = len(queries), ask.k
+    k = ask.k
     want = k * (4 if ask.one_per is not None else 1) + _MARGIN + max(map(len, ask.exclude), default=0)
     rows = _candidates(blocks, accelerators, config, queries, ask, want)
     for number, excluded in enumerate(ask.exclude):
         if len(excluded):
             rows[number, np.isin(rows[number], excluded)] = -1
     scores = exact.rescore(blocks, queries, rows, cosine=cosine)
-    result = Neighbours(np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32), exact=False)
     n_allowed = sum(len(block.vectors) for block in blocks)
     if ask.allowed is not None:
         n_allowed = int(np.count_nonzero(ask.allowed))
-    short = []
-    for number in range(n):
+    result = _ranked(rows, scores, ask, ids_of)
+    short = (result.rows >= 0).sum(axis=1) < min(k, n_allowed)
+    if ask.min_score is not None:
+        short &= ~((rows >= 0) & (scores < ask.min_score)).any(axis=1)
+    again = np.flatnonzero(short)
+    if len(again):
+        rest = dataclasses.replace(ask, exclude=[ask.exclude[number] for number in again.tolist()])
+        whole = exact.search(blocks, queries[again], rest, max_norm=max_norm, cosine=cosine, ids_of=ids_of)
+        result.rows[again], result.scores[again] = whole.rows, whole.scores
+    return result
+
+
+def _ranked(
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    ask: Ask,
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+) -> Neighbours:
+    """Put scored candidates ``(n, c)`` in the order of `exact.order`, all queries at once where nothing forbids it."""
+    n = len(rows)
+    result = Neighbours(np.full((n, ask.k), -1, np.int64), np.full((n, ask.k), -np.inf, np.float32), exact=False)
+    single = np.arange(n)
+    if ask.one_per is None and ask.min_score is None and rows.shape[1] >= ask.k:
+        best = np.argsort(-scores, axis=1, kind="stable")
+        ranked = np.take_along_axis(scores, best, axis=1)
+        result.rows[:] = np.take_along_axis(rows, best, axis=1)[:, : ask.k]
+        result.scores[:] = ranked[:, : ask.k]
+        ties = (ranked[:, 1:] == ranked[:, :-1]) & np.isfinite(ranked[:, 1:])
+        single = np.flatnonzero(ties.any(axis=1))
+    for number in single:
         found = np.flatnonzero(rows[number] >= 0)
-        kept, best = exact.order(rows[number, found], scores[number, found], ask, ids_of)
-        below = ask.min_score is not None and bool((scores[number, found] < ask.min_score).any())
-        if len(kept) < min(k, n_allowed) and not below:
-            short.append(number)
-        result.rows[number, : len(kept)], result.scores[number, : len(kept)] = kept, best
-    if short:
-        again = dataclasses.replace(ask, exclude=[ask.exclude[number] for number in short])
-        whole = exact.search(blocks, queries[short], again, max_norm=max_norm, cosine=cosine, ids_of=ids_of)
-        result.rows[short], result.scores[short] = whole.rows, whole.scores
+        kept, kept_scores = exact.order(rows[number, found], scores[number, found], ask, ids_of)
+        result.rows[number], result.scores[number] = -1, -np.inf
+        result.rows[number, : len(kept)], result.scores[number, : len(kept)] = kept, kept_scores
     return result
 
 

@@ -25,7 +25,8 @@ _BLOCK_BYTES = 64 << 20
 # Below this share of allowed rows, copying them together costs less than scoring all.
 _GATHER_SHARE = 0.35
 _MARGIN = 16
-_RESCORE_ROWS = 4096
+# Float64 values copied together at a time while candidates are scored again.
+_RESCORE_VALUES = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -235,21 +236,33 @@ def rescore(
     -------
     float32 ``(n, c)``, ``-inf`` where there is no row
     """
-    flat = rows.reshape(-1)
-    scores = np.full(len(flat), -np.inf)
-    for block in blocks:
-        mine = np.flatnonzero((flat >= block.start) & (flat < block.start + len(block.vectors)))
-        for at in range(0, len(mine), _RESCORE_ROWS):
-            part = mine[at : at + _RESCORE_ROWS]
-            # Each row is summed by itself along its own memory: the result depends on nothing else.
-            products = np.multiply(
-                block.vectors[flat[part] - block.start], queries[part // rows.shape[1]], dtype=np.float64
-            )
-            scores[part] = products.sum(axis=1)
+    n, c = rows.shape
+    dim = queries.shape[1]
+    scores = np.empty((n, c), np.float64)
+    exactly = queries.astype(np.float64)
+    wide = max(1, min(c, _RESCORE_VALUES // dim))
+    high = max(1, _RESCORE_VALUES // (wide * dim))
+    for top in range(0, n, high):
+        for left in range(0, c, wide):
+            part = rows[top : top + high, left : left + wide]
+            values = _gather(blocks, part.reshape(-1), dim).reshape(*part.shape, dim)
+            # Each pair is summed by itself along its own memory: the result depends on nothing else.
+            scores[top : top + high, left : left + wide] = np.einsum("ncd,nd->nc", values, exactly[top : top + high])
     if cosine:
-        np.minimum(scores, 1.0, out=scores)
-        scores[np.isfinite(scores)] = np.maximum(scores[np.isfinite(scores)], -1.0)
-    return scores.astype(np.float32).reshape(rows.shape)
+        np.clip(scores, -1.0, 1.0, out=scores)
+    scores[rows < 0] = -np.inf
+    return scores.astype(np.float32)
+
+
+def _gather(blocks: Sequence[Block], rows: NDArray[np.int64], dim: int) -> NDArray[np.float64]:
+    """Copy vectors together as float64; what stands for -1 does not matter."""
+    if len(blocks) == 1:
+        return blocks[0].vectors[np.maximum(rows, 0)].astype(np.float64)
+    values = np.zeros((len(rows), dim))
+    for block in blocks:
+        mine = np.flatnonzero((rows >= block.start) & (rows < block.start + len(block.vectors)))
+        values[mine] = block.vectors[rows[mine] - block.start]
+    return values
 
 
 def rank(

@@ -89,7 +89,7 @@ class SegmentInfo:
             ids=FileRef.from_json(data["ids"]),
             deleted=FileRef.from_json(data["deleted"]) if data["deleted"] else None,
             n_deleted=data["n_deleted"],
-            accelerator=FileRef.from_json(data["accelerator"]) if data["accelerator"] else None,
+            accelerator=FileRef.from_json(data["accelerator"]) if data.get("accelerator") else None,
         )
 
 
