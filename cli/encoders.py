@@ -41,7 +41,7 @@ def ls(*, json_: JsonOption = False, csv_: CsvOption = False) -> None:
     out = Output(choose_form(json_=json_, csv_=csv_))
     found, broken = specs()
     rows = [_row(spec) for spec in found.values()]
-    out.rows(rows, ["name", "modality", "dim", "text", "licence", "here", "weights"])
+    out.rows(rows, ["name", "modality", "dim", "text", "licence", "here", "source"])
     for line in broken:
         out.note(line)
 
@@ -58,24 +58,20 @@ def info(name: NameArgument, *, json_: JsonOption = False) -> None:
     out = Output(choose_form(json_=json_))
     spec, _ = find_spec(name)
     card = spec.card
-    out.record(
-        {
-            **_row(spec),
-            "summary": card.summary,
-            "noncommercial": card.noncommercial,
-            "source": card.source,
-            "options": list(spec.options),
-            "files": [
-                {
-                    "name": file.name,
-                    "option": file.option,
-                    "where": file.where,
-                    "optional": file.optional,
-                }
-                for file in card.files
-            ],
-        }
-    )
+    facts = {
+        **_row(spec),
+        "summary": card.summary,
+        "noncommercial": card.noncommercial,
+        "options": list(spec.options),
+    }
+    columns = ["name", "option", "where", "optional"]
+    files = [{column: getattr(file, column) for column in columns} for file in card.files]
+    if out.form == "json":
+        out.record({**facts, "files": files})
+        return
+    out.record(facts)
+    out.line("")
+    out.rows(files, columns, title="files")
 
 
 @app.command("verify")
@@ -128,5 +124,5 @@ def _row(spec: Spec) -> dict[str, Any]:
         "text": card.text,
         "licence": card.licence + (" (non-commercial)" if card.noncommercial else ""),
         "here": spec.is_available() if not spec.family else None,
-        "weights": "; ".join(dict.fromkeys(file.where for file in card.files)) or card.source,
+        "source": card.source,
     }

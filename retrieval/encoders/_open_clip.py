@@ -143,6 +143,7 @@ def _resolve(model: str, weights: Path | None, stated: dict[str, Any]) -> Source
         return _from_path(repository, folder, stated, f"https://huggingface.co/{repository}")
     architecture, _, tag = model.partition("/")
     if not tag:
+        weights = weights or _own_folder(architecture)
         if weights is None:
             tags = ", ".join(open_clip.list_pretrained_tags_by_model(architecture)) or "none published"
             raise UsageError(
@@ -166,6 +167,15 @@ def _resolve(model: str, weights: Path | None, stated: dict[str, Any]) -> Source
     if not checkpoint.is_file():
         raise WeightsError(f"no file at {str(checkpoint)!r}, weights of 'open_clip:{model}'", hint=f"see {where}")
     return Source(architecture, config, preprocess, checkpoint, None, where)
+
+
+def _own_folder(architecture: str) -> Path | None:
+    """Find ``open_clip/MODEL`` in the folder ``RETR_WEIGHTS`` names."""
+    wanted = WeightFile(f"open_clip/{architecture}", where="", folder=True)
+    try:
+        return files.find(wanted, encoder="open_clip", network=False)
+    except WeightsError:
+        return None
 
 
 def _from_path(architecture: str, path: Path, stated: dict[str, Any], where: str) -> Source:

@@ -91,16 +91,21 @@ def test_every_mode_is_embedded(tiny, odd_pictures, mode):
         assert np.abs(encoder.prepare(read_image(image).image) - white).max() > 0.1, kind
 
 
-def test_a_folder_is_as_good_as_a_file(tiny, tmp_path):
+def test_a_folder_is_as_good_as_a_file(tiny, tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
     model, folder, path = tiny
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, tmp_path / "open_clip_model.safetensors")
-    (tmp_path / "open_clip_config.json").write_bytes((folder / "open_clip_config.json").read_bytes())
-    a = load_encoder("open_clip:tiny", weights=tmp_path, device="cpu", precision="fp32")
-    b = load_encoder("open_clip:hf-hub:org/tiny", weights=tmp_path, device="cpu", precision="fp32")
+    own = tmp_path / "open_clip" / "tiny"
+    own.mkdir(parents=True)
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, own / "open_clip_model.safetensors")
+    (own / "open_clip_config.json").write_bytes((folder / "open_clip_config.json").read_bytes())
+    a = load_encoder("open_clip:tiny", weights=own, device="cpu", precision="fp32")
+    b = load_encoder("open_clip:hf-hub:org/tiny", weights=own, device="cpu", precision="fp32")
     c = load_encoder("open_clip:tiny", weights=path, device="cpu", precision="fp32")
+    monkeypatch.setenv("RETR_WEIGHTS", str(tmp_path))
+    d = load_encoder("open_clip:tiny", device="cpu", precision="fp32")
     words = c.encode_texts(TEXTS)
+    np.testing.assert_array_equal(d.encode_texts(TEXTS), words)
     np.testing.assert_array_equal(a.encode_texts(TEXTS), words)
     np.testing.assert_array_equal(b.encode_texts(TEXTS), words)
 
