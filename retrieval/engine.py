@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.index.manifest import FORMAT_VERSION
-from retr.index.search import describe
 from retr.index.store import Store
 from retr.retrieval.exclude import same_values
 from retr.retrieval.hits import Hits
 from retr.retrieval.query import Query, gather, own_rows_all, resolve_all
 from retr.retrieval.recorded import RecordedEncoder, load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.remarks import add_remarks
+from retr.retrieval.summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -238,29 +237,7 @@ class Index:
 
     def info(self) -> dict[str, Any]:
         """Say what the index holds, as one JSON-ready object."""
-        manifest = self.store.manifest
-        encoder = manifest.encoder
-        return {
-            "path": self.path.name,
-            "rows": len(self),
-            "encoder": encoder.name,
-            "options": dict(encoder.options),
-            "dim": encoder.dim,
-            "similarity": encoder.similarity,
-            "text": encoder.text,
-            "precision": encoder.precision,
-            "weights": encoder.weights_sha256[:12],
-            "licence": encoder.licence,
-            "group": manifest.group,
-            "columns": self.store.schema.names,
-            "search": describe(manifest),
-            "segments": len(manifest.segments),
-            "deleted": self.store.n_total - len(self),
-            "skipped": self.skipped().num_rows,
-            "bytes": sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file()),
-            "version": self.store.version,
-            "format": FORMAT_VERSION,
-        }
+        return summary(self.store)
 
     def check(self) -> list[Finding]:
         """Check every file of the index; an empty list means that all is as it was written."""

@@ -1,0 +1,38 @@
+"""What an index holds, in one look: the object behind ``retr index info``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from retr.index.manifest import FORMAT_VERSION
+from retr.index.search import describe
+
+if TYPE_CHECKING:
+    from retr.index.store import Store
+
+
+def summary(store: Store) -> dict[str, Any]:
+    """Give the index's rows, encoder, columns, way of searching and size, as one JSON-ready object."""
+    manifest = store.manifest
+    encoder = manifest.encoder
+    return {
+        "path": store.path.name,
+        "rows": len(store),
+        "encoder": encoder.name,
+        "options": dict(encoder.options),
+        "dim": encoder.dim,
+        "similarity": encoder.similarity,
+        "text": encoder.text,
+        "precision": encoder.precision,
+        "weights": encoder.weights_sha256[:12],
+        "licence": encoder.licence,
+        "group": manifest.group,
+        "columns": store.schema.names,
+        "search": describe(manifest),
+        "segments": len(manifest.segments),
+        "deleted": store.n_total - len(store),
+        "skipped": store.skipped().num_rows,
+        "bytes": sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
+        "version": store.version,
+        "format": FORMAT_VERSION,
+    }
