@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -118,8 +119,11 @@ class TorchEncoder(BaseEncoder):
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``."""
         pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, self.dtype)
+        # cuDNN convolves float32 in TF32 unless told not to; fp32 means fp32 here
+        full = self.device.type == "cuda" and self.dtype is torch.float32
         try:
-            return cast("NDArray[np.float32]", self.forward(pixels).float().cpu().numpy())
+            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if full else nullcontext():
+                return cast("NDArray[np.float32]", self.forward(pixels).float().cpu().numpy())
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
                 raise RetrError(
