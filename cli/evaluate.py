@@ -98,7 +98,7 @@ def retrieval(
     depths = [part.strip() for part in k.split(",") if part.strip()]
     if not all(part.isdigit() for part in depths):
         raise UsageError(f"-k takes whole numbers separated by commas, got: {k!r}", hint="for example -k 1,5,10")
-    store, cases = _open(index, label, separator, group, same_patient, where, queries)
+    store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
     found = evaluate.retrieval(store, cases, ks=[int(part) for part in depths], options=_options(resamples, seed, by))
     _show(found, html, json_=json_, csv_=csv_)
 
@@ -127,7 +127,7 @@ def neighbours(
     """
     from retr.retrieval import evaluate
 
-    store, cases = _open(index, label, separator, group, same_patient, where, queries)
+    store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
     _show(evaluate.neighbours(store, cases, k=k, options=_options(resamples, seed, by)), html, json_=json_, csv_=csv_)
 
 
@@ -155,7 +155,7 @@ def probe(
     """
     from retr.retrieval import evaluate
 
-    store, cases = _open(index, label, separator, group, same_patient, where, queries)
+    store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
     options = _options(resamples, seed, by)
     _show(evaluate.probe(store, cases, folds=folds, options=options), html, json_=json_, csv_=csv_)
 
@@ -193,29 +193,30 @@ def zero_shot(
     from retr.retrieval.engine import Index
     from retr.retrieval.prompts import load_labels
 
-    store, cases = _open(index, label, separator, group, same_patient, where, queries)
+    store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
     settings = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
     encoder = Index.open(store.path, **settings).encoder
     found = evaluate.zero_shot(store, cases, encoder, load_labels(labels), options=_options(resamples, seed, by))
     _show(found, html, json_=json_, csv_=csv_)
 
 
-def _open(
-    index: Path | None,
+def open_cases(
+    index: Path,
     label: str,
     separator: str | None,
     group: str | None,
     same_patient: bool,
     where: str | None,
-    queries: str | None,
+    queries: str | None = None,
 ) -> tuple[Store, Cases]:
+    """Open an index and find its labelled rows, as the options say."""
     from retr.index.errors import UsageError
     from retr.index.store import Store
     from retr.retrieval.cases import AUTO, find_cases
 
     if group is not None and same_patient:
         raise UsageError(f"--group {group!r} and --same-patient exclude each other", hint="give one of them")
-    store = Store.open(find_index(index))
+    store = Store.open(index)
     chosen = None if same_patient else group or AUTO
     return store, find_cases(store, label, separator=separator, group=chosen, where=where, queries=queries)
 

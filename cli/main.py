@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from retr.cli import _errors, align, calibrate, classify, duplicates, encoders, evaluate, index, query, tune
+from retr.cli import _errors, adapt, align, calibrate, classify, duplicates, encoders, evaluate, index, query, tune
 
 app = typer.Typer(
     name="retr",
@@ -28,6 +28,7 @@ app.command("show")(query.show)
 app.command("classify")(classify.classify)
 app.command("calibrate")(calibrate.calibrate)
 app.command("align")(align.align)
+app.command("adapt")(adapt.adapt)
 
 
 def _version(asked: bool) -> None:

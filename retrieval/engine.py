@@ -14,6 +14,7 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.index.store import Store
+from retr.retrieval.adapted import load_for
 from retr.retrieval.exclude import same_values
 from retr.retrieval.hits import Hits
 from retr.retrieval.query import Query, gather, own_rows_all, resolve_all
@@ -114,8 +115,10 @@ class Index:
         from retr.retrieval.embed import build
 
         path = Path(path)
-        recorded = Store.open(path).manifest.encoder if Store.exists(path) else None
-        loaded = load_recorded(encoder, recorded, options)
+        if Store.exists(path):
+            loaded = load_for(Store.open(path), encoder, options)
+        else:
+            loaded = load_recorded(encoder, None, options)
         report = build(
             archive,
             path,
@@ -169,7 +172,7 @@ class Index:
     def encoder(self) -> BaseEncoder:
         """The encoder the index was built with, loaded on first use."""
         if self._encoder is None:
-            self._encoder = load_recorded(None, self.store.manifest.encoder, self._options)
+            self._encoder = load_for(self.store, None, self._options)
         return self._encoder
 
     @property

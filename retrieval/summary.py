@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.manifest import FORMAT_VERSION
 from retr.index.search import describe
+from retr.retrieval.adapted import NOTE as ADAPTED
 
 if TYPE_CHECKING:
     from retr.index.store import Store
@@ -26,6 +27,7 @@ def summary(store: Store) -> dict[str, Any]:
         "precision": encoder.precision,
         "weights": encoder.weights_sha256[:12],
         "licence": encoder.licence,
+        "adapted_to": manifest.extra.get(ADAPTED, {}).get("label"),
         "group": manifest.group,
         "columns": store.schema.names,
         "search": describe(manifest),

@@ -188,4 +188,5 @@ SPEC = Spec(
     ),
     load=_load,
     available=_available,
+    under_a_head={"feature": "layers"},
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from retr.index.errors import EncoderNotFoundError, UsageError, WeightsError
 from retr.retrieval.encoders import places, weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.encoders.weights import WeightFile
@@ -73,12 +73,15 @@ class Spec:
         True where the name goes on after a colon.
     available
         Whether everything needed is on this machine; None: whether the card's files are found.
+    under_a_head
+        Options that give the features a fitted head (`retr adapt`) does best with, where they are not the default.
     """
 
     card: Card
     load: Callable[..., BaseEncoder]
     family: bool = False
     available: Callable[[], bool] | None = None
+    under_a_head: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def options(self) -> tuple[str, ...]:
