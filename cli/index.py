@@ -40,6 +40,26 @@ ExactDecodeOption = Annotated[
 ]
 
 
+FramesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--frames",
+        min=1,
+        help="Of DICOM frames, TIFF pages and NIfTI slices take the first and every nth; by default all.",
+        show_default=False,
+    ),
+]
+AxisOption = Annotated[
+    str | None,
+    typer.Option(
+        "--axis", help="Along which axis NIfTI volumes are cut: axial, coronal or sagittal.", show_default=False
+    ),
+]
+BurnedInOption = Annotated[
+    bool, typer.Option("--allow-burned-in", help="Read DICOM files that say their pixels hold annotations.")
+]
+
+
 @app.command()
 def build(
     archive: Annotated[
@@ -75,6 +95,9 @@ def build(
     ] = None,
     prune: Annotated[bool, typer.Option("--prune", help="Drop rows whose files are gone.")] = False,
     exact_decode: ExactDecodeOption = False,
+    frames: FramesOption = None,
+    axis: AxisOption = None,
+    allow_burned_in: BurnedInOption = False,
     weights: WeightsOption = None,
     text_model: TextModelOption = None,
     device: DeviceOption = "auto",
@@ -104,6 +127,9 @@ def build(
         scores=score,
         prune=prune,
         exact_decode=exact_decode,
+        frames=frames,
+        axis=axis,  # type: ignore[arg-type]
+        allow_burned_in=allow_burned_in,
         progress=True,
         **options,
     )
@@ -121,6 +147,7 @@ def add(
         typer.Option("--name", help="Prefix of the new ids; by default the folder's name.", show_default=False),
     ] = None,
     metadata: MetadataOption = None,
+    allow_burned_in: BurnedInOption = False,
     weights: WeightsOption = None,
     text_model: TextModelOption = None,
     device: DeviceOption = "auto",
@@ -137,7 +164,7 @@ def add(
     out = Output(choose_form(json_=json_))
     options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
     opened = Index.open(find_index(index), **options)
-    _report(out, opened.add(source, name=name, metadata=metadata, progress=True))
+    _report(out, opened.add(source, name=name, metadata=metadata, allow_burned_in=allow_burned_in, progress=True))
 
 
 @app.command()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import ImageReadError
 from retr.retrieval.images import read_images
+from retr.retrieval.images.dicom_open import is_dicom
+from retr.retrieval.privacy import load_hash_key
 from retr.retrieval.sources import Item, Skipped, Source, reason_of
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.images.picture import Axis
 
 
 @dataclass
@@ -66,6 +69,10 @@ class Decoder:
         sha256 to the rows of the index that hold these bytes.
     exact
         Decode JPEGs in full.
+    frames, axis
+        Of a file with several pictures take the first and every nth; along which axis a volume is cut.
+    allow_burned_in
+        Read DICOM files that say their pixels hold annotations.
     keep_pictures
         Keep the decoded picture beside the network's input, for encoders that score findings.
     """
@@ -74,6 +81,9 @@ class Decoder:
     encoder: BaseEncoder
     by_hash: Mapping[str, tuple[int, ...]]
     exact: bool = False
+    frames: int = 1
+    axis: Axis = "axial"
+    allow_burned_in: bool = False
     keep_pictures: bool = False
 
     def __call__(self, item: Item) -> Read | Skipped:
@@ -100,7 +110,16 @@ class Decoder:
 
     def _frames(self, data: bytes) -> list[Frame]:
         info = self.encoder.info
-        draft_size = None if self.exact else info.draft_size
+        pictures = read_images(
+            data,
+            every=self.frames,
+            draft_size=None if self.exact else info.draft_size,
+            grey16=info.grey16,
+            allow_burned_in=self.allow_burned_in,
+            # the key is made when the first file asks for it
+            hash_key=load_hash_key() if is_dicom(data[:132]) else None,
+            axis=self.axis,
+        )
         return [
             Frame(
                 suffix,
@@ -111,5 +130,5 @@ class Decoder:
                 self.encoder.prepare(picture.image),
                 picture.image if self.keep_pictures else None,
             )
-            for suffix, picture in read_images(data, draft_size=draft_size, grey16=info.grey16)
+            for suffix, picture in pictures
         ]

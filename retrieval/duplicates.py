@@ -23,6 +23,7 @@ from PIL import Image, ImageEnhance
 from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.retrieval.archives import Archive
 from retr.retrieval.images import read_images
+from retr.retrieval.rows import Notes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -224,14 +225,18 @@ class _Pictures:
 
     def __init__(self, store: Store, rows: _Rows) -> None:
         self._archive, self._rows = Archive(store), rows
-        self._grey16 = store.manifest.encoder.grey16
+        self._reading: dict[str, Any] = {
+            "grey16": store.manifest.encoder.grey16,
+            "axis": Notes.of(store).axis,
+            "allow_burned_in": True,  # the build decided what may be read
+        }
         self.unreadable = 0
 
     def read(self, at: int, draft_size: int | None = None) -> Image.Image | None:
         """Give a row's picture; None where it cannot be read any more."""
         try:
             data = self._archive.read(self._rows.paths[at])
-            for suffix, picture in read_images(data, draft_size=draft_size, grey16=self._grey16):
+            for suffix, picture in read_images(data, draft_size=draft_size, **self._reading):
                 if suffix == self._rows.suffix(at):
                     return picture.image
         except ImageReadError:

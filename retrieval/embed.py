@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from retr.index.writer import Writer
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.images.picture import Axis
     from retr.retrieval.progress import Progress
 
 __all__ = ["BuildReport", "add", "build"]
@@ -70,6 +71,9 @@ def build(
     scores: Sequence[str] | None = None,
     prune: bool = False,
     exact_decode: bool = False,
+    frames: int | None = None,
+    axis: Axis | None = None,
+    allow_burned_in: bool = False,
     progress: bool | Progress = False,
     commit_rows: int = COMMIT_ROWS,
     workers: int | None = None,
@@ -95,6 +99,13 @@ def build(
         Drop rows whose files are gone.
     exact_decode
         Decode JPEGs in full rather than reduced to what the encoder needs. Kept for later builds of the same index.
+    frames
+        Of a file with several pictures (DICOM frames, TIFF pages, NIfTI slices) take the first and every nth; 1, all of
+        them, by default. Kept for later builds of the same index.
+    axis
+        Along which axis NIfTI volumes are cut: ``"axial"`` (the default), ``"coronal"``, ``"sagittal"``. Kept as well.
+    allow_burned_in
+        Read DICOM files that say their pixels hold annotations, which may name the patient.
     progress
         Show progress on standard error; or an object that shows it.
     commit_rows
@@ -125,6 +136,9 @@ def build(
         scores=None if scores is None else tuple(scores),
         prune=prune,
         exact=exact_decode,
+        frames=frames,
+        axis=axis,
+        allow_burned_in=allow_burned_in,
         commit_rows=commit_rows,
         workers=workers,
     )
@@ -151,6 +165,7 @@ def add(
     name: str | None = None,
     metadata: Path | str | None = None,
     prune: bool = False,
+    allow_burned_in: bool = False,
     progress: bool | Progress = False,
     commit_rows: int = COMMIT_ROWS,
     workers: int | None = None,
@@ -161,7 +176,7 @@ def add(
     ----------
     name
         By default the folder's name. The same name again brings that part of the index up to date.
-    source, index_path, encoder, metadata, prune, progress, commit_rows, workers
+    source, index_path, encoder, metadata, prune, allow_burned_in, progress, commit_rows, workers
         As in `build`.
 
     Raises
@@ -183,6 +198,7 @@ def add(
         name=name,
         table=None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=opened.location),
         prune=prune,
+        allow_burned_in=allow_burned_in,
         commit_rows=commit_rows,
         workers=workers,
     )
@@ -204,6 +220,9 @@ class _Order:
     scores: tuple[str, ...] | None = None
     prune: bool = False
     exact: bool = False
+    frames: int | None = None
+    axis: Axis | None = None
+    allow_burned_in: bool = False
     commit_rows: int = COMMIT_ROWS
     workers: int | None = None
 
@@ -211,6 +230,10 @@ class _Order:
         """Raise `UsageError` for what cannot be meant."""
         if self.commit_rows < 1:
             raise UsageError(f"commit_rows must be at least 1, got: {self.commit_rows!r}")
+        if self.frames is not None and self.frames < 1:
+            raise UsageError(f"frames must be at least 1, got: {self.frames!r}", hint="1 takes every picture of a file")
+        if self.axis not in {None, "axial", "coronal", "sagittal"}:
+            raise UsageError(f"unknown axis {self.axis!r}", hint="use axial, coronal or sagittal")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers must be at least 1, got: {self.workers!r}")
         if self.scores and not hasattr(self.encoder, "score"):
@@ -244,11 +267,25 @@ class _Run:
         self.shown = shown
         encoder = order.encoder
         self.recorded = Notes.of(writer.store)
-        self.recorded.agree(writer.store, name=order.name, exact=order.exact, scores=order.scores)
+        self.recorded.agree(
+            writer.store,
+            name=order.name,
+            exact=order.exact,
+            frames=order.frames,
+            axis=order.axis,
+            scores=order.scores,
+        )
         self.known = Known(writer.store, order.name, list(self.recorded.sources))
         self._refuse_another_archive()
         self.decode = Decoder(
-            order.source, encoder, self.known.by_hash, self.recorded.exact_decode, bool(self.recorded.scores)
+            order.source,
+            encoder,
+            self.known.by_hash,
+            exact=self.recorded.exact_decode,
+            frames=self.recorded.frames,
+            axis=self.recorded.axis,
+            allow_burned_in=order.allow_burned_in,
+            keep_pictures=bool(self.recorded.scores),
         )
         info = encoder.info
         self.notes = [f"embedding with {info.name} ({info.precision}) on {info.device}", *_licence(encoder)]

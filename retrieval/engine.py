@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from retr.retrieval.embed import BuildReport
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.images import Picture
+    from retr.retrieval.images.picture import Axis
 
 
 class Index:
@@ -69,6 +70,9 @@ class Index:
         scores: Sequence[str] | None = None,
         prune: bool = False,
         exact_decode: bool = False,
+        frames: int | None = None,
+        axis: Axis | None = None,
+        allow_burned_in: bool = False,
         progress: bool = False,
         **options: Any,
     ) -> Self:
@@ -93,6 +97,12 @@ class Index:
             Drop rows whose files are gone; otherwise they are kept and counted.
         exact_decode
             Decode JPEGs at full size rather than reduced to what the encoder needs.
+        frames
+            Of a file with several pictures (DICOM frames, TIFF pages, NIfTI slices) take the first and every nth.
+        axis
+            Along which axis NIfTI volumes are cut: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
+        allow_burned_in
+            Read DICOM files that say their pixels hold annotations, which may name the patient.
         progress
             Show progress on standard error.
         options
@@ -128,6 +138,9 @@ class Index:
             scores=scores,
             prune=prune,
             exact_decode=exact_decode,
+            frames=frames,
+            axis=axis,
+            allow_burned_in=allow_burned_in,
             progress=progress,
         )
         index = cls(Store.open(path), encoder=loaded)
@@ -223,12 +236,15 @@ class Index:
         """
         from retr.retrieval.archives import open_item
         from retr.retrieval.images import read_images
+        from retr.retrieval.rows import Notes
 
         self._rows([id], None)
         _, mark, frame = id.rpartition("#")
         wanted = f"#{frame}" if mark and frame.isdigit() else ""
         data = open_item(self.store, id)
-        return next(picture for name, picture in read_images(data, name=id) if name == wanted)
+        # the build decided what may be read, and how volumes are cut
+        pictures = read_images(data, axis=Notes.of(self.store).axis, allow_burned_in=True, name=id)
+        return next(picture for name, picture in pictures if name == wanted)
 
     def skipped(self) -> pa.Table:
         """Give the files that could not be read, with the reason of each."""
@@ -335,6 +351,7 @@ class Index:
         *,
         name: str | None = None,
         metadata: str | Path | None = None,
+        allow_burned_in: bool = False,
         progress: bool = False,
     ) -> BuildReport:
         """Embed a further folder, or one image; its rows' ids begin with ``name/``, by default the folder's name."""
@@ -346,6 +363,7 @@ class Index:
             self.encoder,
             name=name,
             metadata=None if metadata is None else Path(metadata),
+            allow_burned_in=allow_burned_in,
             progress=progress,
         )
         self.refresh()

@@ -3,7 +3,7 @@
 The first columns are always `RESERVED`; then come the columns of the metadata table, then what the files' headers
 gave, then scores. The manifest notes under ``"build"`` what later builds must keep to::
 
-    {"exact_decode": false, "scores": [], "sources": [""],
+    {"exact_decode": false, "frames": 1, "axis": "axial", "scores": [], "sources": [""],
      "metadata": {"": {"sha256": "...", "columns": ["label"]}}}
 """
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.retrieval.decode import Read
+    from retr.retrieval.images.picture import Axis
     from retr.retrieval.metadata import Metadata
     from retr.retrieval.sources import Skipped
 
@@ -42,6 +43,8 @@ class Notes:
     """What the manifest notes about the builds of an index."""
 
     exact_decode: bool = False
+    frames: int = 1
+    axis: Axis = "axial"
     scores: tuple[str, ...] = ()
     sources: list[str] = field(default_factory=list)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -52,6 +55,8 @@ class Notes:
         noted = store.manifest.extra.get(NOTE, {})
         return cls(
             exact_decode=bool(noted.get("exact_decode", False)),
+            frames=int(noted.get("frames", 1)),
+            axis=noted.get("axis", "axial"),
             scores=tuple(noted.get("scores", ())),
             sources=list(noted.get("sources", ())),
             metadata=dict(noted.get("metadata", {})),
@@ -61,12 +66,23 @@ class Notes:
         """Give the manifest's form."""
         return {
             "exact_decode": self.exact_decode,
+            "frames": self.frames,
+            "axis": self.axis,
             "scores": list(self.scores),
             "sources": self.sources,
             "metadata": self.metadata,
         }
 
-    def agree(self, store: Store, *, name: str, exact: bool, scores: tuple[str, ...] | None) -> None:
+    def agree(
+        self,
+        store: Store,
+        *,
+        name: str,
+        exact: bool = False,
+        frames: int | None = None,
+        axis: Axis | None = None,
+        scores: tuple[str, ...] | None = None,
+    ) -> None:
         """Settle what this build does; an index without rows takes what is asked, one with rows keeps what it has.
 
         Raises
@@ -76,13 +92,19 @@ class Notes:
         """
         if not len(store):
             self.exact_decode, self.scores = exact, scores or ()
+            self.frames, self.axis = frames or 1, axis or "axial"
         if exact and not self.exact_decode:
             raise UsageError("the index was built without exact_decode", hint="build a new index with it")
-        if scores is not None and scores != self.scores:
-            raise UsageError(
-                f"the index was built with the scores {list(self.scores)!r}, got: {list(scores)!r}",
-                hint="leave them out to keep the recorded ones, or build a new index",
-            )
+        for what, asked, kept in (
+            ("scores", None if scores is None else list(scores), list(self.scores)),
+            ("frames", frames, self.frames),
+            ("axis", axis, self.axis),
+        ):
+            if asked is not None and asked != kept:
+                raise UsageError(
+                    f"the index was built with {what} {kept!r}, got: {asked!r}",
+                    hint="leave it out to keep what is recorded, or build a new index",
+                )
         if name not in self.sources:
             if (
                 name

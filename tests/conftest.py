@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 @pytest.fixture(autouse=True)
 def _own_state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep what a machine remembers of archives out of the user's folders."""
-    monkeypatch.setenv("RETR_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+    state = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv("RETR_STATE_DIR", str(state))
+    # the key of hashed identifiers is made there on first use
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(state))
 
 
 @pytest.fixture

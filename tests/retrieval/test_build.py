@@ -331,7 +331,7 @@ def test_scores_become_columns(archive, index, make_encoder, make_picture):
     make_picture(60).save(archive / "new.png")
     build(archive, index, Scoring())
     assert Store.open(index).table(["p_edema"])["p_edema"].null_count == 0
-    with pytest.raises(UsageError, match="built with the scores"):
+    with pytest.raises(UsageError, match="built with scores"):
         build(archive, index, Scoring(), scores=["edema"])
 
 
