@@ -9,7 +9,7 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder, iter_pixels
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
@@ -451,6 +451,15 @@ def test_a_codestream_larger_than_the_header_says_is_refused(dicom, dicom_bytes)
     data = dicom(np.tile(RAMP, (8, 8)))
     data.compress(JPEG2000Lossless)
     data.Rows = data.Columns = 32
+    assert reason(dicom_bytes(data)) == "damaged"
+
+
+def test_a_panic_of_the_rle_decoder_is_a_damaged_file(dicom, dicom_bytes):
+    data = dicom(RAMP, BitsStored=12)
+    data.compress(RLELossless)
+    frame = bytearray(next(generate_frames(data.PixelData, number_of_frames=1)))
+    frame[64] = 0x81  # the first run of the first segment now runs over the picture's end
+    data.PixelData = encapsulate([bytes(frame)])
     assert reason(dicom_bytes(data)) == "damaged"
 
 
