@@ -225,7 +225,12 @@ def _read_tokenizer(name: str, folder: Path) -> Any:
     for place, local in (*attempts, (name, True), (name, False)):
         try:
             return transformers.AutoTokenizer.from_pretrained(place, local_files_only=local)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+        except ImportError as error:
+            raise WeightsError(
+                f"the tokenizer of 'hf:{name}' needs a package that is not installed: {_first_line(error)}",
+                hint="install it with pip",
+            ) from error
+        except (OSError, ValueError, KeyError) as error:
             problem = problem or error
     raise WeightsError(
         f"the tokenizer of 'hf:{name}' is not on this machine",

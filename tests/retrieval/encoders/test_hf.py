@@ -226,6 +226,36 @@ def test_a_folder_that_states_no_preprocessing_is_refused(folders, tmp_path):
         load_encoder("hf:org/x", weights=folder, **HERE)
 
 
+def test_siglips_own_sentencepiece_tokenizer_is_read(folders, tmp_path):
+    """Hub folders of SigLIP 1 hold a sentencepiece model, no ``tokenizer.json``."""
+    import io
+    import shutil
+
+    import sentencepiece
+
+    folder = shutil.copytree(folders["siglip"][0], tmp_path / "pieces", ignore=shutil.ignore_patterns("tokenizer*"))
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(WORDS[start:]) for start in range(len(WORDS))] * 20),
+        model_writer=trained,
+        vocab_size=20,
+        model_type="char",
+        minloglevel=2,
+        hard_vocab_limit=False,
+        pad_id=0,
+        eos_id=1,
+        unk_id=2,
+        bos_id=-1,
+    )
+    (folder / "spiece.model").write_bytes(trained.getvalue())
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "SiglipTokenizer"}))
+    encoder = load_encoder("hf:org/pieces", weights=folder, **HERE)
+    lower, upper, other = encoder.encode_texts(["healthy eye", "Healthy, EYE!", "drusen"])
+    # SigLIP's tokenizer strips punctuation; its text side is trained on lower case
+    np.testing.assert_array_equal(lower, upper)
+    assert np.abs(lower - other).max() > 1e-3
+
+
 def test_what_cannot_be_meant_is_refused(folders, tmp_path):
     with pytest.raises(WeightsError, match="no folder at '/nowhere'"):
         load_encoder("hf:org/x", weights="/nowhere")
