@@ -99,7 +99,7 @@ def _read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
     from pydicom.pixels import iter_pixels
 
     header, native = open_dataset(stream, options)
-    if header.get("BurnedInAnnotation", "NO") == "YES" and not options.allow_burned_in:
+    if str(header.get("BurnedInAnnotation")).strip().upper() == "YES" and not options.allow_burned_in:
         raise read_error("burned-in annotation", options.name)
     if str(header.PhotometricInterpretation) not in (*_GREY, *_COLOUR, "PALETTE COLOR"):
         raise read_error("unsupported", options.name)
@@ -205,6 +205,7 @@ def _display(
         if function == "LINEAR":  # PS3.3 C.11.2.1.2.1: the window covers whole values, both ends included
             centre, width = centre - 0.5, width - 1
         low, high, note = centre - width / 2, centre + width / 2, "window"
+        high = max(high, math.nextafter(low, math.inf))  # a width of one is a threshold
     elif (stored := _stored_range(frame, header, shown)) is not None:
         (low, high), note = stored, "stored values"
     else:
@@ -243,7 +244,7 @@ def _window(shown: Dataset) -> tuple[tuple[float, float] | None, str]:
     function = str(shown.get("VOILUTFunction") or "LINEAR").upper()
     if function not in {"LINEAR_EXACT", "SIGMOID"}:
         function = "LINEAR"
-    if centre is None or width is None or not width > (1 if function == "LINEAR" else 0):
+    if centre is None or width is None or not (width >= 1 if function == "LINEAR" else width > 0):
         return None, function
     return (centre, width), function
 

@@ -142,6 +142,13 @@ def test_window_functions(dicom_bytes, function, formula):
     assert np.abs(grey(data) - formula(RAMP.astype(float))).max() < 1
 
 
+def test_a_window_of_one_is_a_threshold(dicom_bytes):
+    for inverted in (False, True):
+        photometric = "MONOCHROME1" if inverted else "MONOCHROME2"
+        data = dicom_bytes(RAMP, BitsStored=12, WindowCenter=2000, WindowWidth=1, PhotometricInterpretation=photometric)
+        assert (grey(data) == np.where((RAMP > 1999.5) != inverted, 255, 0)).all()
+
+
 @pytest.mark.parametrize("width", [0, -5, 0.5])
 def test_an_impossible_window_is_not_used(dicom_bytes, width):
     picture = read_image(dicom_bytes(RAMP, BitsStored=12, WindowCenter=100, WindowWidth=width))
@@ -414,6 +421,7 @@ def reason(source: object, **options: object) -> str:
 
 
 def test_burned_in_annotation_is_refused_unless_allowed(dicom_bytes):
+    assert reason(dicom_bytes(RAMP, BurnedInAnnotation="yes ")) == "burned-in annotation"
     data = dicom_bytes(RAMP, BurnedInAnnotation="YES")
     assert reason(data) == "burned-in annotation"
     assert read_image(data, allow_burned_in=True).width == 8
