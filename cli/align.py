@@ -52,12 +52,16 @@ def align(
     from retr.cli._output import Output, choose_form
     from retr.index.errors import UsageError
     from retr.retrieval import align as bridges
+    from retr.retrieval.encoders import places
     from retr.retrieval.encoders.registry import load_encoder
     from retr.retrieval.engine import Index
 
     out = Output(choose_form(json_=json_))
     options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
-    loaded = None if text_encoder is None else load_encoder(text_encoder, **options)
+    loaded = None
+    if text_encoder is not None:
+        loaded = load_encoder(text_encoder, **options)
+        places.remember(loaded.info, options)
     opened = Index.open(find_index(index))
     encoder = opened.store.manifest.encoder
     if encoder.text:

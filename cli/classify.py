@@ -137,7 +137,7 @@ def classify(
         loaded = load_encoder(encoder, **options)
         answers: Any = (
             ask.find_findings(loaded, loaded, classes, images)
-            if classes.multilabel
+            if classes.multilabel or hasattr(loaded, "score")
             else ask.classify_without_index(loaded, classes, images)
         )
         _report(out, list(answers), k or 5)
@@ -146,7 +146,12 @@ def classify(
     from retr.retrieval.engine import Index
 
     opened = Index.open(find_index(index), **options)
-    if classes is not None and classes.multilabel and by is None and probe is None:
+    if (
+        classes is not None
+        and by is None
+        and probe is None
+        and (classes.multilabel or hasattr(opened.encoder, "score"))
+    ):
         if all_:
             raise UsageError(
                 f"the findings of {classes.name!r} are scored on pictures, not on stored vectors",

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.encoder import EncoderInfo
     from retr.index.store import Store
     from retr.retrieval.query import TextEncoder
 
@@ -343,16 +342,8 @@ def _split(value: object, separator: str) -> list[str]:
 
 
 def _load(record: dict[str, Any]) -> TextEncoder:
-    """Load the text encoder a bridge was fitted with, and refuse another in its place."""
+    """Load the text encoder a bridge was fitted with, from where this machine has it; refuse another in its place."""
     from retr.index.encoder import EncoderInfo
-    from retr.index.errors import EncoderMismatchError
-    from retr.retrieval.encoders.registry import load_encoder
+    from retr.retrieval.recorded import load_recorded
 
-    wanted: EncoderInfo = EncoderInfo.from_json(record)
-    options: dict[str, Any] = dict(wanted.options)
-    loaded = load_encoder(wanted.name, **options)
-    if loaded.info.identity != wanted.identity:
-        raise EncoderMismatchError(
-            f"the bridge was fitted with other weights of {wanted.name!r}", hint="run `retr align` again"
-        )
-    return loaded
+    return load_recorded(None, EncoderInfo.from_json(record), {})

@@ -162,6 +162,8 @@ def data_version(store: Store, column: str) -> str:
 
 def others(store: Store, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Give, for each of some rows, the live rows of its own group, itself among them: what it must not be shown."""
+    if not len(rows):
+        return []
     live = store.live_rows()
     groups = row_groups(store, live)
     order = np.argsort(groups, kind="stable")

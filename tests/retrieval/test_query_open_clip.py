@@ -114,3 +114,23 @@ def test_zero_shot_is_the_encoders_own_softmax(indexed, tmp_path):
         got = dict(zip(one.classes, one.probabilities, strict=True))
         assert [got["a"], got["glaucoma"]] == pytest.approx(row, abs=1e-5)
         assert not one.calibrated
+
+
+def test_another_encoders_words_can_be_bridged(indexed, tmp_path):
+    """The text side of one encoder, loaded again by its record, for the pictures of another."""
+    from retr.index.store import Store
+    from retr.retrieval import align
+    from retr.retrieval.encoders import places
+    from retr.retrieval.encoders.registry import load_encoder
+
+    here = {"weights": indexed[0].path.parent / "tiny.pt", "device": "cpu", "precision": "fp32"}
+    texts = load_encoder("open_clip:tiny", **here)
+    index = Index.build(HRF, tmp_path / "x.retr", metadata=HRF / "labels.csv")
+    fitted = align.fit_and_store(index.store, "label", encoder=texts)
+    places.remember(texts.info, here)
+    found = align.find(Store.open(index.path))
+    assert found.encoder["name"] == "open_clip:tiny"
+    np.testing.assert_allclose(found.encode_texts(["glaucoma"]), fitted.encode_texts(["glaucoma"]), atol=1e-4)
+    index.refresh()
+    hits = index.search(text="diabetic retinopathy", k=3)
+    assert "bridge" in hits.note
