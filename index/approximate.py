@@ -15,6 +15,7 @@ import numpy as np
 from retr.index import exact
 from retr.index.config import IVF
 from retr.index.exact import Ask, Block, Neighbours
+from retr.index.products import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -116,6 +117,7 @@ def _candidates(
 ) -> NDArray[np.int64]:
     """Give int64 ``(n, c)`` rows that may be the best, -1 padded, c at most about ``want``."""
     n = len(queries)
+    product = choose(n, queries.shape[1], fast=False)
     rows, scores = [], []
     for block, accelerator in zip(blocks, accelerators, strict=True):
         span = slice(block.start, block.start + len(block.vectors))
@@ -128,7 +130,7 @@ def _candidates(
             rows.append(np.where(valid, found.rows + block.start, -1))
             scores.append(np.where(valid, found.scores, np.float32(-np.inf)))
         else:
-            scans = exact.scan([block], queries, ask.allowed, ask.exclude, want)
+            scans = exact.scan([block], queries, ask.allowed, ask.exclude, want, product)
             width = max((len(scan.rows) for scan in scans), default=0)
             rows.append(np.full((n, width), -1, np.int64))
             scores.append(np.full((n, width), -np.inf, np.float32))

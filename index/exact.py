@@ -1,10 +1,10 @@
 """Exact top-k: the k best allowed rows, whenever k exist, the same in any batch.
 
-Two steps. A scan multiplies queries and vectors block by block in float32 and keeps every row that may be among
-the best; then the candidates are scored again, each in float64 in an order that depends on nothing but the two
-vectors, and ranked by (score rounded to float32, id). A result is final only when the worst kept score lies above
-everything the scan dropped by more than float32 rounding can explain; else the scan is repeated for those queries
-with more room. So identical rows tie exactly, and a query's answer does not depend on its neighbours in the batch.
+Two steps. A scan multiplies queries and vectors block by block and keeps every row that may be among the best; then
+the candidates are scored again, each in float64 in an order that depends on nothing but the two vectors, and ranked by
+(score rounded to float32, id). A result is final only when the worst kept score lies above everything the scan dropped
+by more than its rounding can explain; else the scan is repeated for those queries with more room. So identical rows tie
+exactly, and a query's answer does not depend on its neighbours in the batch.
 """
 
 from __future__ import annotations
@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retr.index.products import choose
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
+
+    from retr.index.products import Product
 
 # Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
 _BLOCK_SCORES = 8_000_000
 _BLOCK_BYTES = 64 << 20
 # Below this share of allowed rows, copying them together costs less than scoring all.
 _GATHER_SHARE = 0.35
-_MARGIN = 16
 # Float64 values copied together at a time while candidates are scored again.
 _RESCORE_VALUES = 4_000_000
 
@@ -116,34 +119,27 @@ def search(
     allowed = ask.allowed
     if allowed is not None:
         available = int(np.count_nonzero(allowed))
-    slack = _rounding(queries, max_norm)
+    norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
     pending = list(range(n))
-    want = min(available, ask.k * (4 if ask.one_per is not None else 1) + _MARGIN)
+    product = choose(n, queries.shape[1])
+    want = min(available, ask.k * (4 if ask.one_per is not None else 1) + product.margin)
     while pending and available:
         again = []
-        found = scan(blocks, queries[pending], allowed, [ask.exclude[i] for i in pending], want)
+        found = scan(blocks, queries[pending], allowed, [ask.exclude[i] for i in pending], want, product)
         for i, part in zip(pending, found, strict=True):
             kept, exact = rank(blocks, queries[i], part.rows, ask, cosine, ids_of)
             worst = exact[-1] if len(kept) == ask.k else -np.inf
             if ask.min_score is not None:
                 worst = max(worst, ask.min_score)
-            # Equal scores are settled by id, so a dropped row that may tie matters too.
-            if worst <= part.floor + slack[i] and part.floor > -np.inf:
+            # Equal scores are settled by id, so a dropped row that may tie matters too: the error of the product
+            # on either side, and the rounding of the score that is compared.
+            if worst <= part.floor + (2 * product.error + 2.0**-22) * norms[i] and part.floor > -np.inf:
                 again.append(i)
                 continue
             rows[i, : len(kept)], scores[i, : len(kept)] = kept, exact
         pending, want = again, min(available, want * 8)
+        product = choose(len(pending), queries.shape[1], fast=False)
     return Neighbours(rows, scores)
-
-
-def _rounding(queries: NDArray[np.float32], max_norm: float) -> NDArray[np.float64]:
-    """Bound how far a float32 product may be from the true score, on either side, per query."""
-    # Products sum at least eight partial sums side by side: the error grows with d / 8 roundings, not with d.
-    # The second term is the rounding of the reported score itself.
-    steps = queries.shape[1] / 8 + 32
-    norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1))
-    bound: NDArray[np.float64] = 2 * (steps + 1) * 2.0**-24 * norms * max(max_norm, 1e-30)
-    return bound
 
 
 def scan(
@@ -152,8 +148,9 @@ def scan(
     allowed: NDArray[np.bool_] | None,
     exclude: Sequence[NDArray[np.int64]],
     want: int,
+    product: Product,
 ) -> list[Scan]:
-    """Collect, for each query, every row whose float32 score is among the ``want`` best."""
+    """Collect, for each query, every row whose score by ``product`` is among the ``want`` best."""
     n, d = queries.shape
     pools = [_Pool(want) for _ in range(n)]
     step = max(1024, min(_BLOCK_SCORES // n, _BLOCK_BYTES // (4 * d)))
@@ -167,7 +164,7 @@ def scan(
             pieces = [np.arange(i, min(i + step, len(block.vectors))) for i in range(0, len(block.vectors), step)]
         for piece in pieces:
             part = block.vectors[piece] if gather else block.vectors[piece[0] : piece[-1] + 1]
-            scores = queries @ part.astype(np.float32, copy=False).T
+            scores = product.multiply(queries, part)
             numbers = piece + block.start
             if allowed is not None and not gather:
                 scores[:, ~allowed[numbers[0] : numbers[-1] + 1]] = -np.inf

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retr.index import exact
+from retr.index import exact, products
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FilterError, UsageError
 from retr.index.store import Store
@@ -129,10 +129,10 @@ def test_the_oracle_agrees(data):
             assert np.isneginf(found.scores[i][~kept]).all()
 
 
-def big(tmp_path, vectors, **columns):
+def big(tmp_path, vectors, dtype="float32", **columns):
     dim = vectors.shape[1]
     info = EncoderInfo("fake", dim, "cosine", "none", text=False, weights_sha256="0", preprocessing="none")
-    store = Store.create(tmp_path / "big", encoder=info)
+    store = Store.create(tmp_path / "big", encoder=info, dtype=dtype)
     table = pa.table({"id": [f"{i:06d}" for i in range(len(vectors))], **columns})
     with store.writer() as writer:
         half = len(vectors) // 2
@@ -250,3 +250,45 @@ def test_the_scan_drops_nothing_it_did_not_say(monkeypatch, tmp_path):
     scores = store.vectors() @ exact_unit(vectors[:2]).T
     for i in range(2):
         assert set(found.rows[i].tolist()) == set(np.argsort(-scores[:, i])[:50].tolist())
+
+
+@pytest.mark.parametrize("spread", [0.05, 1.0, 30.0])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_the_fast_product_changes_no_answer(monkeypatch, tmp_path, spread, dtype):
+    """Tight clusters, loose ones, and no clusters at all, where the coarse scores cannot tell and are given up."""
+    pytest.importorskip("torch")
+    monkeypatch.setattr(products, "has_bfloat16", lambda: True)
+    rng = np.random.default_rng(11)
+    centres = rng.standard_normal((30, 48))
+    vectors = centres[rng.integers(0, 30, 4000)] + spread * rng.standard_normal((4000, 48))
+    store = big(tmp_path, vectors, dtype=dtype)
+    queries = (centres + 0.1 * spread * rng.standard_normal((30, 48))).astype(np.float32)
+    kinds = []
+    choose = products.choose
+
+    def spy(n, dim, *, fast=True):
+        chosen = choose(n, dim, fast=fast)
+        kinds.append(chosen.multiply)
+        return chosen
+
+    monkeypatch.setattr(exact, "choose", spy)
+    fast = store.search(queries, 10)
+    assert kinds[0] is not products._float32
+    for i in range(30):
+        plain = store.search(queries[i : i + 1], 10)
+        np.testing.assert_array_equal(fast.rows[i], plain.rows[0])
+        np.testing.assert_array_equal(fast.scores[i], plain.scores[0])
+    assert kinds[-1] is products._float32
+
+
+def test_the_fast_product_keeps_its_bound(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(products, "has_bfloat16", lambda: True)
+    rng = np.random.default_rng(12)
+    for dim in (1, 7, 64, 700):
+        vectors = exact_unit(rng.standard_normal((300, dim)))
+        queries = exact_unit(rng.standard_normal((16, dim)))
+        truth = queries.astype(np.float64) @ vectors.astype(np.float64).T
+        for fast in (True, False):
+            product = products.choose(16, dim, fast=fast)
+            assert np.abs(product.multiply(queries, vectors) - truth).max() <= product.error
