@@ -225,26 +225,10 @@ class Index:
         return record
 
     def picture(self, id: str) -> Picture:  # noqa: A002
-        """Read the picture a row was made from, in full, out of its archive.
+        """Read the picture a row was made from, in full, out of its archive; see `retr.retrieval.pictures`."""
+        from retr.retrieval.pictures import picture_of
 
-        Raises
-        ------
-        UsageError
-            The id is unknown.
-        RetrError
-            The archive's place is not known on this machine, or the file is gone.
-        """
-        from retr.retrieval.archives import open_item
-        from retr.retrieval.images import read_images
-        from retr.retrieval.rows import Notes
-
-        self._rows([id], None)
-        _, mark, frame = id.rpartition("#")
-        wanted = f"#{frame}" if mark and frame.isdigit() else ""
-        data = open_item(self.store, id)
-        # the build decided what may be read, and how volumes are cut
-        pictures = read_images(data, axis=Notes.of(self.store).axis, allow_burned_in=True, name=id)
-        return next(picture for name, picture in pictures if name == wanted)
+        return picture_of(self.store, id)
 
     def skipped(self) -> pa.Table:
         """Give the files that could not be read, with the reason of each."""
@@ -424,13 +408,6 @@ class Index:
             Seconds one query alone may take.
         say
             Told what is being done, a line at a time.
-
-        Raises
-        ------
-        UsageError
-            ``recall`` is not a share.
-        MissingExtraError
-            faiss is not installed.
         """
         from retr.index.tune import tune
         from retr.retrieval.tuning import text_queries
