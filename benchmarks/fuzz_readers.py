@@ -184,13 +184,13 @@ def _child(first: int, last: int, seed: int) -> None:
     for number in range(first, last):
         name, data = mutated(number, seed, sources)
         print(json.dumps({"at": number}), flush=True)
-        _reset_peak()
+        reset_peak()
         start = time.perf_counter()
         outcome = _outcome(data)
         seconds = time.perf_counter() - start
         if written or any(Path.cwd().iterdir()):
             outcome = "a file was written"
-        told = {"number": number, "name": name, "outcome": outcome, "seconds": seconds, "mb": _peak_mb()}
+        told = {"number": number, "name": name, "outcome": outcome, "seconds": seconds, "mb": peak_mb()}
         print(json.dumps(told), flush=True)
 
 
@@ -206,7 +206,8 @@ def _outcome(data: bytes) -> str:
     return "read"
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
+    """Forget the most memory this process has had."""
     fd = os.open("/proc/self/clear_refs", os.O_WRONLY)  # not through open(): the watch would count it
     try:
         os.write(fd, b"5")
@@ -214,7 +215,8 @@ def _reset_peak() -> None:
         os.close(fd)
 
 
-def _peak_mb() -> float:
+def peak_mb() -> float:
+    """Give the most memory this process has had since `reset_peak`."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
@@ -250,21 +252,29 @@ class Report:
         self.peak_mb = max(self.peak_mb, told["mb"])
 
 
-def run(count: int, seed: int, *, chunk: int = 1000) -> Report:
-    """Read ``count`` mutated files in child processes, one after the other."""
-    report, started, sources = Report(count, seed), time.perf_counter(), seeds()
+def run(
+    count: int,
+    seed: int,
+    *,
+    chunk: int = 1000,
+    module: str = "retr.benchmarks.fuzz_readers",
+    sources: dict[str, bytes] | None = None,
+) -> Report:
+    """Read ``count`` mutated files in child processes of ``module``, one after the other."""
+    report, started = Report(count, seed), time.perf_counter()
+    sources = seeds() if sources is None else sources
     next_number = 0
     while next_number < count:
         last = min(count, next_number + chunk)
-        next_number = _run_child(next_number, last, report, sources)
+        next_number = _run_child(next_number, last, report, sources, module)
     report.wall_seconds = round(time.perf_counter() - started, 1)
     report.outcomes = {kind: dict(Counter(counts).most_common()) for kind, counts in sorted(report.outcomes.items())}
     return report
 
 
-def _run_child(first: int, last: int, report: Report, sources: dict[str, bytes]) -> int:
+def _run_child(first: int, last: int, report: Report, sources: dict[str, bytes], module: str) -> int:
     """Run one child; give the number of the file to go on with."""
-    command = [sys.executable, "-m", "retr.benchmarks.fuzz_readers", "--child"]
+    command = [sys.executable, "-m", module, "--child"]
     command += [str(first), str(last), "--seed", str(report.seed)]
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "TMPDIR": folder, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}

@@ -14,6 +14,7 @@ Every member's mtime is the container's: when the container was written again, i
 from __future__ import annotations
 
 import json
+import lzma
 import os
 import stat as st
 import tarfile
@@ -23,6 +24,8 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, cast
+
+import pyarrow as pa
 
 from retr.index.errors import ImageReadError
 from retr.retrieval.sources import (
@@ -52,6 +55,10 @@ DAMAGED = (
     ValueError,
     NotImplementedError,
     OverflowError,
+    lzma.LZMAError,
+    MemoryError,
+    pa.ArrowException,
+    SystemError,  # pyarrow, for a column name that is not text
 )
 
 
@@ -265,7 +272,6 @@ class _Careful:
 def _decompressed(file: Path) -> Any:
     import bz2
     import gzip
-    import lzma
 
     name = file.name.lower()
     opener: Any = bz2 if name.endswith(".bz2") else lzma if name.endswith(".xz") else gzip

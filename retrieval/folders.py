@@ -15,8 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-import pyarrow as pa
-
 from retr.index.errors import ImageReadError, UsageError
 from retr.retrieval.containers import DAMAGED, Container, is_container_name, open_container
 from retr.retrieval.sources import (
@@ -39,9 +37,6 @@ SEPARATOR = "::"
 _OPEN = 8
 # A file as large as this is no picture; one a sixteenth of it must at least begin like one.
 MAX_FILE_BYTES = 1 << 30
-
-
-DAMAGED_OR_ARROW = (*DAMAGED, pa.ArrowException, MemoryError)
 
 
 class Shelf:
@@ -206,7 +201,7 @@ class ContainerSource:
         """List the members."""
         try:
             yield from self._container.entries()
-        except DAMAGED_OR_ARROW:
+        except DAMAGED:
             yield Skipped(self._file.name, "damaged")
 
     def count(self) -> int | None:
@@ -285,7 +280,7 @@ def list_container(shelf: Shelf, file: Path, prefix: str) -> Iterator[Entry]:
             yield replace(entry, path=prefix + entry.path if entry.path else path)
     except ImageReadError as error:
         yield Skipped(path, error.reason)
-    except DAMAGED_OR_ARROW:
+    except DAMAGED:
         yield Skipped(path, "damaged")
 
 

@@ -144,7 +144,11 @@ class _Parquet(_Table):
 
 
 class _Arrow(_Table):
-    """An Arrow IPC file or stream, memory-mapped."""
+    """An Arrow IPC file or stream.
+
+    Its buffers are used as they lie in the file, so a damaged one could point anywhere: every batch is validated in full
+    before a value is looked at, and the file is read, not mapped.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -161,12 +165,13 @@ class _Arrow(_Table):
                 else reader
             )
             for batch in whole:
+                batch.validate(full=True)
                 chosen = batch if wanted is None else batch.select(wanted)
                 for start in range(0, chosen.num_rows, _ROWS):
                     yield chosen.slice(start, _ROWS)
 
     def _open(self) -> Any:
-        source = pa.memory_map(str(self.file))
+        source = pa.OSFile(str(self.file), "rb")
         try:
             return pa.ipc.open_file(source)
         except pa.ArrowInvalid:
