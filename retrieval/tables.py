@@ -146,8 +146,8 @@ class _Parquet(_Table):
 class _Arrow(_Table):
     """An Arrow IPC file or stream.
 
-    Its buffers are used as they lie in the file, so a damaged one could point anywhere: every batch is validated in full
-    before a value is looked at, and the file is read, not mapped.
+    Its buffers are used as they lie in the file, so a damaged one could point anywhere: every batch is validated in
+    full before a value is looked at, and the file is read, not mapped.
     """
 
     def __init__(self, file: Path) -> None:
