@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from retr.cli import _errors, adapt, align, calibrate, classify, duplicates, encoders, evaluate, index, query, tune
+from retr.cli import (
+    _errors,
+    adapt,
+    align,
+    bench,
+    calibrate,
+    classify,
+    duplicates,
+    encoders,
+    evaluate,
+    index,
+    query,
+    tune,
+)
 
 app = typer.Typer(
     name="retr",
@@ -29,6 +42,7 @@ app.command("classify")(classify.classify)
 app.command("calibrate")(calibrate.calibrate)
 app.command("align")(align.align)
 app.command("adapt")(adapt.adapt)
+app.add_typer(bench.app, name="bench")
 
 
 def _version(asked: bool) -> None:

@@ -11,7 +11,6 @@ the archive can be read, its pictures are embedded again with those.
 from __future__ import annotations
 
 import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,12 +23,10 @@ from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval import archives, bootstrap, head
 from retr.retrieval.adapted import HEAD_FILE, NOTE, adapted_info, as_stored, head_of
+from retr.retrieval.batches import encode_all
 from retr.retrieval.metrics import any_hit_at, precision_at
-from retr.retrieval.progress import make_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
@@ -37,7 +34,6 @@ if TYPE_CHECKING:
     from retr.retrieval.cases import Cases
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.head import Head
-    from retr.retrieval.progress import Progress
 
 #: The column that says on which side of the split a row was.
 SPLIT = "adapt"
@@ -257,27 +253,7 @@ def _embed_again(store: Store, rows: NDArray[np.int64], encoder: BaseEncoder, pr
     """Read every row's picture from its archive and embed it: float32 ``(n, dim)``."""
     table = store.table(["id", "path"], rows=rows)
     items = list(zip(table["id"].to_pylist(), table["path"].to_pylist(), strict=True))
-    read = _Reader(store, encoder)
-    vectors = np.empty((len(items), encoder.info.dim), dtype=np.float32)
-    shown = make_progress(show=progress)
-    with shown, ThreadPoolExecutor() as pool:
-        shown.total(len(items))
-        for start, batch in _batches(items, encoder.batch_size):
-            prepared = list(pool.map(read, batch))
-            # a full batch every time, since the bits of a product may depend on its number of rows
-            full = prepared + prepared[-1:] * (encoder.batch_size - len(prepared))
-            vectors[start : start + len(batch)] = encoder.encode_prepared(np.stack(full))[: len(batch)]
-            _step(shown, len(batch))
-    return vectors
-
-
-def _step(shown: Progress, count: int) -> None:
-    shown.step(count)
-
-
-def _batches(items: list[tuple[str, str]], size: int) -> Iterator[tuple[int, list[tuple[str, str]]]]:
-    for start in range(0, len(items), size):
-        yield start, items[start : start + size]
+    return encode_all(encoder, items, _Reader(store, encoder), progress=progress)
 
 
 class _Reader:

@@ -7,7 +7,7 @@ asymmetric; the pool is clustered by UMAP and HDBSCAN, and similarities across c
 query's class. Strict: the encoder's own score, the query left out by identity, and every picture of its
 patient with it.
 
-Nothing here reads a file or knows an encoder: arrays in, numbers out.
+The arithmetic takes arrays; `run` brings a folder and an encoder to it.
 """
 
 from __future__ import annotations
@@ -19,12 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import MissingExtraError, UsageError
-from retr.retrieval.metrics import any_hit_at, precision_at
+from retr.retrieval.bootstrap import mean_interval
+from retr.retrieval.metrics import any_hit_at, precision_at, top_k_accuracy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
+
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.prompts import LabelSet
+    from retr.retrieval.protocols.folder import ClassFolder
 
 KS = (1, 3, 5)
 # Top-5 of the abstract; the paper's other cells are not known here, and stay empty.
@@ -259,3 +264,133 @@ def near_duplicates(pool: Pool, threshold: float = 0.999) -> dict[str, Any]:
         "of_different_patients": across,
         "of_different_classes": conflicting,
     }
+
+
+# a folder and an encoder
+
+
+def run(
+    data: ClassFolder,
+    encoder: BaseEncoder,
+    *,
+    text_encoder: BaseEncoder | None = None,
+    labels: LabelSet | None = None,
+    clustered: bool = True,
+    paper_sets: Mapping[str, Mapping[str, int]] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Run everything on one set.
+
+    Parameters
+    ----------
+    data
+        The images.
+    encoder
+        Who embeds them for retrieval.
+    text_encoder, labels
+        Who answers zero-shot, and the classes' prompts; by default ``encoder``, and no zero-shot without ``labels``.
+    clustered
+        Whether to run the cluster step (minutes on large sets).
+    paper_sets
+        Class names and counts of the paper's sets, from somebody who holds them.
+    seed
+        Of the intervals.
+    progress
+        Show progress on standard error.
+
+    Returns
+    -------
+    dict
+        JSON-ready; what was not run is null, with a reason beside it.
+    """
+    vectors, how = _published_embedding(data, encoder, progress)
+    pool = Pool(vectors, data.labels, data.groups, encoder.info.similarity == "cosine")
+    found = clusters(vectors) if clustered else None
+    answers = retrieve(pool, found)
+    published: dict[str, Any] = answers["published"].summary()
+    published["clustered"] = None
+    if found is not None:
+        names, sizes = np.unique(found, return_counts=True)
+        published["clustered"] = answers["clustered"].summary() | {
+            "cluster_sizes": dict(zip(map(str, names.tolist()), sizes.tolist(), strict=True)),
+            "versions": versions(),
+        }
+    is_the_papers, why = is_paper_set(data, paper_sets or {})
+    return {
+        "protocol": "retizero",
+        "data": data.describe(),
+        "encoder": {"name": encoder.info.name, "options": dict(encoder.info.options), "embedding": how},
+        "published_protocol": published,
+        "strict": answers["strict"].summary() | {"excluded_with_the_query": data.group or "only itself"},
+        "intervals": {
+            name: _intervals(answers[name], data.groups, seed)
+            for name in ("published", "clustered", "strict")
+            if name in answers
+        },
+        "steps": [{"step": name, "is": words, **answers[name].summary()} for name, words in STEPS],
+        "near_duplicates": near_duplicates(pool),
+        "zero_shot": _zero_shot(data, text_encoder or encoder, labels, progress),
+        "paper": {**PUBLISHED, "source": PUBLISHED_SOURCE},
+        "data_is_the_papers": is_the_papers,
+        "data_is_the_papers_because": why,
+    }
+
+
+def is_paper_set(data: ClassFolder, paper_sets: Mapping[str, Mapping[str, int]]) -> tuple[bool, str]:
+    """Say whether the set is one of the paper's, and why."""
+    for name, counts in paper_sets.items():
+        if dict(counts) == data.counts():
+            return True, f"class names and counts are those given for {name}"
+    if paper_sets:
+        return False, f"class names and counts differ from those given for {', '.join(paper_sets)}"
+    if len(data.classes) not in {15, 52}:
+        return False, f"{len(data.classes)} classes, where EYE-15 has 15 and EYE-52 has 52"
+    return False, (
+        "the class names and counts of EYE-15 and EYE-52 are not published: who holds a set gives them with --paper-set"
+    )
+
+
+def _published_embedding(data: ClassFolder, encoder: BaseEncoder, progress: bool) -> tuple[NDArray[np.float32], str]:
+    """Embed by the mean of patch tokens where the encoder has them and does not do so already."""
+    first = data.picture(data.paths[0], encoder)
+    places = encoder.patch_embeddings(first)
+    if encoder.info.options.get("feature") == "retrieval":
+        return data.embed(encoder, progress=progress), "mean of patch tokens, as published"
+    if places is None:
+        return data.embed(encoder, progress=progress), "the encoder's own; it gives no patch tokens"
+    own = encoder.encode_images([first])[0]
+    if np.allclose(places.mean((0, 1)), own, atol=1e-3 * float(np.abs(own).max())):
+        return data.embed(encoder, progress=progress), "the encoder's own, which is the mean of its places"
+    means = []
+    for path in data.paths:
+        one = encoder.patch_embeddings(data.picture(path, encoder))
+        assert one is not None  # it gave some for the first picture
+        means.append(one.mean((0, 1)))
+    return np.stack(means).astype(np.float32), "mean of patch tokens"
+
+
+def _intervals(answers: Answers, groups: NDArray[np.int64], seed: int) -> dict[str, dict[str, Any]]:
+    return {
+        name: {str(k): mean_interval(measure(answers.hits, k), groups, seed=seed).to_json() for k in KS}
+        for name, measure in (("precision", precision_at), ("any_hit", any_hit_at))
+    }
+
+
+def _zero_shot(
+    data: ClassFolder, encoder: BaseEncoder, labels: LabelSet | None, progress: bool
+) -> dict[str, float | str | None]:
+    """Top-1, 3 and 5 of the true class among the set's prompts; null with a reason where it cannot be asked."""
+    empty: dict[str, float | str | None] = {str(k): None for k in KS}
+    if not encoder.info.text:
+        return {**empty, "reason": f"encoder {encoder.info.name!r} has no text side"}
+    if labels is None:
+        return {**empty, "reason": "no label file was given (--labels)"}
+    place = [labels.class_of(name) for name in data.classes]
+    unknown = [name for name, at in zip(data.classes, place, strict=True) if at is None]
+    if unknown:
+        return {**empty, "reason": f"the label set {labels.name!r} does not know {', '.join(unknown[:5])}"}
+    texts = np.stack([encoder.class_embedding(list(one.prompts)) for one in labels.classes])
+    logits = encoder.similarity_logits(data.embed(encoder, progress=progress), texts)
+    truth = np.array(place, dtype=np.int64)[data.labels]
+    return {str(k): top_k_accuracy(logits, truth, k) for k in KS}
