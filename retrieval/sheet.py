@@ -9,7 +9,8 @@ from __future__ import annotations
 import base64
 import html
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import PIL.Image
@@ -17,15 +18,13 @@ import PIL.ImageDraw
 
 from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.retrieval import explain
-from retr.retrieval.query import resolve_all
+from retr.retrieval.query import Part, Query, resolve_all
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from retr.retrieval.engine import Index
     from retr.retrieval.hits import Hits
-    from retr.retrieval.query import Query
 
 SIDE = 224
 # Columns that say how a row is kept, not what it shows.
@@ -80,7 +79,7 @@ def make(index: Index, queries: Sequence[Query], found: Sequence[Hits], *, expla
         if explained and any(card.picture is not None and card.overlay is None for card in cards):
             notes.append(f"the encoder {index.encoder.info.name!r} keeps no map of places, so nothing is laid over")
         asked = [_asked(index, part) for part in query.parts if part.kind in {"image", "id"}]
-        sheets.append(Sheet(hits.query, asked, cards, notes))
+        sheets.append(Sheet(_named(query).describe(), asked, cards, notes))
     return sheets
 
 
@@ -139,7 +138,7 @@ def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Ima
                 canvas.paste(small, (x + (SIDE - small.width) // 2, y + (SIDE - small.height) // 2))
             label = card.facts.get("label")
             for line, words in enumerate((card.title, "" if label is None else str(label))):
-                draw.text((x, y + SIDE + 4 + 18 * line), _latin(words)[:34], fill="black")
+                draw.text((x, y + SIDE + 4 + 18 * line), _latin(_shorten(words)), fill="black")
     return canvas
 
 
@@ -157,7 +156,17 @@ def _asked(index: Index, part: Any) -> Card:
     from retr.retrieval.images import read_image
 
     picture = _from_archive(index, part.value) if part.kind == "id" else read_image(part.value).image
-    return Card(f"query: {part.describe()}", picture, {})
+    return Card(f"query: {_named(Query((part,))).describe()}", picture, {})
+
+
+def _named(query: Query) -> Query:
+    """Keep of a picture's path its last part: a sheet travels, the folders of this machine need not."""
+
+    def named(part: Part) -> Part:
+        is_path = part.kind == "image" and isinstance(part.value, str | Path)
+        return replace(part, value=Path(part.value).name) if is_path else part
+
+    return Query(tuple(named(part) for part in query.parts))
 
 
 def _from_archive(index: Index, row_id: str) -> PIL.Image.Image | None:
@@ -196,6 +205,18 @@ def _thumbnail(picture: PIL.Image.Image | None) -> PIL.Image.Image | None:
 
 def _show(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _shorten(words: str, most: int = 34) -> str:
+    """Leave out the middle of what is too long: the end of a path tells more than its folders.
+
+    >>> _shorten("2. 0.9423 diabetic_retinopathy/11_dr.jpg")
+    '2. 0.9423 diab...nopathy/11_dr.jpg'
+    """
+    if len(words) <= most:
+        return words
+    head = most // 2 - 3
+    return f"{words[:head]}...{words[len(words) - (most - head - 3) :]}"
 
 
 def _latin(words: str) -> str:

@@ -137,3 +137,10 @@ def test_the_overlay_is_reddest_where_the_score_is_highest():
     cells = 1 - laid_blue / blue  # the share of blue that red has covered
     assert np.unravel_index(cells.argmax(), cells.shape) == (2, 5)
     assert cells[5, 1] == pytest.approx(cells.min(), abs=0.02)
+
+
+def test_a_sheet_names_no_folder_of_this_machine(retr, hrf_index, tmp_path):
+    retr("query", "--image", HRF / "glaucoma/05_g.jpg", "--sheet", tmp_path / "x.html", "--index", hrf_index)
+    text = (tmp_path / "x.html").read_text()
+    assert "05_g.jpg" in text
+    assert str(HRF.parent) not in text
