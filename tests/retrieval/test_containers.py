@@ -19,7 +19,7 @@ from retr.index.store import Store
 from retr.retrieval import archives
 from retr.retrieval.containers import TarContainer, ZipContainer
 from retr.retrieval.embed import build
-from retr.retrieval.sources import Item, Other, Skipped
+from retr.retrieval.sources import Item, Other, Skipped, open_source
 
 COUNT = 500
 
@@ -318,3 +318,14 @@ def test_an_index_from_elsewhere_cannot_name_files_outside(archive, tmp_path, fa
         archives.open_item(Store.open(store.path), "evil")
     with pytest.raises(UsageError, match="no row has the id"):
         archives.open_item(store, "../secret.png")
+
+
+def test_an_arrow_file_with_wrong_offsets_is_damaged_not_a_crash(tmp_path):
+    batch = pa.record_batch({"image": [b"\x89PNG\r\n\x1a\n", b"12345"]})
+    stream = io.BytesIO()
+    with pa.ipc.new_file(stream, batch.schema) as file:
+        file.write_batch(batch)
+    right, wrong = (np.array(offsets, np.int32).tobytes() for offsets in ((0, 8, 13), (0, 1 << 30, 1 << 30)))
+    assert right in stream.getvalue()
+    (tmp_path / "x.arrow").write_bytes(stream.getvalue().replace(right, wrong))
+    assert list(open_source(tmp_path).entries()) == [Skipped("x.arrow", "damaged")]
