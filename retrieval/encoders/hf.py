@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError, WeightsError
-from retr.retrieval.encoders import open_clip
+from retr.retrieval.encoders import open_clip, places
 from retr.retrieval.encoders import weights as files
 from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile
@@ -80,7 +80,7 @@ def _load(
     Parameters
     ----------
     name
-        ``"facebook/dinov2-base"``; with `weights` any name.
+        ``"facebook/dinov2-base"``, or the path of a folder; with `weights` any name.
     weights
         The folder, with ``config.json``, ``preprocessor_config.json`` and the weights.
     text_model
@@ -90,15 +90,28 @@ def _load(
     device, precision
         As in ``load_encoder``.
     """
+    given = Path(name).expanduser()
+    if weights is None and given.is_dir():
+        # as transformers reads it; the index gets the folder's name only, and this machine remembers the place
+        found = _load(
+            given.resolve().name,
+            weights=given,
+            text_model=text_model,
+            pooling=pooling,
+            device=device,
+            precision=precision,
+        )
+        places.remember(found.info, {"weights": given})
+        return found
     folder = _folder(name, weights)
     config = _read(folder / "config.json")
     if "model_type" not in config and (folder / open_clip.CONFIG).is_file():
         if pooling is not None:
             raise UsageError(f"'hf:{name}' is an open_clip model, which has no pooling to choose")
-        found: BaseEncoder = open_clip.SPEC.load(
+        theirs: BaseEncoder = open_clip.SPEC.load(
             open_clip.HUB + name, weights=folder, text_model=text_model, device=device, precision=precision
         )
-        return found
+        return theirs
     family = str(config.get("model_type"))
     if family not in FAMILIES:
         raise UsageError(f"'hf:{name}' is of the family {family!r}", hint=f"supported: {', '.join(FAMILIES)}")

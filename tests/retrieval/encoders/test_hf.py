@@ -199,6 +199,16 @@ def test_a_folder_is_indexed_and_queried(folders, tmp_path, pictures, family, mo
     assert hits.ids[0] == f"{scores.argmax()}.png"
 
 
+def test_a_folder_may_be_the_name(folders, pictures):
+    from retr.retrieval.recorded import load_recorded
+
+    folder = folders["dinov2"][0]
+    encoder = load_encoder(f"hf:{folder}", **HERE)
+    assert encoder.info.name == "hf:dinov2"
+    again = load_recorded(None, encoder.info, HERE)
+    np.testing.assert_array_equal(again.encode_images(pictures[:2]), encoder.encode_images(pictures[:2]))
+
+
 def test_weights_that_do_not_fit_are_refused(folders, tmp_path):
     import shutil
 
