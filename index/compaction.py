@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from retr.index.segments import Segment, SegmentWriter
+from retr.index.segment_writer import SegmentWriter
+from retr.index.segments import Segment
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

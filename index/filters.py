@@ -27,37 +27,39 @@ if TYPE_CHECKING:
     Value: TypeAlias = Any
 
 
-def evaluate(expression: str, schema: pa.Schema, n_rows: int, column: Callable[[str], Column]) -> NDArray[np.bool_]:
-    """Evaluate an expression over columns.
-
-    Parameters
-    ----------
-    expression
-        The text, in the grammar of `retr.index.expressions`.
-    schema
-        The columns there are.
-    n_rows
-        How many rows there are.
-    column
-        Reads one of them: all rows, in order.
-
-    Returns
-    -------
-    bool ``(n,)``, true where the expression is true (not where it is unknown)
+class Condition:
+    """An expression that was read and checked, to be evaluated over one run of rows after another.
 
     Raises
     ------
     FilterError
         The expression cannot be read, names an unknown column, or compares what cannot be compared.
     """
-    tree = parse(expression)
-    binder = _Binder(expression, schema)
-    binder.check(tree)
-    result = _Evaluator(binder, column).node(tree)
-    if isinstance(result, pa.Scalar):
-        return np.full(n_rows, result.as_py() is True)
-    mask = pc.fill_null(result, False)
-    return np.asarray(mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask.to_numpy())
+
+    def __init__(self, expression: str, schema: pa.Schema) -> None:
+        self._tree = parse(expression)
+        self._binder = _Binder(expression, schema)
+        self._binder.check(self._tree)
+
+    def mask(self, n_rows: int, column: Callable[[str], Column]) -> NDArray[np.bool_]:
+        """Evaluate it.
+
+        Parameters
+        ----------
+        n_rows
+            How many rows there are.
+        column
+            Gives a column of these rows; texts may be dictionary-encoded.
+
+        Returns
+        -------
+        bool ``(n_rows,)``, true where the expression is true (not where it is unknown)
+        """
+        result = _Evaluator(self._binder, column).node(self._tree)
+        if isinstance(result, pa.Scalar):
+            return np.full(n_rows, result.as_py() is True)
+        mask = pc.fill_null(result, False)
+        return np.asarray(mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask.to_numpy())
 
 
 def nearest(name: str, names: Sequence[str]) -> str | None:
@@ -192,7 +194,14 @@ class _Evaluator:
         return reduce(combine, parts)
 
     def _test(self, test: Predicate) -> Value:
-        left = self._value(test.left, *test.right)
+        if test.left.name is not None and all(operand.name is None for operand in test.right):
+            values = self._column(test.left.name)
+            if isinstance(values, pa.DictionaryArray) and test.kind != "null":
+                # Each distinct value is judged once.
+                return self._judge(test, values.dictionary).take(values.indices)
+        return self._judge(test, self._value(test.left, *test.right))
+
+    def _judge(self, test: Predicate, left: Value) -> Value:
         if test.kind == "null":
             result = pc.is_null(left)
         elif test.kind == "is":
@@ -231,6 +240,8 @@ class _Evaluator:
                 return pa.scalar(moment, pa.timestamp("us"))
             return pa.scalar(operand.value)
         values = self._column(operand.name)
+        if isinstance(values, pa.DictionaryArray):
+            values = values.dictionary_decode()
         if _family(values.type) == "date":
             return values.cast(pa.timestamp("us"))
         return values

@@ -40,7 +40,8 @@ class SegmentInfo:
 
     ``rows`` counts deleted rows too; ``max_norm`` is the largest Euclidean norm among its stored vectors (it bounds
     the rounding error of a score). ``ids`` finds rows by id; ``deleted`` names a sorted int64 ``.npy`` of the
-    segment's deleted row numbers; ``accelerator`` a faiss index over its vectors, without which search is exact.
+    segment's deleted row numbers; ``accelerator`` a faiss index over its vectors, without which search is exact;
+    ``columns`` the memory-mapped form of the columns that filters read, which large segments have.
     """
 
     name: str
@@ -52,6 +53,7 @@ class SegmentInfo:
     deleted: FileRef | None = None
     n_deleted: int = 0
     accelerator: FileRef | None = None
+    columns: FileRef | None = None
 
     def refs(self) -> Iterator[FileRef]:
         """Give the files that belong to this segment."""
@@ -62,11 +64,14 @@ class SegmentInfo:
             yield self.deleted
         if self.accelerator is not None:
             yield self.accelerator
+        if self.columns is not None:
+            yield self.columns
 
     def to_json(self) -> dict[str, Any]:
         """Give the manifest's form."""
         return {
             "accelerator": self.accelerator.to_json() if self.accelerator else None,
+            "columns": self.columns.to_json() if self.columns else None,
             "deleted": self.deleted.to_json() if self.deleted else None,
             "ids": self.ids.to_json(),
             "max_norm": self.max_norm,
@@ -90,6 +95,7 @@ class SegmentInfo:
             deleted=FileRef.from_json(data["deleted"]) if data["deleted"] else None,
             n_deleted=data["n_deleted"],
             accelerator=FileRef.from_json(data["accelerator"]) if data.get("accelerator") else None,
+            columns=FileRef.from_json(data["columns"]) if data.get("columns") else None,
         )
 
 

@@ -9,20 +9,18 @@ outlives its name, a snapshot keeps what it sees when a writer removes the files
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
 import threading
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retr.index import schema as schemas
-from retr.index.errors import IndexCorruptError, UsageError
-from retr.index.files import FileRef, reference
-from retr.index.manifest import SEGMENTS, SegmentInfo
+from retr.index import sidetable
+from retr.index.errors import IndexCorruptError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -31,11 +29,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.ann import Accelerator
-    from retr.index.manifest import Dtype
+    from retr.index.files import FileRef
+    from retr.index.manifest import Dtype, SegmentInfo
 
 # A hit's row is read with its whole row group: small groups keep that in milliseconds at ten million rows.
 ROW_GROUP = 10_000
-_WRITE_ROWS = 65_536
 
 
 class Segment:
@@ -58,6 +56,7 @@ class Segment:
         self._deleted = map_file(root, info.deleted) if info.deleted else None
         self._accelerator = _map_if_whole(root, info.accelerator) if info.accelerator else None
         self._loaded: Accelerator | None = None
+        self._side = map_file(root, info.columns) if info.columns else None
         self._ids = _map_array(root, info.ids, np.dtype("<u8"), (2, info.rows))
         self._metadata: pq.FileMetaData | None = None
         self._lock = threading.Lock()
@@ -126,6 +125,20 @@ class Segment:
                 f"{self.info.table.file!r} is not readable as Parquet", hint="run `retr index check`"
             ) from error
 
+    def column(self, name: str, schema: pa.Schema) -> pa.Array[Any]:
+        """Read one column of all rows as filters want it: repeated texts may come as dictionary codes."""
+        target = schema.field(name).type
+        if self._side is not None:
+            try:
+                found = sidetable.read(self._side).get(name)
+            except (pa.ArrowException, OSError) as error:
+                raise IndexCorruptError(
+                    f"the side table of {self.info.name!r} is not readable", hint="run `retr index check`"
+                ) from error
+            if found is not None:
+                return found if pa.types.is_dictionary(found.type) else found.cast(target)
+        return pa.concat_arrays(self.table([name], schema).column(0).chunks)
+
     def _read(self, columns: Sequence[str], rows: NDArray[np.int64] | None) -> pa.Table:
         file = self._file()
         present = [name for name in columns if name in file.schema_arrow.names]
@@ -175,7 +188,7 @@ def _map_if_whole(root: Path, ref: FileRef) -> pa.Buffer | None:
 
 def _map_array(root: Path, ref: FileRef, kind: np.dtype[Any], shape: tuple[int, int]) -> NDArray[Any]:
     buffer = map_file(root, ref)
-    header = _header(kind, shape)
+    header = npy_header(kind, shape)
     size = shape[0] * shape[1] * kind.itemsize
     if len(buffer) != len(header) + size or buffer.slice(0, len(header)).to_pybytes() != header:
         raise IndexCorruptError(
@@ -185,7 +198,7 @@ def _map_array(root: Path, ref: FileRef, kind: np.dtype[Any], shape: tuple[int, 
     return flat.reshape(shape)
 
 
-def _header(kind: np.dtype[Any], shape: tuple[int, int]) -> bytes:
+def npy_header(kind: np.dtype[Any], shape: tuple[int, int]) -> bytes:
     """Give the ``.npy`` header; numpy pads it so that its length does not depend on the number of rows."""
     sink = io.BytesIO()
     described = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
@@ -197,90 +210,3 @@ def id_hashes(ids: Iterable[str]) -> NDArray[np.uint64]:
     """Give the first 64 bits of each id's BLAKE2b, little-endian."""
     digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
     return np.frombuffer(digests, "<u8")
-
-
-class SegmentWriter:
-    """Writes one segment, in as many pieces as come; nothing counts before `close` and a commit."""
-
-    def __init__(self, root: Path, name: str, *, schema: pa.Schema, dim: int, dtype: Dtype) -> None:
-        self.schema = schema
-        self.rows = 0
-        self._root, self._name, self._dim = root, name, dim
-        self._kind = np.dtype(dtype).newbyteorder("<")
-        self._hashes: list[NDArray[np.uint64]] = []
-        self._max_norm = 0.0
-        self._waiting: list[pa.Table] = []
-        self._n_waiting = 0
-        self._vectors = (root / self._file(".npy")).open("xb")
-        self._vectors.write(_header(self._kind, (0, dim)))
-        self._table = (root / self._file(".parquet")).open("xb")
-        self._parquet = parquet_writer(self._table, schema)
-
-    def _file(self, suffix: str) -> str:
-        return f"{SEGMENTS}/{self._name}{suffix}"
-
-    def append(self, table: pa.Table, vectors: NDArray[np.floating]) -> None:
-        """Add rows in the schema of this segment and their vectors ``(n, dim)``, already normalised where due."""
-        for start in range(0, len(vectors), _WRITE_ROWS):
-            self._append_vectors(vectors[start : start + _WRITE_ROWS])
-        self.rows += len(vectors)
-        self._hashes.append(id_hashes(schemas.texts(table.column(schemas.ID))))
-        self._waiting.append(table)
-        self._n_waiting += table.num_rows
-        if self._n_waiting >= ROW_GROUP:
-            self._write_groups(self._n_waiting - self._n_waiting % ROW_GROUP)
-
-    def _append_vectors(self, vectors: NDArray[np.floating]) -> None:
-        with np.errstate(over="ignore"):
-            stored = np.ascontiguousarray(vectors, self._kind)
-        norms = np.sqrt(np.square(stored, dtype=np.float64).sum(axis=1))
-        if not np.isfinite(norms).all():
-            raise UsageError(
-                f"a vector holds a value that {self._kind.name} cannot hold",
-                hint="build the index with float32 vectors",
-            )
-        self._max_norm = max(self._max_norm, float(norms.max(initial=0.0)))
-        self._vectors.write(stored.data)
-
-    def _write_groups(self, rows: int) -> None:
-        table = pa.concat_tables(self._waiting)
-        self._parquet.write_table(table.slice(0, rows), row_group_size=ROW_GROUP)
-        rest = table.slice(rows)
-        self._waiting, self._n_waiting = [rest], rest.num_rows
-
-    def abort(self) -> None:
-        """Close the files as they are; whoever calls removes them."""
-        # On a full disk closing fails again, and Arrow would try once more when the object is collected.
-        with contextlib.suppress(OSError, pa.ArrowException):
-            self._parquet.close()
-        self._parquet.is_open = False
-        for stream in (self._table, self._vectors):
-            with contextlib.suppress(OSError):
-                stream.close()
-
-    def close(self) -> SegmentInfo:
-        """Finish both files, flush them to the disk and describe them."""
-        if self._n_waiting:
-            self._write_groups(self._n_waiting)
-        self._parquet.close()
-        self._table.close()
-        self._vectors.seek(0)
-        self._vectors.write(_header(self._kind, (self.rows, self._dim)))
-        self._vectors.close()
-        hashes = np.concatenate(self._hashes)
-        order = np.argsort(hashes, kind="stable")
-        with (self._root / self._file(".ids.npy")).open("xb") as stream:
-            np.save(stream, np.stack([hashes[order], order.astype("<u8")]), allow_pickle=False)
-        return SegmentInfo(
-            name=self._name,
-            rows=self.rows,
-            max_norm=self._max_norm,
-            table=reference(self._root, self._file(".parquet")),
-            vectors=reference(self._root, self._file(".npy")),
-            ids=reference(self._root, self._file(".ids.npy")),
-        )
-
-
-def parquet_writer(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
-    """Open the one kind of Parquet file an index has."""
-    return pq.ParquetWriter(sink, schema, compression="zstd", write_statistics=True, store_schema=True)

@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from retr.index import filters
 from retr.index.columns import Columns
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.files import disk_errors
@@ -268,7 +267,7 @@ class Store:
         FilterError
             The expression cannot be read or applied.
         """
-        return filters.evaluate(expression, self.schema, self.n_total, self.columns.column) & self._alive
+        return self.columns.where(expression) & self._alive
 
     def search(
         self,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _OURS = re.compile(
     rf"(?:{CURRENT}\.tmp|{MANIFESTS}/\d{{8,}}\.json(?:\.tmp)?"
-    rf"|{SEGMENTS}/\d{{8,}}-[0-9a-f]{{8}}\.(?:parquet|npy|ids\.npy|deleted\.npy|faiss)"
+    rf"|{SEGMENTS}/\d{{8,}}-[0-9a-f]{{8}}\.(?:parquet|npy|ids\.npy|deleted\.npy|faiss|arrow)"
     rf"|{FILES}/\d{{8,}}-[0-9a-f]{{8}}-[A-Za-z0-9._-]+)"
 )
 

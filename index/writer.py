@@ -21,13 +21,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index import schema as schemas
+from retr.index import sidetable
 from retr.index.compaction import SEGMENT_ROWS, compact_runs, merge, small_runs
 from retr.index.errors import RetrError, UsageError
 from retr.index.files import FileRef, disk_errors, reference, sync_folder, write_bytes
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, SEGMENTS, publish, read_current
 from retr.index.schema import ID
-from retr.index.segments import Segment, SegmentWriter, parquet_writer
+from retr.index.segment_writer import SegmentWriter, parquet_writer
+from retr.index.segments import Segment
 from retr.index.store import Store, timestamp
 from retr.index.sweep import sweep
 from retr.index.vectors import unit
@@ -207,14 +209,16 @@ class Writer:
         """Write a segment's table again with other columns; its vectors stay where they are."""
         segment = self._segment(info)
         old = pa.schema([field for field in self._draft.schema if field.name not in names])
-        name = f"{SEGMENTS}/{self._name()}.parquet"
+        stem = f"{SEGMENTS}/{self._name()}"
+        name = f"{stem}.parquet"
         with (self.store.path / name).open("xb") as sink, parquet_writer(sink, schema) as writer:
             for part in segment.tables(old):
                 found = pc.index_in(part.column(ID), value_set=keys)
                 for column in names:
                     part = part.append_column(schema.field(column), table.column(column).take(found))  # noqa: PLW2901
                 writer.write_table(part.select(schema.names))
-        return dataclasses.replace(info, table=reference(self.store.path, name))
+        columns = sidetable.write(self.store.path, name, f"{stem}.arrow")
+        return dataclasses.replace(info, table=reference(self.store.path, name), columns=columns)
 
     def _segment(self, info: SegmentInfo) -> Segment:
         return Segment(self.store.path, info, dim=self._draft.encoder.dim, dtype=self._draft.dtype)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retr.index.errors import FilterError
-from retr.index.filters import evaluate
+from retr.index.filters import Condition
 
 TABLE = pa.table(
     {
@@ -31,7 +31,19 @@ TABLE = pa.table(
 
 
 def rows(expression: str, table: pa.Table = TABLE) -> list[int]:
-    return np.flatnonzero(evaluate(expression, table.schema, table.num_rows, table.column)).tolist()
+    condition = Condition(expression, table.schema)
+    plain = condition.mask(table.num_rows, table.column)
+
+    def coded(name: str) -> pa.Array:
+        column = (
+            pa.concat_arrays(table.column(name).chunks)
+            if table.num_rows
+            else pa.array([], table.schema.field(name).type)
+        )
+        return column.dictionary_encode() if pa.types.is_string(column.type) else column
+
+    np.testing.assert_array_equal(condition.mask(table.num_rows, coded), plain)
+    return np.flatnonzero(plain).tolist()
 
 
 @pytest.mark.parametrize(
