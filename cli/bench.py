@@ -35,6 +35,15 @@ MetadataOption = Annotated[
     Path | None,
     typer.Option("--metadata", metavar="FILE", help="Table with a path column.", show_default=False),
 ]
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="COLUMN",
+        help="Its column of class names; by default a picture's class is its folder.",
+        show_default=False,
+    ),
+]
 GroupOption = Annotated[
     str | None,
     typer.Option("--group", metavar="COLUMN", help="Its column that tells patients apart.", show_default=False),
@@ -49,6 +58,7 @@ LabelsOption = Annotated[
     str | None,
     typer.Option("--labels", metavar="FILE", help="Label set for zero-shot: a name or a file.", show_default=False),
 ]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of splits and intervals.")]
 PaperSetOption = Annotated[
     Path | None,
     typer.Option(
@@ -69,6 +79,7 @@ def retizero(
     text_model: TextModelOption = None,
     settings: EncoderSetOption = None,
     metadata: MetadataOption = None,
+    label: LabelOption = None,
     group: GroupOption = None,
     labels: LabelsOption = None,
     paper_set: PaperSetOption = None,
@@ -76,7 +87,7 @@ def retizero(
     least: LeastOption = 1,
     without: WithoutOption = None,
     no_clusters: Annotated[bool, typer.Option("--no-clusters", help="Leave the UMAP and HDBSCAN step out.")] = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the intervals.")] = 0,
+    seed: SeedOption = 0,
     device: DeviceOption = "auto",
     precision: PrecisionOption = "auto",
     json_: JsonFileOption = None,
@@ -95,7 +106,9 @@ def retizero(
     from retr.retrieval.protocols.folder import read_folder
     from retr.retrieval.protocols.retizero import run
 
-    images = read_folder(data, metadata=metadata, group=group, most=most, least=least, without=tuple(without or ()))
+    images = read_folder(
+        data, metadata=metadata, label=label, group=group, most=most, least=least, without=tuple(without or ())
+    )
     options = encoder_options(
         weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
     )
@@ -115,6 +128,163 @@ def retizero(
         progress=str(json_) != "-",
     )
     _finish(result, json_, _show_retizero)
+
+
+@app.command("flair")
+def flair(
+    *,
+    data: DataOption,
+    encoder: EncoderOption = "flair",
+    weights: WeightsOption = None,
+    text_model: TextModelOption = None,
+    settings: EncoderSetOption = None,
+    metadata: MetadataOption = None,
+    label: LabelOption = None,
+    group: GroupOption = None,
+    labels: LabelsOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    json_: JsonFileOption = None,
+) -> None:
+    """Run FLAIR's evaluation: zero-shot by class prototypes (ACA, kappa, macro F1), and its linear probe.
+
+    The probe runs with folds by image, as published, and with whole patients in a fold.
+
+    Example: retr bench flair --data messidor --encoder flair --labels labels.yaml
+    """
+    from retr.retrieval.encoders.registry import find_spec, load_encoder
+    from retr.retrieval.prompts import load_labels
+    from retr.retrieval.protocols.flair import run
+    from retr.retrieval.protocols.folder import read_folder
+
+    images = read_folder(data, metadata=metadata, label=label, group=group)
+    options = encoder_options(
+        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
+    )
+    projected = load_encoder(encoder, **options)
+    probe = None
+    if find_spec(encoder)[0].card.name in {"flair", "retizero"}:
+        probe = load_encoder(encoder, **{**options, "feature": "backbone"})
+    words = None if labels is None else load_labels(labels)
+    result = run(images, projected, probe_encoder=probe, labels=words, seed=seed, progress=str(json_) != "-")
+    _finish(result, json_, _show)
+
+
+@app.command("kad")
+def kad(
+    *,
+    data: DataOption,
+    encoder: EncoderOption = "kad",
+    weights: WeightsOption = None,
+    text_model: TextModelOption = None,
+    settings: EncoderSetOption = None,
+    metadata: MetadataOption = None,
+    label: LabelOption = None,
+    group: GroupOption = None,
+    labels: Annotated[str, typer.Option("--labels", help="The findings: a label set's name or file.")] = "chestxray14",
+    separator: Annotated[
+        str | None, typer.Option("--separator", help='What joins several findings, e.g. "|".', show_default=False)
+    ] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    json_: JsonFileOption = None,
+) -> None:
+    """Run KAD's zero-shot evaluation: AUROC of each finding, F1 and MCC at the threshold of the best MCC.
+
+    Example: retr bench kad --data nih --metadata nih.csv --label findings --separator "|"
+    """
+    from retr.retrieval.encoders.registry import load_encoder
+    from retr.retrieval.prompts import load_labels
+    from retr.retrieval.protocols.folder import read_folder
+    from retr.retrieval.protocols.kad import run
+
+    images = read_folder(data, metadata=metadata, label=label, group=group)
+    options = encoder_options(
+        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
+    )
+    result = run(images, load_encoder(encoder, **options), load_labels(labels), separator=separator, seed=seed)
+    _finish(result, json_, _show)
+
+
+@app.command("rad-dino")
+def rad_dino(
+    *,
+    data: DataOption,
+    encoder: EncoderOption = "rad-dino",
+    weights: WeightsOption = None,
+    text_model: TextModelOption = None,
+    settings: EncoderSetOption = None,
+    metadata: MetadataOption = None,
+    label: LabelOption = None,
+    group: GroupOption = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    json_: JsonFileOption = None,
+) -> None:
+    """Run RAD-DINO's evaluation: a linear probe, AUPRC and AUROC of each class, patients kept apart.
+
+    Example: retr bench rad-dino --data chest --encoder rad-dino --metadata chest.csv --group patient
+    """
+    from retr.retrieval.encoders.registry import load_encoder
+    from retr.retrieval.protocols.folder import read_folder
+    from retr.retrieval.protocols.rad_dino import run
+
+    images = read_folder(data, metadata=metadata, label=label, group=group)
+    options = encoder_options(
+        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
+    )
+    result = run(images, load_encoder(encoder, **options), seed=seed, progress=str(json_) != "-")
+    _finish(result, json_, _show)
+
+
+@app.command("lvm-med")
+def lvm_med(
+    *,
+    data: DataOption,
+    encoder: EncoderOption = "lvm-med",
+    weights: WeightsOption = None,
+    text_model: TextModelOption = None,
+    settings: EncoderSetOption = None,
+    metadata: MetadataOption = None,
+    label: LabelOption = None,
+    group: GroupOption = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--exclude",
+            metavar="FILE",
+            help="List of files seen in pre-training (lvm-med-training-data/SET/file_list.txt); repeats.",
+            show_default=False,
+        ),
+    ] = None,
+    seed: SeedOption = 0,
+    device: DeviceOption = "auto",
+    precision: PrecisionOption = "auto",
+    json_: JsonFileOption = None,
+) -> None:
+    """Run LVM-Med's linear evaluation: accuracy of a linear classifier on frozen features, three runs.
+
+    Example: retr bench lvm-med --data brain --encoder lvm-med --exclude file_list.txt
+    """
+    from retr.retrieval.encoders.registry import load_encoder
+    from retr.retrieval.protocols.folder import read_folder
+    from retr.retrieval.protocols.lvm_med import read_exclusions, run
+
+    images = read_folder(data, metadata=metadata, label=label, group=group)
+    options = encoder_options(
+        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
+    )
+    result = run(
+        images,
+        load_encoder(encoder, **options),
+        exclude=read_exclusions(exclude or ()),
+        seed=seed,
+        progress=str(json_) != "-",
+    )
+    _finish(result, json_, _show)
 
 
 def _finish(result: dict[str, Any], json_: Path | None, show: Any) -> None:
@@ -196,6 +366,26 @@ def _show_retizero(result: dict[str, Any], out: Output) -> None:
     out.line(f"{verdict}: {result['data_is_the_papers_because']}.")
     if not result["data_is_the_papers"]:
         out.line("The paper's numbers are shown for orientation; they cannot be compared with this run's.")
+
+
+def _show(result: dict[str, Any], out: Output) -> None:
+    data = result["data"]
+    out.line(f"{data['folder']}: {data['images']} images, {len(data['classes'])} classes, {data['groups']} patients")
+    rows = []
+    for name, values in result["measured"].items():
+        cells = {key: _cell(value) for key, value in values.items()}
+        rows.append({f"this run ({result['encoder']['name']})": name, **cells})
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    out.rows(rows, columns)
+    out.line("")
+    out.rows(result["published"], ["cell", "value", "source"], title="published, not measured here")
+    out.line(f"The published cells cannot be compared with this run's: {result['data_is_the_papers_because']}.")
+
+
+def _cell(value: object) -> object:
+    if not isinstance(value, dict):
+        return value
+    return "" if value["value"] is None else f"{value['value']:.3f} [{_interval(value)}]"
 
 
 def _interval(estimate: dict[str, Any]) -> str:

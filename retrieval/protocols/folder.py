@@ -88,12 +88,13 @@ def read_folder(
     root: Path,
     *,
     metadata: Path | None = None,
+    label: str | None = None,
     group: str | None = None,
     most: int | None = None,
     least: int = 1,
     without: tuple[str, ...] = (),
 ) -> ClassFolder:
-    """List a folder of class folders.
+    """List a folder of class folders, or the pictures a table names.
 
     Parameters
     ----------
@@ -101,6 +102,8 @@ def read_folder(
         The folder.
     metadata
         Table with a ``path`` column, relative to ``root``.
+    label
+        The table's column of class names; by default a picture's class is its folder.
     group
         The table's column that tells patients apart.
     most
@@ -113,47 +116,63 @@ def read_folder(
     Raises
     ------
     UsageError
-        There are fewer than two classes, or ``group`` is not a column of the table.
+        There are fewer than two classes, or a column is not in the table.
     """
     if not root.is_dir():
         raise UsageError(f"no folder {str(root)!r}", hint="give a folder with one folder for each class")
-    paths: list[str] = []
-    labels: list[int] = []
-    classes: list[str] = []
-    for folder in sorted(entry for entry in root.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
-        files = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
-        if len(files) < max(least, 1) or folder.name in without:
-            continue
-        files = files[:most]
-        paths += [f"{folder.name}/{name}" for name in files]
-        labels += [len(classes)] * len(files)
-        classes.append(folder.name)
-    if len(classes) < 2:
+    by_class = _by_folder(root) if label is None else _by_column(root, metadata, label)
+    kept = {
+        name: files[:most]
+        for name, files in sorted(by_class.items())
+        if len(files) >= max(least, 1) and name not in without
+    }
+    if len(kept) < 2:
         raise UsageError(
-            f"{str(root)!r} holds {len(classes)} folders of images, at least two are needed",
-            hint="give a folder with one folder for each class",
+            f"{str(root)!r} holds {len(kept)} classes of images, at least two are needed",
+            hint="give a folder with one folder for each class, or name a column with --label",
         )
+    paths = [path for files in kept.values() for path in files]
     return ClassFolder(
         root=root,
         paths=tuple(paths),
-        classes=tuple(classes),
-        labels=np.array(labels, dtype=np.int64),
+        classes=tuple(kept),
+        labels=np.repeat(np.arange(len(kept)), [len(files) for files in kept.values()]),
         group=group,
         groups=_groups(paths, metadata, group),
     )
 
 
+def _by_folder(root: Path) -> dict[str, list[str]]:
+    found = {}
+    for folder in root.iterdir():
+        if folder.is_dir() and not folder.name.startswith("."):
+            names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+            found[folder.name] = [f"{folder.name}/{name}" for name in names]
+    return found
+
+
+def _by_column(root: Path, metadata: Path | None, label: str) -> dict[str, list[str]]:
+    paths, values = _column(metadata, label, "--label")
+    found: dict[str, list[str]] = {}
+    for path, value in sorted(zip(paths, values, strict=True)):
+        if value is not None and (root / path).is_file():
+            found.setdefault(str(value), []).append(path)
+    return found
+
+
+def _column(metadata: Path | None, name: str, option: str) -> tuple[list[str], list[Any]]:
+    if metadata is None:
+        raise UsageError(f"{option} {name!r} needs the table that holds it", hint="give it with --metadata FILE")
+    from retr.retrieval.metadata import read_table
+
+    paths, table = read_table(metadata)
+    if name not in table.column_names:
+        raise UsageError(f"{metadata.name!r} has no column {name!r}", hint=f"it has {', '.join(table.column_names)}")
+    return paths, table[name].to_pylist()
+
+
 def _groups(paths: list[str], metadata: Path | None, group: str | None) -> NDArray[np.int64]:
     if group is None:
         return group_codes(None, len(paths))
-    if metadata is None:
-        raise UsageError(f"--group {group!r} needs the table that holds it", hint="give it with --metadata FILE")
-    from retr.retrieval.metadata import read_metadata
-
-    table = read_metadata(metadata, reserved=())
-    if group not in table.table.column_names:
-        raise UsageError(
-            f"{metadata.name!r} has no column {group!r}", hint=f"it has {', '.join(table.table.column_names)}"
-        )
-    values = table.take(table.rows_of(paths)).column(group).to_pylist()
-    return group_codes(values, len(paths))
+    known = dict(zip(*_column(metadata, group, "--group"), strict=True))
+    return group_codes([known.get(path) for path in paths], len(paths))

@@ -7,7 +7,7 @@ import pytest
 
 from retr.index.errors import UsageError
 from retr.retrieval.prompts import load_labels
-from retr.retrieval.protocols import retizero
+from retr.retrieval.protocols import flair, kad, lvm_med, rad_dino, retizero
 from retr.retrieval.protocols.folder import read_folder
 
 
@@ -30,13 +30,23 @@ def test_a_folder_is_read_in_order_with_its_patients(archive, data):
     ("options", "words"),
     [
         ({"group": "patient"}, "needs the table"),
-        ({"least": 7}, "holds 0 folders"),
-        ({"without": ("healthy",)}, "holds 1 folders"),
+        ({"least": 7}, "holds 0 classes"),
+        ({"without": ("healthy",)}, "holds 1 classes"),
     ],
 )
 def test_folders_that_cannot_be_meant(archive, options, words):
     with pytest.raises(UsageError, match=words):
         read_folder(archive, **options)
+
+
+def test_a_table_may_name_the_classes(archive, data):
+    table = archive / "labels.csv"
+    named = read_folder(archive, metadata=table, label="label", group="patient")
+    assert (named.paths, named.counts()) == (data.paths, data.counts())
+    by_patient = read_folder(archive, metadata=table, label="patient")
+    assert by_patient.counts() == {f"P{i:02}": 3 for i in range(4)}
+    with pytest.raises(UsageError, match="has no column 'diagnosis'"):
+        read_folder(archive, metadata=table, label="diagnosis")
 
 
 def test_every_column_is_filled_or_empty_with_a_reason(data, fake_encoder):
@@ -128,3 +138,81 @@ def test_zero_shot_is_measured_or_refused_by_name(data, fake_encoder):
     assert found["1"] == pytest.approx((logits.argmax(axis=1) == data.labels).mean())
     refused = retizero.run(data, worded, labels=load_labels(["glaucoma", "drusen"]), clustered=False)["zero_shot"]
     assert "does not know healthy" in refused["reason"]
+
+
+def test_flair_probes_by_image_and_by_patient(data, fake_encoder):
+    measured = flair.run(data, fake_encoder)["measured"]
+    assert measured["zero-shot"] == {"reason": "encoder 'fake' has no text side"}
+    for name in ("linear probe, published (folds by image)", "linear probe, strict (folds by patient)"):
+        assert set(measured[name]) == {"ACA", "kappa", "macro F1"}
+
+
+def test_flairs_zero_shot_is_the_nearest_prototype(data, fake_encoder):
+    vectors = data.embed(fake_encoder)
+    means = {name: vectors[data.labels == c].mean(axis=0) for c, name in enumerate(data.classes)}
+    worded = Worded(fake_encoder, means)
+    found = flair.run(data, worded, labels=load_labels(["glaucoma", "healthy"]))["measured"]["zero-shot"]
+    answer = (vectors @ np.stack(list(means.values())).T).argmax(axis=1)
+    recalls = [(answer[data.labels == c] == c).mean() for c in range(2)]
+    assert found["ACA"]["value"] == pytest.approx(np.mean(recalls))
+    with pytest.raises(UsageError, match="does not know 'healthy'"):
+        flair.run(data, worded, labels=load_labels(["glaucoma", "drusen"]))
+
+
+def test_rad_dino_gives_areas_and_no_published_number(data, fake_encoder):
+    result = rad_dino.run(data, fake_encoder)
+    assert set(result["measured"]) == {"macro", "glaucoma", "healthy"}
+    assert result["published"][0]["value"] is None
+
+
+def test_lvm_med_keeps_what_was_seen_out(data, fake_encoder, tmp_path):
+    listed = tmp_path / "file_list.txt"
+    listed.write_text("train\\000.png\nsomewhere/else/001.jpg\n\n")
+    names = lvm_med.read_exclusions([listed])
+    assert names == {"000.png", "001.jpg"}
+    result = lvm_med.run(data, fake_encoder, exclude=names)
+    assert result["data"]["excluded_as_seen_in_pre-training"] == 2
+    assert result["data"]["images"] == 10
+    accuracies = [result["measured"][f"run {i}"]["accuracy"]["value"] for i in (1, 2, 3)]
+    assert result["measured"]["mean of the runs"]["accuracy"] == pytest.approx(np.mean(accuracies))
+    with pytest.raises(UsageError, match="fewer than two classes are left"):
+        lvm_med.run(data, fake_encoder, exclude=frozenset(path.split("/")[1] for path in data.paths))
+
+
+class Finder:
+    """The fake encoder with a query network that calls dark pictures ``glaucoma``."""
+
+    def __init__(self, encoder):
+        self._encoder = encoder
+        self.info = encoder.info
+
+    def __getattr__(self, name):
+        return getattr(self._encoder, name)
+
+    def score(self, pictures, findings):
+        return np.array([[1 - np.asarray(picture).mean() / 255 for _ in findings] for picture in pictures])
+
+
+def test_kad_scores_every_image_and_finding(data, fake_encoder):
+    from sklearn.metrics import roc_auc_score
+
+    finder = Finder(fake_encoder)
+    result = kad.run(data, finder, load_labels(["glaucoma", "drusen"]), resamples=20)["measured"]
+    dark = [1 - np.asarray(data.picture(path, fake_encoder)).mean() / 255 for path in data.paths]
+    assert result["glaucoma"]["AUROC"]["value"] == pytest.approx(roc_auc_score(data.labels == 0, dark))
+    assert (result["glaucoma"]["positives"], result["drusen"]["positives"]) == (6, 0)
+    assert result["drusen"]["MCC"] is None
+    with pytest.raises(UsageError, match="no class names a finding"):
+        kad.run(data, finder, load_labels(["edema", "drusen"]))
+
+
+def test_the_best_threshold_is_that_of_scikit_learn():
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    rng = np.random.default_rng(0)
+    truth = rng.random(200) < 0.3
+    scores = (rng.normal(size=200) + truth).round(1)
+    found = kad.best_threshold(scores, truth)
+    tried = {t: matthews_corrcoef(truth, scores >= t) for t in np.unique(scores)}
+    assert found["MCC"] == pytest.approx(max(tried.values()))
+    assert found["F1"] == pytest.approx(f1_score(truth, scores >= found["threshold"]))

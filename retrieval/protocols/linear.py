@@ -1,0 +1,77 @@
+"""Linear probes as the protocols define them: frozen features, logistic regression, answers for unseen rows only."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+
+
+def held_out(
+    vectors: NDArray[Any],
+    labels: NDArray[np.int64],
+    classes: int,
+    folds: Iterable[Fold],
+    *,
+    strength: float,
+    balanced: bool = True,
+    standardise: bool = False,
+) -> NDArray[np.float64]:
+    """Answer every row by a fit that did not see its fold: probabilities, float64 ``(n, classes)``.
+
+    Rows that no fold holds out stay ``nan``.
+
+    Parameters
+    ----------
+    vectors, labels
+        float ``(n, d)`` and int64 ``(n,)``.
+    classes
+        How many classes there are.
+    folds
+        Pairs of row numbers: to fit on, to answer.
+    strength
+        scikit-learn's ``C``.
+    balanced
+        Weigh classes by the inverse of their size.
+    standardise
+        Give every dimension mean 0 and deviation 1 on the fitted rows.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    answers = np.full((len(labels), classes), np.nan)
+    for inside, outside in folds:
+        mean, scale = np.float64(0), np.float64(1)
+        if standardise:
+            mean, scale = vectors[inside].mean(axis=0), vectors[inside].std(axis=0) + 1e-6
+        weight = "balanced" if balanced else None
+        model = LogisticRegression(C=strength, class_weight=weight, max_iter=1000)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)  # the protocols stop there too
+            model.fit((vectors[inside] - mean) / scale, labels[inside])
+        answers[np.ix_(outside, model.classes_)] = model.predict_proba((vectors[outside] - mean) / scale)
+        answers[outside] = np.nan_to_num(answers[outside], nan=0.0)  # a class that the fit never saw
+    return answers
+
+
+def folds_by_row(n: int, folds: int, seed: int) -> list[Fold]:
+    """Deal rows into folds without regard to patients, as the published scripts do."""
+    from sklearn.model_selection import KFold
+
+    return list(KFold(folds, shuffle=True, random_state=seed).split(np.zeros(n)))
+
+
+def folds_by_patient(groups: NDArray[np.int64], folds: int, seed: int) -> list[Fold]:
+    """Deal whole patients into folds."""
+    from sklearn.model_selection import GroupKFold
+
+    folds = min(folds, len(np.unique(groups)))
+    return list(GroupKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(groups)), groups=groups))
