@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval import bootstrap, metrics
+from retr.retrieval import bootstrap, curves, metrics
 from retr.retrieval.bootstrap import Estimate
 from retr.retrieval.cases import Cases, subgroups
 
@@ -178,8 +178,8 @@ def retrieval(
         per_class=per_class,
         per_subgroup=_by_subgroup(store, cases, options, numbers),
         curves={
-            "precision_recall": _precision_recall(hits, relevant),
-            "confusion": _confusion(
+            "precision_recall": curves.precision_recall(hits, relevant),
+            "confusion": curves.confusion(
                 asked.argmax(axis=1), np.where(neighbours[:, 0] >= 0, cases.truth[neighbours[:, 0]], -1), cases.classes
             )
             if not cases.several
@@ -216,27 +216,6 @@ def _by_subgroup(
         for column in options.by
         for value, inside in subgroups(store, cases, column)
     ]
-
-
-def _precision_recall(hits: NDArray[np.bool_], relevant: NDArray[np.int64]) -> dict[str, list[float]]:
-    """Mean precision and recall at every depth searched."""
-    kept = relevant > 0
-    found = hits[kept].cumsum(axis=1)
-    depth = np.arange(1, hits.shape[1] + 1)
-    if not kept.any():
-        return {"recall": [], "precision": []}
-    return {
-        "recall": (found / relevant[kept, None]).mean(axis=0).round(6).tolist(),
-        "precision": (found / depth).mean(axis=0).round(6).tolist(),
-    }
-
-
-def _confusion(truth: NDArray[np.int64], answer: NDArray[np.int64], classes: Sequence[str]) -> dict[str, Any]:
-    from sklearn.metrics import confusion_matrix
-
-    given = answer >= 0
-    counts = confusion_matrix(truth[given], answer[given], labels=np.arange(len(classes)))
-    return {"classes": list(classes), "counts": counts.tolist()}
 
 
 # classification
@@ -404,16 +383,16 @@ def _classification(
         if not cases.several:
             right = np.where(asked[:, c], answer == c, np.nan)
             row["recall"] = mean(right, codes)
-        row |= {"auroc": _number(auroc[c]), "auprc": _number(auprc[c])}
+        row |= {"auroc": curves.number(auroc[c]), "auprc": curves.number(auprc[c])}
         per_class.append(row)
-    curves: dict[str, Any] = {"precision_recall_classes": _class_curves(probabilities, asked, cases.classes)}
+    drawn: dict[str, Any] = {"precision_recall_classes": curves.class_curves(probabilities, asked, cases.classes)}
     if not cases.several:
         truth = asked.argmax(axis=1)
         bins = metrics.reliability(probabilities, truth)
-        curves["confusion"] = _confusion(truth, answer, cases.classes)
-        curves["calibration"] = {
-            "confidence": [_number(x) for x in bins.confidence],
-            "accuracy": [_number(x) for x in bins.accuracy],
+        drawn["confusion"] = curves.confusion(truth, answer, cases.classes)
+        drawn["calibration"] = {
+            "confidence": [curves.number(x) for x in bins.confidence],
+            "accuracy": [curves.number(x) for x in bins.accuracy],
             "count": bins.count.tolist(),
         }
     return Evaluation(
@@ -422,7 +401,7 @@ def _classification(
         metrics=estimates(everything),
         per_class=per_class,
         per_subgroup=_by_subgroup(store, cases, options, lambda inside: estimates(inside, shown)),
-        curves=curves,
+        curves=drawn,
         notes=cases.notes,
     )
 
@@ -446,25 +425,3 @@ def _several(
 
 def _mean(values: NDArray[np.float64]) -> float:
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
-
-
-def _number(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
-
-
-def _class_curves(
-    probabilities: NDArray[np.float64], member: NDArray[np.bool_], classes: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Precision against recall of each class, thinned to what a plot can show."""
-    from sklearn.metrics import precision_recall_curve
-
-    curves = []
-    for c, name in enumerate(classes):
-        if not 0 < member[:, c].sum() < len(member):
-            continue
-        precision, recall, _ = precision_recall_curve(member[:, c], probabilities[:, c])
-        at = np.unique(np.linspace(0, len(recall) - 1, 60).astype(int))
-        curves.append(
-            {"class": name, "recall": recall[at].round(4).tolist(), "precision": precision[at].round(4).tolist()}
-        )
-    return curves
