@@ -125,7 +125,11 @@ class LiteEncoder(BaseEncoder):
 
         graph = _lite_export.export(path, self._feature)
         content = hashlib.sha256(graph).hexdigest()[:16]
-        files.write_atomically(files.cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph)
+        if not files.write_atomically(files.cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph):
+            self.notes.append(
+                "the network exported for 'lite' cannot be kept, so every start exports it again: "
+                "let RETR_CACHE_DIR name a folder that can be written"
+            )
         return graph
 
 

@@ -146,7 +146,7 @@ def digest(*paths: Path) -> str:
 
 
 def cache_folder() -> Path:
-    """Folder for what can be made again: ``RETR_CACHE_DIR``, else the user's cache; made if missing."""
+    """Folder for what can be made again: ``RETR_CACHE_DIR``, else the user's cache; made if missing and possible."""
     given = os.environ.get("RETR_CACHE_DIR")
     if given:
         path = Path(given).expanduser()
@@ -154,7 +154,8 @@ def cache_folder() -> Path:
         from platformdirs import user_cache_path
 
         path = user_cache_path("retr")
-    path.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
     return path
 
 
@@ -177,8 +178,8 @@ def _digest(path: Path) -> str:
     return sha.hexdigest()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a cache file so that a reader sees all of it or none; an unwritable cache is no error."""
+def write_atomically(path: Path, data: bytes) -> bool:
+    """Write a cache file so that a reader sees all of it or none; an unwritable cache is no error: False."""
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -187,6 +188,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError:
         with suppress(OSError):
             scratch.unlink(missing_ok=True)
+        return False
+    return True
 
 
 def load_state_dict(path: Path) -> dict[str, Any]:

@@ -148,11 +148,15 @@ def test_the_second_load_imports_no_torch_and_exports_nothing(tmp_path):
     assert hashlib.sha256(exported.read_bytes()).hexdigest()[:16] == exported.stem.rpartition("-")[2]
 
 
-def test_an_unwritable_cache_is_no_error(tmp_path, monkeypatch, lite):
+def test_an_unwritable_cache_is_a_note_and_no_error(tmp_path, monkeypatch, lite):
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
-    assert weights.write_atomically(blocked / "x.onnx", b"data") is None
-    assert not (blocked / "x.onnx").exists()
+    monkeypatch.setenv("RETR_CACHE_DIR", str(blocked / "cache"))
+    assert not weights.write_atomically(weights.cache_folder() / "x.onnx", b"data")
+    encoder = load_encoder("lite")
+    (note,) = encoder.notes
+    assert "RETR_CACHE_DIR" in note
+    np.testing.assert_array_equal(encoder.encode_images([picture()]), lite.encode_images([picture()]))
 
 
 def test_draft_decoding_keeps_the_vector(lite):
