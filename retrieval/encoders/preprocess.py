@@ -114,7 +114,7 @@ class ShortSideCrop:
         if stretched <= _LONG * self.side:
             cropped = image.resize(size, self.resample).crop((left, top, right, bottom))
         else:
-            # A thread-like picture would take gigabytes: only what is kept is resized, across first as PIL does.
+            # A thread-like picture would take gigabytes: only what is kept is resized, first across.
             x, y = image.width / size[0], image.height / size[1]
             across = image.resize((self.width, image.height), self.resample, box=(left * x, 0, right * x, image.height))
             cropped = across.resize((self.width, self.height), self.resample, box=(0, top * y, self.width, bottom * y))
