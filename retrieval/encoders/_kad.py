@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from retr.retrieval.encoders._bert import KnowledgeText, Tokenizer, new_bert, text_files
 from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders._vision import ResNet50
+from retr.retrieval.encoders.base import limit_aspect
 from retr.retrieval.encoders.kad import CARD, MED_KEBERT
 from retr.retrieval.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, to_pixels
 from retr.retrieval.encoders.weights import find, load_strictly
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from retr.index.encoder import EncoderInfo
 
 MAX_TOKENS = 256
-# The nih protocol keeps the aspect; beyond this ratio a picture is squeezed to it, or it would fill the memory.
+# The nih protocol keeps the aspect, but a thread-like picture would fill the memory: beyond this its ends are cut.
 _LONGEST = 4
 
 
@@ -146,6 +147,8 @@ class KadEncoder(TorchEncoder):
         precision: str,
     ) -> None:
         self.protocol = info.options["protocol"]
+        if self.protocol == "nih":  # pictures of one shape are rare
+            self.batch_size = 1
         self.side = int(cast("int", info.options["resolution"]))
         self.queries = queries.eval().requires_grad_(requires_grad=False)
         self.text = text
@@ -156,8 +159,9 @@ class KadEncoder(TorchEncoder):
         """Resize by the protocol and normalise: float32 ``(3, h, w)``, square unless the protocol is nih."""
         size = (self.side, self.side)
         if self.protocol == "nih":
+            image = limit_aspect(image, _LONGEST)
             short, long = sorted(image.size)
-            stretched = min(int(self.side * long / short), _LONGEST * self.side)
+            stretched = int(self.side * long / short)
             size = (self.side, stretched) if image.width <= image.height else (stretched, self.side)
         if self.protocol == "padchest":
             image = _to_full_range(image)
@@ -206,9 +210,13 @@ class KadEncoder(TorchEncoder):
         from retr.retrieval.images import read_image
 
         scores = np.empty((len(images), len(findings)), dtype=np.float32)
-        for row, item in enumerate(images):
-            picture = read_image(item, draft_size=self.info.draft_size, grey16=self.info.grey16).image
-            scores[row] = self.encode_and_score(self.prepare(picture)[None], findings, together=together)[1][0]
+        for start in range(0, len(images), self.batch_size):
+            batch = [
+                self.prepare(read_image(item, draft_size=self.info.draft_size, grey16=self.info.grey16).image)
+                for item in images[start : start + self.batch_size]
+            ]
+            answers = self.encode_and_score(np.stack(batch), findings, together=together)[1]
+            scores[start : start + len(batch)] = answers
         return scores
 
     @torch.inference_mode()

@@ -71,7 +71,7 @@ def load_kad(
 
 _PREPROCESSING = {
     "chexpert": "{side}x{side} bicubic (aspect not kept); /255; mean and std imagenet",
-    "nih": "short side to {side} bicubic (at most 4 times as long); /255; mean and std imagenet",
+    "nih": "short side to {side} bicubic (ends cut beyond 4:1); /255; mean and std imagenet",
     "padchest": "/ brightest; {side}x{side} bicubic (aspect not kept); /255; mean and std imagenet",
 }
 

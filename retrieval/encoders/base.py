@@ -137,11 +137,13 @@ class BaseEncoder(ABC):
     def class_embedding(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Embed a class described by several prompts: float32 ``(dim,)``.
 
-        The mean of the prompts' unit vectors, made a unit vector again (open_clip's zero-shot classifier);
-        encoders whose authors do otherwise override it.
+        The mean of the prompts' unit vectors, made a unit vector again (open_clip's zero-shot classifier); where the
+        similarity is the dot product, the plain mean. Encoders whose authors do otherwise override it.
         """
-        mean = unit(self.encode_texts(prompts)).mean(axis=0)
-        return cast("NDArray[np.float32]", unit(mean) if self.info.similarity == "cosine" else mean)
+        vectors = self.encode_texts(prompts)
+        if self.info.similarity == "dot":
+            return cast("NDArray[np.float32]", vectors.mean(axis=0))
+        return unit(unit(vectors).mean(axis=0))
 
     def similarity_logits(
         self, image_vectors: NDArray[np.float32], text_vectors: NDArray[np.float32]

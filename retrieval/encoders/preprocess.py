@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import WeightsError
+from retr.retrieval.encoders.base import limit_aspect
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
-# up to this ratio of the sides a picture is resized as a whole before its middle is cut out
-_LONG = 8
 
 
 def to_pixels(image: PIL.Image.Image, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
@@ -106,18 +105,12 @@ class ShortSideCrop:
 
     def __call__(self, image: PIL.Image.Image) -> NDArray[np.float32]:
         """Prepare an RGB picture: float32 ``(3, height, width)``."""
+        image = limit_aspect(image)
         short, long = sorted(image.size)
         stretched = int(self.side * long / short)
         size = (self.side, stretched) if image.width <= image.height else (stretched, self.side)
         left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
-        right, bottom = left + self.width, top + self.height
-        if stretched <= _LONG * self.side:
-            cropped = image.resize(size, self.resample).crop((left, top, right, bottom))
-        else:
-            # A thread-like picture would take gigabytes: only what is kept is resized, first across.
-            x, y = image.width / size[0], image.height / size[1]
-            across = image.resize((self.width, image.height), self.resample, box=(left * x, 0, right * x, image.height))
-            cropped = across.resize((self.width, self.height), self.resample, box=(0, top * y, self.width, bottom * y))
+        cropped = image.resize(size, self.resample).crop((left, top, left + self.width, top + self.height))
         # transformers scales in float64, then works in float32
         pixels = (np.asarray(cropped, dtype=np.float64) * self.scale).astype(np.float32).transpose(2, 0, 1)
         return _normalised(pixels, self.mean, self.std)

@@ -15,6 +15,7 @@ import hashlib
 import json
 import math
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -294,3 +295,9 @@ def _save_kad(folder: Path, seed: int) -> None:
     knowledge = {"epoch": 0, "name": "stand-in", "state_dict": text, "optimizer": {}}
     torch.save(knowledge, folder / "Knowledge_Encoder" / "epoch_latest.pt")
     save_text("pubmed", folder / "Med-KEBERT")
+
+
+if __name__ == "__main__":  # python tests/parity/standin.py FOLDER: all systems, laid out for RETR_WEIGHTS=FOLDER
+    for name in PARTS:
+        encoder = name.replace("_", "-")
+        save(name, Path(sys.argv[1]) / encoder)

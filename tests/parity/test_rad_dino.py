@@ -99,7 +99,7 @@ def test_files_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
         load_encoder("rad-dino", weights=tmp_path)
 
 
-@pytest.mark.parametrize("size", [(640, 480), (480, 640), (518, 518), (70, 300), (1200, 1199), (519, 2000)])
+@pytest.mark.parametrize("size", [(640, 480), (480, 640), (518, 518), (37, 300), (1200, 1199), (519, 2000)])
 @pytest.mark.parametrize("side", [518, 224])
 def test_crop_is_the_slow_processors(size: tuple[int, int], side: int) -> None:
     """Pixel for pixel what transformers' PIL processor gives for the same configuration."""
@@ -112,22 +112,6 @@ def test_crop_is_the_slow_processors(size: tuple[int, int], side: int) -> None:
     picture = Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 7, 3), dtype=np.uint8)).resize(size)
     want = BitImageProcessorPil(**config)(picture, return_tensors="np")["pixel_values"][0]
     np.testing.assert_array_equal(ShortSideCrop.from_config(config, "x")(picture), want)
-
-
-@pytest.mark.parametrize("size", [(3, 40), (40, 3), (37, 300), (1, 50)])
-def test_thread_like_pictures_are_cut_before_they_are_resized(size: tuple[int, int]) -> None:
-    config = PROCESSOR | {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
-    crop = ShortSideCrop.from_config(config, "x")
-    # smooth: on noise the order of PIL's two passes shows, which depends on the sizes
-    small = Image.fromarray(np.random.default_rng(2).integers(60, 190, (3, 3, 3), dtype=np.uint8))
-    picture = small.resize(size, Image.Resampling.BILINEAR)
-    long = 32 * max(size) // min(size)
-    whole = picture.resize((32, long) if size[0] < size[1] else (long, 32), Image.Resampling.BICUBIC)
-    offset = (long - 32) // 2
-    box = (0, offset, 32, offset + 32) if size[0] < size[1] else (offset, 0, offset + 32, 32)
-    levels = np.abs(crop(picture) - crop(whole.crop(box))) * 0.2583 * 255
-    assert levels.max() < 1.01
-    assert levels.mean() < 0.1
 
 
 @pytest.mark.parametrize("change", [{"image_mean": None}, {"do_center_crop": False}, {"size": {"height": 518}}])
