@@ -15,6 +15,8 @@ from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile, find
 
 if TYPE_CHECKING:
+    import os
+
     from retr.retrieval.encoders.base import BaseEncoder
 
 BIO_CLINICAL_BERT = WeightFile(
@@ -61,8 +63,8 @@ def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
 
 def _load(
     *,
-    weights: str | None = None,
-    text_model: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    text_model: str | os.PathLike[str] | None = None,
     feature: str = "projected",
     text_batching: str = "single",
     template: str | None = None,
@@ -112,7 +114,7 @@ def _load(
     )
 
 
-def _checkpoint(weights: str | None, *, network: bool = True) -> Path:
+def _checkpoint(weights: str | os.PathLike[str] | None, *, network: bool = True) -> Path:
     """Find the checkpoint in either form; the flat file first, as only a person can have put it there."""
     if weights is not None:
         given = Path(weights).expanduser()

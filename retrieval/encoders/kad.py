@@ -19,6 +19,8 @@ from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile, find
 
 if TYPE_CHECKING:
+    import os
+
     from retr.retrieval.encoders.base import BaseEncoder
 
 _WHERE = "https://drive.google.com/drive/folders/1xWVVJRfnm_wIgUpbn9ftsW4K5XKU0i0- (linked from https://github.com/xiaoman-zhang/KAD)"
@@ -49,9 +51,9 @@ CARD = Card(
 
 def _load(
     *,
-    weights: str | None = None,
-    knowledge_encoder: str | None = None,
-    text_model: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    knowledge_encoder: str | os.PathLike[str] | None = None,
+    text_model: str | os.PathLike[str] | None = None,
     protocol: str = "chexpert",
     resolution: int | None = None,
     text_batching: str = "single",

@@ -13,6 +13,8 @@ from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile, find
 
 if TYPE_CHECKING:
+    import os
+
     from retr.retrieval.encoders.base import BaseEncoder
 
 _WHERE = "(linked from https://github.com/duyhominhnguyen/LVM-Med)"
@@ -42,7 +44,11 @@ CARD = Card(
 
 
 def _load(
-    *, weights: str | None = None, arch: str = "resnet50", device: str = "auto", precision: str = "auto"
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    arch: str = "resnet50",
+    device: str = "auto",
+    precision: str = "auto",
 ) -> BaseEncoder:
     """Load LVM-Med.
 

@@ -14,6 +14,8 @@ from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile, find
 
 if TYPE_CHECKING:
+    import os
+
     from retr.retrieval.encoders.base import BaseEncoder
 
 FOLDER = WeightFile(
@@ -36,7 +38,11 @@ CARD = Card(
 
 
 def _load(
-    *, weights: str | None = None, feature: str = "cls", device: str = "auto", precision: str = "auto"
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    feature: str = "cls",
+    device: str = "auto",
+    precision: str = "auto",
 ) -> BaseEncoder:
     """Load RAD-DINO.
 

@@ -14,6 +14,8 @@ from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile, find
 
 if TYPE_CHECKING:
+    import os
+
     from retr.retrieval.encoders.base import BaseEncoder
 
 _WEIGHTS = WeightFile(
@@ -36,10 +38,10 @@ CARD = Card(
 
 def _load(
     *,
-    weights: str | None = None,
-    text_model: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
+    text_model: str | os.PathLike[str] | None = None,
     feature: str = "zero-shot",
-    normalisation: str | None = None,
+    normalisation: str | float | None = None,
     text_batching: str = "single",
     template: str | None = None,
     device: str = "auto",
@@ -67,7 +69,7 @@ def _load(
         As in ``load_encoder``.
     """
     check_choice("feature", feature, ("zero-shot", "retrieval", "backbone"))
-    normalisation = normalisation or ("0.5" if feature == "retrieval" else "imagenet")
+    normalisation = str(normalisation or ("0.5" if feature == "retrieval" else "imagenet"))
     check_choice("normalisation", normalisation, ("imagenet", "0.5"))
     check_choice("text_batching", text_batching, ("single", "reference"))
     file = find(_WEIGHTS, weights, encoder=CARD.name)

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -78,19 +78,26 @@ def odd_pictures() -> dict[str, Image.Image]:
 
 @pytest.fixture
 def check_odd_pictures() -> Callable[..., None]:
-    """``check(encoder)``: all of them are embedded, finite, and none turns white on the way to the network."""
+    """``check(encoder)``: all of them reach the network, none of them white, and are embedded to finite vectors."""
 
-    def check(encoder: object) -> None:
+    def check(encoder: Any) -> None:
         from retr.retrieval.images import read_image
 
         odd = odd_pictures()
-        vectors = encoder.encode_images(list(odd.values()))  # type: ignore[attr-defined]
-        assert vectors.shape == (len(odd), encoder.info.dim)  # type: ignore[attr-defined]
-        assert np.isfinite(vectors).all()
+        prepared = {
+            form: encoder.prepare(read_image(picture, grey16=encoder.info.grey16).image)
+            for form, picture in odd.items()
+        }
         for form in ("16 bit", "12 in 16 bit", "grey"):
-            picture = read_image(odd[form], grey16=encoder.info.grey16).image  # type: ignore[attr-defined]
-            pixels = encoder.prepare(picture)  # type: ignore[attr-defined]
+            pixels = prepared[form]
             assert (pixels >= pixels.max() - 1e-6).mean() < 0.1, f"{form}: white"
             assert np.unique(np.round(pixels, 3)).size > 100, f"{form}: few levels are left"
+        for form, pixels in prepared.items():
+            assert pixels.shape == prepared["grey"].shape, form
+            assert np.isfinite(pixels).all(), form
+        # what is left is the network's, for which two of them will do
+        vectors = encoder.encode_images([odd["one wide"], odd["16 bit"]])
+        assert vectors.shape == (2, encoder.info.dim)
+        assert np.isfinite(vectors).all()
 
     return check
