@@ -75,6 +75,7 @@ class ParallelEncoder(BaseEncoder):
                 )
         self.info = replace(self._first.info, device=",".join(devices))
         self.batch_size = self._first.batch_size * len(devices)
+        self.batch_invariant = self._first.batch_invariant
 
     def __getattr__(self, name: str) -> Any:
         # what one encoder offers beyond the common (KAD's score) runs on the first device

@@ -141,6 +141,18 @@ def test_dino_pools_as_documented(folders, pictures, family, pooling, first):
 
 
 @pytest.mark.parametrize("family", ["clip", "siglip", "siglip2", "dinov2", "dinov3", "mae"])
+def test_in_bf16_pictures_stay_near_or_it_is_given_up(folders, pictures, family):
+    exact = load_encoder(f"hf:org/{family}", weights=folders[family][0], **HERE)
+    fast = load_encoder(f"hf:org/{family}", weights=folders[family][0], device="cpu", precision="bf16")
+    assert (fast.info.precision == "bf16") == (fast.notes == [])
+    cosines = (unit(exact.encode_images(pictures)) * unit(fast.encode_images(pictures))).sum(-1)
+    # random weights are ill-conditioned: a single picture may stray
+    assert np.median(cosines) > 0.999
+    if exact.info.text:
+        np.testing.assert_array_equal(exact.encode_texts(TEXTS), fast.encode_texts(TEXTS))
+
+
+@pytest.mark.parametrize("family", ["clip", "siglip", "siglip2", "dinov2", "dinov3", "mae"])
 def test_every_mode_is_embedded(folders, odd_pictures, family):
     encoder = load_encoder(f"hf:org/{family}", weights=folders[family][0], **HERE)
     for kind, image in odd_pictures.items():

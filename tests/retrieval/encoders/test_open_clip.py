@@ -82,6 +82,19 @@ def test_patches_are_in_the_space_of_the_vectors(tiny, pictures):
     np.testing.assert_allclose(patches, expected, atol=1e-5)
 
 
+def test_in_bf16_pictures_stay_near_and_texts_are_the_same(tiny, pictures):
+    exact = load_encoder("open_clip:tiny", weights=tiny[2], device="cpu", precision="fp32")
+    fast = load_encoder("open_clip:tiny", weights=tiny[2], device="cpu", precision="bf16")
+    assert fast.info.precision == "bf16"
+    assert fast.notes == []
+    assert fast.network.conv1.weight.dtype == torch.bfloat16
+    assert fast.info.identity == exact.info.identity
+    a, b = unit(exact.encode_images(pictures)), unit(fast.encode_images(pictures))
+    assert not np.array_equal(a, b)
+    assert (a * b).sum(-1).min() > 0.999
+    np.testing.assert_array_equal(exact.encode_texts(TEXTS), fast.encode_texts(TEXTS))
+
+
 @pytest.mark.parametrize("mode", ["shortest", "longest", "squash"])
 def test_every_mode_is_embedded(tiny, odd_pictures, mode):
     encoder = load_encoder("open_clip:tiny", weights=tiny[2], resize_mode=mode, device="cpu", precision="fp32")
