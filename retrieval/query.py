@@ -203,7 +203,7 @@ def gather(
         what = " and ".join(given) if given else "nothing"
         raise UsageError(
             f"a search takes one of {', '.join(asked)}, got: {what}",
-            hint="mix them with retr.retrieval.query.Query",
+            hint="mix them with `retr.Query`",
         )
     if isinstance(query, Query):
         return [query], True

@@ -2,7 +2,7 @@
 
 >>> import retr
 >>> sorted(retr.__all__)
-['Index', 'RetrError', 'load_encoder']
+['Index', 'Query', 'RetrError', 'load_encoder']
 """
 
 from typing import TYPE_CHECKING
@@ -11,13 +11,15 @@ if TYPE_CHECKING:
     from retr.index.errors import RetrError
     from retr.retrieval.encoders.registry import load_encoder
     from retr.retrieval.engine import Index
+    from retr.retrieval.query import Query
 
-__all__ = ["Index", "RetrError", "load_encoder"]
+__all__ = ["Index", "Query", "RetrError", "load_encoder"]
 __version__ = "0.1.0"
 
 # Public names load on first use, so that `retr --help` starts without numpy, pyarrow or an encoder.
 _HOMES = {
     "Index": "retr.retrieval.engine",
+    "Query": "retr.retrieval.query",
     "RetrError": "retr.index.errors",
     "load_encoder": "retr.retrieval.encoders.registry",
 }
