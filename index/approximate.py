@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from retr.index.ann import Accelerator
     from retr.index.config import Config
+    from retr.index.gpu import GpuScan
 
 # Below this share of allowed rows a list or a graph holds too few of them: scanning the allowed rows is cheaper.
 MIN_SHARE = 0.02
@@ -50,6 +51,7 @@ def search(
     max_norm: float,
     cosine: bool,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+    gpu: GpuScan | None = None,
 ) -> Neighbours:
     """Find about the ``ask.k`` best rows for each query; see `exact.search` for the arguments.
 
@@ -77,7 +79,7 @@ def search(
     again = np.flatnonzero(short)
     if len(again):
         rest = dataclasses.replace(ask, exclude=[ask.exclude[number] for number in again.tolist()])
-        whole = exact.search(blocks, queries[again], rest, max_norm=max_norm, cosine=cosine, ids_of=ids_of)
+        whole = exact.search(blocks, queries[again], rest, max_norm=max_norm, cosine=cosine, ids_of=ids_of, gpu=gpu)
         result.rows[again], result.scores[again] = whole.rows, whole.scores
     return result
 

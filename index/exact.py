@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retr.index.products import choose
+from retr.index.products import Product, choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from retr.index.products import Product
+    from retr.index.gpu import GpuScan
 
 # Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
 _BLOCK_SCORES = 8_000_000
 _BLOCK_BYTES = 64 << 20
 # Below this share of allowed rows, copying them together costs less than scoring all.
 _GATHER_SHARE = 0.35
+# Beyond these, what a GPU can return leaves no room for candidates.
+_GPU_MAX_K = 1024
 # Float64 values copied together at a time while candidates are scored again.
 _RESCORE_VALUES = 4_000_000
 
@@ -94,6 +96,7 @@ def search(
     max_norm: float,
     cosine: bool,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+    gpu: GpuScan | None = None,
 ) -> Neighbours:
     """Find the ``ask.k`` best rows for each query.
 
@@ -111,6 +114,8 @@ def search(
         Whether scores are clipped to [-1, 1].
     ids_of
         Gives the ids of rows; only asked where scores tie.
+    gpu
+        Makes the first scan, where it is given and the filter is not too narrow for it.
     """
     n = len(queries)
     rows = np.full((n, ask.k), -1, np.int64)
@@ -121,11 +126,17 @@ def search(
         available = int(np.count_nonzero(allowed))
     norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
     pending = list(range(n))
-    product = choose(n, queries.shape[1])
+    product: Product | GpuScan = choose(n, queries.shape[1])
+    if gpu is not None and ask.k < _GPU_MAX_K and (allowed is None or available > _GATHER_SHARE * len(allowed)):
+        product = gpu
     want = min(available, ask.k * (4 if ask.one_per is not None else 1) + product.margin)
     while pending and available:
         again = []
-        found = scan(blocks, queries[pending], allowed, [ask.exclude[i] for i in pending], want, product)
+        exclude = [ask.exclude[i] for i in pending]
+        if isinstance(product, Product):
+            found = scan(blocks, queries[pending], allowed, exclude, want, product)
+        else:
+            found = product(queries[pending], allowed, exclude, want)
         for i, part in zip(pending, found, strict=True):
             kept, exact = rank(blocks, queries[i], part.rows, ask, cosine, ids_of)
             worst = exact[-1] if len(kept) == ask.k else -np.inf

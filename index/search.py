@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.config import Config
+    from retr.index.gpu import GpuScan
     from retr.index.manifest import Manifest
     from retr.index.store import Store
 
@@ -55,18 +56,15 @@ def search(
         one_per=store.columns.groups(one_per).codes if one_per is not None else None,
         min_score=min_score,
     )
-    blocks = []
-    start = 0
-    for segment in store.segments:
-        blocks.append(exact.Block(segment.vectors, start))
-        start += len(segment)
+    blocks = store.blocks()
     how = _How(
         max_norm=max((info.max_norm for info in store.manifest.segments), default=0.0),
         cosine=cosine,
         ids_of=lambda rows: texts(store.table([ID], rows).column(ID)),
+        gpu=store.gpu,
     )
     config, recall = tuned(store.manifest)
-    if exactly or isinstance(config, Flat) or not approximate.suits(ask, store.n_total):
+    if exactly or store.gpu is not None or isinstance(config, Flat) or not approximate.suits(ask, store.n_total):
         return exact.search(blocks, queries, ask, **how)
     try:
         accelerators = [segment.accelerator() for segment in store.segments]
@@ -82,6 +80,7 @@ class _How(TypedDict):
     max_norm: float
     cosine: bool
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]]
+    gpu: GpuScan | None
 
 
 def tuned(manifest: Manifest) -> tuple[Config, float]:

@@ -20,7 +20,7 @@ from retr.index import config as configs
 from retr.index.ann import MIN_ROWS, train
 from retr.index.config import HNSW, IVF, Flat
 from retr.index.errors import UsageError
-from retr.index.search import NOTE
+from retr.index.search import NOTE, tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -182,12 +182,17 @@ def tune(
 
 
 def needed(store: Store) -> bool:
-    """Say whether exact search takes so long here that an accelerator is worth it."""
-    if store.n_total < MIN_ROWS or NOTE in store.manifest.extra:
+    """Say whether a search takes so long here that (new) accelerators are worth it.
+
+    That is so for a large index that was never tuned, and for one that has grown since.
+    """
+    if max((len(segment) for segment in store.segments if segment.info.accelerator is None), default=0) < MIN_ROWS:
+        return False
+    if isinstance(tuned(store.manifest)[0], Flat) and NOTE in store.manifest.extra:
         return False
     query = np.ones((1, store.manifest.encoder.dim), np.float32)
-    store.search(query, K, exactly=True)
-    return _seconds(lambda: store.search(query, K, exactly=True)) > EXACT_SECONDS
+    store.search(query, K)
+    return _seconds(lambda: store.search(query, K)) > EXACT_SECONDS
 
 
 def _keep_exact(writer: Writer, recall: float, reason: str, curve: Sequence[Point] = ()) -> Tuning:
