@@ -34,10 +34,12 @@ def tune(
     from retr.cli._output import Output, choose_form
     from retr.index.config import parse_bytes, parse_seconds
     from retr.retrieval.engine import Index
+    from retr.retrieval.tuning import tune as choose
 
     out = Output(choose_form(json_=json_))
     opened = Index.open(find_index(index))
-    tuning = opened.tune(
+    tuning = choose(
+        opened,
         recall=recall,
         memory=None if memory is None else parse_bytes(memory),
         latency=None if latency is None else parse_seconds(latency),

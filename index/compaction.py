@@ -8,6 +8,7 @@ rewritten a logarithmic number of times, and the number of files stays small whi
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,16 @@ if TYPE_CHECKING:
 # A segment is the unit of rewriting and of spreading over machines; merging makes none larger than this.
 SEGMENT_ROWS = 1 << 20
 FAN = 32
+
+
+@dataclass(frozen=True)
+class Compaction:
+    """What `Writer.compact` did: rows dropped for good, segments before and after, and what a purge dropped."""
+
+    rows: int
+    segments_before: int
+    segments_after: int
+    dropped: tuple[str, ...] = ()
 
 
 def small_runs(segments: Sequence[SegmentInfo]) -> list[range]:

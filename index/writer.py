@@ -13,7 +13,6 @@ import io
 import re
 import secrets
 from collections import Counter
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,11 +21,12 @@ import pyarrow.compute as pc
 
 from retr.index import schema as schemas
 from retr.index import sidetable
-from retr.index.compaction import SEGMENT_ROWS, compact_runs, merge, small_runs
+from retr.index.compaction import SEGMENT_ROWS, Compaction, compact_runs, merge, small_runs
 from retr.index.errors import RetrError, UsageError
 from retr.index.files import FileRef, disk_errors, reference, sync_folder, write_bytes
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, SEGMENTS, publish, read_current
+from retr.index.purge import notes_naming
 from retr.index.schema import ID
 from retr.index.segment_writer import SegmentWriter, parquet_writer
 from retr.index.segments import Segment
@@ -43,16 +43,6 @@ if TYPE_CHECKING:
     from retr.index.manifest import SegmentInfo
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-@dataclass(frozen=True)
-class Compaction:
-    """What `Writer.compact` did: rows dropped for good, segments before and after, and what a purge dropped."""
-
-    rows: int
-    segments_before: int
-    segments_after: int
-    dropped: tuple[str, ...] = ()
 
 
 @contextlib.contextmanager
@@ -397,8 +387,7 @@ class Writer:
         files = sorted(self._draft.files)
         for name in files:
             self.remove_file(name)
-        named = words | set(files)
-        notes = [key for key, value in self._draft.extra.items() if any(_names(text, named) for text in _texts(value))]
+        notes = notes_naming(self._draft.extra, words | set(files))
         for key in notes:
             self.note(key, None)
         return (*files, *notes)
@@ -416,21 +405,3 @@ class Writer:
                 np.save(sink, gone.astype("<i8"), allow_pickle=False)
                 ref = write_bytes(self.store.path, f"{SEGMENTS}/{self._name()}.deleted.npy", sink.getvalue())
                 yield dataclasses.replace(info, deleted=ref, n_deleted=len(gone))
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Give every text inside a JSON value, keys included."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield key
-            yield from _texts(inner)
-    elif isinstance(value, (list, tuple)):
-        for inner in value:
-            yield from _texts(inner)
-
-
-def _names(text: str, words: set[str]) -> bool:
-    # An id may be as short as "1": inside another text only longer ones mean anything.
-    return text in words or any(len(word) >= 8 and word in text for word in words)

@@ -7,6 +7,7 @@ the query algebra. A query by row id or by vector loads no encoder at all.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -23,7 +24,7 @@ from retr.retrieval.remarks import add_remarks
 from retr.retrieval.summary import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
     from numpy.typing import ArrayLike, NDArray
@@ -123,6 +124,7 @@ class Index:
             The archive is empty or is no folder.
         """
         from retr.retrieval.embed import build
+        from retr.retrieval.tuning import tune_if_large
 
         path = Path(path)
         if Store.exists(path):
@@ -144,7 +146,7 @@ class Index:
             progress=progress,
         )
         index = cls(Store.open(path), encoder=loaded)
-        index.report = report
+        index.report = replace(report, notes=(*report.notes, *tune_if_large(index)))
         return index
 
     @classmethod
@@ -388,35 +390,11 @@ class Index:
             writer.compact()
         self.refresh()
 
-    def tune(
-        self,
-        *,
-        recall: float = 0.95,
-        memory: int | None = None,
-        latency: float | None = None,
-        say: Callable[[str], None] = lambda _: None,
-    ) -> Tuning:
-        """Choose how the index is searched: the cheapest setting that finds this share of the 10 best rows.
+    def tune(self, *, recall: float = 0.95, memory: int | None = None, latency: float | None = None) -> Tuning:
+        """Choose how the index is searched; see `retr.retrieval.tuning.tune` for the arguments."""
+        from retr.retrieval.tuning import tune
 
-        Parameters
-        ----------
-        recall
-            Between 0 and 1; 1 is exact search.
-        memory
-            Bytes the accelerators may take.
-        latency
-            Seconds one query alone may take.
-        say
-            Told what is being done, a line at a time.
-        """
-        from retr.index.tune import tune
-        from retr.retrieval.tuning import text_queries
-
-        queries = text_queries(self, say)
-        with self.store.writer() as writer:
-            tuning = tune(writer, recall=recall, memory=memory, latency=latency, queries=queries, say=say)
-        self.refresh()
-        return tuning
+        return tune(self, recall=recall, memory=memory, latency=latency)
 
     def set_group(self, column: str | None) -> None:
         """Declare the column that tells patients apart, or take the declaration back with ``None``."""

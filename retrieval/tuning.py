@@ -1,4 +1,4 @@
-"""Queries to tune an index with: beside its own rows, words, where the encoder has a text side.
+"""Tuning an index: with its own rows as queries, and with words where the encoder has a text side.
 
 Text queries lie elsewhere in the space than pictures do, and an index that finds pictures well may find little for
 words. The archive's own words are the best guess at what will be asked: every short text of its metadata.
@@ -6,6 +6,7 @@ words. The archive's own words are the best guess at what will be asked: every s
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,10 +20,59 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.tune import Tuning
     from retr.retrieval.engine import Index
 
 _MOST = 1024
 _LONGEST = 300
+
+
+def tune(
+    index: Index,
+    *,
+    recall: float = 0.95,
+    memory: int | None = None,
+    latency: float | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Tuning:
+    """Choose how an index is searched: the cheapest setting that finds this share of the 10 best rows.
+
+    Parameters
+    ----------
+    recall
+        Above 0, at most 1; 1 is exact search.
+    memory
+        Bytes the accelerators may take; ``None`` sets no limit.
+    latency
+        Seconds one query alone may take; ``None`` sets no limit.
+    say
+        Told what is being done, a line at a time.
+
+    Raises
+    ------
+    UsageError
+        ``recall`` is not a share.
+    MissingExtraError
+        faiss is not installed.
+    """
+    from retr.index import tune as tuner
+
+    queries = text_queries(index, say)
+    with index.store.writer() as writer:
+        tuning = tuner.tune(writer, recall=recall, memory=memory, latency=latency, queries=queries, say=say)
+    index.refresh()
+    return tuning
+
+
+def tune_if_large(index: Index) -> list[str]:
+    """Tune an index that has grown too large for exact search; say what came of it."""
+    from retr.index.tune import needed
+
+    if find_spec("faiss") is None or not needed(index.store):
+        return []
+    said: list[str] = []
+    tuning = tune(index, say=said.append)
+    return [f"the index is large: tuned for approximate search, recall {tuning.recall:.3f}", *said]
 
 
 def text_queries(index: Index, say: Callable[[str], None]) -> dict[str, NDArray[np.float32]]:
