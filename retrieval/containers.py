@@ -130,7 +130,7 @@ class ZipContainer:
 
     def entries(self) -> Iterator[Entry]:
         """List the members in the order of their names."""
-        names = sorted(name for name, info in self._members.items() if not info.is_dir())
+        names = sorted(name for name, info in self._members.items() if name and not info.is_dir())
         yield from _samples(names, self._classify, lambda name: self.read(name)[0])
 
     def read(self, member: str) -> Bytes:

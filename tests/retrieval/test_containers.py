@@ -329,3 +329,12 @@ def test_an_arrow_file_with_wrong_offsets_is_damaged_not_a_crash(tmp_path):
     assert right in stream.getvalue()
     (tmp_path / "x.arrow").write_bytes(stream.getvalue().replace(right, wrong))
     assert list(open_source(tmp_path).entries()) == [Skipped("x.arrow", "damaged")]
+
+
+def test_a_nameless_member_of_a_zip_is_left_out(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as container:
+        container.writestr("a.png", b"\x89PNG\r\n\x1a\n")
+        nameless = zipfile.ZipInfo("b")
+        nameless.filename = ""
+        container.writestr(nameless, b"")
+    assert [entry.path for entry in open_source(tmp_path).entries()] == ["x.zip::a.png"]
