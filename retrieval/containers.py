@@ -125,8 +125,8 @@ class ZipContainer:
     def __init__(self, file: Path) -> None:
         self._mtime = file.stat().st_mtime
         self._zip = zipfile.ZipFile(file)
-        # of two members of one name the last counts, as for every unpacker
-        self._members = {info.filename: info for info in self._zip.infolist()}
+        # of two members of one name the last counts, as for every unpacker; one without a name cannot be asked for
+        self._members = {info.filename: info for info in self._zip.infolist() if info.filename}
 
     def entries(self) -> Iterator[Entry]:
         """List the members in the order of their names."""
