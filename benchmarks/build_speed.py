@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from retr.retrieval.encoders.base import BaseEncoder
 
 ARCHIVE = Path("examples/hrf45")
-SIDE, IMAGES, ROUNDS, LOOP_IMAGES = 2000, 180, 3, 24
+SIDE, IMAGES, ROUNDS, LOOP_IMAGES = 2000, 128, 10, 8
 
 
 def make_archive(folder: Path) -> list[Path]:
@@ -104,14 +104,14 @@ def main() -> None:
         folder = Path(temporary) / "archive"
         folder.mkdir()
         files = make_archive(folder)
-        some = files[:64]
+        some = files[:32]
         batch = np.stack([decode(encoder, file) for file in some[: encoder.batch_size]])
         loop = plain_loop(files[:LOOP_IMAGES])
         loop()
         for turn in range(ROUNDS):
             times["decode"].append(cpu_seconds(lambda: [decode(encoder, file) for file in some]) / len(some))
-            encoded = cpu_seconds(lambda: [encoder.encode_prepared(batch) for _ in range(4)])
-            times["encode"].append(encoded / (4 * len(batch)))
+            encoded = cpu_seconds(lambda: [encoder.encode_prepared(batch) for _ in range(2)])
+            times["encode"].append(encoded / (2 * len(batch)))
             index = Path(temporary) / f"index-{turn}"
             times["build"].append(wall_seconds(lambda index=index: build(folder, index, encoder)) / len(files))  # type: ignore[misc]
             times["loop"].append(wall_seconds(loop) / LOOP_IMAGES)
