@@ -104,8 +104,9 @@ def carry_out(order: Order, store: Store, progress: bool | Progress) -> tuple[Bu
         for line in run.notes:
             shown.say(line)
         shown.total(order.source.count())
-        run.go()
+        # known from the beginning: a build that is stopped leaves an index whose pictures can be found
         archives.remember(store.uuid, order.name, order.source.location)
+        run.go()
         rows = len(writer.store)
     return run.report(rows, time.monotonic() - start), run.reasons
 
@@ -247,11 +248,21 @@ class _Run:
             frame.columns |= {score_column(name): float(p) for name, p in zip(findings, row, strict=True)}
             frame.picture = None
 
-    def _commit(self, *, last: bool = False) -> None:
-        """Commit the files whose pictures are all embedded."""
+    def _finished(self) -> list[Read]:
+        """Take the files whose pictures are all embedded; a vector with infinities makes its file a record."""
         ready: list[Read] = []
         while self.files and all(frame.vector is not None for frame in self.files[0].frames):
-            ready.append(self.files.popleft())
+            file = self.files.popleft()
+            if all(np.isfinite(frame.vector).all() for frame in file.frames if frame.vector is not None):
+                ready.append(file)
+            else:
+                self.done["embedded"] -= file.rows
+                self._skip(Skipped(file.item.path, "no finite embedding", file.size, file.mtime, was_read=True))
+        return ready
+
+    def _commit(self, *, last: bool = False) -> None:
+        """Commit the files whose pictures are all embedded."""
+        ready = self._finished()
         # a changed file's old rows go in the commit that brings its new ones
         waiting = {self._row_path(file.item.path) for file in self.files}
         gone = self.known.ids([path for path in self.delete if path not in waiting])

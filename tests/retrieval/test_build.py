@@ -362,6 +362,36 @@ def test_frames_of_a_file_are_rows_of_their_own(archive, index, fake_encoder, ma
     assert rows_by_id(index)["stack.tif#3"][1] == rows["stack.tif#3"][1]
 
 
+def test_a_picture_without_a_finite_vector_is_a_record(archive, index, make_encoder):
+    class Overflowing(make_encoder):
+        def encode_prepared(self, batch):
+            vectors = super().encode_prepared(batch)
+            vectors[batch.mean(axis=(1, 2, 3)) > 0.9] = np.inf
+            return vectors
+
+    from PIL import Image
+
+    Image.new("RGB", (30, 30), "white").save(archive / "healthy" / "005-white.png")
+    report = build(archive, index, Overflowing())
+    assert (report.rows, report.embedded, report.skipped) == (12, 12, {"no finite embedding": 1})
+    assert Store.open(index).skipped()["path"].to_pylist() == ["healthy/005-white.png"]
+
+
+def test_a_build_that_was_stopped_knows_its_archive(archive, index, make_encoder):
+    class Stopping(make_encoder):
+        def encode_prepared(self, batch):
+            if self.encoded >= 8:
+                raise KeyboardInterrupt
+            return super().encode_prepared(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(archive, index, Stopping(), commit_rows=4)
+    store = Store.open(index)
+    assert 0 < len(store) < 12
+    assert archives.open_item(store, store.table(["id"])["id"][0].as_py())
+    assert build(archive, index, make_encoder()).rows == 12
+
+
 def test_few_pictures_are_in_memory_at_any_moment(make_archive, index, make_encoder):
     alive, most = set(), 0
 
