@@ -179,33 +179,31 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder to keep embedded sets in")
     parser.add_argument("--encoder", default="lite")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--sentences", type=Path, help="folder of a sentence encoder, for a second bridge")
+    parser.add_argument("--parts", nargs="+", choices=("classification", "text"), default=["classification", "text"])
+    parser.add_argument("--sentences", type=Path, help="folder of a sentence encoder, to embed the captions with")
     options = parser.parse_args()
     from retr.retrieval.encoders.registry import load_encoder
 
     encoder = load_encoder(options.encoder)
+    facts: dict[str, Any] = {"encoder": options.encoder}
+    command = f"python -m retr.benchmarks.query_layer --data DATA --encoder {options.encoder} --seeds {options.seeds}"
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        sets = {name: Set(options.data / name, work, encoder) for name in SETS}
-        others = {name: sets[name] for name in SETS[1:]}
-        scratch = Path(temporary)
-        runs = [classification(sets["odir5k"], others, encoder.info, scratch, seed) for seed in range(options.seeds)]
-        command = (
-            f"python -m retr.benchmarks.query_layer --data DATA --encoder {options.encoder} --seeds {options.seeds}"
-        )
-        record("query_layer", {"encoder": options.encoder, "splits": runs}, command=command)
-        if options.sentences is None:
-            bridges = [text(sets["flickr8k_1000"], encoder.info, scratch, seed, None) for seed in range(options.seeds)]
-            record("query_layer_text", {"encoder": options.encoder, "splits": bridges}, command=command)
-        else:
-            sentences = Sentences(options.sentences)
-            bridges = [text(sets["flickr8k_1000"], encoder.info, scratch, 0, sentences)]
-            record(
-                "query_layer_sentences",
-                {"encoder": options.encoder, "sentence_encoder": sentences.info.name, "splits": bridges},
-                command=f"{command} --sentences {sentences.info.name}",
-            )
+        scratch, seeds = Path(temporary), range(options.seeds)
+        if "classification" in options.parts:
+            sets = {name: Set(options.data / name, work, encoder) for name in SETS}
+            asked = sets.pop("odir5k")
+            runs = [classification(asked, sets, encoder.info, scratch, seed) for seed in seeds]
+            record("query_layer", {**facts, "splits": runs}, command=f"{command} --parts classification")
+        if "text" in options.parts:
+            captioned = Set(options.data / "flickr8k_1000", work, encoder)
+            sentences = None if options.sentences is None else Sentences(options.sentences)
+            facts["text_encoder"] = "words and letter groups" if sentences is None else sentences.info.name
+            bridges = [text(captioned, encoder.info, scratch, seed, sentences) for seed in seeds]
+            name = "query_layer_text" if sentences is None else "query_layer_sentences"
+            given = "" if sentences is None else f" --sentences {sentences.info.name}"
+            record(name, {**facts, "splits": bridges}, command=f"{command} --parts text{given}")
 
 
 if __name__ == "__main__":
