@@ -140,9 +140,11 @@ class Sentences:
     """A BERT sentence encoder from a folder in the layout of transformers: the mean of its last hidden states."""
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoModel, AutoTokenizer
-
         from retr.index.encoder import EncoderInfo
+        from retr.retrieval.encoders._torchvision import ensure_torchvision
+
+        ensure_torchvision()
+        from transformers import AutoModel, AutoTokenizer
 
         self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
         self._model = AutoModel.from_pretrained(str(folder)).eval()

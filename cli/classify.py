@@ -233,7 +233,7 @@ def _one(out: Output, one: Answer, k: int) -> None:
     if data.get("neighbours"):
         names = ["rank", "score", "id", *([one.column] if one.column else [])]
         shown = data["neighbours"][:10]
-        out.rows(shown, names, title=f"nearest {len(shown)} of {len(data['neighbours'])} that voted")
+        out.rows(shown, names, title=f"nearest {len(shown)} of {data['voters']} that voted")
     if data.get("abstain"):
         out.note(f"abstains: {data['abstain']}")
     elif data.get("set") is not None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 NOTE = "calibration"
 FOLDS = 5
 # Numbers of neighbours that are calibrated at once; the best of them is the default of a vote.
-NEIGHBOURS = (5, 10, 20, 50)
+NEIGHBOURS = (5, 10, 20, 50, 200)
 # Patients are drawn until about so many rows are measured: more change the second decimal of nothing.
 MAX_ROWS = 5000
 
@@ -44,7 +44,7 @@ class Calibration:
     method, column, classes
         What was measured, on which labels.
     scaling
-        ``{"temperature"}`` or ``{"bandwidth", "prior_weight"}``.
+        ``{"temperature", "slope", "offset"}`` or ``{"bandwidth", "prior_weight"}``.
     alpha, threshold
         The error level promised, and the probability a class must reach to be in the set.
     rows, groups

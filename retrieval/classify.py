@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from retr.retrieval.prompts import LabelSet
 
 DEFAULT_NEIGHBOURS = 5
+# A calibrated vote may count hundreds; the nearest of them are shown as evidence.
+SHOWN = 20
 
 
 class TextSide(Protocol):
@@ -221,7 +224,7 @@ class Answer:
         return self.classes[0]
 
     def to_json(self, k: int = 5) -> dict[str, Any]:
-        """Give one JSON-ready object with the ``k`` most probable classes."""
+        """Give one JSON-ready object with the ``k`` most probable classes and at most `SHOWN` neighbours."""
         top = zip(self.classes[:k], self.probabilities, strict=False)
         return {
             "query": self.query,
@@ -233,7 +236,8 @@ class Answer:
             "alpha": self.alpha,
             "abstain": self.abstain,
             "nearest": self.nearest,
-            "neighbours": None if self.neighbours is None else [hit.to_json() for hit in self.neighbours],
+            "voters": None if self.neighbours is None else len(self.neighbours),
+            "neighbours": None if self.neighbours is None else [h.to_json() for h in islice(self.neighbours, SHOWN)],
             "note": self.note,
         }
 

@@ -29,6 +29,31 @@ def test_temperature_undoes_a_wrong_scale(factor):
     assert ece(scaling.probabilities(logits * factor), truth) < 0.03
 
 
+def test_the_best_class_is_right_as_often_as_it_says():
+    """A score that is overconfident in a way no temperature undoes: the first class is half as probable as it says."""
+    rng = np.random.default_rng(0)
+    said = rng.uniform(0.4, 0.95, 4000)
+    truth = np.where(rng.random(4000) < said / 2, 0, rng.integers(1, 4, 4000))
+    logits = np.log(np.column_stack([said, *[(1 - said) / 3] * 3]))
+    scaling = Temperature.fit(logits[:2000], truth[:2000])
+    chance = scaling.probabilities(logits[2000:])
+    np.testing.assert_allclose(chance.sum(axis=1), 1)
+    assert (chance.argmax(axis=1) == logits[2000:].argmax(axis=1)).mean() > 0.99
+    assert ece(Temperature().probabilities(logits[2000:]), truth[2000:]) > 0.2
+    assert ece(chance, truth[2000:]) < 0.05
+
+
+def test_the_correction_keeps_the_order_of_the_classes():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(500, 6))
+    plain = Temperature().probabilities(logits)
+    for slope, offset in ((0.5, -1.0), (2.0, 1.0), (1.0, -3.0)):
+        chance = Temperature(1.0, slope, offset).probabilities(logits)
+        ranks = np.take_along_axis(chance, np.argsort(-plain, axis=1), axis=1)
+        assert (np.diff(ranks, axis=1) <= 1e-12).all()
+        np.testing.assert_allclose(chance.sum(axis=1), 1)
+
+
 def test_a_vote_is_a_weighted_share():
     votes = Votes(np.array([[0.9, 0.8, 0.5]]), np.array([[1, 0, 1]]), np.array([0.5, 0.25, 0.25]))
     weights = np.exp((np.array([0.9, 0.8, 0.5]) - 0.9) / 0.2)
