@@ -145,13 +145,7 @@ class ByNeighbours:
         found = self._store.search(vectors, self.k, mask=self._mask, exclude=exclude)
         codes = np.where(found.rows >= 0, self._labelled.codes_of_rows(self._store.n_total)[found.rows], -1)
         votes = Votes(np.where(codes >= 0, found.scores, found.scores[:, :1]), codes, self._labelled.prior)
-        found_rows = [rows[rows >= 0] for rows in found.rows]
-        table = self._store.table(rows=np.concatenate([*found_rows, np.empty(0, dtype=np.int64)]))
-        ends = np.cumsum([len(rows) for rows in found_rows])
-        hits = [
-            Hits(scores[: len(rows)], rows, table.slice(end - len(rows), len(rows)), found.exact, found.note)
-            for rows, scores, end in zip(found_rows, found.scores, ends, strict=True)
-        ]
+        hits = Hits.all_of(self._store, found, [""] * len(vectors))
         return votes, hits
 
 

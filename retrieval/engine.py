@@ -323,7 +323,7 @@ class Index:
             one_per=one_per,
             min_score=min_score,
         )
-        hits = [Hits.of(store, found, number, query=asked.describe()) for number, asked in enumerate(queries)]
+        hits = Hits.all_of(store, found, [query.describe() for query in queries])
         hits = add_remarks(
             store, queries, hits, bridge=bridge, all_rows=where is None and exclude_same is None and min_score is None
         )

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+import numpy as np
 
-    import numpy as np
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import pyarrow as pa
     from numpy.typing import NDArray
 
@@ -75,18 +76,22 @@ class Hits:
     query: str = ""
 
     @classmethod
-    def of(cls, store: Store, found: Neighbours, number: int, *, query: str = "") -> Hits:
-        """Give the answer to one query of a search, with its rows' metadata."""
-        rows = found.rows[number]
-        kept = rows[rows >= 0]
-        return cls(
-            scores=found.scores[number, : len(kept)],
-            rows=kept,
-            table=store.table(rows=kept),
-            exact=found.exact,
-            note=found.note,
-            query=query,
-        )
+    def all_of(cls, store: Store, found: Neighbours, queries: Sequence[str]) -> list[Hits]:
+        """Give the answers to all queries of a search, with their rows' metadata, read at once."""
+        rows = [row[row >= 0] for row in found.rows]
+        table = store.table(rows=np.concatenate([np.empty(0, dtype=np.int64), *rows]))
+        ends = np.cumsum([len(own) for own in rows])
+        return [
+            cls(
+                scores=scores[: len(own)],
+                rows=own,
+                table=table.slice(end - len(own), len(own)),
+                exact=found.exact,
+                note=found.note,
+                query=query,
+            )
+            for own, scores, end, query in zip(rows, found.scores, ends, queries, strict=True)
+        ]
 
     @property
     def ids(self) -> list[str]:
