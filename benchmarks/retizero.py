@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -26,11 +28,12 @@ def main() -> None:
     chosen = ["--group", "patient", "--most", "120", "--least", "5", "--without", "multiple"]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
-        start = time.monotonic()
+        start, load = time.monotonic(), os.getloadavg()[0]
         command = ["bench", "retizero", "--data", str(options.data), "--encoder", options.encoder]
         table = ["--metadata", str(options.data / "labels.csv")]
         subprocess.run([sys.executable, "-m", "retr", *command, *table, *chosen, "--json", str(file)], check=True)
         seconds = time.monotonic() - start
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = json.loads(file.read_text(encoding="utf-8"))
     data = result.pop("data")
     record(
@@ -40,6 +43,8 @@ def main() -> None:
             "images": data["images"],
             "classes": len(data["classes"]),
             "seconds": round(seconds, 1),
+            "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
+            "load_average_at_start": round(load, 1),
             **result,
         },
         command=f"retr bench retizero --data {name} --encoder {options.encoder} --metadata {name}/labels.csv "

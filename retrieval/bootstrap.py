@@ -32,6 +32,8 @@ class Estimate:
 
     def __format__(self, spec: str) -> str:
         spec = spec or ".3f"
+        if np.isnan(self.low):  # too few groups to say how sure
+            return "" if np.isnan(self.value) else f"{self.value:{spec}}"
         return f"{self.value:{spec}} [{self.low:{spec}}, {self.high:{spec}}]"
 
     def to_json(self) -> dict[str, float | int | None]:

@@ -55,6 +55,7 @@ def test_undefined_values_are_left_out_and_one_group_has_no_interval():
     estimate = mean_interval(np.array([np.nan, 0.5, 0.7]), np.array([0, 1, 1]))
     assert (estimate.value, estimate.n, estimate.groups) == (pytest.approx(0.6), 2, 1)
     assert np.isnan(estimate.low)
+    assert f"{estimate:.2f}" == "0.60"
     assert estimate.to_json() == {"value": estimate.value, "low": None, "high": None, "n": 2, "groups": 1}
     assert np.isnan(mean_interval(np.array([np.nan]), np.array([0])).value)
 
