@@ -125,7 +125,8 @@ class FolderSource:
         # an index from elsewhere may name anything
         if Path(outer).is_absolute() or ".." in Path(outer).parts:
             raise FileNotFoundError(path)
-        if not inside:
+        # a plain file may have the separator in its name
+        if not inside or not is_container_name(outer):
             return read_file(self.root / path)
         container = self._shelf.get(self.root / outer)
         if container is None:

@@ -130,6 +130,29 @@ def test_bad_files_become_records_and_shift_nothing(archive, index, fake_encoder
     }
 
 
+@pytest.mark.parametrize(
+    "name", ["a::b.png", "line\nbreak.png", "a#3.png", "ünï cödé.png", "per%20cent.png", "'quote.png"]
+)
+def test_odd_names_are_names(tmp_path, index, fake_encoder, make_picture, name):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    make_picture(1).save(folder / name)
+    assert build(folder, index, fake_encoder).rows == 1
+    assert archives.open_item(Store.open(index), name) == (folder / name).read_bytes()
+    assert build(folder, index, fake_encoder).unchanged == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (3000, 1), (1, 3000)])
+def test_odd_shapes_are_pictures(tmp_path, index, fake_encoder, size):
+    from PIL import Image
+
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    Image.new("RGB", size, (200, 30, 30)).save(folder / "odd.png")
+    report = build(folder, index, fake_encoder)
+    assert (report.rows, report.skipped) == (1, {})
+
+
 def test_a_decompression_bomb_is_a_record(archive, index, fake_encoder, monkeypatch):
     monkeypatch.setenv("RETR_MAX_PIXELS", "1900")
     from PIL import Image
