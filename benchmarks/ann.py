@@ -94,7 +94,7 @@ def ours(vectors: NDArray[np.float32], folder: Path) -> Iterator[tuple[str, Sear
         writer.compact()
         for position, segment in enumerate(writer.store.segments):
             writer.accelerate(position, partial(train, segment.vectors, IVF(), budget=2 << 30))
-        for refine in (4, 10, 20, 40):
+        for refine in (2, 3, 4, 10):
             for probes in (4, 8, 12, 16, 24, 32, 48, 64, 96, 128):
                 kind = replace(IVF(), probes=probes, refine=refine)
                 writer.note(NOTE, {"index": to_json(kind), "recall": 0.0})

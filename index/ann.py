@@ -87,11 +87,12 @@ def train(vectors: Stored, config: IVF | HNSW, path: Path, *, budget: int, seed:
     """
     faiss = load_faiss()
     rows, dim = vectors.shape
-    index = faiss.index_factory(dim, config.factory(rows), faiss.METRIC_INNER_PRODUCT)
+    index = faiss.index_factory(dim, config.factory(rows, dim), faiss.METRIC_INNER_PRODUCT)
     least, wanted = 1, _HNSW_SAMPLE
     if isinstance(config, IVF):
-        least, wanted = index.nlist, _POINTS_PER_LIST * index.nlist
-        index.cp.niter, index.cp.seed, index.cp.min_points_per_centroid = _ITERATIONS, seed + 1, 1
+        ivf = faiss.extract_index_ivf(index)
+        least, wanted = ivf.nlist, _POINTS_PER_LIST * ivf.nlist
+        ivf.cp.niter, ivf.cp.seed, ivf.cp.min_points_per_centroid = _ITERATIONS, seed + 1, 1
     else:
         index.hnsw.efConstruction = config.build_effort
     wanted = max(least, min(rows, wanted, budget // 2 // (4 * dim)))
@@ -163,7 +164,10 @@ class Accelerator:
             effort = max(config.search_effort, k * config.refine)
             inner = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
         elif isinstance(config, IVF):
-            inner = faiss.SearchParametersIVF(nprobe=min(config.probes, self._base.nlist), sel=selector)
+            lists = faiss.extract_index_ivf(self._base).nlist
+            inner = faiss.SearchParametersIVF(nprobe=min(config.probes, lists), sel=selector)
+            if isinstance(self._base, faiss.IndexPreTransform):
+                inner = faiss.SearchParametersPreTransform(index_params=inner)
         else:
             raise TypeError(type(config).__name__)
         factor = min(config.refine, max(1, rows // k))

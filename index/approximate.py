@@ -31,7 +31,6 @@ MIN_SHARE = 0.02
 # Beyond these the candidates would be a large part of all rows.
 _MAX_EXCLUDED = 256
 _MAX_K = 2048
-_MARGIN = 4
 
 
 def suits(ask: Ask, n_rows: int) -> bool:
@@ -63,7 +62,7 @@ def search(
         How they are searched.
     """
     k = ask.k
-    want = k * (4 if ask.one_per is not None else 1) + _MARGIN + max(map(len, ask.exclude), default=0)
+    want = k * (4 if ask.one_per is not None else 1) + max(map(len, ask.exclude), default=0)
     rows = _candidates(blocks, accelerators, config, queries, ask, want)
     for number, excluded in enumerate(ask.exclude):
         if len(excluded):

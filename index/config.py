@@ -44,14 +44,16 @@ class IVF:
 
     lists: int = 0
     codec: IVFCodec = "rabitq"
-    probes: int = 32
-    refine: int = 10
+    probes: int = 16
+    refine: int = 4
 
-    def factory(self, rows: int) -> str:
-        """Give faiss's name for a segment of ``rows`` rows."""
+    def factory(self, rows: int, dim: int) -> str:
+        """Give faiss's name for a segment of ``rows`` rows of ``dim`` dimensions."""
         lists = self.lists or 4 * math.isqrt(rows)
         codec = {"rabitq": "RaBitQfs", "rabitq2": "RaBitQfs2", "rabitq4": "RaBitQfs4", "sq8": "SQ8", "fp16": "SQfp16"}
-        return f"IVF{max(1, min(lists, rows // 39))},{codec[self.codec]}"
+        # A bit a dimension only says much when no dimension says more than another: RaBitQ wants a random rotation.
+        rotation = f"RR{dim}," if self.codec.startswith("rabitq") else ""
+        return f"{rotation}IVF{max(1, min(lists, rows // 39))},{codec[self.codec]}"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ class HNSW:
     codec: HNSWCodec = "sq8"
     refine: int = 4
 
-    def factory(self, rows: int) -> str:  # noqa: ARG002 - one signature for all kinds
+    def factory(self, rows: int, dim: int) -> str:  # noqa: ARG002 - one signature for all kinds
         """Give faiss's name."""
         return f"HNSW{self.links}_{'SQ8' if self.codec == 'sq8' else 'SQfp16'}"
 

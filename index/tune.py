@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 K = 10
 KINDS: tuple[IVF | HNSW, ...] = (IVF(), IVF(codec="rabitq2"), IVF(codec="rabitq4"), IVF(codec="fp16"))
 _QUERIES = 512
-_PROBES = (4, 8, 16, 32, 64, 128, 256)
-_REFINE = (4, 10, 20, 40)
+_PROBES = (4, 8, 12, 16, 24, 32, 64, 128, 256)
+_REFINE = (2, 4, 10, 30)
 _EFFORTS = (16, 32, 64, 128, 256, 512)
 _DEFAULT_BUDGET = 2 << 30
 # Exact search is kept as long as it answers within this.
@@ -227,7 +227,7 @@ def _build(writer: Writer, kind: IVF | HNSW, *, budget: int, say: Callable[[str]
         if len(segment) < MIN_ROWS:
             writer.accelerate(position, None)
             continue
-        say(f"building {kind.factory(len(segment))} over {len(segment)} rows")
+        say(f"building {kind.factory(*segment.vectors.shape)} over {len(segment)} rows")
         writer.accelerate(position, partial(train, segment.vectors, kind, budget=budget))
     for info in writer.preview().manifest.segments:
         size += info.accelerator.bytes if info.accelerator else 0
