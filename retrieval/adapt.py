@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from retr.index.errors import RetrError, UsageError
+from retr.index.errors import EncoderNotFoundError, RetrError, UsageError
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval import archives, bootstrap, head
@@ -235,7 +235,10 @@ def _better_features(store: Store) -> BaseEncoder | None:
     from retr.retrieval.encoders.registry import find_spec, load_encoder
 
     info = store.manifest.encoder
-    spec, _ = find_spec(info.name)
+    try:
+        spec, _ = find_spec(info.name)
+    except EncoderNotFoundError:  # built with an encoder object that has no name here
+        return None
     if not spec.under_a_head or spec.under_a_head.items() <= dict(info.options).items():
         return None
     paths = (
