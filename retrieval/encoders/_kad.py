@@ -147,13 +147,13 @@ class KadEncoder(TorchEncoder):
         precision: str,
     ) -> None:
         self.protocol = info.options["protocol"]
-        if self.protocol == "nih":  # pictures of one shape are rare
-            self.batch_size = 1
         self.side = int(cast("int", info.options["resolution"]))
         self.queries = queries.eval().requires_grad_(requires_grad=False)
         self.text = text
         super().__init__(info, network, device=device, precision=precision)
         self.queries.to(self.device)
+        if self.protocol == "nih":  # pictures of one shape are rare
+            self.batch_size = 1
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
         """Resize by the protocol and normalise: float32 ``(3, h, w)``, square unless the protocol is nih."""
@@ -238,7 +238,8 @@ class KadEncoder(TorchEncoder):
             float32 ``(n, 768)``, equal to `encode_prepared`, and float32 ``(n, m)``, equal to `score`.
         """
         pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, self.dtype)
-        patches = cast("Tensor", self.network(pixels)).float()
+        with self.in_full():
+            patches = cast("Tensor", self.network(pixels)).float()
         vectors = patches.mean(dim=(1, 2)).cpu().numpy()
         if not findings:
             return vectors, np.empty((len(vectors), 0), dtype=np.float32)

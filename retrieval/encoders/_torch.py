@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
@@ -119,10 +119,8 @@ class TorchEncoder(BaseEncoder):
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``."""
         pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, self.dtype)
-        # cuDNN convolves float32 in TF32 unless told not to; fp32 means fp32 here
-        full = self.device.type == "cuda" and self.dtype is torch.float32
         try:
-            with torch.backends.cudnn.flags(enabled=True, allow_tf32=False) if full else nullcontext():
+            with self.in_full():
                 return cast("NDArray[np.float32]", self.forward(pixels).float().cpu().numpy())
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
@@ -134,6 +132,12 @@ class TorchEncoder(BaseEncoder):
         torch.cuda.empty_cache()
         half = len(batch) // 2
         return np.concatenate([self.encode_prepared(batch[:half]), self.encode_prepared(batch[half:])])
+
+    def in_full(self) -> AbstractContextManager[None]:
+        """Hold cuDNN to float32: it would convolve in TF32, but fp32 means fp32 here."""
+        if self.device.type == "cuda" and self.dtype is torch.float32:
+            return cast("AbstractContextManager[None]", torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+        return nullcontext()
 
     def _measure_batch(self) -> int:
         """Run four pictures and let so many into a batch as take two fifths of the device's memory."""
