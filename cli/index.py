@@ -55,6 +55,7 @@ AxisOption = Annotated[
         "--axis", help="Along which axis NIfTI volumes are cut: axial, coronal or sagittal.", show_default=False
     ),
 ]
+PruneOption = Annotated[bool, typer.Option("--prune", help="Drop rows whose files are gone.")]
 BurnedInOption = Annotated[
     bool, typer.Option("--allow-burned-in", help="Read DICOM files that say their pixels hold annotations.")
 ]
@@ -93,7 +94,7 @@ def build(
             show_default=False,
         ),
     ] = None,
-    prune: Annotated[bool, typer.Option("--prune", help="Drop rows whose files are gone.")] = False,
+    prune: PruneOption = False,
     exact_decode: ExactDecodeOption = False,
     frames: FramesOption = None,
     axis: AxisOption = None,
@@ -147,6 +148,7 @@ def add(
         typer.Option("--name", help="Prefix of the new ids; by default the folder's name.", show_default=False),
     ] = None,
     metadata: MetadataOption = None,
+    prune: PruneOption = False,
     allow_burned_in: BurnedInOption = False,
     weights: WeightsOption = None,
     text_model: TextModelOption = None,
@@ -156,6 +158,8 @@ def add(
 ) -> None:
     """Embed a further folder, or one image, into an existing index; ids get the folder's name as prefix.
 
+    The same name again brings that part of the index up to date.
+
     Example: retr index add ./second-hospital --name site2
     """
     from retr.cli._output import Output, choose_form
@@ -164,7 +168,10 @@ def add(
     out = Output(choose_form(json_=json_))
     options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
     opened = Index.open(find_index(index), **options)
-    _report(out, opened.add(source, name=name, metadata=metadata, allow_burned_in=allow_burned_in, progress=True))
+    _report(
+        out,
+        opened.add(source, name=name, metadata=metadata, prune=prune, allow_burned_in=allow_burned_in, progress=True),
+    )
 
 
 @app.command()

@@ -337,10 +337,14 @@ class Index:
         *,
         name: str | None = None,
         metadata: str | Path | None = None,
+        prune: bool = False,
         allow_burned_in: bool = False,
         progress: bool = False,
     ) -> BuildReport:
-        """Embed a further folder, or one image; its rows' ids begin with ``name/``, by default the folder's name."""
+        """Embed a further folder, or one image; its rows' ids begin with ``name/``, by default the folder's name.
+
+        The same name again brings that part up to date, as `build` does for the first archive.
+        """
         from retr.retrieval.embed import add
 
         report = add(
@@ -349,6 +353,7 @@ class Index:
             self.encoder,
             name=name,
             metadata=None if metadata is None else Path(metadata),
+            prune=prune,
             allow_burned_in=allow_burned_in,
             progress=progress,
         )
