@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+# From here on one confidence is like another.
+SURE = 0.97
+
+
 class Scaling(Protocol):
     """Turns evidence into probabilities."""
 
@@ -105,7 +109,8 @@ class Temperature:
 
 
 def _log_odds(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    clipped = np.clip(share, 1e-9, 1 - 1e-9)
+    """Give log-odds, flat beyond `SURE`: a few that are wrong at 99.99 % must not bend the correction of all."""
+    clipped = np.clip(share, 1 - SURE, SURE)
     odds: NDArray[np.float64] = np.log(clipped / (1 - clipped))
     return odds
 
