@@ -148,6 +148,7 @@ class Sentences:
 
         self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
         self._model = AutoModel.from_pretrained(str(folder)).eval()
+        self._known: dict[str, NDArray[np.float32]] = {}
         self.info = EncoderInfo(
             name=folder.name,
             dim=self._model.config.hidden_size,
@@ -159,19 +160,19 @@ class Sentences:
         )
 
     def encode_texts(self, texts: list[str]) -> NDArray[np.float32]:
-        """Embed texts: float32 ``(n, dim)``."""
+        """Embed texts, each once: float32 ``(n, dim)``."""
         import torch
 
-        rows = []
+        new = sorted(set(texts) - set(self._known), key=len)
         with torch.inference_mode():
-            for start in range(0, len(texts), 64):
-                batch = self._tokenizer(
-                    list(texts[start : start + 64]), padding=True, truncation=True, max_length=128, return_tensors="pt"
-                )
+            for start in range(0, len(new), 64):
+                part = new[start : start + 64]
+                batch = self._tokenizer(part, padding=True, truncation=True, max_length=128, return_tensors="pt")
                 hidden = self._model(**batch).last_hidden_state
                 mask = batch["attention_mask"][..., None]
-                rows.append(((hidden * mask).sum(1) / mask.sum(1)).numpy())
-        return np.concatenate(rows).astype(np.float32)
+                means = ((hidden * mask).sum(1) / mask.sum(1)).numpy().astype(np.float32)
+                self._known.update(zip(part, means, strict=True))
+        return np.stack([self._known[text] for text in texts])
 
 
 def main() -> None:
