@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from retr.retrieval.encoders.base import BaseEncoder
 
 ARCHIVE = Path("examples/hrf45")
-SIDE, IMAGES, ROUNDS, LOOP_IMAGES = 2000, 96, 5, 8
+SIDE, IMAGES, ROUNDS, LOOP_IMAGES = 2000, 256, 3, 16
 
 
 def make_archive(folder: Path) -> list[Path]:
