@@ -71,6 +71,16 @@ def hrf_index(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
+def placed(hrf_index) -> Path:
+    """The index on a machine that knows where its archive lies: what is remembered is each test's own."""
+    from retr.index.store import Store
+    from retr.retrieval import archives
+
+    archives.remember(Store.open(hrf_index).uuid, "", str(HRF))
+    return hrf_index
+
+
+@pytest.fixture
 def hrf_copy(hrf_index, tmp_path) -> Path:
     """A copy of the index that a test may change."""
     import shutil

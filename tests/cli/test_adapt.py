@@ -82,8 +82,8 @@ def test_a_build_brings_it_up_to_date(retr, adapted):
 
 
 @pytest.mark.slow
-def test_better_features_are_embedded_again(retr, hrf_index, tmp_path):
-    done = retr("adapt", "--label", "label", "--out", tmp_path / "a.retr", "--json", "--index", hrf_index)
+def test_better_features_are_embedded_again(retr, placed, tmp_path):
+    done = retr("adapt", "--label", "label", "--out", tmp_path / "a.retr", "--json", "--index", placed)
     assert "feature=layers" in done.err
     assert retr("index", "info", "--json", "--index", tmp_path / "a.retr").json[0]["options"] == {"feature": "layers"}
 

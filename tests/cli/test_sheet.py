@@ -11,20 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retr.index.store import Store
-from retr.retrieval import archives, explain
+from retr.retrieval import explain
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.images import read_image
 
 HRF = Path(__file__).parents[2] / "examples/hrf45"
 IMAGE = HRF / "glaucoma/05_g.jpg"
-
-
-@pytest.fixture
-def placed(hrf_index) -> Path:
-    """The index on a machine that knows where its archive lies."""
-    archives.remember(Store.open(hrf_index).uuid, "", str(HRF))
-    return hrf_index
 
 
 class _Page(HTMLParser):
