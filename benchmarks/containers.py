@@ -26,7 +26,7 @@ from retr.retrieval.embed import build
 from retr.retrieval.encoders.registry import load_encoder
 
 ARCHIVE = Path("examples/hrf45")
-IMAGES, SIDE, ROUNDS, SHARDS = 500, 700, 3, 5
+IMAGES, SIDE, ROUNDS, SHARDS = 500, 700, 2, 5
 
 
 def make_folder(folder: Path) -> list[Path]:
