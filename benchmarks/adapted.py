@@ -47,9 +47,9 @@ def main() -> None:
 def measure(data: Path, rows: list[dict[str, str]], group: str | None, seeds: int, work: Path) -> dict[str, Any]:
     """Build an index of the chosen images, and adapt it with stored and with better features."""
     from retr.index.store import Store
-    from retr.retrieval.adapt import adapt
-    from retr.retrieval.cases import find_cases
     from retr.retrieval.engine import Index
+    from retr.retrieval.heads.adapt import adapt
+    from retr.retrieval.labels.cases import find_cases
 
     for row in rows:
         link = work / "data" / row["path"]

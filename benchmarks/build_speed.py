@@ -19,10 +19,10 @@ import numpy as np
 from PIL import Image
 
 from retr.benchmarks.record import record
-from retr.retrieval.embed import build
 from retr.retrieval.encoders import lite
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.images import read_image
+from retr.retrieval.ingest.build import build
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -22,8 +22,8 @@ from PIL import Image
 
 from retr.benchmarks.record import record
 from retr.index.store import Store
-from retr.retrieval.embed import build
 from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.ingest.build import build
 
 ARCHIVE = Path("examples/hrf45")
 IMAGES, SIDE, ROUNDS, SHARDS = 500, 700, 2, 5

@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 
 from retr.benchmarks.record import record
-from retr.retrieval.bootstrap import mean_interval
+from retr.retrieval.stats.bootstrap import mean_interval
 
 
 def simulate(rng: np.random.Generator, patients: int) -> tuple[np.ndarray, np.ndarray]:

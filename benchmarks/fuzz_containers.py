@@ -30,8 +30,8 @@ from PIL import Image
 from retr.benchmarks.fuzz_readers import mutated, peak_mb, reset_peak, run
 from retr.benchmarks.record import record
 from retr.index.errors import ImageReadError
-from retr.retrieval.folders import FolderSource
-from retr.retrieval.sources import Item
+from retr.retrieval.archive.folders import FolderSource
+from retr.retrieval.archive.sources import Item
 
 MODULE = "retr.benchmarks.fuzz_containers"
 _ZIP = {"stored": 0, "deflated": 8, "bzip2": 12, "lzma": 14}

@@ -9,7 +9,7 @@ import ranx
 from sklearn import metrics as theirs
 
 from retr.benchmarks.record import record
-from retr.retrieval import metrics
+from retr.retrieval.stats import metrics
 
 CASES = 200
 

@@ -17,7 +17,7 @@ import numpy as np
 from retr.benchmarks.record import record
 from retr.index.vectors import unit
 from retr.retrieval.encoders.registry import load_encoder
-from retr.retrieval.metrics import any_hit_at, precision_at
+from retr.retrieval.stats.metrics import any_hit_at, precision_at
 
 DEPTH = 10
 

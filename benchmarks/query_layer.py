@@ -25,8 +25,9 @@ import pyarrow as pa
 from retr.benchmarks.record import record
 from retr.index.store import Store
 from retr.index.vectors import unit
-from retr.retrieval import align, calibrate, classify, probe
-from retr.retrieval.metrics import any_hit_at, ece, precision_at
+from retr.retrieval.classify import calibrate, methods, probe
+from retr.retrieval.stats.metrics import any_hit_at, ece, precision_at
+from retr.retrieval.words import align
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,9 +87,9 @@ def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: P
         "neighbours_precision_at_1": round(float(precision_at(hits, 1).mean()), 4),
         "neighbours_any_hit_at_5": round(float(any_hit_at(hits, 5).mean()), 4),
     }
-    methods: tuple[classify.Method, ...] = (classify.ByNeighbours(store, "label"), classify.ByProbe(trained))
-    for method in methods:
-        answers = classify.answer(store, method, data.vectors[asked], truth, exclude)
+    ways: tuple[methods.Method, ...] = (methods.ByNeighbours(store, "label"), methods.ByProbe(trained))
+    for method in ways:
+        answers = methods.answer(store, method, data.vectors[asked], truth, exclude)
         table = [dict(zip(one.classes, one.probabilities, strict=True)) for one in answers]
         chance = np.array([[row[name] for name in method.classes] for row in table])
         codes = np.array([method.classes.index(name) for name in truth])

@@ -12,7 +12,7 @@ from retr.cli.evaluate import GroupOption, LabelOption, SamePatientOption, Separ
 
 if TYPE_CHECKING:
     from retr.cli._output import Output
-    from retr.retrieval.adapt import Adapted
+    from retr.retrieval.heads.adapt import Adapted
 
 OutOption = Annotated[Path, typer.Option("--out", metavar="PATH", help="Where the adapted index goes.")]
 
@@ -57,7 +57,7 @@ def adapt(
     """
     from retr.cli import _output
     from retr.index.errors import UsageError
-    from retr.retrieval.adapt import adapt as run
+    from retr.retrieval.heads.adapt import adapt as run
 
     if features not in {"auto", "stored"}:
         raise UsageError(f"--features is auto or stored, got: {features!r}")

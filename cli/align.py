@@ -51,10 +51,10 @@ def align(
     """
     from retr.cli._output import Output, choose_form
     from retr.index.errors import UsageError
-    from retr.retrieval import align as bridges
     from retr.retrieval.encoders import places
     from retr.retrieval.encoders.registry import load_encoder
     from retr.retrieval.engine import Index
+    from retr.retrieval.words import align as bridges
 
     out = Output(choose_form(json_=json_))
     options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)

@@ -102,9 +102,9 @@ def retizero(
     import json
 
     from retr.retrieval.encoders.registry import find_spec, load_encoder
-    from retr.retrieval.prompts import load_labels
-    from retr.retrieval.protocols.folder import read_folder
-    from retr.retrieval.protocols.retizero import run
+    from retr.retrieval.evaluation.protocols.folder import read_folder
+    from retr.retrieval.evaluation.protocols.retizero import run
+    from retr.retrieval.labels.label_set import load_labels
 
     images = read_folder(
         data, metadata=metadata, label=label, group=group, most=most, least=least, without=tuple(without or ())
@@ -154,9 +154,9 @@ def flair(
     Example: retr bench flair --data messidor --encoder flair --labels labels.yaml
     """
     from retr.retrieval.encoders.registry import find_spec, load_encoder
-    from retr.retrieval.prompts import load_labels
-    from retr.retrieval.protocols.flair import run
-    from retr.retrieval.protocols.folder import read_folder
+    from retr.retrieval.evaluation.protocols.flair import run
+    from retr.retrieval.evaluation.protocols.folder import read_folder
+    from retr.retrieval.labels.label_set import load_labels
 
     images = read_folder(data, metadata=metadata, label=label, group=group)
     options = encoder_options(
@@ -196,9 +196,9 @@ def kad(
     Example: retr bench kad --data nih --metadata nih.csv --label findings --separator "|"
     """
     from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.prompts import load_labels
-    from retr.retrieval.protocols.folder import read_folder
-    from retr.retrieval.protocols.kad import run
+    from retr.retrieval.evaluation.protocols.folder import read_folder
+    from retr.retrieval.evaluation.protocols.kad import run
+    from retr.retrieval.labels.label_set import load_labels
 
     images = read_folder(data, metadata=metadata, label=label, group=group)
     options = encoder_options(
@@ -229,8 +229,8 @@ def rad_dino(
     Example: retr bench rad-dino --data chest --encoder rad-dino --metadata chest.csv --group patient
     """
     from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.protocols.folder import read_folder
-    from retr.retrieval.protocols.rad_dino import run
+    from retr.retrieval.evaluation.protocols.folder import read_folder
+    from retr.retrieval.evaluation.protocols.rad_dino import run
 
     images = read_folder(data, metadata=metadata, label=label, group=group)
     options = encoder_options(
@@ -270,8 +270,8 @@ def lvm_med(
     Example: retr bench lvm-med --data brain --encoder lvm-med --exclude file_list.txt
     """
     from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.protocols.folder import read_folder
-    from retr.retrieval.protocols.lvm_med import read_exclusions, run
+    from retr.retrieval.evaluation.protocols.folder import read_folder
+    from retr.retrieval.evaluation.protocols.lvm_med import read_exclusions, run
 
     images = read_folder(data, metadata=metadata, label=label, group=group)
     options = encoder_options(

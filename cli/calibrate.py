@@ -48,10 +48,10 @@ def calibrate(
     from dataclasses import asdict
 
     from retr.cli._output import Output, choose_form
-    from retr.retrieval import calibrate as calibration
-    from retr.retrieval.classify import ByWords
+    from retr.retrieval.classify import calibrate as calibration
+    from retr.retrieval.classify.methods import ByWords
     from retr.retrieval.engine import Index
-    from retr.retrieval.prompts import load_labels
+    from retr.retrieval.labels.label_set import load_labels
 
     out = Output(choose_form(json_=json_))
     options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)

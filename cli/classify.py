@@ -23,7 +23,7 @@ from retr.cli._options import (
 
 if TYPE_CHECKING:
     from retr.cli._output import Output
-    from retr.retrieval.classify import Answer
+    from retr.retrieval.classify.methods import Answer
 
 
 def classify(
@@ -120,8 +120,8 @@ def classify(
     """
     from retr.cli._output import Output, choose_form
     from retr.index.errors import UsageError
-    from retr.retrieval import ask
-    from retr.retrieval.prompts import load_labels
+    from retr.retrieval.classify import ask
+    from retr.retrieval.labels.label_set import load_labels
 
     out = Output(choose_form(json_=json_, csv_=csv_))
     images = _images(image or [], folder)
@@ -164,7 +164,7 @@ def classify(
     if note:
         out.note(note)
     if all_:
-        from retr.retrieval.classify import classify_rows
+        from retr.retrieval.classify.methods import classify_rows
 
         prefix = into or {"z": "zeroshot", "n": "neighbours", "p": "probe"}[method.key[0]]
         answered = classify_rows(opened.store, method, prefix=prefix)
@@ -178,7 +178,7 @@ def _images(given: list[str], folder: Path | None) -> list[Any]:
     """Gather the pictures: paths, and the bytes of standard input."""
     images: list[Any] = [sys.stdin.buffer.read() if one == "-" else Path(one) for one in given]
     if folder is not None:
-        from retr.retrieval.ask import image_files
+        from retr.retrieval.classify.ask import image_files
 
         images += image_files(folder)
     return images

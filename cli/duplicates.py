@@ -46,7 +46,7 @@ def duplicates(
 
     from retr.cli._errors import NOTHING_FOUND
     from retr.cli._output import Output, choose_form
-    from retr.retrieval.duplicates import find_duplicates
+    from retr.retrieval.audit.duplicates import find_duplicates
     from retr.retrieval.engine import Index
 
     out = Output(choose_form(json_=json_))
@@ -87,7 +87,7 @@ def leaks(
     Example: retr index leaks --split split --group patient
     """
     from retr.cli._output import Output, choose_form
-    from retr.retrieval.duplicates import find_duplicates, find_leaks
+    from retr.retrieval.audit.duplicates import find_duplicates, find_leaks
     from retr.retrieval.engine import Index
 
     out = Output(choose_form(json_=json_))

@@ -22,8 +22,8 @@ from retr.cli._options import (
 
 if TYPE_CHECKING:
     from retr.index.store import Store
-    from retr.retrieval.cases import Cases
-    from retr.retrieval.evaluate import Evaluation, Options
+    from retr.retrieval.evaluation.evaluate import Evaluation, Options
+    from retr.retrieval.labels.cases import Cases
 
 app = typer.Typer(
     help="Measure an index on its own labelled rows, patients kept apart, with confidence intervals.",
@@ -93,7 +93,7 @@ def retrieval(
     Example: retr eval retrieval --label label --by sex,age --html report.html
     """
     from retr.index.errors import UsageError
-    from retr.retrieval import evaluate
+    from retr.retrieval.evaluation import evaluate
 
     depths = [part.strip() for part in k.split(",") if part.strip()]
     if not all(part.isdigit() for part in depths):
@@ -125,7 +125,7 @@ def neighbours(
 
     Example: retr eval neighbours --label label -k 10
     """
-    from retr.retrieval import evaluate
+    from retr.retrieval.evaluation import evaluate
 
     store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
     _show(evaluate.neighbours(store, cases, k=k, options=_options(resamples, seed, by)), html, json_=json_, csv_=csv_)
@@ -153,7 +153,7 @@ def probe(
 
     Example: retr eval probe --label label
     """
-    from retr.retrieval import evaluate
+    from retr.retrieval.evaluation import evaluate
 
     store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
     options = _options(resamples, seed, by)
@@ -189,9 +189,9 @@ def zero_shot(
 
     Example: retr eval zero-shot --label label --labels odir
     """
-    from retr.retrieval import evaluate
     from retr.retrieval.engine import Index
-    from retr.retrieval.prompts import load_labels
+    from retr.retrieval.evaluation import evaluate
+    from retr.retrieval.labels.label_set import load_labels
 
     store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
     settings = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
@@ -212,7 +212,7 @@ def open_cases(
     """Open an index and find its labelled rows, as the options say."""
     from retr.index.errors import UsageError
     from retr.index.store import Store
-    from retr.retrieval.cases import AUTO, find_cases
+    from retr.retrieval.labels.cases import AUTO, find_cases
 
     if group is not None and same_patient:
         raise UsageError(f"--group {group!r} and --same-patient exclude each other", hint="give one of them")
@@ -222,7 +222,7 @@ def open_cases(
 
 
 def _options(resamples: int, seed: int, by: str | None) -> Options:
-    from retr.retrieval.evaluate import Options
+    from retr.retrieval.evaluation.evaluate import Options
 
     return Options(resamples, seed, tuple(part.strip() for part in (by or "").split(",") if part.strip()))
 
@@ -232,7 +232,7 @@ def _show(evaluation: Evaluation, html: Path | None, *, json_: bool, csv_: bool)
 
     out = Output(choose_form(json_=json_, csv_=csv_))
     if html is not None:
-        from retr.retrieval.page import render
+        from retr.retrieval.evaluation.page import render
 
         html.write_text(render(evaluation), encoding="utf-8")
         out.note(f"report written to {html}")
@@ -259,7 +259,7 @@ def _show(evaluation: Evaluation, html: Path | None, *, json_: bool, csv_: bool)
 
 def _readable(row: dict[str, object]) -> dict[str, object]:
     """Write intervals into their cells, and mark a small cell."""
-    from retr.retrieval.bootstrap import Estimate
+    from retr.retrieval.stats.bootstrap import Estimate
 
     cells: dict[str, object] = {
         key: f"{value:.3f}" if isinstance(value, Estimate) else value for key, value in row.items() if key != "small"

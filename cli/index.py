@@ -26,7 +26,7 @@ from retr.cli._options import (
 
 if TYPE_CHECKING:
     from retr.cli._output import Output
-    from retr.retrieval.embed import BuildReport
+    from retr.retrieval.ingest.build import BuildReport
 
 app = typer.Typer(help="Make, look at and change an index.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -307,7 +307,7 @@ def check(
     if phi and not damage:
         from dataclasses import asdict
 
-        from retr.retrieval.phi import scan
+        from retr.retrieval.audit.phi import scan
 
         persons = scan(Index.open(find_index(index)).store)
         out.rows([asdict(finding) for finding in persons])

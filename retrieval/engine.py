@@ -15,11 +15,11 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.index.store import Store
-from retr.retrieval.adapted import load_for
+from retr.retrieval.encoders.recorded import RecordedEncoder, load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.exclude import same_values
+from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.hits import Hits
 from retr.retrieval.query import Query, gather, own_rows_all, resolve_all
-from retr.retrieval.recorded import RecordedEncoder, load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.remarks import add_remarks
 from retr.retrieval.summary import summary
 
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
 
     from retr.index.check import Finding
     from retr.index.tune import Tuning
-    from retr.retrieval.align import Bridge
-    from retr.retrieval.embed import BuildReport
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.images import Picture
     from retr.retrieval.images.picture import Axis
+    from retr.retrieval.ingest.build import BuildReport
+    from retr.retrieval.words.align import Bridge
 
 
 class Index:
@@ -123,7 +123,7 @@ class Index:
         UsageError
             The archive is empty or is no folder.
         """
-        from retr.retrieval.embed import build
+        from retr.retrieval.ingest.build import build
         from retr.retrieval.tuning import tune_if_large
 
         path = Path(path)
@@ -193,7 +193,7 @@ class Index:
     @property
     def bridge(self) -> Bridge | None:
         """What embeds words for an encoder that has no text side, if `retr align` was run; else ``None``."""
-        from retr.retrieval import align
+        from retr.retrieval.words import align
 
         return None if self.store.manifest.encoder.text else align.find(self.store)
 
@@ -227,8 +227,8 @@ class Index:
         return record
 
     def picture(self, id: str) -> Picture:  # noqa: A002
-        """Read the picture a row was made from, in full, out of its archive; see `retr.retrieval.pictures`."""
-        from retr.retrieval.pictures import picture_of
+        """Read the picture a row was made from, in full, out of its archive; see `retr.retrieval.archive.pictures`."""
+        from retr.retrieval.archive.pictures import picture_of
 
         return picture_of(self.store, id)
 
@@ -345,7 +345,7 @@ class Index:
 
         The same name again brings that part up to date, as `build` does for the first archive.
         """
-        from retr.retrieval.embed import add
+        from retr.retrieval.ingest.build import add
 
         report = add(
             source,

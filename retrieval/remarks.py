@@ -5,15 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from retr.retrieval.calibrate import find_novelty
+from retr.retrieval.classify.calibrate import find_novelty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retr.index.store import Store
-    from retr.retrieval.align import Bridge
     from retr.retrieval.hits import Hits
     from retr.retrieval.query import Query
+    from retr.retrieval.words.align import Bridge
 
 
 def add_remarks(

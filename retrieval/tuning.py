@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.errors import RetrError
-from retr.retrieval.rows import RESERVED
+from retr.retrieval.ingest.rows import RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

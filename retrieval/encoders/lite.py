@@ -28,6 +28,7 @@ from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders import weights as files
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.state import write_atomically
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -125,7 +126,7 @@ class LiteEncoder(BaseEncoder):
 
         graph = _lite_export.export(path, self._feature)
         content = hashlib.sha256(graph).hexdigest()[:16]
-        if not files.write_atomically(files.cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph):
+        if not write_atomically(files.cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph):
             self.notes.append(
                 "the network exported for 'lite' cannot be kept, so every start exports it again: "
                 "let RETR_CACHE_DIR name a folder that can be written"

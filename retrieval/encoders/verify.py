@@ -18,6 +18,7 @@ import numpy as np
 
 from retr.retrieval.encoders import weights
 from retr.retrieval.encoders._picture import picture
+from retr.retrieval.state import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,7 +96,7 @@ def verify(encoder: BaseEncoder) -> Verification:
     local = weights.cache_folder() / "fingerprints" / f"{key}.json"
     recorded = shipped or _read(local)
     if recorded is None:
-        weights.write_atomically(local, json.dumps(asdict(found)).encode())
+        write_atomically(local, json.dumps(asdict(found)).encode())
         outcome, difference, tolerance = "recorded", None, None
     else:
         difference, tolerance = recorded.distance(found), _TOLERANCE[info.precision]

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retr.index.errors import WeightsError
+from retr.retrieval.state import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -176,20 +177,6 @@ def _digest(path: Path) -> str:
             sha.update(chunk)
     write_atomically(store, json.dumps({"key": key, "sha256": sha.hexdigest()}).encode())
     return sha.hexdigest()
-
-
-def write_atomically(path: Path, data: bytes) -> bool:
-    """Write a cache file so that a reader sees all of it or none; an unwritable cache is no error: False."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(data)
-        scratch.replace(path)
-    except OSError:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
-        return False
-    return True
 
 
 def load_state_dict(path: Path) -> dict[str, Any]:

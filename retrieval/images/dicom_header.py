@@ -1,6 +1,6 @@
 """The columns a DICOM header may give to an index: an allow-list, and nothing beside it.
 
-Who the patient is enters only as keyed hashes (`retr.retrieval.privacy`), and only where the caller gives a
+Who the patient is enters only as keyed hashes (`retr.retrieval.images.hash_key`), and only where the caller gives a
 key. Coded values (VR CS) are kept when they look like codes: free text typed into them is dropped.
 """
 
@@ -11,7 +11,7 @@ import re
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from retr.retrieval.privacy import keyed_hash
+from retr.retrieval.images.hash_key import keyed_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable

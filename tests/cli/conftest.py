@@ -74,9 +74,9 @@ def hrf_index(tmp_path_factory) -> Path:
 def placed(hrf_index) -> Path:
     """The index on a machine that knows where its archive lies: what is remembered is each test's own."""
     from retr.index.store import Store
-    from retr.retrieval import archives
+    from retr.retrieval.archive import places
 
-    archives.remember(Store.open(hrf_index).uuid, "", str(HRF))
+    places.remember(Store.open(hrf_index).uuid, "", str(HRF))
     return hrf_index
 
 

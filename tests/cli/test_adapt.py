@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from retr.index.store import Store
-from retr.retrieval.adapted import head_of
+from retr.retrieval.heads.adapted import head_of
 
 IMAGE = Path(__file__).parents[2] / "examples/hrf45/glaucoma/05_g.jpg"
 

@@ -18,7 +18,8 @@ def calibrated(hrf_index, tmp_path_factory):
     import shutil
 
     from retr.index.store import Store
-    from retr.retrieval import align, calibrate
+    from retr.retrieval.classify import calibrate
+    from retr.retrieval.words import align
 
     path = shutil.copytree(hrf_index, tmp_path_factory.mktemp("calibrated") / "x.retr")
     calibrate.calibrate(Store.open(path), "label")

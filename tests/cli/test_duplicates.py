@@ -11,7 +11,7 @@ from fake_encoder import FakeEncoder, picture
 @pytest.fixture
 def index(tmp_path):
     """Eight pictures, two of them the same bytes, in two parts of a split, built with the fake encoder."""
-    from retr.retrieval.embed import build
+    from retr.retrieval.ingest.build import build
 
     folder = tmp_path / "archive"
     folder.mkdir()

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from retr.retrieval.protocols import retizero
+from retr.retrieval.evaluation.protocols import retizero
 
 FOLDER = Path(__file__).parent / "retizero_metric"
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from retr import Index
-from retr.retrieval import ask
+from retr.retrieval.classify import ask
 from retr.retrieval.encoders._torchvision import ensure_torchvision
-from retr.retrieval.prompts import load_labels
+from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.query import Query
 
 ensure_torchvision()
@@ -119,9 +119,9 @@ def test_zero_shot_is_the_encoders_own_softmax(indexed, tmp_path):
 def test_another_encoders_words_can_be_bridged(indexed, tmp_path):
     """The text side of one encoder, loaded again by its record, for the pictures of another."""
     from retr.index.store import Store
-    from retr.retrieval import align
     from retr.retrieval.encoders import places
     from retr.retrieval.encoders.registry import load_encoder
+    from retr.retrieval.words import align
 
     here = {"weights": indexed[0].path.parent / "tiny.pt", "device": "cpu", "precision": "fp32"}
     texts = load_encoder("open_clip:tiny", **here)

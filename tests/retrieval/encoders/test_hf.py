@@ -212,7 +212,7 @@ def test_a_folder_is_indexed_and_queried(folders, tmp_path, pictures, family, mo
 
 
 def test_a_folder_may_be_the_name(folders, pictures):
-    from retr.retrieval.recorded import load_recorded
+    from retr.retrieval.encoders.recorded import load_recorded
 
     folder = folders["dinov2"][0]
     encoder = load_encoder(f"hf:{folder}", **HERE)

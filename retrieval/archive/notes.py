@@ -1,0 +1,102 @@
+"""What an index notes about its archives, for later builds to keep to and for whoever reads a picture again.
+
+The manifest holds it under ``"build"``::
+
+    {"exact_decode": false, "frames": 1, "axis": "axial", "scores": [], "sources": [""],
+     "metadata": {"": {"sha256": "...", "columns": ["label"]}}}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from retr.index.errors import UsageError
+
+if TYPE_CHECKING:
+    from retr.index.store import Store
+    from retr.retrieval.images.picture import Axis
+
+NOTE = "build"
+
+
+@dataclass
+class Notes:
+    """What the manifest notes about the builds of an index."""
+
+    exact_decode: bool = False
+    frames: int = 1
+    axis: Axis = "axial"
+    scores: tuple[str, ...] = ()
+    sources: list[str] = field(default_factory=list)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, store: Store) -> Notes:
+        """Read what earlier builds noted; empty for a new index."""
+        noted = store.manifest.extra.get(NOTE, {})
+        return cls(
+            exact_decode=bool(noted.get("exact_decode", False)),
+            frames=int(noted.get("frames", 1)),
+            axis=noted.get("axis", "axial"),
+            scores=tuple(noted.get("scores", ())),
+            sources=list(noted.get("sources", ())),
+            metadata=dict(noted.get("metadata", {})),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the manifest's form."""
+        return {
+            "exact_decode": self.exact_decode,
+            "frames": self.frames,
+            "axis": self.axis,
+            "scores": list(self.scores),
+            "sources": self.sources,
+            "metadata": self.metadata,
+        }
+
+    def agree(
+        self,
+        store: Store,
+        *,
+        name: str,
+        exact: bool = False,
+        frames: int | None = None,
+        axis: Axis | None = None,
+        scores: tuple[str, ...] | None = None,
+    ) -> None:
+        """Settle what this build does; an index without rows takes what is asked, one with rows keeps what it has.
+
+        Raises
+        ------
+        UsageError
+            What is asked contradicts what the rows were built with.
+        """
+        if not len(store):
+            self.exact_decode, self.scores = exact, scores or ()
+            self.frames, self.axis = frames or 1, axis or "axial"
+        if exact and not self.exact_decode:
+            raise UsageError("the index was built without exact_decode", hint="build a new index with it")
+        for what, asked, kept in (
+            ("scores", None if scores is None else list(scores), list(self.scores)),
+            ("frames", frames, self.frames),
+            ("axis", axis, self.axis),
+        ):
+            if asked is not None and asked != kept:
+                raise UsageError(
+                    f"the index was built with {what} {kept!r}, got: {asked!r}",
+                    hint="leave it out to keep what is recorded, or build a new index",
+                )
+        if name not in self.sources:
+            if (
+                name
+                and len(store)
+                and any(path.startswith(f"{name}/") for path in store.table(["path"])["path"].to_pylist())
+            ):
+                raise UsageError(f"ids of the index begin with {name!r} already", hint="give another name with --name")
+            self.sources.append(name)
+
+    def metadata_columns(self, name: str | None = None) -> list[str]:
+        """Give the columns that the metadata table of one source, or of any, brought."""
+        chosen = self.metadata.values() if name is None else [self.metadata.get(name, {})]
+        return list(dict.fromkeys(column for noted in chosen for column in noted.get("columns", ())))

@@ -1,0 +1,36 @@
+"""A row's picture, got back out of its archive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from retr.index.errors import RetrError
+from retr.retrieval.archive.notes import Notes
+from retr.retrieval.archive.places import open_item
+from retr.retrieval.images import read_images
+
+if TYPE_CHECKING:
+    from retr.index.store import Store
+    from retr.retrieval.images import Picture
+
+
+def picture_of(store: Store, row_id: str) -> Picture:
+    """Read the picture a row was made from, decoded in full.
+
+    Raises
+    ------
+    UsageError
+        No row has the id.
+    RetrError
+        The archive's place is not known on this machine, or the file is gone or no longer holds the picture.
+    ImageReadError
+        The file can no longer be read.
+    """
+    data = open_item(store, row_id)
+    _, mark, frame = row_id.rpartition("#")
+    wanted = f"#{frame}" if mark and frame.isdigit() else ""
+    # the build decided what may be read, and how volumes are cut
+    for suffix, picture in read_images(data, axis=Notes.of(store).axis, allow_burned_in=True, name=row_id):
+        if suffix == wanted:
+            return picture
+    raise RetrError(f"the file of {row_id!r} no longer holds this picture", hint="bring the index up to date")

@@ -1,0 +1,181 @@
+"""Where pictures come from: the protocol of all sources, and what they list.
+
+The protocol is small: `Source.entries` lists what is there, lazily and always in the same order, as `Item` (may be a
+picture), `Skipped` (cannot be read, with the reason) or `Other` (not meant to be a picture), and `Source.read`
+gives an item's bytes. Whatever is wrong with one entry becomes a record; listing never stops for it.
+
+A file counts as a picture when its name says so, or when it has no telling suffix and its first bytes say so. So a
+text file named ``.jpg`` is recorded as unreadable, and ``labels.csv`` is an "other" file. Hidden files and folders
+are left out.
+"""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+# Names that promise a picture.
+_PICTURES = """
+    .jpg .jpeg .jpe .jfif .png .tif .tiff .bmp .webp .gif .jp2 .j2k .jpx .pbm .pgm .ppm .pnm
+    .heic .heif .avif .dcm .dicom .ima .nii .nii.gz
+"""
+# Names that promise something else: not worth opening to look.
+_OTHERS = """
+    .csv .tsv .txt .md .rst .json .jsonl .xml .html .htm .yaml .yml .toml .ini .cfg .log .pdf .doc .docx .xls .xlsx
+    .parquet .arrow .feather .npy .npz .pt .pth .bin .h5 .hdf5 .pkl .py .ipynb .sh .zip .tar .gz .tgz .bz2 .xz .7z
+    .mp4 .avi .mov .db .sqlite .sha256 .md5 .cls .part .tmp .lock
+"""
+IMAGE_SUFFIXES = frozenset(_PICTURES.split())
+OTHER_SUFFIXES = frozenset(_OTHERS.split())
+SNIFF_BYTES = 132  # DICOM's mark "DICM" stands at 128
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """Something that may be a picture.
+
+    Attributes
+    ----------
+    path
+        Posix path relative to the source; the row's id is made from it.
+    size
+        Bytes.
+    mtime
+        Seconds since 1970, as the file system or the container gives it.
+    columns
+        Metadata that came with the item (siblings in a container).
+    mark
+        What the store says of the content, such as an ETag; None where size and mtime have to do.
+    data
+        The bytes, where listing had to read them anyway (compressed tar, Parquet); else None.
+    """
+
+    path: str
+    size: int
+    mtime: float
+    columns: Mapping[str, Any] = field(default_factory=dict)
+    mark: str | None = None
+    data: bytes | None = field(default=None, repr=False)
+
+    def with_columns(self, columns: Mapping[str, Any]) -> Item:
+        """Give the item with the metadata that stands beside it."""
+        return replace(self, columns={**self.columns, **columns})
+
+    def with_data(self, data: bytes) -> Item:
+        """Give the item with its bytes."""
+        return replace(self, data=data)
+
+
+@dataclass(frozen=True, slots=True)
+class Skipped:
+    """Something that cannot be read, and why (one of a small set of words).
+
+    ``was_read`` is true where the bytes could be had but hold no picture: then an older picture of the same path is
+    no longer there, while a disk or a permission may come back.
+    """
+
+    path: str
+    reason: str
+    size: int = 0
+    mtime: float = 0.0
+    was_read: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """A file that is not meant to be a picture."""
+
+    path: str
+
+
+Entry = Item | Skipped | Other
+# a picture's bytes, with the size and mtime of exactly these bytes; None where the mtime is the listed one
+Bytes = tuple[bytes, int, float | None]
+
+
+class Source(Protocol):
+    """Pictures in one place."""
+
+    location: str
+    """Absolute path or URL; remembered on this machine, never written into an index."""
+
+    def entries(self) -> Iterator[Entry]:
+        """List what is there, lazily, in the same order every time."""
+
+    def count(self) -> int | None:
+        """Give roughly how many items `entries` will list, for the progress display; None when that is unknown."""
+
+    def read(self, path: str) -> Bytes:
+        """Give an item's bytes with the size and mtime they had when read; raises OSError or ImageReadError."""
+
+
+def reason_of(error: OSError) -> str:
+    """Name an operating system error in the words of the skipped record.
+
+    >>> reason_of(PermissionError(13, "Permission denied"))
+    'no permission'
+    """
+    if isinstance(error, PermissionError):
+        return "no permission"
+    if error.errno == errno.ELOOP:
+        return "link loop"
+    if isinstance(error, FileNotFoundError):
+        return "missing"
+    return "unreadable"
+
+
+def is_image_name(name: str) -> bool | None:
+    """Say whether a file name promises a picture: True, False, or None when it does not tell.
+
+    >>> is_image_name("a.JPG"), is_image_name("labels.csv"), is_image_name("IM0001"), is_image_name("v.nii.gz")
+    (True, False, None, True)
+    """
+    lower = name.lower()
+    suffix = PurePosixPath(lower).suffix
+    if suffix in IMAGE_SUFFIXES or lower.endswith(".nii.gz"):
+        return True
+    return False if suffix in OTHER_SUFFIXES else None
+
+
+def looks_like_image(prefix: bytes) -> bool:
+    r"""Say whether a file's first `SNIFF_BYTES` bytes are those of a picture, beyond doubt.
+
+    >>> looks_like_image(b"\x89PNG\r\n\x1a\n"), looks_like_image(b"BMW is a car maker")
+    (True, False)
+    """
+    from retr.retrieval.images.raster import plugin_for
+
+    # two letters are no proof: text may begin with them
+    sure = not prefix.startswith((b"BM", b"P")) and plugin_for(prefix) is not None
+    return sure or prefix[128:132] == b"DICM"
+
+
+def open_source(archive: Path | str, *, leave_out: tuple[Path, ...] = ()) -> Source:
+    """Choose the source for what the user named: a folder, a container, a list of paths, one picture, or a URL.
+
+    Raises
+    ------
+    UsageError
+        It does not exist, or is a list that names no files.
+    """
+    from retr.retrieval.archive import containers, folders, lists
+
+    if "://" in str(archive):
+        from retr.retrieval.archive.remote import RemoteSource
+
+        return RemoteSource(str(archive))
+    path = Path(archive)
+    if not path.is_file():
+        return folders.FolderSource(path, leave_out=leave_out)
+    if containers.is_container_name(path.name):
+        source = folders.ContainerSource.open(path)
+        if source is not None:
+            return source
+    if lists.is_list_name(path.name):
+        return lists.ListSource(path)
+    return folders.FileSource(path)

@@ -1,0 +1,261 @@
+"""How far an answer can be trusted: measured on the index's own labelled rows, patients kept apart.
+
+For each way to classify (neighbours, probe, zero-shot) `calibrate` scales its scores to probabilities and finds the
+threshold of split-conformal sets, on evidence in which no row has seen its own patient. The figures it states are
+cross-fitted: scaling and threshold of four fifths of the patients, measured on the rest. The records are JSON in the
+manifest under ``extra["calibration"]``, one a method, with the version of the data they were measured on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.index.errors import UsageError
+from retr.retrieval.classify import probe
+from retr.retrieval.labels.labelled import Labelled, data_version, deal, labelled_rows, others
+from retr.retrieval.stats import confidence
+from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
+from retr.retrieval.stats.metrics import ece
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.retrieval.classify.methods import ByWords
+
+NOTE = "calibration"
+FOLDS = 5
+# Numbers of neighbours that are calibrated at once; the best of them is the default of a vote.
+NEIGHBOURS = (5, 10, 20, 50, 200)
+# Patients are drawn until about so many rows are measured: more change the second decimal of nothing.
+MAX_ROWS = 5000
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured of one way to classify.
+
+    Attributes
+    ----------
+    method, column, classes
+        What was measured, on which labels.
+    scaling
+        ``{"temperature", "slope", "offset"}`` or ``{"bandwidth", "prior_weight"}``.
+    alpha, threshold
+        The error level promised, and the probability a class must reach to be in the set.
+    rows, groups
+        How many were measured.
+    ece_before, ece_after, coverage, set_size, accuracy, log_loss
+        Cross-fitted figures; ``coverage`` is to be compared with ``1 - alpha``.
+    risk_coverage
+        See `retr.retrieval.stats.confidence.risk_coverage`.
+    data_version
+        Of the data measured; other data, and the record no longer counts.
+    """
+
+    method: str
+    column: str
+    classes: tuple[str, ...]
+    scaling: dict[str, float]
+    alpha: float
+    threshold: float
+    rows: int
+    groups: int
+    ece_before: float
+    ece_after: float
+    coverage: float
+    set_size: float
+    accuracy: float
+    log_loss: float
+    risk_coverage: list[dict[str, float]]
+    data_version: str
+
+    @property
+    def scale(self) -> Temperature | VoteScale:
+        """The fitted scaling."""
+        return VoteScale(**self.scaling) if "bandwidth" in self.scaling else Temperature(**self.scaling)
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Below which similarity to its nearest row a query is unlike anything in the archive; see `confidence`."""
+
+    threshold: float
+    rows: int
+    median: float
+    called_unlike: float
+
+
+def calibrate(
+    store: Store, column: str, *, alpha: float = 0.1, words: ByWords | None = None
+) -> tuple[list[Calibration], Novelty]:
+    """Measure every way to classify by a column, and how near the archive's own rows are to each other.
+
+    The neighbours' vote is measured for each of `NEIGHBOURS`, the probe is trained anew, zero-shot needs ``words``.
+    Everything is committed to the index.
+
+    Raises
+    ------
+    UsageError
+        If the column is unknown or has fewer than two classes or groups, or ``alpha`` is not between 0 and 1.
+    IndexLockedError
+        If another process is writing.
+    """
+    if not 0 < alpha < 1:
+        raise UsageError(f"alpha must lie between 0 and 1, got {alpha!r}", hint="0.1 promises 90 %")
+    version = data_version(store, column)
+    labelled = labelled_rows(store, column)
+    trained = probe.train(store, column)
+    measured = [
+        measure(f"neighbours:{k}", votes, part, version, alpha, before=VoteScale(), fit=VoteScale.fit)
+        for k, votes, part in _votes(store, labelled)
+    ]
+    measured.append(
+        measure("probe", trained.held_out, labelled, version, alpha, before=Temperature(), fit=Temperature.fit)
+    )
+    if words is not None:
+        named = sample(labelled_rows(store, column, labels=words.labels))
+        logits = words.logits(store.vectors(named.rows))
+        measured.append(measure(words.key, logits, named, version, alpha, before=Temperature(), fit=Temperature.fit))
+    novelty = measure_novelty(store)
+    noted = store.manifest.extra.get(NOTE, {})
+    records = {**noted.get("methods", {}), **{_key(one.method, column): asdict(one) for one in measured}}
+    best = min((one for one in measured if one.method.startswith("neighbours:")), key=lambda one: one.log_loss)
+    defaults = {**noted.get("neighbours", {}), column: int(best.method.partition(":")[2])}
+    with store.writer() as writer:
+        writer.add_file(probe.file_name(column), trained.to_bytes())
+        writer.note(NOTE, {"methods": records, "neighbours": defaults, "novelty": asdict(novelty)})
+        writer.commit()
+    return measured, novelty
+
+
+def find(store: Store, method: str, column: str | None) -> tuple[Calibration | None, str | None]:
+    """Read the calibration of a method, and say why there is none: one of the two is ``None``.
+
+    ``column=None`` takes the record of any column (zero-shot answers do not depend on the labels they were measured
+    on).
+    """
+    records = store.manifest.extra.get(NOTE, {}).get("methods", {})
+    keys = [key for key in records if key.startswith(f"{method}|") and (column is None or key == _key(method, column))]
+    if not keys:
+        return None, "not calibrated; see `retr calibrate`"
+    data = records[keys[-1]]
+    found = Calibration(**{**data, "classes": tuple(data["classes"])})
+    if found.data_version != data_version(store, found.column):
+        return None, f"the calibration on {found.column!r} is stale; run `retr calibrate` again"
+    return found, None
+
+
+def default_neighbours(store: Store, column: str) -> int | None:
+    """Give the number of neighbours that was measured best for a column."""
+    number = store.manifest.extra.get(NOTE, {}).get("neighbours", {}).get(column)
+    return None if number is None else int(number)
+
+
+def find_novelty(store: Store) -> Novelty | None:
+    """Read the similarity below which a query is unlike anything in the archive; ``None`` if not measured."""
+    data = store.manifest.extra.get(NOTE, {}).get("novelty")
+    return None if data is None else Novelty(**data)
+
+
+def measure(
+    method: str,
+    evidence: Any,
+    labelled: Labelled,
+    version: str,
+    alpha: float,
+    *,
+    before: confidence.Scaling,
+    fit: Callable[[Any, NDArray[np.int64]], Temperature | VoteScale],
+) -> Calibration:
+    """Fit a scaling and a conformal threshold, and state cross-fitted figures.
+
+    Parameters
+    ----------
+    evidence
+        Logits ``(n, c)`` or `Votes`, one row for each labelled row, from a model that has not seen the row's group.
+    before
+        The scaling without calibration, for comparison.
+    """
+    truth = labelled.codes
+    folds = labelled.folds(FOLDS)
+    after = np.zeros((len(labelled), len(labelled.classes)))
+    sets = np.zeros(after.shape, dtype=bool)
+    for fold in np.unique(folds):
+        inside = folds != fold
+        scale = fit(evidence[inside], truth[inside])
+        limit = confidence.conformal_threshold(scale.probabilities(evidence[inside]), truth[inside], alpha)
+        after[~inside] = scale.probabilities(evidence[~inside])
+        sets[~inside] = confidence.prediction_sets(after[~inside], limit)
+    final = fit(evidence, truth)
+    return Calibration(
+        method=method,
+        column=labelled.column,
+        classes=labelled.classes,
+        scaling=asdict(final),
+        alpha=alpha,
+        threshold=confidence.conformal_threshold(final.probabilities(evidence), truth, alpha),
+        rows=len(labelled),
+        groups=labelled.n_groups,
+        ece_before=round(ece(before.probabilities(evidence), truth), 4),
+        ece_after=round(ece(after, truth), 4),
+        coverage=round(float(sets[np.arange(len(truth)), truth].mean()), 4),
+        set_size=round(float(sets.sum(axis=1).mean()), 2),
+        accuracy=round(float((after.argmax(axis=1) == truth).mean()), 4),
+        log_loss=round(confidence.log_loss(after, truth), 4),
+        risk_coverage=confidence.risk_coverage(after, truth),
+        data_version=version,
+    )
+
+
+def measure_novelty(store: Store) -> Novelty:
+    """Measure how similar the archive's rows are to their nearest row of another group."""
+    live = store.live_rows()
+    rows = np.sort(np.random.default_rng(0).permutation(live)[:MAX_ROWS])
+    found = store.search(np.asarray(store.vectors(rows), dtype=np.float32), 1, exclude=others(store, rows))
+    nearest = found.scores[found.rows[:, 0] >= 0, 0]
+    if len(nearest) < 2:
+        raise UsageError("all rows belong to one group, so nothing can be held out", hint="add rows of others")
+    threshold = confidence.novelty_threshold(nearest)
+    return Novelty(
+        threshold=threshold,
+        rows=len(nearest),
+        median=round(float(np.median(nearest)), 4),
+        called_unlike=round(float((nearest < threshold).mean()), 4),
+    )
+
+
+def sample(labelled: Labelled) -> Labelled:
+    """Keep about `MAX_ROWS` rows, whole groups of them."""
+    if len(labelled) <= MAX_ROWS:
+        return labelled
+    n = -(-len(labelled) // MAX_ROWS)
+    keep = deal(labelled.groups, n) == 0
+    return Labelled(labelled.column, labelled.rows[keep], labelled.codes[keep], labelled.groups[keep], labelled.classes)
+
+
+def _votes(store: Store, labelled: Labelled) -> list[tuple[int, Votes, Labelled]]:
+    """Find the labelled neighbours of labelled rows outside their own groups, for each number of neighbours."""
+    part = sample(labelled)
+    mask = np.zeros(store.n_total, dtype=bool)
+    mask[labelled.rows] = True
+    found = store.search(
+        np.asarray(store.vectors(part.rows), dtype=np.float32),
+        max(NEIGHBOURS),
+        mask=mask,
+        exclude=others(store, part.rows),
+    )
+    codes = np.where(found.rows >= 0, labelled.codes_of_rows(store.n_total)[found.rows], -1)
+    votes = Votes(np.where(codes >= 0, found.scores, found.scores[:, :1]), codes, labelled.prior)
+    # More than a third of the rows is no longer a neighbourhood.
+    few = [k for k in NEIGHBOURS if 3 * k <= len(labelled)] or NEIGHBOURS[:1]
+    return [(k, votes.first(k), part) for k in few]
+
+
+def _key(method: str, column: str) -> str:
+    return f"{method}|{column}"

@@ -1,0 +1,63 @@
+"""Findings that may be present together: each is a question of its own, with a probability of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.retrieval.stats.confidence import softmax
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.retrieval.classify.methods import TextSide
+    from retr.retrieval.labels.label_set import LabelSet
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The findings of one picture, most probable first."""
+
+    query: str
+    names: tuple[str, ...]
+    probabilities: tuple[float, ...]
+
+    def to_json(self, k: int) -> dict[str, Any]:
+        """Give one JSON-ready object with the ``k`` most probable findings."""
+        top = zip(self.names[:k], self.probabilities, strict=False)
+        return {
+            "query": self.query,
+            "findings": [{"label": name, "probability": p} for name, p in top],
+            "method": "findings",
+            "calibrated": False,
+        }
+
+
+def present(scores: NDArray[Any], labels: LabelSet, names: Sequence[str]) -> list[Findings]:
+    """Order the findings of each picture; ``scores`` float ``(n, c)``."""
+    out = []
+    for name, row in zip(names, scores, strict=True):
+        order = np.argsort(-row, kind="stable")
+        classes = tuple(labels.names[i] for i in order)
+        out.append(Findings(name, classes, tuple(round(float(row[i]), 6) for i in order)))
+    return out
+
+
+def from_pictures(encoder: Any, pictures: Sequence[Any], labels: LabelSet) -> NDArray[np.float64] | None:
+    """Let an encoder with a ``score`` method (KAD's query network) answer: float64 ``(n, c)``, else ``None``."""
+    if not hasattr(encoder, "score"):
+        return None
+    return np.asarray(encoder.score(list(pictures), labels.names), dtype=np.float64)
+
+
+def from_vectors(side: TextSide, vectors: NDArray[np.float32], labels: LabelSet) -> NDArray[np.float64]:
+    """Compare each finding with its denial, ``no FINDING``, in the encoder's own scale: float64 ``(n, c)``."""
+    out = np.empty((len(vectors), len(labels.classes)))
+    for i, one in enumerate(labels.classes):
+        pair = [side.class_embedding(list(one.prompts)), side.class_embedding([f"no {p}" for p in one.prompts])]
+        out[:, i] = softmax(side.similarity_logits(vectors, np.stack(pair)))[:, 0]
+    return out

@@ -1,0 +1,258 @@
+"""A probe: logistic regression on an index's own labelled vectors.
+
+It is trained with patients kept apart: the strength of its regularisation is chosen, and its figures are measured,
+on folds whose groups it has not seen; the predictions of those folds are stored too, for calibration. The file
+``probe-COLUMN.npz`` lies in the index and holds arrays and JSON, no pickle. It records the version of the data it
+was trained on and is refused once rows, labels or groups have changed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+from zipfile import BadZipFile
+
+import numpy as np
+
+from retr.index.errors import IndexCorruptError, RetrError, UsageError
+from retr.retrieval.labels.labelled import data_version, labelled_rows
+from retr.retrieval.stats.confidence import Temperature, log_loss, softmax
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.retrieval.labels.labelled import Labelled
+
+FOLDS = 5
+# The strengths tried; features are standardised, so the useful range does not depend on the encoder.
+STRENGTHS = (0.001, 0.003, 0.01, 0.03)
+# The strength is chosen on at most so many rows: it settles long before the fit does.
+TUNING_ROWS = 5000
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A trained probe.
+
+    Attributes
+    ----------
+    column, classes
+        The label column and its classes.
+    coef, intercept
+        float32 ``(c, dim)`` and ``(c,)``; applied to vectors as the store gives them.
+    held_out
+        float32 ``(n, c)``: logits of the labelled rows, each from a fold that had not seen its group.
+    data_version
+        Version of the data it was trained on (`retr.retrieval.labels.labelled.data_version`).
+    figures
+        What was measured held-out: rows, groups, accuracy, top5, macro_recall, and the strength ``C`` chosen.
+    """
+
+    column: str
+    classes: tuple[str, ...]
+    coef: NDArray[np.float32]
+    intercept: NDArray[np.float32]
+    held_out: NDArray[np.float32]
+    data_version: str
+    figures: dict[str, Any]
+
+    def logits(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
+        """Score unit vectors (or, for dot-product indexes, vectors as they are): float32 ``(n, c)``."""
+        scores: NDArray[np.float32] = np.asarray(vectors, dtype=np.float32) @ self.coef.T + self.intercept
+        return scores
+
+    def to_bytes(self) -> bytes:
+        """Write an ``.npz`` without pickles."""
+        header = {
+            "column": self.column,
+            "classes": self.classes,
+            "data_version": self.data_version,
+            "figures": self.figures,
+        }
+        sink = io.BytesIO()
+        np.savez_compressed(
+            sink,
+            header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8),
+            coef=self.coef,
+            intercept=self.intercept,
+            held_out=self.held_out,
+        )
+        return sink.getvalue()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Self:
+        """Read what `to_bytes` wrote."""
+        try:
+            with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                header = json.loads(file["header"].tobytes())
+                return cls(
+                    column=header["column"],
+                    classes=tuple(header["classes"]),
+                    coef=file["coef"],
+                    intercept=file["intercept"],
+                    held_out=file["held_out"],
+                    data_version=header["data_version"],
+                    figures=header["figures"],
+                )
+        except (ValueError, KeyError, OSError, BadZipFile) as error:
+            raise IndexCorruptError("the stored probe cannot be read", hint="train it again") from error
+
+
+def file_name(column: str) -> str:
+    """Name the probe's file in the index.
+
+    >>> file_name("label"), file_name("Befund rechts")
+    ('probe-label.npz', 'probe-Befund_rechts.npz')
+    """
+    return f"probe-{re.sub(r'[^A-Za-z0-9._-]', '_', column)}.npz"
+
+
+def train(store: Store, column: str) -> Probe:
+    """Train on all labelled rows, and measure on folds of groups that were kept apart.
+
+    Raises
+    ------
+    UsageError
+        If the column is unknown, or has fewer than two classes or two groups.
+    """
+    labelled = labelled_rows(store, column)
+    vectors = np.asarray(store.vectors(labelled.rows), dtype=np.float32)
+    folds = labelled.folds(FOLDS)
+    strength, held_out = _choose(vectors, labelled, folds)
+    coef, intercept = _fit(vectors, labelled.codes, len(labelled.classes), strength)
+    return Probe(
+        column=column,
+        classes=labelled.classes,
+        coef=coef,
+        intercept=intercept,
+        held_out=held_out,
+        data_version=data_version(store, column),
+        figures={
+            "rows": len(labelled),
+            "groups": labelled.n_groups,
+            "C": strength,
+            **measure(softmax(held_out), labelled.codes),
+        },
+    )
+
+
+def measure(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str, float]:
+    """Give accuracy, top-5 accuracy and macro recall of probabilities ``(n, c)`` against codes ``(n,)``."""
+    from retr.retrieval.stats.metrics import top_k_accuracy
+
+    best = probabilities.argmax(axis=1)
+    recalls = [float((best[truth == code] == code).mean()) for code in np.unique(truth)]
+    return {
+        "accuracy": round(float((best == truth).mean()), 4),
+        "top5": round(top_k_accuracy(probabilities, truth, 5), 4),
+        "macro_recall": round(float(np.mean(recalls)), 4),
+    }
+
+
+def train_and_store(store: Store, column: str) -> Probe:
+    """Train a probe and commit it to the index.
+
+    Raises
+    ------
+    UsageError
+        As `train`.
+    IndexLockedError
+        If another process is writing.
+    """
+    probe = train(store, column)
+    with store.writer() as writer:
+        writer.add_file(file_name(column), probe.to_bytes())
+        writer.commit()
+    return probe
+
+
+def find(store: Store, column: str) -> Probe | None:
+    """Read the stored probe of a column; ``None`` where there is none.
+
+    Raises
+    ------
+    RetrError
+        If rows, labels or groups have changed since it was trained.
+    """
+    if file_name(column) not in store.manifest.files:
+        return None
+    probe = Probe.from_bytes(store.file(file_name(column)))
+    if probe.column != column:
+        return None
+    if probe.data_version != data_version(store, column):
+        raise RetrError(
+            f"the probe for {column!r} is stale: rows, labels or groups have changed since it was trained",
+            hint=f"train it again with `retr classify --probe {column} --retrain`",
+        )
+    return probe
+
+
+def _choose(
+    vectors: NDArray[np.float32], labelled: Labelled, folds: NDArray[np.int64]
+) -> tuple[float, NDArray[np.float32]]:
+    """Choose the strength whose held-out log loss, after scaling, is smallest; give it and its held-out logits."""
+    n_classes = len(labelled.classes)
+    rows = np.arange(len(labelled))
+    if len(rows) > TUNING_ROWS:
+        rows = np.sort(np.random.default_rng(0).permutation(rows)[:TUNING_ROWS])
+    codes = labelled.codes[rows]
+    tried = {strength: _held_out(vectors[rows], codes, folds[rows], n_classes, strength) for strength in STRENGTHS}
+    losses = {
+        strength: log_loss(Temperature.fit(logits, codes).probabilities(logits), codes)
+        for strength, logits in tried.items()
+    }
+    best = min(losses, key=losses.__getitem__)
+    if len(rows) == len(labelled):
+        return best, tried[best]
+    return best, _held_out(vectors, labelled.codes, folds, n_classes, best)
+
+
+def _held_out(
+    vectors: NDArray[np.float32],
+    codes: NDArray[np.int64],
+    folds: NDArray[np.int64],
+    n_classes: int,
+    strength: float,
+) -> NDArray[np.float32]:
+    """Score every row by a fit on the other folds: float32 ``(n, c)``."""
+    held_out = np.zeros((len(codes), n_classes), dtype=np.float32)
+    for fold in np.unique(folds):
+        inside = folds != fold
+        coef, intercept = _fit(vectors[inside], codes[inside], n_classes, strength)
+        held_out[~inside] = vectors[~inside] @ coef.T + intercept
+    return held_out
+
+
+def _fit(
+    vectors: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int, strength: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Fit standardised features, and fold the standardisation into coefficients ``(c, dim)`` and intercepts."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    present = np.unique(codes)
+    if len(present) < 2:
+        raise UsageError(
+            "the labelled rows of some patients hold a single class, so a probe cannot be measured",
+            hint="label rows of more patients",
+        )
+    mean, deviation = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
+    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300)
+    with warnings.catch_warnings():
+        # Stopped early is still a probe, and its figures are measured held-out.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit((vectors - mean) / deviation, codes)
+    found, offset = model.coef_, model.intercept_
+    if len(present) == 2:  # scikit-learn keeps one row for two classes
+        found, offset = np.vstack([-found / 2, found / 2]), np.array([-offset[0] / 2, offset[0] / 2])
+    coef = np.zeros((n_classes, vectors.shape[1]), dtype=np.float32)
+    # A class that these rows lack is less probable than any they have.
+    intercept = np.full(n_classes, offset.min() - 5, dtype=np.float32)
+    coef[present] = found / deviation
+    intercept[present] = offset - coef[present] @ mean
+    return coef, intercept

@@ -1,0 +1,1 @@
+"""How good an index is on its own labelled rows, and how published systems were evaluated."""

@@ -1,0 +1,165 @@
+"""An evaluation as one HTML page that stands alone: tables, and the plots as inline SVG."""
+
+from __future__ import annotations
+
+import html
+import io
+from math import isnan
+from typing import TYPE_CHECKING, Any
+
+from retr.index.errors import MissingExtraError
+from retr.retrieval.stats.bootstrap import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from retr.retrieval.evaluation.evaluate import Evaluation
+
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
+table { border-collapse: collapse; margin: .5rem 0 1.5rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .15rem .8rem .15rem 0; text-align: left; border-bottom: 1px solid #e5e5e5; }
+tr.small td { color: #999; } figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top; }
+figcaption { color: #555; } svg { max-width: 100%; height: auto; }
+"""
+
+
+def render(evaluation: Evaluation) -> str:
+    """Write the page.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    """
+    facts = {key: value for key, value in evaluation.facts.items() if value is not None}
+    title = f"retr eval {evaluation.kind}: {facts.get('label')}"
+    parts = [
+        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{_text(title)}</title>",
+        f"<style>{_STYLE}</style><h1>{_text(title)}</h1>",
+        _table([{"": key.replace("_", " "), " ": value} for key, value in facts.items()]),
+        *(f"<p>{_text(note)}</p>" for note in evaluation.notes),
+        "<h2>All queries</h2>",
+        _table([{"measure": name, **_columns(value)} for name, value in evaluation.metrics.items()]),
+        *_figures(evaluation),
+        "<h2>Per class</h2>",
+        _table(evaluation.per_class),
+    ]
+    if evaluation.per_subgroup:
+        parts += ["<h2>Subgroups</h2>", _table(evaluation.per_subgroup)]
+    parts.append(
+        "<p>Intervals: 95 %, bootstrap over patients. Rows in grey rest on few patients: they are anecdotes.</p></html>"
+    )
+    return "\n".join(parts)
+
+
+def _columns(value: Estimate) -> dict[str, Any]:
+    return {"value": value.value, "95 % interval": f"{value.low:.3f} to {value.high:.3f}", "n": value.n}
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, Estimate):
+        return f"{value:.3f}"
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value))
+    return html.escape(str(value))
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    names = [name for name in rows[0] if name != "small"]
+    head = "".join(f"<th>{_text(name)}</th>" for name in names)
+    body = ""
+    for row in rows:
+        cells = "".join(f"<td>{_text(row.get(name))}</td>" for name in names)
+        body += f"<tr class=small>{cells}</tr>" if row.get("small") else f"<tr>{cells}</tr>"
+    return f"<table><tr>{head}</tr>{body}</table>"
+
+
+# plots
+
+
+def _figures(evaluation: Evaluation) -> Iterable[str]:
+    curves = evaluation.curves
+    drawn: list[tuple[str, Any, Callable[[Any, Any], None]]] = [
+        ("Precision and recall at every depth searched", curves.get("precision_recall"), _depth_curve),
+        ("Precision and recall of each class", curves.get("precision_recall_classes"), _class_curves),
+        ("Calibration: how often the stated confidence is right", curves.get("calibration"), _calibration),
+        ("Confusion: share of each true class (rows) answered as each class", curves.get("confusion"), _confusion),
+        ("Per class", evaluation.per_class, _bars),
+    ]
+    return [_figure(caption, data, draw) for caption, data, draw in drawn if data]
+
+
+def _figure(caption: str, data: Any, draw: Callable[[Any, Any], None]) -> str:
+    try:
+        from matplotlib import rc_context
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise MissingExtraError("matplotlib", "eval") from None
+    sink = io.StringIO()
+    # text stays text (small, searchable); a fixed salt gives the same page for the same numbers
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "retr"}):
+        figure = Figure(figsize=(4.6, 3.6), layout="constrained")
+        draw(figure, data)
+        figure.savefig(sink, format="svg", metadata={"Date": None})
+    svg = sink.getvalue()
+    return f"<figure>{svg[svg.index('<svg') :]}<figcaption>{_text(caption)}</figcaption></figure>"
+
+
+def _unit_axes(figure: Any, x: str, y: str) -> Any:
+    axes = figure.subplots()
+    axes.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
+    return axes
+
+
+def _depth_curve(figure: Any, data: dict[str, list[float]]) -> None:
+    _unit_axes(figure, "recall", "precision").plot(data["recall"], data["precision"], marker="o", markersize=3)
+
+
+def _class_curves(figure: Any, data: list[dict[str, Any]]) -> None:
+    axes = _unit_axes(figure, "recall", "precision")
+    for curve in data:
+        axes.plot(curve["recall"], curve["precision"], linewidth=1, label=curve["class"])
+    if len(data) <= 8:
+        axes.legend(fontsize=7)
+
+
+def _calibration(figure: Any, data: dict[str, list[float]]) -> None:
+    axes = _unit_axes(figure, "stated confidence", "share that is right")
+    filled = [i for i, count in enumerate(data["count"]) if count]
+    axes.plot([0, 1], [0, 1], color="#bbb", linewidth=1)
+    sizes = [20 + 180 * data["count"][i] / max(data["count"]) for i in filled]
+    axes.scatter([data["confidence"][i] for i in filled], [data["accuracy"][i] for i in filled], s=sizes, alpha=0.7)
+
+
+def _confusion(figure: Any, data: dict[str, Any]) -> None:
+    names, counts = data["classes"], data["counts"]
+    figure.set_size_inches(2.6 + 0.2 * len(names), 2.2 + 0.2 * len(names))
+    axes = figure.subplots()
+    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+
+
+def _bars(figure: Any, data: list[dict[str, Any]]) -> None:
+    name, values = _first_numbers(data)
+    figure.set_size_inches(4.6, 1.2 + 0.2 * len(data))
+    axes = figure.subplots()
+    axes.barh(range(len(data)), values, color=["#ccc" if row.get("small") else "#4878a8" for row in data])
+    axes.set_yticks(range(len(data)), [row["class"] for row in data], fontsize=7)
+    axes.invert_yaxis()
+    axes.set(xlabel=name, xlim=(0, 1))
+
+
+def _first_numbers(data: list[dict[str, Any]]) -> tuple[str, list[float]]:
+    """Give the first measure of a per-class table, 0 where it is undefined."""
+    name = next((key for key, value in data[0].items() if isinstance(value, Estimate)), "auroc")
+    values = [row[name].value if isinstance(row[name], Estimate) else row[name] for row in data]
+    return name, [0.0 if value is None or isnan(value) else float(value) for value in values]

@@ -1,0 +1,123 @@
+"""LVM-Med's linear evaluation: accuracy of a linear classifier on frozen features.
+
+Published (NeurIPS 2023, Table 5): accuracy on FGADR and on the Brain Tumor MRI set, mean and deviation of three runs.
+LVM-Med was pre-trained on parts of 55 public sets; where a set has no standard split, the files it saw are listed in
+the authors' repository (``lvm-med-training-data/SET/file_list.txt``) and must be kept out of tests: give such lists as
+``exclude``. Ours: three runs, each a random fifth of the patients held out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.index.errors import UsageError
+from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out
+from retr.retrieval.stats.bootstrap import mean_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.evaluation.protocols.folder import ClassFolder
+
+RUNS = 3
+STRENGTH = 0.01
+_SOURCE = "NeurIPS 2023, Table 5"
+PUBLISHED = tuple(
+    {"cell": f"{data}, linear, {network}", "value": value, "deviation": deviation, "source": _SOURCE}
+    for network, cells in (
+        ("LVM-Med R50", (("FGADR", 0.6833, 0.0048), ("Brain Tumor MRI", 0.6633, 0.0031))),
+        ("LVM-Med ViT", (("FGADR", 0.6246, 0.0086), ("Brain Tumor MRI", 0.5931, 0.0048))),
+        ("SAM", (("FGADR", 0.5513, 0.0041), ("Brain Tumor MRI", 0.3181, 0.0426))),
+        ("CLIP", (("FGADR", 0.5787, 0.0050), ("Brain Tumor MRI", 0.5787, 0.0071))),
+    )
+    for data, value, deviation in cells
+)
+
+
+def read_exclusions(files: Iterable[Path]) -> frozenset[str]:
+    """Read lists of file names, one a line; a path counts by its last part."""
+    names: set[str] = set()
+    for file in files:
+        for line in file.read_text(encoding="utf-8").splitlines():
+            name = PurePosixPath(line.strip().replace("\\", "/")).name
+            if name:
+                names.add(name)
+    return frozenset(names)
+
+
+def leave_out(data: ClassFolder, names: frozenset[str]) -> tuple[ClassFolder, int]:
+    """Leave pictures out whose file name is listed; say how many they were.
+
+    Raises
+    ------
+    UsageError
+        Fewer than two classes are left.
+    """
+    keep = np.array([PurePosixPath(path).name not in names for path in data.paths], dtype=bool)
+    if len(np.unique(data.labels[keep])) < 2:
+        raise UsageError(
+            f"the exclusion lists name {int((~keep).sum())} of {len(keep)} images: fewer than two classes are left",
+            hint="use a set that the encoder was not trained on",
+        )
+    kept = replace(
+        data,
+        paths=tuple(path for path, inside in zip(data.paths, keep, strict=True) if inside),
+        labels=data.labels[keep],
+        groups=data.groups[keep],
+    )
+    return kept, int((~keep).sum())
+
+
+def run(
+    data: ClassFolder,
+    encoder: BaseEncoder,
+    *,
+    exclude: frozenset[str] = frozenset(),
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Run the linear evaluation on one set.
+
+    Parameters
+    ----------
+    data
+        The images.
+    encoder
+        Who embeds them.
+    exclude
+        File names that the encoder was pre-trained on (`read_exclusions`).
+    seed
+        Of the splits and intervals.
+    progress
+        Show progress on standard error.
+    """
+    data, excluded = leave_out(data, exclude)
+    features = data.embed(encoder, progress=progress)
+    accuracies = []
+    for number in range(RUNS):
+        fold = folds_by_patient(data.groups, 5, seed + number)[0]
+        answers = held_out(
+            features, data.labels, len(data.classes), [fold], strength=STRENGTH, balanced=False, standardise=True
+        )
+        tested = fold[1]
+        right = (answers[tested].argmax(axis=1) == data.labels[tested]).astype(np.float64)
+        accuracies.append(mean_interval(right, data.groups[tested], seed=seed))
+    values = [one.value for one in accuracies]
+    return {
+        "protocol": "lvm-med",
+        "data": data.describe() | {"excluded_as_seen_in_pre-training": excluded},
+        "encoder": {"name": encoder.info.name, "options": dict(encoder.info.options)},
+        "measured": {
+            **{f"run {number + 1}": {"accuracy": one.to_json()} for number, one in enumerate(accuracies)},
+            "mean of the runs": {"accuracy": float(np.mean(values)), "deviation": float(np.std(values, ddof=1))},
+        },
+        "published": list(PUBLISHED),
+        "data_is_the_papers": False,
+        "data_is_the_papers_because": "the published cells are of FGADR and Brain Tumor MRI; name your set",
+    }

@@ -1,0 +1,69 @@
+"""RAD-DINO's evaluation: a linear probe on frozen features, AUPRC and AUROC of each class.
+
+Published: a linear classifier on the frozen encoder, macro and per-finding AUPRC. The tables' numbers are not known
+here, so every published cell is empty. Ours: logistic regression on standardised features, five folds of whole
+patients.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out
+from retr.retrieval.stats.bootstrap import intervals
+from retr.retrieval.stats.metrics import auprc_per_class, auroc_per_class
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.evaluation.protocols.folder import ClassFolder
+
+FOLDS = 5
+STRENGTH = 0.01
+PUBLISHED = ({"cell": "VinDr-CXR, CANDID-PTX, RSNA: linear probe", "value": None, "source": "not known here"},)
+
+
+def run(data: ClassFolder, encoder: BaseEncoder, *, seed: int = 0, progress: bool = False) -> dict[str, Any]:
+    """Run the probe on one set.
+
+    Parameters
+    ----------
+    data
+        The images.
+    encoder
+        Who embeds them.
+    seed
+        Of folds and intervals.
+    progress
+        Show progress on standard error.
+    """
+    features = data.embed(encoder, progress=progress)
+    folds = folds_by_patient(data.groups, FOLDS, seed)
+    answers = held_out(features, data.labels, len(data.classes), folds, strength=STRENGTH, standardise=True)
+    member = data.labels[:, None] == np.arange(len(data.classes))
+    areas: dict[str, Any] = {"macro": _areas(answers, member, data.groups, seed)}
+    for c, name in enumerate(data.classes):
+        areas[name] = _areas(answers[:, [c]], member[:, [c]], data.groups, seed)
+    return {
+        "protocol": "rad-dino",
+        "data": data.describe(),
+        "encoder": {"name": encoder.info.name, "options": dict(encoder.info.options)},
+        "measured": areas,
+        "published": list(PUBLISHED),
+        "data_is_the_papers": False,
+        "data_is_the_papers_because": "no published cell is known here",
+    }
+
+
+def _areas(
+    answers: NDArray[np.float64], member: NDArray[np.bool_], groups: NDArray[np.int64], seed: int
+) -> dict[str, Any]:
+    def both(rows: NDArray[np.int64]) -> dict[str, float]:
+        found = {"AUPRC": auprc_per_class, "AUROC": auroc_per_class}
+        values = {name: area(answers[rows], member[rows]) for name, area in found.items()}
+        return {name: float(np.nanmean(v)) if np.isfinite(v).any() else float("nan") for name, v in values.items()}
+
+    return {name: one.to_json() for name, one in intervals(both, groups, seed=seed).items()}

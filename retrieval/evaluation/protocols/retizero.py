@@ -1,0 +1,396 @@
+"""RetiZero's image-to-image retrieval, exactly as published, and the same question asked strictly.
+
+Published (arXiv 2406.09317, and its script): one pool of images is query set and gallery; the
+similarity of query q and gallery item j is ``s_j / (s_j + |e_q - e_j|)`` with ``s_j = |e_j| / 2``, so it is
+asymmetric; the pool is clustered by UMAP and HDBSCAN, and similarities across clusters are halved; of the k
++ 1 best the first is dropped, taken to be the query itself; the score is the share of the k that have the
+query's class. Strict: the encoder's own score, the query left out by identity, and every picture of its
+patient with it.
+
+The arithmetic takes arrays; `run` brings a folder and an encoder to it.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.index.errors import MissingExtraError, UsageError
+from retr.retrieval.stats.bootstrap import mean_interval
+from retr.retrieval.stats.metrics import any_hit_at, precision_at, top_k_accuracy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.evaluation.protocols.folder import ClassFolder
+    from retr.retrieval.labels.label_set import LabelSet
+
+KS = (1, 3, 5)
+# Top-5 of the abstract; the paper's other cells are not known here, and stay empty.
+PUBLISHED: Mapping[str, Mapping[str, float]] = {
+    "retrieval_top5": {"EYE-15": 0.9500, "EYE-52": 0.8860},
+    "zero_shot_top5": {"EYE-15": 0.8430, "EYE-52": 0.7561},
+}
+PUBLISHED_SOURCE = "arXiv 2406.09317, abstract"
+UMAP_SETTINGS: Mapping[str, Any] = {
+    "n_neighbors": 20,
+    "n_components": 256,
+    "min_dist": 0.0,
+    "metric": "euclidean",
+    "random_state": 42,
+}
+HDBSCAN_SETTINGS: Mapping[str, Any] = {
+    "min_cluster_size": 100,
+    "metric": "euclidean",
+    "cluster_selection_method": "leaf",
+}
+_BLOCK = 1024  # queries scored at once: bounds the memory at block x pool
+
+
+def similarity(queries: NDArray[np.floating], gallery: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Score every gallery row for every query by the published formula.
+
+    Parameters
+    ----------
+    queries
+        float ``(n, d)``, not normalised: the formula uses the length of the vectors.
+    gallery
+        float ``(m, d)``.
+
+    Returns
+    -------
+    NDArray
+        float32 ``(n, m)`` between 0 and 1; 1, but for rounding, where the vectors are equal.
+
+    Examples
+    --------
+    >>> similarity(np.array([[3.0, 4.0]]), np.array([[3.0, 4.0], [0.0, 8.0]])).round(3)[0].astype(str).tolist()
+    ['1.0', '0.444']
+    """
+    import torch
+
+    # The published script measures distances by torch.cdist in float32: a product of matrices, whose
+    # rounding leaves a vector up to 0.1 % short of 1 from itself. "Drop the first" meets that rounding, so
+    # it is kept.
+    left, right = (torch.tensor(np.asarray(x, np.float32)) for x in (queries, gallery))
+    scale = right.norm(dim=1) / 2
+    score: NDArray[np.float32] = (scale / (scale + torch.cdist(left, right))).numpy()
+    return np.nan_to_num(score, copy=False, nan=1.0)  # 0 / 0: two zero vectors, equal like any equal vectors
+
+
+def halve_across_clusters(
+    scores: NDArray[np.float32], query_clusters: NDArray[np.integer], gallery_clusters: NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """Halve the score ``(n, m)`` of every pair in different clusters; noise (-1) is a cluster too."""
+    same = query_clusters[:, None] == gallery_clusters
+    return scores * np.where(same, np.float32(1), np.float32(0.5))
+
+
+def drop_first(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Take the k + 1 best and drop the first, assumed, not checked, to be the query: int64 ``(n, k)``.
+
+    Of equal scores the later row comes first, as in the published script (an ascending sort, read backwards).
+    """
+    return np.argsort(scores, axis=1, kind="stable")[:, ::-1][:, 1 : k + 1]
+
+
+def excluding(scores: NDArray[np.float32], forbidden: NDArray[np.bool_], k: int) -> NDArray[np.int64]:
+    """Take the k best rows that are not ``forbidden`` ``(n, m)``: int64 ``(n, k)``, padded with -1."""
+    allowed = np.where(forbidden, -np.inf, scores)
+    best = np.argsort(-allowed, axis=1, kind="stable")[:, :k]
+    return np.where(np.isfinite(np.take_along_axis(allowed, best, axis=1)), best, -1)
+
+
+def clusters(embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Cluster the pool with the published settings and seed: UMAP to 256 dimensions, then HDBSCAN.
+
+    Parameters
+    ----------
+    embeddings
+        float ``(n, d)``, as they came from the encoder.
+
+    Returns
+    -------
+    NDArray
+        int64 ``(n,)``, -1 for noise. Labels depend on the versions of umap-learn and hdbscan (`versions`).
+
+    Raises
+    ------
+    MissingExtraError
+        If umap-learn or hdbscan is not installed.
+    UsageError
+        If the pool is too small for 256 dimensions.
+    """
+    smallest = UMAP_SETTINGS["n_components"] + 2  # the spectral start needs more points than dimensions
+    if len(embeddings) < smallest:
+        raise UsageError(
+            f"the published clustering needs at least {smallest} images, got {len(embeddings)}",
+            hint="give more images, or leave the cluster step out with --no-clusters",
+        )
+    with warnings.catch_warnings():
+        # umap says that a fixed seed means one thread, scikit-learn deprecates names that hdbscan uses
+        warnings.simplefilter("ignore")
+        try:
+            import hdbscan
+            import umap
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(str(error.name), "eval") from None
+        placed = umap.UMAP(**UMAP_SETTINGS).fit_transform(embeddings)
+        labels = hdbscan.HDBSCAN(**HDBSCAN_SETTINGS).fit_predict(placed)
+    return np.asarray(labels, np.int64)
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that the cluster labels depend on."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("umap-learn", "hdbscan", "numba", "pynndescent", "numpy", "scipy")}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Who was found for each query: ``hits`` bool ``(n, max(KS))``, in rank order."""
+
+    hits: NDArray[np.bool_]
+
+    def summary(self) -> dict[str, dict[str, float]]:
+        """Mean precision@k and any-hit@k, as the JSON report writes them."""
+        return {
+            "precision": {str(k): float(precision_at(self.hits, k).mean()) for k in KS},
+            "any_hit": {str(k): float(any_hit_at(self.hits, k).mean()) for k in KS},
+        }
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The images of one run.
+
+    Attributes
+    ----------
+    embeddings
+        float32 ``(n, d)``, not normalised.
+    labels
+        int64 ``(n,)``, the class of each image.
+    groups
+        int64 ``(n,)``, the patient of each image (every image its own where no patient is known).
+    cosine
+        Whether the encoder's own score is cosine (else the dot product).
+    """
+
+    embeddings: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    cosine: bool = True
+
+    def own_vectors(self) -> NDArray[np.float32]:
+        """Vectors whose dot product is the encoder's own score."""
+        if not self.cosine:
+            return self.embeddings
+        length = np.linalg.norm(self.embeddings, axis=1, keepdims=True)
+        return np.asarray(self.embeddings / np.maximum(length, np.finfo(np.float32).tiny), np.float32)
+
+
+#: What is changed at each step from the published protocol to the strict one, in words and as a JSON key.
+STEPS = (
+    ("published", "as published, without the cluster step"),
+    ("self_by_identity", "the query is left out by identity instead of dropping the first"),
+    ("patient_excluded", "and every picture of the query's patient is left out"),
+    ("strict", "and the encoder's own score replaces the published similarity: the strict protocol"),
+)
+
+
+def retrieve(pool: Pool, labels_of_clusters: NDArray[np.int64] | None = None) -> dict[str, Answers]:
+    """Ask every image of the pool for its neighbours, by each step of `STEPS` and by the clustered protocol.
+
+    Parameters
+    ----------
+    pool
+        The images.
+    labels_of_clusters
+        From `clusters`; without them there is no ``"clustered"`` answer.
+
+    Returns
+    -------
+    dict
+        An `Answers` for every key of `STEPS`, and ``"clustered"``.
+    """
+    n, depth = len(pool.labels), max(KS)
+    if n <= depth:
+        raise UsageError(f"retrieval at {depth} needs more than {depth} images, got {n}")
+    vectors = pool.own_vectors()
+    found: dict[str, list[NDArray[np.bool_]]] = {}
+    for start in range(0, n, _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, n))
+        scores = similarity(pool.embeddings[rows], pool.embeddings)
+        itself = rows[:, None] == np.arange(n)
+        patient = itself | (pool.groups[rows, None] == pool.groups)
+        best = {
+            "published": drop_first(scores, depth),
+            "self_by_identity": excluding(scores, itself, depth),
+            "patient_excluded": excluding(scores, patient, depth),
+            "strict": excluding(vectors[rows] @ vectors.T, patient, depth),
+        }
+        if labels_of_clusters is not None:
+            halved = halve_across_clusters(scores, labels_of_clusters[rows], labels_of_clusters)
+            best["clustered"] = drop_first(halved, depth)
+        for name, neighbours in best.items():
+            same = pool.labels[neighbours] == pool.labels[rows, None]
+            found.setdefault(name, []).append(same & (neighbours >= 0))
+    return {name: Answers(np.concatenate(parts)) for name, parts in found.items()}
+
+
+def near_duplicates(pool: Pool, threshold: float = 0.999) -> dict[str, Any]:
+    """Count pairs of images whose cosine is at least ``threshold``, and which of them should surprise."""
+    length = np.linalg.norm(pool.embeddings, axis=1, keepdims=True)
+    unit = pool.embeddings / np.maximum(length, np.finfo(np.float32).tiny)
+    pairs = across = conflicting = 0
+    for start in range(0, len(unit), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(unit)))
+        first, second = np.nonzero(unit[rows] @ unit.T >= threshold)
+        first = first + start
+        first, second = first[first < second], second[first < second]
+        pairs += len(first)
+        across += int((pool.groups[first] != pool.groups[second]).sum())
+        conflicting += int((pool.labels[first] != pool.labels[second]).sum())
+    return {
+        "cosine_at_least": threshold,
+        "pairs": pairs,
+        "of_different_patients": across,
+        "of_different_classes": conflicting,
+    }
+
+
+# a folder and an encoder
+
+
+def run(
+    data: ClassFolder,
+    encoder: BaseEncoder,
+    *,
+    text_encoder: BaseEncoder | None = None,
+    labels: LabelSet | None = None,
+    clustered: bool = True,
+    paper_sets: Mapping[str, Mapping[str, int]] | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> dict[str, Any]:
+    """Run everything on one set.
+
+    Parameters
+    ----------
+    data
+        The images.
+    encoder
+        Who embeds them for retrieval.
+    text_encoder, labels
+        Who answers zero-shot, and the classes' prompts; by default ``encoder``, and no zero-shot without ``labels``.
+    clustered
+        Whether to run the cluster step (minutes on large sets).
+    paper_sets
+        Class names and counts of the paper's sets, from somebody who holds them.
+    seed
+        Of the intervals.
+    progress
+        Show progress on standard error.
+
+    Returns
+    -------
+    dict
+        JSON-ready; what was not run is null, with a reason beside it.
+    """
+    vectors, how = _published_embedding(data, encoder, progress)
+    pool = Pool(vectors, data.labels, data.groups, encoder.info.similarity == "cosine")
+    found = clusters(vectors) if clustered else None
+    answers = retrieve(pool, found)
+    published: dict[str, Any] = answers["published"].summary()
+    published["clustered"] = None
+    if found is not None:
+        names, sizes = np.unique(found, return_counts=True)
+        published["clustered"] = answers["clustered"].summary() | {
+            "cluster_sizes": dict(zip(map(str, names.tolist()), sizes.tolist(), strict=True)),
+            "versions": versions(),
+        }
+    is_the_papers, why = is_paper_set(data, paper_sets or {})
+    return {
+        "protocol": "retizero",
+        "data": data.describe(),
+        "encoder": {"name": encoder.info.name, "options": dict(encoder.info.options), "embedding": how},
+        "published_protocol": published,
+        "strict": answers["strict"].summary() | {"excluded_with_the_query": data.group or "only itself"},
+        "intervals": {
+            name: _intervals(answers[name], data.groups, seed)
+            for name in ("published", "clustered", "strict")
+            if name in answers
+        },
+        "steps": [{"step": name, "is": words, **answers[name].summary()} for name, words in STEPS],
+        "near_duplicates": near_duplicates(pool),
+        "zero_shot": _zero_shot(data, text_encoder or encoder, labels, progress),
+        "paper": {**PUBLISHED, "source": PUBLISHED_SOURCE},
+        "data_is_the_papers": is_the_papers,
+        "data_is_the_papers_because": why,
+    }
+
+
+def is_paper_set(data: ClassFolder, paper_sets: Mapping[str, Mapping[str, int]]) -> tuple[bool, str]:
+    """Say whether the set is one of the paper's, and why."""
+    for name, counts in paper_sets.items():
+        if dict(counts) == data.counts():
+            return True, f"class names and counts are those given for {name}"
+    if paper_sets:
+        return False, f"class names and counts differ from those given for {', '.join(paper_sets)}"
+    if len(data.classes) not in {15, 52}:
+        return False, f"{len(data.classes)} classes, where EYE-15 has 15 and EYE-52 has 52"
+    return False, (
+        "the class names and counts of EYE-15 and EYE-52 are not published: who holds a set gives them with --paper-set"
+    )
+
+
+def _published_embedding(data: ClassFolder, encoder: BaseEncoder, progress: bool) -> tuple[NDArray[np.float32], str]:
+    """Embed by the mean of patch tokens where the encoder has them and does not do so already."""
+    first = data.picture(data.paths[0], encoder)
+    places = encoder.patch_embeddings(first)
+    if encoder.info.options.get("feature") == "retrieval":
+        return data.embed(encoder, progress=progress), "mean of patch tokens, as published"
+    if places is None:
+        return data.embed(encoder, progress=progress), "the encoder's own; it gives no patch tokens"
+    own = encoder.encode_images([first])[0]
+    if np.allclose(places.mean((0, 1)), own, atol=1e-3 * float(np.abs(own).max())):
+        return data.embed(encoder, progress=progress), "the encoder's own, which is the mean of its places"
+    means = []
+    for path in data.paths:
+        one = encoder.patch_embeddings(data.picture(path, encoder))
+        assert one is not None  # it gave some for the first picture
+        means.append(one.mean((0, 1)))
+    return np.stack(means).astype(np.float32), "mean of patch tokens"
+
+
+def _intervals(answers: Answers, groups: NDArray[np.int64], seed: int) -> dict[str, dict[str, Any]]:
+    return {
+        name: {str(k): mean_interval(measure(answers.hits, k), groups, seed=seed).to_json() for k in KS}
+        for name, measure in (("precision", precision_at), ("any_hit", any_hit_at))
+    }
+
+
+def _zero_shot(
+    data: ClassFolder, encoder: BaseEncoder, labels: LabelSet | None, progress: bool
+) -> dict[str, float | str | None]:
+    """Top-1, 3 and 5 of the true class among the set's prompts; null with a reason where it cannot be asked."""
+    empty: dict[str, float | str | None] = {str(k): None for k in KS}
+    if not encoder.info.text:
+        return {**empty, "reason": f"encoder {encoder.info.name!r} has no text side"}
+    if labels is None:
+        return {**empty, "reason": "no label file was given (--labels)"}
+    place = [labels.class_of(name) for name in data.classes]
+    unknown = [name for name, at in zip(data.classes, place, strict=True) if at is None]
+    if unknown:
+        return {**empty, "reason": f"the label set {labels.name!r} does not know {', '.join(unknown[:5])}"}
+    texts = np.stack([encoder.class_embedding(list(one.prompts)) for one in labels.classes])
+    logits = encoder.similarity_logits(data.embed(encoder, progress=progress), texts)
+    truth = np.array(place, dtype=np.int64)[data.labels]
+    return {str(k): top_k_accuracy(logits, truth, k) for k in KS}

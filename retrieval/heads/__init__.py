@@ -1,0 +1,1 @@
+"""Linear heads: an index adapted to a label column."""

@@ -1,0 +1,325 @@
+"""Adapting an index to a label column: a head fitted on some patients, measured on the others.
+
+The adapted index is an index of its own: the same rows, their vectors passed through the head, the head beside them
+(`retr.retrieval.heads.adapted`), and in the manifest under ``"adapted"`` what it was fitted on and what it gained. New
+pictures and queries pass through the same head. Words do not: its text side is gone.
+
+Where the encoder knows features that serve a head better than the ones it gives by default (`Spec.under_a_head`), and
+the archive can be read, its pictures are embedded again with those.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import pyarrow as pa
+
+from retr.index.errors import EncoderNotFoundError, RetrError, UsageError
+from retr.index.store import Store
+from retr.index.vectors import unit
+from retr.retrieval.archive import places
+from retr.retrieval.encoders.batches import encode_all
+from retr.retrieval.heads import head
+from retr.retrieval.heads.adapted import HEAD_FILE, NOTE, adapted_info, as_stored, head_of
+from retr.retrieval.stats import bootstrap
+from retr.retrieval.stats.metrics import any_hit_at, precision_at
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retr.index.encoder import EncoderInfo
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.heads.head import Head
+    from retr.retrieval.labels.cases import Cases
+    from retr.retrieval.stats.bootstrap import Estimate
+
+#: The column that says on which side of the split a row was.
+SPLIT = "adapt"
+FITTED, HELD_OUT = "fitted", "held out"
+_CHUNK = 4096
+_QUERIES = 5000  # measured on at most so many: enough for an interval of two points
+
+
+@dataclass(frozen=True)
+class Adapted:
+    """What `adapt` did.
+
+    Attributes
+    ----------
+    store
+        The new index's store.
+    facts
+        What the head was fitted on; also in the manifest.
+    before, after
+        precision@1, precision@5 and any-hit@5 of held-out rows: as they were, and through the head. The gallery is
+        the held-out rows of other patients (``"... among held-out rows"``) or all labelled rows of other patients.
+    notes
+        What the user should know, one line each.
+    """
+
+    store: Store
+    facts: dict[str, Any]
+    before: dict[str, Estimate]
+    after: dict[str, Estimate]
+    notes: tuple[str, ...]
+
+
+def adapt(
+    store: Store,
+    cases: Cases,
+    out: Path | str,
+    *,
+    fitted: str | None = None,
+    everything: bool = False,
+    features: Literal["auto", "stored"] = "auto",
+    seed: int = 0,
+    progress: bool = False,
+) -> Adapted:
+    """Fit a head on half of the patients, measure it on the others, and write the adapted index.
+
+    Parameters
+    ----------
+    store
+        The index to adapt; it is not changed.
+    cases
+        Its labelled rows (`retr.retrieval.labels.cases.find_cases`).
+    out
+        Where the adapted index goes; nothing must be there.
+    fitted
+        A where-expression: the head is fitted on these rows and measured on the other labelled ones. By default the
+        patients are halved at random, classes spread evenly.
+    everything
+        After measuring, fit the head that is written on all labelled rows.
+    features
+        ``"auto"``: embed the pictures again where the encoder has features that suit a head better and the archive is
+        at hand; ``"stored"``: use the vectors of the index.
+    seed
+        Of the split, the folds and the intervals.
+    progress
+        Show progress on standard error.
+
+    Raises
+    ------
+    UsageError
+        The index is an adapted one, or one side of the split has fewer than two classes, or a patient is on both.
+    RetrError
+        There is an index at ``out``, or a picture can no longer be read.
+    """
+    if head_of(store) is not None:
+        raise UsageError("the index is an adapted one already", hint="adapt the index it was made from")
+    if Store.exists(out):
+        raise RetrError(f"there is an index at {str(out)!r} already", hint="choose another --out")
+    inside = _halves(cases, seed) if fitted is None else store.where(fitted)[cases.rows]
+    single = np.asarray(cases.member.sum(axis=1) == 1)
+    _check(cases, inside & single, inside)
+    notes = list(cases.notes)
+    if cases.group is None and fitted is None:
+        notes.append("split by picture: two pictures of one patient may stand on both sides")
+    if not single.all():
+        notes.append(f"{int((~single).sum())} rows with several classes were not fitted on")
+
+    encoder = _better_features(store) if features == "auto" else None
+    rows = store.live_rows()
+    if encoder is None:
+        info, vectors = store.manifest.encoder, store.vectors(rows)
+    else:
+        notes.append(f"pictures embedded again with {', '.join(f'{k}={v}' for k, v in encoder.info.options.items())}")
+        info, vectors = encoder.info, as_stored(encoder.info, _embed_again(store, rows, encoder, progress))
+    place = np.searchsorted(rows, cases.rows)  # both ascend
+
+    def fit(chosen: NDArray[np.bool_]) -> tuple[Head, dict[float, float]]:
+        at = np.flatnonzero(chosen & single)
+        return head.fit(vectors[place[at]], cases.truth[at], cases.groups[at], seed=seed)
+
+    found, tried = fit(inside)
+    before = measure(store.vectors(cases.rows), cases, ~inside, seed=seed)
+    after = measure(found(vectors[place]), cases, ~inside, seed=seed)
+    if everything:
+        found, _ = fit(np.ones(len(inside), bool))
+    facts = {
+        "label": cases.label,
+        "classes": len(cases.classes),
+        "split_by": cases.group or "picture",
+        "fitted_rows": int(single.sum() if everything else (inside & single).sum()),
+        "fitted_groups": len(np.unique(cases.groups[single if everything else inside & single])),
+        "held_out_rows": int((~inside).sum()),
+        "held_out_groups": len(np.unique(cases.groups[~inside])),
+        "refitted_on_everything": everything,
+        "shrinkage": found.about["shrinkage"],
+        "cross_validated_mrr": {str(shrinkage): round(value, 4) for shrinkage, value in tried.items()},
+        "seed": seed,
+        "from": {"uuid": store.uuid, "version": store.version},
+    }
+    found.about.update(label=cases.label, encoder=info.to_json())
+    figures = {
+        "before": {name: one.to_json() for name, one in before.items()},
+        "after": {name: one.to_json() for name, one in after.items()},
+    }
+    split = np.full(store.n_total, None, dtype=object)
+    split[cases.rows] = FITTED if everything else np.where(inside, FITTED, HELD_OUT)
+    written = _write(store, Path(out), info, found, rows, vectors, split[rows].tolist(), {**facts, "held_out": figures})
+    return Adapted(written, facts, before, after, tuple(notes))
+
+
+def measure(vectors: NDArray[Any], cases: Cases, held_out: NDArray[np.bool_], *, seed: int = 0) -> dict[str, Estimate]:
+    """Measure the retrieval of held-out rows by cosine, among themselves and among all labelled rows.
+
+    Parameters
+    ----------
+    vectors
+        float ``(n, d)`` of ``cases.rows``.
+    cases
+        The labelled rows; rows of the query's group never answer.
+    held_out
+        bool ``(n,)``: which rows ask.
+    seed
+        Of the sample of queries, where there are very many, and of the bootstrap.
+    """
+    vectors = unit(vectors)
+    asks = np.flatnonzero(held_out)
+    if len(asks) > _QUERIES:
+        asks = np.sort(np.random.default_rng(seed).permutation(asks)[:_QUERIES])
+    depth = 5
+    hits: dict[str, list[NDArray[np.bool_]]] = {" among held-out rows": [], "": []}
+    for start in range(0, len(asks), _CHUNK):
+        block = asks[start : start + _CHUNK]
+        scores = vectors[block] @ vectors.T
+        scores[cases.groups[block, None] == cases.groups] = -np.inf
+        for name, parts in hits.items():
+            allowed = np.where(held_out, scores, -np.inf) if name else scores
+            best = np.argsort(-allowed, axis=1, kind="stable")[:, :depth]
+            shared = (cases.member[best] & cases.member[block, None]).any(axis=2)
+            parts.append(shared & np.isfinite(np.take_along_axis(allowed, best, axis=1)))
+    codes = cases.groups[asks]
+    estimates = {}
+    for name, parts in hits.items():
+        found = np.concatenate(parts)
+        for measured, values in (
+            ("precision@1", precision_at(found, 1)),
+            (f"precision@{depth}", precision_at(found, depth)),
+            (f"any_hit@{depth}", any_hit_at(found, depth)),
+        ):
+            estimates[measured + name] = bootstrap.mean_interval(values, codes, seed=seed)
+    return estimates
+
+
+def _halves(cases: Cases, seed: int) -> NDArray[np.bool_]:
+    inside = np.zeros(len(cases.rows), dtype=bool)
+    inside[next(head.folds(cases.truth, cases.groups, 2, seed))[0]] = True
+    return inside
+
+
+def _check(cases: Cases, fitted: NDArray[np.bool_], inside: NDArray[np.bool_]) -> None:
+    if len(np.unique(cases.truth[fitted])) < 2:
+        raise UsageError(
+            f"the head would be fitted on {int(fitted.sum())} rows of fewer than two classes",
+            hint="give more labelled rows, or another --fit",
+        )
+    if inside.all():
+        raise UsageError("every labelled row is fitted on: nothing is left to measure", hint="narrow --fit")
+    both = np.intersect1d(cases.groups[inside], cases.groups[~inside])
+    if len(both):
+        raise UsageError(
+            f"{len(both)} patients of {cases.group!r} are on both sides of --fit", hint="split by patient, not by row"
+        )
+
+
+# vectors
+
+
+def _better_features(store: Store) -> BaseEncoder | None:
+    """Load the index's encoder with the features that suit a head better, where it has any and pictures are at hand."""
+    from retr.retrieval.encoders.places import recall
+    from retr.retrieval.encoders.registry import find_spec, load_encoder
+
+    info = store.manifest.encoder
+    try:
+        spec, _ = find_spec(info.name)
+    except EncoderNotFoundError:  # built with an encoder object that has no name here
+        return None
+    if not spec.under_a_head or spec.under_a_head.items() <= dict(info.options).items():
+        return None
+    paths = (
+        store.table(["path"], rows=store.live_rows()[:1])["path"].to_pylist() if "path" in store.schema.names else []
+    )
+    try:
+        places.locate(store, paths[0])
+    except (RetrError, IndexError):
+        return None
+    options: dict[str, Any] = {**recall(info), **info.options, **spec.under_a_head}
+    return load_encoder(info.name, **options)
+
+
+def _embed_again(store: Store, rows: NDArray[np.int64], encoder: BaseEncoder, progress: bool) -> NDArray[np.float32]:
+    """Read every row's picture from its archive and embed it: float32 ``(n, dim)``."""
+    table = store.table(["id", "path"], rows=rows)
+    items = list(zip(table["id"].to_pylist(), table["path"].to_pylist(), strict=True))
+    return encode_all(encoder, items, _Reader(store, encoder), progress=progress)
+
+
+class _Reader:
+    """From a row to the network's input; safe to call from several threads."""
+
+    def __init__(self, store: Store, encoder: BaseEncoder) -> None:
+        self._store, self._encoder = store, encoder
+        self._sources: dict[str, Any] = {}
+
+    def __call__(self, item: tuple[str, str]) -> NDArray[Any]:
+        from retr.retrieval.archive.sources import open_source
+        from retr.retrieval.images import read_images
+
+        name, path = item
+        place, inside = places.locate(self._store, path)
+        source = self._sources.get(place) or self._sources.setdefault(place, open_source(place))
+        info = self._encoder.info
+        try:
+            data = source.read(inside)[0]
+        except OSError as error:
+            raise RetrError(f"the picture of {name!r} cannot be read again", hint="or use --features stored") from error
+        for suffix, picture in read_images(data, name=path, draft_size=info.draft_size, grey16=info.grey16):
+            if path + suffix == name or not suffix:
+                return self._encoder.prepare(picture.image)
+        raise RetrError(f"the picture of {name!r} is no longer in its file", hint="or use --features stored")
+
+
+# the new index
+
+
+def _write(
+    store: Store,
+    out: Path,
+    base: EncoderInfo,
+    fitted: Head,
+    rows: NDArray[np.int64],
+    vectors: NDArray[Any],
+    split: list[str | None],
+    facts: dict[str, Any],
+) -> Store:
+    new = Store.create(out, encoder=adapted_info(base, fitted), dtype=store.manifest.dtype)
+    try:
+        with new.writer() as writer:
+            for start in range(0, len(rows), _CHUNK):
+                table = store.table(rows=rows[start : start + _CHUNK])
+                if SPLIT in table.column_names:
+                    table = table.drop_columns([SPLIT])
+                table = table.append_column(SPLIT, pa.array(split[start : start + _CHUNK], pa.string()))
+                writer.append(table, fitted(vectors[start : start + _CHUNK]))
+            writer.set_group(store.manifest.group)
+            if store.manifest.n_skipped:
+                writer.record_skipped(store.skipped())
+            build = store.manifest.extra.get("build")
+            if build is not None:
+                writer.note("build", build)
+            writer.add_file(HEAD_FILE, fitted.to_bytes())
+            writer.note(NOTE, facts)
+            written = writer.commit()
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)
+        raise
+    for name, location in places.recall(store.uuid).items():
+        places.remember(written.uuid, name, location)
+    return written

@@ -1,0 +1,89 @@
+"""The encoder of an adapted index: the one it was made from, followed by a fitted head.
+
+An adapted index keeps its head in the sidecar file ``head.npz``; the encoder it is loaded as has another identity than
+the plain one, so that adapted and plain vectors can never meet.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from retr.index.encoder import EncoderInfo
+from retr.index.vectors import unit
+from retr.retrieval.encoders.base import BaseEncoder
+from retr.retrieval.encoders.recorded import load_recorded, require_same
+from retr.retrieval.heads.head import Head
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import PIL.Image
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+
+HEAD_FILE = "head.npz"
+NOTE = "adapted"
+
+
+class AdaptedEncoder(BaseEncoder):
+    """An encoder followed by a head: images only, cosine."""
+
+    def __init__(self, base: BaseEncoder, head: Head) -> None:
+        self.base, self.head = base, head
+        self.notes = base.notes
+        self.batch_size = base.batch_size
+        self.info = adapted_info(base.info, head)
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
+        """Turn one RGB picture into the base network's input."""
+        return self.base.prepare(image)
+
+    def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Embed prepared pictures: float32 ``(n, head.dim)``."""
+        return self.head(as_stored(self.base.info, self.base.encode_prepared(batch)))
+
+
+def as_stored(info: EncoderInfo, vectors: NDArray[Any]) -> NDArray[Any]:
+    """Give vectors as a store keeps them: of unit length where the similarity is cosine."""
+    return unit(vectors) if info.similarity == "cosine" else vectors
+
+
+def adapted_info(base: EncoderInfo, head: Head) -> EncoderInfo:
+    """Give the identity of ``base`` followed by ``head``."""
+    both = hashlib.sha256("".join(sorted((base.weights_sha256, head.sha256))).encode()).hexdigest()
+    return replace(
+        base,
+        dim=head.dim,
+        similarity="cosine",
+        text=False,
+        logit_scale=None,
+        weights_sha256=both,
+        preprocessing=f"{base.preprocessing}; then a linear head fitted to {head.about['label']!r}",
+    )
+
+
+def head_of(store: Store) -> Head | None:
+    """Read the head of an adapted index; ``None`` for a plain one."""
+    return Head.from_bytes(store.file(HEAD_FILE)) if HEAD_FILE in store.manifest.files else None
+
+
+def load_for(store: Store, encoder: str | BaseEncoder | None, options: Mapping[str, Any]) -> BaseEncoder:
+    """Load the encoder an index was built with, with its head where it has one.
+
+    Raises
+    ------
+    EncoderMismatchError
+        ``encoder`` is another one.
+    """
+    recorded, head = store.manifest.encoder, head_of(store)
+    if head is None:
+        return load_recorded(encoder, recorded, options)
+    if isinstance(encoder, BaseEncoder) and encoder.info.identity == recorded.identity:
+        return encoder
+    adapted = AdaptedEncoder(load_recorded(encoder, EncoderInfo.from_json(head.about["encoder"]), options), head)
+    require_same(recorded, adapted.info)
+    return adapted

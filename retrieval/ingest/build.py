@@ -1,0 +1,197 @@
+"""Building: an archive becomes an index, or an index follows its archive.
+
+What is asked is checked here before anything is written: the archive holds a picture, the options can be meant. The
+work itself is `retr.retrieval.ingest.pipeline`. A first build that fails leaves no index behind.
+"""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from retr.index.errors import RetrError, UsageError
+from retr.index.store import Store
+from retr.retrieval.archive.metadata import read_metadata
+from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, open_source
+from retr.retrieval.ingest.pipeline import COMMIT_ROWS, Order, carry_out
+from retr.retrieval.ingest.report import BuildReport
+from retr.retrieval.ingest.rows import RESERVED
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.images.picture import Axis
+    from retr.retrieval.progress import Progress
+
+__all__ = ["BuildReport", "add", "build"]
+
+
+def build(
+    archive: Path | str,
+    index_path: Path | str,
+    encoder: BaseEncoder,
+    *,
+    metadata: Path | str | None = None,
+    group: str | None = None,
+    scores: Sequence[str] | None = None,
+    prune: bool = False,
+    exact_decode: bool = False,
+    frames: int | None = None,
+    axis: Axis | None = None,
+    allow_burned_in: bool = False,
+    progress: bool | Progress = False,
+    commit_rows: int = COMMIT_ROWS,
+    workers: int | None = None,
+) -> BuildReport:
+    """Embed an archive into an index, or bring an existing index up to date with it.
+
+    Parameters
+    ----------
+    archive
+        Folder of images, or one image.
+    index_path
+        The index to make or to update.
+    encoder
+        From ``load_encoder``; must be the one an existing index was built with.
+    metadata
+        CSV, TSV or Parquet table joined on its path column.
+    group
+        The column that tells patients apart.
+    scores
+        Findings to score and store as columns ``p_<finding>``, for encoders that have a ``score`` method. Kept for
+        later builds of the same index.
+    prune
+        Drop rows whose files are gone.
+    exact_decode
+        Decode JPEGs in full rather than reduced to what the encoder needs. Kept for later builds of the same index.
+    frames
+        Of a file with several pictures (DICOM frames, TIFF pages, NIfTI slices) take the first and every nth; 1, all of
+        them, by default. Kept for later builds of the same index.
+    axis
+        Along which axis NIfTI volumes are cut: ``"axial"`` (the default), ``"coronal"``, ``"sagittal"``. Kept as well.
+    allow_burned_in
+        Read DICOM files that say their pixels hold annotations, which may name the patient.
+    progress
+        Show progress on standard error; or an object that shows it.
+    commit_rows
+        Rows between two commits.
+    workers
+        Threads that read and decode; by default as many as there are cores.
+
+    Raises
+    ------
+    UsageError
+        The archive does not exist or holds no picture, or an option contradicts the index.
+    EncoderMismatchError
+        The index was built with another encoder, or with other weights under the same name.
+    IndexLockedError
+        Another process is writing to the index.
+    """
+    path = Path(index_path)
+    source = open_source(archive, leave_out=(path,))
+    fresh = not Store.exists(path)
+    first, entries = _with_first_item(source, str(archive))
+    order = Order(
+        source=source,
+        entries=entries,
+        first=first,
+        encoder=encoder,
+        table=None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=source.location),
+        group=group,
+        scores=None if scores is None else tuple(scores),
+        prune=prune,
+        exact=exact_decode,
+        frames=frames,
+        axis=axis,
+        allow_burned_in=allow_burned_in,
+        commit_rows=commit_rows,
+        workers=workers,
+    )
+    order.check()
+    store = Store.create(path, encoder=encoder.info) if fresh else Store.open(path)
+    try:
+        report, skipped = carry_out(order, store, progress)
+    except UsageError:
+        if fresh and Store.open(path).version == store.version:
+            shutil.rmtree(path)
+        raise
+    if fresh and not report.rows:
+        # nothing could be read: an index without rows would hide that
+        shutil.rmtree(path)
+        raise _no_picture(str(archive), skipped, report.other_files)
+    return report
+
+
+def add(
+    source: Path | str,
+    index_path: Path | str,
+    encoder: BaseEncoder,
+    *,
+    name: str | None = None,
+    metadata: Path | str | None = None,
+    prune: bool = False,
+    allow_burned_in: bool = False,
+    progress: bool | Progress = False,
+    commit_rows: int = COMMIT_ROWS,
+    workers: int | None = None,
+) -> BuildReport:
+    """Embed a further folder, or one image, into an existing index; its ids begin with ``name/``.
+
+    Parameters
+    ----------
+    name
+        By default the folder's name. The same name again brings that part of the index up to date.
+    source, index_path, encoder, metadata, prune, allow_burned_in, progress, commit_rows, workers
+        As in `build`.
+
+    Raises
+    ------
+    UsageError
+        The name cannot be part of an id, or ids of the index begin with it already.
+    """
+    store = Store.open(Path(index_path))
+    opened = open_source(source, leave_out=(store.path,))
+    name = Path(opened.location).name if name is None else name
+    if not name or "/" in name or "::" in name or name.startswith("."):
+        raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
+    first, entries = _with_first_item(opened, str(source))
+    order = Order(
+        source=opened,
+        entries=entries,
+        first=first,
+        encoder=encoder,
+        name=name,
+        table=None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=opened.location),
+        prune=prune,
+        allow_burned_in=allow_burned_in,
+        commit_rows=commit_rows,
+        workers=workers,
+    )
+    order.check()
+    return carry_out(order, store, progress)[0]
+
+
+def _with_first_item(source: Source, called: str) -> tuple[str, Iterator[Entry]]:
+    """Give the first item's path and all entries, or the error that there is no picture among them."""
+    entries = source.entries()
+    head: list[Entry] = []
+    for entry in entries:
+        head.append(entry)
+        if isinstance(entry, Item):
+            return entry.path, itertools.chain(head, entries)
+    reasons = Counter(entry.reason for entry in head if isinstance(entry, Skipped))
+    raise _no_picture(called, reasons, sum(isinstance(entry, Other) for entry in head))
+
+
+def _no_picture(called: str, reasons: Counter[str], others: int) -> RetrError:
+    parts = [f"{count} {reason}" for reason, count in sorted(reasons.items())]
+    parts += [f"{others} other files"] if others else []
+    found = f" ({', '.join(parts)})" if parts else ""
+    return UsageError(
+        f"archive {called!r} holds no picture that can be read{found}",
+        hint="give a folder with JPEG, PNG, TIFF, BMP, WebP or GIF files",
+    )

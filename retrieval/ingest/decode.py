@@ -1,0 +1,134 @@
+"""One file on its way into an index: read, hashed, decoded and prepared for the network, in a worker thread."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from retr.index.errors import ImageReadError
+from retr.retrieval.archive.sources import Item, Skipped, Source, reason_of
+from retr.retrieval.images import read_images
+from retr.retrieval.images.dicom_open import is_dicom
+from retr.retrieval.images.hash_key import load_hash_key
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from PIL.Image import Image
+
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.images.picture import Axis
+
+
+@dataclass
+class Frame:
+    """One picture of a file: the network's input until it is embedded, then its vector.
+
+    ``suffix`` is what its id has after the file's path: empty, or ``#3`` for the third frame.
+    """
+
+    suffix: str
+    width: int
+    height: int
+    mode: str
+    columns: dict[str, Any]
+    prepared: NDArray[Any] | None
+    picture: Image | None = None
+    vector: NDArray[np.float32] | None = None
+
+
+@dataclass
+class Read:
+    """One file that was read: its pictures, or the rows of the index that hold the same bytes."""
+
+    item: Item
+    size: int
+    mtime: float
+    sha256: str
+    frames: list[Frame] = field(default_factory=list)
+    same: tuple[int, ...] = ()
+
+    @property
+    def rows(self) -> int:
+        """How many rows the file gives."""
+        return len(self.same) or len(self.frames)
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Reads items of a source for an encoder; safe to call from several threads.
+
+    Attributes
+    ----------
+    source, encoder
+        Where from, and for whom.
+    by_hash
+        sha256 to the rows of the index that hold these bytes.
+    exact
+        Decode JPEGs in full.
+    frames, axis
+        Of a file with several pictures take the first and every nth; along which axis a volume is cut.
+    allow_burned_in
+        Read DICOM files that say their pixels hold annotations.
+    keep_pictures
+        Keep the decoded picture beside the network's input, for encoders that score findings.
+    """
+
+    source: Source
+    encoder: BaseEncoder
+    by_hash: Mapping[str, tuple[int, ...]]
+    exact: bool = False
+    frames: int = 1
+    axis: Axis = "axial"
+    allow_burned_in: bool = False
+    keep_pictures: bool = False
+
+    def __call__(self, item: Item) -> Read | Skipped:
+        """Read one item; whatever is wrong with it becomes a record."""
+        try:
+            if item.data is not None:
+                data, size, mtime = item.data, item.size, item.mtime
+            else:
+                data, size, changed = self.source.read(item.path)
+                mtime = item.mtime if changed is None else changed
+        except OSError as error:
+            return Skipped(item.path, reason_of(error), item.size, item.mtime)
+        except ImageReadError as error:
+            return Skipped(item.path, error.reason, item.size, item.mtime)
+        sha256 = hashlib.sha256(data).hexdigest()
+        item = replace(item, data=None)  # what waits for its commit holds no bytes
+        same = self.by_hash.get(sha256)
+        if same is not None:
+            return Read(item, size, mtime, sha256, same=same)
+        try:
+            return Read(item, size, mtime, sha256, frames=self._frames(data))
+        except ImageReadError as error:
+            return Skipped(item.path, error.reason, size, mtime, was_read=True)
+
+    def _frames(self, data: bytes) -> list[Frame]:
+        info = self.encoder.info
+        pictures = read_images(
+            data,
+            every=self.frames,
+            draft_size=None if self.exact else info.draft_size,
+            grey16=info.grey16,
+            allow_burned_in=self.allow_burned_in,
+            # the key is made when the first file asks for it
+            hash_key=load_hash_key() if is_dicom(data[:132]) else None,
+            axis=self.axis,
+        )
+        return [
+            Frame(
+                suffix,
+                picture.width,
+                picture.height,
+                picture.mode,
+                dict(picture.columns),
+                self.encoder.prepare(picture.image),
+                picture.image if self.keep_pictures else None,
+            )
+            for suffix, picture in pictures
+        ]

@@ -1,0 +1,378 @@
+"""One build: what is new or changed in an archive goes through decoding threads and the network into the index.
+
+Entries are listed in one fixed order and compared with what the index holds; what is new or changed is read, hashed
+and decoded in threads, embedded in batches on the calling thread and committed every few thousand rows. At any
+moment a bounded number of pictures is in memory.
+
+Invariants:
+
+* A row and its vector are written together, and all rows of a file in one commit: a killed build is a shorter build,
+  and the next one continues after the last commit.
+* A vector depends on its picture alone. Batches are always full (the last one is filled up by repeating a
+  picture), because the bits of a matrix product may depend on the number of rows, unless the encoder says with
+  ``batch_invariant`` that its own do not. So an index is the same however often its build was interrupted.
+* Whatever cannot be read becomes a record with a reason; nothing stops the build and nothing shifts a row.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter, deque
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retr.index.errors import UsageError
+from retr.retrieval.archive import places
+from retr.retrieval.archive.notes import NOTE, Notes
+from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source
+from retr.retrieval.encoders.recorded import require_same
+from retr.retrieval.ingest.decode import Decoder, Frame, Read
+from retr.retrieval.ingest.known import Known
+from retr.retrieval.ingest.report import BuildReport
+from retr.retrieval.ingest.rows import join_anew, make_table, score_column, skipped_table
+from retr.retrieval.progress import make_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from concurrent.futures import Future
+
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.index.writer import Writer
+    from retr.retrieval.archive.metadata import Metadata
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.images.picture import Axis
+    from retr.retrieval.progress import Progress
+
+COMMIT_ROWS = 4096
+# A slow encoder commits by the clock: this many seconds of work are what a crash can cost.
+COMMIT_SECONDS = 120.0
+EXAMPLES = 5
+# Every commit makes a segment; a search visits them all, so a build that made many ends by merging them.
+MANY_SEGMENTS = 64
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be built."""
+
+    source: Source
+    entries: Iterator[Entry]
+    first: str
+    encoder: BaseEncoder
+    name: str = ""
+    table: Metadata | None = None
+    group: str | None = None
+    scores: tuple[str, ...] | None = None
+    prune: bool = False
+    exact: bool = False
+    frames: int | None = None
+    axis: Axis | None = None
+    allow_burned_in: bool = False
+    commit_rows: int = COMMIT_ROWS
+    workers: int | None = None
+
+    def check(self) -> None:
+        """Raise `UsageError` for what cannot be meant."""
+        if self.commit_rows < 1:
+            raise UsageError(f"commit_rows must be at least 1, got: {self.commit_rows!r}")
+        if self.frames is not None and self.frames < 1:
+            raise UsageError(f"frames must be at least 1, got: {self.frames!r}", hint="1 takes every picture of a file")
+        if self.axis not in {None, "axial", "coronal", "sagittal"}:
+            raise UsageError(f"unknown axis {self.axis!r}", hint="use axial, coronal or sagittal")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"workers must be at least 1, got: {self.workers!r}")
+        if self.scores and not hasattr(self.encoder, "score"):
+            raise UsageError(
+                f"encoder {self.encoder.info.name!r} does not score findings, got: {self.scores[0]!r}",
+                hint="build with the encoder 'kad'",
+            )
+
+
+def carry_out(order: Order, store: Store, progress: bool | Progress) -> tuple[BuildReport, Counter[str]]:
+    """Build under the writer's lock; give the report, and the reasons of what could not be read."""
+    start = time.monotonic()
+    shown = make_progress(show=progress) if isinstance(progress, bool) else progress
+    require_same(store.manifest.encoder, order.encoder.info)
+    with store.writer() as writer, shown:
+        run = _Run(order, writer, shown)
+        for line in run.notes:
+            shown.say(line)
+        shown.total(order.source.count())
+        # known from the beginning: a build that is stopped leaves an index whose pictures can be found
+        places.remember(store.uuid, order.name, order.source.location)
+        run.go()
+        rows = len(writer.store)
+    return run.report(rows, time.monotonic() - start), run.reasons
+
+
+class _Run:
+    """One build under the writer's lock."""
+
+    def __init__(self, order: Order, writer: Writer, shown: Progress) -> None:
+        self.order = order
+        self.writer = writer
+        self.shown = shown
+        encoder = order.encoder
+        self.recorded = Notes.of(writer.store)
+        self.recorded.agree(
+            writer.store,
+            name=order.name,
+            exact=order.exact,
+            frames=order.frames,
+            axis=order.axis,
+            scores=order.scores,
+        )
+        self.known = Known(writer.store, order.name, list(self.recorded.sources))
+        self._refuse_another_archive()
+        self.decode = Decoder(
+            order.source,
+            encoder,
+            self.known.by_hash,
+            exact=self.recorded.exact_decode,
+            frames=self.recorded.frames,
+            axis=self.recorded.axis,
+            allow_burned_in=order.allow_burned_in,
+            keep_pictures=bool(self.recorded.scores),
+        )
+        info = encoder.info
+        self.notes = [f"embedding with {info.name} ({info.precision}) on {info.device}", *_licence(encoder)]
+        self.files: deque[Read] = deque()
+        self.queue: list[Frame] = []
+        self.delete: list[str] = []
+        self.skipped: list[Skipped] = []
+        self.reasons: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.committed_at = time.monotonic()
+
+    def _refuse_another_archive(self) -> None:
+        """Refuse a place that shares nothing with the one this source had, as long as that one is still there."""
+        before = places.recall(self.writer.store.uuid).get(self.order.name)
+        here = self.order.source.location
+        if before in {None, here} or not len(self.known) or self._row_path(self.order.first) in self.known:
+            return
+        if Path(str(before)).exists():
+            raise UsageError(
+                "the index was built from another archive, which is still there",
+                hint="add this one with `retr index add`, or build it into an index of its own",
+            )
+
+    def go(self) -> None:
+        """Embed everything and commit."""
+        self._join_anew()
+        parallel = getattr(self.order.source, "parallel", 1)
+        workers = self.order.workers or max(parallel, len(os.sched_getaffinity(0)))
+        # enough decoded pictures for the next batch while one is embedded, and no more
+        ahead = 2 * self.order.encoder.batch_size + 2 * workers
+        window: deque[Future[Read | Skipped]] = deque()
+        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+            try:
+                for item in self._to_read():
+                    window.append(pool.submit(self.decode, item))
+                    if len(window) >= ahead:
+                        self._take(window.popleft().result())
+                while window:
+                    self._take(window.popleft().result())
+            finally:
+                for future in window:
+                    future.cancel()
+        self._embed(everything=True)
+        self._drop_vanished()
+        self._commit(last=True)
+
+    def _to_read(self) -> Iterator[Item]:
+        """List the archive; give the items that are new or changed."""
+        for entry in self.order.entries:
+            if isinstance(entry, Other):
+                self.done["other"] += 1
+                continue
+            if isinstance(entry, Skipped):
+                self._skip(entry)
+                continue
+            path = self._row_path(entry.path)
+            self._match(entry.path)
+            if self.known.unchanged(path, entry):
+                self.done["unchanged"] += len(self.known.rows(path))
+                self.shown.step()
+            else:
+                yield entry
+
+    def _take(self, result: Read | Skipped) -> None:
+        """Take one file from the decoding threads, in the order of the listing."""
+        self.shown.step()
+        if isinstance(result, Skipped):
+            self._skip(result)
+            return
+        self._drop(self._row_path(result.item.path), "changed")
+        self.done["reused" if result.same else "embedded"] += result.rows
+        self.files.append(result)
+        self.queue += result.frames
+        self._embed()
+        ready = sum(file.rows for file in self.files)
+        if ready >= self.order.commit_rows or time.monotonic() - self.committed_at > COMMIT_SECONDS:
+            self._commit()
+
+    def _skip(self, entry: Skipped) -> None:
+        path = self._row_path(entry.path)
+        self.skipped.append(replace(entry, path=path))
+        self.reasons[entry.reason] += 1
+        if entry.was_read:
+            # the picture that the index has under this path is no longer there
+            self._drop(path, "removed")
+
+    def _drop(self, path: str, why: str) -> None:
+        if path in self.known:
+            self.delete.append(path)
+            self.done[why] += 1
+
+    def _embed(self, *, everything: bool = False) -> None:
+        """Embed the queue in full batches; with ``everything`` also what is left over."""
+        size = self.order.encoder.batch_size
+        while len(self.queue) >= size or (everything and self.queue):
+            batch, self.queue = self.queue[:size], self.queue[size:]
+            vectors = encode_batch(self.order.encoder, [_input(frame) for frame in batch])
+            for frame, vector in zip(batch, vectors, strict=True):
+                frame.vector, frame.prepared = vector, None
+            if self.recorded.scores:
+                self._score(batch)
+
+    def _score(self, batch: list[Frame]) -> None:
+        findings = list(self.recorded.scores)
+        scores = self.order.encoder.score([frame.picture for frame in batch], findings)  # type: ignore[attr-defined]
+        for frame, row in zip(batch, np.asarray(scores), strict=True):
+            frame.columns |= {score_column(name): float(p) for name, p in zip(findings, row, strict=True)}
+            frame.picture = None
+
+    def _finished(self) -> list[Read]:
+        """Take the files whose pictures are all embedded; a vector with infinities makes its file a record."""
+        ready: list[Read] = []
+        while self.files and all(frame.vector is not None for frame in self.files[0].frames):
+            file = self.files.popleft()
+            if all(np.isfinite(frame.vector).all() for frame in file.frames if frame.vector is not None):
+                ready.append(file)
+            else:
+                self.done["embedded"] -= file.rows
+                self._skip(Skipped(file.item.path, "no finite embedding", file.size, file.mtime, was_read=True))
+        return ready
+
+    def _commit(self, *, last: bool = False) -> None:
+        """Commit the files whose pictures are all embedded."""
+        ready = self._finished()
+        # a changed file's old rows go in the commit that brings its new ones
+        waiting = {self._row_path(file.item.path) for file in self.files}
+        gone = self.known.ids([path for path in self.delete if path not in waiting])
+        if gone:
+            self.writer.delete(self.writer.store.rows_of(gone))
+        self.delete = [path for path in self.delete if path in waiting]
+        if ready:
+            self.writer.append(
+                *make_table(ready, self.known, self.recorded, name=self.order.name, metadata=self.order.table)
+            )
+        if self.writer.store.manifest.extra.get(NOTE) != self.recorded.to_json():
+            self.writer.note(NOTE, self.recorded.to_json())
+        if (ready or last) and self.order.group not in {None, self.writer.store.manifest.group}:
+            self.writer.set_group(self.order.group)
+        if last:
+            skipped = skipped_table(self.skipped, self.writer.store, self.recorded, self.order.name)
+            if not skipped.equals(self.writer.store.skipped()) and (
+                skipped.num_rows or self.writer.store.manifest.n_skipped
+            ):
+                self.writer.record_skipped(skipped)
+        self.writer.commit()
+        if last and len(self.writer.store.manifest.segments) > MANY_SEGMENTS:
+            self.writer.compact()
+        self.committed_at = time.monotonic()
+
+    def _drop_vanished(self) -> None:
+        unreadable = [entry.path for entry in self.skipped if not entry.was_read]
+        for path in self.known.vanished(unreadable):
+            if self.order.prune:
+                self._drop(path, "removed")
+            else:
+                self.done["vanished"] += 1
+
+    def _match(self, path: str) -> None:
+        if self.order.table is not None and not self.order.table.mark(path):
+            self.done["without metadata"] += 1
+
+    def _join_anew(self) -> None:
+        """Give existing rows the cells of a table that is new or changed since the last build."""
+        table = self.order.table
+        noted = {} if table is None else {"sha256": table.sha256, "columns": table.table.column_names}
+        if table is None or self.recorded.metadata.get(self.order.name) == noted:
+            return
+        self.recorded.metadata[self.order.name] = noted
+        if len(self.known):
+            self.writer.replace_columns(join_anew(table, self.writer.store, self.recorded, self.order.name))
+            self.writer.note(NOTE, self.recorded.to_json())
+            self.writer.commit()
+
+    def _row_path(self, path: str) -> str:
+        return f"{self.order.name}/{path}" if self.order.name else path
+
+    def report(self, rows: int, seconds: float) -> BuildReport:
+        """Say what was done."""
+        table = self.order.table
+        unmatched = [] if table is None else table.unmatched()
+        renamed = (
+            []
+            if table is None
+            else [f"column {old!r} of the metadata table is stored as {new!r}" for old, new in table.renamed.items()]
+        )
+        done = self.done
+        return BuildReport(
+            rows=rows,
+            embedded=done["embedded"],
+            reused=done["reused"],
+            unchanged=done["unchanged"],
+            changed=done["changed"],
+            vanished=done["vanished"],
+            removed=done["removed"],
+            skipped=dict(self.reasons),
+            skipped_examples=tuple((entry.path, entry.reason) for entry in self.skipped[:EXAMPLES]),
+            other_files=done["other"],
+            without_metadata=done["without metadata"],
+            unmatched_metadata=len(unmatched),
+            unmatched_examples=tuple(unmatched[:EXAMPLES]),
+            seconds=seconds,
+            images_per_second=done["embedded"] / seconds if seconds else 0.0,
+            device=self.order.encoder.info.device,
+            notes=(*_licence(self.order.encoder), *renamed),
+        )
+
+
+def encode_batch(encoder: BaseEncoder, inputs: list[NDArray[np.generic]]) -> NDArray[np.float32]:
+    """Embed network inputs so that each vector depends on its own input alone.
+
+    Inputs of one shape go through the network together, filled up to the encoder's batch size.
+
+    Returns
+    -------
+    float32 ``(n, dim)``
+    """
+    vectors = np.empty((len(inputs), encoder.info.dim), dtype=np.float32)
+    for shape in dict.fromkeys(array.shape for array in inputs):
+        rows = [row for row, array in enumerate(inputs) if array.shape == shape]
+        chosen = [inputs[row] for row in rows]
+        if not encoder.batch_invariant:
+            chosen += [chosen[-1]] * (encoder.batch_size - len(chosen))
+        vectors[rows] = encoder.encode_prepared(np.stack(chosen))[: len(rows)]
+    return vectors
+
+
+def _input(frame: Frame) -> NDArray[np.generic]:
+    assert frame.prepared is not None
+    return frame.prepared
+
+
+def _licence(encoder: BaseEncoder) -> list[str]:
+    notes = list(getattr(encoder, "notes", ()))
+    if encoder.info.noncommercial and not any("commercial" in note for note in notes):
+        notes.append(f"the weights of {encoder.info.name!r} are not for commercial use ({encoder.info.licence})")
+    return notes

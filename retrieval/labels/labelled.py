@@ -1,0 +1,173 @@
+"""The labelled rows of an index: what neighbours vote with, a probe learns from and a calibration is measured on.
+
+Rows are kept together by group (the index's group key, usually the patient): what is learned from one part of the
+groups is measured on another. A row without a group value stands alone, but byte-identical files stand together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retr.index.errors import UsageError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.retrieval.labels.label_set import LabelSet
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Labelled rows of one snapshot.
+
+    Attributes
+    ----------
+    column
+        The label column.
+    rows
+        int64 ``(n,)``, row numbers in the store.
+    codes
+        int64 ``(n,)``, places in ``classes``.
+    groups
+        int64 ``(n,)``; rows of one number belong together.
+    classes
+        The classes' names, sorted (or in the order of the label set).
+    """
+
+    column: str
+    rows: NDArray[np.int64]
+    codes: NDArray[np.int64]
+    groups: NDArray[np.int64]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def n_groups(self) -> int:
+        """How many groups there are."""
+        return len(np.unique(self.groups))
+
+    @property
+    def prior(self) -> NDArray[np.float64]:
+        """Share of each class: float64 ``(c,)``."""
+        return np.bincount(self.codes, minlength=len(self.classes)) / max(len(self), 1)
+
+    def codes_of_rows(self, n_total: int) -> NDArray[np.int64]:
+        """Give the class of every row of the store, -1 where there is none: int64 ``(n_total,)``."""
+        codes = np.full(n_total, -1, dtype=np.int64)
+        codes[self.rows] = self.codes
+        return codes
+
+    def folds(self, n: int) -> NDArray[np.int64]:
+        """Deal the groups into ``n`` folds of about equal size: the fold of each row, int64 ``(n_rows,)``.
+
+        Raises
+        ------
+        UsageError
+            If there are fewer than two groups.
+        """
+        return deal(self.groups, n)
+
+
+def labelled_rows(store: Store, column: str, *, labels: LabelSet | None = None, where: str | None = None) -> Labelled:
+    """Find the rows with a value in a label column.
+
+    Parameters
+    ----------
+    labels
+        Only rows whose value names one of these classes, by name or alias.
+    where
+        Only rows for which this expression is true.
+
+    Raises
+    ------
+    UsageError
+        If the column is unknown, or fewer than two classes are found in it.
+    """
+    live = store.live_rows() if where is None else np.flatnonzero(store.where(where))
+    values = store.table([column], rows=live).column(column).to_pylist()
+    names: list[str | None] = [None if v is None or not str(v).strip() else str(v) for v in values]
+    if labels is None:
+        classes = tuple(sorted({name for name in names if name is not None}))
+        place = {name: i for i, name in enumerate(classes)}
+        codes = [-1 if name is None else place[name] for name in names]
+    else:
+        classes = tuple(labels.names)
+        found = [None if name is None else labels.class_of(name) for name in names]
+        codes = [-1 if i is None else i for i in found]
+    keep = np.array(codes, dtype=np.int64) >= 0
+    if len(set(codes) - {-1}) < 2:
+        what = f"names fewer than two classes of {labels.name!r}" if labels else "has fewer than two classes"
+        raise UsageError(f"the column {column!r} {what}", hint="give a column of class names")
+    rows = live[keep]
+    return Labelled(column, rows, np.array(codes, dtype=np.int64)[keep], row_groups(store, rows), classes)
+
+
+def row_groups(store: Store, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number the groups of some rows: int64 ``(n,)``."""
+    key = store.manifest.group
+    columns = [name for name in (key, "sha256") if name and name in store.schema.names]
+    table = store.table(columns, rows=rows) if columns else None
+    own = [None] * len(rows) if table is None or key not in columns else table.column(key).to_pylist()
+    sha = [None] * len(rows) if table is None or "sha256" not in columns else table.column("sha256").to_pylist()
+    numbers: dict[tuple[str, object], int] = {}
+    groups = np.empty(len(rows), dtype=np.int64)
+    for i, (value, digest) in enumerate(zip(own, sha, strict=True)):
+        name = ("group", value) if value is not None else ("file", digest) if digest else ("row", i)
+        groups[i] = numbers.setdefault(name, len(numbers))
+    return groups
+
+
+def deal(groups: NDArray[np.int64], n: int) -> NDArray[np.int64]:
+    """Deal groups into ``n`` folds, or one fold a group where there are fewer; the same groups give the same folds.
+
+    >>> deal(np.array([7, 7, 8, 9]), 5).tolist() in ([2, 2, 1, 0], [2, 2, 0, 1], [1, 1, 2, 0])
+    True
+    """
+    unique, members = np.unique(groups, return_inverse=True)
+    n = min(n, len(unique))
+    if n < 2:
+        raise UsageError(
+            "all labelled rows belong to one group, so nothing can be held out",
+            hint="label rows of more patients, or declare another group key",
+        )
+    order = np.random.default_rng(0).permutation(len(unique))
+    fold = np.empty(len(unique), dtype=np.int64)
+    fold[order] = np.arange(len(unique)) % n
+    return fold[members]
+
+
+def data_version(store: Store, column: str) -> str:
+    """Fingerprint what an answer about a column depends on: rows, their files, labels, groups and the encoder.
+
+    It stays the same through compaction and through changes to other columns.
+    """
+    import pyarrow as pa
+
+    names = dict.fromkeys(name for name in ("id", "sha256", column, store.manifest.group) if name)
+    table = store.table([name for name in names if name in store.schema.names]).sort_by("id").combine_chunks()
+    digest = hashlib.sha256(repr(store.manifest.encoder.identity).encode())
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    digest.update(memoryview(sink.getvalue()))
+    return digest.hexdigest()[:16]
+
+
+def others(store: Store, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Give, for each of some rows, the live rows of its own group, itself among them: what it must not be shown."""
+    if not len(rows):
+        return []
+    live = store.live_rows()
+    groups = row_groups(store, live)
+    order = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups[order], np.arange(groups.max(initial=-1) + 2))
+    number = np.full(store.n_total, -1, dtype=np.int64)
+    number[live] = groups
+    return [live[order[starts[g] : starts[g + 1]]] for g in number[rows]]

@@ -1,0 +1,1 @@
+"""Numbers from arrays alone: metrics, intervals, curves and probabilities."""

@@ -1,0 +1,1 @@
+"""A text side for encoders that have none."""

@@ -1,0 +1,265 @@
+"""Neighbours, probe, zero-shot and calibration on a store of drawn clusters with patients."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retr.index.encoder import EncoderInfo
+from retr.index.errors import IndexCorruptError, RetrError, UsageError
+from retr.index.store import Store
+from retr.index.vectors import unit
+from retr.retrieval.classify import calibrate, findings, methods, probe
+from retr.retrieval.labels import labelled
+from retr.retrieval.labels.label_set import LabelClass, LabelSet, load_labels
+
+DIM, CLASSES = 16, ("a", "b", "c", "d")
+CENTRES = unit(np.random.default_rng(7).normal(size=(4, DIM)))
+INFO = EncoderInfo(
+    name="drawn", dim=DIM, similarity="cosine", modality="many", text=True, weights_sha256="0", preprocessing="none",
+    logit_scale=20.0,
+)  # fmt: skip
+
+
+def draw(n, seed, noise=0.22):
+    """Vectors and classes; two rows a patient that resemble each other, three patients of unknown class."""
+    rng = np.random.default_rng(seed)
+    truth = np.repeat(rng.integers(0, 4, n // 2), 2)
+    person = np.repeat(rng.normal(size=(n // 2, DIM)) * noise, 2, axis=0)
+    vectors = CENTRES[truth] + person + rng.normal(size=(n, DIM)) * noise
+    return unit(vectors), truth
+
+
+def build(path, n=400, seed=0, group="patient"):
+    vectors, truth = draw(n, seed)
+    store = Store.create(path, encoder=INFO)
+    with store.writer() as writer:
+        ids = [f"{i:04d}.png" for i in range(n)]
+        table = pa.table(
+            {
+                "id": ids,
+                "sha256": [f"{i:x}" for i in range(n)],
+                "label": [CLASSES[t] if i % 10 else None for i, t in enumerate(truth)],
+                "patient": [f"P{i // 2}" for i in range(n)],
+            }
+        )
+        writer.append(table, vectors)
+        if group:
+            writer.set_group(group)
+        return writer.commit()
+
+
+@pytest.fixture
+def store(tmp_path):
+    return build(tmp_path / "x.retr")
+
+
+NOTHING = np.empty(0, dtype=np.int64)
+
+
+class Words:
+    """A text side that knows the centres of the clusters."""
+
+    info = INFO
+
+    def class_embedding(self, prompts):
+        return np.mean([CENTRES[CLASSES.index(p)] for p in prompts], axis=0)
+
+    def similarity_logits(self, images, texts):
+        return images @ texts.T
+
+
+def test_labelled_rows_know_classes_and_groups(store):
+    found = labelled.labelled_rows(store, "label")
+    assert found.classes == CLASSES
+    assert len(found) == 360
+    assert found.n_groups == 200
+    folds = found.folds(5)
+    for group in np.unique(found.groups):
+        assert len(set(folds[found.groups == group])) == 1
+    assert set(folds) == set(range(5))
+
+
+def test_labels_are_matched_by_alias(store):
+    labels = LabelSet("s", (LabelClass("first", ("a",), ("A",)), LabelClass("b", ("b",))))
+    found = labelled.labelled_rows(store, "label", labels=labels)
+    assert found.classes == ("first", "b")
+    assert len(found) < 360
+    with pytest.raises(UsageError, match="fewer than two classes"):
+        labelled.labelled_rows(store, "label", labels=load_labels("odir"))
+    with pytest.raises(UsageError, match="no column"):
+        labelled.labelled_rows(store, "diagnosis")
+
+
+def test_the_data_version_follows_what_matters(store):
+    version = labelled.data_version(store, "label")
+    with store.writer() as writer:
+        writer.replace_columns(pa.table({"id": ["0000.png"], "other": [1]}))
+        other = writer.commit()
+        assert labelled.data_version(other, "label") == version
+        writer.compact()
+        assert labelled.data_version(writer.store, "label") == version
+        writer.delete(np.array([3]))
+        assert labelled.data_version(writer.commit(), "label") != version
+
+
+def test_neighbours_vote_without_the_patient(store):
+    method = methods.ByNeighbours(store, "label", 5)
+    rows = np.array([1, 2])
+    exclude = methods.row_exclusions(store, [rows[:1], rows[1:]])
+    assert [e.tolist() for e in exclude] == [[0, 1], [2, 3]]
+    answers = methods.answer(store, method, store.vectors(rows), ["x", "y"], exclude)
+    for row, one in zip(rows, answers, strict=True):
+        assert len(one.neighbours) == 5
+        assert f"P{row // 2}" not in one.neighbours.table.column("patient").to_pylist()
+        assert not one.calibrated and one.prediction_set is None and "calibrate" in one.note
+        votes = one.neighbours.table.column("label").to_pylist()
+        assert one.label in votes
+        assert sum(one.probabilities) == pytest.approx(1, abs=1e-5)
+
+
+def test_a_known_patient_is_excluded_for_a_new_picture(store):
+    exclude = methods.row_exclusions(store, [NOTHING, NOTHING], ["P7", None])
+    assert [e.tolist() for e in exclude] == [[14, 15], []]
+
+
+def test_a_probe_is_stored_found_and_refused_when_stale(store):
+    assert probe.find(store, "label") is None
+    trained = probe.train_and_store(store, "label")
+    assert trained.figures["groups"] == 200
+    assert trained.figures["accuracy"] > 0.8
+    store = Store.open(store.path)
+    found = probe.find(store, "label")
+    vectors, truth = draw(200, seed=5)
+    np.testing.assert_array_equal(found.logits(vectors), trained.logits(vectors))
+    assert (found.logits(vectors).argmax(axis=1) == truth).mean() > 0.8
+    with store.writer() as writer:
+        writer.delete(np.array([1]))
+        store = writer.commit()
+    with pytest.raises(RetrError, match=r"stale.*--retrain"):
+        probe.find(store, "label")
+    with pytest.raises(IndexCorruptError):
+        probe.Probe.from_bytes(b"no probe")
+
+
+def test_a_probe_of_two_classes(tmp_path):
+    store = build(tmp_path / "two.retr")
+    labels = ["a" if value == "a" else "rest" for value in store.table(["label"])["label"].to_pylist()]
+    with store.writer() as writer:
+        writer.replace_columns(pa.table({"id": store.table(["id"])["id"], "label": labels}))
+        store = writer.commit()
+    trained = probe.train(store, "label")
+    vectors, truth = draw(200, seed=5)
+    assert trained.logits(vectors).shape == (200, 2)
+    assert ((trained.logits(vectors).argmax(axis=1) == 0) == (truth == 0)).mean() > 0.9
+
+
+def test_a_probe_needs_several_patients(tmp_path):
+    store = build(tmp_path / "one.retr", n=20)
+    with store.writer() as writer:
+        writer.replace_columns(pa.table({"id": store.table(["id"])["id"], "patient": ["P"] * 20}))
+        store = writer.commit()
+    with pytest.raises(UsageError, match="one group"):
+        probe.train(store, "label")
+
+
+@pytest.fixture
+def calibrated(store):
+    words = methods.ByWords(Words(), load_labels(CLASSES))
+    measured, novelty = calibrate.calibrate(store, "label", alpha=0.1, words=words)
+    return Store.open(store.path), measured, novelty, words
+
+
+def test_calibration_is_measured_stored_and_holds_on_new_patients(calibrated):
+    store, measured, novelty, words = calibrated
+    assert {one.method.split(":")[0] for one in measured} == {"neighbours", "probe", "zero-shot"}
+    vectors, truth = draw(1000, seed=9)
+    names = [""] * len(truth)
+    exclude = [NOTHING] * len(truth)
+    for method in (methods.ByNeighbours(store, "label"), methods.ByProbe(probe.find(store, "label")), words):
+        stored, why = calibrate.find(store, method.key, method.column)
+        assert why is None
+        assert stored in measured
+        assert stored.ece_after < 0.08
+        answers = methods.answer(store, method, vectors, names, exclude)
+        assert all(one.calibrated and one.alpha == 0.1 for one in answers)
+        covered = np.mean([CLASSES[t] in one.prediction_set for t, one in zip(truth, answers, strict=True)])
+        assert covered == pytest.approx(0.9, abs=0.06)
+        right = np.mean([CLASSES[t] == one.label for t, one in zip(truth, answers, strict=True)])
+        assert right > 0.75
+    assert novelty.called_unlike <= 0.02
+
+
+def test_it_abstains_with_a_reason(calibrated):
+    store, _, _, words = calibrated
+    other = -CENTRES.sum(axis=0, keepdims=True)
+    between = CENTRES.sum(axis=0, keepdims=True)
+    method = methods.ByProbe(probe.find(store, "label"))
+    (one,) = methods.answer(store, method, unit(other).astype(np.float32), ["x"], [NOTHING])
+    assert one.abstain.startswith("unlike anything in this archive")
+    assert one.to_json()["label"] is None
+    (one,) = methods.answer(store, words, unit(between).astype(np.float32), ["x"], [NOTHING], max_set=1)
+    assert one.abstain
+
+
+def test_a_stale_calibration_says_so(calibrated):
+    store, _, _, _ = calibrated
+    with store.writer() as writer:
+        writer.delete(np.array([1]))
+        store = writer.commit()
+    (one,) = methods.answer(store, methods.ByNeighbours(store, "label"), store.vectors(np.array([0])), ["x"], [NOTHING])
+    assert not one.calibrated
+    assert "stale" in one.note
+
+
+def test_a_part_of_the_rows_votes_uncalibrated(calibrated):
+    store, _, _, _ = calibrated
+    method = methods.ByNeighbours(store, "label", where="label in ('a', 'b')")
+    assert method.classes == ("a", "b")
+    (one,) = methods.answer(store, method, store.vectors(np.array([0])), ["x"], [NOTHING])
+    assert not one.calibrated
+
+
+def test_the_whole_index_is_answered_as_if_unseen(calibrated):
+    store, _, _, _ = calibrated
+    method = methods.ByProbe(probe.find(store, "label"))
+    answered = methods.classify_rows(store, method, prefix="probe")
+    store = Store.open(store.path)
+    table = store.table(["label", "probe_label", "probe_probability", "probe_set"])
+    assert answered == 400 - table.column("probe_label").null_count
+    known = labelled.labelled_rows(store, "label")
+    logits = probe.find(store, "label").held_out  # the new columns do not make it stale
+    said = table.take(pa.array(known.rows)).column("probe_label").to_pylist()
+    want = [CLASSES[i] for i in logits.argmax(axis=1)]
+    assert all(a is None or a == b for a, b in zip(said, want, strict=True))
+    assert sum(a is not None for a in said) > 250
+
+
+def test_findings_that_may_be_present_together():
+    labels = load_labels("chexpert-5")
+    with pytest.raises(UsageError, match="present together"):
+        methods.ByWords(Words(), labels)
+
+    class Kad:
+        def score(self, pictures, names):
+            return np.linspace(0, 1, len(names))[None].repeat(len(pictures), axis=0)
+
+    scores = findings.from_pictures(Kad(), [None, None], labels)
+    assert findings.present(scores, labels, ["x", "y"])[1].names[0] == "pleural effusion"
+    assert findings.from_pictures(Words(), [None], labels) is None
+
+    class Pairs:
+        def class_embedding(self, prompts):
+            return np.array([0.0, 1.0]) if prompts[0].startswith("no ") else np.array([1.0, 0.0])
+
+        def similarity_logits(self, images, texts):
+            return images @ texts.T
+
+    np.testing.assert_allclose(findings.from_vectors(Pairs(), np.array([[1.0, 0.0]]), labels), np.e / (np.e + 1))
+
+
+def test_zero_shot_without_an_index():
+    words = methods.ByWords(Words(), load_labels(CLASSES))
+    (one,) = methods.answer(None, words, CENTRES[2:3], ["x"], [NOTHING])
+    assert one.label == "c"
+    assert one.nearest is None
+    assert not one.calibrated

@@ -1,0 +1,215 @@
+"""Evaluations on small indexes whose right answers can be counted by hand or by brute force."""
+
+import re
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from retr.index.encoder import EncoderInfo
+from retr.index.errors import FilterError, UsageError
+from retr.index.store import Store
+from retr.retrieval.evaluation import evaluate, page
+from retr.retrieval.evaluation.evaluate import Options
+from retr.retrieval.labels.cases import find_cases, subgroups
+from retr.retrieval.labels.label_set import load_labels
+
+INFO = EncoderInfo(
+    name="fake", dim=8, similarity="cosine", modality="none", text=True, weights_sha256="0" * 64, preprocessing="none"
+)
+QUICK = Options(resamples=50)
+
+
+def make_store(path, vectors, *, group="patient", **columns):
+    store = Store.create(path, encoder=INFO, group=group)
+    with store.writer() as writer:
+        ids = [f"r{i:03}" for i in range(len(vectors))]
+        writer.append(pa.table({"id": ids, **columns}), np.asarray(vectors, np.float32))
+        return writer.commit()
+
+
+@pytest.fixture
+def archive_store(tmp_path):
+    """120 rows of 40 patients in three classes, two rows of each patient nearly equal."""
+    rng = np.random.default_rng(0)
+    patient = np.repeat(np.arange(40), 3)
+    label = patient % 3
+    centres = rng.normal(size=(3, 8))
+    own = rng.normal(size=(40, 8))
+    vectors = centres[label] + 1.5 * own[patient] + 0.3 * rng.normal(size=(120, 8))
+    return make_store(
+        tmp_path / "x.retr",
+        vectors,
+        patient=[f"P{p:02}" for p in patient],
+        label=[("normal", "glaucoma", "drusen")[c] for c in label],
+        sex=[("F", "M")[p % 2] for p in patient],
+        age=(40 + patient).tolist(),
+        both=[
+            "normal" if c == 0 else "glaucoma|drusen" if p % 2 else "glaucoma"
+            for c, p in zip(label, patient, strict=True)
+        ],
+    )
+
+
+def brute(store, cases, k):
+    vectors = store.vectors()[cases.rows]
+    scores = vectors @ vectors.T
+    scores[cases.groups[:, None] == cases.groups] = -np.inf
+    found = np.argsort(-scores, axis=1)[:, :k]
+    return np.array([[bool((cases.member[q] & cases.member[j]).any()) for j in row] for q, row in enumerate(found)])
+
+
+@pytest.mark.parametrize(("label", "separator"), [("label", None), ("both", "|")])
+def test_retrieval_is_what_brute_force_finds_without_the_patient(archive_store, label, separator):
+    cases = find_cases(archive_store, label, separator=separator)
+    got = evaluate.retrieval(archive_store, cases, ks=(1, 4), options=QUICK)
+    hits = brute(archive_store, cases, 4)
+    assert got.metrics["precision@1"].value == pytest.approx(hits[:, 0].mean())
+    assert got.metrics["precision@4"].value == pytest.approx(hits.mean())
+    assert got.metrics["any_hit@4"].value == pytest.approx(hits.any(axis=1).mean())
+    share = (cases.member.astype(int) @ cases.member.T.astype(int)) > 0
+    relevant = (share & (cases.groups[:, None] != cases.groups)).sum(axis=1)
+    np.testing.assert_array_equal(cases.relevant(), relevant)
+    assert got.metrics["recall@4"].value == pytest.approx((hits.sum(axis=1) / relevant).mean())
+    assert got.metrics["precision@1"].groups == 40
+
+
+def test_the_same_patient_helps_when_allowed(archive_store):
+    apart = evaluate.retrieval(archive_store, find_cases(archive_store, "label"), options=QUICK)
+    together = evaluate.retrieval(archive_store, find_cases(archive_store, "label", group=None), options=QUICK)
+    assert together.metrics["precision@1"].value > apart.metrics["precision@1"].value + 0.1
+    assert together.metrics["precision@1"].groups == 120
+
+
+def test_a_missing_group_is_an_error_when_asked_and_a_note_when_not(tmp_path):
+    store = make_store(tmp_path / "y.retr", np.eye(8), group=None, label=list("aabbaabb"), empty=[None] * 8)
+    with pytest.raises(UsageError, match=r"cannot be excluded: there is no column 'patient'"):
+        find_cases(store, "label", group="patient")
+    with pytest.raises(UsageError, match=r"the column 'empty' is empty"):
+        find_cases(store, "label", group="empty")
+    assert "no group key" in find_cases(store, "label").notes[0]
+
+
+def test_rows_without_a_label_neither_ask_nor_answer(tmp_path):
+    vectors = np.eye(8)
+    vectors[1] = vectors[0]
+    store = make_store(tmp_path / "z.retr", vectors, patient=list("abcdefgh"), label=["x", None, *"yyxxyy"])
+    cases = find_cases(store, "label")
+    assert cases.rows.tolist() == [0, 2, 3, 4, 5, 6, 7]
+    assert "1 rows have no 'label'" in cases.notes[0]
+
+
+def test_queries_ask_and_the_others_still_answer(archive_store):
+    cases = find_cases(archive_store, "label", queries="sex = 'F'")
+    got = evaluate.retrieval(archive_store, cases, options=QUICK)
+    assert (got.facts["queries"], got.facts["gallery"]) == (60, 120)
+    every = brute(archive_store, find_cases(archive_store, "label"), 1)[cases.queries]
+    assert got.metrics["precision@1"].value == pytest.approx(every.mean())
+    with pytest.raises(FilterError):
+        find_cases(archive_store, "label", queries="sex = ")
+
+
+def test_subgroups_divide_the_queries_and_small_cells_are_marked(archive_store):
+    cases = find_cases(archive_store, "label")
+    got = evaluate.retrieval(archive_store, cases, options=Options(resamples=20, by=("sex", "age")))
+    rows = {(row["column"], row["value"]): row for row in got.per_subgroup}
+    assert {name for name, _ in rows} == {"sex", "age"}
+    assert rows["sex", "F"]["n"] + rows["sex", "M"]["n"] == 120
+    ages = [row for row in got.per_subgroup if row["column"] == "age"]
+    assert len(ages) == 4
+    assert sum(row["n"] for row in ages) == 120
+    assert not rows["sex", "F"]["small"]
+    assert all(row["small"] == (row["patients"] < 10) for row in got.per_subgroup)
+    with pytest.raises(UsageError, match="device"):
+        subgroups(archive_store, cases, "device")
+
+
+def test_neighbours_and_probe_answer_better_than_chance_and_never_see_the_patient(archive_store):
+    cases = find_cases(archive_store, "label")
+    for found in (
+        evaluate.neighbours(archive_store, cases, options=QUICK),
+        evaluate.probe(archive_store, cases, options=QUICK),
+    ):
+        assert 0.4 < found.metrics["top1"].value < 1
+        assert found.metrics["top1"].low <= found.metrics["top1"].value <= found.metrics["top1"].high
+        counts = np.array(found.curves["confusion"]["counts"])
+        assert counts.sum() == 120
+        assert np.trace(counts) / 120 == pytest.approx(found.metrics["top1"].value)
+
+
+def test_a_probe_on_labels_that_belong_to_the_patient_alone_is_at_chance(tmp_path):
+    """Vectors hold nothing but who the patient is: a split by row would look perfect."""
+    rng = np.random.default_rng(2)
+    patient = np.repeat(np.arange(60), 3)
+    own = rng.normal(size=(60, 8))
+    label = rng.integers(0, 2, 60)
+    store = make_store(
+        tmp_path / "p.retr",
+        own[patient] + 0.01 * rng.normal(size=(180, 8)),
+        patient=[str(p) for p in patient],
+        label=[str(label[p]) for p in patient],
+    )
+    found = evaluate.probe(store, find_cases(store, "label"), options=QUICK)
+    assert found.metrics["balanced_accuracy"].value < 0.65
+
+
+def test_several_labels_a_row_give_areas_under_curves(archive_store):
+    cases = find_cases(archive_store, "both", separator="|")
+    assert cases.several
+    for found in (
+        evaluate.neighbours(archive_store, cases, options=QUICK),
+        evaluate.probe(archive_store, cases, options=QUICK),
+    ):
+        assert set(found.metrics) == {"auroc", "auprc"}
+        assert found.metrics["auroc"].value > 0.6
+
+
+class Words:
+    """A text side whose class vectors are given."""
+
+    def __init__(self, vectors):
+        self.vectors = vectors
+
+    def class_embedding(self, prompts):
+        return np.asarray(self.vectors[prompts[0]], np.float32)
+
+    def similarity_logits(self, images, texts):
+        return images @ texts.T * 10
+
+
+def test_zero_shot_scores_the_classes_that_the_label_set_knows(tmp_path):
+    vectors = np.eye(8)[[0, 0, 1, 1, 2, 3]]
+    store = make_store(tmp_path / "w.retr", vectors, patient=list("abcdef"), label=["a", "a", "b", "b", "c", "zz"])
+    words = Words({"a": np.eye(8)[0], "b": np.eye(8)[1], "c": np.eye(8)[4]})
+    cases = find_cases(store, "label")
+    found = evaluate.zero_shot(store, cases, words, load_labels(["a", "b", "c"]), options=QUICK)
+    assert found.metrics["top1"].n == 5
+    # c's vector is orthogonal to every picture: its one row goes to a, the first of three equals
+    assert found.metrics["top1"].value == pytest.approx(4 / 5)
+    assert "'zz'" in found.notes[-1]
+    with pytest.raises(UsageError, match="names a class of the label set"):
+        evaluate.zero_shot(store, cases, Words({"q": np.eye(8)[0], "r": np.eye(8)[0]}), load_labels(["q", "r"]))
+
+
+@pytest.mark.parametrize("k", [0, -3])
+def test_k_below_one_is_an_error(archive_store, k):
+    cases = find_cases(archive_store, "label")
+    with pytest.raises(UsageError, match=f"{k}"):
+        evaluate.retrieval(archive_store, cases, ks=(k,))
+    with pytest.raises(UsageError, match=f"{k}"):
+        evaluate.neighbours(archive_store, cases, k=k)
+
+
+def test_the_page_stands_alone_and_holds_every_number(archive_store):
+    pytest.importorskip("matplotlib")
+    cases = find_cases(archive_store, "label")
+    options = Options(resamples=20, by=("sex",))
+    for found in (
+        evaluate.retrieval(archive_store, cases, options=options),
+        evaluate.probe(archive_store, cases, options=options),
+    ):
+        text = page.render(found)
+        assert text.count("<svg") >= 3
+        assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(["']?http""", text)
+        assert f"{next(iter(found.metrics.values())).value:.3f}" in text
+        assert page.render(found) == text

@@ -1,0 +1,120 @@
+"""Scaling, conformal sets, risk and novelty, on drawn numbers whose answer is known."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+
+from retr.index.errors import UsageError
+from retr.retrieval.stats import confidence
+from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
+from retr.retrieval.stats.metrics import ece
+
+
+def drawn(n=4000, c=5, seed=0):
+    """Logits whose softmax is exactly the chance of each class."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, c)) * 1.5
+    chance = confidence.softmax(logits)
+    truth = (chance.cumsum(axis=1) > rng.random((n, 1))).argmax(axis=1)
+    return logits, chance, truth
+
+
+@pytest.mark.parametrize("factor", [0.01, 1.0, 30.0])
+def test_temperature_undoes_a_wrong_scale(factor):
+    logits, chance, truth = drawn()
+    scaling = Temperature.fit(logits * factor, truth)
+    assert scaling.temperature == pytest.approx(factor, rel=0.1)
+    np.testing.assert_allclose(scaling.probabilities(logits * factor), chance, atol=0.05)
+    assert ece(scaling.probabilities(logits * factor), truth) < 0.03
+
+
+def test_the_best_class_is_right_as_often_as_it_says():
+    """A score that is overconfident in a way no temperature undoes: the first class is half as probable as it says."""
+    rng = np.random.default_rng(0)
+    said = rng.uniform(0.4, 0.95, 4000)
+    truth = np.where(rng.random(4000) < said / 2, 0, rng.integers(1, 4, 4000))
+    logits = np.log(np.column_stack([said, *[(1 - said) / 3] * 3]))
+    scaling = Temperature.fit(logits[:2000], truth[:2000])
+    chance = scaling.probabilities(logits[2000:])
+    np.testing.assert_allclose(chance.sum(axis=1), 1)
+    assert (chance.argmax(axis=1) == logits[2000:].argmax(axis=1)).mean() > 0.99
+    assert ece(Temperature().probabilities(logits[2000:]), truth[2000:]) > 0.2
+    assert ece(chance, truth[2000:]) < 0.05
+
+
+def test_the_correction_keeps_the_order_of_the_classes():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(500, 6))
+    plain = Temperature().probabilities(logits)
+    for slope, offset in ((0.5, -1.0), (2.0, 1.0), (1.0, -3.0)):
+        chance = Temperature(1.0, slope, offset).probabilities(logits)
+        ranks = np.take_along_axis(chance, np.argsort(-plain, axis=1), axis=1)
+        assert (np.diff(ranks, axis=1) <= 1e-12).all()
+        np.testing.assert_allclose(chance.sum(axis=1), 1)
+
+
+def test_a_vote_is_a_weighted_share():
+    votes = Votes(np.array([[0.9, 0.8, 0.5]]), np.array([[1, 0, 1]]), np.array([0.5, 0.25, 0.25]))
+    weights = np.exp((np.array([0.9, 0.8, 0.5]) - 0.9) / 0.2)
+    want = np.array([weights[1], weights[0] + weights[2], 0]) + 2 * votes.prior
+    got = VoteScale(bandwidth=0.2, prior_weight=2).probabilities(votes)
+    np.testing.assert_allclose(got, [want / want.sum()])
+
+
+def test_without_neighbours_the_prior_answers():
+    votes = Votes(np.full((1, 3), -np.inf), np.full((1, 3), -1), np.array([0.7, 0.3]))
+    with np.errstate(invalid="ignore"):
+        got = VoteScale(bandwidth=0.1).probabilities(votes)
+    np.testing.assert_allclose(got, [[0.7, 0.3]])
+
+
+def test_uninformative_neighbours_are_fitted_away():
+    rng = np.random.default_rng(0)
+    prior = np.array([0.6, 0.3, 0.1])
+    codes = rng.choice(3, size=(2000, 5), p=prior)
+    truth = rng.choice(3, size=2000, p=prior)
+    votes = Votes(np.sort(rng.random((2000, 5)))[:, ::-1], codes, prior)
+    scaling = VoteScale.fit(votes, truth)
+    assert ece(VoteScale().probabilities(votes), truth) > 0.15
+    assert ece(scaling.probabilities(votes), truth) < 0.05
+
+
+@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3])
+def test_conformal_sets_keep_their_promise(alpha):
+    covered = []
+    for seed in range(30):
+        _, chance, truth = drawn(2000, seed=seed)
+        threshold = confidence.conformal_threshold(chance[:1000], truth[:1000], alpha)
+        sets = confidence.prediction_sets(chance[1000:], threshold)
+        covered.append(sets[np.arange(1000), truth[1000:]].mean())
+    assert 1 - alpha - 0.015 <= np.mean(covered) <= 1 - alpha + 0.02
+
+
+def test_the_conformal_threshold_by_hand():
+    chance = np.array([[p, 1 - p] for p in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)])
+    truth = np.zeros(9, dtype=np.int64)
+    # of 9 + 1 exchangeable rows at most two may fall below
+    assert confidence.conformal_threshold(chance, truth, 0.2) == pytest.approx(0.2)
+    assert confidence.conformal_threshold(chance, truth, 0.05) == 0
+    with pytest.raises(UsageError):
+        confidence.conformal_threshold(chance, truth, 0)
+
+
+def test_risk_falls_with_coverage():
+    _, chance, truth = drawn()
+    curve = confidence.risk_coverage(chance, truth)
+    assert [point["coverage"] for point in curve][-1] == 1
+    assert curve[0]["risk"] < curve[-1]["risk"]
+    assert curve[-1]["risk"] == pytest.approx((chance.argmax(axis=1) != truth).mean(), abs=1e-4)
+    assert all(a["confidence"] >= b["confidence"] for a, b in pairwise(curve))
+
+
+def test_novelty_lies_below_the_archives_own_kind():
+    nearest = np.random.default_rng(0).normal(0.9, 0.02, 5000)
+    threshold = confidence.novelty_threshold(nearest)
+    assert 0.75 < threshold < 0.9
+    assert (nearest < threshold).mean() <= 0.01
+    # copies in the archive (similarity 1) must not raise the fence above most of it
+    nearest[:4000] = 1.0
+    assert (nearest < confidence.novelty_threshold(nearest)).mean() <= 0.01
