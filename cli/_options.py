@@ -42,7 +42,7 @@ TextModelOption = Annotated[
     Path | None,
     typer.Option("--text-model", help="Folder with the text model's config.json and vocab.txt.", show_default=False),
 ]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or cuda:all.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 EncoderSetOption = Annotated[
     list[str] | None,

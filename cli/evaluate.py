@@ -82,6 +82,7 @@ def retrieval(
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
     html: HtmlOption = None,
+    device: DeviceOption = "auto",
     json_: JsonOption = False,
     csv_: CsvOption = False,
 ) -> None:
@@ -99,6 +100,7 @@ def retrieval(
     if not all(part.isdigit() for part in depths):
         raise UsageError(f"-k takes whole numbers separated by commas, got: {k!r}", hint="for example -k 1,5,10")
     store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
+    store.place(device)
     found = evaluate.retrieval(store, cases, ks=[int(part) for part in depths], options=_options(resamples, seed, by))
     _show(found, html, json_=json_, csv_=csv_)
 
@@ -118,6 +120,7 @@ def neighbours(
     resamples: ResamplesOption = 1000,
     seed: SeedOption = 0,
     html: HtmlOption = None,
+    device: DeviceOption = "auto",
     json_: JsonOption = False,
     csv_: CsvOption = False,
 ) -> None:
@@ -128,6 +131,7 @@ def neighbours(
     from retr.retrieval.evaluation import evaluate
 
     store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
+    store.place(device)
     _show(evaluate.neighbours(store, cases, k=k, options=_options(resamples, seed, by)), html, json_=json_, csv_=csv_)
 
 

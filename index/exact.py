@@ -28,8 +28,9 @@ _BLOCK_SCORES = 8_000_000
 _BLOCK_BYTES = 64 << 20
 # Below this share of allowed rows, copying them together costs less than scoring all.
 _GATHER_SHARE = 0.35
-# Beyond these, what a GPU can return leaves no room for candidates.
-_GPU_MAX_K = 1024
+# What faiss's GPU indexes can return for a query; beyond half of it there is no room left for candidates.
+GPU_MAX_WANT = 2048
+_GPU_MAX_K = GPU_MAX_WANT // 2
 # Float64 values copied together at a time while candidates are scored again.
 _RESCORE_VALUES = 4_000_000
 
@@ -149,7 +150,8 @@ def search(
                 continue
             rows[i, : len(kept)], scores[i, : len(kept)] = kept, exact
         pending, want = again, min(available, want * 8)
-        product = choose(len(pending), queries.shape[1], fast=False)
+        if isinstance(product, Product) or want > GPU_MAX_WANT:
+            product = choose(len(pending), queries.shape[1], fast=False)
     return Neighbours(rows, scores)
 
 

@@ -8,14 +8,16 @@ exclusions are therefore applied here, to what comes back.
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index import devices
 from retr.index.ann import load_faiss
-from retr.index.errors import UsageError
-from retr.index.exact import Scan
+from retr.index.exact import GPU_MAX_WANT, Scan
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,42 +26,65 @@ if TYPE_CHECKING:
 
     from retr.index.exact import Block
 
-# What faiss's GPU indexes can return for a query.
-MAX_K = 2048
 # float16 has 11 significant bits, for both factors; sums run in float32.
 _ERROR = 2.1 * 2.0**-11
-_CHUNK_ROWS = 100_000
-_BATCH = 2048
+# faiss moves what a GPU index holds whenever it grows; filled in one call it reserves once. So vectors come in parts of
+# about this many float32 bytes, each an index of its own: twice the memory of a part is the most that is ever taken.
+_PART_BYTES = 2 << 30
+# faiss keeps two tiles of (queries x 524,288) float32 scores: so many queries stay within its temporary memory.
+_BATCH = 256
 
 
 class GpuScan:
-    """All rows of a snapshot on the GPUs.
+    """All rows of a snapshot on GPUs.
+
+    Parameters
+    ----------
+    blocks
+        The vectors.
+    dim
+        Their length.
+    max_norm
+        The largest norm among them.
+    numbers
+        The GPUs that share the rows.
 
     Raises
     ------
-    UsageError
-        faiss sees no GPU.
-    MissingExtraError
-        faiss is not installed.
+    RetrError
+        The vectors do not fit.
     """
 
-    margin = 64
+    margin = 54
 
-    def __init__(self, blocks: Sequence[Block], dim: int) -> None:
-        faiss = load_faiss()
-        count = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
-        if count == 0:
-            raise UsageError("faiss sees no GPU", hint='install `pip install "retr[gpu]"`, or search on the CPU')
-        self.error = _ERROR + dim * 2.0**-24
+    def __init__(self, blocks: Sequence[Block], dim: int, max_norm: float, numbers: Sequence[int]) -> None:
+        # Below 2**-14 a float16 loses bits: half of its last one, in every dimension, is the most a score is off by.
+        self.error = _ERROR + dim * 2.0**-24 + 4 * dim**0.5 * 2.0**-25
+        self._scale = _power_of_two(np.array([max_norm]))[0]
+        self._lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(len(numbers), "gpu")
         total = sum(len(block.vectors) for block in blocks)
-        bounds = np.linspace(0, total, count + 1).astype(np.int64)
-        self._shards = []
-        for device, (start, stop) in enumerate(pairwise(bounds.tolist())):
-            if start < stop:
-                shard = _flat(faiss, dim, device)
-                for block in blocks:
-                    _add(shard, block, start, stop)
-                self._shards.append((shard, start))
+        bounds = np.linspace(0, total, len(numbers) + 1).astype(np.int64).tolist()
+        needed = [(stop - start) * (2 * dim + 4) for start, stop in pairwise(bounds)]
+        devices.require_room(numbers, needed, f"{total} float16 vectors of {dim} dimensions")
+        with devices.one_line("taking the vectors"):
+            spans = zip(numbers, pairwise(bounds), strict=True)
+            self._devices = [self._filled(blocks, dim, number, *span) for number, span in spans]
+
+    def _filled(self, blocks: Sequence[Block], dim: int, number: int, start: int, stop: int) -> list[tuple[Any, int]]:
+        """Put rows ``start`` to ``stop`` on a GPU: indexes, and the number of the first row of each."""
+        faiss = load_faiss()
+        resources = faiss.StandardGpuResources()
+        config = faiss.GpuIndexFlatConfig()
+        # cuVS, where it is built in, computes in its own way, whose error is not known.
+        config.device, config.useFloat16, config.use_cuvs = number, True, False
+        parts = []
+        rows = max(1, _PART_BYTES // (4 * dim))
+        for at in range(start, stop, rows):
+            part = faiss.GpuIndexFlatIP(resources, dim, config)
+            part.add(_together(blocks, at, min(at + rows, stop), self._scale))
+            parts.append((part, at))
+        return parts
 
     def __call__(
         self,
@@ -68,50 +93,72 @@ class GpuScan:
         exclude: Sequence[NDArray[np.int64]],
         want: int,
     ) -> list[Scan]:
-        """Give up to ``want`` candidates for each query; see `exact.scan`."""
-        scans = []
-        for at in range(0, len(queries), _BATCH):
-            scans += self._batch(queries[at : at + _BATCH], allowed, exclude[at : at + _BATCH], min(want, MAX_K))
+        """Give about ``want`` candidates for each query; see `exact.scan`."""
+        want += max(map(len, exclude), default=0)
+        if allowed is not None:
+            want = int(want * len(allowed) / max(1, np.count_nonzero(allowed)))
+        want = min(want, GPU_MAX_WANT)
+        scale = _power_of_two(np.linalg.norm(queries, axis=1))
+        with self._lock, devices.one_line("searching"):
+            asked = (queries * scale[:, None]).astype(np.float32)
+            found = devices.in_batches(lambda batch: self._batch(batch, want), asked, _BATCH)
+        scans: list[Scan] = []
+        for rows, scores, floor in found:
+            for row, score, low in zip(rows, scores, floor, strict=True):
+                number = len(scans)
+                unscaled = np.float32(scale[number] * self._scale)
+                keep = row >= 0
+                if allowed is not None:
+                    keep &= allowed[row]
+                if len(exclude[number]):
+                    keep &= ~np.isin(row, exclude[number])
+                scans.append(Scan(row[keep], score[keep] / unscaled, float(low / unscaled)))
         return scans
 
     def _batch(
-        self,
-        queries: NDArray[np.float32],
-        allowed: NDArray[np.bool_] | None,
-        exclude: Sequence[NDArray[np.int64]],
-        want: int,
-    ) -> list[Scan]:
+        self, queries: NDArray[np.float32], want: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
+        """Give rows and scores ``(n, c)`` of all GPUs together, and for each query a score no other row exceeds."""
         rows, scores = [], []
         floor = np.full(len(queries), -np.inf, np.float32)
-        for shard, start in self._shards:
-            k = min(want, shard.ntotal)
-            found_scores, found = shard.search(queries, k)
-            if k < shard.ntotal:
-                np.maximum(floor, found_scores[:, -1], out=floor)
-            rows.append(np.where(found >= 0, found + start, -1))
-            scores.append(found_scores)
+        # One thread a GPU: they work at the same time, and no GPU is asked by two threads.
+        for found in self._pool.map(lambda parts: [_search(*part, queries, want) for part in parts], self._devices):
+            for part_rows, part_scores, complete in found:
+                if not complete:
+                    np.maximum(floor, part_scores[:, -1], out=floor)
+                rows.append(part_rows)
+                scores.append(part_scores)
         together, score = np.concatenate(rows, axis=1), np.concatenate(scores, axis=1)
-        keep = together >= 0
-        if allowed is not None:
-            keep &= allowed[together]
-        scans = []
-        for number, excluded in enumerate(exclude):
-            mine = keep[number]
-            if len(excluded):
-                mine &= ~np.isin(together[number], excluded)
-            scans.append(Scan(together[number, mine], score[number, mine], float(floor[number])))
-        return scans
+        if together.shape[1] > want:
+            best = np.argpartition(-score, want, axis=1)
+            np.maximum(floor, np.take_along_axis(score, best[:, want:], axis=1).max(axis=1), out=floor)
+            together, score = (np.take_along_axis(array, best[:, :want], axis=1) for array in (together, score))
+        return together, score, floor
 
 
-def _flat(faiss: Any, dim: int, device: int) -> Any:
-    config = faiss.GpuIndexFlatConfig()
-    config.useFloat16 = True
-    config.device = device
-    return faiss.GpuIndexFlatIP(faiss.StandardGpuResources(), dim, config)
+def _search(
+    part: Any, start: int, queries: NDArray[np.float32], want: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32], bool]:
+    """Search one index: rows, scores, and whether these are all of its rows."""
+    k = min(want, part.ntotal)
+    scores, found = part.search(queries, k)
+    return np.where(found >= 0, found + start, -1), scores, k == part.ntotal
 
 
-def _add(shard: Any, block: Block, start: int, stop: int) -> None:
-    """Add the rows of a block that lie between ``start`` and ``stop``, in pieces."""
-    first, last = max(start - block.start, 0), min(stop - block.start, len(block.vectors))
-    for at in range(first, last, _CHUNK_ROWS):
-        shard.add(np.ascontiguousarray(block.vectors[at : min(at + _CHUNK_ROWS, last)], np.float32))
+def _power_of_two(norms: NDArray[Any]) -> NDArray[np.float64]:
+    """Give factors that bring vectors of these norms near length 1, where float16 has all its bits, and round nothing."""
+    return np.exp2(-np.round(np.log2(np.maximum(norms, 1e-15, dtype=np.float64))))
+
+
+def _together(blocks: Sequence[Block], start: int, stop: int, scale: float) -> NDArray[np.float32]:
+    """Give rows ``start`` to ``stop`` as one float32 array; without a copy where they lie so already."""
+    pieces = []
+    for block in blocks:
+        first, last = max(start - block.start, 0), min(stop - block.start, len(block.vectors))
+        if first < last:
+            pieces.append(block.vectors[first:last])
+    if len(pieces) == 1 and scale == 1.0:
+        return np.ascontiguousarray(pieces[0], np.float32)
+    together = np.concatenate(pieces, dtype=np.float32, casting="same_kind")
+    together *= np.float32(scale)
+    return together

@@ -57,15 +57,16 @@ def search(
         min_score=min_score,
     )
     blocks = store.blocks()
+    config, recall = tuned(store.manifest)
+    placed = store.placement.take(store, len(queries))
     how = _How(
         max_norm=max((info.max_norm for info in store.manifest.segments), default=0.0),
         cosine=cosine,
         ids_of=lambda rows: texts(store.table([ID], rows).column(ID)),
-        gpu=store.gpu,
+        gpu=placed.scan,
     )
-    config, recall = tuned(store.manifest)
-    if exactly or store.gpu is not None or isinstance(config, Flat) or not approximate.suits(ask, store.n_total):
-        return exact.search(blocks, queries, ask, **how)
+    if exactly or placed.scan is not None or isinstance(config, Flat) or not approximate.suits(ask, store.n_total):
+        return dataclasses.replace(exact.search(blocks, queries, ask, **how), note=placed.note)
     try:
         accelerators = [segment.accelerator() for segment in store.segments]
     except (IndexCorruptError, MissingExtraError) as error:

@@ -12,17 +12,18 @@ import uuid
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
 from retr.index.columns import Columns
-from retr.index.errors import IndexCorruptError, MissingExtraError, RetrError, UsageError
+from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.exact import Block
 from retr.index.files import disk_errors
 from retr.index.lock import writer_lock
 from retr.index.manifest import CURRENT, FILES, MANIFESTS, SEGMENTS, Manifest, publish, read_current
+from retr.index.placement import Placement
 from retr.index.schema import ID, texts
 from retr.index.search import search
 from retr.index.segments import Segment, id_hashes, map_file
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from retr.index.check import Finding
     from retr.index.encoder import EncoderInfo
     from retr.index.exact import Neighbours
-    from retr.index.gpu import GpuScan
     from retr.index.manifest import Dtype
     from retr.index.writer import Writer
 
@@ -61,7 +61,7 @@ class Store:
         self._skipped = map_file(path, manifest.skipped) if manifest.skipped else None
         self._starts = np.cumsum([0, *(len(segment) for segment in self.segments)])
         self.columns = Columns(self.segments, self.schema)
-        self.gpu: GpuScan | None = None
+        self.placement = Placement("cpu")
 
     @classmethod
     def create(
@@ -266,28 +266,23 @@ class Store:
         """Give the vectors of all rows, segment by segment, without copying them."""
         return [Block(segment.vectors, int(start)) for start, segment in zip(self._starts, self.segments, strict=False)]
 
-    def place(self, device: Literal["cpu", "cuda", "auto"]) -> None:
-        """Choose where exact search scans: on the CPU, or with a float16 copy of all vectors on the GPUs.
+    def place(self, device: str) -> None:
+        """Choose where searches run; nothing is read or moved before the first that runs there.
 
-        Answers are the same. ``"auto"`` takes the GPUs where faiss sees any.
+        Exact answers are the same everywhere.
+
+        Parameters
+        ----------
+        device
+            ``"cpu"``; ``"cuda"`` or ``"cuda:1"``: a GPU; ``"cuda:0,cuda:1"`` or ``"cuda:all"``: several, which share
+            the rows; ``"auto"``: the GPUs for a call that is worth the copy, see `retr.index.devices`.
 
         Raises
         ------
         UsageError
-            ``device`` is unknown, or ``"cuda"`` was asked for and faiss sees no GPU.
+            There is no such name. (What is not there, or does not fit, is said by the search.)
         """
-        if device not in {"cpu", "cuda", "auto"}:
-            raise UsageError(f"device must be 'cpu', 'cuda' or 'auto', got {device!r}")
-        self.gpu = None
-        if device == "cpu":
-            return
-        from retr.index.gpu import GpuScan
-
-        try:
-            self.gpu = GpuScan(self.blocks(), self.manifest.encoder.dim)
-        except (UsageError, MissingExtraError):
-            if device == "cuda":
-                raise
+        self.placement = Placement(device)
 
     def where(self, expression: str) -> NDArray[np.bool_]:
         """Give the mask of the live rows for which a where-expression is true: bool ``(n_total,)``.

@@ -52,6 +52,7 @@ class Index:
         self.store = store
         self.report: BuildReport | None = None
         self._options = dict(options or {})
+        self.store.place(self._options.get("device", "auto"))
         self._encoder: BaseEncoder | None = None
         if encoder is not None:
             require_same(store.manifest.encoder, encoder.info)
@@ -145,7 +146,7 @@ class Index:
             allow_burned_in=allow_burned_in,
             progress=progress,
         )
-        index = cls(Store.open(path), encoder=loaded)
+        index = cls(Store.open(path), encoder=loaded, options=options)
         index.report = replace(report, notes=(*report.notes, *tune_if_large(index)))
         return index
 
@@ -160,7 +161,9 @@ class Index:
         encoder
             Optional; must be the one the index was built with. By default the recorded one is loaded on first need.
         options
-            Where its weights are and how it should run: ``weights=``, ``text_model=``, ``device=``, ``precision=``.
+            Where its weights are and how it should run: ``weights=``, ``text_model=``, ``precision=``; and ``device=``,
+            where the encoder and every search run (see `retr.index.devices`; ``index.store.place`` moves the searches
+            alone).
 
         Raises
         ------
@@ -425,4 +428,6 @@ class Index:
 
     def refresh(self) -> None:
         """Move on to the newest committed version; an index stays on the version it was opened at until told."""
+        placement = self.store.placement
         self.store = Store.open(self.path)
+        self.store.place(placement.device)

@@ -13,7 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.errors import RetrError
+from retr.index.store import Store
 from retr.retrieval.ingest.rows import RESERVED
+from retr.retrieval.rows import RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,7 +70,8 @@ def tune_if_large(index: Index) -> list[str]:
     """Tune an index that has grown too large for exact search; say what came of it."""
     from retr.index.tune import needed
 
-    if find_spec("faiss") is None or not needed(index.store):
+    # a store of its own: what is asked is whether the CPU is too slow
+    if find_spec("faiss") is None or not needed(Store.open(index.path)):
         return []
     said: list[str] = []
     tuning = tune(index, say=said.append)
