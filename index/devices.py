@@ -1,10 +1,10 @@
 """Names of devices, the memory of GPUs, and when ``auto`` takes one.
 
 ``--device`` says where the computing is done, for encoders and for searches alike: ``cpu``; ``cuda`` (the first GPU) or
-``cuda:1``; ``cuda:0,cuda:1`` or ``cuda:all`` for several; ``auto``. A search on ``auto`` runs on the CPU until the queries
-of an open index, those of the present call included, would cost the CPU more than copying the vectors to the GPUs does:
-a few queries never wait for a probe of the GPUs nor for a copy, and at worst twice the better choice is paid. What lies
-on the GPUs once serves every later call.
+``cuda:1``; ``cuda:0,cuda:1`` or ``cuda:all`` for several; ``auto``. A search on ``auto`` runs on the CPU until the
+queries of an open index, those of the present call included, cost the CPU more than copying the vectors to the GPUs
+would: a few queries never wait for a probe of the GPUs nor for a copy, and at worst twice the better choice is paid.
+What lies on the GPUs once serves every later call.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 Wanted: TypeAlias = Literal["auto", "cpu", "all"] | tuple[int, ...]
 
-# A copy to a GPU moves about as many bytes a second as a CPU multiplies numbers for 250 queries; and starting CUDA takes
-# a second, in which a CPU makes about this many multiplications.
+# Copying a vector to a GPU takes about as long as a CPU takes to multiply it with 250 queries; and starting CUDA takes
+# a second or two, in which a CPU makes about so many multiplications.
 _AUTO_QUERIES = 256
 _AUTO_PRODUCTS = 3e11
 # What faiss takes beside the vectors: 1.5 GiB for temporary results, the CUDA context, the pages being added.
@@ -43,10 +43,9 @@ def parse(device: str) -> Wanted:
     UsageError
         There is no such name.
     """
-    if device == "auto" or device == "cpu":  # noqa: PLR1714 - tells mypy the literal
-        return device
-    if device == "cuda:all":
-        return "all"
+    words: dict[str, Wanted] = {"auto": "auto", "cpu": "cpu", "cuda:all": "all"}
+    if device in words:
+        return words[device]
     parts = [re.fullmatch(r"cuda(?::(\d+))?", part.strip()) for part in device.split(",")]
     if not all(parts):
         raise UsageError(f"unknown device {device!r}", hint="use auto, cpu, cuda, cuda:N or cuda:all")
@@ -54,7 +53,7 @@ def parse(device: str) -> Wanted:
 
 
 def worthwhile(n_queries: int, rows: int, dim: int) -> bool:
-    """Say whether ``auto`` puts ``rows`` vectors of ``dim`` dimensions on the GPUs for so many queries, past and present."""
+    """Say whether ``auto`` puts ``rows`` vectors on the GPUs for so many queries, past and present ones."""
     return n_queries >= _AUTO_QUERIES and float(n_queries) * rows * dim >= _AUTO_PRODUCTS
 
 
@@ -123,7 +122,8 @@ def require_room(chosen: Sequence[int], needed: Sequence[int], what: str) -> Non
         free = free_bytes(number)
         if free is not None and bytes_ + SPARE_BYTES > free:
             raise RetrError(
-                f"{what} need {(bytes_ + SPARE_BYTES) / 1e9:.1f} GB of cuda:{number}, which has {free / 1e9:.1f} GB free",
+                f"{what} need {(bytes_ + SPARE_BYTES) / 1e9:.1f} GB of cuda:{number}, "
+                f"which has {free / 1e9:.1f} GB free",
                 hint="spread them with --device cuda:all, or search with --device cpu",
             )
 

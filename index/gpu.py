@@ -60,7 +60,7 @@ class GpuScan:
     def __init__(self, blocks: Sequence[Block], dim: int, max_norm: float, numbers: Sequence[int]) -> None:
         # Below 2**-14 a float16 loses bits: half of its last one, in every dimension, is the most a score is off by.
         self.error = _ERROR + dim * 2.0**-24 + 4 * dim**0.5 * 2.0**-25
-        self._scale = _power_of_two(np.array([max_norm]))[0]
+        self._scale = float(_power_of_two(np.array([max_norm]))[0])
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(len(numbers), "gpu")
         total = sum(len(block.vectors) for block in blocks)
@@ -68,8 +68,10 @@ class GpuScan:
         needed = [(stop - start) * (2 * dim + 4) for start, stop in pairwise(bounds)]
         devices.require_room(numbers, needed, f"{total} float16 vectors of {dim} dimensions")
         with devices.one_line("taking the vectors"):
-            spans = zip(numbers, pairwise(bounds), strict=True)
-            self._devices = [self._filled(blocks, dim, number, *span) for number, span in spans]
+            self._devices = [
+                self._filled(blocks, dim, number, start, stop)
+                for number, (start, stop) in zip(numbers, pairwise(bounds), strict=True)
+            ]
 
     def _filled(self, blocks: Sequence[Block], dim: int, number: int, start: int, stop: int) -> list[tuple[Any, int]]:
         """Put rows ``start`` to ``stop`` on a GPU: indexes, and the number of the first row of each."""
@@ -96,7 +98,7 @@ class GpuScan:
         """Give about ``want`` candidates for each query; see `exact.scan`."""
         want += max(map(len, exclude), default=0)
         if allowed is not None:
-            want = int(want * len(allowed) / max(1, np.count_nonzero(allowed)))
+            want = int(want / max(float(allowed.mean()), 1e-9))
         want = min(want, GPU_MAX_WANT)
         scale = _power_of_two(np.linalg.norm(queries, axis=1))
         with self._lock, devices.one_line("searching"):
@@ -122,7 +124,7 @@ class GpuScan:
         rows, scores = [], []
         floor = np.full(len(queries), -np.inf, np.float32)
         # One thread a GPU: they work at the same time, and no GPU is asked by two threads.
-        for found in self._pool.map(lambda parts: [_search(*part, queries, want) for part in parts], self._devices):
+        for found in self._pool.map(lambda parts: [_search(part, queries, want) for part in parts], self._devices):
             for part_rows, part_scores, complete in found:
                 if not complete:
                     np.maximum(floor, part_scores[:, -1], out=floor)
@@ -132,22 +134,25 @@ class GpuScan:
         if together.shape[1] > want:
             best = np.argpartition(-score, want, axis=1)
             np.maximum(floor, np.take_along_axis(score, best[:, want:], axis=1).max(axis=1), out=floor)
-            together, score = (np.take_along_axis(array, best[:, :want], axis=1) for array in (together, score))
+            together = np.take_along_axis(together, best[:, :want], axis=1)
+            score = np.take_along_axis(score, best[:, :want], axis=1)
         return together, score, floor
 
 
 def _search(
-    part: Any, start: int, queries: NDArray[np.float32], want: int
+    part: tuple[Any, int], queries: NDArray[np.float32], want: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32], bool]:
     """Search one index: rows, scores, and whether these are all of its rows."""
-    k = min(want, part.ntotal)
-    scores, found = part.search(queries, k)
-    return np.where(found >= 0, found + start, -1), scores, k == part.ntotal
+    index, start = part
+    k = min(want, index.ntotal)
+    scores, found = index.search(queries, k)
+    return np.where(found >= 0, found + start, -1), scores, k == index.ntotal
 
 
 def _power_of_two(norms: NDArray[Any]) -> NDArray[np.float64]:
-    """Give factors that bring vectors of these norms near length 1, where float16 has all its bits, and round nothing."""
-    return np.exp2(-np.round(np.log2(np.maximum(norms, 1e-15, dtype=np.float64))))
+    """Give factors that round nothing and bring vectors of these norms near length 1, where float16 is fine enough."""
+    factors: NDArray[np.float64] = np.exp2(-np.round(np.log2(np.maximum(norms, 1e-15, dtype=np.float64))))
+    return factors
 
 
 def _together(blocks: Sequence[Block], start: int, stop: int, scale: float) -> NDArray[np.float32]:

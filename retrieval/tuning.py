@@ -15,7 +15,6 @@ import pyarrow as pa
 from retr.index.errors import RetrError
 from retr.index.store import Store
 from retr.retrieval.ingest.rows import RESERVED
-from retr.retrieval.rows import RESERVED
 
 if TYPE_CHECKING:
     from collections.abc import Callable

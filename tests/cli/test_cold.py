@@ -16,14 +16,14 @@ except SystemExit as stop:
     assert stop.code == 0
 sys.stderr.write(" ".join(sorted(sys.modules)))
 """
-NEVER = {"torch", "torchvision", "timm", "transformers", "open_clip", "pandas", "scipy", "sklearn"}
+NEVER = {"faiss", "torch", "torchvision", "timm", "transformers", "open_clip", "pandas", "scipy", "sklearn"}
 
 
 @pytest.mark.parametrize(
     ("by", "unwanted"),
     [("--id", NEVER | {"onnxruntime"}), ("--image", NEVER)],
 )
-def test_a_query_loads_no_torch_and_no_pandas(hrf_index, by, unwanted):
+def test_a_query_loads_no_torch_no_faiss_and_no_pandas(hrf_index, by, unwanted):
     what = "glaucoma/05_g.jpg"
     asked = what if by == "--id" else f"examples/hrf45/{what}"
     command = [sys.executable, "-c", CODE, "query", by, asked, "--index", str(hrf_index)]

@@ -89,6 +89,14 @@ def test_a_wrong_option_value(retr, tmp_path, option):
     assert not (tmp_path / "x.retr").exists()
 
 
+def test_a_search_on_a_gpu_that_is_not_there(retr, hrf_index, monkeypatch):
+    monkeypatch.setattr("retr.index.devices.count", lambda: 0)
+    for command in (("query", "--id", "healthy/01_h.jpg"), ("eval", "retrieval", "--label", "label")):
+        line = retr(*command, "--device", "cuda", "--index", hrf_index).error(2)
+        assert "faiss sees no GPU" in line
+        assert retr(*command, "--index", hrf_index).code == 0
+
+
 def test_an_unknown_option_and_an_unknown_command(retr):
     assert "--colour" in retr("query", "--colour", "red").error(2)
     assert "frobnicate" in retr("frobnicate").error(2)

@@ -1,0 +1,110 @@
+"""faiss's GPU classes on the CPU: the same names, arguments and limits, to test the logic above them anywhere.
+
+As the real ones do they hold float16, ignore selectors without a word, refuse k above 2,048, and run out of memory.
+`SIGNATURES` says which of faiss's own names are stood in for; a test compares them with faiss-gpu
+where that is installed.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pytest
+
+MAX_K = 2048
+# Names, and the fields of the configurations that are set.
+SIGNATURES = {
+    "GpuIndexFlatConfig": ("device", "useFloat16", "use_cuvs"),
+    "GpuIndexFlatIP": ("add", "search", "ntotal"),
+    "StandardGpuResources": (),
+    "get_num_gpus": (),
+}
+
+
+class Gpus:
+    """Pretended GPUs.
+
+    Attributes
+    ----------
+    count
+        How many.
+    free
+        Free bytes of each, or ``None`` where they cannot be asked.
+    batch
+        The most queries a search has memory for.
+    asked
+        The k of every search.
+    placed
+        The GPU of every index made, in order.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int, *, free: int | None = None) -> None:
+        import faiss
+
+        from retr.index import devices
+
+        self.faiss, self.count, self.free, self.batch = faiss, count, free, 10**9
+        self.asked: list[int] = []
+        self.placed: list[int] = []
+        fakes = {
+            "get_num_gpus": lambda: self.count,
+            "StandardGpuResources": object,
+            "GpuIndexFlatConfig": lambda: SimpleNamespace(device=0, useFloat16=False, use_cuvs=False),
+            "GpuIndexFlatIP": self._flat,
+        }
+        assert fakes.keys() == SIGNATURES.keys()
+        for name, fake in fakes.items():
+            monkeypatch.setattr(faiss, name, fake, raising=False)
+        monkeypatch.setattr(devices, "free_bytes", lambda number: self.free)
+
+    def _flat(self, resources: object, dim: int, config: SimpleNamespace) -> _Index:
+        assert config.useFloat16
+        assert not config.use_cuvs
+        faiss = self.faiss
+        index = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+        return _Index(self, index, config.device)
+
+
+class _Index:
+    def __init__(self, gpus: Gpus, index: Any, device: int) -> None:
+        assert 0 <= device < gpus.count
+        self._gpus, self._index = gpus, index
+        gpus.placed.append(device)
+
+    @property
+    def ntotal(self) -> int:
+        return int(self._index.ntotal)
+
+    def add(self, vectors: np.ndarray) -> None:
+        assert vectors.dtype == np.float32
+        assert self.ntotal == 0, "a second add moves all that is there"
+        self._index.add(vectors)
+
+    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if k > MAX_K:
+            raise RuntimeError(f"Error: GPU index only supports min/max-K selection up to {MAX_K} (requested {k})")
+        if len(queries) > self._gpus.batch:
+            raise RuntimeError("Error: StandardGpuResources: alloc fail type TemporaryMemoryOverflow\n")
+        self._gpus.asked.append(k)
+        # the real ones round the queries to float16 as well
+        return self._index.search(queries.astype(np.float16).astype(np.float32), k)
+
+
+def same_up_to_ties(
+    ids: list[str], scores: np.ndarray, other_ids: list[str], other_scores: np.ndarray, *, tolerance: float = 1e-6
+) -> None:
+    """Refuse two answers to one query that differ by more than the order of rows whose scores tie.
+
+    Scores must agree position by position within ``tolerance``; within each run of scores that tie, ids must be the
+    same set, except in the last run, which k may have cut.
+    """
+    assert len(ids) == len(other_ids) == len(scores) == len(other_scores)
+    np.testing.assert_allclose(scores, other_scores, rtol=0, atol=tolerance)
+    starts = [0, *(np.flatnonzero(np.diff(scores) < -tolerance) + 1).tolist(), len(ids)]
+    for start, stop in list(pairwise(starts))[:-1]:
+        assert set(ids[start:stop]) == set(other_ids[start:stop]), (ids[start:stop], other_ids[start:stop])
