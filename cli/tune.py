@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from retr.cli._options import IndexOption, JsonOption, find_index
+from retr.cli._options import DeviceOption, IndexOption, JsonOption, find_index
 
 
 def tune(
@@ -23,11 +23,13 @@ def tune(
         str | None,
         typer.Option("--latency", help="What one query alone may take: 5ms.", show_default=False),
     ] = None,
+    device: DeviceOption = "auto",
     json_: JsonOption = False,
 ) -> None:
     """Build accelerators, measure recall against exact search, keep the cheapest setting that reaches it.
 
-    Rows added later are searched exactly until the next tune; filters and groups work as before.
+    Rows added later are searched exactly until the next tune; filters and groups work as before. With --device cuda the
+    kinds that GPUs search are tried, and measured there.
 
     Example: retr index tune --recall 0.95 --memory 4G --latency 5ms
     """
@@ -37,7 +39,7 @@ def tune(
     from retr.retrieval.tuning import tune as choose
 
     out = Output(choose_form(json_=json_))
-    opened = Index.open(find_index(index))
+    opened = Index.open(find_index(index), device=device)
     tuning = choose(
         opened,
         recall=recall,

@@ -136,6 +136,11 @@ class Accelerator:
         self._vectors = view(vectors)
         self._refined = faiss.IndexRefine(self._base, self._vectors)
 
+    @property
+    def base(self) -> Any:
+        """The faiss index that proposes, as it was read."""
+        return self._base
+
     def search(
         self,
         queries: NDArray[np.float32],

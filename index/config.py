@@ -85,8 +85,27 @@ class HNSW:
         return f"HNSW{self.links}_{'SQ8' if self.codec == 'sq8' else 'SQfp16'}"
 
 
-Config: TypeAlias = Flat | IVF | HNSW
-_KINDS: dict[str, type[Config]] = {"flat": Flat, "ivf": IVF, "hnsw": HNSW}
+@dataclass(frozen=True)
+class Cagra:
+    """A graph on a GPU: needs faiss built with cuVS, and is searched on GPUs alone (without one, search is exact).
+
+    Nothing is stored: the graph is built from the segments' vectors when they are put on the GPU, and takes their
+    float32 bytes there beside its own.
+
+    Attributes
+    ----------
+    links
+        Edges a vector. More raise recall, memory (4 bytes an edge) and build time.
+    search_effort
+        Candidates kept while searching, at most 512, in steps of 32. More raise recall and time.
+    """
+
+    links: int = 64
+    search_effort: int = 64
+
+
+Config: TypeAlias = Flat | IVF | HNSW | Cagra
+_KINDS: dict[str, type[Config]] = {"flat": Flat, "ivf": IVF, "hnsw": HNSW, "cagra": Cagra}
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -6,10 +6,15 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from retr.index.config import Cagra, Flat
 from retr.index.errors import MissingExtraError, RetrError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retr.index.config import Config
     from retr.index.gpu import GpuScan
+    from retr.index.gpu_ann import GpuAccelerators
     from retr.index.store import Store
 
 
@@ -21,11 +26,14 @@ class Placed:
     ----------
     scan
         All vectors, for exact search.
+    accelerators
+        What `tune` chose, where that has a form on GPUs.
     note
         What a person should know about where a search ran.
     """
 
     scan: GpuScan | None = None
+    accelerators: GpuAccelerators | None = None
     note: str | None = None
 
 
@@ -47,49 +55,75 @@ class Placement:
         self.device = device
         self._lock = threading.Lock()
         self._asked = 0
-        self._placed: Placed | None = None
-        if device == "cpu":
-            self._placed = Placed()
-        elif device != "auto":
+        self._placed, self._what = Placed(), ""
+        if device not in {"cpu", "auto"}:
             from retr.index import devices
 
             devices.parse(device)
 
-    def take(self, store: Store, n_queries: int) -> Placed:
+    def take(self, store: Store, config: Config, n_queries: int) -> Placed:
         """Give what a call with this many queries searches, putting it on the GPUs first where that is due.
+
+        What lies there serves every later call, until another snapshot or kind of index is searched.
+
+        Parameters
+        ----------
+        config
+            What `tune` chose for the store.
 
         Raises
         ------
         RetrError
             GPUs were asked for by name, and are not there or too small. (``"auto"`` says so in a note.)
         """
-        if self._placed is not None:
-            return self._placed
-        from retr.index import devices
-
-        self._asked += n_queries
-        if self.device == "auto" and not devices.worthwhile(self._asked, store.n_total, store.manifest.encoder.dim):
+        if self.device == "cpu":
             return Placed()
-        with self._lock:
-            if self._placed is None:
-                self._placed = self._put(store)
-            return self._placed
+        what = _identity(store, config)
+        if what != self._what:
+            from retr.index import devices, gpu_ann
 
-    def _put(self, store: Store) -> Placed:
+            if self.device == "auto":
+                self._asked += n_queries
+                enough = devices.worthwhile(self._asked, store.n_total, store.manifest.encoder.dim)
+                if not enough or not (isinstance(config, Flat) or gpu_ann.has_form(config)):
+                    return Placed()
+            with self._lock:
+                if what != self._what:
+                    # what lay there before makes room
+                    self._placed, self._what = Placed(), ""
+                    self._placed, self._what = self._put(store, config), what
+        return self._placed
+
+    def _put(self, store: Store, config: Config) -> Placed:
         from retr.index import devices
-        from retr.index.gpu import GpuScan
 
         wanted = devices.parse(self.device)
-        if wanted == "auto":
-            try:
-                if devices.count() == 0:
-                    return Placed()
-            except MissingExtraError:
-                return Placed()
-        max_norm = max((info.max_norm for info in store.manifest.segments), default=0.0)
+        if wanted != "auto":
+            return _place(store, config, devices.numbers(wanted))
         try:
-            return Placed(GpuScan(store.blocks(), store.manifest.encoder.dim, max_norm, devices.numbers(wanted)))
+            return _place(store, config, devices.numbers(wanted)) if devices.count() else Placed()
+        except MissingExtraError:
+            return Placed()
         except RetrError as error:
-            if wanted != "auto":
-                raise
             return Placed(note=f"searched on the CPU: {error.message}")
+
+
+def _place(store: Store, config: Config, numbers: Sequence[int]) -> Placed:
+    """Put accelerators on the GPUs where there are some that have a form there, else all vectors."""
+    from retr.index import gpu_ann
+    from retr.index.gpu import GpuScan
+
+    note = None
+    if gpu_ann.has_form(config):
+        if not isinstance(config, Cagra) or gpu_ann.has_cagra():
+            return Placed(accelerators=gpu_ann.GpuAccelerators(store.segments, config, numbers))
+        note = "searched exactly: CAGRA needs faiss with cuVS (`pip install faiss-gpu-cuvs` in place of faiss-gpu)"
+    max_norm = max((info.max_norm for info in store.manifest.segments), default=0.0)
+    return Placed(GpuScan(store.blocks(), store.manifest.encoder.dim, max_norm, numbers), note=note)
+
+
+def _identity(store: Store, config: Config) -> str:
+    """Name what would lie on GPUs: two names that are equal are the same vectors, placed in the same way."""
+    kind = (type(config).__name__, getattr(config, "codec", ""), config.links if isinstance(config, Cagra) else 0)
+    files = [(info.name, info.accelerator and info.accelerator.file) for info in store.manifest.segments]
+    return repr((store.uuid, kind, files))

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index import approximate, exact
-from retr.index.config import Flat, from_json
+from retr.index.config import Cagra, Flat, from_json
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
 from retr.index.schema import ID, texts
 from retr.index.vectors import unit
@@ -58,7 +58,7 @@ def search(
     )
     blocks = store.blocks()
     config, recall = tuned(store.manifest)
-    placed = store.placement.take(store, len(queries))
+    placed = store.placement.take(store, config, len(queries))
     how = _How(
         max_norm=max((info.max_norm for info in store.manifest.segments), default=0.0),
         cosine=cosine,
@@ -67,14 +67,23 @@ def search(
     )
     if exactly or placed.scan is not None or isinstance(config, Flat) or not approximate.suits(ask, store.n_total):
         return dataclasses.replace(exact.search(blocks, queries, ask, **how), note=placed.note)
+    accelerators: Sequence[Any]
     try:
-        accelerators = [segment.accelerator() for segment in store.segments]
+        if placed.accelerators is not None and placed.accelerators.suit(ask, config):
+            accelerators = placed.accelerators.accelerators
+        else:
+            accelerators = [segment.accelerator() for segment in store.segments]
     except (IndexCorruptError, MissingExtraError) as error:
         return dataclasses.replace(exact.search(blocks, queries, ask, **how), note=f"searched exactly: {error}")
     if not any(accelerators):
-        return exact.search(blocks, queries, ask, **how)
+        return dataclasses.replace(exact.search(blocks, queries, ask, **how), note=placed.note or _no_graph(config))
     found = approximate.search(blocks, accelerators, config, queries, ask, **how)
-    return dataclasses.replace(found, note=f"approximate: recall {recall:.3f} when tuned")
+    note = f"approximate: recall {recall:.3f} when tuned"
+    return dataclasses.replace(found, note=f"{note}; {placed.note}" if placed.note else note)
+
+
+def _no_graph(config: Config) -> str | None:
+    return "searched exactly: CAGRA runs on a GPU, for a few hundred rows" if isinstance(config, Cagra) else None
 
 
 class _How(TypedDict):

@@ -18,7 +18,7 @@ import numpy as np
 
 from retr.index import config as configs
 from retr.index.ann import MIN_ROWS, train
-from retr.index.config import HNSW, IVF, Flat
+from retr.index.config import HNSW, IVF, Cagra, Flat
 from retr.index.errors import UsageError
 from retr.index.search import NOTE, tuned
 
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 K = 10
 KINDS: tuple[IVF | HNSW, ...] = (IVF(), IVF(codec="rabitq2"), IVF(codec="rabitq4"), IVF(codec="fp16"))
+# What has a form on GPUs.
+GPU_KINDS: tuple[IVF | HNSW | Cagra, ...] = (Cagra(), IVF(codec="sq8"), IVF(codec="fp16"))
 _QUERIES = 512
 _PROBES = (4, 8, 12, 16, 24, 32, 64, 128, 256)
 _REFINE = (2, 4, 10, 30)
@@ -123,7 +125,8 @@ def tune(
     memory: int | None = None,
     latency: float | None = None,
     queries: Mapping[str, NDArray[np.float32]] | None = None,
-    kinds: Sequence[IVF | HNSW] = KINDS,
+    kinds: Sequence[IVF | HNSW | Cagra] | None = None,
+    device: str = "cpu",
     say: Callable[[str], None] = lambda _: None,
 ) -> Tuning:
     """Build accelerators, choose how they are searched, and commit both with the measured curve.
@@ -139,7 +142,9 @@ def tune(
     queries
         Further sorts of queries, float32 ``(n, d)``, such as ``{"text": ...}``.
     kinds
-        What to try, in this order.
+        What to try, in this order; by default `KINDS` on a CPU, and on GPUs those of `GPU_KINDS` that faiss has there.
+    device
+        Where to measure, as `Store.place` takes it; ``"auto"`` is the CPU.
     say
         Told what is being done, a line at a time.
 
@@ -153,6 +158,8 @@ def tune(
     if not 0 < recall <= 1:
         raise UsageError(f"recall must lie above 0 and be at most 1, got {recall!r}")
     store = writer.commit()
+    store.place("cpu" if device == "auto" else device)
+    kinds = kinds or (KINDS if store.placement.device == "cpu" else _gpu_kinds())
     if recall == 1 or max((len(segment) for segment in store.segments), default=0) < MIN_ROWS:
         reason = "only exact search finds all" if recall == 1 else f"under {MIN_ROWS} rows exact search is fast"
         return _keep_exact(writer, recall, reason)
@@ -179,6 +186,12 @@ def tune(
                 writer.commit()
                 return tuning
     return _keep_exact(writer, recall, "no setting reached the target", curve)
+
+
+def _gpu_kinds() -> Sequence[IVF | HNSW | Cagra]:
+    from retr.index.gpu_ann import has_cagra
+
+    return GPU_KINDS if has_cagra() else GPU_KINDS[1:]
 
 
 def needed(store: Store) -> bool:
@@ -220,11 +233,11 @@ def _row_questions(store: Store) -> _Questions:
     return _questions(store, vectors, [np.array([row]) for row in rows])
 
 
-def _build(writer: Writer, kind: IVF | HNSW, *, budget: int, say: Callable[[str], None]) -> int:
+def _build(writer: Writer, kind: IVF | HNSW | Cagra, *, budget: int, say: Callable[[str], None]) -> int:
     """Give every large segment an accelerator in the writer's draft; return their bytes."""
     size = 0
     for position, segment in enumerate(writer.store.segments):
-        if len(segment) < MIN_ROWS:
+        if len(segment) < MIN_ROWS or isinstance(kind, Cagra):
             writer.accelerate(position, None)
             continue
         say(f"building {kind.factory(*segment.vectors.shape)} over {len(segment)} rows")
@@ -239,14 +252,16 @@ def _configured(writer: Writer, config: Config) -> Store:
     return writer.preview()
 
 
-def _ladders(kind: IVF | HNSW) -> list[list[IVF | HNSW]]:
+def _ladders(kind: IVF | HNSW | Cagra) -> Sequence[Sequence[IVF | HNSW | Cagra]]:
     """Give runs of settings; within a run each costs more and finds more than the one before."""
+    if isinstance(kind, Cagra):
+        return [[replace(kind, search_effort=effort) for effort in _EFFORTS[1:]]]
     if isinstance(kind, HNSW):
         return [[replace(kind, search_effort=effort) for effort in _EFFORTS]]
     return [[replace(kind, probes=probes, refine=refine) for probes in _PROBES] for refine in _REFINE]
 
 
-def _measure(writer: Writer, kind: IVF | HNSW, asked: Mapping[str, _Questions], target: float) -> list[Point]:
+def _measure(writer: Writer, kind: IVF | HNSW | Cagra, asked: Mapping[str, _Questions], target: float) -> list[Point]:
     points = []
     halves = {sort: questions.half(0) for sort, questions in asked.items()}
     count = sum(len(questions.kth) for questions in halves.values())

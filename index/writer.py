@@ -292,8 +292,10 @@ class Writer:
             self._draft = dataclasses.replace(self._draft, segments=tuple(segments))
 
     def preview(self) -> Store:
-        """Open the draft as if it were committed (for measuring accelerators before they are)."""
-        return Store(self.store.path, self._draft)
+        """Open the draft as if it were committed (for measuring accelerators before they are), on the same device."""
+        store = Store(self.store.path, self._draft)
+        store.placement = self.store.placement
+        return store
 
     def commit(self) -> Store:
         """Make all changes visible at once and durable; without changes, nothing happens.

@@ -38,6 +38,8 @@ def tune(
 ) -> Tuning:
     """Choose how an index is searched: the cheapest setting that finds this share of the 10 best rows.
 
+    An index that was opened on ``cuda`` is tuned for GPUs.
+
     Parameters
     ----------
     recall
@@ -60,7 +62,15 @@ def tune(
 
     queries = text_queries(index, say)
     with index.store.writer() as writer:
-        tuning = tuner.tune(writer, recall=recall, memory=memory, latency=latency, queries=queries, say=say)
+        tuning = tuner.tune(
+            writer,
+            recall=recall,
+            memory=memory,
+            latency=latency,
+            queries=queries,
+            device=index.store.placement.device,
+            say=say,
+        )
     index.refresh()
     return tuning
 

@@ -23,6 +23,14 @@ SIGNATURES = {
     "GpuIndexFlatIP": ("add", "search", "ntotal"),
     "StandardGpuResources": (),
     "get_num_gpus": (),
+    "GpuClonerOptions": ("use_cuvs", "allowCpuCoarseQuantizer"),
+    "index_cpu_to_gpu": (),
+}
+# Only where faiss was built with cuVS.
+CUVS_SIGNATURES = {
+    "GpuIndexCagraConfig": ("device", "graph_degree", "intermediate_graph_degree"),
+    "GpuIndexCagra": ("train", "search", "ntotal"),
+    "SearchParametersCagra": ("itopk_size",),
 }
 
 
@@ -43,7 +51,9 @@ class Gpus:
         The GPU of every index made, in order.
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, count: int, *, free: int | None = None) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, count: int, *, free: int | None = None, cuvs: bool = False
+    ) -> None:
         import faiss
 
         from retr.index import devices
@@ -56,8 +66,22 @@ class Gpus:
             "StandardGpuResources": object,
             "GpuIndexFlatConfig": lambda: SimpleNamespace(device=0, useFloat16=False, use_cuvs=False),
             "GpuIndexFlatIP": self._flat,
+            "GpuClonerOptions": lambda: SimpleNamespace(use_cuvs=True, allowCpuCoarseQuantizer=False),
+            "index_cpu_to_gpu": self._clone,
         }
         assert fakes.keys() == SIGNATURES.keys()
+        if cuvs:
+            fakes |= {
+                "GpuIndexCagraConfig": lambda: SimpleNamespace(
+                    device=0, graph_degree=64, intermediate_graph_degree=128
+                ),
+                "GpuIndexCagra": lambda _, dim, metric, config: _Graph(
+                    self, faiss.IndexFlat(dim, metric), config.device
+                ),
+                "SearchParametersCagra": lambda: SimpleNamespace(itopk_size=64),
+            }
+            assert fakes.keys() == SIGNATURES.keys() | CUVS_SIGNATURES.keys()
+        monkeypatch.setattr(faiss, "get_compile_options", lambda: "OPTIMIZE GPU CUVS" if cuvs else "OPTIMIZE GPU")
         for name, fake in fakes.items():
             monkeypatch.setattr(faiss, name, fake, raising=False)
         monkeypatch.setattr(devices, "free_bytes", lambda number: self.free)
@@ -68,6 +92,12 @@ class Gpus:
         faiss = self.faiss
         index = faiss.IndexScalarQuantizer(dim, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
         return _Index(self, index, config.device)
+
+    def _clone(self, resources: object, device: int, index: Any, options: SimpleNamespace) -> _Lists:
+        assert not options.use_cuvs
+        if not isinstance(index, self.faiss.IndexIVFScalarQuantizer):
+            raise RuntimeError("Error: This index type is not implemented on GPU.")
+        return _Lists(self, self.faiss.clone_index(index), device)
 
 
 class _Index:
@@ -86,13 +116,34 @@ class _Index:
         self._index.add(vectors)
 
     def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        self._require(queries, k)
+        # the real ones round the queries to float16 as well
+        return self._index.search(queries.astype(np.float16).astype(np.float32), k)
+
+    def _require(self, queries: np.ndarray, k: int) -> None:
         if k > MAX_K:
             raise RuntimeError(f"Error: GPU index only supports min/max-K selection up to {MAX_K} (requested {k})")
         if len(queries) > self._gpus.batch:
             raise RuntimeError("Error: StandardGpuResources: alloc fail type TemporaryMemoryOverflow\n")
         self._gpus.asked.append(k)
-        # the real ones round the queries to float16 as well
-        return self._index.search(queries.astype(np.float16).astype(np.float32), k)
+
+
+class _Lists(_Index):
+    def search(self, queries: np.ndarray, k: int, *, params: Any) -> tuple[np.ndarray, np.ndarray]:
+        self._require(queries, k)
+        assert params.nprobe <= MAX_K
+        return self._index.search(queries, k, params=params)
+
+
+class _Graph(_Index):
+    def train(self, vectors: np.ndarray) -> None:
+        self.add(vectors)
+
+    def search(self, queries: np.ndarray, k: int, *, params: SimpleNamespace) -> tuple[np.ndarray, np.ndarray]:
+        self._require(queries, k)
+        assert k <= params.itopk_size <= 512
+        assert params.itopk_size % 32 == 0
+        return self._index.search(queries, k)
 
 
 def same_up_to_ties(

@@ -8,6 +8,7 @@ import pytest
 from gpu_standin import MAX_K, SIGNATURES, Gpus, same_up_to_ties
 
 from retr.index import devices, gpu
+from retr.index.config import Flat
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
@@ -67,7 +68,7 @@ def compare(store: Store, device: str) -> None:
         np.testing.assert_array_equal(fast.rows, plain.rows)
         assert fast.exact
         assert fast.note is None
-    assert placed.placement.take(placed, 1).scan is not None
+    assert placed.placement.take(placed, Flat(), 1).scan is not None
 
 
 @pytest.mark.parametrize(
