@@ -11,16 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
+import pyarrow as pa
 
 from retr.index.errors import IndexCorruptError, RetrError
 from retr.index.manifest import CURRENT, Manifest, read_current
 from retr.index.schema import ID, texts
-from retr.index.segments import Segment
+from retr.index.segments import Segment, id_hashes
 from retr.index.sweep import others
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from retr.index.files import FileRef
     from retr.index.manifest import SegmentInfo
@@ -114,14 +117,36 @@ def _segment(root: Path, manifest: Manifest, info: SegmentInfo) -> Iterator[Find
 
 
 def _ids(root: Path, manifest: Manifest) -> Iterator[Finding]:
-    """Check that no id stands twice among the live rows."""
-    seen: set[str] = set()
+    """Check that the hashes are those of the ids, and that no id stands twice among the live rows."""
+    schema = pa.schema([manifest.schema.field(ID)])
+    earlier: list[tuple[Segment, NDArray[np.bool_]]] = []
     for info in manifest.segments:
         segment = Segment(root, info, dim=manifest.encoder.dim, dtype=manifest.dtype)
-        keep = np.ones(info.rows, bool)
-        keep[segment.deleted()] = False
-        ids = texts(segment.table([ID], manifest.schema).column(ID))
-        live = [name for name, alive in zip(ids, keep.tolist(), strict=True) if alive]
-        if len(set(live)) < len(live) or not seen.isdisjoint(live):
+        hashes = np.concatenate([id_hashes(texts(piece.column(ID))) for piece in segment.tables(schema)])
+        rows = segment.hashed_rows.astype(np.int64)
+        if not np.array_equal(np.sort(rows), np.arange(info.rows)) or not _sorted_as(hashes[rows], segment.hashes):
+            yield Finding("misaligned", info.ids.file, f"{info.ids.file!r} does not find the ids of its segment")
+            continue
+        live = np.ones(info.rows, bool)
+        live[segment.deleted()] = False
+        rows = rows[live[rows]]
+        if _repeated(segment, rows, hashes[rows], earlier):
             yield Finding("misaligned", info.table.file, f"an id of {info.table.file!r} stands for two rows")
-        seen.update(live)
+        earlier.append((segment, live))
+
+
+def _sorted_as(hashes: NDArray[np.uint64], stored: NDArray[np.uint64]) -> bool:
+    return np.array_equal(hashes, stored) and bool(np.all(hashes[1:] >= hashes[:-1]))
+
+
+def _repeated(
+    segment: Segment,
+    rows: NDArray[np.int64],
+    hashes: NDArray[np.uint64],
+    earlier: Sequence[tuple[Segment, NDArray[np.bool_]]],
+) -> bool:
+    """Say whether an id of ``rows``, in the order of their sorted ``hashes``, stands twice, here or in ``earlier``."""
+    equal = np.flatnonzero(hashes[1:] == hashes[:-1])
+    if any(a == b for a, b in zip(segment.ids(rows[equal]), segment.ids(rows[equal + 1]), strict=True)):
+        return True
+    return any(len(other.find(hashes, lambda at: segment.ids(rows[at]), live)[0]) for other, live in earlier)

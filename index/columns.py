@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import bisect
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from retr.index import filters
 from retr.index.errors import UsageError
@@ -21,41 +23,101 @@ if TYPE_CHECKING:
 
 # What was read from Parquet is kept for the next filter, up to this many bytes.
 _KEEP_BYTES = 256 << 20
-# Sorting all rows by group pays from about so many groups asked for.
-_SORT_AFTER = 64
+# For more values than this, one look-up of each row costs less than a comparison with each value.
+_COMPARE = 8
 
 
 class Groups:
-    """The values of one column as codes.
+    """One column over all rows of a snapshot, deleted ones too: which rows share a value.
 
-    Attributes
-    ----------
-    codes
-        int64 ``(n_total,)``: the number of each row's value, -1 for null.
-    values
-        The values the codes stand for.
+    Nothing is computed ahead: both questions go to the mapped columns.
     """
 
-    def __init__(self, chunks: Sequence[pa.Array[Any]], kind: pa.DataType) -> None:
-        encoded = [chunk if pa.types.is_dictionary(chunk.type) else chunk.dictionary_encode() for chunk in chunks]
-        column = pa.chunked_array(encoded, pa.dictionary(pa.int32(), kind)).unify_dictionaries()
-        self.values: pa.Array[Any] = column.chunk(0).dictionary if column.num_chunks else pa.array([], kind)
-        parts = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in column.chunks]
-        self.codes: NDArray[np.int64] = np.concatenate([np.empty(0, np.int64), *parts])
-        self._asked = 0
-        self._order: NDArray[np.int64] | None = None
-        self._starts: NDArray[np.int64] | None = None
+    def __init__(self, parts: Sequence[pa.ChunkedArray[Any]], kind: pa.DataType) -> None:
+        self._kind = kind
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
 
-    def rows(self, code: int) -> NDArray[np.int64]:
-        """Give the rows of one group, sorted int64."""
-        self._asked += 1
-        if self._asked < _SORT_AFTER:
-            return np.flatnonzero(self.codes == code)
-        if self._order is None or self._starts is None:
-            order = np.argsort(self.codes, kind="stable")
-            self._starts = np.searchsorted(self.codes[order], np.arange(len(self.values) + 1))
-            self._order = order
-        return self._order[self._starts[code] : self._starts[code + 1]]
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Give int64 codes, the same where two of these ``rows`` ``(n,)`` share a value, -1 where it is null."""
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        order = np.argsort(owner, kind="stable")
+        numbers, first = np.unique(owner[order], return_index=True)
+        values = [pa.array([], self._kind)]
+        for number, at in zip(numbers.tolist(), np.split(order, first[1:]), strict=len(rows) > 0):
+            local = (rows[at] - self._starts[number]).tolist()
+            slices = [self._parts[number].slice(row, 1).chunk(0) for row in local]
+            values.append(_plain(pa.concat_arrays(slices)).cast(self._kind))
+        codes = np.empty(len(rows), np.int64)
+        codes[order] = _numbers(pa.concat_arrays(values).dictionary_encode().indices)
+        return codes
+
+    def rows(self, values: pa.Array[Any]) -> list[NDArray[np.int64]]:
+        """Give the rows of each value, sorted int64.
+
+        Parameters
+        ----------
+        values
+            Of the column's type, distinct, without nulls.
+        """
+        found: list[list[NDArray[np.int64]]] = [[np.empty(0, np.int64)] for _ in range(len(values))]
+        start = 0
+        for part in self._parts:
+            coded = pa.types.is_dictionary(part.type) and part.num_chunks > 0
+            keys = _codes_of(values, part.chunk(0).dictionary, ordered=part.type.ordered) if coded else values
+            for chunk in part.chunks:
+                matches = _coded_matches(chunk, keys) if coded else _matches(chunk, values)
+                for mine, at in zip(found, matches, strict=True):
+                    if len(at):
+                        mine.append(at + start)
+                start += len(chunk)
+        return [np.concatenate(mine) for mine in found]
+
+
+def _plain(array: pa.Array[Any]) -> pa.Array[Any]:
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _numbers(codes: pa.Array[Any]) -> NDArray[Any]:
+    """Give codes as numpy, -1 for null; without nulls they stay where they are."""
+    if codes.null_count:
+        codes = codes.fill_null(-1)
+    return np.asarray(codes.to_numpy(zero_copy_only=False))
+
+
+def _codes_of(values: pa.Array[Any], words: pa.Array[Any], *, ordered: bool) -> NDArray[np.int64]:
+    """Find each value in a dictionary; -1 where it is not."""
+    if not ordered or len(values) > len(words):
+        return _numbers(pc.index_in(values, value_set=words)).astype(np.int64)
+    codes = np.full(len(values), -1, np.int64)
+    for place, value in enumerate(values.to_pylist()):
+        at = bisect.bisect_left(range(len(words)), value, key=lambda number: words[number].as_py())
+        if at < len(words) and words[at].as_py() == value:
+            codes[place] = at
+    return codes
+
+
+def _coded_matches(chunk: pa.Array[Any], keys: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    codes = _numbers(chunk.indices)
+    if len(keys) <= _COMPARE:
+        return [np.flatnonzero(codes == key) if key >= 0 else np.empty(0, np.int64) for key in keys]
+    # One place more than there are words: null, which is -1, finds the last.
+    asked = np.full(len(chunk.dictionary) + 1, -1)
+    asked[keys[keys >= 0]] = np.flatnonzero(keys >= 0)
+    return _split(asked[codes], len(keys))
+
+
+def _matches(chunk: pa.Array[Any], values: pa.Array[Any]) -> list[NDArray[np.int64]]:
+    if len(values) <= _COMPARE:
+        return [np.flatnonzero(filters.truths(pc.equal(chunk, value))) for value in values]
+    return _split(_numbers(pc.index_in(chunk, value_set=values)), len(values))
+
+
+def _split(which: NDArray[Any], count: int) -> list[NDArray[np.int64]]:
+    """Give the places of 0, 1 ... ``count - 1`` in ``which``."""
+    at = np.flatnonzero(which >= 0)
+    at = at[np.argsort(which[at], kind="stable")]
+    return np.split(at, np.searchsorted(which[at], np.arange(1, count)))
 
 
 class Columns:
@@ -64,9 +126,9 @@ class Columns:
     def __init__(self, segments: Sequence[Segment], schema: pa.Schema) -> None:
         self._segments = segments
         self._schema = schema
-        self._kept: dict[tuple[int, str], pa.Array[Any]] = {}
-        self._groups: dict[str, Groups] = {}
-        self._lock = threading.RLock()
+        self._kept: dict[tuple[int, str], pa.ChunkedArray[Any]] = {}
+        self._kept_bytes = 0
+        self._lock = threading.Lock()
 
     def require(self, name: str) -> pa.DataType:
         """Give a column's type.
@@ -82,15 +144,18 @@ class Columns:
             raise UsageError(f"there is no column {name!r}", hint=hint)
         return self._schema.field(name).type
 
-    def _chunk(self, number: int, name: str) -> pa.Array[Any]:
+    def _part(self, number: int, name: str) -> pa.ChunkedArray[Any]:
+        """Give one column of one segment."""
+        mapped = self._segments[number].mapped(name, self._schema)
+        if mapped is not None:
+            return mapped
         with self._lock:
             if (number, name) not in self._kept:
-                array = self._segments[number].column(name, self._schema)
-                self._kept[number, name] = array
-                # Mapped columns cost nothing to keep, but counting them too keeps this simple.
-                while sum(kept.nbytes for kept in self._kept.values()) > _KEEP_BYTES and len(self._kept) > 1:
-                    del self._kept[next(iter(self._kept))]
-                return array
+                column = self._segments[number].table([name], self._schema).column(0)
+                self._kept[number, name] = column
+                self._kept_bytes += column.nbytes
+                while self._kept_bytes > _KEEP_BYTES and len(self._kept) > 1:
+                    self._kept_bytes -= self._kept.pop(next(iter(self._kept))).nbytes
             return self._kept[number, name]
 
     def where(self, expression: str) -> NDArray[np.bool_]:
@@ -102,15 +167,14 @@ class Columns:
             The expression cannot be read or applied.
         """
         condition = filters.Condition(expression, self._schema)
-        masks = [np.empty(0, bool)]
+        mask = np.empty(sum(map(len, self._segments)), bool)
+        start = 0
         for number, segment in enumerate(self._segments):
-            masks.append(condition.mask(len(segment), partial(self._chunk, number)))
-        return np.concatenate(masks)
+            mask[start : start + len(segment)] = condition.mask(len(segment), partial(self._part, number))
+            start += len(segment)
+        return mask
 
     def groups(self, name: str) -> Groups:
-        """Read one column as codes."""
+        """Give one column as groups of rows."""
         kind = self.require(name)
-        with self._lock:
-            if name not in self._groups:
-                self._groups[name] = Groups([self._chunk(i, name) for i in range(len(self._segments))], kind)
-            return self._groups[name]
+        return Groups([self._part(number, name) for number in range(len(self._segments))], kind)

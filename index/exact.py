@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.columns import Groups
     from retr.index.gpu import GpuScan
 
 # Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
@@ -76,7 +77,7 @@ class Ask:
     k: int
     allowed: NDArray[np.bool_] | None
     exclude: Sequence[NDArray[np.int64]]
-    one_per: NDArray[np.int64] | None
+    one_per: Groups | NDArray[np.int64] | None
     min_score: float | None
 
 

@@ -8,7 +8,7 @@ the whole is true are kept. In LIKE, ``%`` stands for any text and ``_`` for one
 from __future__ import annotations
 
 import difflib
-from datetime import UTC, datetime
+from datetime import UTC, datetime, time
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
     Column: TypeAlias = Any
     Value: TypeAlias = Any
+
+
+_FEW_WORDS = 4
 
 
 class Condition:
@@ -49,7 +52,7 @@ class Condition:
         n_rows
             How many rows there are.
         column
-            Gives a column of these rows; texts may be dictionary-encoded.
+            Gives a column of these rows as a chunked array; texts may be dictionary-encoded, with one dictionary.
 
         Returns
         -------
@@ -58,8 +61,24 @@ class Condition:
         result = _Evaluator(self._binder, column).node(self._tree)
         if isinstance(result, pa.Scalar):
             return np.full(n_rows, result.as_py() is True)
-        mask = pc.fill_null(result, False)
-        return np.asarray(mask.to_numpy(zero_copy_only=False) if isinstance(mask, pa.Array) else mask.to_numpy())
+        mask = np.empty(n_rows, bool)
+        start = 0
+        for chunk in result.chunks if isinstance(result, pa.ChunkedArray) else [result]:
+            mask[start : start + len(chunk)] = truths(chunk)
+            start += len(chunk)
+        return mask
+
+
+def truths(array: Column) -> NDArray[np.bool_]:
+    """Give the bool ``(n,)`` of an Arrow array of booleans, false where it is null."""
+    valid, bits = (None if buffer is None else np.frombuffer(buffer, np.uint8) for buffer in array.buffers())
+    if bits is None or not len(array):
+        return np.zeros(len(array), bool)
+    stop = array.offset + len(array)
+    if valid is not None:
+        size = -(-stop // 8)
+        bits = bits[:size] & valid[:size]
+    return np.unpackbits(bits, count=stop, bitorder="little")[array.offset :].view(bool)
 
 
 def nearest(name: str, names: Sequence[str]) -> str | None:
@@ -196,9 +215,8 @@ class _Evaluator:
     def _test(self, test: Predicate) -> Value:
         if test.left.name is not None and all(operand.name is None for operand in test.right):
             values = self._column(test.left.name)
-            if isinstance(values, pa.DictionaryArray) and test.kind != "null":
-                # Each distinct value is judged once.
-                return self._judge(test, values.dictionary).take(values.indices)
+            if pa.types.is_dictionary(values.type) and test.kind != "null" and values.num_chunks:
+                return _by_code(self._judge(test, values.chunk(0).dictionary), values)
         return self._judge(test, self._value(test.left, *test.right))
 
     def _judge(self, test: Predicate, left: Value) -> Value:
@@ -224,6 +242,8 @@ class _Evaluator:
             return pc.if_else(pc.is_valid(left), pa.scalar(None, pa.bool_()), pa.scalar(None, pa.bool_()))
         if any(isinstance(value, float) for value in values):
             left = left.cast(pa.float64())
+        elif any(isinstance(value, datetime) for value in values):
+            left = left.cast(pa.timestamp("us"))
         found = pc.is_in(left, value_set=pa.array(values, left.type))
         # SQL: "not among these, but one of these is null" is unknown, and so is anything about a null.
         absent = pa.scalar(None if len(values) < len(literals) else False, pa.bool_())
@@ -231,20 +251,37 @@ class _Evaluator:
         return pc.if_else(pc.is_valid(left), sure, pa.scalar(None, pa.bool_()))
 
     def _value(self, operand: Operand, *partners: Operand) -> Value:
-        """Give a column or a scalar; dates come as UTC timestamps without zone, whichever way they are stored."""
+        """Give a column or a scalar; moments come in UTC without zone, whichever way they are stored."""
         if operand.name is None:
             dates = any(_family(self._binder.type(partner)) == "date" for partner in partners)
             if dates and isinstance(operand.value, str):
                 moment = datetime.fromisoformat(operand.value)
                 moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-                return pa.scalar(moment, pa.timestamp("us"))
+                # Days are compared as days where that is the same: Arrow need not widen the column.
+                return pa.scalar(moment.date() if moment.time() == time() else moment)
             return pa.scalar(operand.value)
         values = self._column(operand.name)
-        if isinstance(values, pa.DictionaryArray):
-            values = values.dictionary_decode()
-        if _family(values.type) == "date":
-            return values.cast(pa.timestamp("us"))
-        return values
+        if pa.types.is_dictionary(values.type):
+            values = values.cast(values.type.value_type)
+        return values.cast(pa.timestamp("us")) if pa.types.is_timestamp(values.type) else values
+
+
+def _by_code(truth: Value, column: Value) -> Value:
+    """Spread what was found for each word of a dictionary over the rows.
+
+    Where few words are found, or few are not, as with ``=`` and ``in``, comparing codes is far faster than looking
+    each row's word up.
+    """
+    codes = pa.chunked_array([chunk.indices for chunk in column.chunks])
+    if truth.null_count == 0:
+        flags = truths(truth)
+        for odd, invert in ((flags, False), (~flags, True)):
+            # No word has the number -1: what is compared with it is false, or null where the row is.
+            at = np.flatnonzero(odd).tolist() or [-1]
+            if len(at) <= _FEW_WORDS:
+                found = reduce(pc.or_kleene, [pc.equal(codes, pa.scalar(code, codes.type)) for code in at])
+                return pc.invert(found) if invert else found
+    return pa.chunked_array([truth.take(chunk) for chunk in codes.chunks])
 
 
 def _compare(function: str, left: Value, right: Value) -> Value:

@@ -53,7 +53,7 @@ def search(
         k=k,
         allowed=_allowed(store, where, mask),
         exclude=_excluded(store, len(queries), exclude, exclude_same),
-        one_per=store.columns.groups(one_per).codes if one_per is not None else None,
+        one_per=store.columns.groups(one_per) if one_per is not None else None,
         min_score=min_score,
     )
     blocks = store.blocks()
@@ -149,11 +149,12 @@ def _excluded(
     for column, values in exclude_same.items():
         _need_one_each(f"exclude_same[{column!r}]", values, n)
         kind = store.columns.require(column)
-        groups = store.columns.groups(column)
-        codes = pc.index_in(_as_array(values, column, kind), value_set=groups.values, skip_nulls=True).to_pylist()
-        for part, code in zip(parts, codes, strict=True):
-            if code is not None:
-                part.append(groups.rows(code))
+        asked = _as_array(values, column, kind)
+        distinct = asked.unique().drop_null()
+        same = store.columns.groups(column).rows(distinct)
+        for part, place in zip(parts, pc.index_in(asked, value_set=distinct).to_pylist(), strict=True):
+            if place is not None:
+                part.append(same[place])
     return [np.unique(np.concatenate(part)) if part else np.empty(0, np.int64) for part in parts]
 
 

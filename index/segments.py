@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retr.index import schema as schemas
-from retr.index import sidetable
 from retr.index.errors import IndexCorruptError
+from retr.index.sidetable import SideTable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from retr.index.files import FileRef
     from retr.index.manifest import Dtype, SegmentInfo
 
-# A hit's row is read with its whole row group: small groups keep that in milliseconds at ten million rows.
+# Where there is no side table, a hit's row is read with its whole row group.
 ROW_GROUP = 10_000
+_IDS = pa.schema([pa.field(schemas.ID, pa.string())])
 
 
 class Segment:
@@ -56,8 +57,10 @@ class Segment:
         self._deleted = map_file(root, info.deleted) if info.deleted else None
         self._accelerator = _map_if_whole(root, info.accelerator) if info.accelerator else None
         self._loaded: Accelerator | None = None
-        self._side = map_file(root, info.columns) if info.columns else None
-        self._ids = _map_array(root, info.ids, np.dtype("<u8"), (2, info.rows))
+        self._columns = map_file(root, info.columns) if info.columns else None
+        self._side: SideTable | None = None
+        # The hashes of the ids in order, and the row of each.
+        self.hashes, self.hashed_rows = _map_array(root, info.ids, np.dtype("<u8"), (2, info.rows))
         self._metadata: pq.FileMetaData | None = None
         self._lock = threading.Lock()
 
@@ -71,13 +74,44 @@ class Segment:
         data: NDArray[np.int64] = np.load(pa.BufferReader(self._deleted), allow_pickle=False)
         return data
 
-    def find(self, hashes: NDArray[np.uint64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Look ids up by `id_hashes`: positions in ``hashes``, and the rows that may have those ids."""
-        first, last = (np.searchsorted(self._ids[0], hashes, side=side) for side in ("left", "right"))
+    def find(
+        self,
+        hashes: NDArray[np.uint64],
+        names: Callable[[NDArray[np.int64]], Sequence[str]],
+        among: NDArray[np.bool_] | None = None,
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Look ids up.
+
+        Parameters
+        ----------
+        hashes
+            uint64 ``(n,)``: their `id_hashes`.
+        names
+            Gives the ids at some positions of ``hashes``; only asked for those whose hash is here.
+        among
+            bool ``(rows,)``: only these rows.
+
+        Returns
+        -------
+        Positions in ``hashes`` and the row of each, int64 both; an id that several rows have comes several times.
+        """
+        first, last = (np.searchsorted(self.hashes, hashes, side=side) for side in ("left", "right"))
         counts = last - first
         at = np.repeat(np.arange(len(hashes)), counts)
         offsets = np.arange(len(at)) - np.repeat(np.cumsum(counts) - counts, counts)
-        return at, self._ids[1][first[at] + offsets].astype(np.int64)
+        rows = self.hashed_rows[first[at] + offsets].astype(np.int64)
+        if among is not None:
+            at, rows = at[among[rows]], rows[among[rows]]
+        same = np.fromiter((a == b for a, b in zip(names(at), self.ids(rows), strict=True)), bool, len(at))
+        return at[same], rows[same]
+
+    def hashed_ids(self, at: NDArray[np.int64]) -> list[str]:
+        """Read the ids that lie at some positions of ``hashes``."""
+        return self.ids(self.hashed_rows[at].astype(np.int64))
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Read the ids of some rows."""
+        return schemas.texts(self.table([schemas.ID], _IDS, rows).column(0))
 
     def accelerator(self) -> Accelerator | None:
         """Load the accelerator at the first call; ``None`` where there is none.
@@ -118,26 +152,48 @@ class Segment:
         target = pa.schema([schema.field(name) for name in columns])
         if rows is not None and len(rows) == 0:
             return target.empty_table()
-        try:
-            return schemas.conform(self._read(columns, rows), target)
-        except (pa.ArrowException, OSError) as error:
-            raise IndexCorruptError(
-                f"{self.info.table.file!r} is not readable as Parquet", hint="run `retr index check`"
-            ) from error
+        side = self._side_table()
+        mapped = [name for name in columns if side is not None and name in side.names]
+        if side is None or not mapped:
+            return self._from_parquet(target, rows)
+        table = side.columns(mapped) if rows is None else side.take(mapped, rows)
+        rest = pa.schema([field for field in target if field.name not in mapped])
+        if len(rest):
+            for name, column in zip(rest.names, self._from_parquet(rest, rows).columns, strict=True):
+                table = table.append_column(name, column)
+        return schemas.conform(table, target)
 
-    def column(self, name: str, schema: pa.Schema) -> pa.Array[Any]:
-        """Read one column of all rows as filters want it: repeated texts may come as dictionary codes."""
-        target = schema.field(name).type
-        if self._side is not None:
+    def mapped(self, name: str, schema: pa.Schema) -> pa.ChunkedArray[Any] | None:
+        """Give one column of all rows without reading it, repeated texts as dictionary codes; ``None``: not at hand."""
+        side = self._side_table()
+        if side is None or name not in side.names:
+            return None
+        column = side.columns([name]).column(0)
+        return column if pa.types.is_dictionary(column.type) else column.cast(schema.field(name).type)
+
+    def _side_table(self) -> SideTable | None:
+        if self._side is None and self._columns is not None:
             try:
-                found = sidetable.read(self._side).get(name)
+                side = SideTable(self._columns)
             except (pa.ArrowException, OSError) as error:
                 raise IndexCorruptError(
                     f"the side table of {self.info.name!r} is not readable", hint="run `retr index check`"
                 ) from error
-            if found is not None:
-                return found if pa.types.is_dictionary(found.type) else found.cast(target)
-        return pa.concat_arrays(self.table([name], schema).column(0).chunks)
+            if len(side) != self.info.rows:
+                raise IndexCorruptError(
+                    f"the side table of {self.info.name!r} holds {len(side)} rows instead of {self.info.rows}",
+                    hint="run `retr index check`",
+                )
+            self._side = side
+        return self._side
+
+    def _from_parquet(self, target: pa.Schema, rows: NDArray[np.int64] | None) -> pa.Table:
+        try:
+            return schemas.conform(self._read(target.names, rows), target)
+        except (pa.ArrowException, OSError) as error:
+            raise IndexCorruptError(
+                f"{self.info.table.file!r} is not readable as Parquet", hint="run `retr index check`"
+            ) from error
 
     def _read(self, columns: Sequence[str], rows: NDArray[np.int64] | None) -> pa.Table:
         file = self._file()
@@ -152,10 +208,9 @@ class Segment:
         return table.take(pa.array(rows % ROW_GROUP + inverse * ROW_GROUP))
 
     def tables(self, schema: pa.Schema) -> Iterator[pa.Table]:
-        """Read all rows in pieces of `ROW_GROUP` rows (the last may be shorter)."""
+        """Read all rows from Parquet in pieces of `ROW_GROUP` rows (the last may be shorter)."""
         for start in range(0, len(self), ROW_GROUP):
-            rows = np.arange(start, min(start + ROW_GROUP, len(self)))
-            yield self.table(schema.names, schema, rows)
+            yield self._from_parquet(schema, np.arange(start, min(start + ROW_GROUP, len(self))))
 
     def _file(self) -> pq.ParquetFile:
         # A ParquetFile is not safe to share between threads; its footer is, and is the costly part.

@@ -1,55 +1,140 @@
-"""The columns that filters and groups read, ready in memory-mapped form beside a large segment's Parquet.
+"""The columns of a large segment once more, ready in memory-mapped form beside its Parquet.
 
-``segments/NAME.arrow`` is an uncompressed Arrow file with one record batch: numbers, booleans and dates as they are,
-texts that repeat as dictionary codes. Ids and other texts that hardly repeat are left to the Parquet file, as is
-everything in small segments, where reading Parquet takes no time. It is made from the Parquet file and could be made
-again.
+``segments/NAME.arrow`` is an uncompressed Arrow file of record batches of `BATCH_ROWS` rows (the last may be
+shorter): texts that repeat as codes of one sorted dictionary, everything else as it is. A hit's row is read from the
+pages it lies on, and a filter reads a column without decoding it. Columns of long values are left to the Parquet file,
+as is everything in small segments, where reading Parquet takes no time. It is made from the Parquet file and could be
+made again.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from retr.index.files import FileRef, reference
-from retr.index.schema import ID
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
 MIN_ROWS = 50_000
-_MAX_DISTINCT = 65_536
+BATCH_ROWS = 100_000
+# Values longer than this on average would make the index grow more than reading them faster is worth.
+_MAX_BYTES = 512
+_FEW_ROWS = 1000
+
+
+class SideTable:
+    """One open side table; nothing of it is copied.
+
+    Raises
+    ------
+    pa.ArrowException
+        It is not an Arrow file.
+    """
+
+    def __init__(self, buffer: pa.Buffer) -> None:
+        with pa.ipc.open_file(pa.BufferReader(buffer)) as file:
+            self._batches = [file.get_batch(number) for number in range(file.num_record_batches)]
+            self._table = pa.Table.from_batches(self._batches, file.schema)
+        self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
+        self.names = frozenset(self._table.column_names)
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Give whole columns."""
+        return self._table.select(names)
+
+    def take(self, names: Sequence[str], rows: NDArray[np.int64]) -> pa.Table:
+        """Give the rows ``(n,)`` in that order."""
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        local = rows - self._starts[owner]
+        if len(rows) <= _FEW_ROWS:
+            # Slices cost nothing, and putting them together touches only these rows.
+            batches = [batch.select(names) for batch in self._batches]
+            pieces = zip(owner.tolist(), local.tolist(), strict=True)
+            return pa.Table.from_batches([batches[number].slice(row, 1) for number, row in pieces]).combine_chunks()
+        order = np.argsort(owner, kind="stable")
+        numbers, first = np.unique(owner[order], return_index=True)
+        parts = zip(numbers.tolist(), np.split(order, first[1:]), strict=True)
+        table = pa.Table.from_batches([self._batches[number].select(names).take(local[at]) for number, at in parts])
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        return table.combine_chunks().take(places)
 
 
 def write(root: Path, table: str, name: str) -> FileRef | None:
     """Write the side table ``name`` of the finished Parquet file ``table``; ``None`` where it is not worth it.
 
-    One column is in memory at a time beside what is kept.
+    The file is read twice, for the dictionaries and for the rows; one batch and the dictionaries are in memory.
     """
     with pq.ParquetFile(root / table) as file:
-        if file.metadata.num_rows < MIN_ROWS:
+        n_rows = file.metadata.num_rows
+        if n_rows < MIN_ROWS:
             return None
-        kept: dict[str, pa.Array[Any]] = {}
+        fields: list[pa.Field[Any]] = []
+        words: dict[str, pa.Array[Any]] = {}
         for field in file.schema_arrow:
-            if field.name == ID or pa.types.is_list(field.type) or pa.types.is_binary(field.type):
+            first = next(_batches(file, [field.name])).column(0)
+            if first.nbytes > _MAX_BYTES * len(first):
                 continue
-            column = file.read(columns=[field.name]).column(0)
-            if pa.types.is_string(field.type):
-                if pc.count_distinct(column).as_py() > min(_MAX_DISTINCT, len(column) // 4):
-                    continue
-                column = column.dictionary_encode()
-            kept[field.name] = pa.concat_arrays(column.unify_dictionaries().chunks)
-    batch = pa.record_batch(kept)
-    with (root / name).open("xb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
+            found = _vocabulary(file, field.name, n_rows // 2) if pa.types.is_string(field.type) else None
+            if found is None:
+                fields.append(field)
+            else:
+                words[field.name] = found
+                fields.append(pa.field(field.name, pa.dictionary(_code_type(len(found)), field.type, ordered=True)))
+        schema = pa.schema(fields)
+        with (root / name).open("xb") as sink, pa.ipc.new_file(sink, schema) as writer:
+            for batch in _batches(file, schema.names):
+                columns = [
+                    _coded(column, words[field.name], field.type) if field.name in words else column
+                    for field, column in zip(schema, batch.columns, strict=True)
+                ]
+                writer.write_batch(pa.record_batch(columns, schema=schema))
     return reference(root, name)
 
 
-def read(buffer: pa.Buffer) -> dict[str, pa.Array[Any]]:
-    """Give the columns without copying them."""
-    with pa.ipc.open_file(pa.BufferReader(buffer)) as file:
-        batch = file.get_batch(0)
-    return dict(zip(batch.schema.names, batch.columns, strict=True))
+def _batches(file: pq.ParquetFile, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    """Read columns in batches of whole row groups."""
+    groups: list[int] = []
+    rows = 0
+    for number in range(file.num_row_groups):
+        groups.append(number)
+        rows += file.metadata.row_group(number).num_rows
+        if rows >= BATCH_ROWS or number == file.num_row_groups - 1:
+            table = file.read_row_groups(groups, columns=names)
+            yield pa.record_batch([_whole(column) for column in table.columns], schema=table.schema)
+            groups, rows = [], 0
+
+
+def _whole(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+    return pa.concat_arrays(column.chunks)
+
+
+def _vocabulary(file: pq.ParquetFile, name: str, limit: int) -> pa.Array[Any] | None:
+    """Give the distinct texts, sorted; ``None`` where there are more than ``limit``."""
+    found = pa.array([], pa.string())
+    for batch in _batches(file, [name]):
+        found = pa.concat_arrays([found, batch.column(0)]).unique().drop_null()
+        if len(found) > limit:
+            return None
+    return found.take(pc.sort_indices(found))
+
+
+def _code_type(count: int) -> pa.DataType:
+    return next((kind for kind in (pa.int8(), pa.int16()) if count <= 1 << kind.bit_width - 1), pa.int32())
+
+
+def _coded(column: pa.Array[Any], words: pa.Array[Any], kind: pa.DictionaryType) -> pa.Array[Any]:
+    codes = pc.index_in(column, value_set=words).cast(kind.index_type)
+    return pa.DictionaryArray.from_arrays(codes, words, ordered=True)

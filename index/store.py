@@ -24,7 +24,7 @@ from retr.index.files import disk_errors
 from retr.index.lock import writer_lock
 from retr.index.manifest import CURRENT, FILES, MANIFESTS, SEGMENTS, Manifest, publish, read_current
 from retr.index.placement import Placement
-from retr.index.schema import ID, texts
+from retr.index.schema import ID
 from retr.index.search import search
 from retr.index.segments import Segment, id_hashes, map_file
 
@@ -229,7 +229,7 @@ class Store:
         table = pa.concat_tables([segment.table(names, self.schema, local) for segment, local, _ in pieces])
         places = np.empty(len(rows), np.int64)
         places[np.concatenate([at for _, _, at in pieces])] = np.arange(len(rows))
-        return table if len(pieces) == 1 else table.take(pa.array(places))
+        return table if len(pieces) == 1 else table.combine_chunks().take(places)
 
     def vectors(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32] | NDArray[np.float16]:
         """Give vectors ``(n, d)`` as stored: unit vectors where the similarity is cosine.
@@ -254,12 +254,9 @@ class Store:
         result = np.full(len(ids), -1, np.int64)
         hashes = id_hashes(ids)
         for start, segment in zip(self._starts, self.segments, strict=False):
-            at, local = segment.find(hashes)
-            live = self._alive[start + local]
-            at, local = at[live], local[live]
-            names = texts(segment.table([ID], self.schema, local).column(ID))
-            same = np.array([ids[i] == name for i, name in zip(at, names, strict=True)], bool)
-            result[at[same]] = start + local[same]
+            live = self._alive[start : start + len(segment)]
+            at, local = segment.find(hashes, lambda at: [ids[i] for i in at], live)
+            result[at] = start + local
         return result
 
     def blocks(self) -> list[Block]:
@@ -292,7 +289,8 @@ class Store:
         FilterError
             The expression cannot be read or applied.
         """
-        return self.columns.where(expression) & self._alive
+        mask = self.columns.where(expression)
+        return mask if len(self) == self.n_total else mask & self._alive
 
     def search(
         self,

@@ -29,7 +29,7 @@ from retr.index.manifest import FILES, SEGMENTS, publish, read_current
 from retr.index.purge import notes_naming
 from retr.index.schema import ID
 from retr.index.segment_writer import SegmentWriter, parquet_writer
-from retr.index.segments import Segment
+from retr.index.segments import Segment, id_hashes
 from retr.index.store import Store, timestamp
 from retr.index.sweep import sweep
 from retr.index.vectors import unit
@@ -80,7 +80,9 @@ class Writer:
         self._draft = self.store.manifest
         self._open: SegmentWriter | None = None
         self._gone = np.zeros(self.store.n_total, bool)
+        # Of the ids added since the last commit, those of the open segment; the rest is looked up in the closed ones.
         self._new_ids: set[str] = set()
+        self._closed: list[Segment] = []
         self._dirty = False
 
     def discard(self) -> None:
@@ -137,9 +139,13 @@ class Writer:
             raise UsageError(f"the vector of {table.column(ID)[bad].as_py()!r} is not finite")
         ids = schemas.texts(table.column(ID))
         new = set(ids)
-        if len(new) < len(ids) or not new.isdisjoint(self._new_ids):
-            counts = Counter([*ids, *new & self._new_ids])
-            raise UsageError(f"the id {counts.most_common(1)[0][0]!r} is added twice", hint="ids are unique")
+        twice = [name for name, count in Counter([*ids, *new & self._new_ids]).most_common(1) if count > 1]
+        if self._closed:
+            hashes = id_hashes(ids)
+            for closed in self._closed:
+                twice += [ids[i] for i in closed.find(hashes, lambda at: [ids[i] for i in at])[0]]
+        if twice:
+            raise UsageError(f"the id {twice[0]!r} is added twice", hint="ids are unique")
         wide = schemas.widen(self._draft.schema, table.schema)
         if self._draft.encoder.similarity == "cosine":
             vectors = unit(vectors)
@@ -161,6 +167,8 @@ class Writer:
             info = self._open.close()
             self._open = None
             self._draft = dataclasses.replace(self._draft, segments=(*self._draft.segments, info))
+            self._closed.append(self._segment(info))
+            self._new_ids.clear()
 
     def delete(self, rows: NDArray[np.int64]) -> None:
         """Delete rows, by their numbers in ``self.store``; the files keep them until `compact`."""
@@ -310,8 +318,8 @@ class Writer:
         if not self._dirty:
             return self.store
         with self._changing("committing"):
-            self._refuse_taken_ids()
             self._close_segment()
+            self._refuse_taken_ids()
             segments = [*self._deleted_segments(), *self._draft.segments[len(self.store.segments) :]]
             self._publish(self._merged(segments, small_runs(segments)))
         return self.store
@@ -328,13 +336,17 @@ class Writer:
             sweep(self.store.path, manifest)
 
     def _refuse_taken_ids(self) -> None:
-        ids = sorted(self._new_ids)
-        rows = self.store.rows_of(ids)
-        taken = [name for name, row in zip(ids, rows, strict=True) if row >= 0 and not self._gone[row]]
-        if taken:
-            raise UsageError(
-                f"the id {taken[0]!r} is in the index already", hint="delete the old row in the same commit"
-            )
+        stays = self.store.alive() & ~self._gone
+        for new in self._closed:
+            start = 0
+            for old in self.store.segments:
+                _, taken = old.find(new.hashes, new.hashed_ids, stays[start : start + len(old)])
+                if len(taken):
+                    raise UsageError(
+                        f"the id {old.ids(taken[:1])[0]!r} is in the index already",
+                        hint="delete the old row in the same commit",
+                    )
+                start += len(old)
 
     def compact(self, *, purge: bool = False) -> Compaction:
         """Commit, then merge segments and drop deleted rows for good, as a commit of its own.

@@ -101,3 +101,21 @@ def test_damaged_rows_are_an_error_not_a_traceback(make):
     damaged = Store.open(store.path)
     with pytest.raises(IndexCorruptError, match="retr index check"):
         damaged.table()
+
+
+def test_hashes_that_do_not_find_the_ids_are_found(make, monkeypatch):
+    monkeypatch.setattr("retr.index.segment_writer.id_hashes", lambda ids: np.arange(len(ids), dtype="<u8"))
+    store = make(30)
+    assert [(one.kind, one.file) for one in store.check()] == [("misaligned", store.manifest.segments[0].ids.file)]
+
+
+def test_an_id_of_two_rows_is_found(make, monkeypatch):
+    monkeypatch.setattr("retr.index.writer.Writer._refuse_taken_ids", lambda writer: None)
+    store = make(30)
+    with store.writer() as writer:
+        writer.append(store.table(rows=np.array([7])), np.ones((1, 8)))
+        store = writer.commit()
+    assert ["stands for two rows" in one.message for one in store.check()] == [True]
+    with store.writer() as writer:
+        writer.delete(np.array([7]))
+        assert writer.commit().check() == []

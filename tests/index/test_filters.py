@@ -34,12 +34,8 @@ def rows(expression: str, table: pa.Table = TABLE) -> list[int]:
     condition = Condition(expression, table.schema)
     plain = condition.mask(table.num_rows, table.column)
 
-    def coded(name: str) -> pa.Array:
-        column = (
-            pa.concat_arrays(table.column(name).chunks)
-            if table.num_rows
-            else pa.array([], table.schema.field(name).type)
-        )
+    def coded(name: str) -> pa.ChunkedArray:
+        column = table.column(name)
         return column.dictionary_encode() if pa.types.is_string(column.type) else column
 
     np.testing.assert_array_equal(condition.mask(table.num_rows, coded), plain)

@@ -71,22 +71,54 @@ def test_filters_give_the_same_rows(both, expression):
     assert side.check() == []
 
 
-@pytest.mark.parametrize("column", ["sex", "patient", "age", "id", "flag"])
+@pytest.mark.parametrize("column", ["sex", "patient", "age", "id", "flag", "day"])
 def test_groups_are_the_same(both, column):
-    plain, side = (store.columns.groups(column) for store in both)
-    assert (
-        side.values.take(pa.array(np.maximum(side.codes, 0))).to_pylist()
-        == plain.values.take(pa.array(np.maximum(plain.codes, 0))).to_pylist()
-    )
-    np.testing.assert_array_equal(side.codes < 0, plain.codes < 0)
-    for code in range(min(80, len(side.values))):
-        np.testing.assert_array_equal(side.rows(code), np.flatnonzero(side.codes == code))
+    plain, _ = both
+    values = plain.table([column])[column]
+    asked = values.unique().drop_null()
+    truth = values.to_pylist()
+    for some in (asked.slice(0, 3), asked):
+        for store in both:
+            found = store.columns.groups(column).rows(some)
+            for value, rows in zip(some.to_pylist(), found, strict=True):
+                assert rows.tolist() == [row for row, other in enumerate(truth) if other == value]
+    rows = np.random.default_rng(0).permutation(450)[:200]
+    for store in both:
+        codes = store.columns.groups(column)[rows]
+        words = dict(zip(codes.tolist(), (truth[row] for row in rows), strict=True))
+        assert [words[code] for code in codes.tolist()] == [truth[row] for row in rows]
+        assert len(set(words.values())) == len(words)
+        assert words.get(-1) is None
 
 
-def test_unique_texts_and_lists_stay_in_parquet(both):
-    _, side = both
-    names = sidetable.read(side.segments[1]._side).keys()
-    assert set(names) == {"age", "sex", "patient", "day", "flag"}
+def test_a_value_that_no_row_has_is_in_no_group(both):
+    for store in both:
+        for column in ("patient", "path"):
+            found = store.columns.groups(column).rows(pa.array([f"p{i}x" for i in range(20)]))
+            assert [len(rows) for rows in found] == [0] * 20
+        assert len(store.columns.groups("sex")[np.empty(0, np.int64)]) == 0
+
+
+def test_rows_are_the_same_in_any_order(both):
+    plain, side = both
+    rows = np.random.default_rng(0).permutation(np.repeat(np.arange(450), 2))
+    for names in (None, ["day", "tags"], ["id"]):
+        assert side.table(names, rows).equals(plain.table(names, rows))
+        assert side.table(names).equals(plain.table(names))
+
+
+def test_repeated_texts_are_codes_and_long_values_stay_in_parquet(make, monkeypatch):
+    monkeypatch.setattr(sidetable, "MIN_ROWS", 100)
+    store = make()
+    with store.writer() as writer:
+        long = table(0, 300).append_column("report", pa.array([f"{i} " * 400 for i in range(300)]))
+        writer.append(long, np.ones((300, 8)))
+        store = writer.commit()
+    segment = store.segments[0]
+    kinds = {name: segment.mapped(name, store.schema) for name in store.schema.names}
+    assert {name for name, column in kinds.items() if column is None} == {"report"}
+    assert {n for n, c in kinds.items() if c is not None and pa.types.is_dictionary(c.type)} == {"sex", "patient"}
+    assert store.table(rows=np.array([299, 0])).to_pylist() == [long.to_pylist()[299], long.to_pylist()[0]]
 
 
 def test_replaced_columns_replace_the_side_table(both):

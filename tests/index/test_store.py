@@ -139,6 +139,46 @@ def test_an_id_is_unique_among_live_rows(make):
     assert store.check() == []
 
 
+def named(start: int, stop: int) -> pa.Table:
+    return pa.table({"id": [f"r{i}" for i in range(start, stop)]})
+
+
+def test_an_id_is_unique_over_the_segments_of_one_commit(make, monkeypatch):
+    monkeypatch.setattr("retr.index.writer.SEGMENT_ROWS", 4)
+    store = make(3)
+    with store.writer() as writer:
+        for start in range(10, 30, 4):
+            writer.append(named(start, start + 4), np.ones((4, 8)))
+        for repeated in (11, 28):
+            with pytest.raises(UsageError, match=f"'r{repeated}' is added twice"):
+                writer.append(named(repeated, repeated + 1), UNIT[:1])
+        store = writer.commit()
+        assert len(store.segments) > 4
+        writer.append(named(40, 44), np.ones((4, 8)))
+        writer.append(named(20, 21), UNIT[:1])
+        with pytest.raises(UsageError, match="'r20' is in the index already"):
+            writer.commit()
+    assert (len(Store.open(store.path)), store.check()) == (23, [])
+
+
+def test_ids_of_one_hash_are_told_apart(make, monkeypatch):
+    for module in ("segments", "segment_writer", "store", "writer", "check"):
+        monkeypatch.setattr(f"retr.index.{module}.id_hashes", lambda ids: np.zeros(len(ids), "<u8"))
+    monkeypatch.setattr("retr.index.writer.SEGMENT_ROWS", 4)
+    store = make(3, 4)
+    with store.writer() as writer:
+        for start in (10, 14, 18):
+            writer.append(named(start, start + 4), np.ones((4, 8)))
+        with pytest.raises(UsageError, match="'r12' is added twice"):
+            writer.append(named(12, 13), UNIT[:1])
+        store = writer.commit()
+        writer.append(named(5, 6), UNIT[:1])
+        with pytest.raises(UsageError, match="'r5' is in the index already"):
+            writer.commit()
+    assert store.rows_of(["r0", "r21", "r9", "r5"]).tolist() == [0, 18, -1, 5]
+    assert store.check() == []
+
+
 def test_deleted_rows_are_gone_from_every_answer(make):
     store = make(30, 20)
     with store.writer() as writer:
