@@ -46,25 +46,22 @@ def main() -> None:
 
 def measure(data: Path, rows: list[dict[str, str]], group: str | None, seeds: int, work: Path) -> dict[str, Any]:
     """Build an index of the chosen images, and adapt it with stored and with better features."""
-    from retr.index.store import Store
     from retr.retrieval.engine import Index
-    from retr.retrieval.heads.adapt import adapt
-    from retr.retrieval.labels.cases import find_cases
 
     for row in rows:
         link = work / "data" / row["path"]
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(data / row["path"])
     Index.build(work / "data", work / "plain.retr", encoder="lite", metadata=data / "labels.csv", group=group)
-    store = Store.open(work / "plain.retr")
-    cases = find_cases(store, "label")
+    plain = Index.open(work / "plain.retr")
     again = Index.build(
         work / "data", work / "layers.retr", encoder="lite", metadata=data / "labels.csv", group=group, feature="layers"
-    ).store
+    )
     figures: dict[str, Any] = {"seeds": seeds}
-    for features, chosen in (("last", store), ("layers", again)):
+    for features, chosen in (("last", plain), ("layers", again)):
         runs = [
-            adapt(chosen, cases, work / f"{features}{seed}.retr", features="stored", seed=seed) for seed in range(seeds)
+            chosen.adapt("label", work / f"{features}{seed}.retr", features="stored", seed=seed)
+            for seed in range(seeds)
         ]
         for when in ("before", "after"):
             for measured in runs[0].before:

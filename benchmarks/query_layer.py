@@ -25,7 +25,8 @@ import pyarrow as pa
 from retr.benchmarks.record import record
 from retr.index.store import Store
 from retr.index.vectors import unit
-from retr.retrieval.classify import calibrate, methods, probe
+from retr.retrieval.classify import methods, probe
+from retr.retrieval.engine import Index
 from retr.retrieval.stats.metrics import any_hit_at, ece, precision_at
 from retr.retrieval.words import align
 
@@ -71,8 +72,9 @@ def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: P
     store = data.store(
         work / f"half{seed}.retr", info, [i for i in single if data.rows[i]["patient"] in inside], group="patient"
     )
-    measured, novelty = calibrate.calibrate(store, "label", alpha=0.1)
-    store = Store.open(store.path)
+    index = Index(store)
+    measured, novelty = index.calibrate("label", alpha=0.1)
+    store = index.store
     truth = [data.rows[i]["label"] for i in asked]
     exclude = [NOTHING] * len(asked)
     nearest = store.search(data.vectors[asked], 5).rows
@@ -122,7 +124,7 @@ def text(data: Set, info: EncoderInfo, work: Path, seed: int, sentences: Any) ->
     with store.writer() as writer:
         writer.replace_columns(pa.table({"id": store.table(["id"])["id"], "part": part}))
         store = writer.commit()
-    bridge = align.fit(store, "captions", where="part = 'fit'", encoder=sentences)
+    bridge = align.fit(store, "captions", where="part = 'fit'", text_encoder=sentences)
     held = align.gather(store, "captions", where="part = 'held'")
     found = store.search(bridge.encode_texts(held.texts), 10, where="part = 'held'").rows
     hits = found == held.rows[held.owner][:, None]
@@ -182,7 +184,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder with the sets")
     parser.add_argument("--work", type=Path, help="folder to keep embedded sets in")
     parser.add_argument("--encoder", default="lite")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=3, help="how many splits")
+    parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--parts", nargs="+", choices=("classification", "text"), default=["classification", "text"])
     parser.add_argument("--sentences", type=Path, help="folder of a sentence encoder, to embed the captions with")
     options = parser.parse_args()
@@ -191,10 +194,11 @@ def main() -> None:
     encoder = load_encoder(options.encoder)
     facts: dict[str, Any] = {"encoder": options.encoder}
     command = f"python -m retr.benchmarks.query_layer --data DATA --encoder {options.encoder} --seeds {options.seeds}"
+    command += f" --first-seed {options.first_seed}" if options.first_seed else ""
     with tempfile.TemporaryDirectory() as temporary:
         work = options.work or Path(temporary)
         work.mkdir(parents=True, exist_ok=True)
-        scratch, seeds = Path(temporary), range(options.seeds)
+        scratch, seeds = Path(temporary), range(options.first_seed, options.first_seed + options.seeds)
         if "classification" in options.parts:
             sets = {name: Set(options.data / name, work, encoder) for name in SETS}
             asked = sets.pop("odir5k")

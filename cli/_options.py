@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from retr.index.errors import IndexNotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 INDEX_DIR = ".retr"
 
@@ -33,27 +39,123 @@ WhereOption = Annotated[
         show_default=False,
     ),
 ]
-EncoderOption = Annotated[str, typer.Option("--encoder", help="An encoder of `retr encoders ls`.")]
-WeightsOption = Annotated[
-    Path | None,
-    typer.Option("--weights", help="The encoder's checkpoint: a file or folder.", show_default=False),
+ColumnsOption = Annotated[
+    str | None,
+    typer.Option("--columns", help="Columns to show, separated by commas.", show_default=False),
 ]
-TextModelOption = Annotated[
+MetadataOption = Annotated[
     Path | None,
-    typer.Option("--text-model", help="Folder with the text model's config.json and vocab.txt.", show_default=False),
-]
-DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or cuda:all.")]
-PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
-EncoderSetOption = Annotated[
-    list[str] | None,
     typer.Option(
-        "--set",
-        "-o",
-        metavar="KEY=VALUE",
-        help="A further option of the encoder, e.g. feature=retrieval; repeats.",
+        "--metadata", metavar="FILE", help="CSV, TSV or Parquet table joined on its `path` column.", show_default=False
+    ),
+]
+GroupOption = Annotated[
+    str | None,
+    typer.Option(
+        "--group",
+        metavar="COLUMN",
+        help="The column that tells patients apart; by default the one recorded, if any.",
         show_default=False,
     ),
 ]
+DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or cuda:all.")]
+EncoderOption = Annotated[str, typer.Option("--encoder", help="An encoder of `retr encoders ls`.")]
+LabelOption = Annotated[str, typer.Option("--label", metavar="COLUMN", help="The column of class names.")]
+LabelSetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--labels",
+        metavar="SET",
+        help="Classes and their prompts: a YAML file, or chestxray14, chexpert-5, fundus-39, odir, retizero-14.",
+        show_default=False,
+    ),
+]
+SeparatorOption = Annotated[
+    str | None,
+    typer.Option("--separator", help='What joins several classes in one value, e.g. "|".', show_default=False),
+]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of splits and intervals.")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadOptions:
+    """How an encoder is loaded."""
+
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="The encoder's checkpoint: a file or folder.", show_default=False),
+    ] = None
+    text_model: Annotated[
+        Path | None,
+        typer.Option("--text-model", help="Folder of the text model: config.json, vocab.txt.", show_default=False),
+    ] = None
+    device: DeviceOption = "auto"
+    precision: Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = "auto"
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-o",
+            metavar="KEY=VALUE",
+            help="A further option of the encoder, e.g. feature=retrieval; repeats.",
+            show_default=False,
+        ),
+    ] = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options for ``load_encoder``; values of ``KEY=VALUE`` are read as YAML: ``together=false`` is a bool.
+
+        >>> LoadOptions(settings=["feature=retrieval", "resolution=512"]).options
+        {'device': 'auto', 'precision': 'auto', 'feature': 'retrieval', 'resolution': 512}
+        """
+        options: dict[str, Any] = {"device": self.device, "precision": self.precision}
+        options |= {name: path for name in ("weights", "text_model") if (path := getattr(self, name)) is not None}
+        for setting in self.settings or ():
+            import yaml
+
+            key, equals, value = setting.partition("=")
+            if not equals or not key:
+                raise UsageError(f"--set takes KEY=VALUE, got: {setting!r}", hint="for example --set feature=retrieval")
+            options[key.replace("-", "_")] = yaml.safe_load(value) if value else ""
+        return options
+
+
+def unfold(command: Callable[..., None]) -> Callable[..., None]:
+    """Let a command take dataclasses of options: typer sees their fields, the command gets the objects."""
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
+    seen: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        if name not in groups:
+            seen.append(parameter.replace(annotation=hints[name]))
+            continue
+        seen += _parameters(groups[name])
+
+    @functools.wraps(command)
+    def run(**given: Any) -> None:
+        for name, group in groups.items():
+            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+        command(**given)
+
+    run.__signature__ = inspect.Signature(seen)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in seen}
+    return run
+
+
+@functools.cache
+def _parameters(group: type) -> list[inspect.Parameter]:
+    """Give a dataclass's fields as keyword-only parameters."""
+    hints, empty = get_type_hints(group, include_extras=True), inspect.Parameter.empty
+    return [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=empty if field.default is MISSING else field.default,
+            annotation=hints[field.name],
+        )
+        for field in fields(group)
+    ]
 
 
 def find_index(index: Path | None) -> Path:
@@ -79,33 +181,3 @@ def find_index(index: Path | None) -> Path:
         "no index: there is no .retr/ in this folder or its parents",
         hint="make one with `retr index build FOLDER`, or name one with --index",
     )
-
-
-def encoder_options(
-    *,
-    weights: Path | None = None,
-    text_model: Path | None = None,
-    device: str = "auto",
-    precision: str = "auto",
-    settings: list[str] | None = None,
-) -> dict[str, Any]:
-    """Gather what the command line says of an encoder into options for ``load_encoder``.
-
-    Values of ``KEY=VALUE`` are read as YAML scalars: ``together=false`` is a bool, ``resolution=512`` a number.
-
-    >>> encoder_options(settings=["feature=retrieval", "resolution=512"])
-    {'device': 'auto', 'precision': 'auto', 'feature': 'retrieval', 'resolution': 512}
-    """
-    options: dict[str, Any] = {"device": device, "precision": precision}
-    if weights is not None:
-        options["weights"] = weights
-    if text_model is not None:
-        options["text_model"] = text_model
-    for setting in settings or ():
-        import yaml
-
-        key, equals, value = setting.partition("=")
-        if not equals or not key:
-            raise UsageError(f"--set takes KEY=VALUE, got: {setting!r}", hint="for example --set feature=retrieval")
-        options[key.replace("-", "_")] = yaml.safe_load(value) if value else ""
-    return options

@@ -21,24 +21,17 @@ if TYPE_CHECKING:
 Form = Literal["table", "json", "csv", "paths"]
 
 
-def choose_form(*, json_: bool = False, csv_: bool = False, paths: bool = False) -> Form:
-    """Turn the three output switches into one form; `UsageError` when two are given.
-
-    >>> choose_form(json_=True)
-    'json'
-    """
-    switches: dict[Form, bool] = {"json": json_, "csv": csv_, "paths": paths}
-    asked = [form for form, on in switches.items() if on]
-    if len(asked) > 1:
-        raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", hint="give one of --json, --csv, --paths")
-    return asked[0] if asked else "table"
-
-
 class Output:
-    """Prints records in the form the user asked for."""
+    """Prints records in the form the user asked for with one of three switches; `UsageError` for two of them."""
 
-    def __init__(self, form: Form = "table") -> None:
-        self.form = form
+    def __init__(self, *, json_: bool = False, csv_: bool = False, paths: bool = False) -> None:
+        switches: dict[Form, bool] = {"json": json_, "csv": csv_, "paths": paths}
+        asked = [form for form, on in switches.items() if on]
+        if len(asked) > 1:
+            raise UsageError(
+                f"--{asked[0]} and --{asked[1]} exclude each other", hint="give one of --json, --csv, --paths"
+            )
+        self.form: Form = asked[0] if asked else "table"
         self._csv_columns: list[str] | None = None
 
     def record(self, data: Mapping[str, Any], *, title: str | None = None) -> None:

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retr.cli._options import IndexOption, JsonOption, WhereOption, find_index
-from retr.cli.evaluate import GroupOption, LabelOption, SamePatientOption, SeparatorOption, open_cases
+from retr.cli._options import IndexOption, JsonOption, SeedOption, find_index, unfold
+from retr.cli._output import Output
+from retr.cli.evaluate import CaseOptions
 
 if TYPE_CHECKING:
-    from retr.cli._output import Output
     from retr.retrieval.heads.adapt import Adapted
 
-OutOption = Annotated[Path, typer.Option("--out", metavar="PATH", help="Where the adapted index goes.")]
 
-
+@unfold
 def adapt(
     *,
-    label: LabelOption,
-    out: OutOption,
+    cases: CaseOptions,
+    out: Annotated[Path, typer.Option("--out", metavar="PATH", help="Where the adapted index goes.")],
     index: IndexOption = None,
     fit: Annotated[
         str | None,
@@ -31,8 +31,8 @@ def adapt(
             show_default=False,
         ),
     ] = None,
-    everything: Annotated[
-        bool, typer.Option("--all", help="After measuring, fit the head that is kept on all labelled rows.")
+    refit: Annotated[
+        bool, typer.Option("--refit", help="After measuring, fit the head that is kept on all labelled rows.")
     ] = False,
     features: Annotated[
         str,
@@ -41,11 +41,7 @@ def adapt(
             help="auto: embed again with features that suit a head better, where there are any; stored: never.",
         ),
     ] = "auto",
-    separator: SeparatorOption = None,
-    group: GroupOption = None,
-    same_patient: SamePatientOption = False,
-    where: WhereOption = None,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the split and the intervals.")] = 0,
+    seed: SeedOption = 0,
     json_: JsonOption = False,
 ) -> None:
     """Fit a linear head on labelled rows, measure it on patients it never saw, and write an adapted index.
@@ -55,16 +51,18 @@ def adapt(
 
     Example: retr adapt --label diagnosis --out adapted.retr
     """
-    from retr.cli import _output
-    from retr.index.errors import UsageError
-    from retr.retrieval.heads.adapt import adapt as run
+    from retr.retrieval.engine import Index
 
-    if features not in {"auto", "stored"}:
-        raise UsageError(f"--features is auto or stored, got: {features!r}")
-    chosen: Literal["auto", "stored"] = "auto" if features == "auto" else "stored"
-    printer = _output.Output(_output.choose_form(json_=json_))
-    store, cases = open_cases(find_index(index), label, separator, group, same_patient, where)
-    done = run(store, cases, out, fitted=fit, everything=everything, features=chosen, seed=seed, progress=not json_)
+    printer = Output(json_=json_)
+    done = Index.open(find_index(index)).adapt(
+        out=out,
+        fit=fit,
+        refit=refit,
+        features=features,  # type: ignore[arg-type]
+        seed=seed,
+        progress=not json_,
+        **asdict(cases),
+    )
     for note in done.notes:
         printer.note(note)
     _show(done, printer, out)

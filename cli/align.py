@@ -6,19 +6,11 @@ from typing import Annotated
 
 import typer
 
-from retr.cli._options import (
-    DeviceOption,
-    IndexOption,
-    JsonOption,
-    PrecisionOption,
-    TextModelOption,
-    WeightsOption,
-    WhereOption,
-    encoder_options,
-    find_index,
-)
+from retr.cli._options import IndexOption, JsonOption, LoadOptions, WhereOption, find_index, unfold
+from retr.cli._output import Output
 
 
+@unfold
 def align(
     *,
     text_column: Annotated[
@@ -36,35 +28,20 @@ def align(
         ),
     ] = None,
     index: IndexOption = None,
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
     """Fit a bridge from words to images, so that --text works on an index whose encoder has images only.
 
     It is fitted on the archive's own texts and measured on patients it has not seen; queries with words say so.
-    --weights, --text-model, --device and --precision are those of --text-encoder.
+    --weights, --text-model, --device, --precision and --set are those of --text-encoder.
 
     Example: retr align --text-column label
     """
-    from retr.cli._output import Output, choose_form
-    from retr.index.errors import UsageError
-    from retr.retrieval.encoders import places
     from retr.retrieval.encoders.registry import load_encoder
     from retr.retrieval.engine import Index
-    from retr.retrieval.words import align as bridges
 
-    out = Output(choose_form(json_=json_))
-    options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
-    loaded = None
-    if text_encoder is not None:
-        loaded = load_encoder(text_encoder, **options)
-        places.remember(loaded.info, options)
+    out = Output(json_=json_)
+    loaded = None if text_encoder is None else load_encoder(text_encoder, **loading.options)
     opened = Index.open(find_index(index))
-    encoder = opened.store.manifest.encoder
-    if encoder.text:
-        raise UsageError(f"the encoder {encoder.name!r} has a text side of its own", hint="use --text without a bridge")
-    bridge = bridges.fit_and_store(opened.store, text_column, where=where, separator=separator, encoder=loaded)
-    out.record(bridge.figures)
+    out.record(opened.align(text_column, where=where, separator=separator, text_encoder=loaded).figures)

@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retr.cli._options import (
-    DeviceOption,
     EncoderOption,
-    EncoderSetOption,
-    PrecisionOption,
-    TextModelOption,
-    WeightsOption,
-    encoder_options,
+    GroupOption,
+    JsonOption,
+    LabelSetOption,
+    LoadOptions,
+    MetadataOption,
+    SeedOption,
+    SeparatorOption,
+    unfold,
 )
+from retr.cli._output import Output, to_plain
 
 if TYPE_CHECKING:
-    from retr.cli._output import Output
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.evaluation.protocols.folder import ClassFolder
 
 app = typer.Typer(
     help="Run a published protocol beside a strict one, on any data and any encoder.",
@@ -26,126 +32,115 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-DataOption = Annotated[Path, typer.Option("--data", metavar="FOLDER", help="One folder of images for each class.")]
-JsonFileOption = Annotated[
-    Path | None,
-    typer.Option("--json", metavar="FILE", help="Also write everything as one JSON object; - prints it instead."),
-]
-MetadataOption = Annotated[
-    Path | None,
-    typer.Option("--metadata", metavar="FILE", help="Table with a path column.", show_default=False),
-]
-LabelOption = Annotated[
-    str | None,
-    typer.Option(
-        "--label",
-        metavar="COLUMN",
-        help="Its column of class names; by default a picture's class is its folder.",
-        show_default=False,
-    ),
-]
-GroupOption = Annotated[
-    str | None,
-    typer.Option("--group", metavar="COLUMN", help="Its column that tells patients apart.", show_default=False),
-]
-MostOption = Annotated[int, typer.Option("--most", help="At most so many images of a class.")]
-LeastOption = Annotated[int, typer.Option("--least", help="Leave classes with fewer images out.")]
-WithoutOption = Annotated[
-    list[str] | None,
-    typer.Option("--without", metavar="CLASS", help="Leave this class out; repeats.", show_default=False),
-]
-LabelsOption = Annotated[
-    str | None,
-    typer.Option("--labels", metavar="FILE", help="Label set for zero-shot: a name or a file.", show_default=False),
-]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of splits and intervals.")]
-PaperSetOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--paper-set",
-        metavar="FILE",
-        help='JSON with class counts of the paper\'s sets, from who holds them: {"EYE-15": {"Normal": 500, ...}}.',
-        show_default=False,
-    ),
-]
+
+@dataclass(frozen=True, kw_only=True)
+class DataOptions:
+    """On which pictures a protocol runs, and where its numbers go."""
+
+    data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="One folder of images for each class.")]
+    metadata: MetadataOption = None
+    label: Annotated[
+        str | None,
+        typer.Option(
+            "--label",
+            metavar="COLUMN",
+            help="The table's column of class names; by default a picture's class is its folder.",
+            show_default=False,
+        ),
+    ] = None
+    group: GroupOption = None
+    seed: SeedOption = 0
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="Also write everything as one JSON object.", show_default=False),
+    ] = None
+    json_: JsonOption = False
+
+    def read(self, **limits: Any) -> ClassFolder:
+        """Read the list of pictures."""
+        from retr.retrieval.evaluation.protocols.folder import read_folder
+
+        return read_folder(self.data, metadata=self.metadata, label=self.label, group=self.group, **limits)
+
+    def show(self, result: dict[str, Any], show: Any) -> None:
+        """Print what a protocol gave, and write it where it was asked for."""
+        out = Output(json_=self.json_)
+        if self.json_:
+            out.record(result)
+        else:
+            show(result, out)
+        if self.out is not None:
+            self.out.write_text(json.dumps(to_plain(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            out.note(f"written to {self.out}")
+
+
+def _load(encoder: str, loading: LoadOptions, **chosen: str) -> BaseEncoder:
+    from retr.retrieval.encoders.registry import load_encoder
+
+    return load_encoder(encoder, **{**loading.options, **chosen})
 
 
 @app.command("retizero")
+@unfold
 def retizero(
     *,
-    data: DataOption,
+    source: DataOptions,
     encoder: EncoderOption = "lite",
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    settings: EncoderSetOption = None,
-    metadata: MetadataOption = None,
-    label: LabelOption = None,
-    group: GroupOption = None,
-    labels: LabelsOption = None,
-    paper_set: PaperSetOption = None,
-    most: MostOption = 8000,
-    least: LeastOption = 1,
-    without: WithoutOption = None,
+    loading: LoadOptions,
+    labels: LabelSetOption = None,
+    paper_set: Annotated[
+        Path | None,
+        typer.Option(
+            "--paper-set",
+            metavar="FILE",
+            help='JSON with class counts of the paper\'s sets, from who holds them: {"EYE-15": {"Normal": 500, ...}}.',
+            show_default=False,
+        ),
+    ] = None,
+    most: Annotated[int, typer.Option("--most", help="At most so many images of a class.")] = 8000,
+    least: Annotated[int, typer.Option("--least", help="Leave classes with fewer images out.")] = 1,
+    without: Annotated[
+        list[str] | None,
+        typer.Option("--without", metavar="CLASS", help="Leave this class out; repeats.", show_default=False),
+    ] = None,
     no_clusters: Annotated[bool, typer.Option("--no-clusters", help="Leave the UMAP and HDBSCAN step out.")] = False,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    json_: JsonFileOption = None,
 ) -> None:
     """Run RetiZero's retrieval protocol as published, and strictly, with zero-shot where there are words.
 
     Published: similarity s/(s+d), clusters, the first of k+1 dropped. Strict: the encoder's own score, the query and
     its patient left out. The paper's numbers stand in their own column and are never mixed with this run's.
 
-    Example: retr bench retizero --data fundus --encoder lite --json result.json
+    Example: retr bench retizero --data fundus --encoder lite --out result.json
     """
-    import json
-
-    from retr.retrieval.encoders.registry import find_spec, load_encoder
-    from retr.retrieval.evaluation.protocols.folder import read_folder
+    from retr.retrieval.encoders.registry import find_spec
     from retr.retrieval.evaluation.protocols.retizero import run
     from retr.retrieval.labels.label_set import load_labels
 
-    images = read_folder(
-        data, metadata=metadata, label=label, group=group, most=most, least=least, without=tuple(without or ())
-    )
-    options = encoder_options(
-        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
-    )
-    words = None
-    if find_spec(encoder)[0].card.name == "retizero" and "feature" not in options:
-        # the authors retrieve and name with two features of one network
-        words = load_encoder(encoder, **options)
-        options["feature"] = "retrieval"
+    images = source.read(most=most, least=least, without=tuple(without or ()))
+    # the authors retrieve and name with two features of one network
+    two = find_spec(encoder)[0].card.name == "retizero" and "feature" not in loading.options
+    words = _load(encoder, loading) if two else None
     result = run(
         images,
-        load_encoder(encoder, **options),
+        _load(encoder, loading, **({"feature": "retrieval"} if two else {})),
         text_encoder=words,
         labels=None if labels is None else load_labels(labels),
         clustered=not no_clusters,
         paper_sets=None if paper_set is None else json.loads(paper_set.read_text(encoding="utf-8")),
-        seed=seed,
-        progress=str(json_) != "-",
+        seed=source.seed,
+        progress=not source.json_,
     )
-    _finish(result, json_, _show_retizero)
+    source.show(result, _show_retizero)
 
 
 @app.command("flair")
+@unfold
 def flair(
     *,
-    data: DataOption,
+    source: DataOptions,
     encoder: EncoderOption = "flair",
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    settings: EncoderSetOption = None,
-    metadata: MetadataOption = None,
-    label: LabelOption = None,
-    group: GroupOption = None,
-    labels: LabelsOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    json_: JsonFileOption = None,
+    loading: LoadOptions,
+    labels: LabelSetOption = None,
 ) -> None:
     """Run FLAIR's evaluation: zero-shot by class prototypes (ACA, kappa, macro F1), and its linear probe.
 
@@ -153,104 +148,60 @@ def flair(
 
     Example: retr bench flair --data messidor --encoder flair --labels labels.yaml
     """
-    from retr.retrieval.encoders.registry import find_spec, load_encoder
+    from retr.retrieval.encoders.registry import find_spec
     from retr.retrieval.evaluation.protocols.flair import run
-    from retr.retrieval.evaluation.protocols.folder import read_folder
     from retr.retrieval.labels.label_set import load_labels
 
-    images = read_folder(data, metadata=metadata, label=label, group=group)
-    options = encoder_options(
-        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
-    )
-    projected = load_encoder(encoder, **options)
+    images, projected = source.read(), _load(encoder, loading)
     probe = None
     if find_spec(encoder)[0].card.name in {"flair", "retizero"}:
-        probe = load_encoder(encoder, **{**options, "feature": "backbone"})
+        probe = _load(encoder, loading, feature="backbone")
     words = None if labels is None else load_labels(labels)
-    result = run(images, projected, probe_encoder=probe, labels=words, seed=seed, progress=str(json_) != "-")
-    _finish(result, json_, _show)
+    result = run(images, projected, probe_encoder=probe, labels=words, seed=source.seed, progress=not source.json_)
+    source.show(result, _show)
 
 
 @app.command("kad")
+@unfold
 def kad(
     *,
-    data: DataOption,
+    source: DataOptions,
     encoder: EncoderOption = "kad",
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    settings: EncoderSetOption = None,
-    metadata: MetadataOption = None,
-    label: LabelOption = None,
-    group: GroupOption = None,
-    labels: Annotated[str, typer.Option("--labels", help="The findings: a label set's name or file.")] = "chestxray14",
-    separator: Annotated[
-        str | None, typer.Option("--separator", help='What joins several findings, e.g. "|".', show_default=False)
-    ] = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    json_: JsonFileOption = None,
+    loading: LoadOptions,
+    labels: LabelSetOption = "chestxray14",
+    separator: SeparatorOption = None,
 ) -> None:
     """Run KAD's zero-shot evaluation: AUROC of each finding, F1 and MCC at the threshold of the best MCC.
 
     Example: retr bench kad --data nih --metadata nih.csv --label findings --separator "|"
     """
-    from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.evaluation.protocols.folder import read_folder
     from retr.retrieval.evaluation.protocols.kad import run
     from retr.retrieval.labels.label_set import load_labels
 
-    images = read_folder(data, metadata=metadata, label=label, group=group)
-    options = encoder_options(
-        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
-    )
-    result = run(images, load_encoder(encoder, **options), load_labels(labels), separator=separator, seed=seed)
-    _finish(result, json_, _show)
+    images, findings = source.read(), load_labels(labels or "chestxray14")
+    source.show(run(images, _load(encoder, loading), findings, separator=separator, seed=source.seed), _show)
 
 
 @app.command("rad-dino")
-def rad_dino(
-    *,
-    data: DataOption,
-    encoder: EncoderOption = "rad-dino",
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    settings: EncoderSetOption = None,
-    metadata: MetadataOption = None,
-    label: LabelOption = None,
-    group: GroupOption = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    json_: JsonFileOption = None,
-) -> None:
+@unfold
+def rad_dino(*, source: DataOptions, encoder: EncoderOption = "rad-dino", loading: LoadOptions) -> None:
     """Run RAD-DINO's evaluation: a linear probe, AUPRC and AUROC of each class, patients kept apart.
 
     Example: retr bench rad-dino --data chest --encoder rad-dino --metadata chest.csv --group patient
     """
-    from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.evaluation.protocols.folder import read_folder
     from retr.retrieval.evaluation.protocols.rad_dino import run
 
-    images = read_folder(data, metadata=metadata, label=label, group=group)
-    options = encoder_options(
-        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
-    )
-    result = run(images, load_encoder(encoder, **options), seed=seed, progress=str(json_) != "-")
-    _finish(result, json_, _show)
+    images = source.read()
+    source.show(run(images, _load(encoder, loading), seed=source.seed, progress=not source.json_), _show)
 
 
 @app.command("lvm-med")
+@unfold
 def lvm_med(
     *,
-    data: DataOption,
+    source: DataOptions,
     encoder: EncoderOption = "lvm-med",
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    settings: EncoderSetOption = None,
-    metadata: MetadataOption = None,
-    label: LabelOption = None,
-    group: GroupOption = None,
+    loading: LoadOptions,
     exclude: Annotated[
         list[Path] | None,
         typer.Option(
@@ -260,48 +211,16 @@ def lvm_med(
             show_default=False,
         ),
     ] = None,
-    seed: SeedOption = 0,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    json_: JsonFileOption = None,
 ) -> None:
     """Run LVM-Med's linear evaluation: accuracy of a linear classifier on frozen features, three runs.
 
     Example: retr bench lvm-med --data brain --encoder lvm-med --exclude file_list.txt
     """
-    from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.evaluation.protocols.folder import read_folder
     from retr.retrieval.evaluation.protocols.lvm_med import read_exclusions, run
 
-    images = read_folder(data, metadata=metadata, label=label, group=group)
-    options = encoder_options(
-        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
-    )
-    result = run(
-        images,
-        load_encoder(encoder, **options),
-        exclude=read_exclusions(exclude or ()),
-        seed=seed,
-        progress=str(json_) != "-",
-    )
-    _finish(result, json_, _show)
-
-
-def _finish(result: dict[str, Any], json_: Path | None, show: Any) -> None:
-    from retr.cli._output import Output
-
-    if str(json_) == "-":
-        Output("json").record(result)
-        return
-    out = Output()
-    show(result, out)
-    if json_ is not None:
-        import json
-
-        from retr.cli._output import to_plain
-
-        json_.write_text(json.dumps(to_plain(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        out.note(f"written to {json_}")
+    images, seen = source.read(), read_exclusions(exclude or ())
+    result = run(images, _load(encoder, loading), exclude=seen, seed=source.seed, progress=not source.json_)
+    source.show(result, _show)
 
 
 def _show_retizero(result: dict[str, Any], out: Output) -> None:

@@ -7,57 +7,41 @@ from typing import Annotated
 import typer
 
 from retr.cli._options import (
-    DeviceOption,
     IndexOption,
     JsonOption,
-    PrecisionOption,
-    TextModelOption,
-    WeightsOption,
-    encoder_options,
+    LabelOption,
+    LabelSetOption,
+    LoadOptions,
     find_index,
+    unfold,
 )
+from retr.cli._output import Output
 
 
+@unfold
 def calibrate(
     *,
-    label: Annotated[str, typer.Option("--label", metavar="COLUMN", help="The column of class names.")],
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            "--labels",
-            metavar="SET",
-            help="Also measure zero-shot with this label set; the column's values are matched by name and alias.",
-            show_default=False,
-        ),
-    ] = None,
+    label: LabelOption,
+    labels: LabelSetOption = None,
     alpha: Annotated[float, typer.Option("--alpha", help="Error level of the sets: 0.1 promises 90 %.")] = 0.1,
     index: IndexOption = None,
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
     """Measure, on the index's own labelled rows with patients kept apart, how far its answers can be trusted.
 
-    Neighbours, probe and zero-shot are scaled to probabilities and given prediction sets; and the similarity is found
-    below which a query is unlike anything in the archive. `retr classify` uses what is stored here.
+    Neighbours, probe and, with --labels, zero-shot are scaled to probabilities and given prediction sets; and the
+    similarity is found below which a query is unlike anything in the archive. `retr classify` uses what is stored here.
 
     Example: retr calibrate --label label --alpha 0.1
     """
     from dataclasses import asdict
 
-    from retr.cli._output import Output, choose_form
-    from retr.retrieval.classify import calibrate as calibration
-    from retr.retrieval.classify.methods import ByWords
     from retr.retrieval.engine import Index
-    from retr.retrieval.labels.label_set import load_labels
 
-    out = Output(choose_form(json_=json_))
-    options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
-    opened = Index.open(find_index(index), **options)
-    words = None if labels is None else ByWords(opened.text_side, load_labels(labels))
-    measured, novelty = calibration.calibrate(opened.store, label, alpha=alpha, words=words)
+    out = Output(json_=json_)
+    opened = Index.open(find_index(index), **loading.options)
+    measured, novelty = opened.calibrate(label, labels=labels, alpha=alpha)
     if opened.store.manifest.group is None:
         out.note("no group key: every row counts as a patient of its own; see `retr index group`")
     if out.form == "json":

@@ -8,24 +8,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retr.cli._errors import NOTHING_FOUND
 from retr.cli._options import (
     CsvOption,
-    DeviceOption,
     IndexOption,
     JsonOption,
-    PrecisionOption,
-    TextModelOption,
-    WeightsOption,
+    LabelSetOption,
+    LoadOptions,
     WhereOption,
-    encoder_options,
     find_index,
+    unfold,
 )
+from retr.cli._output import Output
+from retr.index.errors import ImageReadError, UsageError
 
 if TYPE_CHECKING:
-    from retr.cli._output import Output
     from retr.retrieval.classify.methods import Answer
 
 
+@unfold
 def classify(
     *,
     image: Annotated[
@@ -36,15 +37,7 @@ def classify(
     all_: Annotated[
         bool, typer.Option("--all", help="Every row of the index; the answers become columns of it.")
     ] = False,
-    labels: Annotated[
-        str | None,
-        typer.Option(
-            "--labels",
-            metavar="SET",
-            help="Zero-shot: a YAML file of classes, or chestxray14, chexpert-5, fundus-39, odir, retizero-14.",
-            show_default=False,
-        ),
-    ] = None,
+    labels: LabelSetOption = None,
     by: Annotated[
         str | None,
         typer.Option(
@@ -103,10 +96,7 @@ def classify(
         typer.Option("--encoder", help="Zero-shot without an index, with this encoder.", show_default=False),
     ] = None,
     index: IndexOption = None,
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: LoadOptions,
     json_: JsonOption = False,
     csv_: CsvOption = False,
 ) -> None:
@@ -118,60 +108,29 @@ def classify(
 
     Example: retr classify --image x.png --by label -k 5
     """
-    from retr.cli._output import Output, choose_form
-    from retr.index.errors import UsageError
-    from retr.retrieval.classify import ask
-    from retr.retrieval.labels.label_set import load_labels
+    from retr.retrieval.engine import Index
 
-    out = Output(choose_form(json_=json_, csv_=csv_))
+    out = Output(json_=json_, csv_=csv_)
     images = _images(image or [], folder)
     if all_ == bool(images):
         raise UsageError("what to classify is not clear", hint="give --image or --folder, or --all")
-    options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
-    classes = load_labels(labels) if labels is not None else None
     if encoder is not None:
-        if classes is None or all_:
-            raise UsageError("--encoder is for zero-shot without an index", hint="give --labels and --image")
+        from retr.retrieval.classify.ask import classify_without_index
         from retr.retrieval.encoders.registry import load_encoder
+        from retr.retrieval.labels.label_set import load_labels
 
-        loaded = load_encoder(encoder, **options)
-        answers: Any = (
-            ask.find_findings(loaded, loaded, classes, images)
-            if classes.multilabel or hasattr(loaded, "score")
-            else ask.classify_without_index(loaded, classes, images)
-        )
-        _report(out, list(answers), k or 5)
+        if labels is None or all_:
+            raise UsageError("--encoder is for zero-shot without an index", hint="give --labels and --image")
+        loaded = load_encoder(encoder, **loading.options)
+        _report(out, list(classify_without_index(loaded, load_labels(labels), images)), k or 5)
         return
-
-    from retr.retrieval.engine import Index
-
-    opened = Index.open(find_index(index), **options)
-    if (
-        classes is not None
-        and by is None
-        and probe is None
-        and (classes.multilabel or hasattr(opened.encoder, "score"))
-    ):
-        if all_:
-            raise UsageError(
-                f"the findings of {classes.name!r} are scored on pictures, not on stored vectors",
-                hint="store them with `retr index build --score`, or give --image or --folder",
-            )
-        side = None if hasattr(opened.encoder, "score") else opened.text_side
-        _report(out, list(ask.find_findings(opened.encoder, side, classes, images)), k or 5)
-        return
-    method, note = ask.choose(opened, labels=classes, by=by, trained=probe, k=k, where=where, retrain=retrain)
-    if note:
-        out.note(note)
+    opened = Index.open(find_index(index), **loading.options)
+    way: dict[str, Any] = {"labels": labels, "by": by, "probe": probe, "k": k, "where": where, "retrain": retrain}
     if all_:
-        from retr.retrieval.classify.methods import classify_rows
-
-        prefix = into or {"z": "zeroshot", "n": "neighbours", "p": "probe"}[method.key[0]]
-        answered = classify_rows(opened.store, method, prefix=prefix)
-        out.record({"rows": len(opened), "answered": answered, "columns": f"{prefix}_label, {prefix}_probability"})
+        out.record(opened.classify_rows(**way, into=into, say=out.note))
         return
-    found = list(ask.classify_images(opened, method, images, patient=patient, max_set=max_set))
-    _report(out, found, 5 if by is not None else k or 5)
+    found = opened.classify(images, **way, patient=patient, max_set=max_set, say=out.note)
+    _report(out, list(found), 5 if by is not None else k or 5)
 
 
 def _images(given: list[str], folder: Path | None) -> list[Any]:
@@ -186,9 +145,6 @@ def _images(given: list[str], folder: Path | None) -> list[Any]:
 
 def _report(out: Output, found: list[Any], k: int) -> None:
     """Print answers; exit with 3 when there is none among them, and raise when the only picture is unreadable."""
-    from retr.cli._errors import NOTHING_FOUND
-    from retr.index.errors import ImageReadError
-
     unread = [one for one in found if isinstance(one, tuple)]
     answers = [one for one in found if not isinstance(one, tuple)]
     for name, error in unread:

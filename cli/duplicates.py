@@ -6,14 +6,10 @@ from typing import Annotated
 
 import typer
 
-from retr.cli._options import DeviceOption, IndexOption, JsonOption, WeightsOption, encoder_options, find_index
+from retr.cli._errors import NOTHING_FOUND
+from retr.cli._options import GroupOption, IndexOption, JsonOption, LoadOptions, find_index, unfold
+from retr.cli._output import Output
 
-GroupOption = Annotated[
-    str | None,
-    typer.Option(
-        "--group", help="The column that tells patients apart; by default the index's own.", show_default=False
-    ),
-]
 ThresholdOption = Annotated[
     float | None,
     typer.Option(
@@ -27,6 +23,7 @@ ExactOption = Annotated[
 ]
 
 
+@unfold
 def duplicates(
     *,
     index: IndexOption = None,
@@ -34,8 +31,7 @@ def duplicates(
     threshold: ThresholdOption = None,
     exact_only: ExactOption = False,
     across: Annotated[bool, typer.Option("--across", help="Only pairs of different patients.")] = False,
-    weights: WeightsOption = None,
-    device: DeviceOption = "auto",
+    loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
     """List rows that show the same picture: the same bytes, or a copy confirmed by a perceptual hash.
@@ -44,13 +40,11 @@ def duplicates(
     """
     from dataclasses import asdict
 
-    from retr.cli._errors import NOTHING_FOUND
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.audit.duplicates import find_duplicates
     from retr.retrieval.engine import Index
 
-    out = Output(choose_form(json_=json_))
-    opened = Index.open(find_index(index), **encoder_options(weights=weights, device=device))
+    out = Output(json_=json_)
+    opened = Index.open(find_index(index), **loading.options)
     found = find_duplicates(
         opened.store, lambda: opened.encoder, group=group, threshold=threshold, exact_only=exact_only
     )
@@ -66,6 +60,7 @@ def duplicates(
         raise typer.Exit(NOTHING_FOUND)
 
 
+@unfold
 def leaks(
     *,
     split: Annotated[
@@ -78,20 +73,18 @@ def leaks(
     group: GroupOption = None,
     threshold: ThresholdOption = None,
     exact_only: ExactOption = False,
-    weights: WeightsOption = None,
-    device: DeviceOption = "auto",
+    loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
     """List patients and duplicates that cross a train/test split; exit code 1 when there are any.
 
     Example: retr index leaks --split split --group patient
     """
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.audit.duplicates import find_duplicates, find_leaks
     from retr.retrieval.engine import Index
 
-    out = Output(choose_form(json_=json_))
-    opened = Index.open(find_index(index), **encoder_options(weights=weights, device=device))
+    out = Output(json_=json_)
+    opened = Index.open(find_index(index), **loading.options)
     opened.table(columns=[split])  # an unknown column is said before the search
     found = find_duplicates(
         opened.store, lambda: opened.encoder, group=group, threshold=threshold, exact_only=exact_only

@@ -8,14 +8,11 @@ import typer
 
 from retr.cli._options import (
     CsvOption,
-    DeviceOption,
-    EncoderSetOption,
     JsonOption,
-    PrecisionOption,
-    TextModelOption,
-    WeightsOption,
-    encoder_options,
+    LoadOptions,
+    unfold,
 )
+from retr.cli._output import Output
 
 if TYPE_CHECKING:
     from retr.retrieval.encoders.registry import Spec
@@ -35,10 +32,9 @@ def ls(*, json_: JsonOption = False, csv_: CsvOption = False) -> None:
 
     Example: retr encoders ls
     """
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.encoders.registry import specs
 
-    out = Output(choose_form(json_=json_, csv_=csv_))
+    out = Output(json_=json_, csv_=csv_)
     found, broken = specs()
     rows = [_row(spec) for spec in found.values()]
     out.rows(rows, ["name", "modality", "dim", "text", "licence", "here", "source"])
@@ -52,10 +48,9 @@ def info(name: NameArgument, *, json_: JsonOption = False) -> None:
 
     Example: retr encoders info flair
     """
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.encoders.registry import find_spec
 
-    out = Output(choose_form(json_=json_))
+    out = Output(json_=json_)
     spec, _ = find_spec(name)
     card = spec.card
     facts = {
@@ -64,25 +59,22 @@ def info(name: NameArgument, *, json_: JsonOption = False) -> None:
         "noncommercial": card.noncommercial,
         "options": list(spec.options),
     }
-    columns = ["name", "option", "where", "optional"]
-    files = [{column: getattr(file, column) for column in columns} for file in card.files]
+    files = [{"name": f.name, "option": f.option, "where": f.where, "optional": f.optional} for f in card.files]
     if out.form == "json":
         out.record({**facts, "files": files})
         return
     out.record(facts)
-    out.line("")
-    out.rows(files, columns, title="files")
+    for file in card.files:
+        needed = "may be given" if file.optional else "needed"
+        out.line(f"\n{file.name}\n  {needed}, with --{file.option.replace('_', '-')}; from {file.where}")
 
 
 @app.command("verify")
+@unfold
 def verify(
     name: NameArgument,
     *,
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    settings: EncoderSetOption = None,
+    loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
     """Load an encoder, embed a built-in picture and compare with the recorded fingerprint.
@@ -94,15 +86,11 @@ def verify(
     """
     from dataclasses import asdict
 
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.encoders.registry import load_encoder
     from retr.retrieval.encoders.verify import verify as run
 
-    out = Output(choose_form(json_=json_))
-    options = encoder_options(
-        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
-    )
-    encoder = load_encoder(name, **options)
+    out = Output(json_=json_)
+    encoder = load_encoder(name, **loading.options)
     for note in encoder.notes:
         out.note(note)
     found = run(encoder)

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retr.cli._options import (
     CsvOption,
     DeviceOption,
+    GroupOption,
     IndexOption,
     JsonOption,
-    PrecisionOption,
-    TextModelOption,
-    WeightsOption,
+    LabelOption,
+    LabelSetOption,
+    LoadOptions,
+    SeedOption,
+    SeparatorOption,
     WhereOption,
-    encoder_options,
     find_index,
+    unfold,
 )
+from retr.cli._output import Output
+from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
-    from retr.index.store import Store
-    from retr.retrieval.evaluation.evaluate import Evaluation, Options
-    from retr.retrieval.labels.cases import Cases
+    from retr.retrieval.evaluation.evaluate import Task
+    from retr.retrieval.evaluation.evaluation import Evaluation
 
 app = typer.Typer(
     help="Measure an index on its own labelled rows, patients kept apart, with confidence intervals.",
@@ -31,216 +36,159 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-LabelOption = Annotated[str, typer.Option("--label", metavar="COLUMN", help="The column of class names.")]
-SeparatorOption = Annotated[
-    str | None,
-    typer.Option("--separator", help='What joins several classes in one value, e.g. "|".', show_default=False),
-]
-GroupOption = Annotated[
-    str | None,
-    typer.Option(
-        "--group",
-        metavar="COLUMN",
-        help="Column that marks one patient, whose rows never answer each other; by default the index's group key.",
-        show_default=False,
-    ),
-]
-SamePatientOption = Annotated[bool, typer.Option("--same-patient", help="Let rows of the query's patient answer.")]
-QueriesOption = Annotated[
-    str | None,
-    typer.Option(
-        "--queries",
-        metavar="EXPR",
-        help="Only rows for which this is true ask; the others still answer.",
-        show_default=False,
-    ),
-]
-ByOption = Annotated[
-    str | None,
-    typer.Option("--by", metavar="COLUMNS", help="Also measure subgroups, e.g. sex,device.", show_default=False),
-]
-ResamplesOption = Annotated[int, typer.Option("--resamples", help="Bootstrap resamples behind every interval.")]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the bootstrap.")]
-HtmlOption = Annotated[
-    Path | None,
-    typer.Option("--html", metavar="FILE", help="Also write a one-page report with plots.", show_default=False),
-]
+
+@dataclass(frozen=True, kw_only=True)
+class CaseOptions:
+    """Which rows are labelled, and whose they are; rows of one patient never answer each other."""
+
+    label: LabelOption
+    separator: SeparatorOption = None
+    group: GroupOption = None
+    same_patient: Annotated[bool, typer.Option("--same-patient", help="Let rows of the query's patient answer.")] = (
+        False
+    )
+    where: WhereOption = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryOptions:
+    """Who asks, and how the numbers are drawn."""
+
+    queries: Annotated[
+        str | None,
+        typer.Option(
+            "--queries",
+            metavar="EXPR",
+            help="Only rows for which this is true ask; the others still answer.",
+            show_default=False,
+        ),
+    ] = None
+    subgroups: Annotated[
+        str | None,
+        typer.Option(
+            "--subgroups", metavar="COLUMNS", help="Also measure subgroups, e.g. sex,device.", show_default=False
+        ),
+    ] = None
+    resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples behind every interval.")] = 1000
+    seed: SeedOption = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions:
+    """How the numbers are shown."""
+
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="FILE", help="Also write a one-page report with plots.", show_default=False),
+    ] = None
+    json_: JsonOption = False
+    csv_: CsvOption = False
 
 
 @app.command("retrieval")
+@unfold
 def retrieval(
     *,
-    label: LabelOption,
+    cases: CaseOptions,
     index: IndexOption = None,
     k: Annotated[str, typer.Option("-k", help="Depths, separated by commas.")] = "1,5,10",
-    separator: SeparatorOption = None,
-    group: GroupOption = None,
-    same_patient: SamePatientOption = False,
-    where: WhereOption = None,
-    queries: QueriesOption = None,
-    by: ByOption = None,
-    resamples: ResamplesOption = 1000,
-    seed: SeedOption = 0,
-    html: HtmlOption = None,
     device: DeviceOption = "auto",
-    json_: JsonOption = False,
-    csv_: CsvOption = False,
+    asking: QueryOptions,
+    report: ReportOptions,
 ) -> None:
     """Measure how many of the nearest rows share the query's class.
 
     precision@k, any-hit@k, recall@k, mAP@k, nDCG@k and MRR, overall, macro over classes, per class and per subgroup.
     Rows of the query's patient are left out where the index has a group key.
 
-    Example: retr eval retrieval --label label --by sex,age --html report.html
+    Example: retr eval retrieval --label label --subgroups sex,age --html report.html
     """
-    from retr.index.errors import UsageError
-    from retr.retrieval.evaluation import evaluate
-
-    depths = [part.strip() for part in k.split(",") if part.strip()]
+    depths = _names(k)
     if not all(part.isdigit() for part in depths):
         raise UsageError(f"-k takes whole numbers separated by commas, got: {k!r}", hint="for example -k 1,5,10")
-    store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
-    store.place(device)
-    found = evaluate.retrieval(store, cases, ks=[int(part) for part in depths], options=_options(resamples, seed, by))
-    _show(found, html, json_=json_, csv_=csv_)
+    _measure("retrieval", index, cases, asking, report, {"device": device}, k=[int(part) for part in depths])
 
 
 @app.command("neighbours")
+@unfold
 def neighbours(
     *,
-    label: LabelOption,
+    cases: CaseOptions,
     index: IndexOption = None,
     k: Annotated[int, typer.Option("-k", help="How many neighbours vote.")] = 5,
-    separator: SeparatorOption = None,
-    group: GroupOption = None,
-    same_patient: SamePatientOption = False,
-    where: WhereOption = None,
-    queries: QueriesOption = None,
-    by: ByOption = None,
-    resamples: ResamplesOption = 1000,
-    seed: SeedOption = 0,
-    html: HtmlOption = None,
     device: DeviceOption = "auto",
-    json_: JsonOption = False,
-    csv_: CsvOption = False,
+    asking: QueryOptions,
+    report: ReportOptions,
 ) -> None:
     """Measure naming by a vote of the nearest rows of other patients.
 
     Example: retr eval neighbours --label label -k 10
     """
-    from retr.retrieval.evaluation import evaluate
-
-    store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
-    store.place(device)
-    _show(evaluate.neighbours(store, cases, k=k, options=_options(resamples, seed, by)), html, json_=json_, csv_=csv_)
+    _measure("neighbours", index, cases, asking, report, {"device": device}, k=k)
 
 
 @app.command("probe")
+@unfold
 def probe(
     *,
-    label: LabelOption,
+    cases: CaseOptions,
     index: IndexOption = None,
     folds: Annotated[int, typer.Option("--folds", help="Into how many parts the patients are dealt.")] = 5,
-    separator: SeparatorOption = None,
-    group: GroupOption = None,
-    same_patient: SamePatientOption = False,
-    where: WhereOption = None,
-    queries: QueriesOption = None,
-    by: ByOption = None,
-    resamples: ResamplesOption = 1000,
-    seed: SeedOption = 0,
-    html: HtmlOption = None,
-    json_: JsonOption = False,
-    csv_: CsvOption = False,
+    asking: QueryOptions,
+    report: ReportOptions,
 ) -> None:
     """Measure naming by logistic regression on the vectors, every patient answered by a fit that never saw it.
 
     Example: retr eval probe --label label
     """
-    from retr.retrieval.evaluation import evaluate
-
-    store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
-    options = _options(resamples, seed, by)
-    _show(evaluate.probe(store, cases, folds=folds, options=options), html, json_=json_, csv_=csv_)
+    _measure("probe", index, cases, asking, report, folds=folds)
 
 
 @app.command("zero-shot")
+@unfold
 def zero_shot(
     *,
-    label: LabelOption,
-    labels: Annotated[
-        str,
-        typer.Option("--labels", metavar="FILE", help="A label set's name or YAML file: classes and their prompts."),
-    ],
+    cases: CaseOptions,
+    labels: LabelSetOption = None,
     index: IndexOption = None,
-    separator: SeparatorOption = None,
-    group: GroupOption = None,
-    same_patient: SamePatientOption = False,
-    where: WhereOption = None,
-    queries: QueriesOption = None,
-    by: ByOption = None,
-    resamples: ResamplesOption = 1000,
-    seed: SeedOption = 0,
-    html: HtmlOption = None,
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    json_: JsonOption = False,
-    csv_: CsvOption = False,
+    asking: QueryOptions,
+    loading: LoadOptions,
+    report: ReportOptions,
 ) -> None:
     """Measure naming by words alone; the label column only scores the answers.
 
     Example: retr eval zero-shot --label label --labels odir
     """
+    _measure("zero-shot", index, cases, asking, report, loading.options, labels=labels)
+
+
+def _measure(
+    task: Task,
+    index: Path | None,
+    cases: CaseOptions,
+    asking: QueryOptions,
+    report: ReportOptions,
+    options: dict[str, Any] | None = None,
+    **own: Any,
+) -> None:
     from retr.retrieval.engine import Index
-    from retr.retrieval.evaluation import evaluate
-    from retr.retrieval.labels.label_set import load_labels
 
-    store, cases = open_cases(find_index(index), label, separator, group, same_patient, where, queries)
-    settings = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
-    encoder = Index.open(store.path, **settings).encoder
-    found = evaluate.zero_shot(store, cases, encoder, load_labels(labels), options=_options(resamples, seed, by))
-    _show(found, html, json_=json_, csv_=csv_)
+    asked = {**asdict(cases), **asdict(asking), "subgroups": _names(asking.subgroups or ""), **own}
+    _show(Index.open(find_index(index), **(options or {})).evaluate(task, **asked), report)
 
 
-def open_cases(
-    index: Path,
-    label: str,
-    separator: str | None,
-    group: str | None,
-    same_patient: bool,
-    where: str | None,
-    queries: str | None = None,
-) -> tuple[Store, Cases]:
-    """Open an index and find its labelled rows, as the options say."""
-    from retr.index.errors import UsageError
-    from retr.index.store import Store
-    from retr.retrieval.labels.cases import AUTO, find_cases
-
-    if group is not None and same_patient:
-        raise UsageError(f"--group {group!r} and --same-patient exclude each other", hint="give one of them")
-    store = Store.open(index)
-    chosen = None if same_patient else group or AUTO
-    return store, find_cases(store, label, separator=separator, group=chosen, where=where, queries=queries)
+def _names(listed: str) -> list[str]:
+    return [part.strip() for part in listed.split(",") if part.strip()]
 
 
-def _options(resamples: int, seed: int, by: str | None) -> Options:
-    from retr.retrieval.evaluation.evaluate import Options
-
-    return Options(resamples, seed, tuple(part.strip() for part in (by or "").split(",") if part.strip()))
-
-
-def _show(evaluation: Evaluation, html: Path | None, *, json_: bool, csv_: bool) -> None:
-    from retr.cli._output import Output, choose_form
-
-    out = Output(choose_form(json_=json_, csv_=csv_))
-    if html is not None:
+def _show(evaluation: Evaluation, report: ReportOptions) -> None:
+    out = Output(json_=report.json_, csv_=report.csv_)
+    if report.html is not None:
         from retr.retrieval.evaluation.page import render
 
-        html.write_text(render(evaluation), encoding="utf-8")
-        out.note(f"report written to {html}")
-    if json_:
+        report.html.write_text(render(evaluation), encoding="utf-8")
+        out.note(f"report written to {report.html}")
+    if out.form == "json":
         out.record(evaluation.to_json())
         return
     for note in evaluation.notes:
@@ -249,7 +197,7 @@ def _show(evaluation: Evaluation, html: Path | None, *, json_: bool, csv_: bool)
         {"measure": name, "value": one.value, "low": one.low, "high": one.high, "n": one.n, "patients": one.groups}
         for name, one in evaluation.metrics.items()
     ]
-    if csv_:
+    if out.form == "csv":
         out.rows(measures)
         return
     out.record(evaluation.facts)

@@ -7,54 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retr.cli._errors import NOTHING_FOUND
 from retr.cli._options import (
     INDEX_DIR,
+    ColumnsOption,
     CsvOption,
-    DeviceOption,
-    EncoderSetOption,
+    GroupOption,
     IndexOption,
     JsonOption,
+    LoadOptions,
+    MetadataOption,
     PathsOption,
-    PrecisionOption,
-    TextModelOption,
-    WeightsOption,
     WhereOption,
     YesOption,
-    encoder_options,
     find_index,
+    unfold,
 )
+from retr.cli._output import Output
 
 if TYPE_CHECKING:
-    from retr.cli._output import Output
     from retr.retrieval.ingest.build import BuildReport
 
 app = typer.Typer(help="Make, look at and change an index.", no_args_is_help=True, rich_markup_mode=None)
 
-MetadataOption = Annotated[
-    Path | None,
-    typer.Option("--metadata", help="CSV, TSV or Parquet table with a `path` column to join.", show_default=False),
-]
-ExactDecodeOption = Annotated[
-    bool,
-    typer.Option("--exact-decode", help="Decode JPEGs at full size, not reduced to what the encoder needs."),
-]
-
-
-FramesOption = Annotated[
-    int | None,
-    typer.Option(
-        "--frames",
-        min=1,
-        help="Of DICOM frames, TIFF pages and NIfTI slices take the first and every nth; by default all.",
-        show_default=False,
-    ),
-]
-AxisOption = Annotated[
-    str | None,
-    typer.Option(
-        "--axis", help="Along which axis NIfTI volumes are cut: axial, coronal or sagittal.", show_default=False
-    ),
-]
 PruneOption = Annotated[bool, typer.Option("--prune", help="Drop rows whose files are gone.")]
 BurnedInOption = Annotated[
     bool, typer.Option("--allow-burned-in", help="Read DICOM files that say their pixels hold annotations.")
@@ -62,6 +37,7 @@ BurnedInOption = Annotated[
 
 
 @app.command()
+@unfold
 def build(
     archive: Annotated[
         str,
@@ -81,10 +57,7 @@ def build(
         ),
     ] = None,
     metadata: MetadataOption = None,
-    group: Annotated[
-        str | None,
-        typer.Option("--group", help="The column that tells patients apart.", show_default=False),
-    ] = None,
+    group: GroupOption = None,
     score: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,15 +68,26 @@ def build(
         ),
     ] = None,
     prune: PruneOption = False,
-    exact_decode: ExactDecodeOption = False,
-    frames: FramesOption = None,
-    axis: AxisOption = None,
+    exact_decode: Annotated[
+        bool, typer.Option("--exact-decode", help="Decode JPEGs at full size, not reduced to what the encoder needs.")
+    ] = False,
+    frames: Annotated[
+        int | None,
+        typer.Option(
+            "--frames",
+            min=1,
+            help="Of DICOM frames, TIFF pages and NIfTI slices take the first and every nth; by default all.",
+            show_default=False,
+        ),
+    ] = None,
+    axis: Annotated[
+        str | None,
+        typer.Option(
+            "--axis", help="Along which axis NIfTI volumes are cut: axial, coronal or sagittal.", show_default=False
+        ),
+    ] = None,
     allow_burned_in: BurnedInOption = False,
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
-    settings: EncoderSetOption = None,
+    loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
     """Embed a folder of images into an index, or bring an index up to date with its folder.
@@ -112,13 +96,9 @@ def build(
 
     Example: retr index build ./archive --metadata labels.csv --group patient
     """
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.engine import Index
 
-    out = Output(choose_form(json_=json_))
-    options = encoder_options(
-        weights=weights, text_model=text_model, device=device, precision=precision, settings=settings
-    )
+    out = Output(json_=json_)
     built = Index.build(
         archive,
         index or Path(INDEX_DIR),
@@ -132,13 +112,14 @@ def build(
         axis=axis,  # type: ignore[arg-type]
         allow_burned_in=allow_burned_in,
         progress=True,
-        **options,
+        **loading.options,
     )
     assert built.report is not None
     _report(out, built.report)
 
 
 @app.command()
+@unfold
 def add(
     source: Annotated[str, typer.Argument(help="A further folder, container, URL or image.", show_default=False)],
     *,
@@ -150,10 +131,7 @@ def add(
     metadata: MetadataOption = None,
     prune: PruneOption = False,
     allow_burned_in: BurnedInOption = False,
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
     """Embed a further folder, or one image, into an existing index; ids get the folder's name as prefix.
@@ -162,12 +140,10 @@ def add(
 
     Example: retr index add ./second-hospital --name site2
     """
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.engine import Index
 
-    out = Output(choose_form(json_=json_))
-    options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
-    opened = Index.open(find_index(index), **options)
+    out = Output(json_=json_)
+    opened = Index.open(find_index(index), **loading.options)
     _report(
         out,
         opened.add(source, name=name, metadata=metadata, prune=prune, allow_burned_in=allow_burned_in, progress=True),
@@ -190,11 +166,9 @@ def delete(
 
     Example: retr index delete --where "patient = 'P17'" --purge
     """
-    from retr.cli._errors import NOTHING_FOUND
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.engine import Index
 
-    out = Output(choose_form(json_=json_))
+    out = Output(json_=json_)
     opened = Index.open(find_index(index))
     count = opened.count(ids=ids, where=where)
     if count == 0:
@@ -212,10 +186,9 @@ def info(*, index: IndexOption = None, json_: JsonOption = False) -> None:
 
     Example: retr index info --json
     """
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.engine import Index
 
-    Output(choose_form(json_=json_)).record(Index.open(find_index(index)).info())
+    Output(json_=json_).record(Index.open(find_index(index)).info())
 
 
 @app.command("ls")
@@ -223,10 +196,7 @@ def list_rows(
     *,
     index: IndexOption = None,
     where: WhereOption = None,
-    columns: Annotated[
-        str | None,
-        typer.Option("--columns", help="Columns to show, separated by commas.", show_default=False),
-    ] = None,
+    columns: ColumnsOption = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="At most so many rows.", show_default=False)
     ] = None,
@@ -239,11 +209,9 @@ def list_rows(
 
     Example: retr index ls --where "label = 'glaucoma'" --columns id,label
     """
-    from retr.cli._errors import NOTHING_FOUND
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.engine import Index
 
-    out = Output(choose_form(json_=json_, csv_=csv_, paths=paths))
+    out = Output(json_=json_, csv_=csv_, paths=paths)
     opened = Index.open(find_index(index))
     wanted = [name.strip() for name in columns.split(",")] if columns else None
     rows = opened.skipped() if skipped else opened.table(columns=wanted, where=where)
@@ -269,12 +237,11 @@ def group(
 
     Example: retr index group patient
     """
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.engine import Index
 
     opened = Index.open(find_index(index))
     opened.set_group(column)
-    Output(choose_form(json_=json_)).record({"group": opened.info()["group"]})
+    Output(json_=json_).record({"group": opened.info()["group"]})
 
 
 @app.command()
@@ -293,11 +260,10 @@ def check(
 
     Example: retr index check --phi
     """
-    from retr.cli._output import Output, choose_form
     from retr.index.check import check_path
     from retr.retrieval.engine import Index
 
-    out = Output(choose_form(json_=json_))
+    out = Output(json_=json_)
     # Not by opening it: an index that cannot be opened is the one to check.
     damage = check_path(find_index(index))
     out.rows([{"file": f.file, "kind": f.kind, "message": f.message} for f in damage])
@@ -323,10 +289,9 @@ def compact(*, index: IndexOption = None, json_: JsonOption = False) -> None:
 
     Example: retr index compact
     """
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.engine import Index
 
-    out = Output(choose_form(json_=json_))
+    out = Output(json_=json_)
     opened = Index.open(find_index(index))
     before = opened.info()
     opened.compact()

@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retr.cli._arrow import without_pandas
+from retr.cli._errors import NOTHING_FOUND
 from retr.cli._options import (
+    ColumnsOption,
     CsvOption,
-    DeviceOption,
     IndexOption,
     JsonOption,
+    LoadOptions,
     PathsOption,
-    PrecisionOption,
-    TextModelOption,
-    WeightsOption,
     WhereOption,
-    encoder_options,
     find_index,
+    unfold,
 )
+from retr.cli._output import Output
+from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
-    from retr.cli._output import Output
     from retr.retrieval.hits import Hits
     from retr.retrieval.query import Query
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 DEFAULT_COLUMNS = ["label", "patient", "age", "sex", "folder"]
 
 
+@unfold
 def query(
     *,
     image: Annotated[
@@ -91,10 +93,7 @@ def query(
         bool,
         typer.Option("--include-self", help="Let the query's own row and its byte-identical copies be returned."),
     ] = False,
-    columns: Annotated[
-        str | None,
-        typer.Option("--columns", help="Metadata columns to show in a table, separated by commas.", show_default=False),
-    ] = None,
+    columns: ColumnsOption = None,
     sheet: Annotated[
         Path | None,
         typer.Option(
@@ -107,10 +106,7 @@ def query(
     explain: Annotated[
         bool, typer.Option("--explain", help="In the sheet, show which parts of each hit match the query.")
     ] = False,
-    weights: WeightsOption = None,
-    text_model: TextModelOption = None,
-    device: DeviceOption = "auto",
-    precision: PrecisionOption = "auto",
+    loading: LoadOptions,
     json_: JsonOption = False,
     csv_: CsvOption = False,
     paths: PathsOption = False,
@@ -122,20 +118,14 @@ def query(
 
     Example: retr query --image x.png -k 5 --where "age >= 60" --exclude-same patient
     """
-    from retr.cli._arrow import without_pandas
-
     without_pandas()
-    from retr.cli._errors import NOTHING_FOUND
-    from retr.cli._output import Output, choose_form
-    from retr.index.errors import UsageError
     from retr.retrieval.engine import Index
 
-    out = Output(choose_form(json_=json_, csv_=csv_, paths=paths))
+    out = Output(json_=json_, csv_=csv_, paths=paths)
     if explain and sheet is None:
         raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
     queries = _queries(image or [], text or [], not_ or [], id_ or [], batch)
-    options = encoder_options(weights=weights, text_model=text_model, device=device, precision=precision)
-    opened = Index.open(find_index(index), **options)
+    opened = Index.open(find_index(index), **loading.options)
     found = opened.search(
         queries,
         k=k,
@@ -173,18 +163,16 @@ def show(
 
     Example: retr show glaucoma/05_g.jpg --out found.png
     """
-    from retr.cli._output import Output, choose_form
     from retr.retrieval.engine import Index
 
     opened = Index.open(find_index(index))
-    Output(choose_form(json_=json_)).record(opened.row(id_))
+    Output(json_=json_).record(opened.row(id_))
     if out is not None:
         opened.picture(id_).image.save(out)
 
 
 def _queries(images: list[str], texts: list[str], nots: list[str], ids: list[str], batch: str | None) -> list[Query]:
     """One query for each image and id, with all words mixed in; or the lines of a batch."""
-    from retr.index.errors import UsageError
     from retr.retrieval.query import Query
 
     if batch is not None:
@@ -209,7 +197,6 @@ def _queries(images: list[str], texts: list[str], nots: list[str], ids: list[str
 def _read_batch(batch: str) -> list[Query]:
     import json
 
-    from retr.index.errors import UsageError
     from retr.retrieval.query import Query
 
     text = sys.stdin.read() if batch == "-" else Path(batch).read_text(encoding="utf-8")

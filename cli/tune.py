@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from retr.cli._options import DeviceOption, IndexOption, JsonOption, find_index
+from retr.cli._output import Output
 
 
 def tune(
@@ -33,15 +34,11 @@ def tune(
 
     Example: retr index tune --recall 0.95 --memory 4G --latency 5ms
     """
-    from retr.cli._output import Output, choose_form
     from retr.index.config import parse_bytes, parse_seconds
     from retr.retrieval.engine import Index
-    from retr.retrieval.tuning import tune as choose
 
-    out = Output(choose_form(json_=json_))
-    opened = Index.open(find_index(index), device=device)
-    tuning = choose(
-        opened,
+    out = Output(json_=json_)
+    tuning = Index.open(find_index(index), device=device).tune(
         recall=recall,
         memory=None if memory is None else parse_bytes(memory),
         latency=None if latency is None else parse_seconds(latency),

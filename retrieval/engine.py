@@ -8,7 +8,9 @@ the query algebra. A query by row id or by vector loads no encoder at all.
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -30,12 +32,30 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from retr.index.check import Finding
-    from retr.index.tune import Tuning
+    from retr.retrieval import tuning
+    from retr.retrieval.classify import ask, calibrate
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.evaluation import evaluate
+    from retr.retrieval.heads import adapt
     from retr.retrieval.images import Picture
     from retr.retrieval.images.picture import Axis
     from retr.retrieval.ingest.build import BuildReport
+    from retr.retrieval.words import align
     from retr.retrieval.words.align import Bridge
+
+
+class _In:
+    """A method of `Index` that lives in a room of its own, imported at its first use."""
+
+    def __init__(self, room: str) -> None:
+        self._room = f"retr.retrieval.{room}"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, index: Index | None, owner: type) -> Any:
+        function = getattr(import_module(self._room), self._name)
+        return function if index is None else MethodType(function, index)
 
 
 class Index:
@@ -196,9 +216,9 @@ class Index:
     @property
     def bridge(self) -> Bridge | None:
         """What embeds words for an encoder that has no text side, if `retr align` was run; else ``None``."""
-        from retr.retrieval.words import align
+        from retr.retrieval.words.align import find
 
-        return None if self.store.manifest.encoder.text else align.find(self.store)
+        return None if self.store.manifest.encoder.text else find(self.store)
 
     @property
     def text_side(self) -> BaseEncoder | Bridge:
@@ -332,6 +352,25 @@ class Index:
         )
         return hits[0] if single else hits
 
+    # what labels give, and how it is searched: each lives in a room of its own
+
+    if TYPE_CHECKING:
+        classify = ask.classify
+        classify_rows = ask.classify_rows
+        calibrate = calibrate.calibrate
+        evaluate = evaluate.evaluate
+        adapt = adapt.adapt
+        align = align.align
+        tune = tuning.tune
+    else:
+        classify = _In("classify.ask")
+        classify_rows = _In("classify.ask")
+        calibrate = _In("classify.calibrate")
+        evaluate = _In("evaluation.evaluate")
+        adapt = _In("heads.adapt")
+        align = _In("words.align")
+        tune = _In("tuning")
+
     # changing
 
     def add(
@@ -397,12 +436,6 @@ class Index:
         with self.store.writer() as writer:
             writer.compact()
         self.refresh()
-
-    def tune(self, *, recall: float = 0.95, memory: int | None = None, latency: float | None = None) -> Tuning:
-        """Choose how the index is searched; see `retr.retrieval.tuning.tune` for the arguments."""
-        from retr.retrieval.tuning import tune
-
-        return tune(self, recall=recall, memory=memory, latency=latency)
 
     def set_group(self, column: str | None) -> None:
         """Declare the column that tells patients apart, or take the declaration back with ``None``."""

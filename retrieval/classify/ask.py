@@ -1,4 +1,7 @@
-"""Pictures in, answers out: choose a way to classify, embed the pictures, keep their patients out, answer."""
+"""Pictures in, answers out: choose a way to classify, embed the pictures, keep their patients out, answer.
+
+`classify` and `classify_rows` are methods of `Index`, and ``retr classify`` on the command line.
+"""
 
 from __future__ import annotations
 
@@ -8,103 +11,205 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import ImageReadError, UsageError
-from retr.retrieval.classify import findings, probe
-from retr.retrieval.classify.methods import Answer, ByNeighbours, ByProbe, ByWords, Method, answer, row_exclusions
+from retr.index.vectors import unit
+from retr.retrieval.classify import findings
+from retr.retrieval.classify import probe as probes
+from retr.retrieval.classify.methods import (
+    Answer,
+    ByNeighbours,
+    ByProbe,
+    ByWords,
+    Method,
+    answer,
+    row_exclusions,
+    store_answers,
+)
+from retr.retrieval.labels.label_set import LabelSet, load_labels
 from retr.retrieval.query import Query, own_rows_all
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from numpy.typing import NDArray
-
+    from retr.index.store import Store
     from retr.retrieval.classify.findings import Findings
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.engine import Index
-    from retr.retrieval.labels.label_set import LabelSet
 
 BATCH = 64
+#: The name of a picture that could not be read, and why.
+Unread = tuple[str, ImageReadError]
 
 
-def choose(
+def classify(
     index: Index,
+    images: Sequence[Any],
     *,
-    labels: LabelSet | None = None,
+    labels: LabelSet | str | Path | Sequence[str] | None = None,
     by: str | None = None,
-    trained: str | None = None,
+    probe: str | None = None,
     k: int | None = None,
     where: str | None = None,
     retrain: bool = False,
-) -> tuple[Method, str | None]:
-    """Give a way to classify, and what a person should know of it.
-
-    Exactly one of ``labels`` (zero-shot), ``by`` (neighbours' column) and ``trained`` (a probe's column; trained and
-    stored if there is none) is given.
-    """
-    if sum(one is not None for one in (labels, by, trained)) != 1:
-        raise UsageError("a way to classify is needed, and one only", hint="give one of --labels, --by and --probe")
-    if where is not None and by is None:
-        raise UsageError("a condition chooses the rows that vote", hint="use it with --by")
-    if labels is not None:
-        return ByWords(index.text_side, labels), None if index.bridge is None else index.bridge.note([])
-    if by is not None:
-        return ByNeighbours(index.store, by, k, where=where), None
-    assert trained is not None
-    found = None if retrain else probe.find(index.store, trained)
-    note = None
-    if found is None:
-        found = probe.train_and_store(index.store, trained)
-        index.refresh()
-        figures = found.figures
-        measured = ", ".join(f"{name} {figures[name]:.3f}" for name in ("accuracy", "top5", "macro_recall"))
-        note = (
-            f"trained a probe for {trained!r} on {figures['rows']} rows of {figures['groups']} groups; "
-            f"held-out {measured}"
-        )
-    return ByProbe(found), note
-
-
-def classify_images(
-    index: Index,
-    method: Method,
-    images: Sequence[Any],
-    *,
     patient: str | None = None,
     max_set: int | None = None,
-) -> Iterator[Answer | tuple[str, ImageReadError]]:
-    """Classify pictures, in batches; one that cannot be read gives its name and the error.
+    say: Callable[[str], None] = lambda _: None,
+) -> Iterator[Answer | Findings | Unread]:
+    """Name what pictures show, in their order and in batches; one that cannot be read gives its name and the error.
+
+    Exactly one of ``labels``, ``by`` and ``probe`` is given.
 
     Parameters
     ----------
     images
         Paths, or the bytes of files.
+    labels
+        Zero-shot: a label set. Where its classes may be present together, or the encoder scores findings, each picture
+        gives `Findings`.
+    by
+        A column: the nearest rows vote with its values.
+    probe
+        A column: a classifier trained on it; trained and stored if there is none.
+    k, where
+        With ``by`` how many rows vote (by default as calibrated, else 5), and among which.
+    retrain
+        Train the probe again.
     patient
         The group key's value of all the pictures, where they are not indexed: its rows say nothing about them.
+    max_set
+        Abstain when more classes than this stay possible; by default half of them, rounded up.
+    say
+        Told what a person should know of the way chosen, a line at a time.
+
+    Raises
+    ------
+    UsageError
+        None or several ways are given, or a column is unknown.
+    NoTextSideError
+        Zero-shot, for an encoder without a text side, and no bridge.
     """
-    for batch in _batches(images):
-        good, vectors, bad = _embed(index.encoder, batch)
-        yield from bad
-        if good:
-            own = own_rows_all([Query.image(image) for image in good], index.store)
-            exclude = row_exclusions(index.store, own, [patient] * len(good))
-            yield from answer(index.store, method, vectors, [_name(image) for image in good], exclude, max_set=max_set)
+    classes = None if labels is None else load_labels(labels)
+    if classes is not None and by is None and probe is None and _asks_findings(index.encoder, classes):
+        side = None if hasattr(index.encoder, "score") else index.text_side
+        return _find_findings(index.encoder, side, classes, images)
+    method = _choose(index, labels=classes, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
+    return _classify(index.encoder, index.store, method, images, patient=patient, max_set=max_set)
+
+
+def classify_rows(
+    index: Index,
+    *,
+    labels: LabelSet | str | Path | Sequence[str] | None = None,
+    by: str | None = None,
+    probe: str | None = None,
+    k: int | None = None,
+    where: str | None = None,
+    retrain: bool = False,
+    into: str | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Name every row of the index, each without its own patient; the answers become columns of it.
+
+    Parameters
+    ----------
+    into
+        What the new columns' names begin with; by default zeroshot, neighbours or probe.
+    labels, by, probe, k, where, retrain, say
+        As in `classify`.
+
+    Returns
+    -------
+    dict
+        ``rows``, how many of them were ``answered``, and the ``columns``.
+    """
+    classes = None if labels is None else load_labels(labels)
+    if classes is not None and by is None and probe is None and _asks_findings(index.encoder, classes):
+        raise UsageError(
+            f"the findings of {classes.name!r} are scored on pictures, not on stored vectors",
+            hint="store them with `retr index build --score`, or give --image or --folder",
+        )
+    method = _choose(index, labels=classes, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
+    prefix = into or {"z": "zeroshot", "n": "neighbours", "p": "probe"}[method.key[0]]
+    answered = store_answers(index.store, method, prefix=prefix)
+    index.refresh()
+    return {"rows": len(index), "answered": answered, "columns": f"{prefix}_label, {prefix}_probability"}
 
 
 def classify_without_index(
     encoder: BaseEncoder, labels: LabelSet, images: Sequence[Any]
-) -> Iterator[Answer | tuple[str, ImageReadError]]:
+) -> Iterator[Answer | Findings | Unread]:
     """Classify pictures zero-shot with an encoder alone; nothing is calibrated."""
-    method = ByWords(encoder, labels)
+    if _asks_findings(encoder, labels):
+        return _find_findings(encoder, encoder, labels, images)
+    return _classify(encoder, None, ByWords(encoder, labels), images)
+
+
+def _asks_findings(encoder: BaseEncoder, labels: LabelSet) -> bool:
+    """Say whether each class is a question of its own."""
+    return labels.multilabel or hasattr(encoder, "score")
+
+
+def _choose(
+    index: Index,
+    *,
+    labels: LabelSet | None,
+    by: str | None,
+    probe: str | None,
+    k: int | None,
+    where: str | None,
+    retrain: bool,
+    say: Callable[[str], None],
+) -> Method:
+    if sum(one is not None for one in (labels, by, probe)) != 1:
+        raise UsageError("a way to classify is needed, and one only", hint="give one of --labels, --by and --probe")
+    if where is not None and by is None:
+        raise UsageError("a condition chooses the rows that vote", hint="use it with --by")
+    if labels is not None:
+        if index.bridge is not None:
+            say(index.bridge.note([]))
+        return ByWords(index.text_side, labels)
+    if by is not None:
+        return ByNeighbours(index.store, by, k, where=where)
+    assert probe is not None
+    found = None if retrain else probes.find(index.store, probe)
+    if found is None:
+        found = probes.train_and_store(index.store, probe)
+        index.refresh()
+        figures = found.figures
+        measured = ", ".join(f"{name} {figures[name]:.3f}" for name in ("accuracy", "top5", "macro_recall"))
+        say(
+            f"trained a probe for {probe!r} on {figures['rows']} rows of {figures['groups']} groups; "
+            f"held-out {measured}"
+        )
+    return ByProbe(found)
+
+
+def _classify(
+    encoder: BaseEncoder,
+    store: Store | None,
+    method: Method,
+    images: Sequence[Any],
+    *,
+    patient: str | None = None,
+    max_set: int | None = None,
+) -> Iterator[Answer | Unread]:
     for batch in _batches(images):
-        good, vectors, bad = _embed(encoder, batch)
+        good, pictures, bad = _read(encoder, batch)
         yield from bad
-        if good:
-            nothing = [np.empty(0, dtype=np.int64)] * len(good)
-            yield from answer(None, method, vectors, [_name(image) for image in good], nothing)
+        if not good:
+            continue
+        vectors = encoder.encode_images(pictures)
+        if encoder.info.similarity == "cosine":
+            vectors = unit(vectors)
+        exclude = [np.empty(0, dtype=np.int64)] * len(good)
+        if store is not None:
+            own = own_rows_all([Query.image(image) for image in good], store)
+            exclude = row_exclusions(store, own, [patient] * len(good))
+        yield from answer(store, method, vectors, [_name(image) for image in good], exclude, max_set=max_set)
 
 
-def find_findings(
+def _find_findings(
     encoder: BaseEncoder, side: Any, labels: LabelSet, images: Sequence[Any]
-) -> Iterator[Findings | tuple[str, ImageReadError]]:
+) -> Iterator[Findings | Unread]:
     """Score findings that may be present together; ``side`` embeds the words."""
     for batch in _batches(images):
         good, pictures, bad = _read(encoder, batch)
@@ -139,7 +244,7 @@ def _batches(images: Sequence[Any]) -> Iterator[Sequence[Any]]:
         yield images[start : start + BATCH]
 
 
-def _read(encoder: BaseEncoder, images: Sequence[Any]) -> tuple[list[Any], list[Any], list[tuple[str, ImageReadError]]]:
+def _read(encoder: BaseEncoder, images: Sequence[Any]) -> tuple[list[Any], list[Any], list[Unread]]:
     """Read pictures: what could be read, the pictures, and what could not."""
     from retr.retrieval.images import read_image
 
@@ -152,18 +257,6 @@ def _read(encoder: BaseEncoder, images: Sequence[Any]) -> tuple[list[Any], list[
         except ImageReadError as error:
             bad.append((_name(image), error))
     return good, pictures, bad
-
-
-def _embed(
-    encoder: BaseEncoder, images: Sequence[Any]
-) -> tuple[list[Any], NDArray[np.float32], list[tuple[str, ImageReadError]]]:
-    good, pictures, bad = _read(encoder, images)
-    vectors = encoder.encode_images(pictures) if good else np.empty((0, encoder.info.dim), dtype=np.float32)
-    if encoder.info.similarity == "cosine":
-        from retr.index.vectors import unit
-
-        vectors = unit(vectors)
-    return good, vectors, bad
 
 
 def _name(image: Any) -> str:

@@ -15,18 +15,21 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval.classify import probe
+from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.labels.labelled import Labelled, data_version, deal, labelled_rows, others
 from retr.retrieval.stats import confidence
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 from retr.retrieval.stats.metrics import ece
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from retr.index.store import Store
-    from retr.retrieval.classify.methods import ByWords
+    from retr.retrieval.engine import Index
+    from retr.retrieval.labels.label_set import LabelSet
 
 NOTE = "calibration"
 FOLDS = 5
@@ -92,12 +95,25 @@ class Novelty:
 
 
 def calibrate(
-    store: Store, column: str, *, alpha: float = 0.1, words: ByWords | None = None
+    index: Index,
+    label: str,
+    *,
+    labels: LabelSet | str | Path | Sequence[str] | None = None,
+    alpha: float = 0.1,
 ) -> tuple[list[Calibration], Novelty]:
     """Measure every way to classify by a column, and how near the archive's own rows are to each other.
 
-    The neighbours' vote is measured for each of `NEIGHBOURS`, the probe is trained anew, zero-shot needs ``words``.
-    Everything is committed to the index.
+    The neighbours' vote is measured for each of `NEIGHBOURS`, the probe is trained anew, zero-shot is measured where
+    there is a label set. Everything is committed to the index.
+
+    Parameters
+    ----------
+    label
+        Column of class names.
+    labels
+        Label set for zero-shot; the column's values are matched by name and alias.
+    alpha
+        Error level of the sets: 0.1 promises 90 %.
 
     Raises
     ------
@@ -108,9 +124,13 @@ def calibrate(
     """
     if not 0 < alpha < 1:
         raise UsageError(f"alpha must lie between 0 and 1, got {alpha!r}", hint="0.1 promises 90 %")
-    version = data_version(store, column)
-    labelled = labelled_rows(store, column)
-    trained = probe.train(store, column)
+    from retr.retrieval.classify.methods import ByWords
+
+    words = None if labels is None else ByWords(index.text_side, load_labels(labels))
+    store = index.store
+    version = data_version(store, label)
+    labelled = labelled_rows(store, label)
+    trained = probe.train(store, label)
     measured = [
         measure(f"neighbours:{k}", votes, part, version, alpha, before=VoteScale(), fit=VoteScale.fit)
         for k, votes, part in _votes(store, labelled)
@@ -119,18 +139,19 @@ def calibrate(
         measure("probe", trained.held_out, labelled, version, alpha, before=Temperature(), fit=Temperature.fit)
     )
     if words is not None:
-        named = sample(labelled_rows(store, column, labels=words.labels))
+        named = sample(labelled_rows(store, label, labels=words.labels))
         logits = words.logits(store.vectors(named.rows))
         measured.append(measure(words.key, logits, named, version, alpha, before=Temperature(), fit=Temperature.fit))
     novelty = measure_novelty(store)
     noted = store.manifest.extra.get(NOTE, {})
-    records = {**noted.get("methods", {}), **{_key(one.method, column): asdict(one) for one in measured}}
+    records = {**noted.get("methods", {}), **{_key(one.method, label): asdict(one) for one in measured}}
     best = min((one for one in measured if one.method.startswith("neighbours:")), key=lambda one: one.log_loss)
-    defaults = {**noted.get("neighbours", {}), column: int(best.method.partition(":")[2])}
+    defaults = {**noted.get("neighbours", {}), label: int(best.method.partition(":")[2])}
     with store.writer() as writer:
-        writer.add_file(probe.file_name(column), trained.to_bytes())
+        writer.add_file(probe.file_name(label), trained.to_bytes())
         writer.note(NOTE, {"methods": records, "neighbours": defaults, "novelty": asdict(novelty)})
         writer.commit()
+    index.refresh()
     return measured, novelty
 
 

@@ -297,7 +297,7 @@ def answer(
     return answers
 
 
-def classify_rows(store: Store, method: Method, *, prefix: str) -> int:
+def store_answers(store: Store, method: Method, *, prefix: str) -> int:
     """Classify every row of the index, each without its own patient, and store the answers as columns.
 
     The columns are ``PREFIX_label`` (null where it abstains), ``PREFIX_probability`` and, with a calibration,

@@ -13,7 +13,7 @@ from retr.retrieval.stats.bootstrap import Estimate
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
-    from retr.retrieval.evaluation.evaluate import Evaluation
+    from retr.retrieval.evaluation.evaluation import Evaluation
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }

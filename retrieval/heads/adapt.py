@@ -25,6 +25,7 @@ from retr.retrieval.archive import places
 from retr.retrieval.encoders.batches import encode_all
 from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import HEAD_FILE, NOTE, adapted_info, as_stored, head_of
+from retr.retrieval.labels.cases import find_cases
 from retr.retrieval.stats import bootstrap
 from retr.retrieval.stats.metrics import any_hit_at, precision_at
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.engine import Index
     from retr.retrieval.heads.head import Head
     from retr.retrieval.labels.cases import Cases
     from retr.retrieval.stats.bootstrap import Estimate
@@ -69,13 +71,17 @@ class Adapted:
 
 
 def adapt(
-    store: Store,
-    cases: Cases,
+    index: Index,
+    label: str,
     out: Path | str,
     *,
-    fitted: str | None = None,
-    everything: bool = False,
+    fit: str | None = None,
+    refit: bool = False,
     features: Literal["auto", "stored"] = "auto",
+    separator: str | None = None,
+    group: str | None = None,
+    same_patient: bool = False,
+    where: str | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Adapted:
@@ -83,20 +89,22 @@ def adapt(
 
     Parameters
     ----------
-    store
-        The index to adapt; it is not changed.
-    cases
-        Its labelled rows (`retr.retrieval.labels.cases.find_cases`).
+    index
+        It is not changed.
+    label
+        Column of class names.
     out
         Where the adapted index goes; nothing must be there.
-    fitted
+    fit
         A where-expression: the head is fitted on these rows and measured on the other labelled ones. By default the
         patients are halved at random, classes spread evenly.
-    everything
+    refit
         After measuring, fit the head that is written on all labelled rows.
     features
         ``"auto"``: embed the pictures again where the encoder has features that suit a head better and the archive is
         at hand; ``"stored"``: use the vectors of the index.
+    separator, group, same_patient, where
+        Which rows are labelled, and whose they are; see `retr.retrieval.labels.cases.find_cases`.
     seed
         Of the split, the folds and the intervals.
     progress
@@ -109,15 +117,19 @@ def adapt(
     RetrError
         There is an index at ``out``, or a picture can no longer be read.
     """
+    store = index.store
+    if features not in {"auto", "stored"}:
+        raise UsageError(f"features are auto or stored, got: {features!r}")
     if head_of(store) is not None:
         raise UsageError("the index is an adapted one already", hint="adapt the index it was made from")
     if Store.exists(out):
         raise RetrError(f"there is an index at {str(out)!r} already", hint="choose another --out")
-    inside = _halves(cases, seed) if fitted is None else store.where(fitted)[cases.rows]
+    cases = find_cases(store, label, separator=separator, group=group, same_patient=same_patient, where=where)
+    inside = _halves(cases, seed) if fit is None else store.where(fit)[cases.rows]
     single = np.asarray(cases.member.sum(axis=1) == 1)
     _check(cases, inside & single, inside)
     notes = list(cases.notes)
-    if cases.group is None and fitted is None:
+    if cases.group is None and fit is None:
         notes.append("split by picture: two pictures of one patient may stand on both sides")
     if not single.all():
         notes.append(f"{int((~single).sum())} rows with several classes were not fitted on")
@@ -131,24 +143,24 @@ def adapt(
         info, vectors = encoder.info, as_stored(encoder.info, _embed_again(store, rows, encoder, progress))
     place = np.searchsorted(rows, cases.rows)  # both ascend
 
-    def fit(chosen: NDArray[np.bool_]) -> tuple[Head, dict[float, float]]:
+    def fitted(chosen: NDArray[np.bool_]) -> tuple[Head, dict[float, float]]:
         at = np.flatnonzero(chosen & single)
         return head.fit(vectors[place[at]], cases.truth[at], cases.groups[at], seed=seed)
 
-    found, tried = fit(inside)
+    found, tried = fitted(inside)
     before = measure(store.vectors(cases.rows), cases, ~inside, seed=seed)
     after = measure(found(vectors[place]), cases, ~inside, seed=seed)
-    if everything:
-        found, _ = fit(np.ones(len(inside), bool))
+    if refit:
+        found, _ = fitted(np.ones(len(inside), bool))
     facts = {
         "label": cases.label,
         "classes": len(cases.classes),
         "split_by": cases.group or "picture",
-        "fitted_rows": int(single.sum() if everything else (inside & single).sum()),
-        "fitted_groups": len(np.unique(cases.groups[single if everything else inside & single])),
+        "fitted_rows": int(single.sum() if refit else (inside & single).sum()),
+        "fitted_groups": len(np.unique(cases.groups[single if refit else inside & single])),
         "held_out_rows": int((~inside).sum()),
         "held_out_groups": len(np.unique(cases.groups[~inside])),
-        "refitted_on_everything": everything,
+        "refitted_on_everything": refit,
         "shrinkage": found.about["shrinkage"],
         "cross_validated_mrr": {str(shrinkage): round(value, 4) for shrinkage, value in tried.items()},
         "seed": seed,
@@ -160,7 +172,7 @@ def adapt(
         "after": {name: one.to_json() for name, one in after.items()},
     }
     split = np.full(store.n_total, None, dtype=object)
-    split[cases.rows] = FITTED if everything else np.where(inside, FITTED, HELD_OUT)
+    split[cases.rows] = FITTED if refit else np.where(inside, FITTED, HELD_OUT)
     written = _write(store, Path(out), info, found, rows, vectors, split[rows].tolist(), {**facts, "held_out": figures})
     return Adapted(written, facts, before, after, tuple(notes))
 

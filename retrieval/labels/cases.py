@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
 
-#: Stands for "the index's own group key, if it has one".
-AUTO = "auto"
-
 
 @dataclass(frozen=True)
 class Cases:
@@ -96,7 +93,8 @@ def find_cases(
     label: str,
     *,
     separator: str | None = None,
-    group: str | None = AUTO,
+    group: str | None = None,
+    same_patient: bool = False,
     where: str | None = None,
     queries: str | None = None,
 ) -> Cases:
@@ -111,8 +109,9 @@ def find_cases(
     separator
         What joins several classes in one value; ``None``: a value is one class.
     group
-        Column whose equal values mark one patient; ``"auto"``: the index's group key if it has one;
-        ``None``: the same patient is allowed to answer.
+        Column whose equal values mark one patient; by default the index's group key, if it has one.
+    same_patient
+        Let rows of the query's patient answer.
     where
         Only rows for which this is true ask and answer.
     queries
@@ -121,12 +120,15 @@ def find_cases(
     Raises
     ------
     UsageError
-        A column is missing, the group column is empty, or fewer than two classes are found.
+        A column is missing, the group column is empty, or fewer than two classes are found; or a group is named
+        and its rows are to answer all the same.
     FilterError
         An expression cannot be read.
     """
     notes = []
-    if group == AUTO:
+    if group is not None and same_patient:
+        raise UsageError(f"--group {group!r} and --same-patient exclude each other", hint="give one of them")
+    if group is None and not same_patient:
         group = store.manifest.group
         if group is None:
             notes.append("the index has no group key: pictures of one patient are not kept apart")

@@ -77,13 +77,13 @@ def shipped() -> list[str]:
     return sorted(item.name.removesuffix(".yaml") for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
-def load_labels(source: str | Path | Sequence[str]) -> LabelSet:
+def load_labels(source: LabelSet | str | Path | Sequence[str]) -> LabelSet:
     """Read a label set.
 
     Parameters
     ----------
     source
-        The name of a shipped set, the path of a YAML or JSON file, or the classes' names themselves.
+        The name of a shipped set, the path of a YAML or JSON file, the classes' names themselves; or a set as it is.
 
     Raises
     ------
@@ -97,6 +97,8 @@ def load_labels(source: str | Path | Sequence[str]) -> LabelSet:
     >>> load_labels(["glaucoma", "drusen"]).classes[1].prompts
     ('drusen',)
     """
+    if isinstance(source, LabelSet):
+        return source
     if not isinstance(source, str | Path):
         return _read_set(list(source), "labels")
     path = Path(source)

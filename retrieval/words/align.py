@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.store import Store
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.engine import Index
     from retr.retrieval.query import TextEncoder
 
 FILE = "bridge.npz"
@@ -173,7 +175,7 @@ def fit(
     *,
     where: str | None = None,
     separator: str = SEPARATOR,
-    encoder: Any = None,
+    text_encoder: BaseEncoder | None = None,
 ) -> Bridge:
     """Fit a bridge on the texts of a column.
 
@@ -185,7 +187,7 @@ def fit(
         Only rows for which this expression is true.
     separator
         What stands between several texts of one row.
-    encoder
+    text_encoder
         A loaded encoder with a text side; by default a `WordBag` of the texts themselves.
 
     Raises
@@ -198,7 +200,7 @@ def fit(
     apart = deal(texts.groups, PARTS) == 0
     train, test = texts.part(~apart), texts.part(apart)
 
-    side = encoder if encoder is not None else WordBag.fit(train.texts)
+    side: TextEncoder = text_encoder or WordBag.fit(train.texts)
     train_vectors, features = vectors[~apart], _features(side, train.texts)
     ridge, level = _choose(train, train_vectors, features)
     mean, matrix = _fit(train, train_vectors, features, [ridge], [level])[ridge, level]
@@ -206,7 +208,7 @@ def fit(
     at_1, at_10 = recall(predicted, test, vectors[apart], (1, 10))
 
     bag = WordBag.fit(texts.texts)
-    side = encoder if encoder is not None else bag
+    side = text_encoder or bag
     mean, matrix = _fit(texts, vectors, _features(side, texts.texts), [ridge], [level])[ridge, level]
     return Bridge(
         text=side,
@@ -215,7 +217,7 @@ def fit(
         matrix=matrix.astype(np.float32),
         figures={
             "column": column,
-            "text_encoder": "words and letter groups" if encoder is None else encoder.info.name,
+            "text_encoder": "words and letter groups" if text_encoder is None else text_encoder.info.name,
             "rows": len(texts.rows),
             "texts": len(texts.texts),
             "groups": len(np.unique(texts.groups)),
@@ -226,17 +228,34 @@ def fit(
             "pool": len(test.rows),
         },
         data_version=data_version(store, column),
-        encoder=None if encoder is None else encoder.info.to_json(),
+        encoder=None if text_encoder is None else text_encoder.info.to_json(),
     )
 
 
-def fit_and_store(store: Store, column: str, **options: Any) -> Bridge:
-    """Fit a bridge and commit it to the index; arguments and errors as `fit`."""
-    bridge = fit(store, column, **options)
+def align(
+    index: Index,
+    text_column: str,
+    *,
+    where: str | None = None,
+    separator: str = SEPARATOR,
+    text_encoder: BaseEncoder | None = None,
+) -> Bridge:
+    """Fit a bridge and commit it to the index; arguments and errors as `fit`.
+
+    Raises
+    ------
+    UsageError
+        The index's encoder has a text side of its own.
+    """
+    store, encoder = index.store, index.store.manifest.encoder
+    if encoder.text:
+        raise UsageError(f"the encoder {encoder.name!r} has a text side of its own", hint="use --text without a bridge")
+    bridge = fit(store, text_column, where=where, separator=separator, text_encoder=text_encoder)
     with store.writer() as writer:
         writer.add_file(FILE, bridge.to_bytes())
         writer.note("bridge", bridge.figures)
         writer.commit()
+    index.refresh()
     return bridge
 
 

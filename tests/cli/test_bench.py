@@ -12,7 +12,7 @@ HRF = Path(__file__).parents[2] / "examples/hrf45"
 
 def test_retizero_prints_a_table_and_writes_one_object(retr, tmp_path):
     file = tmp_path / "result.json"
-    done = retr("bench", "retizero", "--data", HRF, "--no-clusters", "--json", file)
+    done = retr("bench", "retizero", "--data", HRF, "--no-clusters", "--out", file)
     assert done.code == 0, done.err
     result = json.loads(file.read_text())
     assert set(result["published_protocol"]) == {"precision", "any_hit", "clustered"}

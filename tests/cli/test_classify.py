@@ -17,13 +17,11 @@ def calibrated(hrf_index, tmp_path_factory):
     """A copy of the index with a calibration, a probe and a bridge; read-only."""
     import shutil
 
-    from retr.index.store import Store
-    from retr.retrieval.classify import calibrate
-    from retr.retrieval.words import align
+    from retr.retrieval.engine import Index
 
     path = shutil.copytree(hrf_index, tmp_path_factory.mktemp("calibrated") / "x.retr")
-    calibrate.calibrate(Store.open(path), "label")
-    align.fit_and_store(Store.open(path), "label")
+    Index.open(path).calibrate("label")
+    Index.open(path).align("label")
     return path
 
 

@@ -34,7 +34,7 @@ def test_the_numbers_are_those_of_the_queries(retr, hrf_index):
 
 
 def test_tables_for_people_and_csv(retr, hrf_index):
-    table = retr("eval", "retrieval", "--label", "label", "--by", "folder", *SHORT, "--index", hrf_index)
+    table = retr("eval", "retrieval", "--label", "label", "--subgroups", "folder", *SHORT, "--index", hrf_index)
     assert "precision@5" in table.out
     assert "per subgroup" in table.out
     rows = list(
@@ -59,7 +59,7 @@ def test_the_report_is_written(retr, hrf_index, tmp_path):
         (("retrieval", "--label", "label", "--group", "patient"), "the same patient cannot be excluded"),
         (("retrieval", "--label", "label", "-k", "1,x"), "got: '1,x'"),
         (("retrieval", "--label", "label", "-k", "0"), "got: [0]"),
-        (("retrieval", "--label", "label", "--by", "device"), "device"),
+        (("retrieval", "--label", "label", "--subgroups", "device"), "device"),
         (("retrieval", "--label", "label", "--resamples", "0"), "got: 0"),
         (("zero-shot", "--label", "label", "--labels", "odir"), "embeds images only"),
         (("probe", "--label", "label", "--group", "folder", "--same-patient"), "exclude each other"),

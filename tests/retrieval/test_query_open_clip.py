@@ -10,9 +10,7 @@ import pytest
 import torch
 
 from retr import Index
-from retr.retrieval.classify import ask
 from retr.retrieval.encoders._torchvision import ensure_torchvision
-from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.query import Query
 
 ensure_torchvision()
@@ -100,8 +98,6 @@ def test_zero_shot_is_the_encoders_own_softmax(indexed, tmp_path):
     labels.write_text(
         "templates: ['a photo of {}']\nclasses:\n  - name: a\n    prompts: [drusen, yellow spots]\n  - glaucoma\n"
     )
-    method, note = ask.choose(index, labels=load_labels(labels))
-    assert note is None
     prototypes = [
         unit((words(model, "a photo of drusen") + words(model, "a photo of yellow spots")) / 2),
         words(model, "a photo of glaucoma"),
@@ -109,7 +105,9 @@ def test_zero_shot_is_the_encoders_own_softmax(indexed, tmp_path):
     logits = np.exp(2.0) * vectors @ np.stack(prototypes).T
     want = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     archive = index.path.parent / "archive"
-    found = list(ask.classify_images(index, method, [archive / name for name in ids]))
+    said = []
+    found = list(index.classify([archive / name for name in ids], labels=labels, say=said.append))
+    assert said == []
     for one, row in zip(found, want, strict=True):
         got = dict(zip(one.classes, one.probabilities, strict=True))
         assert [got["a"], got["glaucoma"]] == pytest.approx(row, abs=1e-5)
@@ -119,18 +117,15 @@ def test_zero_shot_is_the_encoders_own_softmax(indexed, tmp_path):
 def test_another_encoders_words_can_be_bridged(indexed, tmp_path):
     """The text side of one encoder, loaded again by its record, for the pictures of another."""
     from retr.index.store import Store
-    from retr.retrieval.encoders import places
     from retr.retrieval.encoders.registry import load_encoder
     from retr.retrieval.words import align
 
     here = {"weights": indexed[0].path.parent / "tiny.pt", "device": "cpu", "precision": "fp32"}
     texts = load_encoder("open_clip:tiny", **here)
     index = Index.build(HRF, tmp_path / "x.retr", metadata=HRF / "labels.csv")
-    fitted = align.fit_and_store(index.store, "label", encoder=texts)
-    places.remember(texts.info, here)
+    fitted = index.align("label", text_encoder=texts)
     found = align.find(Store.open(index.path))
     assert found.encoder["name"] == "open_clip:tiny"
     np.testing.assert_allclose(found.encode_texts(["glaucoma"]), fitted.encode_texts(["glaucoma"]), atol=1e-4)
-    index.refresh()
     hits = index.search(text="diabetic retinopathy", k=3)
     assert "bridge" in hits.note

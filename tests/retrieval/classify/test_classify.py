@@ -1,5 +1,7 @@
 """Neighbours, probe, zero-shot and calibration on a store of drawn clusters with patients."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -165,7 +167,8 @@ def test_a_probe_needs_several_patients(tmp_path):
 @pytest.fixture
 def calibrated(store):
     words = methods.ByWords(Words(), load_labels(CLASSES))
-    measured, novelty = calibrate.calibrate(store, "label", alpha=0.1, words=words)
+    index = SimpleNamespace(store=store, text_side=Words(), refresh=lambda: None)
+    measured, novelty = calibrate.calibrate(index, "label", labels=load_labels(CLASSES), alpha=0.1)
     return Store.open(store.path), measured, novelty, words
 
 
@@ -222,7 +225,7 @@ def test_a_part_of_the_rows_votes_uncalibrated(calibrated):
 def test_the_whole_index_is_answered_as_if_unseen(calibrated):
     store, _, _, _ = calibrated
     method = methods.ByProbe(probe.find(store, "label"))
-    answered = methods.classify_rows(store, method, prefix="probe")
+    answered = methods.store_answers(store, method, prefix="probe")
     store = Store.open(store.path)
     table = store.table(["label", "probe_label", "probe_probability", "probe_set"])
     assert answered == 400 - table.column("probe_label").null_count

@@ -9,8 +9,11 @@ import pytest
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FilterError, UsageError
 from retr.index.store import Store
-from retr.retrieval.evaluation import evaluate, page
-from retr.retrieval.evaluation.evaluate import Options
+from retr.retrieval.engine import Index
+from retr.retrieval.evaluation import page
+from retr.retrieval.evaluation.classification import neighbours, probe, zero_shot
+from retr.retrieval.evaluation.evaluation import Options
+from retr.retrieval.evaluation.retrieval import retrieval
 from retr.retrieval.labels.cases import find_cases, subgroups
 from retr.retrieval.labels.label_set import load_labels
 
@@ -62,7 +65,7 @@ def brute(store, cases, k):
 @pytest.mark.parametrize(("label", "separator"), [("label", None), ("both", "|")])
 def test_retrieval_is_what_brute_force_finds_without_the_patient(archive_store, label, separator):
     cases = find_cases(archive_store, label, separator=separator)
-    got = evaluate.retrieval(archive_store, cases, ks=(1, 4), options=QUICK)
+    got = retrieval(archive_store, cases, ks=(1, 4), options=QUICK)
     hits = brute(archive_store, cases, 4)
     assert got.metrics["precision@1"].value == pytest.approx(hits[:, 0].mean())
     assert got.metrics["precision@4"].value == pytest.approx(hits.mean())
@@ -75,8 +78,10 @@ def test_retrieval_is_what_brute_force_finds_without_the_patient(archive_store, 
 
 
 def test_the_same_patient_helps_when_allowed(archive_store):
-    apart = evaluate.retrieval(archive_store, find_cases(archive_store, "label"), options=QUICK)
-    together = evaluate.retrieval(archive_store, find_cases(archive_store, "label", group=None), options=QUICK)
+    apart = retrieval(archive_store, find_cases(archive_store, "label"), ks=(1, 5, 10), options=QUICK)
+    together = retrieval(
+        archive_store, find_cases(archive_store, "label", same_patient=True), ks=(1, 5, 10), options=QUICK
+    )
     assert together.metrics["precision@1"].value > apart.metrics["precision@1"].value + 0.1
     assert together.metrics["precision@1"].groups == 120
 
@@ -101,7 +106,7 @@ def test_rows_without_a_label_neither_ask_nor_answer(tmp_path):
 
 def test_queries_ask_and_the_others_still_answer(archive_store):
     cases = find_cases(archive_store, "label", queries="sex = 'F'")
-    got = evaluate.retrieval(archive_store, cases, options=QUICK)
+    got = retrieval(archive_store, cases, ks=(1, 5, 10), options=QUICK)
     assert (got.facts["queries"], got.facts["gallery"]) == (60, 120)
     every = brute(archive_store, find_cases(archive_store, "label"), 1)[cases.queries]
     assert got.metrics["precision@1"].value == pytest.approx(every.mean())
@@ -111,7 +116,7 @@ def test_queries_ask_and_the_others_still_answer(archive_store):
 
 def test_subgroups_divide_the_queries_and_small_cells_are_marked(archive_store):
     cases = find_cases(archive_store, "label")
-    got = evaluate.retrieval(archive_store, cases, options=Options(resamples=20, by=("sex", "age")))
+    got = retrieval(archive_store, cases, ks=(1, 5, 10), options=Options(resamples=20, subgroups=("sex", "age")))
     rows = {(row["column"], row["value"]): row for row in got.per_subgroup}
     assert {name for name, _ in rows} == {"sex", "age"}
     assert rows["sex", "F"]["n"] + rows["sex", "M"]["n"] == 120
@@ -127,8 +132,8 @@ def test_subgroups_divide_the_queries_and_small_cells_are_marked(archive_store):
 def test_neighbours_and_probe_answer_better_than_chance_and_never_see_the_patient(archive_store):
     cases = find_cases(archive_store, "label")
     for found in (
-        evaluate.neighbours(archive_store, cases, options=QUICK),
-        evaluate.probe(archive_store, cases, options=QUICK),
+        neighbours(archive_store, cases, k=5, options=QUICK),
+        probe(archive_store, cases, folds=5, options=QUICK),
     ):
         assert 0.4 < found.metrics["top1"].value < 1
         assert found.metrics["top1"].low <= found.metrics["top1"].value <= found.metrics["top1"].high
@@ -149,7 +154,7 @@ def test_a_probe_on_labels_that_belong_to_the_patient_alone_is_at_chance(tmp_pat
         patient=[str(p) for p in patient],
         label=[str(label[p]) for p in patient],
     )
-    found = evaluate.probe(store, find_cases(store, "label"), options=QUICK)
+    found = probe(store, find_cases(store, "label"), folds=5, options=QUICK)
     assert found.metrics["balanced_accuracy"].value < 0.65
 
 
@@ -157,8 +162,8 @@ def test_several_labels_a_row_give_areas_under_curves(archive_store):
     cases = find_cases(archive_store, "both", separator="|")
     assert cases.several
     for found in (
-        evaluate.neighbours(archive_store, cases, options=QUICK),
-        evaluate.probe(archive_store, cases, options=QUICK),
+        neighbours(archive_store, cases, k=5, options=QUICK),
+        probe(archive_store, cases, folds=5, options=QUICK),
     ):
         assert set(found.metrics) == {"auroc", "auprc"}
         assert found.metrics["auroc"].value > 0.6
@@ -182,34 +187,53 @@ def test_zero_shot_scores_the_classes_that_the_label_set_knows(tmp_path):
     store = make_store(tmp_path / "w.retr", vectors, patient=list("abcdef"), label=["a", "a", "b", "b", "c", "zz"])
     words = Words({"a": np.eye(8)[0], "b": np.eye(8)[1], "c": np.eye(8)[4]})
     cases = find_cases(store, "label")
-    found = evaluate.zero_shot(store, cases, words, load_labels(["a", "b", "c"]), options=QUICK)
+    found = zero_shot(store, cases, words, load_labels(["a", "b", "c"]), options=QUICK)
     assert found.metrics["top1"].n == 5
     # c's vector is orthogonal to every picture: its one row goes to a, the first of three equals
     assert found.metrics["top1"].value == pytest.approx(4 / 5)
     assert "'zz'" in found.notes[-1]
     with pytest.raises(UsageError, match="names a class of the label set"):
-        evaluate.zero_shot(store, cases, Words({"q": np.eye(8)[0], "r": np.eye(8)[0]}), load_labels(["q", "r"]))
+        zero_shot(store, cases, Words({"q": np.eye(8)[0], "r": np.eye(8)[0]}), load_labels(["q", "r"]), options=QUICK)
 
 
 @pytest.mark.parametrize("k", [0, -3])
 def test_k_below_one_is_an_error(archive_store, k):
     cases = find_cases(archive_store, "label")
     with pytest.raises(UsageError, match=f"{k}"):
-        evaluate.retrieval(archive_store, cases, ks=(k,))
+        retrieval(archive_store, cases, ks=(k,), options=QUICK)
     with pytest.raises(UsageError, match=f"{k}"):
-        evaluate.neighbours(archive_store, cases, k=k)
+        neighbours(archive_store, cases, k=k, options=QUICK)
 
 
 def test_the_page_stands_alone_and_holds_every_number(archive_store):
     pytest.importorskip("matplotlib")
     cases = find_cases(archive_store, "label")
-    options = Options(resamples=20, by=("sex",))
+    options = Options(resamples=20, subgroups=("sex",))
     for found in (
-        evaluate.retrieval(archive_store, cases, options=options),
-        evaluate.probe(archive_store, cases, options=options),
+        retrieval(archive_store, cases, ks=(1, 5, 10), options=options),
+        probe(archive_store, cases, folds=5, options=options),
     ):
         text = page.render(found)
         assert text.count("<svg") >= 3
         assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(["']?http""", text)
         assert f"{next(iter(found.metrics.values())).value:.3f}" in text
         assert page.render(found) == text
+
+
+def test_an_index_is_evaluated_in_the_command_lines_words(archive_store):
+    index = Index(archive_store)
+    cases = find_cases(archive_store, "label", where="age > 45")
+    quick = {"where": "age > 45", "resamples": 50}
+    assert index.evaluate("retrieval", "label", k=3, **quick).metrics == (
+        retrieval(archive_store, cases, ks=(3,), options=QUICK).metrics
+    )
+    assert index.evaluate("neighbours", "label", **quick).facts["k"] == 5
+    assert index.evaluate("probe", "label", folds=3, subgroups=["sex"], **quick).per_subgroup
+    with pytest.raises(UsageError, match="one number"):
+        index.evaluate("neighbours", "label", k=[1, 5])
+    with pytest.raises(UsageError, match="zero-shot needs classes"):
+        index.evaluate("zero-shot", "label")
+    with pytest.raises(UsageError, match="unknown task 'rank'"):
+        index.evaluate("rank", "label")
+    with pytest.raises(UsageError, match="exclude each other"):
+        index.evaluate("retrieval", "label", group="patient", same_patient=True)

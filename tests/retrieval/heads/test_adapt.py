@@ -5,16 +5,15 @@ import pyarrow as pa
 
 from retr.index.store import Store
 from retr.retrieval.engine import Index
-from retr.retrieval.heads.adapt import FITTED, HELD_OUT, SPLIT, adapt
+from retr.retrieval.heads.adapt import FITTED, HELD_OUT, SPLIT
 from retr.retrieval.heads.adapted import head_of, load_for
-from retr.retrieval.labels.cases import find_cases
 
 
 def test_an_encoder_without_a_registered_name_uses_the_stored_vectors(archive, tmp_path, fake_encoder):
     index = Index.build(
         archive, tmp_path / "x.retr", encoder=fake_encoder, metadata=archive / "labels.csv", group="patient"
     )
-    done = adapt(index.store, find_cases(index.store, "label"), tmp_path / "y.retr")
+    done = index.adapt("label", tmp_path / "y.retr")
     assert done.facts["split_by"] == "patient"
     table = done.store.table(["patient", SPLIT]).to_pylist()
     sides = {}
@@ -35,8 +34,9 @@ def test_rows_with_several_classes_or_none_are_moved_but_not_fitted_on(archive, 
     findings = ["a|b", None, *("a" if i % 2 else "b" for i in range(len(ids) - 2))]
     with index.store.writer() as writer:
         writer.replace_columns(pa.table({"id": ids, "findings": findings}))
-        store = writer.commit()
-    done = adapt(store, find_cases(store, "findings", separator="|"), tmp_path / "y.retr", everything=True)
+        writer.commit()
+    index.refresh()
+    done = index.adapt("findings", tmp_path / "y.retr", separator="|", refit=True)
     assert len(done.store) == len(ids)
     assert done.facts["fitted_rows"] == len(ids) - 2
     assert any("several classes" in note for note in done.notes)

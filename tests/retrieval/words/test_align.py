@@ -10,6 +10,7 @@ import pytest
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.store import Store
+from retr.retrieval.engine import Index
 from retr.retrieval.words import align
 from retr.retrieval.words.wordbag import WordBag
 
@@ -98,7 +99,7 @@ def test_a_bridge_is_stored_without_pickles_and_read_back(store, bridge):
 def test_the_fitted_bridge_is_committed(tmp_path):
     store = write(tmp_path / "y.retr", n=100)
     assert align.find(store) is None
-    fitted = align.fit_and_store(store, "finding")
+    fitted = Index(store).align("finding")
     opened = Store.open(store.path)
     np.testing.assert_allclose(align.find(opened).encode_texts(["a scar"]), fitted.encode_texts(["a scar"]), atol=1e-6)
     assert opened.manifest.extra["bridge"]["column"] == "finding"
@@ -139,7 +140,7 @@ def test_another_encoder_can_embed_the_words(store):
         def encode_texts(self, texts):
             return np.array([[float(word in text) for word in WORDS] for text in texts], dtype=np.float32) + 0.01
 
-    fitted = align.fit(store, "finding", encoder=Sentences())
+    fitted = align.fit(store, "finding", text_encoder=Sentences())
     assert fitted.figures["text_encoder"] == "sentences"
     assert fitted.encoder["name"] == "sentences"
     assert fitted.figures["recall_at_10"] > 0.5

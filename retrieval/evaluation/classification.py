@@ -1,0 +1,226 @@
+"""Naming the labelled rows and scoring the answers: a vote of neighbours, a linear probe, words alone."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.index.errors import UsageError
+from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of
+from retr.retrieval.evaluation.retrieval import nearest
+from retr.retrieval.labels.cases import Cases
+from retr.retrieval.stats import bootstrap, curves, metrics
+from retr.retrieval.stats.confidence import Votes, VoteScale
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.retrieval.classify.methods import TextSide
+    from retr.retrieval.labels.label_set import LabelSet
+    from retr.retrieval.stats.bootstrap import Estimate
+
+
+def neighbours(store: Store, cases: Cases, *, k: int, options: Options) -> Evaluation:
+    """Measure a vote of the ``k`` nearest rows of other patients, the nearer the more."""
+    if k < 1:
+        raise UsageError(f"k must be at least 1, got: {k!r}")
+    found, scores = nearest(store, cases, k)
+    share = cases.member.mean(axis=0, dtype=np.float64)
+    if cases.several:
+        weight = np.where(found >= 0, 1.0, 0.0)
+        votes = np.einsum("qk,qkc->qc", weight, cases.member[found])
+        probabilities = votes / np.maximum(weight.sum(axis=1), 1)[:, None]
+    else:
+        codes = np.where(found >= 0, cases.truth[found], -1)
+        probabilities = VoteScale().probabilities(Votes(scores, codes, share))
+    return _classification("neighbours", store, cases, probabilities, options, {"k": k})
+
+
+def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evaluation:
+    """Measure a linear probe: logistic regression, every patient answered by a fit that never saw that patient.
+
+    Parameters
+    ----------
+    store, cases
+        The index and its labelled rows.
+    folds
+        Into how many parts the patients are dealt.
+    options
+        Resamples, seed and subgroups.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    vectors = np.asarray(store.vectors(cases.rows), dtype=np.float32)
+    folds = min(folds, len(np.unique(cases.groups)))
+    if folds < 2:
+        raise UsageError("all labelled rows belong to one patient: a probe needs others to learn from")
+    probabilities = np.zeros((len(cases.rows), len(cases.classes)))
+
+    def fitted(inside: NDArray[np.int64], target: NDArray[Any]) -> Any:
+        # a fixed, strong penalty: nothing is tuned on the rows that are scored
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=300))
+        return model.fit(vectors[inside], target[inside])
+
+    for inside, outside in GroupKFold(folds, shuffle=True, random_state=options.seed).split(
+        vectors, groups=cases.groups
+    ):
+        if not cases.several:
+            model = fitted(inside, cases.truth)
+            probabilities[np.ix_(outside, model[-1].classes_)] = model.predict_proba(vectors[outside])
+            continue
+        for c in range(len(cases.classes)):
+            target = cases.member[:, c]
+            if target[inside].any() and not target[inside].all():
+                probabilities[outside, c] = fitted(inside, target).predict_proba(vectors[outside])[:, 1]
+            else:
+                probabilities[outside, c] = target[inside].mean()
+    return _classification("probe", store, cases, probabilities[cases.queries], options, {"folds": folds})
+
+
+def zero_shot(store: Store, cases: Cases, encoder: TextSide, labels: LabelSet, *, options: Options) -> Evaluation:
+    """Measure naming by words alone: no label of the index is used but to score the answers.
+
+    Parameters
+    ----------
+    store, cases
+        The index and its labelled rows.
+    encoder
+        The index's encoder; it must have a text side.
+    labels
+        The classes and their prompts; values of the label column are matched by name or alias.
+    options
+        Resamples, seed and subgroups.
+
+    Raises
+    ------
+    UsageError
+        No value of the label column names a class of the set.
+    NoTextSideError
+        The encoder embeds images only.
+    """
+    texts = np.stack([encoder.class_embedding(list(one.prompts)) for one in labels.classes])
+    logits = encoder.similarity_logits(np.asarray(store.vectors(cases.rows), dtype=np.float32), texts)
+    place = [labels.class_of(name) for name in cases.classes]
+    unknown = [name for name, at in zip(cases.classes, place, strict=True) if at is None]
+    member = np.zeros((len(cases.rows), len(labels.classes)), dtype=bool)
+    for c, at in enumerate(place):
+        if at is not None:
+            member[:, at] |= cases.member[:, c]
+    if not member.any():
+        raise UsageError(
+            f"no value of {cases.label!r} names a class of the label set {labels.name!r}",
+            hint=f"its classes are {', '.join(labels.names[:8])}; add aliases to the label file",
+        )
+    notes = list(cases.notes)
+    keep = np.asarray(member.any(axis=1), bool)
+    if unknown:
+        notes.append(
+            f"{int((~keep).sum())} rows are left out: the label set does not know {', '.join(map(repr, unknown[:5]))}"
+            + (f" and {len(unknown) - 5} more" if len(unknown) > 5 else "")
+        )
+    kept = Cases(
+        label=cases.label,
+        group=cases.group,
+        rows=cases.rows[keep],
+        asks=cases.asks[keep],
+        classes=tuple(labels.names),
+        member=member[keep],
+        groups=np.unique(cases.groups[keep], return_inverse=True)[1].astype(np.int64),
+        group_values=tuple(value for value, inside in zip(cases.group_values, keep, strict=True) if inside),
+        notes=tuple(notes),
+    )
+    asked = logits[keep][kept.queries].astype(np.float64)
+    if kept.several or labels.multilabel:
+        scores = 1 / (1 + np.exp(-asked))
+    else:
+        scores = np.exp(asked - asked.max(axis=1, keepdims=True))
+        scores /= scores.sum(axis=1, keepdims=True)
+    return _classification("zero-shot", store, kept, scores, options, {"label_set": labels.name})
+
+
+def _classification(
+    kind: str,
+    store: Store,
+    cases: Cases,
+    probabilities: NDArray[np.float64],
+    options: Options,
+    facts: dict[str, Any],
+) -> Evaluation:
+    """Score probabilities ``(q, c)`` of the queries."""
+    asked, codes = cases.member[cases.queries], cases.groups[cases.queries]
+    # a statistic that is no mean is computed anew for every resample: fewer of them
+    resamples = max(1, options.resamples // 5)
+    score = _several if cases.several else _single
+
+    def estimates(inside: NDArray[np.bool_], names: Sequence[str] | None = None) -> dict[str, Estimate]:
+        rows = np.flatnonzero(inside)
+        part = np.unique(codes[rows], return_inverse=True)[1].astype(np.int64)
+        return bootstrap.intervals(
+            lambda at: score(probabilities[rows[at]], asked[rows[at]], names),
+            part,
+            resamples=resamples,
+            seed=options.seed,
+        )
+
+    everything = np.ones(len(asked), dtype=bool)
+    shown = ("auroc", "auprc") if cases.several else ("top1", "balanced_accuracy", "macro_f1")
+    auroc = metrics.auroc_per_class(probabilities, asked)
+    auprc = metrics.auprc_per_class(probabilities, asked)
+    answer = probabilities.argmax(axis=1)
+    mean = partial(bootstrap.mean_interval, resamples=options.resamples, seed=options.seed)
+    per_class: list[dict[str, Any]] = []
+    for c, name in enumerate(cases.classes):
+        row: dict[str, Any] = {"class": name, **cell(cases, asked[:, c])}
+        if not cases.several:
+            right = np.where(asked[:, c], answer == c, np.nan)
+            row["recall"] = mean(right, codes)
+        row |= {"auroc": curves.number(auroc[c]), "auprc": curves.number(auprc[c])}
+        per_class.append(row)
+    drawn: dict[str, Any] = {"precision_recall_classes": curves.class_curves(probabilities, asked, cases.classes)}
+    if not cases.several:
+        truth = asked.argmax(axis=1)
+        bins = metrics.reliability(probabilities, truth)
+        drawn["confusion"] = curves.confusion(truth, answer, cases.classes)
+        drawn["calibration"] = {
+            "confidence": [curves.number(x) for x in bins.confidence],
+            "accuracy": [curves.number(x) for x in bins.accuracy],
+            "count": bins.count.tolist(),
+        }
+    return Evaluation(
+        kind=kind,
+        facts=facts_of(store, cases, options) | facts,
+        metrics=estimates(everything),
+        per_class=per_class,
+        per_subgroup=by_subgroup(store, cases, options, lambda inside: estimates(inside, shown)),
+        curves=drawn,
+        notes=cases.notes,
+    )
+
+
+def _single(
+    probabilities: NDArray[np.float64], member: NDArray[np.bool_], names: Sequence[str] | None
+) -> dict[str, float]:
+    scores = metrics.classification(probabilities, member.argmax(axis=1))
+    return scores if names is None else {name: scores[name] for name in names}
+
+
+def _several(
+    probabilities: NDArray[np.float64], member: NDArray[np.bool_], names: Sequence[str] | None
+) -> dict[str, float]:
+    del names  # all of them
+    return {
+        "auroc": _mean(metrics.auroc_per_class(probabilities, member)),
+        "auprc": _mean(metrics.auprc_per_class(probabilities, member)),
+    }
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

@@ -1,0 +1,111 @@
+"""What every evaluation gives: numbers with intervals over patients, for each class and for each subgroup.
+
+Cells that rest on few patients are marked, not hidden.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.retrieval.labels.cases import Cases, subgroups
+from retr.retrieval.stats.bootstrap import Estimate
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+
+#: A cell with fewer patients than this is marked as small.
+SMALL = 10
+
+
+@dataclass(frozen=True)
+class Options:
+    """What all evaluations share: number of bootstrap resamples, seed, and columns to divide the queries by."""
+
+    resamples: int = 1000
+    seed: int = 0
+    subgroups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes
+    ----------
+    kind
+        ``"retrieval"``, ``"zero-shot"``, ``"neighbours"`` or ``"probe"``.
+    facts
+        What it rests on: columns, numbers of queries, patients and classes, settings.
+    metrics
+        The numbers over all queries.
+    per_class, per_subgroup
+        One row a class or subgroup: name, ``n``, ``patients``, ``small``, and numbers.
+    curves
+        What the report draws: arrays, JSON-ready.
+    notes
+        What a reader of the numbers must know, one line each.
+    """
+
+    kind: str
+    facts: dict[str, Any]
+    metrics: dict[str, Estimate]
+    per_class: list[dict[str, Any]]
+    per_subgroup: list[dict[str, Any]]
+    curves: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Give one JSON-ready object."""
+        return {
+            "evaluation": self.kind,
+            **self.facts,
+            "metrics": {name: estimate.to_json() for name, estimate in self.metrics.items()},
+            "per_class": [_plain(row) for row in self.per_class],
+            "per_subgroup": [_plain(row) for row in self.per_subgroup],
+            "curves": self.curves,
+            "notes": list(self.notes),
+        }
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value.to_json() if isinstance(value, Estimate) else value for key, value in row.items()}
+
+
+def facts_of(store: Store, cases: Cases, options: Options) -> dict[str, Any]:
+    """Say what an evaluation rests on."""
+    return {
+        "index": store.path.name,
+        "encoder": store.manifest.encoder.name,
+        "label": cases.label,
+        "excluded_with_the_query": cases.group or "only itself",
+        "queries": len(cases.queries),
+        "patients" if cases.group else "groups": len(np.unique(cases.groups[cases.queries])),
+        "gallery": len(cases.rows),
+        "classes": len(cases.classes),
+        "resamples": options.resamples,
+        "seed": options.seed,
+    }
+
+
+def cell(cases: Cases, inside: NDArray[np.bool_]) -> dict[str, Any]:
+    """Say what a cell of a table rests on; ``inside`` is bool ``(q,)``."""
+    patients = len(np.unique(cases.groups[cases.queries][inside]))
+    return {"n": int(inside.sum()), "patients": patients, "small": patients < SMALL}
+
+
+def by_subgroup(
+    store: Store, cases: Cases, options: Options, numbers: Callable[[NDArray[np.bool_]], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Give one row for each value of the columns asked for; ``numbers`` takes the queries inside, bool ``(q,)``."""
+    return [
+        {"column": column, "value": value, **cell(cases, inside), **numbers(inside)}
+        for column in options.subgroups
+        for value, inside in subgroups(store, cases, column)
+    ]

@@ -1,0 +1,117 @@
+"""How many of the nearest rows of other patients share the query's class."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.index.errors import UsageError
+from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of
+from retr.retrieval.stats import bootstrap, curves, metrics
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.retrieval.labels.cases import Cases
+
+_BLOCK = 1024  # queries searched at once
+
+
+def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options) -> Evaluation:
+    """Measure how many of the nearest rows share the query's class.
+
+    Parameters
+    ----------
+    store, cases
+        The index and its labelled rows (`retr.retrieval.labels.cases.find_cases`).
+    ks
+        At which depths.
+    options
+        Resamples, seed and subgroups.
+
+    Returns
+    -------
+    Evaluation
+        precision, any-hit, recall, mAP and nDCG at each k, MRR within the deepest k, and the macro means over
+        classes of precision and any-hit.
+
+    Raises
+    ------
+    UsageError
+        A k is below 1, or a column of ``subgroups`` is missing.
+    """
+    ks = sorted(set(ks))
+    if not ks or ks[0] < 1:
+        raise UsageError(f"k must be at least 1, got: {list(ks)!r}")
+    neighbours = nearest(store, cases, max(ks))[0]
+    asked = cases.member[cases.queries]
+    found = np.where((neighbours >= 0)[:, :, None], cases.member[neighbours], False)  # (q, k, c)
+    hits = np.asarray((found & asked[:, None, :]).any(axis=2), bool)
+    relevant = cases.relevant()
+    values: dict[str, NDArray[np.float64]] = {}
+    for k in ks:
+        values[f"precision@{k}"] = metrics.precision_at(hits, k)
+        values[f"any_hit@{k}"] = metrics.any_hit_at(hits, k)
+        values[f"recall@{k}"] = metrics.recall_at(hits, k, relevant)
+        values[f"map@{k}"] = metrics.average_precision_at(hits, k, relevant)
+        values[f"ndcg@{k}"] = metrics.ndcg_at(hits, k, relevant)
+    values["mrr"] = metrics.reciprocal_rank(hits)
+    codes = cases.groups[cases.queries]
+    mean = partial(bootstrap.mean_interval, resamples=options.resamples, seed=options.seed)
+    estimates = {name: mean(value, codes) for name, value in values.items()}
+    for name in (f"{kind}@{k}" for kind in ("precision", "any_hit") for k in ks):
+        estimates[f"macro_{name}"] = mean(values[name], codes, member=asked)
+    shown = [f"precision@{ks[0]}", f"precision@{ks[-1]}", f"any_hit@{ks[-1]}", f"map@{ks[-1]}"]
+
+    def numbers(inside: NDArray[np.bool_]) -> dict[str, Any]:
+        return {name: mean(values[name][inside], codes[inside]) for name in dict.fromkeys(shown)}
+
+    per_class = [
+        {"class": name, **cell(cases, asked[:, c]), **numbers(asked[:, c])} for c, name in enumerate(cases.classes)
+    ]
+    notes = list(cases.notes)
+    if (relevant == 0).any():
+        notes.append(
+            f"{int((relevant == 0).sum())} queries have no other picture of their class in the gallery: they count as "
+            "0 for precision and any-hit, and are left out of recall, mAP and nDCG"
+        )
+    return Evaluation(
+        kind="retrieval",
+        facts=facts_of(store, cases, options) | {"k": list(ks)},
+        metrics=estimates,
+        per_class=per_class,
+        per_subgroup=by_subgroup(store, cases, options, numbers),
+        curves={
+            "precision_recall": curves.precision_recall(hits, relevant),
+            "confusion": curves.confusion(
+                asked.argmax(axis=1), np.where(neighbours[:, 0] >= 0, cases.truth[neighbours[:, 0]], -1), cases.classes
+            )
+            if not cases.several
+            else None,
+        },
+        notes=tuple(notes),
+    )
+
+
+def nearest(store: Store, cases: Cases, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Find each query's nearest cases of other patients: places in ``cases.rows`` ``(q, k)``, -1 padded, and scores."""
+    gallery = np.zeros(store.n_total, dtype=bool)
+    gallery[cases.rows] = True
+    place = np.full(store.n_total + 1, -1, dtype=np.int64)  # the last entry serves the padding
+    place[cases.rows] = np.arange(len(cases.rows))
+    order = np.argsort(cases.groups, kind="stable")
+    starts = np.searchsorted(cases.groups[order], np.arange(cases.groups.max() + 2))
+    rows, scores = [], []
+    for start in range(0, len(cases.queries), _BLOCK):
+        asked = cases.queries[start : start + _BLOCK]
+        own = [cases.rows[order[starts[g] : starts[g + 1]]] for g in cases.groups[asked]]
+        vectors = np.asarray(store.vectors(cases.rows[asked]), dtype=np.float32)
+        found = store.search(vectors, k, mask=gallery, exclude=own)
+        rows.append(place[found.rows])
+        scores.append(found.scores)
+    return np.concatenate(rows), np.concatenate(scores)
