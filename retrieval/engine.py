@@ -8,9 +8,7 @@ the query algebra. A query by row id or by vector loads no encoder at all.
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import MethodType
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -23,6 +21,7 @@ from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.hits import Hits
 from retr.retrieval.query import Query, gather, own_rows_all, resolve_all
 from retr.retrieval.remarks import add_remarks
+from retr.retrieval.rooms import Rooms
 from retr.retrieval.summary import summary
 
 if TYPE_CHECKING:
@@ -32,33 +31,14 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from retr.index.check import Finding
-    from retr.retrieval import tuning
-    from retr.retrieval.classify import ask, calibrate
     from retr.retrieval.encoders.base import BaseEncoder
-    from retr.retrieval.evaluation import evaluate
-    from retr.retrieval.heads import adapt
     from retr.retrieval.images import Picture
     from retr.retrieval.images.picture import Axis
     from retr.retrieval.ingest.build import BuildReport
-    from retr.retrieval.words import align
     from retr.retrieval.words.align import Bridge
 
 
-class _In:
-    """A method of `Index` that lives in a room of its own, imported at its first use."""
-
-    def __init__(self, room: str) -> None:
-        self._room = f"retr.retrieval.{room}"
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
-
-    def __get__(self, index: Index | None, owner: type) -> Any:
-        function = getattr(import_module(self._room), self._name)
-        return function if index is None else MethodType(function, index)
-
-
-class Index:
+class Index(Rooms):
     """A searchable archive: open one with `Index.open`, make one with `Index.build`.
 
     >>> index = Index.build("./archive", "fundus.retr")          # doctest: +SKIP
@@ -351,25 +331,6 @@ class Index:
             store, queries, hits, bridge=bridge, all_rows=where is None and exclude_same is None and min_score is None
         )
         return hits[0] if single else hits
-
-    # what labels give, and how it is searched: each lives in a room of its own
-
-    if TYPE_CHECKING:
-        classify = ask.classify
-        classify_rows = ask.classify_rows
-        calibrate = calibrate.calibrate
-        evaluate = evaluate.evaluate
-        adapt = adapt.adapt
-        align = align.align
-        tune = tuning.tune
-    else:
-        classify = _In("classify.ask")
-        classify_rows = _In("classify.ask")
-        calibrate = _In("classify.calibrate")
-        evaluate = _In("evaluation.evaluate")
-        adapt = _In("heads.adapt")
-        align = _In("words.align")
-        tune = _In("tuning")
 
     # changing
 
