@@ -159,7 +159,7 @@ def tune(
         raise UsageError(f"recall must lie above 0 and be at most 1, got {recall!r}")
     store = writer.commit()
     store.place("cpu" if device == "auto" else device)
-    kinds = kinds or (KINDS if store.placement.device == "cpu" else _gpu_kinds())
+    kinds = kinds or (KINDS if store.placement.device == "cpu" else gpu_kinds())
     if recall == 1 or max((len(segment) for segment in store.segments), default=0) < MIN_ROWS:
         reason = "only exact search finds all" if recall == 1 else f"under {MIN_ROWS} rows exact search is fast"
         return _keep_exact(writer, recall, reason)
@@ -188,7 +188,8 @@ def tune(
     return _keep_exact(writer, recall, "no setting reached the target", curve)
 
 
-def _gpu_kinds() -> Sequence[IVF | HNSW | Cagra]:
+def gpu_kinds() -> Sequence[IVF | HNSW | Cagra]:
+    """Give those of `GPU_KINDS` that the faiss installed has."""
     from retr.index.gpu_ann import has_cagra
 
     return GPU_KINDS if has_cagra() else GPU_KINDS[1:]

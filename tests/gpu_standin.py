@@ -7,7 +7,6 @@ where that is installed.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -144,18 +143,3 @@ class _Graph(_Index):
         assert k <= params.itopk_size <= 512
         assert params.itopk_size % 32 == 0
         return self._index.search(queries, k)
-
-
-def same_up_to_ties(
-    ids: list[str], scores: np.ndarray, other_ids: list[str], other_scores: np.ndarray, *, tolerance: float = 1e-6
-) -> None:
-    """Refuse two answers to one query that differ by more than the order of rows whose scores tie.
-
-    Scores must agree position by position within ``tolerance``; within each run of scores that tie, ids must be the
-    same set, except in the last run, which k may have cut.
-    """
-    assert len(ids) == len(other_ids) == len(scores) == len(other_scores)
-    np.testing.assert_allclose(scores, other_scores, rtol=0, atol=tolerance)
-    starts = [0, *(np.flatnonzero(np.diff(scores) < -tolerance) + 1).tolist(), len(ids)]
-    for start, stop in list(pairwise(starts))[:-1]:
-        assert set(ids[start:stop]) == set(other_ids[start:stop]), (ids[start:stop], other_ids[start:stop])

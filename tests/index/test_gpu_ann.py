@@ -16,7 +16,8 @@ from retr.index.search import NOTE
 from retr.index.store import Store
 
 faiss = pytest.importorskip("faiss")
-N_GPUS = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
+IS_GPU_BUILD = hasattr(faiss, "StandardGpuResources")
+N_GPUS = faiss.get_num_gpus() if IS_GPU_BUILD else 0
 HAS_CAGRA = hasattr(faiss, "GpuIndexCagra")
 N = 12_000
 KINDS = [IVF(codec="sq8", lists=32, probes=16), IVF(codec="fp16", lists=32, probes=16), Cagra()]
@@ -184,6 +185,16 @@ def test_tuning_on_a_gpu_tries_what_gpus_search(path, monkeypatch, cuvs, kind):
 def test_the_stand_ins_of_cuvs_have_the_names_of_the_real_ones(name):
     for field in CUVS_SIGNATURES[name]:
         assert hasattr(getattr(faiss, name), field), field
+
+
+@pytest.mark.skipif(not IS_GPU_BUILD or N_GPUS > 0, reason="needs faiss-gpu on a machine without a GPU")
+@pytest.mark.parametrize("config", KINDS, ids=str)
+def test_faiss_itself_takes_the_arguments_and_misses_only_the_gpu(path, config):
+    if isinstance(config, Cagra) and not gpu_ann.has_cagra():
+        pytest.skip("faiss was built without cuVS")
+    store = give(Store.open(path), config)
+    with pytest.raises(RetrError, match=r"taking the accelerators: .*Invalid GPU device 0"):
+        gpu_ann.GpuAccelerators(store.segments, config, [0])
 
 
 @pytest.mark.gpu
