@@ -10,6 +10,7 @@ exactly, and a query's answer does not depend on its neighbours in the batch.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
 
     from retr.index.columns import Groups
     from retr.index.gpu import GpuScan
+    from retr.index.halves import HalfScan
 
 # Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
-_BLOCK_SCORES = 8_000_000
-_BLOCK_BYTES = 64 << 20
+_BLOCK_SCORES = 1_000_000
+_BLOCK_BYTES = 32 << 20
 # Below this share of allowed rows, copying them together costs less than scoring all.
 _GATHER_SHARE = 0.35
 # What faiss's GPU indexes can return for a query; beyond half of it there is no room left for candidates.
@@ -128,9 +130,14 @@ def search(
         available = int(np.count_nonzero(allowed))
     norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
     pending = list(range(n))
-    product: Product | GpuScan = choose(n, queries.shape[1])
-    if gpu is not None and ask.k < _GPU_MAX_K and (allowed is None or available > _GATHER_SHARE * len(allowed)):
-        product = gpu
+    from retr.index.halves import halves
+
+    product: Product | GpuScan | HalfScan = choose(n, queries.shape[1])
+    if allowed is None or not narrow(allowed):
+        if gpu is None:
+            product = halves(blocks, n, ask.k) or product
+        elif ask.k < _GPU_MAX_K:
+            product = gpu
     want = min(available, ask.k * (4 if ask.one_per is not None else 1) + product.margin)
     while pending and available:
         again = []
@@ -139,8 +146,9 @@ def search(
             found = scan(blocks, queries[pending], allowed, exclude, want, product)
         else:
             found = product(queries[pending], allowed, exclude, want)
-        for i, part in zip(pending, found, strict=True):
-            kept, exact = rank(blocks, queries[i], part.rows, ask, cosine, ids_of)
+        exactly = _rescored(blocks, queries[pending], found, cosine)
+        for i, part, part_scores in zip(pending, found, exactly, strict=True):
+            kept, exact = order(part.rows, part_scores, ask, ids_of)
             worst = exact[-1] if len(kept) == ask.k else -np.inf
             if ask.min_score is not None:
                 worst = max(worst, ask.min_score)
@@ -166,9 +174,10 @@ def scan(
 ) -> list[Scan]:
     """Collect, for each query, every row whose score by ``product`` is among the ``want`` best."""
     n, d = queries.shape
-    pools = [_Pool(want) for _ in range(n)]
+    pools = _Pools(n, want)
     step = max(1024, min(_BLOCK_SCORES // n, _BLOCK_BYTES // (4 * d)))
-    gather = allowed is not None and np.count_nonzero(allowed) < _GATHER_SHARE * len(allowed)
+    gather = allowed is not None and narrow(allowed)
+    some = [number for number in range(n) if len(exclude[number])]
     for block in blocks:
         stop = block.start + len(block.vectors)
         if gather and allowed is not None:
@@ -181,54 +190,74 @@ def scan(
             scores = product.multiply(queries, part)
             numbers = piece + block.start
             if allowed is not None and not gather:
-                scores[:, ~allowed[numbers[0] : numbers[-1] + 1]] = -np.inf
-            for i in range(n):
-                _hide(scores[i], numbers, exclude[i])
-                pools[i].add(scores[i], numbers)
-    return [pool.result() for pool in pools]
+                scores[~allowed[numbers[0] : numbers[-1] + 1]] = -np.inf
+            for number in some:
+                _hide(scores[:, number], numbers, exclude[number])
+            pools.add(scores, numbers)
+    return pools.result()
+
+
+def narrow(allowed: NDArray[np.bool_]) -> bool:
+    """Say whether so few rows are allowed that copying them together costs less than scoring all."""
+    return int(np.count_nonzero(allowed)) < _GATHER_SHARE * len(allowed)
 
 
 def _hide(scores: NDArray[np.float32], numbers: NDArray[np.int64], excluded: NDArray[np.int64]) -> None:
-    if len(excluded):
-        at = np.searchsorted(numbers, excluded)
-        inside = at < len(numbers)
-        at, wanted = at[inside], excluded[inside]
-        scores[at[numbers[at] == wanted]] = -np.inf
+    at = np.searchsorted(numbers, excluded)
+    inside = at < len(numbers)
+    at, wanted = at[inside], excluded[inside]
+    scores[at[numbers[at] == wanted]] = -np.inf
 
 
-class _Pool:
-    """The best rows of one query so far, and the best score that was dropped."""
+class _Pools:
+    """The best rows of every query so far, and the best score of each that was dropped: its floor.
 
-    def __init__(self, want: int) -> None:
+    A row that is no better than its query's floor is not looked at again, so after the first blocks hardly any is.
+    """
+
+    def __init__(self, n: int, want: int) -> None:
         self._want = want
-        self._rows: list[NDArray[np.int64]] = []
-        self._scores: list[NDArray[np.float32]] = []
+        self._floor = np.full(n, -np.inf, np.float32)
+        self._kept = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+        self._limit = 4 * want * n
         self._size = 0
-        self._floor = np.float32(-np.inf)
 
     def add(self, scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
-        above = np.flatnonzero(scores > self._floor)
-        self._rows.append(numbers[above])
-        self._scores.append(scores[above])
-        self._size += len(above)
-        if self._size > 4 * self._want:
-            self._shrink()
+        """Take the scores ``(m, n)`` of some rows."""
+        m, n = scores.shape
+        above = scores > self._floor
+        if m > self._want and np.count_nonzero(above) > self._limit:
+            dropped = np.partition(scores, m - self._want - 1, axis=0)[m - self._want - 1]
+            np.maximum(self._floor, dropped, out=self._floor)
+            above = scores > self._floor
+        at = np.flatnonzero(above)
+        if len(at):
+            self._kept.append((at % n, numbers[at // n], scores.reshape(-1)[at]))
+            self._size += len(at)
+            if self._size > self._limit:
+                self._shrink()
 
-    def _shrink(self) -> None:
-        rows, scores = np.concatenate(self._rows), np.concatenate(self._scores)
-        if len(rows) > self._want:
-            best = np.argpartition(scores, len(scores) - self._want - 1)
-            # Everything up to here is dropped; what comes later and is no better is not even looked at.
-            self._floor = max(self._floor, scores[best[len(scores) - self._want - 1]])
-            best = best[len(scores) - self._want :]
-            rows, scores = rows[best], scores[best]
-        self._rows, self._scores, self._size = [rows], [scores], len(rows)
+    def _shrink(self) -> list[Scan]:
+        owner, rows, scores = (np.concatenate(part) for part in zip(*self._kept, strict=True))
+        n = len(self._floor)
+        by_owner = np.argsort(owner.astype(np.min_scalar_type(n)), kind="stable")
+        bounds = np.searchsorted(owner[by_owner], np.arange(n + 1))
+        scans = []
+        for number, (start, stop) in enumerate(pairwise(bounds.tolist())):
+            mine = by_owner[start:stop]
+            surplus = len(mine) - self._want
+            if surplus > 0:
+                best = np.argpartition(scores[mine], surplus - 1)
+                self._floor[number] = max(self._floor[number], scores[mine[best[surplus - 1]]])
+                mine = mine[best[surplus:]]
+            scans.append(Scan(rows[mine], scores[mine], float(self._floor[number])))
+        owner = np.repeat(np.arange(n), [len(found.rows) for found in scans])
+        whole = np.concatenate([found.rows for found in scans]), np.concatenate([found.scores for found in scans])
+        self._kept, self._size = [(owner, *whole)], len(owner)
+        return scans
 
-    def result(self) -> Scan:
-        if self._size == 0:
-            return Scan(np.empty(0, np.int64), np.empty(0, np.float32), float(self._floor))
-        self._shrink()
-        return Scan(self._rows[0], self._scores[0], float(self._floor))
+    def result(self) -> list[Scan]:
+        return self._shrink()
 
 
 def rescore(
@@ -276,17 +305,15 @@ def _gather(blocks: Sequence[Block], rows: NDArray[np.int64], dim: int) -> NDArr
     return values
 
 
-def rank(
-    blocks: Sequence[Block],
-    query: NDArray[np.float32],
-    rows: NDArray[np.int64],
-    ask: Ask,
-    cosine: bool,
-    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Score candidates and put them in `order`."""
-    scores = rescore(blocks, query[None], rows[None], cosine=cosine)[0]
-    return order(rows, scores, ask, ids_of)
+def _rescored(
+    blocks: Sequence[Block], queries: NDArray[np.float32], found: Sequence[Scan], cosine: bool
+) -> list[NDArray[np.float32]]:
+    """`rescore` each query's candidates, however many each has."""
+    rows = np.full((len(found), max(len(part.rows) for part in found)), -1, np.int64)
+    for number, part in enumerate(found):
+        rows[number, : len(part.rows)] = part.rows
+    scores = rescore(blocks, queries, rows, cosine=cosine)
+    return [scores[number, : len(part.rows)] for number, part in enumerate(found)]
 
 
 def order(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retr.index import exact, products
+from retr.index import exact, halves, products
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FilterError, UsageError
 from retr.index.store import Store
@@ -288,7 +289,45 @@ def test_the_fast_product_keeps_its_bound(monkeypatch):
     for dim in (1, 7, 64, 700):
         vectors = exact_unit(rng.standard_normal((300, dim)))
         queries = exact_unit(rng.standard_normal((16, dim)))
-        truth = queries.astype(np.float64) @ vectors.astype(np.float64).T
+        truth = vectors.astype(np.float64) @ queries.astype(np.float64).T
         for fast in (True, False):
             product = products.choose(16, dim, fast=fast)
             assert np.abs(product.multiply(queries, vectors) - truth).max() <= product.error
+
+
+def test_every_finite_half_is_widened_to_the_same_number():
+    values = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    values = values[np.isfinite(values)]
+    np.testing.assert_array_equal(products.widened(values).view(np.int32), values.astype(np.float32).view(np.int32))
+
+
+@pytest.mark.parametrize("torch_at_hand", [True, False])
+def test_halves_scanned_as_they_lie_give_the_same_answer(monkeypatch, tmp_path, torch_at_hand):
+    """The scan by faiss, the products by torch and by numpy: with filters, exclusions, ties and few rows left."""
+    pytest.importorskip("faiss")
+    if torch_at_hand:
+        pytest.importorskip("torch")
+    else:
+        monkeypatch.delitem(sys.modules, "torch", raising=False)
+    rng = np.random.default_rng(13)
+    vectors = rng.standard_normal((3000, 40))
+    vectors[100:140] = vectors[0]
+    store = big(tmp_path, vectors, dtype="float16", patient=[f"p{i % 50}" for i in range(3000)])
+    queries = vectors[[0, 7, 9]].astype(np.float32)
+    masks = [None, rng.random(3000) < 0.5, np.arange(3000) < 15, np.arange(3000) >= 2990]
+    scans = []
+    choose = halves.halves
+    monkeypatch.setattr(halves, "halves", lambda *given: scans.append(choose(*given)) or scans[-1])
+    for mask in masks:
+        for options in ({"k": 10}, {"k": 10, "one_per": "patient"}, {"k": 30, "min_score": 0.3}):
+            for excluded in (None, [np.array([0, 3, 2995]), np.arange(1600), np.empty(0, np.int64)]):
+                found = store.search(queries, mask=mask, exclude=excluded, **options)
+                for i in range(3):
+                    allowed = np.ones(3000, bool) if mask is None else mask
+                    forbidden = set() if excluded is None else set(excluded[i].tolist())
+                    group, least = options.get("one_per"), options.get("min_score")
+                    expected = oracle(store, queries[i], options["k"], allowed, forbidden, {}, group, least)
+                    kept = found.rows[i] >= 0
+                    assert list(zip(found.rows[i][kept].tolist(), found.scores[i][kept], strict=True)) == expected
+    assert any(isinstance(scan, halves.HalfScan) for scan in scans)
+    assert store.search(np.repeat(queries, 4, axis=0), 10).rows[::4].tolist() == store.search(queries, 10).rows.tolist()
