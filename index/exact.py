@@ -121,6 +121,8 @@ def search(
     gpu
         Makes the first scan, where it is given and the filter is not too narrow for it.
     """
+    from retr.index.halves import halves
+
     n = len(queries)
     rows = np.full((n, ask.k), -1, np.int64)
     scores = np.full((n, ask.k), -np.inf, np.float32)
@@ -130,8 +132,6 @@ def search(
         available = int(np.count_nonzero(allowed))
     norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
     pending = list(range(n))
-    from retr.index.halves import halves
-
     product: Product | GpuScan | HalfScan = choose(n, queries.shape[1])
     if allowed is None or not narrow(allowed):
         if gpu is None:

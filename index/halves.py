@@ -96,15 +96,15 @@ class HalfScan:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], float]:
         """Give the rows, the scores, and the score that no other row of one part exceeds."""
         flat, start = part
-        total = flat.ntotal
+        total = allowed_here = flat.ntotal
         options = None
         if allowed is not None or len(excluded):
             mask = np.ones(total, bool) if allowed is None else allowed[start : start + total].copy()
             mask[excluded[(excluded >= start) & (excluded < start + total)] - start] = False
+            allowed_here = int(np.count_nonzero(mask))
             bits = np.packbits(mask, bitorder="little")
             options = self._faiss.SearchParameters(sel=self._faiss.IDSelectorBitmap(bits))
         scores, rows = flat.search(query, min(want, total), params=options)
         found = rows[0] >= 0
-        # Where fewer came back than asked for, or all rows were asked for, none was dropped.
-        floor = float(scores[0, -1]) if found.all() and want < total else -np.inf
+        floor = float(scores[0, -1]) if want < allowed_here else -np.inf
         return rows[0, found] + start, scores[0, found], floor
