@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from retr.index.store import Store
     from retr.retrieval.images.picture import Axis
 
@@ -60,10 +62,10 @@ class Notes:
         store: Store,
         *,
         name: str,
-        exact: bool = False,
+        exact_decode: bool = False,
         frames: int | None = None,
         axis: Axis | None = None,
-        scores: tuple[str, ...] | None = None,
+        scores: Sequence[str] | None = None,
     ) -> None:
         """Settle what this build does; an index without rows takes what is asked, one with rows keeps what it has.
 
@@ -73,9 +75,9 @@ class Notes:
             What is asked contradicts what the rows were built with.
         """
         if not len(store):
-            self.exact_decode, self.scores = exact, scores or ()
+            self.exact_decode, self.scores = exact_decode, tuple(scores or ())
             self.frames, self.axis = frames or 1, axis or "axial"
-        if exact and not self.exact_decode:
+        if exact_decode and not self.exact_decode:
             raise UsageError("the index was built without exact_decode", hint="build a new index with it")
         for what, asked, kept in (
             ("scores", None if scores is None else list(scores), list(self.scores)),

@@ -237,14 +237,16 @@ class KadEncoder(TorchEncoder):
         vectors, scores
             float32 ``(n, 768)``, equal to `encode_prepared`, and float32 ``(n, m)``, equal to `score`.
         """
-        pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, self.dtype)
-        with self.in_full():
+
+        def both(pixels: Tensor) -> tuple[Tensor, ...]:
             patches = cast("Tensor", self.network(pixels)).float()
-        vectors = patches.mean(dim=(1, 2)).cpu().numpy()
-        if not findings:
-            return vectors, np.empty((len(vectors), 0), dtype=np.float32)
-        logits = self.queries(patches.flatten(1, 2), self._asked(tuple(findings)), together=together)
-        return vectors, logits.softmax(dim=-1)[..., 1].cpu().numpy()
+            if not findings:
+                return patches.mean(dim=(1, 2)), patches.new_empty((len(patches), 0))
+            logits = self.queries(patches.flatten(1, 2), self._asked(tuple(findings)), together=together)
+            return patches.mean(dim=(1, 2)), logits.softmax(dim=-1)[..., 1]
+
+        vectors, scores = self.run(both, batch)
+        return vectors, scores
 
     def _asked(self, findings: tuple[str, ...]) -> Tensor:
         """Embed findings, remembering the last list: an archive is asked the same one picture after picture."""

@@ -24,6 +24,8 @@ from retr.retrieval.encoders._picture import picture
 from retr.retrieval.encoders.base import BaseEncoder
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
@@ -118,10 +120,29 @@ class TorchEncoder(BaseEncoder):
     @torch.inference_mode()
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``."""
+        return self.run(lambda pixels: (self.forward(pixels),), batch)[0]
+
+    def run(
+        self, network: Callable[[torch.Tensor], tuple[torch.Tensor, ...]], batch: NDArray[Any]
+    ) -> tuple[NDArray[np.float32], ...]:
+        """Put prepared pictures on the device and through a network, in halves where they do not fit together.
+
+        Parameters
+        ----------
+        network
+            Gives tensors ``(n, ...)`` for pixels of `dtype` on `device`.
+        batch
+            Prepared pictures ``(n, c, h, w)``.
+
+        Returns
+        -------
+        tuple
+            The tensors as float32 arrays.
+        """
         pixels = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, self.dtype)
         try:
             with self.in_full():
-                return cast("NDArray[np.float32]", self.forward(pixels).float().cpu().numpy())
+                return tuple(found.float().cpu().numpy() for found in network(pixels))
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
                 raise RetrError(
@@ -131,7 +152,8 @@ class TorchEncoder(BaseEncoder):
         del pixels
         torch.cuda.empty_cache()
         half = len(batch) // 2
-        return np.concatenate([self.encode_prepared(batch[:half]), self.encode_prepared(batch[half:])])
+        parts = zip(self.run(network, batch[:half]), self.run(network, batch[half:]), strict=True)
+        return tuple(np.concatenate(part) for part in parts)
 
     def in_full(self) -> AbstractContextManager[None]:
         """Hold cuDNN to float32: it would convolve in TF32, but fp32 means fp32 here."""

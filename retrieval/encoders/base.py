@@ -110,15 +110,10 @@ class BaseEncoder(ABC):
                 for item in items[start : start + self.batch_size]
             ]
             prepared = [self.prepare(picture) for picture in pictures]
-            vectors[start : start + len(prepared)] = self._encode_mixed(prepared)
-        return vectors
-
-    def _encode_mixed(self, prepared: list[NDArray[Any]]) -> NDArray[np.float32]:
-        """Encode inputs that may differ in shape (an encoder that keeps the aspect), stacking equal ones."""
-        vectors = np.empty((len(prepared), self.info.dim), dtype=np.float32)
-        for shape in {array.shape for array in prepared}:
-            rows = [row for row, array in enumerate(prepared) if array.shape == shape]
-            vectors[rows] = self.encode_prepared(np.stack([prepared[row] for row in rows]))
+            # inputs may differ in shape (an encoder that keeps the aspect): equal ones are stacked
+            for shape in {array.shape for array in prepared}:
+                rows = [row for row, array in enumerate(prepared) if array.shape == shape]
+                vectors[[start + row for row in rows]] = self.encode_prepared(np.stack([prepared[row] for row in rows]))
         return vectors
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""Embedding many pictures outside a build: read and prepared in threads, encoded in full batches."""
+"""Many pictures through a network: in full batches, and outside a build read and prepared in threads."""
 
 from __future__ import annotations
 
@@ -17,6 +17,45 @@ if TYPE_CHECKING:
     from retr.retrieval.encoders.base import BaseEncoder
 
 T = TypeVar("T")
+
+
+def encode_batch(
+    encoder: BaseEncoder, inputs: Sequence[NDArray[Any]], findings: Sequence[str] = ()
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embed network inputs so that each vector depends on its own input alone.
+
+    Inputs of one shape go through the network together, filled up to the encoder's batch size: the bits of a matrix
+    product may depend on its number of rows.
+
+    Parameters
+    ----------
+    encoder
+        With ``encode_and_score`` where there are findings.
+    inputs
+        From ``encoder.prepare``; at most a batch of them.
+    findings
+        Also scored, in the same pass of the image encoder.
+
+    Returns
+    -------
+    tuple
+        Vectors float32 ``(n, dim)``, not normalised, and probabilities float32 ``(n, len(findings))``.
+    """
+    vectors = np.empty((len(inputs), encoder.info.dim), dtype=np.float32)
+    scores = np.empty((len(inputs), len(findings)), dtype=np.float32)
+    for shape in dict.fromkeys(array.shape for array in inputs):
+        rows = [row for row, array in enumerate(inputs) if array.shape == shape]
+        chosen = [inputs[row] for row in rows]
+        if not encoder.batch_invariant:
+            chosen += [chosen[-1]] * (encoder.batch_size - len(chosen))
+        batch = np.stack(chosen)
+        if findings:
+            found, asked = encoder.encode_and_score(batch, findings)  # type: ignore[attr-defined]
+            scores[rows] = asked[: len(rows)]
+        else:
+            found = encoder.encode_prepared(batch)
+        vectors[rows] = found[: len(rows)]
+    return vectors, scores
 
 
 def encode_all(
@@ -50,8 +89,6 @@ def encode_all(
             batch = [future.result() for future in upcoming[:size]]
             upcoming = upcoming[size:]
             upcoming += [pool.submit(prepare, item) for item in items[start + 2 * size : start + 3 * size]]
-            # a full batch every time, since the bits of a product may depend on its number of rows
-            full = np.stack(batch + batch[-1:] * (size - len(batch)))
-            vectors[start : start + len(batch)] = encoder.encode_prepared(full)[: len(batch)]
+            vectors[start : start + len(batch)] = encode_batch(encoder, batch)[0]
             shown.step(len(batch))
     return vectors

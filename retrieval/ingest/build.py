@@ -10,21 +10,20 @@ import itertools
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval.archive.metadata import read_metadata
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, open_source
-from retr.retrieval.ingest.pipeline import COMMIT_ROWS, Order, carry_out
+from retr.retrieval.ingest.pipeline import Order, carry_out
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import RESERVED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from retr.retrieval.encoders.base import BaseEncoder
-    from retr.retrieval.images.picture import Axis
     from retr.retrieval.progress import Progress
 
 __all__ = ["BuildReport", "add", "build"]
@@ -36,51 +35,25 @@ def build(
     encoder: BaseEncoder,
     *,
     metadata: Path | str | None = None,
-    group: str | None = None,
-    scores: Sequence[str] | None = None,
-    prune: bool = False,
-    exact_decode: bool = False,
-    frames: int | None = None,
-    axis: Axis | None = None,
-    allow_burned_in: bool = False,
     progress: bool | Progress = False,
-    commit_rows: int = COMMIT_ROWS,
-    workers: int | None = None,
+    **asked: Any,
 ) -> BuildReport:
     """Embed an archive into an index, or bring an existing index up to date with it.
 
     Parameters
     ----------
     archive
-        Folder of images, or one image.
+        Folder of images, one image, or whatever `retr.retrieval.archive.sources.open_source` opens.
     index_path
         The index to make or to update.
     encoder
         From ``load_encoder``; must be the one an existing index was built with.
     metadata
         CSV, TSV or Parquet table joined on its path column.
-    group
-        The column that tells patients apart.
-    scores
-        Findings to score and store as columns ``p_<finding>``, for encoders that have a ``score`` method. Kept for
-        later builds of the same index.
-    prune
-        Drop rows whose files are gone.
-    exact_decode
-        Decode JPEGs in full rather than reduced to what the encoder needs. Kept for later builds of the same index.
-    frames
-        Of a file with several pictures (DICOM frames, TIFF pages, NIfTI slices) take the first and every nth; 1, all of
-        them, by default. Kept for later builds of the same index.
-    axis
-        Along which axis NIfTI volumes are cut: ``"axial"`` (the default), ``"coronal"``, ``"sagittal"``. Kept as well.
-    allow_burned_in
-        Read DICOM files that say their pixels hold annotations, which may name the patient.
     progress
         Show progress on standard error; or an object that shows it.
-    commit_rows
-        Rows between two commits.
-    workers
-        Threads that read and decode; by default as many as there are cores.
+    asked
+        Fields of `retr.retrieval.ingest.pipeline.Order`: ``group``, ``scores``, ``prune`` ...
 
     Raises
     ------
@@ -92,26 +65,8 @@ def build(
         Another process is writing to the index.
     """
     path = Path(index_path)
-    source = open_source(archive, leave_out=(path,))
     fresh = not Store.exists(path)
-    first, entries = _with_first_item(source, str(archive))
-    order = Order(
-        source=source,
-        entries=entries,
-        first=first,
-        encoder=encoder,
-        table=None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=source.location),
-        group=group,
-        scores=None if scores is None else tuple(scores),
-        prune=prune,
-        exact=exact_decode,
-        frames=frames,
-        axis=axis,
-        allow_burned_in=allow_burned_in,
-        commit_rows=commit_rows,
-        workers=workers,
-    )
-    order.check()
+    order = _order(open_source(archive, leave_out=(path,)), str(archive), encoder, metadata, asked)
     store = Store.create(path, encoder=encoder.info) if fresh else Store.open(path)
     try:
         report, skipped = carry_out(order, store, progress)
@@ -133,11 +88,8 @@ def add(
     *,
     name: str | None = None,
     metadata: Path | str | None = None,
-    prune: bool = False,
-    allow_burned_in: bool = False,
     progress: bool | Progress = False,
-    commit_rows: int = COMMIT_ROWS,
-    workers: int | None = None,
+    **asked: Any,
 ) -> BuildReport:
     """Embed a further folder, or one image, into an existing index; its ids begin with ``name/``.
 
@@ -145,7 +97,7 @@ def add(
     ----------
     name
         By default the folder's name. The same name again brings that part of the index up to date.
-    source, index_path, encoder, metadata, prune, allow_burned_in, progress, commit_rows, workers
+    source, index_path, encoder, metadata, progress, asked
         As in `build`.
 
     Raises
@@ -158,21 +110,19 @@ def add(
     name = Path(opened.location).name if name is None else name
     if not name or "/" in name or "::" in name or name.startswith("."):
         raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
-    first, entries = _with_first_item(opened, str(source))
-    order = Order(
-        source=opened,
-        entries=entries,
-        first=first,
-        encoder=encoder,
-        name=name,
-        table=None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=opened.location),
-        prune=prune,
-        allow_burned_in=allow_burned_in,
-        commit_rows=commit_rows,
-        workers=workers,
-    )
-    order.check()
+    order = _order(opened, str(source), encoder, metadata, {"name": name, **asked})
     return carry_out(order, store, progress)[0]
+
+
+def _order(
+    source: Source, called: str, encoder: BaseEncoder, metadata: Path | str | None, asked: dict[str, Any]
+) -> Order:
+    """Look at the archive and the table, and check what is asked."""
+    first, entries = _with_first_item(source, called)
+    table = None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=source.location)
+    order = Order(source=source, entries=entries, first=first, encoder=encoder, table=table, **asked)
+    order.check()
+    return order
 
 
 def _with_first_item(source: Source, called: str) -> tuple[str, Iterator[Entry]]:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.images.picture import Axis
@@ -36,7 +35,6 @@ class Frame:
     mode: str
     columns: dict[str, Any]
     prepared: NDArray[Any] | None
-    picture: Image | None = None
     vector: NDArray[np.float32] | None = None
 
 
@@ -67,24 +65,21 @@ class Decoder:
         Where from, and for whom.
     by_hash
         sha256 to the rows of the index that hold these bytes.
-    exact
+    exact_decode
         Decode JPEGs in full.
     frames, axis
         Of a file with several pictures take the first and every nth; along which axis a volume is cut.
     allow_burned_in
         Read DICOM files that say their pixels hold annotations.
-    keep_pictures
-        Keep the decoded picture beside the network's input, for encoders that score findings.
     """
 
     source: Source
     encoder: BaseEncoder
     by_hash: Mapping[str, tuple[int, ...]]
-    exact: bool = False
+    exact_decode: bool = False
     frames: int = 1
     axis: Axis = "axial"
     allow_burned_in: bool = False
-    keep_pictures: bool = False
 
     def __call__(self, item: Item) -> Read | Skipped:
         """Read one item; whatever is wrong with it becomes a record."""
@@ -113,7 +108,7 @@ class Decoder:
         pictures = read_images(
             data,
             every=self.frames,
-            draft_size=None if self.exact else info.draft_size,
+            draft_size=None if self.exact_decode else info.draft_size,
             grey16=info.grey16,
             allow_burned_in=self.allow_burned_in,
             # the key is made when the first file asks for it
@@ -128,7 +123,6 @@ class Decoder:
                 picture.mode,
                 dict(picture.columns),
                 self.encoder.prepare(picture.image),
-                picture.image if self.keep_pictures else None,
             )
             for suffix, picture in pictures
         ]

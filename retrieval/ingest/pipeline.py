@@ -30,6 +30,7 @@ from retr.index.errors import UsageError
 from retr.retrieval.archive import places
 from retr.retrieval.archive.notes import NOTE, Notes
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source
+from retr.retrieval.encoders.batches import encode_batch
 from retr.retrieval.encoders.recorded import require_same
 from retr.retrieval.ingest.decode import Decoder, Frame, Read
 from retr.retrieval.ingest.known import Known
@@ -38,10 +39,8 @@ from retr.retrieval.ingest.rows import join_anew, make_table, score_column, skip
 from retr.retrieval.progress import make_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
-
-    from numpy.typing import NDArray
 
     from retr.index.store import Store
     from retr.index.writer import Writer
@@ -60,7 +59,39 @@ MANY_SEGMENTS = 64
 
 @dataclass(frozen=True)
 class Order:
-    """What is to be built."""
+    """What is to be built.
+
+    Attributes
+    ----------
+    source, entries, first
+        The archive, what it lists, and the path of its first item.
+    encoder
+        Who embeds.
+    name
+        The source's name, with which the ids begin; empty for the archive the index was first built from.
+    table
+        The metadata to join.
+    group
+        The column that tells patients apart.
+    scores
+        Findings to score and store as columns ``p_<finding>``, for encoders with ``encode_and_score``. Kept for later
+        builds of the same index, as are ``exact_decode``, ``frames`` and ``axis``.
+    prune
+        Drop rows whose files are gone.
+    exact_decode
+        Decode JPEGs in full rather than reduced to what the encoder needs.
+    frames
+        Of a file with several pictures (DICOM frames, TIFF pages, NIfTI slices) take the first and every nth; 1, all of
+        them, by default.
+    axis
+        Along which axis NIfTI volumes are cut: ``"axial"`` (the default), ``"coronal"``, ``"sagittal"``.
+    allow_burned_in
+        Read DICOM files that say their pixels hold annotations, which may name the patient.
+    commit_rows
+        Rows between two commits.
+    workers
+        Threads that read and decode; by default as many as there are cores.
+    """
 
     source: Source
     entries: Iterator[Entry]
@@ -69,9 +100,9 @@ class Order:
     name: str = ""
     table: Metadata | None = None
     group: str | None = None
-    scores: tuple[str, ...] | None = None
+    scores: Sequence[str] | None = None
     prune: bool = False
-    exact: bool = False
+    exact_decode: bool = False
     frames: int | None = None
     axis: Axis | None = None
     allow_burned_in: bool = False
@@ -88,7 +119,7 @@ class Order:
             raise UsageError(f"unknown axis {self.axis!r}", hint="use axial, coronal or sagittal")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers must be at least 1, got: {self.workers!r}")
-        if self.scores and not hasattr(self.encoder, "score"):
+        if self.scores and not hasattr(self.encoder, "encode_and_score"):
             raise UsageError(
                 f"encoder {self.encoder.info.name!r} does not score findings, got: {self.scores[0]!r}",
                 hint="build with the encoder 'kad'",
@@ -124,7 +155,7 @@ class _Run:
         self.recorded.agree(
             writer.store,
             name=order.name,
-            exact=order.exact,
+            exact_decode=order.exact_decode,
             frames=order.frames,
             axis=order.axis,
             scores=order.scores,
@@ -135,11 +166,10 @@ class _Run:
             order.source,
             encoder,
             self.known.by_hash,
-            exact=self.recorded.exact_decode,
+            exact_decode=self.recorded.exact_decode,
             frames=self.recorded.frames,
             axis=self.recorded.axis,
             allow_burned_in=order.allow_burned_in,
-            keep_pictures=bool(self.recorded.scores),
         )
         info = encoder.info
         self.notes = [f"embedding with {info.name} ({info.precision}) on {info.device}", *_licence(encoder)]
@@ -236,18 +266,11 @@ class _Run:
         size = self.order.encoder.batch_size
         while len(self.queue) >= size or (everything and self.queue):
             batch, self.queue = self.queue[:size], self.queue[size:]
-            vectors = encode_batch(self.order.encoder, [_input(frame) for frame in batch])
-            for frame, vector in zip(batch, vectors, strict=True):
+            inputs = [frame.prepared for frame in batch if frame.prepared is not None]
+            found = encode_batch(self.order.encoder, inputs, self.recorded.scores)
+            for frame, vector, scores in zip(batch, *found, strict=True):
                 frame.vector, frame.prepared = vector, None
-            if self.recorded.scores:
-                self._score(batch)
-
-    def _score(self, batch: list[Frame]) -> None:
-        findings = list(self.recorded.scores)
-        scores = self.order.encoder.score([frame.picture for frame in batch], findings)  # type: ignore[attr-defined]
-        for frame, row in zip(batch, np.asarray(scores), strict=True):
-            frame.columns |= {score_column(name): float(p) for name, p in zip(findings, row, strict=True)}
-            frame.picture = None
+                frame.columns |= dict(zip(map(score_column, self.recorded.scores), scores.tolist(), strict=True))
 
     def _finished(self) -> list[Read]:
         """Take the files whose pictures are all embedded; a vector with infinities makes its file a record."""
@@ -345,30 +368,6 @@ class _Run:
             device=self.order.encoder.info.device,
             notes=(*_licence(self.order.encoder), *renamed),
         )
-
-
-def encode_batch(encoder: BaseEncoder, inputs: list[NDArray[np.generic]]) -> NDArray[np.float32]:
-    """Embed network inputs so that each vector depends on its own input alone.
-
-    Inputs of one shape go through the network together, filled up to the encoder's batch size.
-
-    Returns
-    -------
-    float32 ``(n, dim)``
-    """
-    vectors = np.empty((len(inputs), encoder.info.dim), dtype=np.float32)
-    for shape in dict.fromkeys(array.shape for array in inputs):
-        rows = [row for row, array in enumerate(inputs) if array.shape == shape]
-        chosen = [inputs[row] for row in rows]
-        if not encoder.batch_invariant:
-            chosen += [chosen[-1]] * (encoder.batch_size - len(chosen))
-        vectors[rows] = encoder.encode_prepared(np.stack(chosen))[: len(rows)]
-    return vectors
-
-
-def _input(frame: Frame) -> NDArray[np.generic]:
-    assert frame.prepared is not None
-    return frame.prepared
 
 
 def _licence(encoder: BaseEncoder) -> list[str]:

@@ -342,11 +342,13 @@ def test_exact_decoding_cannot_be_asked_for_afterwards(archive, index, fake_enco
 
 def test_scores_become_columns(archive, index, make_encoder, make_picture):
     class Scoring(make_encoder):
-        def score(self, images, findings):
-            brightness = np.array([np.asarray(image).mean() / 255 for image in images], dtype=np.float32)
-            return brightness[:, None] * np.arange(1, len(findings) + 1)
+        def encode_and_score(self, batch, findings):
+            brightness = batch.mean(axis=(1, 2, 3))
+            return self.encode_prepared(batch), brightness[:, None] * np.arange(1, len(findings) + 1)
 
-    build(archive, index, Scoring(), scores=["pleural effusion", "edema"], commit_rows=4)
+    encoder = Scoring()
+    build(archive, index, encoder, scores=["pleural effusion", "edema"], commit_rows=4)
+    assert encoder.encoded == 12  # each picture goes through the network once
     store = Store.open(index)
     table = store.table(["p_pleural_effusion", "p_edema"]).to_pydict()
     np.testing.assert_allclose(np.array(table["p_edema"]), 2 * np.array(table["p_pleural_effusion"]))
