@@ -22,8 +22,8 @@ from PIL import Image, ImageEnhance
 
 from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.retrieval.archive.notes import Notes
+from retr.retrieval.archive.pictures import picture_in
 from retr.retrieval.archive.places import Archive
-from retr.retrieval.images import read_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -206,12 +206,9 @@ class _Rows:
         self.ids, self.paths, self._sha256 = (table[name].to_pylist() for name in table.column_names)
         self._groups = None if group is None else store.table([group])[group].to_pylist()
 
-    def suffix(self, at: int) -> str:
-        """Give which picture of its file a row is: empty, or ``#3``."""
-        return str(self.ids[at]).removeprefix(self.paths[at])
-
     def key(self, at: int) -> tuple[str, str]:
-        return self._sha256[at], self.suffix(at)
+        """Give a row's bytes, and which picture of them it is: empty, or ``#3``."""
+        return self._sha256[at], str(self.ids[at]).removeprefix(self.paths[at])
 
     def pair(self, a: int, b: int, kind: str, cosine: float, agreement: float | None = None) -> Pair:
         across = None
@@ -224,21 +221,16 @@ class _Pictures:
     """Reads rows' pictures again from the archive."""
 
     def __init__(self, store: Store, rows: _Rows) -> None:
-        self._archive, self._rows = Archive(store), rows
-        self._reading: dict[str, Any] = {
-            "grey16": store.manifest.encoder.grey16,
-            "axis": Notes.of(store).axis,
-            "allow_burned_in": True,  # the build decided what may be read
-        }
+        self._archive, self._rows, self._notes = Archive(store), rows, Notes.of(store)
+        self._grey16 = store.manifest.encoder.grey16
         self.unreadable = 0
 
     def read(self, at: int, draft_size: int | None = None) -> Image.Image | None:
         """Give a row's picture; None where it cannot be read any more."""
         try:
             data = self._archive.read(self._rows.paths[at])
-            for suffix, picture in read_images(data, draft_size=draft_size, **self._reading):
-                if suffix == self._rows.suffix(at):
-                    return picture.image
+            reading = {"draft_size": draft_size, "grey16": self._grey16}
+            return picture_in(data, self._rows.ids[at], self._notes, **reading).image
         except ImageReadError:
             pass
         except RetrError:

@@ -2,8 +2,8 @@
 
 For each way to classify (neighbours, probe, zero-shot) `calibrate` scales its scores to probabilities and finds the
 threshold of split-conformal sets, on evidence in which no row has seen its own patient. The figures it states are
-cross-fitted: scaling and threshold of four fifths of the patients, measured on the rest. The records are JSON in the
-manifest under ``extra["calibration"]``, one a method, with the version of the data they were measured on.
+cross-fitted: scaling and threshold of four fifths of the patients, measured on the rest. A scaling that measures worse
+than none is not applied. The records are JSON in the manifest under ``extra["calibration"]``, one a method, with the version of the data they were measured on.
 """
 
 from __future__ import annotations
@@ -191,7 +191,7 @@ def measure(
     version: str,
     alpha: float,
     *,
-    before: confidence.Scaling,
+    before: Temperature | VoteScale,
     fit: Callable[[Any, NDArray[np.int64]], Temperature | VoteScale],
 ) -> Calibration:
     """Fit a scaling and a conformal threshold, and state cross-fitted figures.
@@ -201,19 +201,34 @@ def measure(
     evidence
         Logits ``(n, c)`` or `Votes`, one row for each labelled row, from a model that has not seen the row's group.
     before
-        The scaling without calibration, for comparison.
+        The scaling without calibration, kept where the fitted one measures worse.
+    fit
+        Finds a scaling from evidence and its truth.
     """
     truth = labelled.codes
     folds = labelled.folds(FOLDS)
-    after = np.zeros((len(labelled), len(labelled.classes)))
-    sets = np.zeros(after.shape, dtype=bool)
-    for fold in np.unique(folds):
-        inside = folds != fold
-        scale = fit(evidence[inside], truth[inside])
-        limit = confidence.conformal_threshold(scale.probabilities(evidence[inside]), truth[inside], alpha)
-        after[~inside] = scale.probabilities(evidence[~inside])
-        sets[~inside] = confidence.prediction_sets(after[~inside], limit)
-    final = fit(evidence, truth)
+
+    def crossed(
+        fit: Callable[[Any, NDArray[np.int64]], Temperature | VoteScale],
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+        """Give the probabilities and the sets of each fold, by a scaling and a threshold of the others."""
+        chance = np.zeros((len(labelled), len(labelled.classes)))
+        sets = np.zeros(chance.shape, dtype=bool)
+        for fold in np.unique(folds):
+            inside = folds != fold
+            scale = fit(evidence[inside], truth[inside])
+            limit = confidence.conformal_threshold(scale.probabilities(evidence[inside]), truth[inside], alpha)
+            chance[~inside] = scale.probabilities(evidence[~inside])
+            sets[~inside] = confidence.prediction_sets(chance[~inside], limit)
+        return chance, sets
+
+    after, sets = crossed(fit)
+    plain, plain_sets = crossed(lambda *_: before)
+    # a scaling that makes the probabilities worse is left out, unless it is what keeps the sets small
+    if ece(plain, truth) < ece(after, truth) and plain_sets.sum() <= sets.sum():
+        after, sets, final = plain, plain_sets, before
+    else:
+        final = fit(evidence, truth)
     return Calibration(
         method=method,
         column=labelled.column,

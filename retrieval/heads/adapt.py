@@ -22,6 +22,10 @@ from retr.index.errors import EncoderNotFoundError, RetrError, UsageError
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.archive import places
+from retr.retrieval.archive.notes import NOTE as BUILT
+from retr.retrieval.archive.notes import Notes
+from retr.retrieval.archive.pictures import picture_in
+from retr.retrieval.archive.places import Archive
 from retr.retrieval.encoders.batches import encode_all
 from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import HEAD_FILE, NOTE, adapted_info, as_stored, head_of
@@ -277,25 +281,17 @@ class _Reader:
     """From a row to the network's input; safe to call from several threads."""
 
     def __init__(self, store: Store, encoder: BaseEncoder) -> None:
-        self._store, self._encoder = store, encoder
-        self._sources: dict[str, Any] = {}
+        self._archive, self._notes, self._encoder = Archive(store), Notes.of(store), encoder
 
     def __call__(self, item: tuple[str, str]) -> NDArray[Any]:
-        from retr.retrieval.archive.sources import open_source
-        from retr.retrieval.images import read_images
-
         name, path = item
-        place, inside = places.locate(self._store, path)
-        source = self._sources.get(place) or self._sources.setdefault(place, open_source(place))
         info = self._encoder.info
+        reading = {"draft_size": info.draft_size, "grey16": info.grey16}
         try:
-            data = source.read(inside)[0]
-        except OSError as error:
+            picture = picture_in(self._archive.read(path), name, self._notes, **reading)
+        except RetrError as error:
             raise RetrError(f"the picture of {name!r} cannot be read again", hint="or use --features stored") from error
-        for suffix, picture in read_images(data, name=path, draft_size=info.draft_size, grey16=info.grey16):
-            if path + suffix == name or not suffix:
-                return self._encoder.prepare(picture.image)
-        raise RetrError(f"the picture of {name!r} is no longer in its file", hint="or use --features stored")
+        return self._encoder.prepare(picture.image)
 
 
 # the new index
@@ -323,9 +319,8 @@ def _write(
             writer.set_group(store.manifest.group)
             if store.manifest.n_skipped:
                 writer.record_skipped(store.skipped())
-            build = store.manifest.extra.get("build")
-            if build is not None:
-                writer.note("build", build)
+            if BUILT in store.manifest.extra:
+                writer.note(BUILT, store.manifest.extra[BUILT])
             writer.add_file(HEAD_FILE, fitted.to_bytes())
             writer.note(NOTE, facts)
             written = writer.commit()

@@ -13,6 +13,7 @@ from retr.index.vectors import unit
 from retr.retrieval.classify import calibrate, findings, methods, probe
 from retr.retrieval.labels import labelled
 from retr.retrieval.labels.label_set import LabelClass, LabelSet, load_labels
+from retr.retrieval.stats.confidence import Temperature
 
 DIM, CLASSES = 16, ("a", "b", "c", "d")
 CENTRES = unit(np.random.default_rng(7).normal(size=(4, DIM)))
@@ -266,3 +267,22 @@ def test_zero_shot_without_an_index():
     assert one.label == "c"
     assert one.nearest is None
     assert not one.calibrated
+
+
+def test_a_scaling_that_measures_worse_than_none_is_not_applied():
+    rng = np.random.default_rng(5)
+    logits = rng.normal(size=(120, 4)) * 1.5
+    chance = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    truth = np.array([rng.choice(4, p=row) for row in chance])
+    rows = labelled.Labelled("label", np.arange(120), truth, np.arange(120), CLASSES)
+    none, fit = Temperature(), Temperature.fit
+
+    def measured(evidence):
+        return calibrate.measure("probe", evidence, rows, "v", 0.1, before=none, fit=fit)
+
+    right = measured(logits)  # drawn from these very probabilities: nothing to correct
+    assert right.scale == none
+    assert right.ece_after == right.ece_before
+    sure = measured(4 * logits)  # four times too sure
+    assert sure.scale != none
+    assert sure.ece_after < sure.ece_before / 2
