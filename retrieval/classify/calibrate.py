@@ -3,7 +3,8 @@
 For each way to classify (neighbours, probe, zero-shot) `calibrate` scales its scores to probabilities and finds the
 threshold of split-conformal sets, on evidence in which no row has seen its own patient. The figures it states are
 cross-fitted: scaling and threshold of four fifths of the patients, measured on the rest. A scaling that measures worse
-than none is not applied. The records are JSON in the manifest under ``extra["calibration"]``, one a method, with the version of the data they were measured on.
+than none is not applied. The records are JSON in the manifest under ``extra["calibration"]``, one a method, with the
+version of the data they were measured on.
 """
 
 from __future__ import annotations
