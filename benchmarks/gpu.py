@@ -62,6 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--index", type=Path, help="where to keep the index, or find it")
     parser.add_argument("--copy-rate", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
+    if not args.device.startswith("cuda"):
+        parser.error(f"--device is a GPU, got {args.device!r}")
     if args.copy_rate:
         print(copy_rate())
         return

@@ -75,7 +75,9 @@ def numbers(wanted: Wanted) -> list[int]:
     """
     found = count()
     if found == 0:
-        raise UsageError("faiss sees no GPU", hint='install `pip install "retr[gpu]"`, or search with --device cpu')
+        built = hasattr(load_faiss(), "StandardGpuResources")
+        hint = "`nvidia-smi` lists those there are" if built else 'faiss-cpu is installed: `pip install "retr[gpu]"`'
+        raise UsageError("faiss sees no GPU", hint=f"{hint}; or compute with --device cpu")
     chosen = list(range(found)) if isinstance(wanted, str) else list(wanted)
     absent = [number for number in chosen if number >= found]
     if absent:
@@ -124,7 +126,7 @@ def require_room(chosen: Sequence[int], needed: Sequence[int], what: str) -> Non
             raise RetrError(
                 f"{what} need {(bytes_ + SPARE_BYTES) / 1e9:.1f} GB of cuda:{number}, "
                 f"which has {free / 1e9:.1f} GB free",
-                hint="spread them with --device cuda:all, or search with --device cpu",
+                hint="spread them with --device cuda:all, or compute with --device cpu",
             )
 
 
@@ -148,7 +150,7 @@ def one_line(doing: str) -> Iterator[None]:
     except RuntimeError as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         why = "it is out of memory" if is_memory(error) else lines[-1].split("Error: ")[-1]
-        raise RetrError(f"the GPU failed while {doing}: {why}", hint="search with --device cpu") from error
+        raise RetrError(f"the GPU failed while {doing}: {why}", hint="compute with --device cpu") from error
 
 
 def in_batches(search: Any, queries: Any, size: int) -> list[Any]:

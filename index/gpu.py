@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 
 # float16 has 11 significant bits, for both factors; sums run in float32.
 _ERROR = 2.1 * 2.0**-11
-# faiss moves what a GPU index holds whenever it grows; filled in one call it reserves once. So vectors come in parts of
-# about this many float32 bytes, each an index of its own: twice the memory of a part is the most that is ever taken.
-_PART_BYTES = 2 << 30
+# faiss moves what a GPU index holds whenever it grows; filled by one call it reserves once. So vectors come in parts of
+# this many float32 bytes, each an index of its own: small enough to be copied together here, and few enough that a
+# query is not kept waiting by their number.
+_PART_BYTES = 4 << 30
 # faiss keeps two tiles of (queries x 524,288) float32 scores: so many queries stay within its temporary memory.
 _BATCH = 256
 

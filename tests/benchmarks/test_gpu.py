@@ -73,6 +73,9 @@ def test_without_a_gpu_it_says_so_in_one_line(tmp_path, monkeypatch, recorded):
     assert stopped.value.code.startswith("error: faiss sees no GPU")
     assert "\n" not in stopped.value.code
     assert not recorded
+    with pytest.raises(SystemExit) as stopped:
+        gpu.main(["--device", "cpu"])
+    assert stopped.value.code == 2
     assert not list(tmp_path.iterdir())
 
 
