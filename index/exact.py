@@ -31,9 +31,8 @@ _BLOCK_SCORES = 1_000_000
 _BLOCK_BYTES = 32 << 20
 # Below this share of allowed rows, copying them together costs less than scoring all.
 _GATHER_SHARE = 0.35
-# What faiss's GPU indexes can return for a query; beyond half of it there is no room left for candidates.
+# What faiss's GPU indexes can return for a query.
 GPU_MAX_WANT = 2048
-_GPU_MAX_K = GPU_MAX_WANT // 2
 # Float64 values copied together at a time while candidates are scored again.
 _RESCORE_VALUES = 4_000_000
 
@@ -119,7 +118,7 @@ def search(
     ids_of
         Gives the ids of rows; only asked where scores tie.
     gpu
-        Makes the first scan, where it is given and the filter is not too narrow for it.
+        Makes the first scans, where it is given and reaches far enough.
     """
     from retr.index.halves import halves
 
@@ -133,12 +132,12 @@ def search(
     norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
     pending = list(range(n))
     product: Product | GpuScan | HalfScan = choose(n, queries.shape[1])
-    if allowed is None or not narrow(allowed):
-        if gpu is None:
-            product = halves(blocks, n, ask.k) or product
-        elif ask.k < _GPU_MAX_K:
-            product = gpu
-    want = min(available, ask.k * (4 if ask.one_per is not None else 1) + product.margin)
+    want = ask.k * (4 if ask.one_per is not None else 1)
+    if gpu is not None and gpu.reaches(want, allowed):
+        product = gpu
+    elif allowed is None or not narrow(allowed):
+        product = halves(blocks, n, ask.k) or product
+    want = min(available, want + product.margin)
     while pending and available:
         again = []
         exclude = [ask.exclude[i] for i in pending]

@@ -89,6 +89,10 @@ class GpuScan:
             parts.append((part, at))
         return parts
 
+    def reaches(self, wanted: int, allowed: NDArray[np.bool_] | None) -> bool:
+        """Say whether the most that a GPU returns for a query holds so many allowed rows, with room to spare."""
+        return wanted + self.margin <= GPU_MAX_WANT * (1.0 if allowed is None else float(allowed.mean()))
+
     def __call__(
         self,
         queries: NDArray[np.float32],

@@ -180,9 +180,20 @@ class _GpuAccelerator:
         width = max(1, int(valid.sum(axis=1).max(initial=0)))
         first = np.argsort(~valid, axis=1, kind="stable")[:, :width]
         rows = np.take_along_axis(np.where(valid, rows, -1), first, axis=1)
+        rows = _once(rows)
         scores = exact.rescore([exact.Block(self._vectors, 0)], queries, rows, cosine=False)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return Candidates(np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1))
+
+
+def _once(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Put -1 where a row ``(n, c)`` comes a second time: a graph may be walked to the same place twice."""
+    places = np.argsort(rows, axis=1, kind="stable")
+    ordered = np.take_along_axis(rows, places, axis=1)
+    ordered[:, 1:][ordered[:, 1:] == ordered[:, :-1]] = -1
+    once = np.empty_like(rows)
+    np.put_along_axis(once, places, ordered, axis=1)
+    return once
 
 
 def _bytes(segment: Segment, config: Config) -> int:

@@ -44,6 +44,8 @@ class Gpus:
         Free bytes of each, or ``None`` where they cannot be asked.
     batch
         The most queries a search has memory for.
+    repeats
+        Whether a graph gives its best row twice.
     asked
         The k of every search.
     placed
@@ -58,6 +60,7 @@ class Gpus:
         from retr.index import devices
 
         self.faiss, self.count, self.free, self.batch = faiss, count, free, 10**9
+        self.repeats = False
         self.asked: list[int] = []
         self.placed: list[int] = []
         fakes = {
@@ -142,4 +145,7 @@ class _Graph(_Index):
         self._require(queries, k)
         assert k <= params.itopk_size <= 512
         assert params.itopk_size % 32 == 0
-        return self._index.search(queries, k)
+        scores, rows = self._index.search(queries, k)
+        if self._gpus.repeats:
+            scores[:, -1], rows[:, -1] = scores[:, 0], rows[:, 0]
+        return scores, rows

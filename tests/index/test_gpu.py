@@ -109,6 +109,18 @@ def test_a_second_look_stays_on_the_gpu(store, monkeypatch):
     assert gpus.asked[0] < gpus.asked[1] <= MAX_K
 
 
+def test_a_narrow_filter_is_scanned_on_the_gpu_as_far_as_it_reaches(store, monkeypatch):
+    gpus = Gpus(monkeypatch, 1)
+    placed = Store.open(store.path)
+    placed.place("cuda")
+    for share, reached in ((0.1, True), (0.02, False)):
+        gpus.asked.clear()
+        mask = np.random.default_rng(0).random(5000) < share
+        plain, fast = (each.search(questions(store), 10, mask=mask) for each in (store, placed))
+        np.testing.assert_array_equal(fast.rows, plain.rows)
+        assert bool(gpus.asked) == reached
+
+
 def test_a_batch_that_does_not_fit_is_halved(store, monkeypatch):
     gpus = Gpus(monkeypatch, 1)
     gpus.batch = 4

@@ -76,6 +76,7 @@ def compare(path, config, device: str, count: int) -> None:
         assert recall(fast, truth) > 0.93, options
         allowed = store.alive() & options.get("mask", True)
         assert allowed[fast.rows].all()
+        assert all(len(set(row)) == len(row) for row in fast.rows.tolist())
         assert not any(np.isin(fast.rows[i], options["exclude"][i]).any() for i in range(40) if "exclude" in options)
         # every score is that of the exact search, whatever the accelerator's own was
         for number in range(40):
@@ -91,6 +92,12 @@ def test_what_gpus_propose_is_checked(path, monkeypatch, config, count):
     compare(path, config, "cuda:all", count)
     assert set(gpus.placed) == set(range(count))
     assert max(gpus.asked) <= MAX_K
+
+
+def test_a_row_that_is_proposed_twice_is_given_once(path, monkeypatch):
+    gpus = Gpus(monkeypatch, 1, cuvs=True)
+    gpus.repeats = True
+    compare(path, Cagra(), "cuda", 1)
 
 
 @pytest.mark.parametrize("config", KINDS[1:], ids=str)
