@@ -179,19 +179,16 @@ def _queries(images: list[str], texts: list[str], nots: list[str], ids: list[str
         if images or texts or nots or ids:
             raise UsageError("--batch excludes --image, --text, --not and --id", hint="put them into its lines")
         return _read_batch(batch)
-    words = {"texts": texts, "nots": nots}
-    queries = [Query.id(id_) if not (texts or nots) else Query.from_arguments(ids=[id_], **words) for id_ in ids]
+    asked = [Query.id(id_) for id_ in ids]
     for image in images:
-        if image == "-":
-            picture = Query.image(sys.stdin.buffer.read())
-            queries.append(picture + Query.from_arguments(**words) if texts or nots else picture)
-        else:
-            queries.append(Query.from_arguments(images=[image], **words))
-    if queries:
-        return queries
+        piped = image == "-"
+        asked.append(Query.image(sys.stdin.buffer.read()) if piped else Query.weighted("image", image))
     if not (texts or nots):
-        raise UsageError("nothing was asked", hint="give --image, --text, --id or --batch")
-    return [Query.from_arguments(**words)]
+        if not asked:
+            raise UsageError("nothing was asked", hint="give --image, --text, --id or --batch")
+        return asked
+    words = Query.from_json({"text": texts, "not": nots})
+    return [query + words for query in asked] or [words]
 
 
 def _read_batch(batch: str) -> list[Query]:

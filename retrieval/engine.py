@@ -19,7 +19,7 @@ from retr.retrieval.encoders.recorded import RecordedEncoder, load_recorded, mis
 from retr.retrieval.exclude import same_values
 from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.hits import Hits
-from retr.retrieval.query import Query, gather, own_rows_all, resolve_all
+from retr.retrieval.query import Query, gather, own_rows, resolve
 from retr.retrieval.remarks import add_remarks
 from retr.retrieval.rooms import Rooms
 from retr.retrieval.summary import summary
@@ -314,11 +314,11 @@ class Index(Rooms):
         if k < 1 or int(k) != k:
             raise UsageError(f"k must be a whole number of at least 1, got: {k!r}")
         store = self.store
-        own = own_rows_all(queries, store)
+        own = own_rows(queries, store)
         recorded = RecordedEncoder(store.manifest.encoder, lambda: self.encoder)
         bridge = self.bridge if any(query.uses_text for query in queries) else None
         found = store.search(
-            resolve_all(queries, recorded, store, text_encoder=bridge),
+            resolve(queries, recorded, store, text_encoder=bridge),
             int(k),
             where=where,
             exclude=None if include_self else own,

@@ -25,7 +25,7 @@ from retr.index.errors import ImageReadError, UsageError
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -145,19 +145,6 @@ class Query:
             return cls.text(value) * (-weight if kind == "not" else weight)
         raise UsageError(f"unknown kind of query {kind!r}", hint=f"one of {', '.join(_JSON_KEYS)}")
 
-    @classmethod
-    def from_arguments(
-        cls,
-        *,
-        images: Iterable[str] = (),
-        texts: Iterable[str] = (),
-        nots: Iterable[str] = (),
-        ids: Iterable[str] = (),
-    ) -> Query:
-        """Build one query from the options of a command line, each in the form `weighted` reads."""
-        record = {"image": list(images), "text": list(texts), "not": list(nots), "id": list(ids)}
-        return cls.from_json({key: values for key, values in record.items() if values})
-
     def __mul__(self, weight: float) -> Query:
         factor = float(weight)
         if not math.isfinite(factor) or factor == 0:
@@ -222,9 +209,9 @@ def gather(
 
 
 def resolve(
-    query: Query, encoder: Encoder, store: Store, *, text_encoder: TextEncoder | None = None
+    queries: Sequence[Query], encoder: Encoder, store: Store, *, text_encoder: TextEncoder | None = None
 ) -> NDArray[np.float32]:
-    """Give the query's vector.
+    """Give the queries' vectors; all pictures go through in one batch.
 
     Parameters
     ----------
@@ -233,7 +220,7 @@ def resolve(
 
     Returns
     -------
-    float32 ``(dim,)``; of unit length where the encoder's similarity is cosine.
+    float32 ``(n, dim)``; of unit length where the encoder's similarity is cosine.
 
     Raises
     ------
@@ -242,14 +229,6 @@ def resolve(
     NoTextSideError
         For text where neither the encoder nor ``text_encoder`` can embed it.
     """
-    vector: NDArray[np.float32] = resolve_all([query], encoder, store, text_encoder=text_encoder)[0]
-    return vector
-
-
-def resolve_all(
-    queries: Sequence[Query], encoder: Encoder, store: Store, *, text_encoder: TextEncoder | None = None
-) -> NDArray[np.float32]:
-    """Give the vectors of several queries, ``(n, dim)``; see `resolve`. Pictures go through in one batch."""
     cosine = encoder.info.similarity == "cosine"
     parts = [part for query in queries for part in query.parts]
     vectors = _embed(parts, encoder, store, text_encoder or encoder)
@@ -268,18 +247,13 @@ def resolve_all(
     return out
 
 
-def own_rows(query: Query, store: Store) -> NDArray[np.int64]:
-    """Find the rows that are the query itself: its ids, its files, and byte-identical copies of either.
+def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
+    """Find, for each query, the rows that are it: its ids, its files, and byte-identical copies of either.
 
     Copies are known by the column ``sha256``; where a file holds several pictures (``"scan.dcm#3"``), only
     the picture of the same number is a copy of an id. PIL images, arrays and vectors have no bytes to
     compare.
     """
-    return own_rows_all([query], store)[0]
-
-
-def own_rows_all(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
-    """Find the own rows of several queries with one look at the hashes; see `own_rows`."""
     wanted: list[tuple[int, str, str | None]] = []  # query, sha256, frame suffix (None: any)
     rows: list[list[int]] = [[] for _ in queries]
     hashed = "sha256" in store.schema.names

@@ -18,7 +18,7 @@ import PIL.ImageDraw
 
 from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.retrieval import explain
-from retr.retrieval.query import Part, Query, resolve_all
+from retr.retrieval.query import Part, Query, resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +71,7 @@ def make(index: Index, queries: Sequence[Query], found: Sequence[Hits], *, expla
     vectors: Any = [None] * len(queries)
     if explained:
         bridge = index.bridge if any(query.uses_text for query in queries) else None
-        vectors = resolve_all(queries, index.encoder, index.store, text_encoder=bridge)
+        vectors = resolve(queries, index.encoder, index.store, text_encoder=bridge)
     sheets = []
     for query, hits, vector in zip(queries, found, vectors, strict=True):
         notes = [hits.note] if hits.note else []

@@ -25,7 +25,7 @@ from retr.retrieval.classify.methods import (
     store_answers,
 )
 from retr.retrieval.labels.label_set import LabelSet, load_labels
-from retr.retrieval.query import Query, own_rows_all
+from retr.retrieval.query import Query, own_rows
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -202,7 +202,7 @@ def _classify(
             vectors = unit(vectors)
         exclude = [np.empty(0, dtype=np.int64)] * len(good)
         if store is not None:
-            own = own_rows_all([Query.image(image) for image in good], store)
+            own = own_rows([Query.image(image) for image in good], store)
             exclude = row_exclusions(store, own, [patient] * len(good))
         yield from answer(store, method, vectors, [_name(image) for image in good], exclude, max_set=max_set)
 

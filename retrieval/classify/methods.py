@@ -356,7 +356,7 @@ def row_exclusions(
     Parameters
     ----------
     own
-        For each query, its own rows (`retr.retrieval.query.own_rows_all`).
+        For each query, its own rows (`retr.retrieval.query.own_rows`).
     values
         For each query, the group key's value where the user knows it.
     """

@@ -10,7 +10,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retr.index.errors import UsageError, WeightsError
+from retr.index.errors import WeightsError
+from retr.retrieval.encoders.options import check_choice, local, together
 from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile, find
 
@@ -55,12 +56,6 @@ _PUBLISHED: dict[str, Any] = {
 }
 
 
-def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
-    """Raise `UsageError` where an option's value is not one of those it takes."""
-    if value not in known:
-        raise UsageError(f"unknown {option} {value!r}", hint=f"use {' or '.join(known)}")
-
-
 def _load(
     *,
     weights: str | os.PathLike[str] | None = None,
@@ -90,7 +85,6 @@ def _load(
         As in ``load_encoder``.
     """
     check_choice("feature", feature, ("projected", "backbone"))
-    check_choice("text_batching", text_batching, ("single", "reference"))
     file = _checkpoint(weights)
     config: dict[str, Any] = _PUBLISHED | (
         _read_config(file.with_name("config.json")) if file.suffix == ".safetensors" else {}
@@ -104,10 +98,10 @@ def _load(
 
     return load_flair(
         file,
-        Path(text_model).expanduser() if text_model is not None else None,
+        local(text_model),
         config=config,
         feature=feature,
-        together=text_batching == "reference",
+        together=together(text_batching),
         template=template,
         device=device,
         precision=precision,

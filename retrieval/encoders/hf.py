@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders import open_clip, places
 from retr.retrieval.encoders import weights as files
+from retr.retrieval.encoders.options import local
 from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile
 
@@ -130,7 +131,7 @@ def _load(
         name,
         folder,
         family,
-        text_model=Path(text_model).expanduser() if text_model is not None else None,
+        text_model=local(text_model),
         pooling=pooling,
         device=device,
         precision=precision,

@@ -10,11 +10,10 @@ product, and neither is of unit length. Zero-shot classification uses the query 
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retr.index.errors import UsageError
-from retr.retrieval.encoders.flair import check_choice
+from retr.retrieval.encoders.options import check_choice, local, together
 from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile, find
 
@@ -81,7 +80,6 @@ def _load(
         As in ``load_encoder``.
     """
     check_choice("protocol", protocol, ("chexpert", "nih", "padchest"))
-    check_choice("text_batching", text_batching, ("single", "reference"))
     if resolution is not None and (resolution < 32 or resolution % 32):
         raise UsageError(f"unknown resolution {resolution!r}", hint="use a multiple of 32, such as 512 or 1024")
     file = find(_WEIGHTS, weights, encoder=CARD.name)
@@ -91,10 +89,10 @@ def _load(
     return load_kad(
         file,
         knowledge,
-        Path(text_model).expanduser() if text_model is not None else None,
+        local(text_model),
         protocol=protocol,
         resolution=resolution,
-        together=text_batching == "reference",
+        together=together(text_batching),
         device=device,
         precision=precision,
     )

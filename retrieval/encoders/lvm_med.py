@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retr.retrieval.encoders.flair import check_choice
+from retr.retrieval.encoders.options import check_choice
 from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile, find
 

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders import weights as files
+from retr.retrieval.encoders.options import local
 from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from retr.retrieval.encoders.base import BaseEncoder
 
@@ -110,8 +111,8 @@ def _load(
 
     return _open_clip.load(
         model,
-        Path(weights).expanduser() if weights is not None else None,
-        text_model=Path(text_model).expanduser() if text_model is not None else None,
+        local(weights),
+        text_model=local(text_model),
         stated={key: value for key, value in stated.items() if value is not None},
         device=device,
         precision=precision,

@@ -6,10 +6,9 @@ is refused. The embedding is CLS after the final LayerNorm, or the mean of the p
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retr.retrieval.encoders.flair import check_choice
+from retr.retrieval.encoders.options import check_choice, local
 from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile, find
 
@@ -56,7 +55,7 @@ def _load(
         As in ``load_encoder``.
     """
     check_choice("feature", feature, ("cls", "patches"))
-    given = Path(weights).expanduser() if weights is not None else None
+    given = local(weights)
     if given is not None and given.name == "model.safetensors":
         given = given.parent
     folder = find(FOLDER, given, encoder=CARD.name)

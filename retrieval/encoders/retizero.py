@@ -6,10 +6,10 @@ texts, image-to-image retrieval averages the patch tokens before the final Layer
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT, check_choice
+from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT
+from retr.retrieval.encoders.options import check_choice, local, together
 from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.weights import WeightFile, find
 
@@ -71,16 +71,15 @@ def _load(
     check_choice("feature", feature, ("zero-shot", "retrieval", "backbone"))
     normalisation = str(normalisation or ("0.5" if feature == "retrieval" else "imagenet"))
     check_choice("normalisation", normalisation, ("imagenet", "0.5"))
-    check_choice("text_batching", text_batching, ("single", "reference"))
     file = find(_WEIGHTS, weights, encoder=CARD.name)
     from retr.retrieval.encoders._retizero import load_retizero
 
     return load_retizero(
         file,
-        Path(text_model).expanduser() if text_model is not None else None,
+        local(text_model),
         feature=feature,
         normalisation=normalisation,
-        together=text_batching == "reference",
+        together=together(text_batching),
         caption=template or "A fundus photograph of [CLS]",
         device=device,
         precision=precision,

@@ -219,10 +219,8 @@ def prediction_sets(probabilities: NDArray[np.float64], threshold: float) -> NDA
     return probabilities >= threshold
 
 
-def risk_coverage(
-    probabilities: NDArray[np.float64], truth: NDArray[np.int64], *, points: int = 20
-) -> list[dict[str, float]]:
-    """Give the error rate among the most confident share of the queries, for growing shares.
+def risk_coverage(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> list[dict[str, float]]:
+    """Give the error rate among the most confident share of the queries, for twenty growing shares.
 
     Returns
     -------
@@ -234,7 +232,7 @@ def risk_coverage(
     wrong = probabilities.argmax(axis=1) != truth
     order = np.argsort(-confidence, kind="stable")
     curve = []
-    for share in np.linspace(1 / points, 1, points):
+    for share in np.linspace(0.05, 1, 20):
         kept = order[: max(1, round(share * len(order)))]
         curve.append(
             {

@@ -117,25 +117,6 @@ def _ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> NDArray[np.flo
     return ratio
 
 
-def class_means(values: NDArray[np.float64], member: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean of each class's queries; the mean of these is the macro average.
-
-    Parameters
-    ----------
-    values
-        float64 ``(n,)``, one for each query; ``nan`` is left out.
-    member
-        bool ``(n, c)``: which classes a query carries.
-
-    Returns
-    -------
-    NDArray
-        float64 ``(c,)``, ``nan`` where no query carries the class.
-    """
-    defined = ~np.isnan(values)
-    return _ratio(np.where(defined, values, 0.0) @ member, (defined @ member.astype(np.int64)))
-
-
 @dataclass(frozen=True)
 class Reliability:
     """How far stated confidence and accuracy agree, in bins of equal width.

@@ -8,7 +8,7 @@ import pytest
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import ImageReadError, NoTextSideError, UsageError
-from retr.retrieval.query import Query, own_rows, resolve, resolve_all
+from retr.retrieval.query import Query, own_rows, resolve
 
 DIM = 6
 
@@ -69,14 +69,14 @@ def test_a_mix_is_the_weighted_sum_of_unit_vectors():
     vector = np.arange(1, DIM + 1)
     query = Query.image("x.png") * 2 + 0.5 * Query.id("c") - Query.text("laser scars") * 3 + Query.vector(vector)
     want = unit(2 * unit(embed("x.png")) + 0.5 * unit(embed("c")) - 3 * unit(embed("laser scars")) + unit(vector))
-    got = resolve(query, FakeEncoder(), FakeStore())
+    (got,) = resolve([query], FakeEncoder(), FakeStore())
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 def test_dot_product_keeps_lengths():
     query = Query.image("x.png") * 2 - Query.text("laser scars")
-    got = resolve(query, FakeEncoder("dot"), FakeStore())
+    (got,) = resolve([query], FakeEncoder("dot"), FakeStore())
     np.testing.assert_allclose(got, 2 * embed("x.png") - embed("laser scars"), rtol=1e-5)
 
 
@@ -87,8 +87,8 @@ def test_several_queries_equal_one_at_a_time():
         -Query.text("b"),
         Query.image("y") - Query.id("a"),
     ]
-    got = resolve_all(queries, FakeEncoder(), FakeStore())
-    np.testing.assert_array_equal(got, [resolve(q, FakeEncoder(), FakeStore()) for q in queries])
+    got = resolve(queries, FakeEncoder(), FakeStore())
+    np.testing.assert_array_equal(got, [resolve([q], FakeEncoder(), FakeStore())[0] for q in queries])
 
 
 def test_words_go_through_a_given_text_encoder():
@@ -96,10 +96,10 @@ def test_words_go_through_a_given_text_encoder():
         def encode_texts(self, texts):
             return np.stack([embed("bridge " + text) for text in texts])
 
-    got = resolve(Query.text("drusen"), FakeEncoder(text=False), FakeStore(), text_encoder=Bridge())
+    (got,) = resolve([Query.text("drusen")], FakeEncoder(text=False), FakeStore(), text_encoder=Bridge())
     np.testing.assert_allclose(got, unit(embed("bridge drusen")), atol=1e-6)
     with pytest.raises(NoTextSideError):
-        resolve(Query.text("drusen"), FakeEncoder(text=False), FakeStore())
+        resolve([Query.text("drusen")], FakeEncoder(text=False), FakeStore())
 
 
 @pytest.mark.parametrize(
@@ -148,9 +148,9 @@ def test_json_lines():
         lambda: Query.text("a") * float("nan"),
         lambda: Query.vector([[1, 2]]),
         lambda: Query.vector([1, np.inf]),
-        lambda: resolve(Query.vector([1, 2]), FakeEncoder(), FakeStore()),
-        lambda: resolve(Query.id("b"), FakeEncoder(), FakeStore()),
-        lambda: resolve(Query.text("a") - Query.text("a"), FakeEncoder(), FakeStore()),
+        lambda: resolve([Query.vector([1, 2])], FakeEncoder(), FakeStore()),
+        lambda: resolve([Query.id("b")], FakeEncoder(), FakeStore()),
+        lambda: resolve([Query.text("a") - Query.text("a")], FakeEncoder(), FakeStore()),
     ],
 )
 def test_mistakes_are_usage_errors(make):
@@ -160,13 +160,13 @@ def test_mistakes_are_usage_errors(make):
 
 def test_own_rows_are_ids_files_and_copies(tmp_path):
     store = FakeStore()
-    assert own_rows(Query.id("a"), store).tolist() == [0, 3]
-    assert own_rows(Query.id("c") + Query.id("s#1"), store).tolist() == [2, 5]
-    assert own_rows(Query.vector(np.ones(DIM)) + Query.text("a"), store).tolist() == []
+    assert own_rows([Query.id("a")], store)[0].tolist() == [0, 3]
+    assert own_rows([Query.id("c") + Query.id("s#1")], store)[0].tolist() == [2, 5]
+    assert own_rows([Query.vector(np.ones(DIM)) + Query.text("a")], store)[0].tolist() == []
     path = tmp_path / "x.png"
     path.write_bytes(b"pixels")
     store.hashes = (hashlib.sha256(b"pixels").hexdigest(), *store.hashes[1:])
-    assert own_rows(Query.image(path), store).tolist() == [0]
-    assert own_rows(Query.image(b"pixels"), store).tolist() == [0]
+    assert own_rows([Query.image(path)], store)[0].tolist() == [0]
+    assert own_rows([Query.image(b"pixels")], store)[0].tolist() == [0]
     with pytest.raises(ImageReadError):
-        own_rows(Query.image(tmp_path / "absent.png"), store)
+        own_rows([Query.image(tmp_path / "absent.png")], store)

@@ -58,12 +58,6 @@ def test_k_outside_the_searched_depth_is_an_error(ranking, k):
         metrics.precision_at(ranking[0], k)
 
 
-def test_class_means_leave_undefined_queries_out_and_serve_several_labels():
-    values = np.array([1.0, 0.0, np.nan, 0.5])
-    member = np.array([[1, 0, 0], [1, 1, 0], [0, 1, 0], [0, 1, 0]], bool)
-    np.testing.assert_allclose(metrics.class_means(values, member), [0.5, 0.25, np.nan])
-
-
 @pytest.fixture
 def answers():
     rng = np.random.default_rng(5)
