@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from retr.index.config import Cagra, Flat
-from retr.index.errors import MissingExtraError, RetrError
+from retr.index.errors import IndexCorruptError, MissingExtraError, RetrError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -115,9 +115,12 @@ def _place(store: Store, config: Config, numbers: Sequence[int]) -> Placed:
 
     note = None
     if gpu_ann.has_form(config):
-        if not isinstance(config, Cagra) or gpu_ann.has_cagra():
-            return Placed(accelerators=gpu_ann.GpuAccelerators(store.segments, config, numbers))
         note = "searched exactly: CAGRA needs faiss with cuVS (`pip install faiss-gpu-cuvs` in place of faiss-gpu)"
+        if not isinstance(config, Cagra) or gpu_ann.has_cagra():
+            try:
+                return Placed(accelerators=gpu_ann.GpuAccelerators(store.segments, config, numbers))
+            except IndexCorruptError as error:
+                note = f"searched exactly: {error}"
     max_norm = max((info.max_norm for info in store.manifest.segments), default=0.0)
     return Placed(GpuScan(store.blocks(), store.manifest.encoder.dim, max_norm, numbers), note=note)
 

@@ -146,6 +146,18 @@ def test_cagra_without_cuvs_and_without_a_gpu_is_exact_and_says_so(path, monkeyp
     np.testing.assert_array_equal(found.rows, plain.rows)
 
 
+def test_a_damaged_accelerator_leaves_exact_search_on_the_gpu(path, monkeypatch):
+    gpus = Gpus(monkeypatch, 1)
+    store = give(Store.open(path), KINDS[0])
+    (store.path / store.manifest.segments[0].accelerator.file).write_bytes(b"gone")
+    damaged = Store.open(path)
+    damaged.place("cuda")
+    found = damaged.search(np.ones((2, 24), np.float32), 5)
+    assert gpus.asked
+    assert found.exact
+    assert "run `retr index tune` again" in found.note
+
+
 @pytest.mark.parametrize("config", KINDS[1:], ids=str)
 def test_accelerators_that_do_not_fit(path, monkeypatch, config):
     Gpus(monkeypatch, 2, free=1 << 20, cuvs=True)
