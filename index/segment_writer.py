@@ -46,12 +46,20 @@ class SegmentWriter:
     def _file(self, suffix: str) -> str:
         return f"{SEGMENTS}/{self._name}{suffix}"
 
-    def append(self, table: pa.Table, vectors: NDArray[np.floating]) -> None:
-        """Add rows in the schema of this segment and their vectors ``(n, dim)``, already normalised where due."""
+    def append(self, table: pa.Table, vectors: NDArray[np.floating], hashes: NDArray[np.uint64] | None = None) -> None:
+        """Add rows in the schema of this segment.
+
+        Parameters
+        ----------
+        vectors
+            Floats ``(n, dim)``, already normalised where due.
+        hashes
+            The `id_hashes` of the rows, where they are known.
+        """
         for start in range(0, len(vectors), _WRITE_ROWS):
             self._append_vectors(vectors[start : start + _WRITE_ROWS])
         self.rows += len(vectors)
-        self._hashes.append(id_hashes(schemas.texts(table.column(schemas.ID))))
+        self._hashes.append(id_hashes(schemas.texts(table.column(schemas.ID))) if hashes is None else hashes)
         self._waiting.append(table)
         self._n_waiting += table.num_rows
         if self._n_waiting >= ROW_GROUP:

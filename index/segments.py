@@ -265,3 +265,23 @@ def id_hashes(ids: Iterable[str]) -> NDArray[np.uint64]:
     """Give the first 64 bits of each id's BLAKE2b, little-endian."""
     digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
     return np.frombuffer(digests, "<u8")
+
+
+class HashSet:
+    """Hashes that were seen, 8 bytes each: sorted runs, of which each is at least twice as long as the next."""
+
+    def __init__(self) -> None:
+        self._runs: list[NDArray[np.uint64]] = []
+
+    def add(self, hashes: NDArray[np.uint64]) -> None:
+        """Take in hashes ``(n,)``."""
+        run = np.sort(hashes)
+        while self._runs and len(self._runs[-1]) < 2 * len(run):
+            run = np.sort(np.concatenate([self._runs.pop(), run]))
+        self._runs.append(run)
+
+    def meets(self, hashes: NDArray[np.uint64]) -> bool:
+        """Say whether any of these was seen."""
+        return any(
+            bool(np.any(run[np.minimum(np.searchsorted(run, hashes), len(run) - 1)] == hashes)) for run in self._runs
+        )

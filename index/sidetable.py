@@ -28,6 +28,7 @@ MIN_ROWS = 50_000
 BATCH_ROWS = 100_000
 # Values longer than this on average would make the index grow more than reading them faster is worth.
 _MAX_BYTES = 512
+_MAX_WORD_BYTES = 8 << 20
 _FEW_ROWS = 1000
 
 
@@ -75,7 +76,7 @@ class SideTable:
 def write(root: Path, table: str, name: str) -> FileRef | None:
     """Write the side table ``name`` of the finished Parquet file ``table``; ``None`` where it is not worth it.
 
-    The file is read twice, for the dictionaries and for the rows; one batch and the dictionaries are in memory.
+    The file is read twice, for the dictionaries and for the rows; a batch or two and the dictionaries are in memory.
     """
     with pq.ParquetFile(root / table) as file:
         n_rows = file.metadata.num_rows
@@ -112,21 +113,21 @@ def _batches(file: pq.ParquetFile, names: Sequence[str]) -> Iterator[pa.RecordBa
         groups.append(number)
         rows += file.metadata.row_group(number).num_rows
         if rows >= BATCH_ROWS or number == file.num_row_groups - 1:
-            table = file.read_row_groups(groups, columns=names)
-            yield pa.record_batch([_whole(column) for column in table.columns], schema=table.schema)
+            # Nothing here holds on to a batch while the next is read.
+            yield _whole(file.read_row_groups(groups, columns=names))
             groups, rows = [], 0
 
 
-def _whole(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
-    return pa.concat_arrays(column.chunks)
+def _whole(table: pa.Table) -> pa.RecordBatch:
+    return pa.record_batch([pa.concat_arrays(column.chunks) for column in table.columns], schema=table.schema)
 
 
 def _vocabulary(file: pq.ParquetFile, name: str, limit: int) -> pa.Array[Any] | None:
-    """Give the distinct texts, sorted; ``None`` where there are more than ``limit``."""
+    """Give the distinct texts, sorted; ``None`` where they are more than ``limit`` or too large to be collected."""
     found = pa.array([], pa.string())
     for batch in _batches(file, [name]):
         found = pa.concat_arrays([found, batch.column(0)]).unique().drop_null()
-        if len(found) > limit:
+        if len(found) > limit or found.nbytes > _MAX_WORD_BYTES:
             return None
     return found.take(pc.sort_indices(found))
 

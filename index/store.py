@@ -12,7 +12,7 @@ import uuid
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -258,6 +258,21 @@ class Store:
             at, local = segment.find(hashes, lambda at: [ids[i] for i in at], live)
             result[at] = start + local
         return result
+
+    def rows_with(self, column: str, values: pa.Array[Any]) -> list[NDArray[np.int64]]:
+        """Find the live rows that hold each value: sorted int64 row numbers.
+
+        Parameters
+        ----------
+        values
+            Of the column's type, distinct, without nulls.
+
+        Raises
+        ------
+        UsageError
+            The column is unknown.
+        """
+        return [rows[self._alive[rows]] for rows in self.columns.groups(column).rows(values)]
 
     def blocks(self) -> list[Block]:
         """Give the vectors of all rows, segment by segment, without copying them."""

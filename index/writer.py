@@ -29,7 +29,7 @@ from retr.index.manifest import FILES, SEGMENTS, publish, read_current
 from retr.index.purge import notes_naming
 from retr.index.schema import ID
 from retr.index.segment_writer import SegmentWriter, parquet_writer
-from retr.index.segments import Segment, id_hashes
+from retr.index.segments import HashSet, Segment, id_hashes
 from retr.index.store import Store, timestamp
 from retr.index.sweep import sweep
 from retr.index.vectors import unit
@@ -80,8 +80,8 @@ class Writer:
         self._draft = self.store.manifest
         self._open: SegmentWriter | None = None
         self._gone = np.zeros(self.store.n_total, bool)
-        # Of the ids added since the last commit, those of the open segment; the rest is looked up in the closed ones.
-        self._new_ids: set[str] = set()
+        # Where the ids added since the last commit are: in the open segment by their hashes, or in closed ones.
+        self._new = HashSet()
         self._closed: list[Segment] = []
         self._dirty = False
 
@@ -138,14 +138,8 @@ class Writer:
             bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise UsageError(f"the vector of {table.column(ID)[bad].as_py()!r} is not finite")
         ids = schemas.texts(table.column(ID))
-        new = set(ids)
-        twice = [name for name, count in Counter([*ids, *new & self._new_ids]).most_common(1) if count > 1]
-        if self._closed:
-            hashes = id_hashes(ids)
-            for closed in self._closed:
-                twice += [ids[i] for i in closed.find(hashes, lambda at: [ids[i] for i in at])[0]]
-        if twice:
-            raise UsageError(f"the id {twice[0]!r} is added twice", hint="ids are unique")
+        hashes = id_hashes(ids)
+        self._refuse_repeated(ids, hashes)
         wide = schemas.widen(self._draft.schema, table.schema)
         if self._draft.encoder.similarity == "cosine":
             vectors = unit(vectors)
@@ -159,8 +153,20 @@ class Writer:
                 self._open = SegmentWriter(
                     self.store.path, self._name(), schema=wide, dim=shape[1], dtype=self._draft.dtype
                 )
-            self._open.append(schemas.conform(table, wide), vectors)
-        self._new_ids |= new
+            self._open.append(schemas.conform(table, wide), vectors, hashes)
+            self._new.add(hashes)
+
+    def _refuse_repeated(self, ids: list[str], hashes: NDArray[np.uint64]) -> None:
+        """Refuse ids that stand twice, here or among those added since the last commit."""
+        twice = [name for name, count in Counter(ids).most_common(1) if count > 1]
+        if self._new.meets(hashes):
+            # Only a closed segment can say whether the ids are the same, too.
+            with self._changing("adding rows"):
+                self._close_segment()
+        for closed in self._closed:
+            twice += [ids[i] for i in closed.find(hashes, lambda at: [ids[i] for i in at])[0]]
+        if twice:
+            raise UsageError(f"the id {twice[0]!r} is added twice", hint="ids are unique")
 
     def _close_segment(self) -> None:
         if self._open is not None:
@@ -168,7 +174,7 @@ class Writer:
             self._open = None
             self._draft = dataclasses.replace(self._draft, segments=(*self._draft.segments, info))
             self._closed.append(self._segment(info))
-            self._new_ids.clear()
+            self._new = HashSet()
 
     def delete(self, rows: NDArray[np.int64]) -> None:
         """Delete rows, by their numbers in ``self.store``; the files keep them until `compact`."""

@@ -256,7 +256,7 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
     """
     wanted: list[tuple[int, str, str | None]] = []  # query, sha256, frame suffix (None: any)
     rows: list[list[int]] = [[] for _ in queries]
-    hashed = "sha256" in store.schema.names
+    hashed = "sha256" in store.schema.names and str(store.schema.field("sha256").type) == "string"
     for number, query in enumerate(queries):
         for part in query.parts:
             if part.kind == "id":
@@ -273,12 +273,14 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
                 if sha is not None:
                     wanted.append((number, sha, None))
     if wanted:
-        table = store.table(["id", "sha256"])
-        live = np.flatnonzero(store.alive())
+        import pyarrow as pa
+
+        hashes = pa.array([sha for _, sha, _ in wanted]).unique()
+        copies = dict(zip(hashes.to_pylist(), store.rows_with("sha256", hashes), strict=True))
         for number, sha, frame in wanted:
-            copies = _rows_with(table, sha)
+            ids = store.table(["id"], rows=copies[sha])["id"].to_pylist()
             rows[number] += [
-                int(live[i]) for i in copies if frame is None or _frame(table["id"][int(i)].as_py()) == frame
+                row for row, name in zip(copies[sha].tolist(), ids, strict=True) if frame in {None, _frame(name)}
             ]
     return [np.unique(np.array(found, dtype=np.int64)) for found in rows]
 
@@ -324,13 +326,6 @@ def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: 
                 raise UsageError(f"the index holds vectors of length {encoder.info.dim}, got one of {len(part.value)}")
             out.append(part.value)
     return out
-
-
-def _rows_with(table: Any, sha: str) -> NDArray[np.int64]:
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    return np.flatnonzero(pc.equal(table["sha256"], pa.scalar(sha)).fill_null(False).to_numpy())
 
 
 def _frame(row_id: str) -> str:

@@ -104,7 +104,7 @@ def test_damaged_rows_are_an_error_not_a_traceback(make):
 
 
 def test_hashes_that_do_not_find_the_ids_are_found(make, monkeypatch):
-    monkeypatch.setattr("retr.index.segment_writer.id_hashes", lambda ids: np.arange(len(ids), dtype="<u8"))
+    monkeypatch.setattr("retr.index.writer.id_hashes", lambda ids: np.arange(len(ids), dtype="<u8"))
     store = make(30)
     assert [(one.kind, one.file) for one in store.check()] == [("misaligned", store.manifest.segments[0].ids.file)]
 

@@ -99,6 +99,15 @@ def test_a_value_that_no_row_has_is_in_no_group(both):
         assert len(store.columns.groups("sex")[np.empty(0, np.int64)]) == 0
 
 
+def test_only_live_rows_are_found_by_value(both):
+    for store in both:
+        with store.writer() as writer:
+            writer.delete(np.array([8, 170]))
+            store = writer.commit()  # noqa: PLW2901
+        found = store.rows_with("patient", pa.array(["p1", "p21", "none"]))
+        assert [rows.tolist() for rows in found] == [[*range(9, 16)], [168, 169, *range(171, 176)], []]
+
+
 def test_rows_are_the_same_in_any_order(both):
     plain, side = both
     rows = np.random.default_rng(0).permutation(np.repeat(np.arange(450), 2))

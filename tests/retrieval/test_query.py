@@ -60,6 +60,10 @@ class FakeStore:
         data = {"id": [self.ids[r] for r in rows], "sha256": [self.hashes[r] for r in rows]}
         return pa.table(data).select(columns)
 
+    def rows_with(self, column, values):
+        assert column == "sha256"
+        return [np.array([r for r in np.flatnonzero(self.alive()) if self.hashes[r] == v]) for v in values.to_pylist()]
+
 
 def unit(v):
     return v / np.linalg.norm(v)
