@@ -29,15 +29,17 @@ if TYPE_CHECKING:
 _MAX_QUERIES = 3
 # faiss keeps the best in a heap, which is cheap while it is small.
 _MAX_K = 256
-# Fewer float16 values are scored before faiss is loaded.
-_MIN_VALUES = 1 << 27
+# Fewer float16 values are scored before the threads have started, and before faiss is loaded.
+_MIN_VALUES = 1 << 20
+_MIN_VALUES_UNLOADED = 1 << 27
 
 
 def halves(blocks: Sequence[Block], n_queries: int, k: int) -> HalfScan | None:
     """Give the scan where it is the fastest: few queries, float16 vectors, and faiss at hand or worth loading."""
     if n_queries > _MAX_QUERIES or k > _MAX_K or any(block.vectors.dtype != np.float16 for block in blocks):
         return None
-    if "faiss" not in sys.modules and sum(block.vectors.size for block in blocks) < _MIN_VALUES:
+    least = _MIN_VALUES if "faiss" in sys.modules else _MIN_VALUES_UNLOADED
+    if sum(block.vectors.size for block in blocks) < least:
         return None
     try:
         return HalfScan(blocks)
