@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from retr.retrieval.classify.calibrate import find_novelty
+from retr.retrieval.classify.calibration import find_novelty
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -110,7 +110,8 @@ class Archive:
         RetrError
             The archive's place is unknown here, or the file is gone.
         """
-        from retr.retrieval.archive.sources import open_source, reason_of
+        from retr.retrieval.archive.opening import open_source
+        from retr.retrieval.archive.sources import reason_of
 
         location, inside = locate(self._store, path)
         try:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -153,29 +153,3 @@ def looks_like_image(prefix: bytes) -> bool:
     # two letters are no proof: text may begin with them
     sure = not prefix.startswith((b"BM", b"P")) and plugin_for(prefix) is not None
     return sure or prefix[128:132] == b"DICM"
-
-
-def open_source(archive: Path | str, *, leave_out: tuple[Path, ...] = ()) -> Source:
-    """Choose the source for what the user named: a folder, a container, a list of paths, one picture, or a URL.
-
-    Raises
-    ------
-    UsageError
-        It does not exist, or is a list that names no files.
-    """
-    from retr.retrieval.archive import containers, folders, lists
-
-    if "://" in str(archive):
-        from retr.retrieval.archive.remote import RemoteSource
-
-        return RemoteSource(str(archive))
-    path = Path(archive)
-    if not path.is_file():
-        return folders.FolderSource(path, leave_out=leave_out)
-    if containers.is_container_name(path.name):
-        source = folders.ContainerSource.open(path)
-        if source is not None:
-            return source
-    if lists.is_list_name(path.name):
-        return lists.ListSource(path)
-    return folders.FileSource(path)

@@ -3,19 +3,20 @@
 For each way to classify (neighbours, probe, zero-shot) `calibrate` scales its scores to probabilities and finds the
 threshold of split-conformal sets, on evidence in which no row has seen its own patient. The figures it states are
 cross-fitted: scaling and threshold of four fifths of the patients, measured on the rest. A scaling that measures worse
-than none is not applied. The records are JSON in the manifest under ``extra["calibration"]``, one a method, with the
-version of the data they were measured on.
+than none is not applied. The records (`retr.retrieval.classify.calibration`) go into the manifest.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval.classify import probe
+from retr.retrieval.classify.calibration import NOTE, Calibration, Novelty, key_of
+from retr.retrieval.classify.methods import ByWords
 from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.labels.labelled import Labelled, data_version, deal, labelled_rows, others
 from retr.retrieval.stats import confidence
@@ -32,67 +33,11 @@ if TYPE_CHECKING:
     from retr.retrieval.engine import Index
     from retr.retrieval.labels.label_set import LabelSet
 
-NOTE = "calibration"
 FOLDS = 5
 # Numbers of neighbours that are calibrated at once; the best of them is the default of a vote.
 NEIGHBOURS = (5, 10, 20, 50, 200)
 # Patients are drawn until about so many rows are measured: more change the second decimal of nothing.
 MAX_ROWS = 5000
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """What was measured of one way to classify.
-
-    Attributes
-    ----------
-    method, column, classes
-        What was measured, on which labels.
-    scaling
-        ``{"temperature", "slope", "offset"}`` or ``{"bandwidth", "prior_weight"}``.
-    alpha, threshold
-        The error level promised, and the probability a class must reach to be in the set.
-    rows, groups
-        How many were measured.
-    ece_before, ece_after, coverage, set_size, accuracy, log_loss
-        Cross-fitted figures; ``coverage`` is to be compared with ``1 - alpha``.
-    risk_coverage
-        See `retr.retrieval.stats.confidence.risk_coverage`.
-    data_version
-        Of the data measured; other data, and the record no longer counts.
-    """
-
-    method: str
-    column: str
-    classes: tuple[str, ...]
-    scaling: dict[str, float]
-    alpha: float
-    threshold: float
-    rows: int
-    groups: int
-    ece_before: float
-    ece_after: float
-    coverage: float
-    set_size: float
-    accuracy: float
-    log_loss: float
-    risk_coverage: list[dict[str, float]]
-    data_version: str
-
-    @property
-    def scale(self) -> Temperature | VoteScale:
-        """The fitted scaling."""
-        return VoteScale(**self.scaling) if "bandwidth" in self.scaling else Temperature(**self.scaling)
-
-
-@dataclass(frozen=True)
-class Novelty:
-    """Below which similarity to its nearest row a query is unlike anything in the archive; see `confidence`."""
-
-    threshold: float
-    rows: int
-    median: float
-    called_unlike: float
 
 
 def calibrate(
@@ -125,8 +70,6 @@ def calibrate(
     """
     if not 0 < alpha < 1:
         raise UsageError(f"alpha must lie between 0 and 1, got {alpha!r}", hint="0.1 promises 90 %")
-    from retr.retrieval.classify.methods import ByWords
-
     words = None if labels is None else ByWords(index.text_side, load_labels(labels))
     store = index.store
     version = data_version(store, label)
@@ -145,7 +88,7 @@ def calibrate(
         measured.append(measure(words.key, logits, named, version, alpha, before=Temperature(), fit=Temperature.fit))
     novelty = measure_novelty(store)
     noted = store.manifest.extra.get(NOTE, {})
-    records = {**noted.get("methods", {}), **{_key(one.method, label): asdict(one) for one in measured}}
+    records = {**noted.get("methods", {}), **{key_of(one.method, label): asdict(one) for one in measured}}
     best = min((one for one in measured if one.method.startswith("neighbours:")), key=lambda one: one.log_loss)
     defaults = {**noted.get("neighbours", {}), label: int(best.method.partition(":")[2])}
     with store.writer() as writer:
@@ -154,35 +97,6 @@ def calibrate(
         writer.commit()
     index.refresh()
     return measured, novelty
-
-
-def find(store: Store, method: str, column: str | None) -> tuple[Calibration | None, str | None]:
-    """Read the calibration of a method, and say why there is none: one of the two is ``None``.
-
-    ``column=None`` takes the record of any column (zero-shot answers do not depend on the labels they were measured
-    on).
-    """
-    records = store.manifest.extra.get(NOTE, {}).get("methods", {})
-    keys = [key for key in records if key.startswith(f"{method}|") and (column is None or key == _key(method, column))]
-    if not keys:
-        return None, "not calibrated; see `retr calibrate`"
-    data = records[keys[-1]]
-    found = Calibration(**{**data, "classes": tuple(data["classes"])})
-    if found.data_version != data_version(store, found.column):
-        return None, f"the calibration on {found.column!r} is stale; run `retr calibrate` again"
-    return found, None
-
-
-def default_neighbours(store: Store, column: str) -> int | None:
-    """Give the number of neighbours that was measured best for a column."""
-    number = store.manifest.extra.get(NOTE, {}).get("neighbours", {}).get(column)
-    return None if number is None else int(number)
-
-
-def find_novelty(store: Store) -> Novelty | None:
-    """Read the similarity below which a query is unlike anything in the archive; ``None`` if not measured."""
-    data = store.manifest.extra.get(NOTE, {}).get("novelty")
-    return None if data is None else Novelty(**data)
 
 
 def measure(
@@ -292,7 +206,3 @@ def _votes(store: Store, labelled: Labelled) -> list[tuple[int, Votes, Labelled]
     # More than a third of the rows is no longer a neighbourhood.
     few = [k for k in NEIGHBOURS if 3 * k <= len(labelled)] or NEIGHBOURS[:1]
     return [(k, votes.first(k), part) for k in few]
-
-
-def _key(method: str, column: str) -> str:
-    return f"{method}|{column}"

@@ -1,7 +1,7 @@
 """Three ways to name what a picture shows, and one form of answer.
 
 Zero-shot compares a vector with the prompts of classes, neighbours vote with the labels of the nearest rows, a probe
-is a trained classifier. Each gives evidence; a calibration (`retr.retrieval.classify.calibrate`), where there is one,
+is a trained classifier. Each gives evidence; a calibration (`retr.retrieval.classify.calibration`), where there is one,
 turns it into a probability, a set that holds the truth as often as promised, and reasons to abstain.
 """
 
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.classify import calibrate
+from retr.retrieval.classify import calibration
 from retr.retrieval.hits import Hits
 from retr.retrieval.labels.labelled import labelled_rows, others
 from retr.retrieval.stats import confidence
@@ -132,7 +132,7 @@ class ByNeighbours:
         self._mask = np.zeros(store.n_total, dtype=bool)
         self._mask[self._labelled.rows] = True
         self.column = column
-        self.k = k or calibrate.default_neighbours(store, column) or DEFAULT_NEIGHBOURS
+        self.k = k or calibration.default_neighbours(store, column) or DEFAULT_NEIGHBOURS
         # A vote among some of the rows only is another vote than the one that was calibrated.
         self.key = f"neighbours:{self.k}" if where is None else "neighbours:some"
 
@@ -265,8 +265,8 @@ def answer(
     found, novelty, near = None, None, np.full(len(vectors), np.nan)
     why: str | None = "not calibrated: no index"
     if store is not None:
-        found, why = calibrate.find(store, method.key, method.column)
-        novelty = calibrate.find_novelty(store)
+        found, why = calibration.find(store, method.key, method.column)
+        novelty = calibration.find_novelty(store)
         nearest = store.search(vectors, 1, exclude=exclude)
         near = np.where(nearest.rows[:, 0] >= 0, nearest.scores[:, 0], np.nan)
     scale: confidence.Scaling = method.uncalibrated if found is None else found.scale
@@ -377,7 +377,7 @@ def row_exclusions(
 
 
 def _reason(
-    similarity: float | None, novelty: calibrate.Novelty | None, chosen: tuple[str, ...] | None, limit: int
+    similarity: float | None, novelty: calibration.Novelty | None, chosen: tuple[str, ...] | None, limit: int
 ) -> str | None:
     """Say why not to answer; ``None`` where there is no reason."""
     if novelty is not None and similarity is not None and similarity < novelty.threshold:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval.archive.metadata import read_metadata
-from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, open_source
+from retr.retrieval.archive.opening import open_source
+from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source
 from retr.retrieval.ingest.pipeline import Order, carry_out
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import RESERVED
@@ -43,7 +44,7 @@ def build(
     Parameters
     ----------
     archive
-        Folder of images, one image, or whatever `retr.retrieval.archive.sources.open_source` opens.
+        Folder of images, one image, or whatever `retr.retrieval.archive.opening.open_source` opens.
     index_path
         The index to make or to update.
     encoder

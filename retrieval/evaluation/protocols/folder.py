@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.retrieval.archive.sources import is_image_name
 from retr.retrieval.encoders.batches import encode_all
 from retr.retrieval.stats.bootstrap import group_codes
 
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from retr.retrieval.encoders.base import BaseEncoder
-
-_SUFFIXES = {".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True)
@@ -146,7 +145,7 @@ def _by_folder(root: Path) -> dict[str, list[str]]:
     found = {}
     for folder in root.iterdir():
         if folder.is_dir() and not folder.name.startswith("."):
-            names = sorted(file.name for file in folder.iterdir() if file.suffix.lower() in _SUFFIXES)
+            names = sorted(file.name for file in folder.iterdir() if is_image_name(file.name))
             found[folder.name] = [f"{folder.name}/{name}" for name in names]
     return found
 

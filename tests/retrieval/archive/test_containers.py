@@ -18,7 +18,8 @@ from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval.archive import places
 from retr.retrieval.archive.containers import TarContainer, ZipContainer
-from retr.retrieval.archive.sources import Item, Other, Skipped, open_source
+from retr.retrieval.archive.opening import open_source
+from retr.retrieval.archive.sources import Item, Other, Skipped
 from retr.retrieval.ingest.build import build
 
 COUNT = 500

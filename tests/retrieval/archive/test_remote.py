@@ -11,7 +11,7 @@ import pytest
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval.archive import places, remote
-from retr.retrieval.archive.sources import open_source
+from retr.retrieval.archive.opening import open_source
 from retr.retrieval.ingest.build import build
 
 s3fs = pytest.importorskip("s3fs", reason="needs the extra `remote`")

@@ -9,7 +9,8 @@ import pytest
 
 from retr.index.errors import UsageError
 from retr.retrieval.archive.folders import FolderSource, read_file
-from retr.retrieval.archive.sources import Item, Other, Skipped, open_source
+from retr.retrieval.archive.opening import open_source
+from retr.retrieval.archive.sources import Item, Other, Skipped
 
 
 def listed(folder, **options):

@@ -10,7 +10,7 @@ from retr.index.encoder import EncoderInfo
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.store import Store
 from retr.index.vectors import unit
-from retr.retrieval.classify import calibrate, findings, methods, probe
+from retr.retrieval.classify import calibrate, calibration, findings, methods, probe
 from retr.retrieval.labels import labelled
 from retr.retrieval.labels.label_set import LabelClass, LabelSet, load_labels
 from retr.retrieval.stats.confidence import Temperature
@@ -180,7 +180,7 @@ def test_calibration_is_measured_stored_and_holds_on_new_patients(calibrated):
     names = [""] * len(truth)
     exclude = [NOTHING] * len(truth)
     for method in (methods.ByNeighbours(store, "label"), methods.ByProbe(probe.find(store, "label")), words):
-        stored, why = calibrate.find(store, method.key, method.column)
+        stored, why = calibration.find(store, method.key, method.column)
         assert why is None
         assert stored in measured
         assert stored.ece_after < 0.08

@@ -1,0 +1,109 @@
+"""What was measured of an index's answers, and whether it still counts.
+
+The records are JSON in the manifest under ``extra["calibration"]``, one a method, with the version of the data they
+were measured on; `retr.retrieval.classify.calibrate` writes them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from retr.retrieval.labels.labelled import data_version
+from retr.retrieval.stats.confidence import Temperature, VoteScale
+
+if TYPE_CHECKING:
+    from retr.index.store import Store
+
+NOTE = "calibration"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured of one way to classify.
+
+    Attributes
+    ----------
+    method, column, classes
+        What was measured, on which labels.
+    scaling
+        ``{"temperature", "slope", "offset"}`` or ``{"bandwidth", "prior_weight"}``.
+    alpha, threshold
+        The error level promised, and the probability a class must reach to be in the set.
+    rows, groups
+        How many were measured.
+    ece_before, ece_after, coverage, set_size, accuracy, log_loss
+        Cross-fitted figures; ``coverage`` is to be compared with ``1 - alpha``.
+    risk_coverage
+        See `retr.retrieval.stats.confidence.risk_coverage`.
+    data_version
+        Of the data measured; other data, and the record no longer counts.
+    """
+
+    method: str
+    column: str
+    classes: tuple[str, ...]
+    scaling: dict[str, float]
+    alpha: float
+    threshold: float
+    rows: int
+    groups: int
+    ece_before: float
+    ece_after: float
+    coverage: float
+    set_size: float
+    accuracy: float
+    log_loss: float
+    risk_coverage: list[dict[str, float]]
+    data_version: str
+
+    @property
+    def scale(self) -> Temperature | VoteScale:
+        """The fitted scaling."""
+        return VoteScale(**self.scaling) if "bandwidth" in self.scaling else Temperature(**self.scaling)
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Below which similarity to its nearest row a query is unlike anything in the archive; see `confidence`."""
+
+    threshold: float
+    rows: int
+    median: float
+    called_unlike: float
+
+
+def find(store: Store, method: str, column: str | None) -> tuple[Calibration | None, str | None]:
+    """Read the calibration of a method, and say why there is none: one of the two is ``None``.
+
+    ``column=None`` takes the record of any column (zero-shot answers do not depend on the labels they were measured
+    on).
+    """
+    records = store.manifest.extra.get(NOTE, {}).get("methods", {})
+    keys = [
+        key for key in records if key.startswith(f"{method}|") and (column is None or key == key_of(method, column))
+    ]
+    if not keys:
+        return None, "not calibrated; see `retr calibrate`"
+    data = records[keys[-1]]
+    found = Calibration(**{**data, "classes": tuple(data["classes"])})
+    if found.data_version != data_version(store, found.column):
+        return None, f"the calibration on {found.column!r} is stale; run `retr calibrate` again"
+    return found, None
+
+
+def default_neighbours(store: Store, column: str) -> int | None:
+    """Give the number of neighbours that was measured best for a column."""
+    number = store.manifest.extra.get(NOTE, {}).get("neighbours", {}).get(column)
+    return None if number is None else int(number)
+
+
+def find_novelty(store: Store) -> Novelty | None:
+    """Read the similarity below which a query is unlike anything in the archive; ``None`` if not measured."""
+    data = store.manifest.extra.get(NOTE, {}).get("novelty")
+    return None if data is None else Novelty(**data)
+
+
+def key_of(method: str, column: str) -> str:
+    """Give the name a method's record has."""
+    return f"{method}|{column}"
