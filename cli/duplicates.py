@@ -40,14 +40,11 @@ def duplicates(
     """
     from dataclasses import asdict
 
-    from retr.retrieval.audit.duplicates import find_duplicates
     from retr.retrieval.engine import Index
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index), **loading.options)
-    found = find_duplicates(
-        opened.store, lambda: opened.encoder, group=group, threshold=threshold, exact_only=exact_only
-    )
+    found = opened.duplicates(group=group, threshold=threshold, exact_only=exact_only)
     shown = [pair for pair in found.pairs if pair.across or not across]
     out.rows([asdict(pair) for pair in shown])
     exact = sum(pair.kind == "exact" for pair in shown)
@@ -80,16 +77,11 @@ def leaks(
 
     Example: retr index leaks --split split --group patient
     """
-    from retr.retrieval.audit.duplicates import find_duplicates, find_leaks
     from retr.retrieval.engine import Index
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index), **loading.options)
-    opened.table(columns=[split])  # an unknown column is said before the search
-    found = find_duplicates(
-        opened.store, lambda: opened.encoder, group=group, threshold=threshold, exact_only=exact_only
-    )
-    crossing = find_leaks(opened.store, found.pairs, split, group=group)
+    crossing = opened.leaks(split, group=group, threshold=threshold, exact_only=exact_only)
     rows = [
         {"kind": "patient", "a": value, "b": None, "parts": ", ".join(f"{part} {n}" for part, n in counts.items())}
         for value, counts in crossing.groups.items()

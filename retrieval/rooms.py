@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retr.retrieval import tuning
+    from retr.retrieval.audit import duplicates
     from retr.retrieval.classify import ask, calibrate
     from retr.retrieval.evaluation import evaluate
     from retr.retrieval.heads import adapt
@@ -32,7 +33,7 @@ class _In:
 
 
 class Rooms:
-    """What labels give, and how an index is searched."""
+    """What labels give, what stands in an index twice, and how it is searched."""
 
     if TYPE_CHECKING:
         classify = ask.classify
@@ -41,6 +42,8 @@ class Rooms:
         evaluate = evaluate.evaluate
         adapt = adapt.adapt
         align = align.align
+        leaks = duplicates.leaks
+        duplicates = duplicates.duplicates
         tune = tuning.tune
     else:
         classify = _In("classify.ask")
@@ -49,4 +52,6 @@ class Rooms:
         evaluate = _In("evaluation.evaluate")
         adapt = _In("heads.adapt")
         align = _In("words.align")
+        duplicates = _In("audit.duplicates")
+        leaks = _In("audit.duplicates")
         tune = _In("tuning")

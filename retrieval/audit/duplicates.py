@@ -26,12 +26,11 @@ from retr.retrieval.archive.pictures import picture_in
 from retr.retrieval.archive.places import Archive
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
     from numpy.typing import NDArray
 
     from retr.index.store import Store
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.engine import Index
 
 MIN_AGREEMENT = 0.994
 _SIDE = 32
@@ -93,9 +92,8 @@ class Leaks:
     pairs: tuple[tuple[Pair, str, str], ...]
 
 
-def find_duplicates(
-    store: Store,
-    encoder: Callable[[], BaseEncoder],
+def duplicates(
+    index: Index,
     *,
     group: str | None = None,
     threshold: float | None = None,
@@ -105,10 +103,8 @@ def find_duplicates(
 
     Parameters
     ----------
-    store
-        The index; its archive must be in reach unless ``exact_only``.
-    encoder
-        Gives the encoder of the index when it is needed.
+    index
+        Its archive must be in reach unless ``exact_only``.
     group
         The column that tells patients apart; by default the index's own.
     threshold
@@ -125,6 +121,7 @@ def find_duplicates(
     """
     if threshold is not None and not 0 < threshold <= 1:
         raise UsageError(f"a cosine threshold lies above 0 and is at most 1, got: {threshold!r}")
+    store = index.store
     rows = _Rows(store, group or store.manifest.group)
     first: dict[tuple[str, str], int] = {}
     pairs = []
@@ -137,7 +134,7 @@ def find_duplicates(
     unique = np.array(sorted(first.values()), dtype=np.int64)
     pictures = _Pictures(store, rows)
     if threshold is None:
-        threshold = _measure(store, encoder(), rows, unique, pictures)
+        threshold = _measure(store, index.encoder, rows, unique, pictures)
     candidates = _candidates(store, rows, unique, threshold)
     hashes = pictures.hashes(sorted({at for a, b, _ in candidates for at in (a, b)}))
     for a, b, cosine in candidates:
@@ -148,23 +145,31 @@ def find_duplicates(
     return Duplicates(tuple(pairs), threshold, len(candidates), pictures.unreadable)
 
 
-def find_leaks(store: Store, pairs: Sequence[Pair], split: str, *, group: str | None = None) -> Leaks:
+def leaks(
+    index: Index,
+    split: str,
+    *,
+    group: str | None = None,
+    threshold: float | None = None,
+    exact_only: bool = False,
+) -> Leaks:
     """Find patients, and duplicates, that are in several parts of a split.
 
     Parameters
     ----------
-    pairs
-        From `find_duplicates`.
     split
         The column that names each row's part; rows without one are in none.
     group
         The column that tells patients apart; by default the index's own, and without one only pairs are looked at.
+    threshold, exact_only
+        As in `duplicates`.
 
     Raises
     ------
     UsageError
         A column is unknown.
     """
+    store = index.store
     parts = store.table(["id", split])
     part_of = dict(zip(parts["id"].to_pylist(), parts[split].to_pylist(), strict=True))
     group = group or store.manifest.group
@@ -176,7 +181,7 @@ def find_leaks(store: Store, pairs: Sequence[Pair], split: str, *, group: str | 
                 counts[str(part)] = counts.get(str(part), 0) + 1
     crossing = [
         (pair, str(part_of[pair.a]), str(part_of[pair.b]))
-        for pair in pairs
+        for pair in duplicates(index, group=group, threshold=threshold, exact_only=exact_only).pairs
         if None not in {part_of[pair.a], part_of[pair.b]} and part_of[pair.a] != part_of[pair.b]
     ]
     return Leaks({value: counts for value, counts in seen.items() if len(counts) > 1}, tuple(crossing))

@@ -11,7 +11,8 @@ from PIL import Image, ImageEnhance
 
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
-from retr.retrieval.audit.duplicates import MIN_AGREEMENT, find_duplicates, find_leaks, perceptual_hash
+from retr.retrieval.audit.duplicates import MIN_AGREEMENT, perceptual_hash
+from retr.retrieval.engine import Index
 from retr.retrieval.ingest.build import build
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "examples" / "hrf45"
@@ -63,7 +64,7 @@ def index(copied, tmp_path, fake_encoder):
 
 def test_copies_are_found_and_other_eyes_are_not(copied, index, fake_encoder):
     _, names, expected = copied
-    found = find_duplicates(index, lambda: fake_encoder)
+    found = Index(index, encoder=fake_encoder).duplicates()
     near = {frozenset({pair.a, pair.b}): pair for pair in found.pairs if pair.kind == "near"}
     assert set(near) == expected
     assert all(pair.across for pair in near.values())
@@ -77,36 +78,31 @@ def test_copies_are_found_and_other_eyes_are_not(copied, index, fake_encoder):
 
 def test_leaks_across_a_split(copied, index, fake_encoder):
     _, names, _ = copied
-    found = find_duplicates(index, lambda: fake_encoder)
-    leaks = find_leaks(index, found.pairs, "split")
+    leaks = Index(index, encoder=fake_encoder).leaks("split")
     # patient 40 is in the training part, its byte-for-byte copy in the test part
     assert leaks.groups == {"P40": {"train": 1, "test": 1}}
     assert [(pair.kind, *sorted(parts)) for pair, *parts in leaks.pairs] == [("exact", "test", "train")]
     assert names[40] in {leaks.pairs[0][0].a, leaks.pairs[0][0].b}
-    assert find_leaks(index, (), "split", group="split").groups == {}
+    assert Index(index).leaks("split", group="split", exact_only=True).groups == {}
 
 
 def test_bytes_alone_need_neither_archive_nor_encoder(copied, index):
     shutil.rmtree(copied[0])
-
-    def no_encoder():
-        raise AssertionError("the encoder was loaded")
-
-    found = find_duplicates(index, no_encoder, exact_only=True)
+    found = Index(index).duplicates(exact_only=True)  # loading the fake encoder by its name would fail
     assert [pair.kind for pair in found.pairs] == ["exact"]
 
 
 def test_near_duplicates_need_the_archive(copied, index, fake_encoder):
     shutil.rmtree(copied[0])
     with pytest.raises(RetrError, match="cannot read"):
-        find_duplicates(index, lambda: fake_encoder)
+        Index(index, encoder=fake_encoder).duplicates()
 
 
 def test_rows_that_cannot_be_read_again_are_counted(copied, index, fake_encoder):
     folder, _, expected = copied
     gone = min(next(iter(expected)))
     (folder / gone).unlink()
-    found = find_duplicates(index, lambda: fake_encoder, threshold=0.5)
+    found = Index(index, encoder=fake_encoder).duplicates(threshold=0.5)
     assert found.unreadable == 1
     assert not [pair for pair in found.pairs if gone in {pair.a, pair.b}]
 
@@ -114,7 +110,7 @@ def test_rows_that_cannot_be_read_again_are_counted(copied, index, fake_encoder)
 @pytest.mark.parametrize("threshold", [0, 1.5, -1])
 def test_a_threshold_that_is_no_cosine(index, fake_encoder, threshold):
     with pytest.raises(UsageError, match=repr(threshold)):
-        find_duplicates(index, lambda: fake_encoder, threshold=threshold)
+        Index(index, encoder=fake_encoder).duplicates(threshold=threshold)
 
 
 def test_the_hash_knows_copies_from_other_pictures():

@@ -8,7 +8,6 @@ import pytest
 
 from retr.index.errors import UsageError
 from retr.index.store import Store
-from retr.retrieval.audit.duplicates import find_duplicates
 from retr.retrieval.audit.phi import scan
 from retr.retrieval.engine import Index
 from retr.retrieval.ingest.build import build
@@ -77,7 +76,7 @@ def test_burned_in_annotations_are_refused_unless_told_otherwise(series, tmp_pat
 def test_frames_that_are_copies_are_found(series, tmp_path, fake_encoder):
     shutil.copy(series / "IM0002", series / "IM0009")
     build(series, tmp_path / "index", fake_encoder)
-    found = find_duplicates(Store.open(tmp_path / "index"), lambda: fake_encoder, exact_only=True)
+    found = Index.open(tmp_path / "index").duplicates(exact_only=True)
     assert [(pair.a, pair.b) for pair in found.pairs] == [
         (f"IM0002#{frame}", f"IM0009#{frame}") for frame in range(1, 16)
     ]
