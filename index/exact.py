@@ -174,8 +174,11 @@ def scan(
     """Collect, for each query, every row whose score by ``product`` is among the ``want`` best."""
     n, d = queries.shape
     pools = _Pools(n, want)
-    step = max(1024, min(_BLOCK_SCORES // n, _BLOCK_BYTES // (4 * d)))
     gather = allowed is not None and narrow(allowed)
+    step = _BLOCK_SCORES // n
+    if gather or n > 1:
+        # what is copied, or read for one query after another, should fit into a cache
+        step = max(1024, min(step, _BLOCK_BYTES // (4 * d)))
     some = [number for number in range(n) if len(exclude[number])]
     for block in blocks:
         stop = block.start + len(block.vectors)
