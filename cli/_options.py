@@ -23,7 +23,6 @@ IndexOption = Annotated[
         "--index",
         envvar="RETR_INDEX",
         help="The index folder; by default .retr/ in this folder or the nearest parent that has one.",
-        show_default=False,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
@@ -33,29 +32,18 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before 
 WhereOption = Annotated[
     str | None,
     typer.Option(
-        "--where",
-        metavar="EXPR",
-        help="Only rows for which this is true, e.g. \"age >= 60 and sex = 'Female'\".",
-        show_default=False,
+        "--where", metavar="EXPR", help="Only rows for which this is true, e.g. \"age >= 60 and sex = 'Female'\"."
     ),
 ]
-ColumnsOption = Annotated[
-    str | None,
-    typer.Option("--columns", help="Columns to show, separated by commas.", show_default=False),
-]
+ColumnsOption = Annotated[str | None, typer.Option("--columns", help="Columns to show, separated by commas.")]
 MetadataOption = Annotated[
     Path | None,
-    typer.Option(
-        "--metadata", metavar="FILE", help="CSV, TSV or Parquet table joined on its `path` column.", show_default=False
-    ),
+    typer.Option("--metadata", metavar="FILE", help="CSV, TSV or Parquet table joined on its `path` column."),
 ]
 GroupOption = Annotated[
     str | None,
     typer.Option(
-        "--group",
-        metavar="COLUMN",
-        help="The column that tells patients apart; by default the one recorded, if any.",
-        show_default=False,
+        "--group", metavar="COLUMN", help="The column that tells patients apart; by default the one recorded, if any."
     ),
 ]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or cuda:all.")]
@@ -67,12 +55,10 @@ LabelSetOption = Annotated[
         "--labels",
         metavar="SET",
         help="Classes and their prompts: a YAML file, or chestxray14, chexpert-5, fundus-39, odir, retizero-14.",
-        show_default=False,
     ),
 ]
 SeparatorOption = Annotated[
-    str | None,
-    typer.Option("--separator", help='What joins several classes in one value, e.g. "|".', show_default=False),
+    str | None, typer.Option("--separator", help='What joins several classes in one value, e.g. "|".')
 ]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of splits and intervals.")]
 
@@ -81,24 +67,18 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Seed of splits and inte
 class LoadOptions:
     """How an encoder is loaded."""
 
-    weights: Annotated[
-        Path | None,
-        typer.Option("--weights", help="The encoder's checkpoint: a file or folder.", show_default=False),
-    ] = None
+    weights: Annotated[Path | None, typer.Option("--weights", help="The encoder's checkpoint: a file or folder.")] = (
+        None
+    )
     text_model: Annotated[
-        Path | None,
-        typer.Option("--text-model", help="Folder of the text model: config.json, vocab.txt.", show_default=False),
+        Path | None, typer.Option("--text-model", help="Folder of the text model: config.json, vocab.txt.")
     ] = None
     device: DeviceOption = "auto"
     precision: Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = "auto"
     settings: Annotated[
         list[str] | None,
         typer.Option(
-            "--set",
-            "-o",
-            metavar="KEY=VALUE",
-            help="A further option of the encoder, e.g. feature=retrieval; repeats.",
-            show_default=False,
+            "--set", "-o", metavar="KEY=VALUE", help="A further option of the encoder, e.g. feature=retrieval; repeats."
         ),
     ] = None
 

@@ -47,11 +47,7 @@ class Output:
                 self.line(f"{key:<{width}}  {shown}")
 
     def rows(
-        self,
-        rows: Iterable[Mapping[str, Any]],
-        columns: Sequence[str] | None = None,
-        *,
-        title: str | None = None,
+        self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None, *, title: str | None = None
     ) -> None:
         """Print many objects: JSON lines, CSV, paths, or one table for a person.
 

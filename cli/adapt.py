@@ -28,7 +28,6 @@ def adapt(
             "--fit",
             metavar="EXPR",
             help="Fit on these rows and measure on the other labelled ones; by default half of the patients each.",
-            show_default=False,
         ),
     ] = None,
     refit: Annotated[

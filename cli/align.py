@@ -24,7 +24,6 @@ def align(
         typer.Option(
             "--text-encoder",
             help="An encoder of `retr encoders ls` with text; by default words and letter groups of the column itself.",
-            show_default=False,
         ),
     ] = None,
     index: IndexOption = None,

@@ -45,14 +45,12 @@ class DataOptions:
             "--label",
             metavar="COLUMN",
             help="The table's column of class names; by default a picture's class is its folder.",
-            show_default=False,
         ),
     ] = None
     group: GroupOption = None
     seed: SeedOption = 0
     out: Annotated[
-        Path | None,
-        typer.Option("--out", metavar="FILE", help="Also write everything as one JSON object.", show_default=False),
+        Path | None, typer.Option("--out", metavar="FILE", help="Also write everything as one JSON object.")
     ] = None
     json_: JsonOption = False
 
@@ -94,14 +92,12 @@ def retizero(
             "--paper-set",
             metavar="FILE",
             help='JSON with class counts of the paper\'s sets, from who holds them: {"EYE-15": {"Normal": 500, ...}}.',
-            show_default=False,
         ),
     ] = None,
     most: Annotated[int, typer.Option("--most", help="At most so many images of a class.")] = 8000,
     least: Annotated[int, typer.Option("--least", help="Leave classes with fewer images out.")] = 1,
     without: Annotated[
-        list[str] | None,
-        typer.Option("--without", metavar="CLASS", help="Leave this class out; repeats.", show_default=False),
+        list[str] | None, typer.Option("--without", metavar="CLASS", help="Leave this class out; repeats.")
     ] = None,
     no_clusters: Annotated[bool, typer.Option("--no-clusters", help="Leave the UMAP and HDBSCAN step out.")] = False,
 ) -> None:
@@ -136,11 +132,7 @@ def retizero(
 @app.command("flair")
 @unfold
 def flair(
-    *,
-    source: DataOptions,
-    encoder: EncoderOption = "flair",
-    loading: LoadOptions,
-    labels: LabelSetOption = None,
+    *, source: DataOptions, encoder: EncoderOption = "flair", loading: LoadOptions, labels: LabelSetOption = None
 ) -> None:
     """Run FLAIR's evaluation: zero-shot by class prototypes (ACA, kappa, macro F1), and its linear probe.
 
@@ -208,7 +200,6 @@ def lvm_med(
             "--exclude",
             metavar="FILE",
             help="List of files seen in pre-training (lvm-med-training-data/SET/file_list.txt); repeats.",
-            show_default=False,
         ),
     ] = None,
 ) -> None:

@@ -6,15 +6,7 @@ from typing import Annotated
 
 import typer
 
-from retr.cli._options import (
-    IndexOption,
-    JsonOption,
-    LabelOption,
-    LabelSetOption,
-    LoadOptions,
-    find_index,
-    unfold,
-)
+from retr.cli._options import IndexOption, JsonOption, LabelOption, LabelSetOption, LoadOptions, find_index, unfold
 from retr.cli._output import Output
 
 

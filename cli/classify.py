@@ -30,19 +30,15 @@ if TYPE_CHECKING:
 def classify(
     *,
     image: Annotated[
-        list[str] | None,
-        typer.Option("--image", "-i", help="An image file, or - for standard input; repeats.", show_default=False),
+        list[str] | None, typer.Option("--image", "-i", help="An image file, or - for standard input; repeats.")
     ] = None,
-    folder: Annotated[Path | None, typer.Option("--folder", help="All images of a folder.", show_default=False)] = None,
+    folder: Annotated[Path | None, typer.Option("--folder", help="All images of a folder.")] = None,
     all_: Annotated[
         bool, typer.Option("--all", help="Every row of the index; the answers become columns of it.")
     ] = False,
     labels: LabelSetOption = None,
     by: Annotated[
-        str | None,
-        typer.Option(
-            "--by", metavar="COLUMN", help="The nearest rows vote with this column's values.", show_default=False
-        ),
+        str | None, typer.Option("--by", metavar="COLUMN", help="The nearest rows vote with this column's values.")
     ] = None,
     probe: Annotated[
         str | None,
@@ -50,7 +46,6 @@ def classify(
             "--probe",
             metavar="COLUMN",
             help="A classifier trained on this column; trained and stored if there is none.",
-            show_default=False,
         ),
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the probe again.")] = False,
@@ -60,7 +55,6 @@ def classify(
             "-k",
             min=1,
             help="With --by how many rows vote (by default as calibrated, else 5); otherwise how many classes to show.",
-            show_default=False,
         ),
     ] = None,
     where: WhereOption = None,
@@ -70,7 +64,6 @@ def classify(
             "--patient",
             metavar="VALUE",
             help="The pictures' value of the group key: rows of the same patient say nothing about them.",
-            show_default=False,
         ),
     ] = None,
     max_set: Annotated[
@@ -79,7 +72,6 @@ def classify(
             "--max-set",
             min=1,
             help="Abstain when more classes than this stay possible; by default half of them, rounded up.",
-            show_default=False,
         ),
     ] = None,
     into: Annotated[
@@ -88,12 +80,10 @@ def classify(
             "--into",
             metavar="PREFIX",
             help="With --all: begin the new columns' names so; by default zeroshot, neighbours or probe.",
-            show_default=False,
         ),
     ] = None,
     encoder: Annotated[
-        str | None,
-        typer.Option("--encoder", help="Zero-shot without an index, with this encoder.", show_default=False),
+        str | None, typer.Option("--encoder", help="Zero-shot without an index, with this encoder.")
     ] = None,
     index: IndexOption = None,
     loading: LoadOptions,

@@ -12,11 +12,7 @@ from retr.cli._output import Output
 
 ThresholdOption = Annotated[
     float | None,
-    typer.Option(
-        "--threshold",
-        help="Cosine above which a pair is a candidate; measured on the index by default.",
-        show_default=False,
-    ),
+    typer.Option("--threshold", help="Cosine above which a pair is a candidate; measured on the index by default."),
 ]
 ExactOption = Annotated[
     bool, typer.Option("--exact-only", help="Compare bytes only; needs neither archive nor encoder.")
@@ -61,10 +57,7 @@ def duplicates(
 def leaks(
     *,
     split: Annotated[
-        str,
-        typer.Option(
-            "--split", help="The column that names each row's part, such as train and test.", show_default=False
-        ),
+        str, typer.Option("--split", help="The column that names each row's part, such as train and test.")
     ],
     index: IndexOption = None,
     group: GroupOption = None,

@@ -6,24 +6,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retr.cli._options import (
-    CsvOption,
-    JsonOption,
-    LoadOptions,
-    unfold,
-)
+from retr.cli._options import CsvOption, JsonOption, LoadOptions, unfold
 from retr.cli._output import Output
 
 if TYPE_CHECKING:
     from retr.retrieval.encoders.registry import Spec
 
 app = typer.Typer(
-    help="Encoders: what there is, what it needs, whether it works here.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
+    help="Encoders: what there is, what it needs, whether it works here.", no_args_is_help=True, rich_markup_mode=None
 )
 
-NameArgument = Annotated[str, typer.Argument(help="A name of `retr encoders ls`.", show_default=False)]
+NameArgument = Annotated[str, typer.Argument(help="A name of `retr encoders ls`.")]
 
 
 @app.command("ls")
@@ -53,12 +46,7 @@ def info(name: NameArgument, *, json_: JsonOption = False) -> None:
     out = Output(json_=json_)
     spec, _ = find_spec(name)
     card = spec.card
-    facts = {
-        **_row(spec),
-        "summary": card.summary,
-        "noncommercial": card.noncommercial,
-        "options": list(spec.options),
-    }
+    facts = {**_row(spec), "summary": card.summary, "noncommercial": card.noncommercial, "options": list(spec.options)}
     files = [{"name": f.name, "option": f.option, "where": f.where, "optional": f.optional} for f in card.files]
     if out.form == "json":
         out.record({**facts, "files": files})
@@ -71,12 +59,7 @@ def info(name: NameArgument, *, json_: JsonOption = False) -> None:
 
 @app.command("verify")
 @unfold
-def verify(
-    name: NameArgument,
-    *,
-    loading: LoadOptions,
-    json_: JsonOption = False,
-) -> None:
+def verify(name: NameArgument, *, loading: LoadOptions, json_: JsonOption = False) -> None:
     """Load an encoder, embed a built-in picture and compare with the recorded fingerprint.
 
     Where none is recorded, the first verification on this machine records one. Ends with exit code 1 when the

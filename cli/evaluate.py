@@ -57,17 +57,11 @@ class QueryOptions:
     queries: Annotated[
         str | None,
         typer.Option(
-            "--queries",
-            metavar="EXPR",
-            help="Only rows for which this is true ask; the others still answer.",
-            show_default=False,
+            "--queries", metavar="EXPR", help="Only rows for which this is true ask; the others still answer."
         ),
     ] = None
     subgroups: Annotated[
-        str | None,
-        typer.Option(
-            "--subgroups", metavar="COLUMNS", help="Also measure subgroups, e.g. sex,device.", show_default=False
-        ),
+        str | None, typer.Option("--subgroups", metavar="COLUMNS", help="Also measure subgroups, e.g. sex,device.")
     ] = None
     resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples behind every interval.")] = 1000
     seed: SeedOption = 0
@@ -78,8 +72,7 @@ class ReportOptions:
     """How the numbers are shown."""
 
     html: Annotated[
-        Path | None,
-        typer.Option("--html", metavar="FILE", help="Also write a one-page report with plots.", show_default=False),
+        Path | None, typer.Option("--html", metavar="FILE", help="Also write a one-page report with plots.")
     ] = None
     json_: JsonOption = False
     csv_: CsvOption = False

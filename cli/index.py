@@ -42,8 +42,7 @@ def build(
     archive: Annotated[
         str,
         typer.Argument(
-            help="Folder of images, walked recursively; or a zip, tar, Parquet file, list of paths, or s3:// URL.",
-            show_default=False,
+            help="Folder of images, walked recursively; or a zip, tar, Parquet file, list of paths, or s3:// URL."
         ),
     ],
     *,
@@ -53,7 +52,6 @@ def build(
         typer.Option(
             "--encoder",
             help="An encoder of `retr encoders ls`; lite for a new index, the recorded one for an existing one.",
-            show_default=False,
         ),
     ] = None,
     metadata: MetadataOption = None,
@@ -64,7 +62,6 @@ def build(
             "--score",
             metavar="FINDING",
             help="Store p(finding) as a column, for encoders that score findings (kad); repeats.",
-            show_default=False,
         ),
     ] = None,
     prune: PruneOption = False,
@@ -77,14 +74,10 @@ def build(
             "--frames",
             min=1,
             help="Of DICOM frames, TIFF pages and NIfTI slices take the first and every nth; by default all.",
-            show_default=False,
         ),
     ] = None,
     axis: Annotated[
-        str | None,
-        typer.Option(
-            "--axis", help="Along which axis NIfTI volumes are cut: axial, coronal or sagittal.", show_default=False
-        ),
+        str | None, typer.Option("--axis", help="Along which axis NIfTI volumes are cut: axial, coronal or sagittal.")
     ] = None,
     allow_burned_in: BurnedInOption = False,
     loading: LoadOptions,
@@ -121,12 +114,11 @@ def build(
 @app.command()
 @unfold
 def add(
-    source: Annotated[str, typer.Argument(help="A further folder, container, URL or image.", show_default=False)],
+    source: Annotated[str, typer.Argument(help="A further folder, container, URL or image.")],
     *,
     index: IndexOption = None,
     name: Annotated[
-        str | None,
-        typer.Option("--name", help="Prefix of the new ids; by default the folder's name.", show_default=False),
+        str | None, typer.Option("--name", help="Prefix of the new ids; by default the folder's name.")
     ] = None,
     metadata: MetadataOption = None,
     prune: PruneOption = False,
@@ -152,7 +144,7 @@ def add(
 
 @app.command()
 def delete(
-    ids: Annotated[list[str] | None, typer.Argument(help="Ids of rows to delete.", show_default=False)] = None,
+    ids: Annotated[list[str] | None, typer.Argument(help="Ids of rows to delete.")] = None,
     *,
     index: IndexOption = None,
     where: WhereOption = None,
@@ -197,9 +189,7 @@ def list_rows(
     index: IndexOption = None,
     where: WhereOption = None,
     columns: ColumnsOption = None,
-    limit: Annotated[
-        int | None, typer.Option("--limit", min=1, help="At most so many rows.", show_default=False)
-    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows.")] = None,
     skipped: Annotated[bool, typer.Option("--skipped", help="List the files that could not be read, and why.")] = False,
     json_: JsonOption = False,
     csv_: CsvOption = False,
@@ -226,9 +216,7 @@ def list_rows(
 
 @app.command()
 def group(
-    column: Annotated[
-        str | None, typer.Argument(help="A metadata column; leave out to take it back.", show_default=False)
-    ] = None,
+    column: Annotated[str | None, typer.Argument(help="A metadata column; leave out to take it back.")] = None,
     *,
     index: IndexOption = None,
     json_: JsonOption = False,

@@ -37,33 +37,16 @@ def query(
     *,
     image: Annotated[
         list[str] | None,
-        typer.Option(
-            "--image",
-            "-i",
-            help="An image file, or - for standard input; repeats: one query each.",
-            show_default=False,
-        ),
+        typer.Option("--image", "-i", help="An image file, or - for standard input; repeats: one query each."),
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option(
-            "--text",
-            "-t",
-            help='Words, with an optional weight: "2:drusen"; repeats: all are mixed in.',
-            show_default=False,
-        ),
+        typer.Option("--text", "-t", help='Words, with an optional weight: "2:drusen"; repeats: all are mixed in.'),
     ] = None,
-    not_: Annotated[
-        list[str] | None,
-        typer.Option("--not", help="Words to move away from; repeats.", show_default=False),
-    ] = None,
-    id_: Annotated[
-        list[str] | None,
-        typer.Option("--id", help="An indexed row; repeats: one query each.", show_default=False),
-    ] = None,
+    not_: Annotated[list[str] | None, typer.Option("--not", help="Words to move away from; repeats.")] = None,
+    id_: Annotated[list[str] | None, typer.Option("--id", help="An indexed row; repeats: one query each.")] = None,
     batch: Annotated[
-        str | None,
-        typer.Option("--batch", help="JSON lines of queries, from a file or - for standard input.", show_default=False),
+        str | None, typer.Option("--batch", help="JSON lines of queries, from a file or - for standard input.")
     ] = None,
     index: IndexOption = None,
     k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 5,
@@ -74,24 +57,14 @@ def query(
             "--exclude-same",
             metavar="COLUMN[=VALUE]",
             help="Leave out rows that share the query's value of a column, e.g. patient; VALUE for one not indexed.",
-            show_default=False,
         ),
     ] = None,
     one_per: Annotated[
-        str | None,
-        typer.Option(
-            "--one-per",
-            metavar="COLUMN",
-            help="At most one row for each value of a column.",
-            show_default=False,
-        ),
+        str | None, typer.Option("--one-per", metavar="COLUMN", help="At most one row for each value of a column.")
     ] = None,
-    min_score: Annotated[
-        float | None, typer.Option("--min-score", help="Only rows at least so similar.", show_default=False)
-    ] = None,
+    min_score: Annotated[float | None, typer.Option("--min-score", help="Only rows at least so similar.")] = None,
     include_self: Annotated[
-        bool,
-        typer.Option("--include-self", help="Let the query's own row and its byte-identical copies be returned."),
+        bool, typer.Option("--include-self", help="Let the query's own row and its byte-identical copies be returned.")
     ] = False,
     columns: ColumnsOption = None,
     sheet: Annotated[
@@ -100,7 +73,6 @@ def query(
             "--sheet",
             metavar="FILE",
             help="Also write the hits with their pictures: a page (.html) or a contact sheet (.png).",
-            show_default=False,
         ),
     ] = None,
     explain: Annotated[
@@ -148,14 +120,11 @@ def query(
 
 
 def show(
-    id_: Annotated[str, typer.Argument(metavar="ID", help="The id of a row.", show_default=False)],
+    id_: Annotated[str, typer.Argument(metavar="ID", help="The id of a row.")],
     *,
     index: IndexOption = None,
     out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out", help="Write the picture itself, read out of its archive, to this file.", show_default=False
-        ),
+        Path | None, typer.Option("--out", help="Write the picture itself, read out of its archive, to this file.")
     ] = None,
     json_: JsonOption = False,
 ) -> None:
@@ -226,12 +195,7 @@ def _print(out: Output, hits: Hits, columns: list[str], *, several: bool) -> Non
     """One JSON object a query; a table with a title when there are several."""
     if out.form == "json":
         out.record(
-            {
-                "query": hits.query,
-                "hits": [hit.to_json() for hit in hits],
-                "exact": hits.exact,
-                "note": hits.note,
-            }
+            {"query": hits.query, "hits": [hit.to_json() for hit in hits], "exact": hits.exact, "note": hits.note}
         )
         return
     rows = [hit.to_json() for hit in hits]
@@ -240,9 +204,7 @@ def _print(out: Output, hits: Hits, columns: list[str], *, several: bool) -> Non
     fixed = ["query"] if several and out.form == "csv" else []
     names = [*hits.table.column_names[1:]] if out.form == "csv" else columns
     out.rows(
-        rows,
-        [*fixed, "rank", "score", "id", *(n for n in names if n != "id")],
-        title=hits.query if several else None,
+        rows, [*fixed, "rank", "score", "id", *(n for n in names if n != "id")], title=hits.query if several else None
     )
     if hits.note:
         out.note(hits.note)

@@ -16,14 +16,8 @@ def tune(
     recall: Annotated[
         float, typer.Option("--recall", help="Share of the 10 best rows that must be found; 1 is exact search.")
     ] = 0.95,
-    memory: Annotated[
-        str | None,
-        typer.Option("--memory", help="What the accelerators may take: 512M, 4G.", show_default=False),
-    ] = None,
-    latency: Annotated[
-        str | None,
-        typer.Option("--latency", help="What one query alone may take: 5ms.", show_default=False),
-    ] = None,
+    memory: Annotated[str | None, typer.Option("--memory", help="What the accelerators may take: 512M, 4G.")] = None,
+    latency: Annotated[str | None, typer.Option("--latency", help="What one query alone may take: 5ms.")] = None,
     device: DeviceOption = "auto",
     json_: JsonOption = False,
 ) -> None:

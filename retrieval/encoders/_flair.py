@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from retr.index.encoder import EncoderInfo
 from retr.retrieval.encoders._fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
 from retr.retrieval.encoders._vision import ResNet50, pool
 from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT, CARD
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
     import PIL.Image
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from retr.index.encoder import EncoderInfo
 
 
 class FlairEncoder(FundusEncoder):
@@ -94,18 +95,13 @@ def load_flair(
         norm=config["norm_features"],
     )
     side = int(config["image_size"])
-    info = EncoderInfo(
-        name=CARD.name,
+    info = CARD.info(
         dim=head.projection.in_features if backbone else head.projection.out_features,
         similarity="cosine",
-        modality=CARD.modality,
         text=not backbone,
         weights_sha256=digest(file),
         preprocessing=f"/255; longer side to {side} (float bilinear, antialias); zero pad right and bottom to square",
         options={"feature": feature},
-        licence=CARD.licence,
-        source=CARD.source,
-        noncommercial=CARD.noncommercial,
         logit_scale=None if backbone else scale,
     )
     return FlairEncoder(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from retr.index.encoder import EncoderInfo, Option
 from retr.index.errors import NoTextSideError, WeightsError
 from retr.retrieval.encoders import hf as door
 from retr.retrieval.encoders import weights as files
@@ -26,6 +25,8 @@ if TYPE_CHECKING:
 
     import PIL.Image
     from numpy.typing import NDArray
+
+    from retr.index.encoder import Option
 
 _TEXTS = 64
 # What a checkpoint may hold beyond the encoder: heads it was trained or fine-tuned with, and the buffer that
@@ -86,16 +87,14 @@ class HfEncoder(TorchEncoder):
         known = door.FAMILIES[family]
         chosen = pooling or (known[0] if known else None)
         options: dict[str, Option] = {"pooling": pooling} if pooling else {}
-        info = EncoderInfo(
+        info = door.CARD.info(
             name=f"hf:{name}",
             dim=_dim(self._model.config, family),
             similarity="cosine",
-            modality=door.CARD.modality,
             text=text,
             weights_sha256=files.digest(*door.checkpoints(folder)),
             preprocessing=_describe(self._processor),
             options=options,
-            licence=door.CARD.licence,
             source=f"https://huggingface.co/{name}",
             logit_scale=float(self._model.logit_scale.exp()) if hasattr(self._model, "logit_scale") else None,
             draft_size=2 * _largest(self._processor),

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from retr.index.encoder import EncoderInfo
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders._kad import KadEncoder, KadImage, KnowledgeSide, QueryNetwork
 from retr.retrieval.encoders.kad import CARD
@@ -49,18 +48,13 @@ def load_kad(
             )
             text_state = other
     side, doubt = _resolution(stored.get("config"), image.res_l1.in_features, resolution)
-    info = EncoderInfo(
-        name=CARD.name,
+    info = CARD.info(
         dim=image.res_l2.out_features,
         similarity="dot",
-        modality=CARD.modality,
         text=True,
         weights_sha256=digest(*files),
         preprocessing=_PREPROCESSING[protocol].format(side=side),
         options={"protocol": protocol, "resolution": side},
-        licence=CARD.licence,
-        source=CARD.source,
-        noncommercial=CARD.noncommercial,
         grey16="max" if protocol == "padchest" else "minmax",
     )
     text = KnowledgeSide(text_state, text_model, file=files[-1].name, together=together)

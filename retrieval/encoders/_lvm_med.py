@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 import PIL.Image
 import torch
 
-from retr.index.encoder import EncoderInfo
 from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders._vision import ResNet50, last_map, pool, sam_names, sam_vit_base
 from retr.retrieval.encoders.lvm_med import CARD
@@ -55,17 +54,12 @@ def load_lvm_med(file: Path, *, arch: str, device: str, precision: str) -> LvmMe
     else:
         network = uninitialised(sam_vit_base)
         load_strictly(network, sam_names(state), file=file.name)
-    info = EncoderInfo(
-        name=CARD.name,
+    info = CARD.info(
         dim=2048 if arch == "resnet50" else 768,
         similarity="cosine",
-        modality=CARD.modality,
         text=False,
         weights_sha256=digest(file),
         preprocessing="224x224 bilinear (aspect not kept); /255; mean and std imagenet",
         options={"arch": arch},
-        licence=CARD.licence,
-        source=CARD.source,
-        noncommercial=CARD.noncommercial,
     )
     return LvmMedEncoder(info, network, device=device, precision=precision)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from retr.index.encoder import EncoderInfo, Option
 from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders import open_clip as door
 from retr.retrieval.encoders import weights as files
@@ -31,6 +30,8 @@ if TYPE_CHECKING:
 
     import PIL.Image
     from numpy.typing import NDArray
+
+    from retr.index.encoder import EncoderInfo, Option
 
 _STATED = ("mean", "std", "interpolation", "resize_mode")
 # Kept by transformers before 4.31; the network has no place for it.
@@ -120,16 +121,14 @@ def load(
     options: dict[str, Option] = {
         key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in stated.items()
     }
-    info = EncoderInfo(
+    info = door.CARD.info(
         name=f"open_clip:{model}",
         dim=0,
         similarity="cosine",
-        modality=door.CARD.modality,
         text=True,
         weights_sha256=files.digest(source.checkpoint),
         preprocessing="",
         options=options,
-        licence=door.CARD.licence,
         source=source.where,
     )
     return OpenClipEncoder(source, info, text_model=text_model, device=device, precision=precision)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-from retr.index.encoder import EncoderInfo
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders._pretrained import load_pretrained
 from retr.retrieval.encoders._torch import TorchEncoder
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
     import PIL.Image
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from retr.index.encoder import EncoderInfo
 
 
 class RadDinoEncoder(TorchEncoder):
@@ -79,17 +80,12 @@ def load_rad_dino(folder: Path, *, feature: str, device: str, precision: str) ->
         raise WeightsError(f"{name} in {folder.name!r} is not JSON", hint="get it again") from error
     preprocessing = ShortSideCrop.from_config(asked, name)
     network = load_pretrained("Dinov2Model", folder)
-    info = EncoderInfo(
-        name=CARD.name,
+    info = CARD.info(
         dim=cast("Any", network).config.hidden_size,
         similarity="cosine",
-        modality=CARD.modality,
         text=False,
         weights_sha256=digest(folder / "model.safetensors"),
         preprocessing=str(preprocessing),
         options={"feature": feature},
-        licence=CARD.licence,
-        source=CARD.source,
-        noncommercial=CARD.noncommercial,
     )
     return RadDinoEncoder(info, network, preprocessing, device=device, precision=precision)

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 import PIL.Image
 import torch
 
-from retr.index.encoder import EncoderInfo
 from retr.retrieval.encoders._fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
 from retr.retrieval.encoders._vision import fold_lora, last_map, pool, vit_large
 from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from retr.index.encoder import EncoderInfo
 
 _NORMALISATION = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "0.5": (HALF, HALF)}
 
@@ -91,18 +92,13 @@ def load_retizero(
         caption=caption,
         together=together,
     )
-    info = EncoderInfo(
-        name=CARD.name,
+    info = CARD.info(
         dim=head.projection.out_features if projected else head.projection.in_features,
         similarity="cosine",
-        modality=CARD.modality,
         text=projected,
         weights_sha256=digest(file),
         preprocessing=f"224x224 bilinear (aspect not kept); /255; mean and std {normalisation}",
         options={"feature": feature, "normalisation": normalisation},
-        licence=CARD.licence,
-        source=CARD.source,
-        noncommercial=CARD.noncommercial,
         logit_scale=scale if projected else None,
     )
     return RetiZeroEncoder(

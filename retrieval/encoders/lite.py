@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import PIL.Image
 
-from retr.index.encoder import EncoderInfo
 from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders import weights as files
 from retr.retrieval.encoders.base import BaseEncoder
@@ -66,17 +65,13 @@ class LiteEncoder(BaseEncoder):
         self.notes: list[str] = []
         self._feature = feature
         self._session = self._open(weights)
-        self.info = EncoderInfo(
-            name=SPEC.card.name,
+        self.info = SPEC.card.info(
             dim=DIMS[feature],
             options={} if feature == "last" else {"feature": feature},
             similarity="cosine",
-            modality=SPEC.card.modality,
             text=False,
             weights_sha256=WEIGHTS_SHA256,
             preprocessing=f"RGB, {SIDE}x{SIDE} squashed, bilinear (PIL), /255, mean {MEAN}, std {STD}",
-            licence=SPEC.card.licence,
-            source=SPEC.card.source,
             # three times the side: nearer to full decoding than twice, at the same price (benchmarks/build_speed.py)
             draft_size=3 * SIDE,
         )

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
+from retr.index.encoder import EncoderInfo
 from retr.index.errors import EncoderNotFoundError, UsageError, WeightsError
 from retr.retrieval.encoders import places, weights
 
@@ -56,6 +57,11 @@ class Card:
     source: str
     noncommercial: bool = False
     files: tuple[WeightFile, ...] = ()
+
+    def info(self, **loaded: Any) -> EncoderInfo:
+        """Give the `EncoderInfo` of a loaded encoder: what is known of it, and what loading showed."""
+        known = {key: getattr(self, key) for key in ("name", "modality", "licence", "source", "noncommercial")}
+        return EncoderInfo(**{**known, **loaded})
 
 
 @dataclass(frozen=True)
