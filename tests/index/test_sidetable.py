@@ -6,10 +6,12 @@ import datetime as dt
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from retr.index import sidetable
+from retr.index import segment_writer, segments, sidetable
 from retr.index.errors import IndexCorruptError
+from retr.index.files import reference
 from retr.index.store import Store
 
 EXPRESSIONS = [
@@ -45,7 +47,11 @@ def table(start: int, stop: int) -> pa.Table:
 
 @pytest.fixture
 def both(make, monkeypatch) -> tuple[Store, Store]:
-    """The same rows without side tables and, in its second and third segment, with."""
+    """The same rows without side tables and, in its second and third segment, with; two record batches each."""
+    monkeypatch.setattr(segments, "ROW_GROUP", 40)
+    monkeypatch.setattr(segment_writer, "ROW_GROUP", 40)
+    monkeypatch.setattr(sidetable, "BATCH_ROWS", 80)
+    monkeypatch.setattr(sidetable, "_FEW_ROWS", 100)
     stores = []
     for least in (10**9, 100):
         store = make(name=f"index{least}")
@@ -110,10 +116,12 @@ def test_only_live_rows_are_found_by_value(both):
 
 def test_rows_are_the_same_in_any_order(both):
     plain, side = both
+    assert side.segments[1].mapped("sex", side.schema).num_chunks == 2
     rows = np.random.default_rng(0).permutation(np.repeat(np.arange(450), 2))
     for names in (None, ["day", "tags"], ["id"]):
-        assert side.table(names, rows).equals(plain.table(names, rows))
         assert side.table(names).equals(plain.table(names))
+        for some in (rows, rows[:90], rows[:1]):
+            assert side.table(names, some).equals(plain.table(names, some))
 
 
 def test_repeated_texts_are_codes_and_long_values_stay_in_parquet(make, monkeypatch):
@@ -128,6 +136,35 @@ def test_repeated_texts_are_codes_and_long_values_stay_in_parquet(make, monkeypa
     assert {name for name, column in kinds.items() if column is None} == {"report"}
     assert {n for n, c in kinds.items() if c is not None and pa.types.is_dictionary(c.type)} == {"sex", "patient"}
     assert store.table(rows=np.array([299, 0])).to_pylist() == [long.to_pylist()[299], long.to_pylist()[0]]
+
+
+def test_side_tables_as_the_first_versions_wrote_them_are_read(make, monkeypatch):
+    """One batch without ids and unique texts, and dictionaries in order of appearance."""
+
+    def first_version(root, parquet, name):
+        rows = pq.read_table(root / parquet).select(["age", "sex", "patient", "day", "flag"])
+        columns = [pa.concat_arrays(column.chunks) for column in rows.columns]
+        coded = [one.dictionary_encode() if pa.types.is_string(one.type) else one for one in columns]
+        batch = pa.record_batch(coded, rows.column_names)
+        with (root / name).open("xb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        return reference(root, name)
+
+    monkeypatch.setattr(sidetable, "write", first_version)
+    store = make()
+    with store.writer() as writer:
+        writer.append(table(0, 300), np.ones((300, 8)))
+        store = writer.commit()
+    rows = np.array([299, 3, 170, 3])
+    assert store.table(rows=rows).equals(table(0, 300).take(rows))
+    assert np.flatnonzero(store.where("sex = 'F' and patient in ('p3', 'p4')")).tolist() == [24, 27, 30, 33, 36, 39]
+    patients = store.columns.groups("patient")
+    assert [found.tolist() for found in patients.rows(pa.array(["p37", "p99", "p0"]))] == [
+        [*range(296, 300)],
+        [],
+        [*range(8)],
+    ]
+    assert len(set(patients[np.array([0, 7, 8, 299])].tolist())) == 3
 
 
 def test_replaced_columns_replace_the_side_table(both):
