@@ -91,7 +91,7 @@ def _float32(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float3
     return scores
 
 
-def widened(vectors: NDArray[np.float16], bits: NDArray[np.int32]) -> NDArray[np.float32]:
+def widened(vectors: Stored, bits: NDArray[np.int32]) -> NDArray[np.float32]:
     """Give finite float16 values as float32, in half the time that ``astype`` takes; ``bits`` holds the result."""
     # Sign, exponent and fraction move to where float32 has them; the exponents then differ by 112.
     np.copyto(bits, vectors.view(np.int16))
