@@ -242,8 +242,9 @@ class _Evaluator:
             return pc.if_else(pc.is_valid(left), pa.scalar(None, pa.bool_()), pa.scalar(None, pa.bool_()))
         if any(isinstance(value, float) for value in values):
             left = left.cast(pa.float64())
-        elif any(isinstance(value, datetime) for value in values):
+        elif pa.types.is_timestamp(left.type) or any(isinstance(value, datetime) for value in values):
             left = left.cast(pa.timestamp("us"))
+            values = [value if isinstance(value, datetime) else datetime.combine(value, time()) for value in values]
         found = pc.is_in(left, value_set=pa.array(values, left.type))
         # SQL: "not among these, but one of these is null" is unknown, and so is anything about a null.
         absent = pa.scalar(None if len(values) < len(literals) else False, pa.bool_())
