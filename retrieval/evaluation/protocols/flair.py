@@ -65,19 +65,13 @@ def run(
     count = len(data.classes)
     by_row = held_out(features, data.labels, count, folds_by_row(len(data.labels), FOLDS, seed), strength=STRENGTH)
     by_patient = held_out(features, data.labels, count, folds_by_patient(data.groups, FOLDS, seed), strength=STRENGTH)
-    return {
-        "protocol": "flair",
-        "data": data.describe(),
-        "encoder": {"name": encoder.info.name, "options": dict(encoder.info.options)},
-        "measured": {
-            "zero-shot": _zero_shot(data, encoder, labels, seed, progress),
-            "linear probe, published (folds by image)": _scores(by_row, data, seed),
-            "linear probe, strict (folds by patient)": _scores(by_patient, data, seed),
-        },
-        "published": list(PUBLISHED),
-        "data_is_the_papers": False,
-        "data_is_the_papers_because": "the published cells are of MESSIDOR; name your set when you compare",
+    measured = {
+        "zero-shot": _zero_shot(data, encoder, labels, seed, progress),
+        "linear probe, published (folds by image)": _scores(by_row, data, seed),
+        "linear probe, strict (folds by patient)": _scores(by_patient, data, seed),
     }
+    because = "the published cells are of MESSIDOR; name your set when you compare"
+    return data.outcome("flair", encoder, measured=measured, published=PUBLISHED, because=because)
 
 
 def _zero_shot(

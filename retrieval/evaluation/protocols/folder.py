@@ -15,6 +15,7 @@ from retr.retrieval.encoders.batches import encode_all
 from retr.retrieval.stats.bootstrap import group_codes
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -67,6 +68,26 @@ class ClassFolder:
             "fingerprint": self.fingerprint(),
             "group": self.group,
             "groups": len(np.unique(self.groups)),
+        }
+
+    def outcome(
+        self,
+        protocol: str,
+        encoder: BaseEncoder,
+        *,
+        measured: dict[str, Any],
+        published: Sequence[dict[str, Any]],
+        because: str,
+    ) -> dict[str, Any]:
+        """Give a protocol's JSON-ready result: what was measured here, beside what was published of other data."""
+        return {
+            "protocol": protocol,
+            "data": self.describe(),
+            "encoder": {"name": encoder.info.name, "options": dict(encoder.info.options)},
+            "measured": measured,
+            "published": list(published),
+            "data_is_the_papers": False,
+            "data_is_the_papers_because": because,
         }
 
     def embed(self, encoder: BaseEncoder, *, progress: bool = False) -> NDArray[np.float32]:

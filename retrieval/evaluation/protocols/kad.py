@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
     from retr.retrieval.labels.label_set import LabelSet
 
-RESAMPLES = 1000
 _BLOCK = 64
 PUBLISHED = (
     {"cell": "ChestX-ray14, zero-shot mean AUROC", "value": 0.789, "source": "paper; issue KAD#9"},
@@ -41,9 +40,7 @@ def run(
     labels: LabelSet,
     *,
     separator: str | None = None,
-    resamples: int = RESAMPLES,
     seed: int = 0,
-    progress: bool = False,
 ) -> dict[str, Any]:
     """Score findings on one set.
 
@@ -58,10 +55,8 @@ def run(
         The findings.
     separator
         What joins several findings in the name of a class.
-    resamples, seed
+    seed
         Of the intervals.
-    progress
-        Show progress on standard error.
 
     Raises
     ------
@@ -70,22 +65,14 @@ def run(
     NoTextSideError
         The encoder has neither findings nor words.
     """
-    del progress  # scored picture by picture through the encoder's own batches
     member = _members(data, labels, separator)
     scores = _score(data, encoder, labels)
-    areas = {"mean": _interval(scores, member, data.groups, resamples, seed)}
+    areas = {"mean": _interval(scores, member, data.groups, seed)}
     for c, name in enumerate(labels.names):
-        one = _interval(scores[:, [c]], member[:, [c]], data.groups, resamples, seed)
+        one = _interval(scores[:, [c]], member[:, [c]], data.groups, seed)
         areas[name] = {**one, **best_threshold(scores[:, c], member[:, c]), "positives": int(member[:, c].sum())}
-    return {
-        "protocol": "kad",
-        "data": data.describe(),
-        "encoder": {"name": encoder.info.name, "options": dict(encoder.info.options)},
-        "measured": areas,
-        "published": list(PUBLISHED),
-        "data_is_the_papers": False,
-        "data_is_the_papers_because": "the published cells are of the sets they name; name yours when you compare",
-    }
+    because = "the published cells are of the sets they name; name yours when you compare"
+    return data.outcome("kad", encoder, measured=areas, published=PUBLISHED, because=because)
 
 
 def best_threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> dict[str, float | None]:
@@ -148,10 +135,10 @@ def _score(data: ClassFolder, encoder: BaseEncoder, labels: LabelSet) -> NDArray
 
 
 def _interval(
-    scores: NDArray[np.float64], member: NDArray[np.bool_], groups: NDArray[np.int64], resamples: int, seed: int
+    scores: NDArray[np.float64], member: NDArray[np.bool_], groups: NDArray[np.int64], seed: int
 ) -> dict[str, Any]:
     def area(rows: NDArray[np.int64]) -> dict[str, float]:
         found = auroc_per_class(scores[rows], member[rows])
         return {"AUROC": float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")}
 
-    return {name: one.to_json() for name, one in intervals(area, groups, resamples=resamples, seed=seed).items()}
+    return {name: one.to_json() for name, one in intervals(area, groups, seed=seed).items()}

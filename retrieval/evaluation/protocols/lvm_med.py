@@ -109,15 +109,11 @@ def run(
         right = (answers[tested].argmax(axis=1) == data.labels[tested]).astype(np.float64)
         accuracies.append(mean_interval(right, data.groups[tested], seed=seed))
     values = [one.value for one in accuracies]
-    return {
-        "protocol": "lvm-med",
-        "data": data.describe() | {"excluded_as_seen_in_pre-training": excluded},
-        "encoder": {"name": encoder.info.name, "options": dict(encoder.info.options)},
-        "measured": {
-            **{f"run {number + 1}": {"accuracy": one.to_json()} for number, one in enumerate(accuracies)},
-            "mean of the runs": {"accuracy": float(np.mean(values)), "deviation": float(np.std(values, ddof=1))},
-        },
-        "published": list(PUBLISHED),
-        "data_is_the_papers": False,
-        "data_is_the_papers_because": "the published cells are of FGADR and Brain Tumor MRI; name your set",
+    measured: dict[str, Any] = {
+        **{f"run {number + 1}": {"accuracy": one.to_json()} for number, one in enumerate(accuracies)},
+        "mean of the runs": {"accuracy": float(np.mean(values)), "deviation": float(np.std(values, ddof=1))},
     }
+    because = "the published cells are of FGADR and Brain Tumor MRI; name your set"
+    found = data.outcome("lvm-med", encoder, measured=measured, published=PUBLISHED, because=because)
+    found["data"]["excluded_as_seen_in_pre-training"] = excluded
+    return found

@@ -47,15 +47,8 @@ def run(data: ClassFolder, encoder: BaseEncoder, *, seed: int = 0, progress: boo
     areas: dict[str, Any] = {"macro": _areas(answers, member, data.groups, seed)}
     for c, name in enumerate(data.classes):
         areas[name] = _areas(answers[:, [c]], member[:, [c]], data.groups, seed)
-    return {
-        "protocol": "rad-dino",
-        "data": data.describe(),
-        "encoder": {"name": encoder.info.name, "options": dict(encoder.info.options)},
-        "measured": areas,
-        "published": list(PUBLISHED),
-        "data_is_the_papers": False,
-        "data_is_the_papers_because": "no published cell is known here",
-    }
+    because = "no published cell is known here"
+    return data.outcome("rad-dino", encoder, measured=areas, published=PUBLISHED, because=because)
 
 
 def _areas(
