@@ -91,6 +91,8 @@ class Output:
             writer.writerow([_cell(row.get(column)) for column in self._csv_columns])
 
     def _table(self, rows: list[Mapping[str, Any]], columns: list[str], title: str | None) -> None:
+        if not columns:
+            return
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text

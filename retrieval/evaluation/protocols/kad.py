@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
     from retr.retrieval.labels.label_set import LabelSet
 
+RESAMPLES = 1000
 _BLOCK = 64
 PUBLISHED = (
     {"cell": "ChestX-ray14, zero-shot mean AUROC", "value": 0.789, "source": "paper; issue KAD#9"},
@@ -141,4 +142,4 @@ def _interval(
         found = auroc_per_class(scores[rows], member[rows])
         return {"AUROC": float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")}
 
-    return {name: one.to_json() for name, one in intervals(area, groups, seed=seed).items()}
+    return {name: one.to_json() for name, one in intervals(area, groups, resamples=RESAMPLES, seed=seed).items()}
