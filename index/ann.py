@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.config import HNSW, IVF
 from retr.index.errors import IndexCorruptError, MissingExtraError
+from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
@@ -26,13 +30,18 @@ if TYPE_CHECKING:
 
     Stored = NDArray[np.float32] | NDArray[np.float16]
 
-# More points or rounds of k-means cost build time and change recall by less than a probe does.
+# More points or passes of k-means cost build time and change recall by less than a probe does.
 _POINTS_PER_LIST = 48
-_ITERATIONS = 10
-_HNSW_SAMPLE = 20_000
+_PASSES = 3
+# A scalar quantiser learns its ranges from so many.
+_CODEC_SAMPLE = 20_000
 _CHUNK_BYTES = 64 << 20
 # Below this many rows a scan is as fast as anything else.
 MIN_ROWS = 10_000
+# From this many queries faiss compares them with all centroids in one matrix product.
+_PRODUCT_QUERIES = 20
+# Fewer queries find their lists among compressed centroids, this many times as many of which are then compared exactly.
+_COARSE_REFINE = 4
 
 
 def load_faiss() -> Any:
@@ -43,11 +52,46 @@ def load_faiss() -> Any:
     MissingExtraError
         Neither ``retr[cpu]`` nor ``retr[gpu]`` is installed.
     """
+    faiss = sys.modules.get("faiss")
+    if faiss is not None:
+        return faiss
     try:
-        import faiss
+        with _current_kernels():
+            import faiss
     except ImportError as error:
         raise MissingExtraError("faiss", "cpu", "gpu") from error
     return faiss
+
+
+@contextmanager
+def _current_kernels() -> Iterator[None]:
+    """Let the OpenBLAS inside faiss's wheels use this processor while it is loaded.
+
+    That OpenBLAS (0.3.15, 2021) takes a processor newer than itself for one without AVX and multiplies matrices at a
+    fifth of the speed; it reads which kernels to take from the environment, once.
+    """
+    name = "OPENBLAS_CORETYPE"
+    kernels = None if name in os.environ else _kernels()
+    if kernels is None:
+        yield
+        return
+    os.environ[name] = kernels
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def _kernels() -> str | None:
+    """Give OpenBLAS's name for the widest vectors that this processor has."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return None
+    flags = set(text.partition("flags")[2].partition("\n")[0].split())
+    if flags >= {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}:
+        return "SkylakeX"
+    return "Haswell" if flags >= {"avx2", "fma"} else None
 
 
 def view(vectors: Stored) -> Any:
@@ -88,16 +132,18 @@ def train(vectors: Stored, config: IVF | HNSW, path: Path, *, budget: int, seed:
     faiss = load_faiss()
     rows, dim = vectors.shape
     index = faiss.index_factory(dim, config.factory(rows, dim), faiss.METRIC_INNER_PRODUCT)
-    least, wanted = 1, _HNSW_SAMPLE
+    least, wanted = 1, _CODEC_SAMPLE
     if isinstance(config, IVF):
-        ivf = faiss.extract_index_ivf(index)
-        least, wanted = ivf.nlist, _POINTS_PER_LIST * ivf.nlist
-        ivf.cp.niter, ivf.cp.seed, ivf.cp.min_points_per_centroid = _ITERATIONS, seed + 1, 1
+        least = faiss.extract_index_ivf(index).nlist
+        wanted = _POINTS_PER_LIST * least
     else:
         index.hnsw.efConstruction = config.build_effort
     wanted = max(least, min(rows, wanted, budget // 2 // (4 * dim)))
-    sample = np.sort(np.random.default_rng(seed).choice(rows, wanted, replace=False))
-    index.train(vectors[sample].astype(np.float32))
+    chosen = np.sort(np.random.default_rng(seed).choice(rows, wanted, replace=False))
+    sample = vectors[chosen].astype(np.float32)
+    if isinstance(config, IVF):
+        _give_centroids(index, sample, seed)
+    index.train(np.ascontiguousarray(sample[:: max(1, wanted // _CODEC_SAMPLE)]))
     step = max(1024, min(_CHUNK_BYTES, budget // 4) // (4 * dim))
     for start in range(0, rows, step):
         index.add(np.ascontiguousarray(vectors[start : start + step], np.float32))
@@ -106,6 +152,30 @@ def train(vectors: Stored, config: IVF | HNSW, path: Path, *, budget: int, seed:
     except RuntimeError as error:
         # faiss says why only inside its own text; what a file system refuses to write is nearly always space.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+
+
+def _give_centroids(index: Any, sample: NDArray[np.float32], seed: int) -> None:
+    """Cluster the sample ``(n, d)`` by cosine and fill the coarse quantiser; faiss's training then leaves it alone."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    faiss = load_faiss()
+    ivf = faiss.extract_index_ivf(index)
+    clustering = MiniBatchKMeans(
+        ivf.nlist,
+        init="random",
+        n_init=1,
+        max_iter=_PASSES,
+        batch_size=max(8192, 4 * ivf.nlist),
+        compute_labels=False,
+        reassignment_ratio=0,
+        random_state=seed,
+    )
+    centroids = unit(clustering.fit(sample).cluster_centers_)
+    if isinstance(index, faiss.IndexPreTransform):
+        rotation = faiss.downcast_VectorTransform(index.chain.at(0))
+        rotation.init(seed + 1)
+        centroids = rotation.apply(centroids)
+    ivf.quantizer.add(centroids)
 
 
 @dataclass(frozen=True)
@@ -133,8 +203,9 @@ class Accelerator:
             raise IndexCorruptError("an accelerator cannot be read", hint="run `retr index tune` again") from error
         if self._base.ntotal != len(vectors) or self._base.d != vectors.shape[1]:
             raise IndexCorruptError("an accelerator belongs to other vectors", hint="run `retr index tune` again")
-        self._vectors = view(vectors)
-        self._refined = faiss.IndexRefine(self._base, self._vectors)
+        self._refined = faiss.IndexRefine(self._base, view(vectors))
+        self._lists = _Lists(self._base) if isinstance(self._base, faiss.IndexPreTransform) else None
+        self._settings: dict[tuple[Config, int], Any] = {}
 
     @property
     def base(self) -> Any:
@@ -154,16 +225,27 @@ class Accelerator:
         Parameters
         ----------
         queries
-            float32 ``(n, d)``.
+            float32 ``(n, d)``, contiguous.
         allowed
             bool over the segment's rows; other rows are not proposed. Fewer than k may come back then.
         """
         faiss = load_faiss()
-        rows = self._base.ntotal
-        selector = None
-        if allowed is not None:
-            bits = np.packbits(allowed, bitorder="little")
-            selector = faiss.IDSelectorBitmap(bits)
+        n, k = len(queries), min(k, self._base.ntotal)
+        settings = self._settings.get((config, k)) if allowed is None else None
+        if settings is None:
+            settings = self._prepared(config, k, allowed)
+            if allowed is None:
+                self._settings[config, k] = settings
+        scores, rows = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
+        # What faiss's own Python wrapper does beside this costs a tenth of a single query.
+        pointers = [faiss.swig_ptr(array) for array in (queries, scores, rows)]
+        with self._lists.serving(n, config) if self._lists is not None else nullcontext():
+            self._refined.search_c(n, pointers[0], k, pointers[1], pointers[2], settings)
+        return Candidates(rows, scores)
+
+    def _prepared(self, config: Config, k: int, allowed: NDArray[np.bool_] | None) -> Any:
+        faiss = load_faiss()
+        selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         inner: Any
         if isinstance(config, HNSW):
             effort = max(config.search_effort, k * config.refine)
@@ -171,11 +253,44 @@ class Accelerator:
         elif isinstance(config, IVF):
             lists = faiss.extract_index_ivf(self._base).nlist
             inner = faiss.SearchParametersIVF(nprobe=min(config.probes, lists), sel=selector)
-            if isinstance(self._base, faiss.IndexPreTransform):
+            if self._lists is not None:
                 inner = faiss.SearchParametersPreTransform(index_params=inner)
         else:
             raise TypeError(type(config).__name__)
-        factor = min(config.refine, max(1, rows // k))
-        options = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
-        scores, found = self._refined.search(queries, min(k, rows), params=options)
-        return Candidates(found, scores)
+        factor = min(config.refine, max(1, self._base.ntotal // k))
+        return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
+
+
+class _Lists:
+    """Codes of the centroids, by which a few queries find their lists.
+
+    A batch is compared with all centroids in one matrix product. For a few queries faiss has no such product, and
+    reading all centroids would cost as much as the rest of the search; a bit a dimension says which are worth it.
+    """
+
+    def __init__(self, index: Any) -> None:
+        faiss = load_faiss()
+        self._ivf = faiss.extract_index_ivf(index)
+        self._centroids = faiss.downcast_index(self._ivf.quantizer)
+        vectors = self._centroids.reconstruct_n(0, self._ivf.nlist)
+        codes = faiss.IndexRaBitQFastScan(self._ivf.d, faiss.METRIC_INNER_PRODUCT)
+        values = faiss.IndexScalarQuantizer(self._ivf.d, faiss.ScalarQuantizer.QT_bf16, faiss.METRIC_INNER_PRODUCT)
+        for part in (codes, values):
+            part.train(vectors)
+            part.add(vectors)
+        self._coded = faiss.IndexRefine(codes, values)
+        self._coded.k_factor = _COARSE_REFINE
+
+    @contextmanager
+    def serving(self, n: int, config: Config) -> Iterator[None]:
+        """Use the codes meanwhile, if ``n`` queries are few; other threads may search, either way is good for them."""
+        if n >= _PRODUCT_QUERIES or not isinstance(config, IVF) or 2 * _COARSE_REFINE * config.probes > self._ivf.nlist:
+            yield
+            return
+        self._ivf.quantizer = self._coded
+        try:
+            yield
+        finally:
+            # faiss's index frees whatever stands there in the end, and takes for its own what is put there.
+            self._ivf.quantizer = self._centroids
+            self._coded.thisown = True

@@ -62,21 +62,18 @@ def search(
         How they are searched.
     """
     k = ask.k
-    want = k * (4 if ask.one_per is not None else 1) + max(map(len, ask.exclude), default=0)
+    want = k * (4 if ask.one_per is not None else 1) + max(map(len, ask.exclude))
     rows = _candidates(blocks, accelerators, config, queries, ask, want)
-    for number, excluded in enumerate(ask.exclude):
-        if len(excluded):
-            rows[number, np.isin(rows[number], excluded)] = -1
     scores = exact.rescore(blocks, queries, rows, cosine=cosine)
+    result = _ranked(rows, scores, ask, ids_of)
     n_allowed = sum(len(block.vectors) for block in blocks)
     if ask.allowed is not None:
         n_allowed = int(np.count_nonzero(ask.allowed))
-    result = _ranked(rows, scores, ask, ids_of)
-    short = (result.rows >= 0).sum(axis=1) < min(k, n_allowed)
+    short = result.rows[:, min(k, n_allowed) - 1] < 0
     if ask.min_score is not None:
         short &= ~((rows >= 0) & (scores < ask.min_score)).any(axis=1)
-    again = np.flatnonzero(short)
-    if len(again):
+    if short.any():
+        again = np.flatnonzero(short)
         rest = dataclasses.replace(ask, exclude=[ask.exclude[number] for number in again.tolist()])
         whole = exact.search(blocks, queries[again], rest, max_norm=max_norm, cosine=cosine, ids_of=ids_of, gpu=gpu)
         result.rows[again], result.scores[again] = whole.rows, whole.scores
@@ -90,16 +87,20 @@ def _ranked(
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
 ) -> Neighbours:
     """Put scored candidates ``(n, c)`` in the order of `exact.order`, all queries at once where nothing forbids it."""
-    n = len(rows)
-    result = Neighbours(np.full((n, ask.k), -1, np.int64), np.full((n, ask.k), -np.inf, np.float32), exact=False)
+    n, c = rows.shape
     single = np.arange(n)
-    if ask.one_per is None and ask.min_score is None and rows.shape[1] >= ask.k:
-        best = np.argsort(-scores, axis=1, kind="stable")
-        ranked = np.take_along_axis(scores, best, axis=1)
-        result.rows[:] = np.take_along_axis(rows, best, axis=1)[:, : ask.k]
-        result.scores[:] = ranked[:, : ask.k]
-        ties = (ranked[:, 1:] == ranked[:, :-1]) & np.isfinite(ranked[:, 1:])
-        single = np.flatnonzero(ties.any(axis=1))
+    if ask.one_per is None and ask.min_score is None and c >= ask.k:
+        each = single[:, None]
+        falling = scores[:, 1:] < scores[:, :-1]
+        if not falling.all():
+            best = np.argsort(-scores, axis=1, kind="stable")
+            rows, scores = rows[each, best], scores[each, best]
+            falling = scores[:, 1:] < scores[:, :-1]
+        result = Neighbours(rows[:, : ask.k].copy(), scores[:, : ask.k].copy(), exact=False)
+        single = np.flatnonzero(~falling.all(axis=1))
+    else:
+        empty = np.full((n, ask.k), -1, np.int64), np.full((n, ask.k), -np.inf, np.float32)
+        result = Neighbours(*empty, exact=False)
     for number in single:
         found = np.flatnonzero(rows[number] >= 0)
         kept, kept_scores = exact.order(rows[number, found], scores[number, found], ask, ids_of)
@@ -116,35 +117,38 @@ def _candidates(
     ask: Ask,
     want: int,
 ) -> NDArray[np.int64]:
-    """Give int64 ``(n, c)`` rows that may be the best, -1 padded, c at most about ``want``."""
-    n = len(queries)
-    product = choose(n, queries.shape[1], fast=False)
-    rows, scores = [], []
+    """Give int64 ``(n, c)`` allowed rows that may be the best, -1 padded."""
+    found = []
     for block, accelerator in zip(blocks, accelerators, strict=True):
-        span = slice(block.start, block.start + len(block.vectors))
-        if accelerator is not None:
-            allowed = None if ask.allowed is None else ask.allowed[span]
-            found = accelerator.search(queries, want, _widened(config, allowed), allowed=allowed)
-            valid = found.rows >= 0
-            if allowed is not None:
-                valid &= allowed[found.rows]
-            rows.append(np.where(valid, found.rows + block.start, -1))
-            scores.append(np.where(valid, found.scores, np.float32(-np.inf)))
-        else:
+        allowed = None if ask.allowed is None else ask.allowed[block.start : block.start + len(block.vectors)]
+        if accelerator is None:
+            product = choose(len(queries), queries.shape[1], fast=False)
             scans = exact.scan([block], queries, ask.allowed, ask.exclude, want, product)
-            width = max((len(scan.rows) for scan in scans), default=0)
-            rows.append(np.full((n, width), -1, np.int64))
-            scores.append(np.full((n, width), -np.inf, np.float32))
+            shape = len(queries), max(len(scan.rows) for scan in scans)
+            rows, scores = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
             for number, scan in enumerate(scans):
-                rows[-1][number, : len(scan.rows)] = scan.rows
-                scores[-1][number, : len(scan.rows)] = scan.scores
-    if len(blocks) == 1:
-        return rows[0]
-    together, score = np.concatenate(rows, axis=1), np.concatenate(scores, axis=1)
-    if together.shape[1] <= want:
-        return together
-    best = np.argpartition(-score, want - 1, axis=1)[:, :want]
-    return np.take_along_axis(together, best, axis=1)
+                rows[number, : len(scan.rows)] = scan.rows
+                scores[number, : len(scan.rows)] = scan.scores
+        else:
+            proposed = accelerator.search(queries, want, _widened(config, allowed), allowed=allowed)
+            rows, scores = proposed.rows, proposed.scores
+            if allowed is not None:
+                rows = np.where(allowed[rows], rows, -1)
+            if block.start:
+                rows = np.where(rows >= 0, rows + block.start, -1)
+        found.append((rows, scores))
+    rows = found[0][0]
+    if len(found) > 1:
+        rows, scores = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
+        scores[rows < 0] = -np.inf
+        best = np.argpartition(-scores, min(want, rows.shape[1]) - 1, axis=1)[:, :want]
+        rows = np.take_along_axis(rows, best, axis=1)
+    if any(map(len, ask.exclude)):
+        rows = rows.copy()
+        for number, excluded in enumerate(ask.exclude):
+            if len(excluded):
+                rows[number, np.isin(rows[number], excluded)] = -1
+    return rows
 
 
 def _widened(config: Config, allowed: NDArray[np.bool_] | None) -> Config:

@@ -280,29 +280,38 @@ def rescore(
     """
     n, c = rows.shape
     dim = queries.shape[1]
-    scores = np.empty((n, c), np.float64)
     exactly = queries.astype(np.float64)
-    wide = max(1, min(c, _RESCORE_VALUES // dim))
-    high = max(1, _RESCORE_VALUES // (wide * dim))
-    for top in range(0, n, high):
-        for left in range(0, c, wide):
-            part = rows[top : top + high, left : left + wide]
-            values = _gather(blocks, part.reshape(-1), dim).reshape(*part.shape, dim)
-            # Each pair is summed by itself along its own memory: the result depends on nothing else.
-            scores[top : top + high, left : left + wide] = np.einsum("ncd,nd->nc", values, exactly[top : top + high])
+    if rows.size * dim <= _RESCORE_VALUES:
+        scores = _products(blocks, rows, exactly)
+    else:
+        scores = np.empty((n, c), np.float64)
+        wide = max(1, min(c, _RESCORE_VALUES // dim))
+        high = max(1, _RESCORE_VALUES // (wide * dim))
+        for top in range(0, n, high):
+            for left in range(0, c, wide):
+                part = slice(top, top + high), slice(left, left + wide)
+                scores[part] = _products(blocks, rows[part], exactly[part[0]])
     if cosine:
-        np.clip(scores, -1.0, 1.0, out=scores)
+        np.minimum(scores, 1.0, out=scores)
+        np.maximum(scores, -1.0, out=scores)
     scores[rows < 0] = -np.inf
     return scores.astype(np.float32)
 
 
-def _gather(blocks: Sequence[Block], rows: NDArray[np.int64], dim: int) -> NDArray[np.float64]:
-    """Copy vectors together as float64; what stands for -1 does not matter."""
+def _products(blocks: Sequence[Block], rows: NDArray[np.int64], queries: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Each pair is summed by itself along its own memory: the result depends on nothing else.
+    products: NDArray[np.float64] = np.vecdot(_gather(blocks, rows).astype(np.float64), queries[:, None])
+    return products
+
+
+def _gather(blocks: Sequence[Block], rows: NDArray[np.int64]) -> NDArray[np.float32] | NDArray[np.float16]:
+    """Copy the stored vectors of rows ``(n, c)`` together: ``(n, c, d)``; what stands for -1 does not matter."""
     if len(blocks) == 1:
-        return blocks[0].vectors[np.maximum(rows, 0)].astype(np.float64)
-    values = np.zeros((len(rows), dim))
+        # A row of -1 is the last one.
+        return blocks[0].vectors[rows]
+    values = np.zeros((*rows.shape, blocks[0].vectors.shape[1]), blocks[0].vectors.dtype)
     for block in blocks:
-        mine = np.flatnonzero((rows >= block.start) & (rows < block.start + len(block.vectors)))
+        mine = np.nonzero((rows >= block.start) & (rows < block.start + len(block.vectors)))
         values[mine] = block.vectors[rows[mine] - block.start]
     return values
 

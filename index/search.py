@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.ann import Accelerator
     from retr.index.config import Config
     from retr.index.gpu import GpuScan
     from retr.index.manifest import Manifest
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 # Where the manifest keeps what `tune` chose and measured.
 NOTE = "tuning"
+_NOTHING = np.empty(0, np.int64)
 
 
 def search(
@@ -43,9 +46,9 @@ def search(
     exactly: bool,
 ) -> exact.Neighbours:
     """Answer `Store.search`, whose docstring says what the arguments mean."""
-    cosine = store.manifest.encoder.similarity == "cosine"
+    plan = store.plan
     queries = _prepared(queries, store.manifest.encoder.dim)
-    if cosine:
+    if plan.cosine:
         queries = unit(queries)
     if k < 1:
         raise UsageError(f"k must be at least 1, got {k!r}")
@@ -56,34 +59,65 @@ def search(
         one_per=store.columns.groups(one_per) if one_per is not None else None,
         min_score=min_score,
     )
-    blocks = store.blocks()
-    config, recall = tuned(store.manifest)
-    placed = store.placement.take(store, config, len(queries))
+    placed = store.placement.take(store, plan.config, len(queries))
     how = _How(
-        max_norm=max((info.max_norm for info in store.manifest.segments), default=0.0),
-        cosine=cosine,
+        max_norm=plan.max_norm,
+        cosine=plan.cosine,
         ids_of=lambda rows: texts(store.table([ID], rows).column(ID)),
         gpu=placed.scan,
     )
-    if exactly or placed.scan is not None or isinstance(config, Flat) or not approximate.suits(ask, store.n_total):
-        return dataclasses.replace(exact.search(blocks, queries, ask, **how), note=placed.note)
-    accelerators: Sequence[Any]
-    try:
-        if placed.accelerators is not None and placed.accelerators.suit(ask, config):
-            accelerators = placed.accelerators.accelerators
+    accelerators: Sequence[Any] = ()
+    said: str | None = None
+    flat = exactly or placed.scan is not None or isinstance(plan.config, Flat)
+    if not flat and approximate.suits(ask, store.n_total):
+        if placed.accelerators is not None and placed.accelerators.suit(ask, plan.config):
+            accelerators, said = placed.accelerators.accelerators, plan.promise
         else:
-            accelerators = [segment.accelerator() for segment in store.segments]
-    except (IndexCorruptError, MissingExtraError) as error:
-        return dataclasses.replace(exact.search(blocks, queries, ask, **how), note=f"searched exactly: {error}")
+            accelerators, said = plan.accelerators
     if not any(accelerators):
-        return dataclasses.replace(exact.search(blocks, queries, ask, **how), note=placed.note or _no_graph(config))
-    found = approximate.search(blocks, accelerators, config, queries, ask, **how)
-    note = f"approximate: recall {recall:.3f} when tuned"
-    return dataclasses.replace(found, note=f"{note}; {placed.note}" if placed.note else note)
+        found = exact.search(plan.blocks, queries, ask, **how)
+    else:
+        found = approximate.search(plan.blocks, accelerators, plan.config, queries, ask, **how)
+    note = "; ".join(part for part in (said, placed.note) if part)
+    return dataclasses.replace(found, note=note) if note else found
 
 
-def _no_graph(config: Config) -> str | None:
-    return "searched exactly: CAGRA runs on a GPU, for a few hundred rows" if isinstance(config, Cagra) else None
+class Plan:
+    """How a snapshot is searched, worked out once.
+
+    Attributes
+    ----------
+    blocks
+        The vectors of all rows.
+    max_norm
+        The largest norm among them.
+    cosine
+        Whether the similarity is cosine.
+    config
+        The index type that `tune` chose; exact search where it never ran.
+    promise
+        What a person should know of answers by the accelerators.
+    """
+
+    def __init__(self, store: Store) -> None:
+        manifest = store.manifest
+        self.blocks = store.blocks()
+        self.max_norm = max((info.max_norm for info in manifest.segments), default=0.0)
+        self.cosine = manifest.encoder.similarity == "cosine"
+        self.config, recall = tuned(manifest)
+        self.promise = f"approximate: recall {recall:.3f} when tuned"
+        self._segments = store.segments
+
+    @cached_property
+    def accelerators(self) -> tuple[Sequence[Accelerator | None], str | None]:
+        """One for each block, or ``None`` where there is none; and what a person should know of that."""
+        if isinstance(self.config, Cagra):
+            return (), "searched exactly: CAGRA runs on a GPU, for a few hundred rows"
+        try:
+            found = [segment.accelerator() for segment in self._segments]
+        except (IndexCorruptError, MissingExtraError) as error:
+            return (), f"searched exactly: {error}"
+        return found, self.promise if any(found) else None
 
 
 class _How(TypedDict):
@@ -141,6 +175,8 @@ def _excluded(
     exclude_same: Mapping[str, Sequence[object]],
 ) -> list[NDArray[np.int64]]:
     """Give the forbidden rows of each of ``n`` queries, sorted."""
+    if exclude is None and not exclude_same:
+        return [_NOTHING] * n
     parts: list[list[NDArray[np.int64]]] = [[] for _ in range(n)]
     if exclude is not None:
         _need_one_each("exclude", exclude, n)
@@ -155,7 +191,7 @@ def _excluded(
         for part, place in zip(parts, pc.index_in(asked, value_set=distinct).to_pylist(), strict=True):
             if place is not None:
                 part.append(same[place])
-    return [np.unique(np.concatenate(part)) if part else np.empty(0, np.int64) for part in parts]
+    return [np.unique(np.concatenate(part)) if part else _NOTHING for part in parts]
 
 
 def _as_array(values: Sequence[object], column: str, kind: pa.DataType) -> pa.Array[Any]:

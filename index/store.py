@@ -25,7 +25,7 @@ from retr.index.lock import writer_lock
 from retr.index.manifest import CURRENT, FILES, MANIFESTS, SEGMENTS, Manifest, publish, read_current
 from retr.index.placement import Placement
 from retr.index.schema import ID
-from retr.index.search import search
+from retr.index.search import Plan, search
 from retr.index.segments import Segment, id_hashes, map_file
 
 if TYPE_CHECKING:
@@ -277,6 +277,11 @@ class Store:
     def blocks(self) -> list[Block]:
         """Give the vectors of all rows, segment by segment, without copying them."""
         return [Block(segment.vectors, int(start)) for start, segment in zip(self._starts, self.segments, strict=False)]
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How this snapshot is searched."""
+        return Plan(self)
 
     def place(self, device: str) -> None:
         """Choose where searches run; nothing is read or moved before the first that runs there.

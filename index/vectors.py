@@ -20,4 +20,6 @@ def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """
     exactly = np.asarray(vectors, dtype=np.float64)
     norms = np.sqrt(np.square(exactly).sum(axis=-1, keepdims=True))
-    return cast("NDArray[np.float32]", (exactly / np.where(norms > 0, norms, 1.0)).astype(np.float32))
+    # A zero vector divided by anything is zero; no other float32 vector is as short as this.
+    np.maximum(norms, np.finfo(np.float64).tiny, out=norms)
+    return cast("NDArray[np.float32]", (exactly / norms).astype(np.float32))
