@@ -132,6 +132,8 @@ def probe(
 ) -> None:
     """Measure naming by logistic regression on the vectors, every patient answered by a fit that never saw it.
 
+    Its penalty is fixed. The probe of `retr classify` chooses its own, and says when it is trained what it reaches.
+
     Example: retr eval probe --label label
     """
     _measure("probe", index, cases, asking, report, folds=folds)
