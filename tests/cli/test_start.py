@@ -47,6 +47,18 @@ def test_every_command_has_help_and_an_example(name, context):
         assert parameter.help, f"`{name}`: {parameter.name} has no help"
 
 
+def test_one_option_says_one_thing_in_all_commands():
+    """What differs on purpose: who loads an encoder anew, where output goes, what is counted."""
+    own = {"--encoder", "--image", "--label", "--out", "--separator", "-k"}
+    said = {}
+    for name, context in COMMANDS:
+        for parameter in context.command.params:
+            if parameter.opts[0].startswith("-") and parameter.opts[0] not in own:
+                said.setdefault(parameter.opts[0], {})[parameter.help, parameter.metavar, parameter.multiple] = name
+    assert {option: list(ways.values()) for option, ways in said.items() if len(ways) > 1} == {}
+    assert len(said) > 50
+
+
 def test_the_reference_is_up_to_date():
     assert (ROOT / "docs/cli.md").read_text() == page(), "run `make docs`"
 
