@@ -28,8 +28,10 @@ if TYPE_CHECKING:
 _MIN_BATCH = 16
 # Fewer queries are faster one by one: each then reads the vectors at the rate of the memory.
 _MIN_MATRIX = 4
-# Values multiplied together: what is made wide or laid out anew stays in a core's cache while it is used.
+# Values that stay in a core's cache between two uses.
 _CACHED_VALUES = 1 << 18
+# Values that numpy multiplies in one call: in smaller pieces its threads wait for each other more than they work.
+_SHARED_VALUES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,13 @@ def _float32(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float3
     columns = np.ascontiguousarray(queries.T)
     halves = vectors.dtype == np.float16
     matrix = len(queries) >= _MIN_MATRIX
-    step = max(1, _CACHED_VALUES // vectors.shape[1]) if halves or matrix else len(vectors)
     if torch is not None and (halves or matrix):
+        step = max(1, _CACHED_VALUES // vectors.shape[1])
         block, asked, out = (_tensor(torch, array) for array in (vectors, columns, scores))
         for start in range(0, len(vectors), step):
             torch.mm(block[start : start + step].float(), asked, out=out[start : start + step])
         return scores
+    step = max(1, _SHARED_VALUES // vectors.shape[1]) if halves or matrix else len(vectors)
     bits = np.empty((min(step, len(vectors)) if halves else 0, vectors.shape[1]), np.int32)
     for start in range(0, len(vectors), step):
         part = vectors[start : start + step]
@@ -93,12 +96,15 @@ def _float32(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float3
 
 def widened(vectors: Stored, bits: NDArray[np.int32]) -> NDArray[np.float32]:
     """Give finite float16 values as float32, in half the time that ``astype`` takes; ``bits`` holds the result."""
-    # Sign, exponent and fraction move to where float32 has them; the exponents then differ by 112.
-    np.copyto(bits, vectors.view(np.int16))
-    np.left_shift(bits, 13, out=bits)
-    np.bitwise_and(bits, np.int32(~0x70000000), out=bits)
-    wide = bits.view(np.float32)
-    return np.multiply(wide, np.float32(2.0**112), out=wide)
+    step = max(1, _CACHED_VALUES // vectors.shape[1])
+    for start in range(0, len(vectors), step):
+        # Sign, exponent and fraction move to where float32 has them; the exponents then differ by 112.
+        part = bits[start : start + step]
+        np.copyto(part, vectors[start : start + step].view(np.int16))
+        np.left_shift(part, 13, out=part)
+        np.bitwise_and(part, np.int32(~0x70000000), out=part)
+        np.multiply(part.view(np.float32), np.float32(2.0**112), out=part.view(np.float32))
+    return bits.view(np.float32)
 
 
 def _tensor(torch: Any, array: NDArray[Any]) -> Any:

@@ -298,7 +298,7 @@ def test_the_fast_product_keeps_its_bound(monkeypatch):
 def test_every_finite_half_is_widened_to_the_same_number():
     values = np.arange(2**16, dtype=np.uint16).view(np.float16)
     values = values[np.isfinite(values)]
-    wide = products.widened(values, np.empty(len(values), np.int32))
+    wide = products.widened(values[:, None], np.empty((len(values), 1), np.int32))[:, 0]
     np.testing.assert_array_equal(wide.view(np.int32), values.astype(np.float32).view(np.int32))
 
 
