@@ -54,7 +54,8 @@ def info(name: NameArgument, *, json_: JsonOption = False) -> None:
     out.record(facts)
     for file in card.files:
         needed = "may be given" if file.optional else "needed"
-        out.line(f"\n{file.name}\n  {needed}, with --{file.option.replace('_', '-')}; from {file.where}")
+        own = {"weights": "--weights", "text_model": "--text-model"}.get(file.option, f"--set {file.option}=PATH")
+        out.line(f"\n{file.name}\n  {needed}, with {own}; from {file.where}")
 
 
 @app.command("verify")

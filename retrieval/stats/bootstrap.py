@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+#: Coverage of every interval.
+LEVEL = 0.95
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -64,7 +67,7 @@ def _draws(codes: NDArray[np.int64], resamples: int, seed: int) -> tuple[NDArray
     return rng.multinomial(groups, np.full(groups, 1 / max(groups, 1)), size=resamples), groups
 
 
-def _limits(replicates: NDArray[np.float64], value: float, groups: int, level: float) -> tuple[float, float]:
+def _limits(replicates: NDArray[np.float64], value: float, groups: int) -> tuple[float, float]:
     """Percentiles, widened for few groups.
 
     Plain percentiles undercover when groups are few, because the bootstrap's variance is short by (G - 1) /
@@ -76,7 +79,7 @@ def _limits(replicates: NDArray[np.float64], value: float, groups: int, level: f
     defined = replicates[np.isfinite(replicates)]
     if groups < 2 or not len(defined):
         return float("nan"), float("nan")
-    tail = norm.cdf(np.sqrt(groups / (groups - 1)) * t.ppf((1 - level) / 2, groups - 1))
+    tail = norm.cdf(np.sqrt(groups / (groups - 1)) * t.ppf((1 - LEVEL) / 2, groups - 1))
     low, high = np.quantile(defined, [tail, 1 - tail])
     return min(float(low), value), max(float(high), value)
 
@@ -87,7 +90,6 @@ def mean_interval(
     *,
     member: NDArray[np.bool_] | None = None,
     resamples: int = 1000,
-    level: float = 0.95,
     seed: int = 0,
 ) -> Estimate:
     """Interval of the mean over rows, or of the macro mean over classes.
@@ -100,8 +102,8 @@ def mean_interval(
         int64 ``(n,)`` from `group_codes`.
     member
         bool ``(n, c)``: if given, the mean of the classes' means (classes without rows are left out).
-    resamples, level, seed
-        Number of resamples, coverage, and the seed: the same seed gives the same interval.
+    resamples, seed
+        Number of resamples, and the seed: the same seed gives the same interval.
 
     Returns
     -------
@@ -124,7 +126,7 @@ def mean_interval(
     present = np.isfinite(per_class)
     replicates = np.where(present, per_class, 0).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
     replicates[~present.any(axis=1)] = np.nan
-    return Estimate(value, *_limits(replicates, value, groups, level), len(values), groups)
+    return Estimate(value, *_limits(replicates, value, groups), len(values), groups)
 
 
 def intervals(
@@ -132,7 +134,6 @@ def intervals(
     codes: NDArray[np.int64],
     *,
     resamples: int = 200,
-    level: float = 0.95,
     seed: int = 0,
 ) -> dict[str, Estimate]:
     """Intervals of any statistics of rows.
@@ -143,7 +144,7 @@ def intervals(
         From row numbers, int64 ``(m,)`` with repetitions, to named numbers; ``nan`` where one is undefined.
     codes
         int64 ``(n,)`` from `group_codes`.
-    resamples, level, seed
+    resamples, seed
         As in `mean_interval`.
 
     Returns
@@ -157,6 +158,6 @@ def intervals(
     replicates = [statistics(np.repeat(order, times[codes[order]])) for times in drawn]
     estimates = {}
     for name, value in values.items():
-        limits = _limits(np.array([found[name] for found in replicates]), float(value), groups, level)
+        limits = _limits(np.array([found[name] for found in replicates]), float(value), groups)
         estimates[name] = Estimate(float(value), *limits, len(codes), groups)
     return estimates

@@ -20,6 +20,9 @@ def test_info_tells_options_and_where_the_weights_are(retr):
     (info,) = retr("encoders", "info", "lite", "--json").json
     assert {"weights", "device", "precision"} <= set(info["options"])
     assert info["files"][0]["name"] == "efficientnet-lite0-57934424.pth"
+    shown = retr("encoders", "info", "kad").out
+    assert "KAD_512/best_valid.pt\n  needed, with --weights; from https://" in shown
+    assert "may be given, with --set knowledge_encoder=PATH; from https://" in shown
 
 
 def test_verify_compares_with_the_record(retr):
