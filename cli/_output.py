@@ -34,13 +34,11 @@ class Output:
         self.form: Form = asked[0] if asked else "table"
         self._csv_columns: list[str] | None = None
 
-    def record(self, data: Mapping[str, Any], *, title: str | None = None) -> None:
+    def record(self, data: Mapping[str, Any]) -> None:
         """Print one object: a JSON line, or aligned ``key  value`` lines for a person."""
         if self.form == "json":
             self.line(json.dumps(to_plain(data), ensure_ascii=False))
             return
-        if title:
-            self.line(title)
         width = max((len(key) for key in data), default=0)
         for key, value in data.items():
             if shown := show(value):
