@@ -1,0 +1,151 @@
+"""Engines of approximate search side by side: how each builds its files, and how each serves from them.
+
+Each is one thread. What a process needs to serve is all that it loads: building happens in another one.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+K = 10
+Search: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.int64]]
+_EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """``build(vectors (n, d), folder)`` writes its files; ``serve(folder, d)`` gives settings of growing cost."""
+
+    build: Callable[[NDArray[np.float32], Path], None]
+    serve: Callable[[Path, int], Iterator[tuple[str, Search]]]
+
+
+def _build_retr(vectors: NDArray[np.float32], folder: Path) -> None:
+    from functools import partial
+
+    from retr.index.ann import train
+    from retr.index.config import IVF, to_json
+    from retr.index.encoder import EncoderInfo
+    from retr.index.search import NOTE
+    from retr.index.store import Store
+
+    dim = vectors.shape[1]
+    info = EncoderInfo("benchmark", dim, "cosine", "none", text=False, weights_sha256="0", preprocessing="none")
+    with Store.create(folder, encoder=info, dtype="float16").writer() as writer:
+        for start in range(0, len(vectors), 50_000):
+            part = vectors[start : start + 50_000]
+            writer.append(pa.table({"id": [str(number) for number in range(start, start + len(part))]}), part)
+        writer.commit()
+        writer.compact()
+        for position, segment in enumerate(writer.store.segments):
+            writer.accelerate(position, partial(train, segment.vectors, IVF(), budget=2 << 30))
+        writer.note(NOTE, {"index": to_json(IVF()), "recall": 0.0})
+        writer.commit()
+
+
+def _serve_retr(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  # noqa: ARG001 - one signature for all
+    from retr.index.config import IVF
+    from retr.index.store import Store
+
+    store = Store.open(folder)
+    settings = itertools.product((8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 96, 128), (3, 4, 5, 6, 8, 10))
+    for probes, refine in sorted(settings, key=sum):
+        store.plan.config = IVF(probes=probes, refine=refine)
+        yield f"probes {probes}, refine {refine}", lambda queries: store.search(queries, K).rows
+
+
+def _build_hnswlib(vectors: NDArray[np.float32], folder: Path) -> None:
+    import hnswlib
+
+    index = hnswlib.Index("ip", vectors.shape[1])
+    index.init_index(len(vectors), M=16, ef_construction=200)
+    index.set_num_threads(1)
+    index.add_items(vectors)
+    index.save_index(str(folder / "index"))
+
+
+def _serve_hnswlib(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:
+    import hnswlib
+
+    index = hnswlib.Index("ip", dim)
+    index.load_index(str(folder / "index"))
+    index.set_num_threads(1)
+    for effort in _EFFORTS:
+        index.set_ef(effort)
+        yield f"M 16, ef {effort}", lambda queries: index.knn_query(queries, K)[0].astype(np.int64)
+
+
+def _build_usearch(vectors: NDArray[np.float32], folder: Path) -> None:
+    from usearch.index import Index
+
+    index = Index(ndim=vectors.shape[1], metric="ip", dtype="bf16", connectivity=16, expansion_add=128)
+    index.add(np.arange(len(vectors)), vectors, threads=1)
+    index.save(str(folder / "index"))
+
+
+def _serve_usearch(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  # noqa: ARG001 - one signature for all
+    from usearch.index import Index
+
+    index = Index.restore(str(folder / "index"))
+    for effort in _EFFORTS:
+        index.expansion_search = effort
+        yield (
+            f"bf16, expansion {effort}",
+            lambda queries: np.atleast_2d(index.search(queries, K, threads=1).keys).astype(np.int64),
+        )
+
+
+def _build_faiss_hnsw(vectors: NDArray[np.float32], folder: Path) -> None:
+    import faiss
+
+    index = faiss.IndexHNSWFlat(vectors.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction = 80
+    index.add(vectors)
+    faiss.write_index(index, str(folder / "index"))
+
+
+def _serve_faiss_hnsw(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  # noqa: ARG001 - one signature for all
+    import faiss
+
+    index: Any = faiss.read_index(str(folder / "index"))
+    for effort in _EFFORTS:
+        index.hnsw.efSearch = effort
+        yield f"M 16, efSearch {effort}", lambda queries: index.search(queries, K)[1]
+
+
+def _build_autofaiss(vectors: NDArray[np.float32], folder: Path) -> None:
+    from autofaiss import build_index
+
+    build_index(
+        np.array(vectors),
+        save_on_disk=True,
+        index_path=str(folder / "index"),
+        index_infos_path=str(folder / "infos.json"),
+        nb_cores=1,
+    )
+
+
+def _serve_autofaiss(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  # noqa: ARG001 - one signature for all
+    import faiss
+
+    index = faiss.read_index(str(folder / "index"))
+    yield f"its own choice, {type(index).__name__}", lambda queries: index.search(queries, K)[1]
+
+
+ENGINES: dict[str, Engine] = {
+    "retr": Engine(_build_retr, _serve_retr),
+    "hnswlib": Engine(_build_hnswlib, _serve_hnswlib),
+    "usearch": Engine(_build_usearch, _serve_usearch),
+    "faiss-hnsw": Engine(_build_faiss_hnsw, _serve_faiss_hnsw),
+    "autofaiss": Engine(_build_autofaiss, _serve_autofaiss),
+}
