@@ -80,6 +80,13 @@ def build(
         str | None, typer.Option("--axis", help="Along which axis NIfTI volumes are cut: axial, coronal or sagittal.")
     ] = None,
     allow_burned_in: BurnedInOption = False,
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            help="Vectors of a new index: float32, or float16 in half the space; an existing one keeps its type.",
+        ),
+    ] = None,
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
@@ -104,6 +111,7 @@ def build(
         frames=frames,
         axis=axis,  # type: ignore[arg-type]
         allow_burned_in=allow_burned_in,
+        dtype=dtype,  # type: ignore[arg-type]
         progress=True,
         **loading.options,
     )

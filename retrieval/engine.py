@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from retr.index.check import Finding
+    from retr.index.manifest import Dtype
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.images import Picture
     from retr.retrieval.images.picture import Axis
@@ -75,6 +76,7 @@ class Index(Rooms):
         frames: int | None = None,
         axis: Axis | None = None,
         allow_burned_in: bool = False,
+        dtype: Dtype | None = None,
         progress: bool = False,
         **options: Any,
     ) -> Self:
@@ -105,6 +107,9 @@ class Index(Rooms):
             Along which axis NIfTI volumes are cut: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
         allow_burned_in
             Read DICOM files that say their pixels hold annotations, which may name the patient.
+        dtype
+            How a new index stores vectors: ``"float32"`` (the default), or ``"float16"`` in half the space; an existing
+            index keeps its own.
         progress
             Show progress on standard error.
         options
@@ -122,7 +127,7 @@ class Index(Rooms):
         IndexLockedError
             Another process is writing to the index.
         UsageError
-            The archive is empty or is no folder.
+            The archive is empty or is no folder, or an option contradicts the index.
         """
         from retr.retrieval.ingest.build import build
         from retr.retrieval.tuning import tune_if_large
@@ -144,6 +149,7 @@ class Index(Rooms):
             frames=frames,
             axis=axis,
             allow_burned_in=allow_burned_in,
+            dtype=dtype,
             progress=progress,
         )
         index = cls(Store.open(path), encoder=loaded, options=options)

@@ -22,6 +22,7 @@ def summary(store: Store) -> dict[str, Any]:
         "encoder": encoder.name,
         "options": dict(encoder.options),
         "dim": encoder.dim,
+        "dtype": manifest.dtype,
         "similarity": encoder.similarity,
         "text": encoder.text,
         "precision": encoder.precision,

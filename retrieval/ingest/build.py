@@ -24,6 +24,7 @@ from retr.retrieval.ingest.rows import RESERVED
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from retr.index.manifest import Dtype
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.progress import Progress
 
@@ -36,6 +37,7 @@ def build(
     encoder: BaseEncoder,
     *,
     metadata: Path | str | None = None,
+    dtype: Dtype | None = None,
     progress: bool | Progress = False,
     **asked: Any,
 ) -> BuildReport:
@@ -51,6 +53,8 @@ def build(
         From ``load_encoder``; must be the one an existing index was built with.
     metadata
         CSV, TSV or Parquet table joined on its path column.
+    dtype
+        How a new index stores vectors: ``"float32"`` (the default) or ``"float16"``; an existing index keeps its own.
     progress
         Show progress on standard error; or an object that shows it.
     asked
@@ -67,8 +71,10 @@ def build(
     """
     path = Path(index_path)
     fresh = not Store.exists(path)
+    if not fresh:
+        _require_dtype(Store.open(path), dtype)
     order = _order(open_source(archive, leave_out=(path,)), str(archive), encoder, metadata, asked)
-    store = Store.create(path, encoder=encoder.info) if fresh else Store.open(path)
+    store = Store.create(path, encoder=encoder.info, dtype=dtype or "float32") if fresh else Store.open(path)
     try:
         report, skipped = carry_out(order, store, progress)
     except UsageError:
@@ -113,6 +119,16 @@ def add(
         raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
     order = _order(opened, str(source), encoder, metadata, {"name": name, **asked})
     return carry_out(order, store, progress)[0]
+
+
+def _require_dtype(store: Store, dtype: Dtype | None) -> None:
+    """Refuse another type of vectors than an index has."""
+    kept = store.manifest.dtype
+    if dtype not in {None, kept}:
+        raise UsageError(
+            f"the index stores its vectors as {kept!r}, got: {dtype!r}",
+            hint="leave the dtype out to keep what is recorded, or build a new index with --index PATH",
+        )
 
 
 def _order(

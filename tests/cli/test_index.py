@@ -6,7 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from retr.index.store import Store
 
 HRF = Path(__file__).parents[2] / "examples/hrf45"
 
@@ -46,6 +49,37 @@ def test_info_is_one_object(retr, hrf_index):
     assert {"id", "path", "size", "mtime", "sha256", "width", "height", "mode", "folder", "label"} <= set(
         info["columns"]
     )
+
+
+def test_float16_takes_half_the_room_and_gives_the_same_neighbours(retr, hrf_index, tmp_path):
+    path = tmp_path / "half.retr"
+    build = ("index", "build", HRF, "--index", path)
+    assert retr(*build, "--dtype", "float16", "--json").json[0]["embedded"] == 45
+    infos = [retr("index", "info", "--json", "--index", index).json[0] for index in (hrf_index, path)]
+    assert [info["dtype"] for info in infos] == ["float32", "float16"]
+    single, half = (Store.open(index) for index in (hrf_index, path))
+    assert 2 * half.vectors().nbytes == single.vectors().nbytes
+    ids = single.table(["id"])["id"].to_pylist()
+    queries = np.asarray(single.vectors(single.rows_of(ids)))
+    expected = queries @ queries.T
+    found = half.search(queries, 10)
+    for query, rows, scores in zip(expected, found.rows, found.scores, strict=True):
+        names = half.table(["id"], rows)["id"].to_pylist()
+        # the same rows in the same order, but where float32's own scores are nearer than float16 can tell
+        np.testing.assert_allclose(scores, np.sort(query)[::-1][:10], atol=1e-3)
+        np.testing.assert_allclose(scores, [query[ids.index(name)] for name in names], atol=1e-3)
+    # later builds keep the type, and another one is not made of it in silence
+    assert retr(*build, "--json").json[0]["unchanged"] == 45
+    assert retr(*build, "--dtype", "float16", "--json").json[0]["unchanged"] == 45
+    said = retr(*build, "--dtype", "float32").error(2)
+    assert "'float16', got: 'float32'" in said
+    assert Store.open(path).manifest.dtype == "float16"
+
+
+def test_an_unknown_type_of_vectors_leaves_no_index(retr, tmp_path):
+    said = retr("index", "build", HRF / "healthy", "--index", tmp_path / "x.retr", "--dtype", "int8").error(2)
+    assert "'float32' or 'float16', got 'int8'" in said
+    assert not (tmp_path / "x.retr").exists()
 
 
 def test_nothing_in_an_index_names_the_place_of_its_archive(hrf_index):

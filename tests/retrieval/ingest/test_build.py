@@ -334,6 +334,19 @@ def test_exact_decoding_is_kept_for_later_builds(archive, index, make_encoder, m
     assert not np.array_equal(vectors[0], drafted / np.linalg.norm(drafted))
 
 
+def test_half_precision_is_kept_for_later_builds(archive, index, fake_encoder, make_picture):
+    build(archive, index, fake_encoder, dtype="float16")
+    before = rows_by_id(index)
+    shutil.copy(archive / "healthy" / "002.tif", archive / "copy.tif")
+    make_picture(100).save(archive / "new.png")
+    report = build(archive, index, fake_encoder)
+    assert (report.embedded, report.reused) == (1, 1)
+    assert Store.open(index).vectors().dtype == np.float16
+    assert rows_by_id(index)["copy.tif"][1] == before["healthy/002.tif"][1]
+    with pytest.raises(UsageError, match="stores its vectors as 'float16', got: 'float32'"):
+        build(archive, index, fake_encoder, dtype="float32")
+
+
 def test_exact_decoding_cannot_be_asked_for_afterwards(archive, index, fake_encoder):
     build(archive, index, fake_encoder)
     with pytest.raises(UsageError, match="built without exact_decode"):
