@@ -121,7 +121,7 @@ class _Binder:
                         hint,
                     )
                 self._comparable(node.left, operand)
-        elif node.kind != "null":
+        else:
             for operand in node.right:
                 self._comparable(node.left, operand)
 

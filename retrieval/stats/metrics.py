@@ -192,7 +192,7 @@ def quadratic_kappa(predicted: ArrayLike, truth: ArrayLike, classes: int) -> flo
     """Cohen's kappa with quadratic weights: for classes 0..``classes``-1 that are grades, in their order."""
     from sklearn.metrics import cohen_kappa_score
 
-    with warnings.catch_warnings(), np.errstate(invalid="ignore"):
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one class only: the value is nan, which says it
         return float(cohen_kappa_score(truth, predicted, labels=np.arange(classes), weights="quadratic"))
 
@@ -257,7 +257,7 @@ def classification(probabilities: ArrayLike, truth: ArrayLike, *, topk: Sequence
     scores, target = np.asarray(probabilities, np.float64), np.asarray(truth)
     predicted = scores.argmax(axis=1)
     present = np.unique(target)
-    every = {"labels": present, "average": "macro", "zero_division": 0.0}
+    every = {"labels": present, "average": "macro"}
     auroc = auroc_per_class(scores, target[:, None] == np.arange(scores.shape[1]))
     return {
         **{f"top{k}": top_k_accuracy(scores, target, k) for k in topk},

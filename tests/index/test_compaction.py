@@ -39,6 +39,10 @@ def test_compaction_leaves_large_clean_segments_alone():
 def test_no_merged_segment_is_larger_than_the_cap(monkeypatch):
     monkeypatch.setattr(compaction, "SEGMENT_ROWS", 100)
     assert compact_runs(infos(*[40] * 5)) == [range(2), range(2, 4)]
+    assert compact_runs(infos(49, 30, 21)) == [range(3)]
+    assert compact_runs(infos(49, 45, 49, 45, 7)) == [range(2), range(2, 4)]
+    assert compact_runs(infos(49, 49, 49, deleted={1: 47})) == [range(3)]
+    assert compact_runs(infos(50, 20, 30)) == [range(1, 3)]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])

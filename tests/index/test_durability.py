@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import random
@@ -9,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -19,49 +21,91 @@ from retr.index.errors import RetrError
 from retr.index.store import Store
 from retr.index.sweep import others
 
-# Appends, deletes, notes and compacts for ever; after each commit it prints the version and the live ids' count.
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+# For each line it reads, forks a writer (so that the imports are paid once) and says when that has ended. A writer
+# prints its process number, then appends, deletes, notes and compacts for ever; after each commit it prints the
+# version and the count of live ids.
 WRITER = """
-import sys, numpy as np, pyarrow as pa
+import os, sys, numpy as np, pyarrow as pa, retr.index.writer
 from retr.index.store import Store
-path, seed = sys.argv[1], int(sys.argv[2])
-rng = np.random.default_rng(seed)
-with Store.open(path).writer() as writer:
-    while True:
-        version = writer.store.version
-        n = int(rng.integers(1, 40))
-        ids = [f"{version}-{i}" for i in range(n)]
-        writer.append(pa.table({"id": ids, "version": [version] * n}), rng.standard_normal((n, 8)) + version)
-        live = writer.store.live_rows()
-        if len(live) > 60:
-            writer.delete(rng.choice(live, len(live) // 3, replace=False))
-        writer.note("last", version)
-        writer.add_file("side", str(version).encode())
-        writer.commit()
-        if version % 5 == 0:
-            writer.compact(purge=version % 10 == 0)
-        print(writer.store.version, len(writer.store), flush=True)
+
+pa.table({"id": ["x"]})  # pyarrow looks for pandas at its first table
+
+def write(path, seed):
+    rng = np.random.default_rng(seed)
+    print(os.getpid(), flush=True)
+    with Store.open(path).writer() as writer:
+        while True:
+            version = writer.store.version
+            n = int(rng.integers(1, 40))
+            ids = [f"{version}-{i}" for i in range(n)]
+            writer.append(pa.table({"id": ids, "version": [version] * n}), rng.standard_normal((n, 8)) + version)
+            live = writer.store.live_rows()
+            if len(live) > 60:
+                writer.delete(rng.choice(live, len(live) // 3, replace=False))
+            writer.note("last", version)
+            writer.add_file("side", str(version).encode())
+            writer.commit()
+            if version % 5 == 0:
+                writer.compact(purge=version % 10 == 0)
+            print(writer.store.version, len(writer.store), flush=True)
+
+for line in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        write(sys.argv[1], int(line))
+    os.waitpid(child, 0)
+    print("ended", flush=True)
 """
 
 
-def test_a_writer_killed_at_any_instant_leaves_the_last_commit(make):
+class Writers:
+    """Starts writers that can be killed, one after another."""
+
+    def __init__(self, store: Store) -> None:
+        command = [sys.executable, "-c", WRITER, str(store.path)]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._pid = 0
+
+    def start(self, seed: int) -> None:
+        """Start a writer and wait for its first commit."""
+        self._process.stdin.write(f"{seed}\n")
+        self._process.stdin.flush()
+        self._pid = int(self._process.stdout.readline())
+        self._process.stdout.readline()
+
+    def kill(self) -> list[tuple[int, ...]]:
+        """Kill it; give the versions and counts it had printed since its first commit."""
+        os.kill(self._pid, signal.SIGKILL)
+        self._pid = 0
+        return [tuple(map(int, line.split())) for line in iter(self._process.stdout.readline, "ended\n")]
+
+    def close(self) -> None:
+        if self._pid:
+            self.kill()
+        self._process.communicate()
+
+
+@pytest.fixture
+def writers() -> Iterator[Callable[[Store], Writers]]:
+    with contextlib.ExitStack() as stack:
+        yield lambda store: stack.enter_context(contextlib.closing(Writers(store)))
+
+
+def test_a_writer_killed_at_any_instant_leaves_the_last_commit(make, writers):
     store = make()
     rng = random.Random(1)
+    writer_of = writers(store)
     for attempt in range(12):
         before = Store.open(store.path)
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, str(store.path), str(attempt)], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
+        writer_of.start(attempt)
         time.sleep(rng.random() * 0.3)
-        process.send_signal(signal.SIGKILL)
-        lines = process.stdout.read().split("\n")
-        process.wait()
-        process.stdout.close()
+        printed = writer_of.kill()
         after = Store.open(store.path)
         assert after.check() == []
         assert after.version > before.version
-        printed = [tuple(map(int, line.split())) for line in lines if line.count(" ") == 1 and line]
         if printed:
             assert after.version >= printed[-1][0]
             if after.version == printed[-1][0]:
@@ -100,23 +144,18 @@ def test_a_reader_keeps_its_snapshot(make):
     assert len(Store.open(store.path)) == 26
 
 
-def test_readers_open_while_a_writer_commits_and_sweeps(make):
+def test_readers_open_while_a_writer_commits_and_sweeps(make, writers):
     store = make()
-    process = subprocess.Popen([sys.executable, "-c", WRITER, str(store.path), "7"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert process.stdout is not None
-        process.stdout.readline()
-        versions = set()
-        until = time.monotonic() + 2
-        while time.monotonic() < until:
-            snapshot = Store.open(store.path)
-            versions.add(snapshot.version)
-            assert snapshot.table().num_rows == len(snapshot)
-            assert snapshot.vectors().shape[0] == snapshot.n_total
-        assert len(versions) > 2
-    finally:
-        process.kill()
-        process.communicate()
+    writer = writers(store)
+    writer.start(7)
+    versions = set()
+    until = time.monotonic() + 2
+    while time.monotonic() < until:
+        snapshot = Store.open(store.path)
+        versions.add(snapshot.version)
+        assert snapshot.table().num_rows == len(snapshot)
+        assert snapshot.vectors().shape[0] == snapshot.n_total
+    assert len(versions) > 2
 
 
 class FullDisk:

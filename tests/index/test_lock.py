@@ -69,6 +69,18 @@ def test_two_writers_of_one_process_exclude_each_other(make):
         pass
 
 
+@pytest.mark.parametrize("text", [b"", b"{", b"\xff", b"[]", b'{"pid": 1}'])
+def test_a_holder_whose_name_cannot_be_read_still_holds_the_lock(make, text):
+    store = make(3)
+    with store.writer():
+        (store.path / "lock").write_bytes(text)
+        with (
+            pytest.raises(IndexLockedError, match=r"\(its name is not known\); wait until it has ended"),
+            store.writer(),
+        ):
+            pass
+
+
 def test_a_forked_child_does_not_keep_a_dead_writers_lock(make):
     store = make(3)
     process, child = start(FORKER, store)

@@ -253,6 +253,23 @@ def test_the_scan_drops_nothing_it_did_not_say(monkeypatch, tmp_path):
         assert set(found.rows[i].tolist()) == set(np.argsort(-scores[:, i])[:50].tolist())
 
 
+@pytest.mark.parametrize("n_blocks", [1, 3])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_scores_do_not_depend_on_the_pieces_they_are_computed_in(monkeypatch, n_blocks, dtype):
+    rng = np.random.default_rng(9)
+    vectors = rng.standard_normal((30, 6)).astype(dtype)
+    blocks = [exact.Block(vectors[i::1][: 30 // n_blocks], i) for i in range(0, 30, 30 // n_blocks)]
+    queries = rng.standard_normal((5, 6)).astype(np.float32)
+    rows = rng.integers(-1, 30, (5, 11))
+    truth = (vectors.astype(np.float64)[rows] * queries[:, None]).sum(axis=2)
+    truth[rows < 0] = -np.inf
+    for values in (10**6, 60, 20, 1):
+        monkeypatch.setattr(exact, "_RESCORE_VALUES", values)
+        scores = exact.rescore(blocks, queries, rows, cosine=False)
+        assert scores.dtype == np.float32
+        np.testing.assert_allclose(scores, truth, rtol=1e-6)
+
+
 @pytest.mark.parametrize("spread", [0.05, 1.0, 30.0])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_the_fast_product_changes_no_answer(monkeypatch, tmp_path, spread, dtype):

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retr.index import segment_writer, segments, sidetable
+from retr.index import columns, segment_writer, segments, sidetable
 from retr.index.errors import IndexCorruptError
 from retr.index.files import reference
 from retr.index.store import Store
@@ -122,6 +122,27 @@ def test_rows_are_the_same_in_any_order(both):
         assert side.table(names).equals(plain.table(names))
         for some in (rows, rows[:90], rows[:1]):
             assert side.table(names, some).equals(plain.table(names, some))
+
+
+def test_columns_read_from_parquet_are_kept_up_to_a_bound(make, monkeypatch):
+    store = make(30, 20)
+    read = []
+    table = segments.Segment.table
+    monkeypatch.setattr(
+        segments.Segment, "table", lambda self, names, schema: (read.append(*names), table(self, names, schema))[1]
+    )
+
+    def reads(expression: str) -> int:
+        del read[:]
+        store.where(expression)
+        return len(read)
+
+    assert [reads("age > 3"), reads("age > 5")] == [2, 0]
+    monkeypatch.setattr(columns, "_KEEP_BYTES", 1)
+    assert [reads("sex = 'F'"), reads("age > 3"), reads("age > 3")] == [2, 2, 2]
+    both = sum(part.table(["age"], store.schema).nbytes for part in store.segments)
+    monkeypatch.setattr(columns, "_KEEP_BYTES", both)
+    assert [reads("age > 3"), reads("age > 3")] == [1, 0]
 
 
 def test_repeated_texts_are_codes_and_long_values_stay_in_parquet(make, monkeypatch):

@@ -54,6 +54,10 @@ def test_what_was_written_comes_back(make):
     np.testing.assert_allclose(np.linalg.norm(store.vectors(), axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(store.vectors(picked), store.vectors()[picked])
     assert store.rows_of(["r44", "nobody", "r0"]).tolist() == [44, -1, 0]
+    for wrong in (-1, 50):
+        for read in (store.vectors, lambda rows: store.table(["id"], rows)):
+            with pytest.raises(IndexError, match="from 0 to 49"):
+                read(np.array([3, wrong]))
 
 
 def test_vectors_of_one_segment_are_a_memory_map(make):
@@ -192,8 +196,13 @@ def test_deleted_rows_are_gone_from_every_answer(make):
     assert not {"r0", "r1", "r31", "r49"} & set(store.table(["id"]).column("id").to_pylist())
     assert not store.where("id is not null")[[0, 1, 31, 49]].any()
     assert 0 not in store.search(np.asarray(store.vectors(np.array([0]))), 46).rows
-    with store.writer() as writer, pytest.raises(IndexError):
-        writer.delete(np.array([-1]))
+    with store.writer() as writer:
+        for wrong in (-1, 50):
+            with pytest.raises(IndexError, match="from 0 to 49"):
+                writer.delete(np.array([wrong]))
+        writer.delete([])
+        writer.delete([2])
+        assert writer.commit().rows_of(["r2"]).tolist() == [-1]
 
 
 def test_replaced_columns_match_on_the_id(make):
@@ -235,7 +244,8 @@ def test_notes_files_groups_and_the_skipped_record(make):
             writer.add_file("../x", b"")
         with pytest.raises(UsageError, match="'ward'"):
             writer.set_group("ward")
-    assert (dict(store.manifest.extra), dict(store.manifest.files), store.skipped().num_rows) == ({}, {}, 0)
+    assert (dict(store.manifest.extra), dict(store.manifest.files), store.manifest.n_skipped) == ({}, {}, 0)
+    assert store.skipped().to_pydict() == {"path": [], "reason": []}
 
 
 def test_nothing_to_commit_makes_no_version(make):
@@ -283,7 +293,7 @@ def test_a_damaged_manifest_is_said(make, text):
     with pytest.raises(IndexCorruptError, match="was changed after"):
         Store.open(store.path)
     rewrite(store, text)
-    with pytest.raises(IndexCorruptError):
+    with pytest.raises(IndexCorruptError, match=r"the manifest cannot be read.*restore the index from a copy"):
         Store.open(store.path)
 
 

@@ -129,7 +129,7 @@ def test_patches_average_to_the_backbone(load: Callable[..., Any]) -> None:
 
 def test_bfloat16_keeps_the_vectors(load: Callable[..., Any], images: np.ndarray) -> None:
     lowered = load(precision="bf16")
-    cosines = (lowered.encode_images(EXPECTED.images) * images).sum(1)
+    cosines = (lowered.encode_images(EXPECTED.images[:2]) * images[:2]).sum(1)
     assert cosines.min() > 0.999
     assert lowered.info.precision == "bf16" or lowered.notes
 

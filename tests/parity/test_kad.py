@@ -143,8 +143,8 @@ def test_odd_pictures(kad: Any, check_odd_pictures: Callable[..., None]) -> None
 
 def test_bfloat16_keeps_the_vectors(load: Callable[..., Any], images: np.ndarray) -> None:
     lowered = load(precision="bf16")
-    got = lowered.encode_images(EXPECTED.images)
-    cosines = (got * images).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(images, axis=1)
+    got, exact = lowered.encode_images(EXPECTED.images[:2]), images[:2]
+    cosines = (got * exact).sum(1) / np.linalg.norm(got, axis=1) / np.linalg.norm(exact, axis=1)
     assert cosines.min() > 0.999 or lowered.notes
     scores = lowered.score(EXPECTED.images[:1], EXPECTED.prompts)
     np.testing.assert_allclose(scores, EXPECTED.array("prob_together")[:1], atol=0.02)

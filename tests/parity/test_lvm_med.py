@@ -69,7 +69,7 @@ def test_odd_pictures(encoder: Any, check_odd_pictures: Callable[..., None]) -> 
 def test_bfloat16_keeps_the_vectors(encoder: Any, folder: Path, arch: str) -> None:
     weights = str(folder / ARCHITECTURES[arch][0])
     lowered = load_encoder("lvm-med", weights=weights, arch=arch, device="cpu", precision="bf16")
-    exact, got = (one.encode_images(EXPECTED.images) for one in (encoder, lowered))
+    exact, got = (one.encode_images(EXPECTED.images[:2]) for one in (encoder, lowered))
     cosines = (exact * got).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(got, axis=1)
     assert cosines.min() > 0.999
 

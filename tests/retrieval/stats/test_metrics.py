@@ -16,6 +16,29 @@ def ranking():
     return hits, hits.sum(axis=1) + rng.integers(1, 4, 40)
 
 
+def test_ranking_metrics_of_three_queries_worked_by_hand():
+    hits = np.array([[True, False, True, False], [False, False, False, True], [False] * 4])
+    relevant = np.array([2, 1, 3])
+    log = np.log2
+    expected = [
+        (metrics.precision_at(hits, 1), [1, 0, 0]),
+        (metrics.precision_at(hits, 3), [2 / 3, 0, 0]),
+        (metrics.any_hit_at(hits, 3), [1, 0, 0]),
+        (metrics.any_hit_at(hits, 4), [1, 1, 0]),
+        (metrics.recall_at(hits, 1, relevant), [1 / 2, 0, 0]),
+        (metrics.recall_at(hits, 4, relevant), [1, 1, 0]),
+        (metrics.average_precision_at(hits, 1, relevant), [1 / 2, 0, 0]),
+        (metrics.average_precision_at(hits, 4, relevant), [(1 + 2 / 3) / 2, 1 / 4, 0]),
+        (metrics.ndcg_at(hits, 1, relevant), [1, 0, 0]),
+        (metrics.ndcg_at(hits, 4, relevant), [(1 + 1 / log(4)) / (1 + 1 / log(3)), 1 / log(5), 0]),
+        (metrics.ndcg_at(~hits, 2, np.array([3, 9, 9])), [1 / log(3) / (1 + 1 / log(3)), 1, 1]),
+        (metrics.reciprocal_rank(hits), [1, 1 / 4, 0]),
+    ]
+    for got, values in expected:
+        assert got.dtype == np.float64
+        np.testing.assert_allclose(got, values, atol=1e-12)
+
+
 def ranx_values(hits, relevant, names):
     ranx = pytest.importorskip("ranx")
     qrels, run = {}, {}
@@ -78,9 +101,47 @@ def test_classification_agrees_with_scikit_learn(answers):
         "macro_f1": sk.f1_score(truth, predicted, average="macro"),
         "kappa": sk.cohen_kappa_score(truth, predicted, weights="quadratic"),
         "auroc": sk.roc_auc_score(truth, probabilities, multi_class="ovr"),
+        "ece": metrics.ece(probabilities, truth),
     }
+    assert got.keys() == expected.keys()
     for name, value in expected.items():
         assert got[name] == pytest.approx(value, abs=1e-9), name
+
+
+def test_classes_that_do_not_occur_or_are_never_answered():
+    """Averages run over the classes of the truth; grades keep their distance; what has no value is nan, unwarned."""
+    truth = np.array([0, 0, 1, 1, 3])
+    predicted = np.array([0, 2, 1, 0, 1])
+    got = metrics.classification(np.eye(4)[predicted], truth, topk=(1, 4))
+    assert got["balanced_accuracy"] == pytest.approx(np.mean([1 / 2, 1 / 2, 0]))
+    assert got["macro_f1"] == pytest.approx(np.mean([1 / 2, 1 / 2, 0]))
+    by_chance = np.square(predicted[:, None] - truth).mean()
+    assert got["kappa"] == pytest.approx(1 - np.square(predicted - truth).mean() / by_chance)
+    assert got["top4"] == 1
+    assert metrics.quadratic_kappa([0, 3, 1], [0, 3, 3], 4) == pytest.approx(1 - (4 / 3) / (36 / 9))
+    one = metrics.classification(np.eye(4)[predicted], np.zeros(5, int), topk=(1,))
+    assert np.isnan(one["auroc"])
+    assert np.isnan(metrics.quadratic_kappa(np.ones(3, int), np.ones(3, int), 4))
+
+
+@pytest.mark.parametrize("k", [1, 2, 3])
+def test_top_k_counts_the_true_class_among_the_k_most_probable(k):
+    probabilities = np.array([[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.1, 0.2]])
+    # places of the true classes: second, fourth, third
+    assert metrics.top_k_accuracy(probabilities, [1, 0, 3], k) == pytest.approx((k - 1) / 3)
+
+
+def test_reliability_bins_are_open_on_the_left():
+    # a probability rounded to just above 1 counts in the last bin
+    scores = [0.0, 0.1, 0.25, 0.3, 0.9, 1.0, 1 + 1e-9]
+    bins = metrics.reliability(scores, [False, True, True, False, True, True, False], bins=4)
+    np.testing.assert_array_equal(bins.edges, [0, 0.25, 0.5, 0.75, 1])
+    assert bins.count.tolist() == [3, 1, 0, 3]
+    np.testing.assert_allclose(bins.confidence, [0.35 / 3, 0.3, np.nan, 2.9 / 3])
+    np.testing.assert_allclose(bins.accuracy, [2 / 3, 0, np.nan, 2 / 3])
+    assert len(metrics.reliability(scores, np.ones(7)).count) == 15
+    assert metrics.ece([0.05, 0.066], [False, True]) == pytest.approx(0.5 - 0.058)
+    assert np.isnan(metrics.ece([], []))
 
 
 def test_expected_calibration_error_of_one_bin_and_of_perfect_answers(answers):
@@ -93,7 +154,16 @@ def test_expected_calibration_error_of_one_bin_and_of_perfect_answers(answers):
     assert metrics.ece(np.full(10, 0.9), np.array([True] * 6 + [False] * 4)) == pytest.approx(0.3)
 
 
-def test_a_class_that_never_or_always_occurs_has_no_auroc():
+@pytest.mark.parametrize("metric", [metrics.auroc_per_class, metrics.auprc_per_class])
+def test_a_class_that_never_or_always_occurs_has_no_curve(metric):
     member = np.array([[True, False, True], [True, False, False]])
     scores = np.array([[0.1, 0.2, 0.9], [0.3, 0.1, 0.2]])
-    np.testing.assert_array_equal(metrics.auroc_per_class(scores, member), [np.nan, np.nan, 1.0])
+    np.testing.assert_array_equal(metric(scores, member), [np.nan, np.nan, 1.0])
+
+
+def test_areas_of_each_class_are_scikit_learns():
+    rng = np.random.default_rng(6)
+    scores, member = rng.random((50, 3)), rng.random((50, 3)) < 0.4
+    np.testing.assert_allclose(metrics.auroc_per_class(scores, member), sk.roc_auc_score(member, scores, average=None))
+    average = sk.average_precision_score(member, scores, average=None)
+    np.testing.assert_allclose(metrics.auprc_per_class(scores, member), average)
