@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import pyarrow.compute as pc
+
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
@@ -90,11 +92,7 @@ class Notes:
                     hint="leave it out to keep what is recorded, or build a new index",
                 )
         if name not in self.sources:
-            if (
-                name
-                and len(store)
-                and any(path.startswith(f"{name}/") for path in store.table(["path"])["path"].to_pylist())
-            ):
+            if name and len(store) and pc.any(pc.starts_with(store.table(["path"])["path"], f"{name}/")).as_py():
                 raise UsageError(f"ids of the index begin with {name!r} already", hint="give another name with --name")
             self.sources.append(name)
 

@@ -13,7 +13,7 @@ from retr.retrieval.images.dicom_open import is_dicom
 from retr.retrieval.images.hash_key import load_hash_key
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable
 
     import numpy as np
     from numpy.typing import NDArray
@@ -63,8 +63,8 @@ class Decoder:
     ----------
     source, encoder
         Where from, and for whom.
-    by_hash
-        sha256 to the rows of the index that hold these bytes.
+    same_bytes
+        Gives, for a sha256, the rows of the index that hold these bytes, none where there are none.
     exact_decode
         Decode JPEGs in full.
     frames, axis
@@ -75,7 +75,7 @@ class Decoder:
 
     source: Source
     encoder: BaseEncoder
-    by_hash: Mapping[str, tuple[int, ...]]
+    same_bytes: Callable[[str], tuple[int, ...]]
     exact_decode: bool = False
     frames: int = 1
     axis: Axis = "axial"
@@ -95,8 +95,8 @@ class Decoder:
             return Skipped(item.path, error.reason, item.size, item.mtime)
         sha256 = hashlib.sha256(data).hexdigest()
         item = replace(item, data=None)  # what waits for its commit holds no bytes
-        same = self.by_hash.get(sha256)
-        if same is not None:
+        same = self.same_bytes(sha256)
+        if same:
             return Read(item, size, mtime, sha256, same=same)
         try:
             return Read(item, size, mtime, sha256, frames=self._frames(data))

@@ -2,12 +2,15 @@
 
 A file is unchanged when its size and mtime are (or, for sources that give one, its mark). Bytes that the index has
 under any path, by sha256, are not embedded again: a renamed, copied or merely touched file reuses its vector.
+
+Of each file about 50 bytes are in memory (100 while they are sorted): where its rows begin, its size and mtime, 64-bit
+hashes of its path and of its sha256. What a hash finds is compared with the text in the index before anything is done
+about it; only "unchanged" is believed where the path's hash, the size and the mtime (or mark) all agree.
 """
 
 from __future__ import annotations
 
-from itertools import groupby
-from operator import itemgetter
+from operator import ne
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +18,9 @@ import numpy as np
 from retr.retrieval.archive.places import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from retr.index.store import Store
     from retr.retrieval.archive.sources import Item
@@ -23,10 +28,14 @@ if TYPE_CHECKING:
 
 # The column of what a store says of an object's content; only rows from such stores have it.
 MARK = "etag"
+# Rows whose texts are in memory at a time.
+PIECE = 20_000
 
 
 class Known:
-    """The rows of one source of an index, by path; and of the whole index, by sha256.
+    """The files of one source of an index, by path; and of the whole index, by sha256.
+
+    Safe to ask from several threads.
 
     Parameters
     ----------
@@ -40,48 +49,148 @@ class Known:
 
     def __init__(self, store: Store, name: str, names: list[str]) -> None:
         self.store = store
-        self.by_hash: dict[str, tuple[int, ...]] = {}
-        self._states: dict[str, tuple[int, float, str | None, tuple[int, ...]]] = {}
-        self._seen: set[str] = set()
-        if not len(store):
-            return
-        rows = store.live_rows().tolist()
-        table = store.table(["path", "size", "mtime", "sha256"])
-        columns = [table[column].to_pylist() for column in table.column_names]
-        marks = store.table([MARK])[MARK].to_pylist() if MARK in store.schema.names else [None] * len(rows)
-        members = zip(*columns, marks, rows, strict=True)
-        for (path, size, mtime, sha256, mark), group in groupby(members, key=itemgetter(0, 1, 2, 3, 4)):
-            numbers = tuple(member[5] for member in group)
-            self.by_hash[sha256] = numbers
-            if source_of(path, names)[0] == name:
-                self._states[path] = (size, mtime, mark, numbers)
+        self._alive = store.alive()
+        most = len(store)
+        paths, contents, mine = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.bool_)
+        self._sizes, self._mtimes = np.empty(most, np.int64), np.empty(most, np.float64)
+        self._marks = np.empty(most, np.int64) if MARK in store.schema.names else None
+        # a file's live rows lie between its first one and that of the next file
+        self._first = np.empty(most + 1, np.int64)
+        end = 0
+        last: tuple[str, str] | None = None
+        for rows in self._pieces():
+            table = store.table(["path", "size", "mtime", "sha256"], rows)
+            texts = list(zip(table["path"].to_pylist(), table["sha256"].to_pylist(), strict=True))
+            at = np.flatnonzero(np.fromiter(map(ne, texts, [last, *texts]), np.bool_, len(rows)))
+            last = texts[-1]
+            new = slice(end, end + len(at))
+            begins = [texts[row] for row in at.tolist()]
+            paths[new] = _hashes(path for path, _ in begins)
+            contents[new] = _hashes(sha256 for _, sha256 in begins)
+            self._first[new] = rows[at]
+            self._sizes[new] = table["size"].fill_null(-1).to_numpy()[at]
+            self._mtimes[new] = table["mtime"].to_numpy()[at]
+            if self._marks is not None:
+                self._marks[new] = _hashes(store.table([MARK], rows)[MARK].to_pylist())[at]
+            mine[new] = [names == [name] or source_of(path, names)[0] == name for path, _ in begins]
+            end = new.stop
+        self._first[end] = store.n_total
+        files = np.arange(end, dtype=np.uint32)
+        self._by_path = _Lookup(paths[:end][mine[:end]], files[mine[:end]])
+        del paths  # before room is taken for the other
+        self._by_content = _Lookup(contents[:end], files)
+        self._seen = np.zeros(end, np.bool_)
+
+    def _pieces(self) -> Iterator[NDArray[np.int64]]:
+        """Give the live rows, some at a time."""
+        for start in range(0, len(self._alive), PIECE):
+            rows = start + np.flatnonzero(self._alive[start : start + PIECE])
+            if len(rows):
+                yield rows
 
     def __len__(self) -> int:
-        return len(self._states)
+        return len(self._by_path.files)
 
-    def __contains__(self, path: str) -> bool:
-        return path in self._states
+    def unchanged(self, path: str, item: Item) -> int:
+        """Give how many rows the index has of the file in this state, 0 for none; and note that it is still there."""
+        rows = 0
+        for file in self._by_path[path].tolist():
+            self._seen[file] = True
+            if item.mark is None:
+                same = self._mtimes[file] == item.mtime
+            else:
+                same = self._marks is not None and self._marks[file] == hash(item.mark)
+            if same and self._sizes[file] == item.size:
+                rows = int(np.count_nonzero(self._alive[self._first[file] : self._first[file + 1]]))
+        return rows
 
-    def rows(self, path: str) -> tuple[int, ...]:
-        """Give the rows of a file, none where the index does not have it."""
-        return self._states[path][3] if path in self._states else ()
+    def may_hold(self, path: str) -> bool:
+        """Say whether the index may have the file; `rows` reads whether it has."""
+        return len(self._by_path[path]) > 0
 
-    def ids(self, paths: list[str]) -> list[str]:
-        """Give the ids of the rows of some files."""
-        rows = [row for path in paths for row in self.rows(path)]
-        return self.store.table(["id"], np.array(rows, np.int64))["id"].to_pylist() if rows else []
+    def rows(self, paths: Sequence[str]) -> list[NDArray[np.int64]]:
+        """Give the rows of each file, int64; none where the index does not have it."""
+        found = [np.empty(0, np.int64)] * len(paths)
+        pairs = [(at, file) for at, path in enumerate(paths) for file in self._by_path[path].tolist()]
+        texts = self._texts("path", [file for _, file in pairs])
+        for (at, file), text in zip(pairs, texts, strict=True):
+            if text == paths[at]:
+                found[at] = self._rows(file)
+        return found
 
-    def unchanged(self, path: str, item: Item) -> bool:
-        """Say whether the index has the file in this state, and note that it is still there."""
-        self._seen.add(path)
-        if path not in self._states:
-            return False
-        size, mtime, mark, _ = self._states[path]
-        return size == item.size and (mtime == item.mtime if item.mark is None else mark == item.mark)
+    def same_bytes(self, sha256: str) -> tuple[int, ...]:
+        """Give the rows of a file that has these bytes, none where there is no such file."""
+        files = self._by_content[sha256].tolist()
+        same = [file for file, text in zip(files, self._texts("sha256", files), strict=True) if text == sha256]
+        return tuple(self._rows(same[-1]).tolist()) if same else ()
 
-    def vanished(self, unreadable: list[str]) -> Iterator[str]:
-        """Give the files that were not seen, but for those below a folder that could not be listed."""
-        below = tuple(f"{folder}/" for folder in unreadable)
-        for path in self._states:
-            if path not in self._seen and path not in unreadable and not path.startswith(below):
-                yield path
+    def ids(self, files: Sequence[NDArray[np.int64]]) -> list[str]:
+        """Give the ids of some files, each by its rows."""
+        rows = np.concatenate([np.empty(0, np.int64), *files])
+        ids: list[str] = self.store.table(["id"], rows)["id"].to_pylist()
+        return ids
+
+    def vanished(self, unreadable: Collection[str]) -> Iterator[list[NDArray[np.int64]]]:
+        """Give the rows of each file that was not seen, but for those inside a place that could not be read.
+
+        They come some thousands of files at a time.
+        """
+        files = np.sort(self._by_path.files)
+        missing = files[~self._seen[files]]
+        for start in range(0, len(missing), PIECE):
+            piece = missing[start : start + PIECE].tolist()
+            paths = self._texts("path", piece)
+            yield [self._rows(file) for file, path in zip(piece, paths, strict=True) if not _lies_in(path, unreadable)]
+
+    def _rows(self, file: int) -> NDArray[np.int64]:
+        first, stop = self._first[file : file + 2]
+        rows: NDArray[np.int64] = first + np.flatnonzero(self._alive[first:stop])
+        return rows
+
+    def _texts(self, column: str, files: Sequence[int]) -> Iterator[str]:
+        """Read a column's text of each file."""
+        for start in range(0, len(files), PIECE):
+            rows = self._first[np.array(files[start : start + PIECE], np.int64)]
+            yield from self.store.table([column], rows)[column].to_pylist()
+
+
+class _Lookup:
+    """Finds files by the hash of a text; a text that no file has may find some, too.
+
+    Attributes
+    ----------
+    files
+        uint32 ``(n,)``: every file, in the order of the hashes.
+    """
+
+    def __init__(self, hashes: NDArray[np.int64], files: NDArray[np.uint32]) -> None:
+        # stable: of equal ones the later file stands behind the earlier
+        order = np.argsort(hashes, kind="stable")
+        self._hashes, self.files = hashes[order], files[order]
+
+    def __getitem__(self, text: str) -> NDArray[np.uint32]:
+        """Give the files whose text has the same hash, in their order."""
+        key = hash(text)
+        first = self._hashes.searchsorted(key)
+        return self.files[first : self._hashes.searchsorted(key, "right")]
+
+
+def _hashes(texts: Iterable[str | None]) -> NDArray[np.int64]:
+    """Give Python's own 64-bit hashes, which hold for this process."""
+    return np.fromiter(map(hash, texts), np.int64)
+
+
+def _lies_in(path: str, places: Collection[str]) -> bool:
+    """Say whether a file is one of ``places``, or lies in one: a folder, or a container.
+
+    >>> [_lies_in(path, {"a", "b.tar"}) for path in ("a", "a/b/c.png", "b.tar::c.png", "ab/c.png")]
+    [True, True, True, False]
+    """
+    if places:
+        for inner in (path, path.partition("::")[0]):
+            place = inner
+            while place:
+                if place in places:
+                    return True
+                place = place.rpartition("/")[0]
+    return False

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
+    from numpy.typing import NDArray
+
     from retr.index.store import Store
     from retr.index.writer import Writer
     from retr.retrieval.archive.metadata import Metadata
@@ -165,7 +167,7 @@ class _Run:
         self.decode = Decoder(
             order.source,
             encoder,
-            self.known.by_hash,
+            self.known.same_bytes,
             exact_decode=self.recorded.exact_decode,
             frames=self.recorded.frames,
             axis=self.recorded.axis,
@@ -175,7 +177,8 @@ class _Run:
         self.notes = [f"embedding with {info.name} ({info.precision}) on {info.device}", *_licence(encoder)]
         self.files: deque[Read] = deque()
         self.queue: list[Frame] = []
-        self.delete: list[str] = []
+        # paths whose old rows go, each with the word under which it is counted
+        self.delete: list[tuple[str, str]] = []
         self.skipped: list[Skipped] = []
         self.reasons: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
@@ -185,7 +188,7 @@ class _Run:
         """Refuse a place that shares nothing with the one this source had, as long as that one is still there."""
         before = places.recall(self.writer.store.uuid).get(self.order.name)
         here = self.order.source.location
-        if before in {None, here} or not len(self.known) or self._row_path(self.order.first) in self.known:
+        if before in {None, here} or not len(self.known) or len(self.known.rows([self._row_path(self.order.first)])[0]):
             return
         if Path(str(before)).exists():
             raise UsageError(
@@ -227,8 +230,9 @@ class _Run:
                 continue
             path = self._row_path(entry.path)
             self._match(entry.path)
-            if self.known.unchanged(path, entry):
-                self.done["unchanged"] += len(self.known.rows(path))
+            rows = self.known.unchanged(path, entry)
+            if rows:
+                self.done["unchanged"] += rows
                 self.shown.step()
             else:
                 yield entry
@@ -257,9 +261,8 @@ class _Run:
             self._drop(path, "removed")
 
     def _drop(self, path: str, why: str) -> None:
-        if path in self.known:
-            self.delete.append(path)
-            self.done[why] += 1
+        if self.known.may_hold(path):
+            self.delete.append((path, why))
 
     def _embed(self, *, everything: bool = False) -> None:
         """Embed the queue in full batches; with ``everything`` also what is left over."""
@@ -289,10 +292,11 @@ class _Run:
         ready = self._finished()
         # a changed file's old rows go in the commit that brings its new ones
         waiting = {self._row_path(file.item.path) for file in self.files}
-        gone = self.known.ids([path for path in self.delete if path not in waiting])
-        if gone:
-            self.writer.delete(self.writer.store.rows_of(gone))
-        self.delete = [path for path in self.delete if path in waiting]
+        gone = [(path, why) for path, why in self.delete if path not in waiting]
+        self.delete = [(path, why) for path, why in self.delete if path in waiting]
+        found = self.known.rows([path for path, _ in gone])
+        self.done.update(why for (_, why), rows in zip(gone, found, strict=True) if len(rows))
+        self._delete(found)
         if ready:
             self.writer.append(
                 *make_table(ready, self.known, self.recorded, name=self.order.name, metadata=self.order.table)
@@ -312,13 +316,18 @@ class _Run:
             self.writer.compact()
         self.committed_at = time.monotonic()
 
+    def _delete(self, files: list[NDArray[np.int64]]) -> None:
+        """Delete files, each by its rows in the snapshot that was compared; the newest may number them otherwise."""
+        ids = self.known.ids(files)
+        if ids:
+            self.writer.delete(self.writer.store.rows_of(ids))
+
     def _drop_vanished(self) -> None:
-        unreadable = [entry.path for entry in self.skipped if not entry.was_read]
-        for path in self.known.vanished(unreadable):
+        unreadable = {entry.path for entry in self.skipped if not entry.was_read}
+        for files in self.known.vanished(unreadable):
+            self.done["removed" if self.order.prune else "vanished"] += len(files)
             if self.order.prune:
-                self._drop(path, "removed")
-            else:
-                self.done["vanished"] += 1
+                self._delete(files)
 
     def _match(self, path: str) -> None:
         if self.order.table is not None and not self.order.table.mark(path):

@@ -148,11 +148,13 @@ def _labels(paths: list[str], known: Known, columns: list[str]) -> pa.Table:
     """Give the cells that earlier rows of the same paths have."""
     store = known.store
     present = [column for column in columns if column in store.schema.names]
-    old = [known.rows(path) for path in paths]
-    kept = np.array([rows[0] for rows in old if rows], dtype=np.int64)
+    if not present:
+        return pa.table({})
+    old = known.rows(paths)
+    kept = np.array([rows[0] for rows in old if len(rows)], dtype=np.int64)
     position = iter(range(len(kept)))
-    take = pa.array([next(position) if rows else None for rows in old], pa.int64())
-    return store.table(present, kept).take(take) if present else pa.table({})
+    take = pa.array([next(position) if len(rows) else None for rows in old], pa.int64())
+    return store.table(present, kept).take(take)
 
 
 def _set_column(table: pa.Table, column: str, values: Any) -> pa.Table:

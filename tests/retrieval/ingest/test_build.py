@@ -202,6 +202,16 @@ def test_a_folder_that_cannot_be_listed_loses_nothing(archive, index, fake_encod
     assert (report.rows, report.removed, report.skipped) == (12, 0, {"no permission": 1})
 
 
+def test_a_container_that_cannot_be_read_loses_nothing(archive, index, fake_encoder, tmp_path):
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", archive / "healthy"))
+    shutil.move(packed, archive / "packed.zip")
+    rows = build(archive, index, fake_encoder).rows
+    (archive / "packed.zip").write_bytes(b"cut short")
+    report = build(archive, index, fake_encoder, prune=True)
+    assert (report.rows, report.removed, report.skipped) == (rows, 0, {"damaged": 1})
+    assert rows > 12
+
+
 @pytest.mark.parametrize("content", ["nothing", "text", "damaged"])
 def test_an_archive_without_pictures_leaves_no_index(tmp_path, index, fake_encoder, content):
     folder = tmp_path / "folder"
