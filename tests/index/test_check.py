@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import shutil
 
 import numpy as np
 import pytest
 
-from retr.index.check import check_path
+from retr.index.check import Finding, check_path
 from retr.index.errors import IndexCorruptError
+from retr.index.files import reference
+from retr.index.manifest import publish
 from retr.index.store import Store
 
 
@@ -101,6 +104,70 @@ def test_damaged_rows_are_an_error_not_a_traceback(make):
     damaged = Store.open(store.path)
     with pytest.raises(IndexCorruptError, match="retr index check"):
         damaged.table()
+
+
+def with_first_segment(store: Store, **changes) -> list[Finding]:
+    """Check the index with another entry for its first segment, as a faulty writer would have committed it."""
+    first, *others = store.manifest.segments
+    segments = (dataclasses.replace(first, **changes), *others)
+    publish(store.path, dataclasses.replace(store.manifest, version=store.version + 1, segments=segments))
+    return check_path(store.path)
+
+
+@pytest.mark.parametrize(
+    ("deleted", "count"), [(None, 1), ([1, 2], 1), ([2, 1], 2), ([1, 1], 2), ([-1, 4], 2), ([4, 30], 2)]
+)
+def test_deletions_that_do_not_fit_are_found(make, deleted, count):
+    store = make(30, 20)
+    ref = None
+    if deleted is not None:
+        name = "segments/00000099-0123abcd.deleted.npy"
+        np.save(store.path / name, np.array(deleted))
+        ref = reference(store.path, name)
+    name = store.manifest.segments[0].name
+    assert with_first_segment(store, deleted=ref, n_deleted=count) == [
+        Finding("misaligned", name, "the deletions do not fit the segment")
+    ]
+
+
+def test_deletions_of_the_first_and_the_last_row_fit(make):
+    store = make(30)
+    np.save(store.path / "segments/00000099-0123abcd.deleted.npy", np.array([0, 29]))
+    ref = reference(store.path, "segments/00000099-0123abcd.deleted.npy")
+    assert with_first_segment(store, deleted=ref, n_deleted=2) == []
+
+
+def test_a_table_of_another_length_is_found(make):
+    store = make(30, 20)
+    first, second = store.manifest.segments
+    (finding,) = with_first_segment(store, table=second.table)
+    assert (finding.kind, finding.file) == ("misaligned", first.name)
+    assert "holds 20 rows instead of 30" in finding.message
+
+
+def test_hashes_out_of_order_are_found(make):
+    store = make(30)
+    hashes, rows = np.load(store.path / store.manifest.segments[0].ids.file)
+    name = "segments/00000099-0123abcd.ids.npy"
+    np.save(store.path / name, np.stack([hashes[::-1], rows[::-1]]).copy())
+    assert with_first_segment(store, ids=reference(store.path, name)) == [
+        Finding("misaligned", name, f"{name!r} does not find the ids of its segment")
+    ]
+
+
+def test_an_id_that_stands_twice_in_one_segment_is_found(make, monkeypatch):
+    monkeypatch.setattr("retr.index.writer.Writer._refuse_repeated", lambda writer, ids, hashes: None)
+    store = make(3)
+    twice = store.table(rows=np.array([2, 0, 2, 1]))
+    with store.writer() as writer:
+        writer.delete(np.arange(3))
+        writer.append(twice, np.ones((4, 8)))
+        store = writer.commit()
+    file = store.manifest.segments[0].table.file
+    assert store.check() == [Finding("misaligned", file, f"an id of {file!r} stands for two rows")]
+    with store.writer() as writer:
+        writer.delete(np.array([2]))
+        assert writer.commit().check() == []
 
 
 def test_hashes_that_do_not_find_the_ids_are_found(make, monkeypatch):

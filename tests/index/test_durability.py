@@ -200,6 +200,31 @@ def test_a_disk_that_fills_up_at_any_flush_keeps_the_last_commit(make, monkeypat
         assert writer.commit().check() == []
 
 
+@pytest.mark.parametrize(
+    ("act", "doing"),
+    [
+        (lambda writer: writer.replace_columns(pa.table({"id": ["r1"], "age": [3]})), "replacing columns"),
+        (
+            lambda writer: writer.record_skipped(pa.table({"path": ["x"], "reason": ["empty"]})),
+            "recording what was skipped",
+        ),
+        (lambda writer: writer.add_file("side", b"x"), "writing 'side'"),
+        (lambda writer: writer.accelerate(0, lambda path: path.write_bytes(b"x")), "writing an accelerator"),
+        (lambda writer: [writer.note("a", 1), writer.commit()], "committing"),
+        (lambda writer: writer.compact(), "compacting"),
+    ],
+)
+def test_the_error_says_what_the_disk_refused(make, monkeypatch, act, doing):
+    store = make(3)
+    with store.writer() as writer:
+        writer.delete([0])
+        store = writer.commit()
+        monkeypatch.setattr(files.os, "fsync", FullDisk(0))
+        with pytest.raises(RetrError, match=f"no space left on the disk while {doing}; "):
+            act(writer)
+    assert (Store.open(store.path).version, store.check()) == (store.version, [])
+
+
 SMALL = """
 import resource, signal, sys, numpy as np, pyarrow as pa
 from retr.index.store import Store

@@ -240,6 +240,13 @@ def test_queries_that_do_not_fit_are_refused(make):
     assert store.search(np.empty((0, 8), np.float32), 3).rows.shape == (0, 3)
 
 
+def test_queries_are_taken_as_float32(make):
+    store = make(200, similarity="dot")
+    queries = np.random.default_rng(1).standard_normal((4, 8))
+    found, rounded = (store.search(given, 200) for given in (queries, queries.astype(np.float32)))
+    np.testing.assert_array_equal(found.scores, rounded.scores)
+
+
 def test_the_scan_drops_nothing_it_did_not_say(monkeypatch, tmp_path):
     """With tiny blocks every merge and every cut of the scan is exercised."""
     monkeypatch.setattr(exact, "_BLOCK_SCORES", 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from retr.index import columns, segment_writer, segments, sidetable
 from retr.index.errors import IndexCorruptError
 from retr.index.files import reference
+from retr.index.manifest import publish
 from retr.index.store import Store
 
 EXPRESSIONS = [
@@ -207,6 +209,19 @@ def test_compaction_makes_one_side_table(both):
     assert len(list(store.path.glob("segments/*.arrow"))) == 1
     for expression in EXPRESSIONS:
         np.testing.assert_array_equal(store.where(expression), plain.where(expression)[10:])
+
+
+def test_a_side_table_of_another_length_is_said(both):
+    _, side = both
+    with side.writer() as writer:
+        writer.append(table(450, 600).slice(0, 120), np.ones((120, 8)))
+        side = writer.commit()
+    first, *rest, last = side.manifest.segments
+    assert last.columns is not None
+    swapped = dataclasses.replace(rest[0], columns=last.columns)
+    publish(side.path, dataclasses.replace(side.manifest, segments=(first, swapped, *rest[1:], last)))
+    with pytest.raises(IndexCorruptError, match="holds 120 rows instead of 150; run `retr index check`"):
+        Store.open(side.path).where("age > 3")
 
 
 def test_a_damaged_side_table_is_said(both):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import subprocess
 import sys
@@ -25,6 +26,8 @@ UNIT = np.eye(2, 8)
 def test_a_new_index_is_empty(make):
     store = make()
     assert (len(store), store.n_total, store.version, store.schema.names) == (0, 0, 1, ["id"])
+    age = dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(store.manifest.created)
+    assert dt.timedelta(0) <= age < dt.timedelta(minutes=5)
     found = store.search(np.ones((2, 8), np.float32), 3)
     assert (found.rows == -1).all()
     assert np.isneginf(found.scores).all()
@@ -98,6 +101,7 @@ def test_new_columns_widen_the_schema(make):
     with store.writer() as writer:
         writer.append(pa.table({"id": ["x"], "age": [1.5], "note": ["new"]}), UNIT[:1])
         store = writer.commit()
+    assert store.table(["note"], np.array([1, 0])).to_pydict() == {"note": [None, None]}
     assert store.table(["age", "note"]).to_pydict() == {"age": [0.0, 1.0, 2.0, 1.5], "note": [None] * 3 + ["new"]}
     assert store.check() == []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 
@@ -9,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retr.index import ann, approximate, config, tune
+from retr.index import ann, approximate, config, search, tune
 from retr.index.config import HNSW, IVF, Flat
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FormatVersionError, MissingExtraError, UsageError
@@ -157,6 +158,17 @@ def test_filters_and_groups_stay_exact_about_what_is_allowed(tuned, where, one_p
             named = [patient for patient in patients[kept] if patient is not None]
             assert len(set(named)) == len(named)
     assert (near.rows == truth.rows).mean() > 0.8
+
+
+def test_what_was_measured_is_shown(tuned, make):
+    shown = search.describe(tuned.manifest)
+    assert shown["kind"] in {"ivf", "hnsw"}
+    assert {"recall", "recalls", "k", "milliseconds", "bytes"} < shown.keys()
+    assert all(
+        re.fullmatch(r"(ivf|hnsw), \w+ \w+(, \w+ \w+)*: recall [01]\.\d{3} \(image\), \d+\.\d\d ms", line)
+        for line in shown["curve"]
+    )
+    assert search.describe(make(3).manifest) == {"kind": "flat", "recall": 1.0}
 
 
 def test_a_large_excluded_group_is_left_to_the_exact_search(tuned):
