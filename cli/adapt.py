@@ -43,10 +43,10 @@ def adapt(
     seed: SeedOption = 0,
     json_: JsonOption = False,
 ) -> None:
-    """Fit a linear head on labelled rows, measure it on patients it never saw, and write an adapted index.
+    """Write an index in which rows of one class lie closer together.
 
-    In the adapted index rows of one class lie closer together. It is searched like any other index; new pictures pass
-    through the head. The index it is made from stays as it is.
+    A linear head is fitted on the labelled rows of some patients and measured on the others. The adapted index is
+    searched like any other; new pictures pass through the head. The index it is made from stays as it is.
 
     Example: retr adapt --label diagnosis --out adapted.retr
     """

@@ -30,10 +30,10 @@ def align(
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
-    """Fit a bridge from words to images, so that --text works on an index whose encoder has images only.
+    """Let --text work on an index whose encoder has images only.
 
-    It is fitted on the archive's own texts and measured on patients it has not seen; queries with words say so.
-    --weights, --text-model, --device, --precision and --set are those of --text-encoder.
+    A bridge from words to images is fitted on the archive's own texts and measured on patients it has not seen;
+    queries with words say so. --weights, --text-model, --device, --precision and --set are those of --text-encoder.
 
     Example: retr align --text-column label
     """
@@ -43,4 +43,9 @@ def align(
     out = Output(json_=json_)
     loaded = None if text_encoder is None else load_encoder(text_encoder, **loading.options)
     opened = Index.open(find_index(index))
-    out.record(opened.align(text_column, where=where, separator=separator, text_encoder=loaded).figures)
+    figures = opened.align(text_column, where=where, separator=separator, text_encoder=loaded).figures
+    if out.form == "json":
+        out.record(figures)
+        return
+    words = {"groups": "patients", "recall_at_1": "held-out R@1", "recall_at_10": "held-out R@10", "pool": "of rows"}
+    out.record({words.get(name, name): value for name, value in figures.items()})

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
 
 app = typer.Typer(
-    help="Run a published protocol beside a strict one, on any data and any encoder.",
+    help="Run a published protocol beside a strict one, on your data.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -101,10 +101,11 @@ def retizero(
     ] = None,
     no_clusters: Annotated[bool, typer.Option("--no-clusters", help="Leave the UMAP and HDBSCAN step out.")] = False,
 ) -> None:
-    """Run RetiZero's retrieval protocol as published, and strictly, with zero-shot where there are words.
+    """Run RetiZero's retrieval protocol as published, and strictly.
 
     Published: similarity s/(s+d), clusters, the first of k+1 dropped. Strict: the encoder's own score, the query and
-    its patient left out. The paper's numbers stand in their own column and are never mixed with this run's.
+    its patient left out. With --labels also zero-shot, for encoders with words. The paper's numbers stand in their own
+    column and are never mixed with this run's.
 
     Example: retr bench retizero --data fundus --encoder lite --out result.json
     """
@@ -134,9 +135,10 @@ def retizero(
 def flair(
     *, source: DataOptions, encoder: EncoderOption = "flair", loading: LoadOptions, labels: LabelSetOption = None
 ) -> None:
-    """Run FLAIR's evaluation: zero-shot by class prototypes (ACA, kappa, macro F1), and its linear probe.
+    """Run FLAIR's evaluation: zero-shot, and a linear probe.
 
-    The probe runs with folds by image, as published, and with whole patients in a fold.
+    Zero-shot is by class prototypes; both are stated as ACA, kappa and macro F1. The probe runs with folds by image, as
+    published, and with whole patients in a fold.
 
     Example: retr bench flair --data messidor --encoder flair --labels labels.yaml
     """
@@ -163,7 +165,9 @@ def kad(
     labels: LabelSetOption = "chestxray14",
     separator: SeparatorOption = None,
 ) -> None:
-    """Run KAD's zero-shot evaluation: AUROC of each finding, F1 and MCC at the threshold of the best MCC.
+    """Run KAD's evaluation: zero-shot, each finding by itself.
+
+    AUROC of each finding, F1 and MCC at the threshold of the best MCC.
 
     Example: retr bench kad --data nih --metadata nih.csv --label findings --separator "|"
     """
@@ -177,7 +181,9 @@ def kad(
 @app.command("rad-dino")
 @unfold
 def rad_dino(*, source: DataOptions, encoder: EncoderOption = "rad-dino", loading: LoadOptions) -> None:
-    """Run RAD-DINO's evaluation: a linear probe, AUPRC and AUROC of each class, patients kept apart.
+    """Run RAD-DINO's evaluation: a linear probe.
+
+    AUPRC and AUROC of each class, patients kept apart.
 
     Example: retr bench rad-dino --data chest --encoder rad-dino --metadata chest.csv --group patient
     """
@@ -203,7 +209,9 @@ def lvm_med(
         ),
     ] = None,
 ) -> None:
-    """Run LVM-Med's linear evaluation: accuracy of a linear classifier on frozen features, three runs.
+    """Run LVM-Med's evaluation: a linear classifier, three runs.
+
+    Its accuracy on frozen features.
 
     Example: retr bench lvm-med --data brain --encoder lvm-med --exclude file_list.txt
     """

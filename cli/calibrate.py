@@ -20,10 +20,11 @@ def calibrate(
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
-    """Measure, on the index's own labelled rows with patients kept apart, how far its answers can be trusted.
+    """Measure how far the answers of `retr classify` can be trusted.
 
-    Neighbours, probe and, with --labels, zero-shot are scaled to probabilities and given prediction sets; and the
-    similarity is found below which a query is unlike anything in the archive. `retr classify` uses what is stored here.
+    Measured on the index's own labelled rows, with patients kept apart. Neighbours, probe and, with --labels, zero-shot
+    are scaled to probabilities and given prediction sets; and the similarity is found below which a query is unlike
+    anything in the archive. `retr classify` uses what is stored here.
 
     Example: retr calibrate --label label --alpha 0.1
     """
@@ -39,8 +40,23 @@ def calibrate(
     if out.form == "json":
         out.record({"methods": [asdict(one) for one in measured], "novelty": asdict(novelty)})
         return
-    columns = ("method", "rows", "groups", "accuracy", "ece_before", "ece_after", "coverage", "set_size")
-    out.rows([{**{name: getattr(one, name) for name in columns}, "promised": 1 - one.alpha} for one in measured])
+    out.rows(
+        [
+            {
+                "method": one.method,
+                "rows": one.rows,
+                "patients": one.groups,
+                "accuracy": one.accuracy,
+                "ece before": one.ece_before,
+                "ece after": one.ece_after,
+                "promised": 1 - one.alpha,
+                "coverage": one.coverage,
+                "classes a set": one.set_size,
+            }
+            for one in measured
+        ],
+        title="ece: by how much probabilities miss, before and after scaling; coverage: sets that hold the truth",
+    )
     out.note(
         f"a query whose nearest row scores below {novelty.threshold:.3f} is unlike this archive "
         f"({100 * novelty.called_unlike:.1f} % of its own rows are)"

@@ -90,7 +90,9 @@ def classify(
     json_: JsonOption = False,
     csv_: CsvOption = False,
 ) -> None:
-    """Name what images show: by prompts (--labels), by the labels of their neighbours (--by) or by a probe (--probe).
+    """Name what images show, and say how sure that is.
+
+    By prompts (--labels), by the labels of their neighbours (--by) or by a probe (--probe).
 
     After `retr calibrate` the probability is a calibrated one, the set holds the truth as often as promised, and an
     image that is unlike the archive or undecided gets no answer but a reason. The exit code is 3 when there is no

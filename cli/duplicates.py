@@ -30,7 +30,9 @@ def duplicates(
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
-    """List rows that show the same picture: the same bytes, or a copy confirmed by a perceptual hash.
+    """List rows that show the same picture.
+
+    They have the same bytes, or one is a copy of the other, confirmed by a perceptual hash.
 
     Example: retr index duplicates --across
     """
@@ -66,7 +68,9 @@ def leaks(
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
-    """List patients and duplicates that cross a train/test split; exit code 1 when there are any.
+    """List patients and duplicates that cross a train/test split.
+
+    The exit code is 1 when there are any.
 
     Example: retr index leaks --split split --group patient
     """

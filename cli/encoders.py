@@ -21,7 +21,9 @@ NameArgument = Annotated[str, typer.Argument(help="A name of `retr encoders ls`.
 
 @app.command("ls")
 def ls(*, json_: JsonOption = False, csv_: CsvOption = False) -> None:
-    """List the encoders: what they embed, under which licence, whether their weights are here.
+    """List the encoders, and whether their weights are here.
+
+    What they embed, under which licence, and where they come from.
 
     Example: retr encoders ls
     """
@@ -37,7 +39,7 @@ def ls(*, json_: JsonOption = False, csv_: CsvOption = False) -> None:
 
 @app.command("info")
 def info(name: NameArgument, *, json_: JsonOption = False) -> None:
-    """Tell what an encoder is, which files and options it takes, and where to get its weights.
+    """Tell what an encoder is, what it needs and where to get it.
 
     Example: retr encoders info flair
     """
@@ -52,19 +54,20 @@ def info(name: NameArgument, *, json_: JsonOption = False) -> None:
         out.record({**facts, "files": files})
         return
     out.record(facts)
+    instead = {file.option for file in card.files if not file.optional}
     for file in card.files:
-        needed = "may be given" if file.optional else "needed"
+        needed = "needed" if not file.optional else "or this" if file.option in instead else "may be given"
         own = {"weights": "--weights", "text_model": "--text-model"}.get(file.option, f"--set {file.option}=PATH")
-        out.line(f"\n{file.name}\n  {needed}, with {own}; from {file.where}")
+        out.line(f"\n{file.name}{'/' if file.folder else ''}\n  {needed}, with {own}; from {file.where}")
 
 
 @app.command("verify")
 @unfold
 def verify(name: NameArgument, *, loading: LoadOptions, json_: JsonOption = False) -> None:
-    """Load an encoder, embed a built-in picture and compare with the recorded fingerprint.
+    """Check that an encoder still gives the vectors it gave.
 
-    Where none is recorded, the first verification on this machine records one. Ends with exit code 1 when the
-    embedding differs.
+    It is loaded, embeds a built-in picture, and the result is compared with the recorded fingerprint. Where none is
+    recorded, the first verification on this machine records one. Ends with exit code 1 when the embedding differs.
 
     Example: retr encoders verify lite
     """

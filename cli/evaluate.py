@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation.evaluation import Evaluation
 
 app = typer.Typer(
-    help="Measure an index on its own labelled rows, patients kept apart, with confidence intervals.",
+    help="Measure an index on its own labelled rows, patients kept apart.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -113,7 +113,9 @@ def neighbours(
     asking: QueryOptions,
     report: ReportOptions,
 ) -> None:
-    """Measure naming by a vote of the nearest rows of other patients.
+    """Measure naming by a vote of the nearest rows.
+
+    Rows of the same patient do not vote.
 
     Example: retr eval neighbours --label label -k 10
     """
@@ -130,9 +132,10 @@ def probe(
     asking: QueryOptions,
     report: ReportOptions,
 ) -> None:
-    """Measure naming by logistic regression on the vectors, every patient answered by a fit that never saw it.
+    """Measure naming by logistic regression on the vectors.
 
-    Its penalty is fixed. The probe of `retr classify` chooses its own, and says when it is trained what it reaches.
+    Every patient is answered by a fit that never saw it. Its penalty is fixed. The probe of `retr classify` chooses its
+    own, and says when it is trained what it reaches.
 
     Example: retr eval probe --label label
     """
@@ -150,7 +153,9 @@ def zero_shot(
     loading: LoadOptions,
     report: ReportOptions,
 ) -> None:
-    """Measure naming by words alone; the label column only scores the answers.
+    """Measure naming by words alone.
+
+    The label column only scores the answers.
 
     Example: retr eval zero-shot --label label --labels odir
     """

@@ -90,7 +90,7 @@ def build(
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
-    """Embed a folder of images into an index, or bring an index up to date with its folder.
+    """Embed an archive into an index, or bring an index up to date.
 
     A build that was stopped goes on where it was; a second one embeds only what is new or changed.
 
@@ -134,9 +134,9 @@ def add(
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
-    """Embed a further folder, or one image, into an existing index; ids get the folder's name as prefix.
+    """Embed a further folder, or one image, into an existing index.
 
-    The same name again brings that part of the index up to date.
+    Ids get the folder's name as prefix. The same name again brings that part of the index up to date.
 
     Example: retr index add ./second-hospital --name site2
     """
@@ -162,7 +162,9 @@ def delete(
     yes: YesOption = False,
     json_: JsonOption = False,
 ) -> None:
-    """Delete rows by id or by a condition; with --purge no byte of them stays in any file of the index.
+    """Delete rows by id or by a condition.
+
+    With --purge no byte of them stays in any file of the index.
 
     Example: retr index delete --where "patient = 'P17'" --purge
     """
@@ -182,7 +184,7 @@ def delete(
 
 @app.command()
 def info(*, index: IndexOption = None, json_: JsonOption = False) -> None:
-    """Show what an index holds: rows, encoder, columns, what was skipped, size.
+    """Show what an index holds: rows, encoder, columns, size.
 
     Example: retr index info --json
     """
@@ -250,9 +252,10 @@ def check(
     ] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Check every file of an index: hashes, counts, alignment; exit code 1 when something is wrong.
+    """Check that every file of an index is as it was written.
 
-    With --phi it also lists what may identify a person; values are shown masked.
+    Hashes, counts and alignment; the exit code is 1 when something is wrong. With --phi it also lists what may identify
+    a person; values are shown masked.
 
     Example: retr index check --phi
     """
@@ -281,7 +284,9 @@ def check(
 
 @app.command()
 def compact(*, index: IndexOption = None, json_: JsonOption = False) -> None:
-    """Merge segments and drop deleted rows from disk; open readers keep what they see.
+    """Merge segments and drop deleted rows from disk.
+
+    Open readers keep what they see.
 
     Example: retr index compact
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from typing import Annotated
 
@@ -65,4 +66,8 @@ def root(
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (the console script's entry point)."""
+    # what a wait is for (`retr.retrieval.progress.waiting`)
+    logger = logging.getLogger("retr")
+    logger.setLevel(logging.INFO)
+    logger.addHandler(logging.StreamHandler())
     sys.exit(_errors.run(lambda: app(args=args, standalone_mode=False)))

@@ -83,12 +83,12 @@ def query(
     csv_: CsvOption = False,
     paths: PathsOption = False,
 ) -> None:
-    """Find the most similar images: to an image, to words, to an indexed row, or to a mix of them.
+    """Find the images most like an image, words, a row, or a mix.
 
     Several --image and --id are several queries, one answer each; all --text and --not are mixed into every one of
     them. The query's own row and its byte-identical copies are left out unless --include-self is given.
 
-    Example: retr query --image x.png -k 5 --where "age >= 60" --exclude-same patient
+    Example: retr query --image x.png -k 5 --where "age >= 60" --exclude-same patient=P17
     """
     without_pandas()
     from retr.retrieval.engine import Index
@@ -111,11 +111,13 @@ def query(
         from retr.retrieval import sheet as sheets
 
         sheets.write(sheets.make(opened, queries, found, explained=explain), sheet)
+        out.note(f"sheet written to {sheet}")
     shown = [name.strip() for name in columns.split(",")] if columns else DEFAULT_COLUMNS
     for hits in found:
         _print(out, hits, [name for name in shown if name in opened.store.schema.names], several=len(found) > 1)
     if not any(len(hits) for hits in found):
-        out.note("nothing found: no row is allowed by the conditions")
+        high = "" if min_score is None else f", or none of those scores {min_score:g} or more"
+        out.note(f"nothing found: no row is allowed by the conditions{high}")
         raise typer.Exit(NOTHING_FOUND)
 
 
@@ -128,7 +130,9 @@ def show(
     ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Show everything an index holds of one row; with --out also get the picture back out of the archive.
+    """Show everything an index holds of one row.
+
+    With --out also get the picture back out of the archive.
 
     Example: retr show glaucoma/05_g.jpg --out found.png
     """

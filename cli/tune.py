@@ -21,8 +21,9 @@ def tune(
     device: DeviceOption = "auto",
     json_: JsonOption = False,
 ) -> None:
-    """Build accelerators, measure recall against exact search, keep the cheapest setting that reaches it.
+    """Make search in a large archive fast, at a measured recall.
 
+    Accelerators are built and compared with exact search; the cheapest setting that reaches the recall is kept.
     Rows added later are searched exactly until the next tune; filters and groups work as before. With --device cuda the
     kinds that GPUs search are tried, and measured there.
 

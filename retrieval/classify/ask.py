@@ -177,7 +177,7 @@ def _choose(
         figures = found.figures
         measured = ", ".join(f"{name} {figures[name]:.3f}" for name in ("accuracy", "top5", "macro_recall"))
         say(
-            f"trained a probe for {probe!r} on {figures['rows']} rows of {figures['groups']} groups; "
+            f"trained a probe for {probe!r} on {figures['rows']} rows of {figures['groups']} patients; "
             f"held-out {measured}"
         )
     return ByProbe(found)

@@ -19,6 +19,7 @@ from retr.index.errors import UsageError
 from retr.retrieval.classify import calibration
 from retr.retrieval.hits import Hits
 from retr.retrieval.labels.labelled import labelled_rows, others
+from retr.retrieval.progress import waiting
 from retr.retrieval.stats import confidence
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 
@@ -87,7 +88,8 @@ class ByWords:
             )
         self.labels = labels
         self._encoder = encoder
-        self._texts = np.stack([encoder.class_embedding(list(one.prompts)) for one in labels.classes])
+        with waiting(f"embedding the prompts of {len(labels.classes)} classes"):
+            self._texts = np.stack([encoder.class_embedding(list(one.prompts)) for one in labels.classes])
 
     @property
     def key(self) -> str:

@@ -20,6 +20,7 @@ import numpy as np
 
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.retrieval.labels.labelled import data_version, labelled_rows
+from retr.retrieval.progress import waiting
 from retr.retrieval.stats.confidence import Temperature, log_loss, softmax
 
 if TYPE_CHECKING:
@@ -123,8 +124,9 @@ def train(store: Store, column: str) -> Probe:
     labelled = labelled_rows(store, column)
     vectors = np.asarray(store.vectors(labelled.rows), dtype=np.float32)
     folds = labelled.folds(FOLDS)
-    strength, held_out = _choose(vectors, labelled, folds)
-    coef, intercept = _fit(vectors, labelled.codes, len(labelled.classes), strength)
+    with waiting(f"training a probe of {column!r} on {len(labelled)} rows"):
+        strength, held_out = _choose(vectors, labelled, folds)
+        coef, intercept = _fit(vectors, labelled.codes, len(labelled.classes), strength)
     return Probe(
         column=column,
         classes=labelled.classes,

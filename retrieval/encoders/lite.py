@@ -27,6 +27,7 @@ from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders import weights as files
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.progress import waiting
 from retr.retrieval.state import write_atomically
 
 if TYPE_CHECKING:
@@ -119,7 +120,8 @@ class LiteEncoder(BaseEncoder):
             )
         from retr.retrieval.encoders import _lite_export
 
-        graph = _lite_export.export(path, self._feature)
+        with waiting("exporting its network to ONNX, once on this machine"):
+            graph = _lite_export.export(path, self._feature)
         content = hashlib.sha256(graph).hexdigest()[:16]
         if not write_atomically(files.cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph):
             self.notes.append(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import EncoderNotFoundError, UsageError, WeightsError
 from retr.retrieval.encoders import places, weights
+from retr.retrieval.progress import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -205,6 +206,7 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
             return ParallelEncoder(name, devices, {**given, "precision": precision})
         device = devices[0]
     model = (rest,) if spec.family else ()
-    encoder = spec.load(*model, device=device, precision=precision, **given)
+    with waiting(f"loading the encoder {name!r}"):
+        encoder = spec.load(*model, device=device, precision=precision, **given)
     places.remember(encoder.info, given)
     return encoder

@@ -30,6 +30,7 @@ from retr.retrieval.encoders.batches import encode_all
 from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import HEAD_FILE, NOTE, adapted_info, as_stored, head_of
 from retr.retrieval.labels.cases import find_cases
+from retr.retrieval.progress import waiting
 from retr.retrieval.stats import bootstrap
 from retr.retrieval.stats.metrics import any_hit_at, precision_at
 
@@ -151,19 +152,21 @@ def adapt(
         at = np.flatnonzero(chosen & single)
         return head.fit(vectors[place[at]], cases.truth[at], cases.groups[at], seed=seed)
 
-    found, tried = fitted(inside)
+    with waiting(f"fitting the head on {int((inside & single).sum())} rows"):
+        found, tried = fitted(inside)
     before = measure(store.vectors(cases.rows), cases, ~inside, seed=seed)
     after = measure(found(vectors[place]), cases, ~inside, seed=seed)
     if refit:
         found, _ = fitted(np.ones(len(inside), bool))
+    who = "patients" if cases.group else "pictures"
     facts = {
         "label": cases.label,
         "classes": len(cases.classes),
         "split_by": cases.group or "picture",
         "fitted_rows": int(single.sum() if refit else (inside & single).sum()),
-        "fitted_groups": len(np.unique(cases.groups[single if refit else inside & single])),
+        f"fitted_{who}": len(np.unique(cases.groups[single if refit else inside & single])),
         "held_out_rows": int((~inside).sum()),
-        "held_out_groups": len(np.unique(cases.groups[~inside])),
+        f"held_out_{who}": len(np.unique(cases.groups[~inside])),
         "refitted_on_everything": refit,
         "shrinkage": found.about["shrinkage"],
         "cross_validated_mrr": {str(shrinkage): round(value, 4) for shrinkage, value in tried.items()},

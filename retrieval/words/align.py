@@ -22,6 +22,7 @@ import numpy as np
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.vectors import unit
 from retr.retrieval.labels.labelled import data_version, deal, row_groups
+from retr.retrieval.progress import waiting
 from retr.retrieval.words.wordbag import WordBag
 
 if TYPE_CHECKING:
@@ -250,7 +251,8 @@ def align(
     store, encoder = index.store, index.store.manifest.encoder
     if encoder.text:
         raise UsageError(f"the encoder {encoder.name!r} has a text side of its own", hint="use --text without a bridge")
-    bridge = fit(store, text_column, where=where, separator=separator, text_encoder=text_encoder)
+    with waiting(f"fitting a bridge on the texts of {text_column!r}"):
+        bridge = fit(store, text_column, where=where, separator=separator, text_encoder=text_encoder)
     with store.writer() as writer:
         writer.add_file(FILE, bridge.to_bytes())
         writer.note("bridge", bridge.figures)
