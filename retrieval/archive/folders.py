@@ -86,8 +86,8 @@ class FolderSource:
     def entries(self) -> Iterator[Entry]:
         """List the files below the folder in the order of their paths."""
         # a stack, not recursion: folders may be nested deeper than Python's call limit
-        stack: list[tuple[Iterator[os.DirEntry[str]], str, frozenset[tuple[int, int]]]] = []
-        start = self._scan(self.location, "")
+        stack: list[tuple[Iterator[str], str, frozenset[tuple[int, int]]]] = []
+        start = self._scan(self.root, "")
         if isinstance(start, Skipped):
             yield start
             return
@@ -95,19 +95,21 @@ class FolderSource:
         stack.append((iter(start), "", frozenset({_number(info)})))
         while stack:
             listing, prefix, above = stack[-1]
-            entry = next(listing, None)
-            if entry is None:
+            name = next(listing, None)
+            if name is None:
                 stack.pop()
                 continue
-            found = self._classify(entry, prefix + entry.name, above)
+            path = prefix + name.removesuffix("/")
+            file = self.root / path
+            found = self._classify(file, path, above)
             if not isinstance(found, tuple):
                 yield from found
                 continue
-            inside = self._scan(entry.path, prefix + entry.name)
+            inside = self._scan(file, path)
             if isinstance(inside, Skipped):
                 yield inside
             else:
-                stack.append((iter(inside), f"{prefix}{entry.name}/", above | {found}))
+                stack.append((iter(inside), f"{path}/", above | {found}))
 
     def count(self) -> int | None:
         """Count the names that promise a picture, without looking at the files; None where there are containers."""
@@ -133,19 +135,20 @@ class FolderSource:
             raise FileNotFoundError(path)
         return container.read(member)
 
-    def _scan(self, folder: str, path: str) -> list[os.DirEntry[str]] | Skipped:
+    def _scan(self, folder: Path, path: str) -> list[str] | Skipped:
+        """Give the names in a folder, and nothing but names: a folder may hold a million files."""
         try:
             with os.scandir(folder) as entries:
-                listing = [entry for entry in entries if not entry.name.startswith(".")]
+                # a folder sorts as "name/", so that the whole walk is in the order of the paths
+                return sorted(
+                    entry.name + "/" if _is_dir(entry) else entry.name
+                    for entry in entries
+                    if not entry.name.startswith(".")
+                )
         except OSError as error:
             return Skipped(path or ".", reason_of(error))
-        # a folder sorts as "name/", so that the whole walk is in the order of the paths
-        listing.sort(key=lambda entry: entry.name + "/" if _is_dir(entry) else entry.name)
-        return listing
 
-    def _classify(
-        self, entry: os.DirEntry[str], path: str, above: frozenset[tuple[int, int]]
-    ) -> Iterator[Entry] | tuple[int, int]:
+    def _classify(self, file: Path, path: str, above: frozenset[tuple[int, int]]) -> Iterator[Entry] | tuple[int, int]:
         """Give the entries of a file; for a folder to enter, its device and inode numbers."""
         try:
             path.encode()
@@ -154,20 +157,19 @@ class FolderSource:
             shown = os.fsencode(path).decode("utf-8", "backslashreplace")
             return iter([Skipped(shown, "name is not UTF-8")])
         try:
-            info = entry.stat()
+            info = file.stat()
         except OSError as error:
-            broken = isinstance(error, FileNotFoundError) and entry.is_symlink()
+            broken = isinstance(error, FileNotFoundError) and file.is_symlink()
             return iter([Skipped(path, "broken link" if broken else reason_of(error))])
         if st.S_ISDIR(info.st_mode):
             number = _number(info)
-            if number in self._leave_out or _is_index(entry.path):
+            if number in self._leave_out or _is_index(file):
                 return iter(())
             return iter([Skipped(path, "link loop")]) if number in above else number
         # a pipe or a device would be waited on for ever
         if not st.S_ISREG(info.st_mode):
             return iter([Other(path)])
-        file = Path(entry.path)
-        if is_container_name(entry.name):
+        if is_container_name(file.name):
             return list_container(self._shelf, file, path + SEPARATOR)
         return iter([classify_file(file, path, info)])
 
@@ -290,8 +292,8 @@ def _number(info: os.stat_result) -> tuple[int, int]:
     return info.st_dev, info.st_ino
 
 
-def _is_index(folder: str) -> bool:
-    return Path(folder, "CURRENT").is_file() and Path(folder, "manifests").is_dir()
+def _is_index(folder: Path) -> bool:
+    return (folder / "CURRENT").is_file() and (folder / "manifests").is_dir()
 
 
 def _is_dir(entry: os.DirEntry[str]) -> bool:

@@ -139,9 +139,11 @@ def skipped_table(skipped: Sequence[Skipped], store: Store, notes: Notes, name: 
     """Give the record of what could not be read: this build's, and what other sources had."""
     schema = pa.schema([("path", pa.string()), ("reason", pa.string()), ("size", pa.int64()), ("mtime", pa.float64())])
     old = store.skipped()
-    rows = [row for row in old.to_pylist() if source_of(row["path"], notes.sources)[0] != name]
-    rows += [{"path": e.path, "reason": e.reason, "size": e.size, "mtime": e.mtime} for e in skipped]
-    return pa.Table.from_pylist(rows, schema=schema)
+    others = [source_of(path, notes.sources)[0] != name for path in old["path"].to_pylist()]
+    kept = pa.Table.from_pylist(old.filter(pa.array(others, pa.bool_())).to_pylist(), schema=schema)
+    # column by column: there may be a million
+    new = pa.table([[getattr(entry, column) for entry in skipped] for column in schema.names], schema=schema)
+    return pa.concat_tables([kept, new]).combine_chunks()
 
 
 def _labels(paths: list[str], known: Known, columns: list[str]) -> pa.Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,18 @@ def test_an_item_knows_size_and_mtime(tmp_path, make_picture):
     os.utime(tmp_path / "a.png", (1_700_000_000.25, 1_700_000_000.25))
     (item,) = listed(tmp_path)
     assert item == Item("a.png", (tmp_path / "a.png").stat().st_size, 1_700_000_000.25)
+
+
+def test_a_huge_folder_is_held_by_its_names_alone(tmp_path):
+    count = 5_000
+    for number in range(count):
+        (tmp_path / f"picture_{number:09d}.png").touch()
+    tracemalloc.start()
+    try:
+        assert sum(isinstance(entry, Item) for entry in FolderSource(tmp_path).entries()) == count
+        assert tracemalloc.get_traced_memory()[1] < 400 * count
+    finally:
+        tracemalloc.stop()
 
 
 def test_other_files_are_neither_pictures_nor_failures(tmp_path, make_picture):
