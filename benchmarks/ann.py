@@ -79,8 +79,11 @@ def build(name: str, folder: Path) -> None:
     (folder / name).mkdir()
     start = time.process_time()
     ENGINES[name].build(vectors, folder / name)
+    spent = time.process_time() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(json.dumps({"build CPU s": round(time.process_time() - start, 1), "MB peak of build": round(peak, 1)}))
+    figures = json.dumps({"build CPU s": round(spent, 1), "MB peak of build": round(peak, 1)})
+    (folder / f"{name}.json").write_text(figures)
+    print(figures)
 
 
 def serve(name: str, folder: Path, target: float) -> None:
@@ -140,6 +143,7 @@ def main() -> None:
     parser.add_argument("--recall", type=float, default=0.99)
     parser.add_argument("--engines", default="retr,hnswlib")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs autofaiss")
+    parser.add_argument("--work", type=Path, help="keep data and built engines here, and use those that are there")
     for phase in ("--build", "--serve"):
         parser.add_argument(phase, nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -151,31 +155,35 @@ def main() -> None:
         compare(args)
 
 
+def make_data(folder: Path, args: argparse.Namespace) -> None:
+    """Write the vectors, the queries, and the exact score of each query's tenth best."""
+    make = mixture if args.data == "mixture" else None
+    vectors = make(args.rows, args.dim, 1) if make else tiled(Path(args.data), args.rows, 1)
+    queries = make(QUERIES, args.dim, 2) if make else tiled(Path(args.data), QUERIES, 2)
+    kth = [np.partition(part @ vectors.T, -K, axis=1)[:, -K] for part in np.array_split(queries, QUERIES // 50)]
+    for what, array in {"vectors": vectors, "queries": queries, "kth": np.concatenate(kth)}.items():
+        np.save(folder / f"{what}.npy", array)
+
+
 def compare(args: argparse.Namespace) -> None:
     """Make the data and run every engine in processes of its own."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        make = mixture if args.data == "mixture" else None
-        vectors = make(args.rows, args.dim, 1) if make else tiled(Path(args.data), args.rows, 1)
-        queries = make(QUERIES, args.dim, 2) if make else tiled(Path(args.data), QUERIES, 2)
-        kth = np.concatenate(
-            [np.partition(part @ vectors.T, -K, axis=1)[:, -K] for part in np.array_split(queries, QUERIES // 50)]
-        )
-        for what, array in {"vectors": vectors, "queries": queries, "kth": kth}.items():
-            np.save(folder / f"{what}.npy", array)
-        dim = vectors.shape[1]
-        del vectors
-        figures: dict[str, Any] = {"rows": args.rows, "dim": dim, "recall asked": args.recall}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = args.work or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        if not (folder / "kth.npy").exists():
+            make_data(folder, args)
+        rows, dim = np.load(folder / "vectors.npy", mmap_mode="r").shape
+        figures: dict[str, Any] = {"rows": rows, "dim": dim, "recall asked": args.recall}
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         running = {}
         for engine in args.engines.split(","):
             python = args.python if engine == "autofaiss" else sys.executable
             command = [python, "-m", "retr.benchmarks.ann", "--recall", str(args.recall)]
             pipes: dict[str, Any] = {"env": environment, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-            built = subprocess.Popen([*command, "--build", engine, name], text=True, **pipes)
-            figures[engine] = _answer(built)
-            built.communicate()
-            running[engine] = subprocess.Popen([*command, "--serve", engine, name], text=True, **pipes)
+            if not (folder / f"{engine}.json").exists():
+                subprocess.run([*command, "--build", engine, folder], env=environment, stdout=sys.stderr, check=True)
+            figures[engine] = json.loads((folder / f"{engine}.json").read_text())
+            running[engine] = subprocess.Popen([*command, "--serve", engine, folder], text=True, **pipes)
             figures[engine] |= _answer(running[engine])
             print(engine, figures[engine], file=sys.stderr)
         for batch in (1, 256):
@@ -185,9 +193,9 @@ def compare(args: argparse.Namespace) -> None:
         for process in running.values():
             process.communicate()
     figures["retr over the others"] = ratios(figures)
-    command_line = f"python -m retr.benchmarks.ann --rows {args.rows} --dim {dim} --recall {args.recall}"
+    command_line = f"python -m retr.benchmarks.ann --rows {rows} --dim {dim} --recall {args.recall}"
     tag = "mixture" if args.data == "mixture" else "tiled"
-    record(f"ann_{tag}_{args.rows}", figures, command=f"{command_line} --engines {args.engines}")
+    record(f"ann_{tag}_{rows}", figures, command=f"{command_line} --engines {args.engines}")
 
 
 def _answer(process: subprocess.Popen[str], batch: int | None = None) -> Any:

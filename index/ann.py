@@ -12,17 +12,18 @@ import os
 import sys
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.config import HNSW, IVF
 from retr.index.errors import IndexCorruptError, MissingExtraError
+from retr.index.processor import openblas_kernels
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -71,7 +72,7 @@ def _current_kernels() -> Iterator[None]:
     fifth of the speed; it reads which kernels to take from the environment, once.
     """
     name = "OPENBLAS_CORETYPE"
-    kernels = None if name in os.environ else _kernels()
+    kernels = None if name in os.environ else openblas_kernels()
     if kernels is None:
         yield
         return
@@ -80,18 +81,6 @@ def _current_kernels() -> Iterator[None]:
         yield
     finally:
         del os.environ[name]
-
-
-def _kernels() -> str | None:
-    """Give OpenBLAS's name for the widest vectors that this processor has."""
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return None
-    flags = set(text.partition("flags")[2].partition("\n")[0].split())
-    if flags >= {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}:
-        return "SkylakeX"
-    return "Haswell" if flags >= {"avx2", "fma"} else None
 
 
 def view(vectors: Stored) -> Any:

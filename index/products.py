@@ -11,11 +11,11 @@ from __future__ import annotations
 import ctypes
 import sys
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from retr.index.processor import has_fast_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,23 +50,10 @@ class Product:
 def choose(n_queries: int, dim: int, *, fast: bool = True) -> Product:
     """Give the fastest product for a batch; ``fast=False`` asks for float32."""
     torch = sys.modules.get("torch")
-    if fast and torch is not None and n_queries >= _MIN_BATCH and has_bfloat16():
+    if fast and torch is not None and n_queries >= _MIN_BATCH and has_fast_bfloat16():
         return _bfloat16(torch)
     # Sums run over at least eight partial sums side by side: the error grows with d / 8 roundings, not with d.
     return Product(_float32, (dim / 8 + 33) * 2.0**-24, 16)
-
-
-@cache
-def has_bfloat16() -> bool:
-    """Say whether the processor multiplies bfloat16 matrices faster than float32 ones.
-
-    AVX-512 BF16 alone does not: with the copy into bfloat16 it takes half as long again as the float32 product.
-    """
-    try:
-        text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        return False
-    return "amx_bf16" in text
 
 
 def _float32(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32]:

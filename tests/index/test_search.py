@@ -282,7 +282,7 @@ def test_scores_do_not_depend_on_the_pieces_they_are_computed_in(monkeypatch, n_
 def test_the_fast_product_changes_no_answer(monkeypatch, tmp_path, spread, dtype):
     """Tight clusters, loose ones, and no clusters at all, where the coarse scores cannot tell and are given up."""
     pytest.importorskip("torch")
-    monkeypatch.setattr(products, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(products, "has_fast_bfloat16", lambda: True)
     rng = np.random.default_rng(11)
     centres = rng.standard_normal((30, 48))
     vectors = centres[rng.integers(0, 30, 4000)] + spread * rng.standard_normal((4000, 48))
@@ -308,7 +308,7 @@ def test_the_fast_product_changes_no_answer(monkeypatch, tmp_path, spread, dtype
 
 def test_the_fast_product_keeps_its_bound(monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setattr(products, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(products, "has_fast_bfloat16", lambda: True)
     rng = np.random.default_rng(12)
     for dim in (1, 7, 64, 700):
         vectors = exact_unit(rng.standard_normal((300, dim)))
