@@ -10,6 +10,7 @@ import csv
 import datetime as dt
 import json
 import math
+import re
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -18,6 +19,7 @@ from retr.index.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+_HASH = re.compile(r"[0-9a-f]{64}")
 Form = Literal["table", "json", "csv", "paths"]
 
 
@@ -101,7 +103,7 @@ class Output:
             table.add_column(column, justify="right" if numeric else "left", overflow="fold")
         for row in rows:
             # Text: square brackets in a file name are not markup
-            table.add_row(*(Text(show(row.get(column))) for column in columns))
+            table.add_row(*(Text(_brief(show(row.get(column)))) for column in columns))
         # read by a machine or redirected: never wrap at a guessed width
         width = None if sys.stdout.isatty() else 200
         console = Console(file=sys.stdout, width=width, highlight=False)
@@ -128,6 +130,15 @@ def show(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(show(item) for item in value)
     return str(value)
+
+
+def _brief(cell: str) -> str:
+    """Cut a hash (sha256, a patient's key) to its first digits, so that a table keeps its shape.
+
+    >>> _brief("0c63d60925dd42733d5e6ca42cf179c23bf99f3e6976178918230d68b7bff673"), _brief("0c63d6")
+    ('0c63d60925dd...', '0c63d6')
+    """
+    return f"{cell[:12]}..." if _HASH.fullmatch(cell) else cell
 
 
 def to_plain(value: Any) -> Any:

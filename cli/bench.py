@@ -226,13 +226,10 @@ def _show_retizero(result: dict[str, Any], out: Output) -> None:
     data, published, strict = result["data"], result["published_protocol"], result["strict"]
     clustered = published["clustered"] or {"precision": {}, "any_hit": {}}
     paper = result["paper"]
-    out.line(
-        f"{data['folder']}: {data['images']} images, {len(data['classes'])} classes, {data['groups']} patients; "
-        f"encoder {result['encoder']['name']}, {result['encoder']['embedding']}"
-    )
+    out.line(f"{_describe(data)}; encoder {result['encoder']['name']}, {result['encoder']['embedding']}")
     rows = [
         {
-            "retrieval": f"{words}@{k}",
+            "retrieval": f"{name}@{k}",
             "published, clustered": clustered[name].get(k),
             "published, no clusters": published[name][k],
             "strict": strict[name][k],
@@ -240,7 +237,7 @@ def _show_retizero(result: dict[str, Any], out: Output) -> None:
             "paper EYE-15": paper["retrieval_top5"]["EYE-15"] if k == "5" else None,
             "paper EYE-52": paper["retrieval_top5"]["EYE-52"] if k == "5" else None,
         }
-        for name, words in (("precision", "precision"), ("any_hit", "any hit"))
+        for name in ("precision", "any_hit")
         for k in ("1", "3", "5")
     ]
     out.rows(rows, title="the paper gives one Top-5 and does not say which of the two definitions it is")
@@ -265,7 +262,7 @@ def _show_retizero(result: dict[str, Any], out: Output) -> None:
                 "from published to strict": step["is"],
                 "precision@1": step["precision"]["1"],
                 "precision@5": step["precision"]["5"],
-                "any hit@5": step["any_hit"]["5"],
+                "any_hit@5": step["any_hit"]["5"],
             }
             for step in result["steps"]
         ]
@@ -288,7 +285,7 @@ def _show_retizero(result: dict[str, Any], out: Output) -> None:
 
 def _show(result: dict[str, Any], out: Output) -> None:
     data = result["data"]
-    out.line(f"{data['folder']}: {data['images']} images, {len(data['classes'])} classes, {data['groups']} patients")
+    out.line(_describe(data))
     rows = []
     for name, values in result["measured"].items():
         cells = {key: _cell(value) for key, value in values.items()}
@@ -298,6 +295,11 @@ def _show(result: dict[str, Any], out: Output) -> None:
     out.line("")
     out.rows(result["published"], ["cell", "value", "source"], title="published, not measured here")
     out.line(f"The published cells cannot be compared with this run's: {result['data_is_the_papers_because']}.")
+
+
+def _describe(data: dict[str, Any]) -> str:
+    patients = f"{data['groups']} patients" if data["group"] else "patients not known (--group)"
+    return f"{data['folder']}: {data['images']} images, {len(data['classes'])} classes, {patients}"
 
 
 def _cell(value: object) -> object:

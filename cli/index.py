@@ -36,6 +36,16 @@ BurnedInOption = Annotated[
 ]
 
 
+# of a file rather than of what it shows: a table without --columns leaves them out
+FILE_FACTS = {"path", "size", "mtime", "sha256", "mode"}
+# what can be done about a file that could not be read
+ADVICE = {
+    "burned-in annotation": "--allow-burned-in reads files whose pixels hold annotations, which may name the patient",
+    "missing extra": 'DICOM and NIfTI are read after `pip install "retr[dicom]"`',
+    "too large": "RETR_MAX_PIXELS=N lets pictures of up to N pixels be read",
+}
+
+
 @app.command()
 @unfold
 def build(
@@ -214,6 +224,8 @@ def list_rows(
     out = Output(json_=json_, csv_=csv_, paths=paths)
     opened = Index.open(find_index(index))
     wanted = [name.strip() for name in columns.split(",")] if columns else None
+    if wanted is None and out.form == "table":
+        wanted = [name for name in opened.store.schema.names if name not in FILE_FACTS]
     rows = opened.skipped() if skipped else opened.table(columns=wanted, where=where)
     shown = rows.slice(0, limit) if limit is not None else rows
     if not shown.num_rows:
@@ -334,6 +346,8 @@ def _report(out: Output, report: BuildReport) -> None:
             out.line(f"  {path}: {why}")
         if sum(report.skipped.values()) > len(report.skipped_examples):
             out.line("  ... all of them: `retr index ls --skipped`")
+        for reason in sorted(report.skipped.keys() & ADVICE):
+            out.note(ADVICE[reason])
     if report.without_metadata:
         out.line(f"{report.without_metadata} images have no row in the metadata table")
     if report.unmatched_metadata:

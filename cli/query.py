@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,6 +26,7 @@ from retr.cli._output import Output
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
+    from retr.index.store import Store
     from retr.retrieval.hits import Hits
     from retr.retrieval.query import Query
 
@@ -98,6 +100,7 @@ def query(
         raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
     queries = _queries(image or [], text or [], not_ or [], id_ or [], batch)
     opened = Index.open(find_index(index), **loading.options)
+    shown = _shown(columns, opened.store)
     found = opened.search(
         queries,
         k=k,
@@ -112,9 +115,8 @@ def query(
 
         sheets.write(sheets.make(opened, queries, found, explained=explain), sheet)
         out.note(f"sheet written to {sheet}")
-    shown = [name.strip() for name in columns.split(",")] if columns else DEFAULT_COLUMNS
     for hits in found:
-        _print(out, hits, [name for name in shown if name in opened.store.schema.names], several=len(found) > 1)
+        _print(out, hits, shown, several=len(found) > 1)
     if not any(len(hits) for hits in found):
         high = "" if min_score is None else f", or none of those scores {min_score:g} or more"
         out.note(f"nothing found: no row is allowed by the conditions{high}")
@@ -139,9 +141,17 @@ def show(
     from retr.retrieval.engine import Index
 
     opened = Index.open(find_index(index))
-    Output(json_=json_).record(opened.row(id_))
+    printer = Output(json_=json_)
+    row = opened.row(id_)
+    if printer.form == "table":
+        # for a person, with their units
+        row["size"] = f"{row['size']} bytes" if row.get("size") is not None else None
+        if row.get("mtime") is not None:
+            row["mtime"] = dt.datetime.fromtimestamp(row["mtime"]).astimezone().isoformat(" ", "seconds")
+    printer.record(row)
     if out is not None:
         opened.picture(id_).image.save(out)
+        printer.note(f"picture written to {out}")
 
 
 def _queries(images: list[str], texts: list[str], nots: list[str], ids: list[str], batch: str | None) -> list[Query]:
@@ -185,6 +195,16 @@ def _read_batch(batch: str) -> list[Query]:
     if not queries:
         raise UsageError("the batch is empty", hint='one query a line, e.g. {"image": "x.png"}')
     return queries
+
+
+def _shown(columns: str | None, store: Store) -> list[str]:
+    """Give the columns that a table shows: those asked for, else those of `DEFAULT_COLUMNS` that there are."""
+    if columns is None:
+        return [name for name in DEFAULT_COLUMNS if name in store.schema.names]
+    asked = [name.strip() for name in columns.split(",")]
+    for name in asked:
+        store.columns.require(name)
+    return asked
 
 
 def _same(exclude_same: list[str] | None) -> dict[str, object] | None:

@@ -58,7 +58,7 @@ def same_values(
                 what = "has more than one" if known else "has no known"
                 raise UsageError(
                     f"the query {query.describe()} {what} {column!r}",
-                    hint=f"give the value to leave out, as {column}=VALUE",
+                    hint=f"give the value to leave out: --exclude-same {column}=VALUE",
                 )
             values[column].append(known[0])
     return values

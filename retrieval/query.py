@@ -318,7 +318,7 @@ def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: 
             if row[0] < 0:
                 raise UsageError(
                     f"no row with id {part.value!r} in this index",
-                    hint="an id is the path relative to the archive",
+                    hint="an id is the path relative to the archive; `retr index ls` lists them",
                 )
             out.append(np.asarray(store.vectors(row)[0], dtype=np.float32))
         else:

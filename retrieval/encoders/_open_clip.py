@@ -179,8 +179,6 @@ def _own_folder(architecture: str) -> Path | None:
 
 def _from_path(architecture: str, path: Path, stated: dict[str, Any], where: str) -> Source:
     """Read a folder or file; the preprocessing is what its configuration or the options state, or it is refused."""
-    if not path.exists():
-        raise WeightsError(f"no file or folder at {str(path)!r}, weights of open_clip", hint="check the path")
     folder = path if path.is_dir() else path.parent
     config = door.read_config(folder) or {}
     checkpoint = door.find_checkpoint(path) if path.is_dir() else path

@@ -107,11 +107,15 @@ def _load(
     for option, known in _CHOICES.items():
         if stated[option] not in {*known, None}:
             raise UsageError(f"unknown {option} {stated[option]!r}", hint=f"use {' or '.join(known)}")
+    path = local(weights)
+    # before torch and open_clip are imported, which takes a while
+    if path is not None and not path.exists():
+        raise WeightsError(f"no file or folder at {str(path)!r}, weights of open_clip", hint="check the path")
     from retr.retrieval.encoders import _open_clip
 
     return _open_clip.load(
         model,
-        local(weights),
+        path,
         text_model=local(text_model),
         stated={key: value for key, value in stated.items() if value is not None},
         device=device,

@@ -206,7 +206,8 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
             return ParallelEncoder(name, devices, {**given, "precision": precision})
         device = devices[0]
     model = (rest,) if spec.family else ()
-    with waiting(f"loading the encoder {name!r}"):
+    said = "".join(f", {key}={value}" for key, value in given.items() if key not in {"weights", "text_model"})
+    with waiting(f"loading the encoder {name!r}{said}"):
         encoder = spec.load(*model, device=device, precision=precision, **given)
     places.remember(encoder.info, given)
     return encoder

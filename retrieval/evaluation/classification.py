@@ -11,6 +11,7 @@ from retr.index.errors import UsageError
 from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of
 from retr.retrieval.evaluation.retrieval import nearest
 from retr.retrieval.labels.cases import Cases
+from retr.retrieval.progress import waiting
 from retr.retrieval.stats import bootstrap, curves, metrics
 from retr.retrieval.stats.confidence import Votes, VoteScale
 
@@ -106,7 +107,8 @@ def zero_shot(store: Store, cases: Cases, encoder: TextSide, labels: LabelSet, *
     NoTextSideError
         The encoder embeds images only.
     """
-    texts = np.stack([encoder.class_embedding(list(one.prompts)) for one in labels.classes])
+    with waiting(f"embedding the prompts of {len(labels.classes)} classes"):
+        texts = np.stack([encoder.class_embedding(list(one.prompts)) for one in labels.classes])
     logits = encoder.similarity_logits(np.asarray(store.vectors(cases.rows), dtype=np.float32), texts)
     place = [labels.class_of(name) for name in cases.classes]
     unknown = [name for name, at in zip(cases.classes, place, strict=True) if at is None]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from retr.index.errors import UsageError
+from retr.index.errors import NoTextSideError, UsageError
 from retr.retrieval.evaluation import classification
 from retr.retrieval.evaluation.evaluation import Evaluation, Options
 from retr.retrieval.evaluation.retrieval import retrieval
@@ -90,4 +90,10 @@ def evaluate(
         raise UsageError(f"unknown task {task!r}", hint="use retrieval, neighbours, probe or zero-shot")
     if labels is None:
         raise UsageError("zero-shot needs classes and their prompts", hint="give labels, such as 'odir'")
+    info = store.manifest.encoder
+    if not info.text:
+        raise NoTextSideError(
+            f"zero-shot needs an encoder with a text side, and {info.name!r} embeds images only",
+            hint="build with one of `retr encoders ls`; a bridge (`retr align`) has seen the archive's own texts",
+        )
     return classification.zero_shot(store, cases, index.encoder, load_labels(labels), options=options)

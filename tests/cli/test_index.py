@@ -9,7 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from retr.cli._output import Output
+from retr.cli.index import _report
 from retr.index.store import Store
+from retr.retrieval.ingest.report import BuildReport
 
 HRF = Path(__file__).parents[2] / "examples/hrf45"
 
@@ -96,10 +99,21 @@ def test_ls_lists_chosen_rows(retr, hrf_index):
     assert {row["label"] for row in rows} == {"glaucoma"}
     paths = retr("index", "ls", "--where", "label = 'glaucoma'", "--paths", "--index", hrf_index).out.splitlines()
     assert paths == [row["path"] for row in rows]
+    table = retr("index", "ls", "--limit", 2, "--index", hrf_index).out.splitlines()
+    assert table[0].split() == ["id", "width", "height", "folder", "label"]
+    hashes = retr("index", "ls", "--where", "label = 'glaucoma'", "--columns", "sha256", "--index", hrf_index)
+    assert hashes.out.split() == ["sha256", *(f"{row['sha256'][:12]}..." for row in rows)]
     limited = retr("index", "ls", "--limit", 2, "--columns", "id,label", "--csv", "--index", hrf_index)
     assert limited.out.splitlines()[0] == "id,label"
     assert len(limited.out.splitlines()) == 3
     assert "43 more rows" in limited.err
+
+
+def test_a_build_says_what_can_be_done_about_what_it_did_not_read(capsys):
+    _report(Output(), BuildReport(skipped={"burned-in annotation": 1, "truncated": 2}))
+    assert "--allow-burned-in" in capsys.readouterr().err
+    _report(Output(), BuildReport(skipped={"truncated": 2}))
+    assert capsys.readouterr().err == ""
 
 
 def test_ls_with_no_row_exits_with_3(retr, hrf_index):

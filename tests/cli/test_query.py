@@ -104,6 +104,12 @@ def test_forms_of_output(retr, hrf_index):
         assert hit["id"] in table.out
 
 
+def test_a_column_that_is_not_there_is_named(retr, hrf_index):
+    asked = ("query", "--id", "glaucoma/05_g.jpg", "--index", hrf_index, "--columns")
+    assert "width" in retr(*asked, "width").out.splitlines()[0]
+    assert retr(*asked, "width,nope").error(2).startswith("error: there is no column 'nope'; ")
+
+
 def test_a_batch_of_json_lines(retr, hrf_index):
     lines = [{"id": "healthy/02_h.jpg"}, {"image": str(IMAGE)}, {"id": ["2:healthy/02_h.jpg", "-1:healthy/03_h.jpg"]}]
     data = "\n".join(json.dumps(line) for line in lines).encode()

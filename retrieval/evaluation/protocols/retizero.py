@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.errors import MissingExtraError, UsageError
+from retr.retrieval.progress import waiting
 from retr.retrieval.stats.bootstrap import mean_interval
 from retr.retrieval.stats.metrics import any_hit_at, precision_at, top_k_accuracy
 
@@ -107,6 +109,27 @@ def excluding(scores: NDArray[np.float32], forbidden: NDArray[np.bool_], k: int)
     return np.where(np.isfinite(np.take_along_axis(allowed, best, axis=1)), best, -1)
 
 
+def check_clusters(n: int) -> None:
+    """Refuse what `clusters` cannot do, so that it can be known before ``n`` images are embedded.
+
+    Raises
+    ------
+    MissingExtraError
+        If umap-learn or hdbscan is not installed.
+    UsageError
+        If the pool is too small for 256 dimensions.
+    """
+    smallest = UMAP_SETTINGS["n_components"] + 2  # the spectral start needs more points than dimensions
+    if n < smallest:
+        raise UsageError(
+            f"the published clustering needs at least {smallest} images, got {n}",
+            hint="give more images, or leave the cluster step out with --no-clusters",
+        )
+    for package in ("umap", "hdbscan"):
+        if find_spec(package) is None:
+            raise MissingExtraError(package, "eval")
+
+
 def clusters(embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
     """Cluster the pool with the published settings and seed: UMAP to 256 dimensions, then HDBSCAN.
 
@@ -122,25 +145,16 @@ def clusters(embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
 
     Raises
     ------
-    MissingExtraError
-        If umap-learn or hdbscan is not installed.
-    UsageError
-        If the pool is too small for 256 dimensions.
+    MissingExtraError, UsageError
+        As `check_clusters`.
     """
-    smallest = UMAP_SETTINGS["n_components"] + 2  # the spectral start needs more points than dimensions
-    if len(embeddings) < smallest:
-        raise UsageError(
-            f"the published clustering needs at least {smallest} images, got {len(embeddings)}",
-            hint="give more images, or leave the cluster step out with --no-clusters",
-        )
-    with warnings.catch_warnings():
+    check_clusters(len(embeddings))
+    with warnings.catch_warnings(), waiting(f"clustering {len(embeddings)} images (UMAP, HDBSCAN)"):
         # umap says that a fixed seed means one thread, scikit-learn deprecates names that hdbscan uses
         warnings.simplefilter("ignore")
-        try:
-            import hdbscan
-            import umap
-        except ModuleNotFoundError as error:
-            raise MissingExtraError(str(error.name), "eval") from None
+        import hdbscan
+        import umap
+
         placed = umap.UMAP(**UMAP_SETTINGS).fit_transform(embeddings)
         labels = hdbscan.HDBSCAN(**HDBSCAN_SETTINGS).fit_predict(placed)
     return np.asarray(labels, np.int64)
@@ -304,6 +318,8 @@ def run(
     dict
         JSON-ready; what was not run is null, with a reason beside it.
     """
+    if clustered:
+        check_clusters(len(data.paths))
     vectors, how = _published_embedding(data, encoder, progress)
     pool = Pool(vectors, data.labels, data.groups, encoder.info.similarity == "cosine")
     found = clusters(vectors) if clustered else None
