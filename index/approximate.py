@@ -3,6 +3,7 @@
 Each segment gives candidates: one with an accelerator proposes them, one without (rows added since the last ``tune``)
 is scanned. All candidates are scored again as the exact search does it, re-checked against the mask and the
 exclusions, and ranked together. A query that is left with fewer than k rows is answered by the exact search instead.
+Alone, a query may be given other candidates than in a batch: both find as much, and every score is exact.
 """
 
 from __future__ import annotations
