@@ -216,7 +216,7 @@ def ratios(figures: dict[str, Any]) -> dict[str, dict[str, float]]:
     others = {name: value for name, value in figures.items() if name in ENGINES and name != "retr"}
     mine = figures.get("retr", {})
     return {
-        name: {what: round(mine[what] / value[what], 3) for what in mine if what != "setting" and value[what]}
+        name: {what: round(mine[what] / value[what], 3) for what in mine if what != "setting" and mine[what] and value[what]}
         for name, value in others.items()
         if mine
     }
