@@ -143,6 +143,7 @@ def main() -> None:
     parser.add_argument("--recall", type=float, default=0.99)
     parser.add_argument("--engines", default="retr,hnswlib")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that runs autofaiss")
+    parser.add_argument("--note", help="what to remember of this run, beside its figures")
     parser.add_argument("--work", type=Path, help="keep data and built engines here, and use those that are there")
     for phase in ("--build", "--serve"):
         parser.add_argument(phase, nargs=2, metavar=("ENGINE", "FOLDER"), help=argparse.SUPPRESS)
@@ -195,7 +196,7 @@ def compare(args: argparse.Namespace) -> None:
     figures["retr over the others"] = ratios(figures)
     command_line = f"python -m retr.benchmarks.ann --rows {rows} --dim {dim} --recall {args.recall}"
     tag = "mixture" if args.data == "mixture" else "tiled"
-    record(f"ann_{tag}_{rows}", figures, command=f"{command_line} --engines {args.engines}")
+    record(f"ann_{tag}_{rows}", figures, command=f"{command_line} --engines {args.engines}", note=args.note)
 
 
 def _answer(process: subprocess.Popen[str], batch: int | None = None) -> Any:
@@ -216,7 +217,11 @@ def ratios(figures: dict[str, Any]) -> dict[str, dict[str, float]]:
     others = {name: value for name, value in figures.items() if name in ENGINES and name != "retr"}
     mine = figures.get("retr", {})
     return {
-        name: {what: round(mine[what] / value[what], 3) for what in mine if what != "setting" and mine[what] and value[what]}
+        name: {
+            what: round(mine[what] / value[what], 3)
+            for what in mine
+            if what != "setting" and mine[what] and value[what]
+        }
         for name, value in others.items()
         if mine
     }

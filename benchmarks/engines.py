@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 K = 10
 Search: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.int64]]
-_EFFORTS = (16, 24, 32, 48, 64, 96, 128, 192, 256, 512)
+_EFFORTS = (16, 24, 32, 40, 48, 56, 64, 72, 80, 96, 112, 128, 160, 192, 256, 512)
 
 
 @dataclass(frozen=True)
