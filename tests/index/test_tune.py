@@ -294,10 +294,10 @@ def test_limits_are_kept(tmp_path):
     store = index(tmp_path, clustered())
     with store.writer() as writer:
         said: list[str] = []
-        tight = tune.tune(writer, recall=0.9, memory=1000, say=said.append)
+        tight = tune.tune(writer, recall=0.9, memory=1000, kinds=[IVF()], say=said.append)
         assert (tight.config, tight.recall) == (Flat(), 1.0)
         assert any("allowed" in line for line in said)
-        hurried = tune.tune(writer, recall=0.9, latency=1e-9)
+        hurried = tune.tune(writer, recall=0.9, latency=1e-9, kinds=[IVF()])
         assert hurried.config == Flat()
         assert tune.tune(writer, recall=1).reason
         assert not list(store.path.glob("segments/*.faiss"))
