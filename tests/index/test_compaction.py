@@ -25,6 +25,7 @@ def test_small_neighbours_of_one_tier_are_merged():
     assert small_runs(infos(*[10] * 31)) == []
     assert small_runs(infos(*[10] * 32)) == [range(32)]
     assert small_runs(infos(5000, *[10] * 40)) == [range(1, 41)]
+    assert small_runs(infos(*[500_000] * 32)) == [range(i, i + 2) for i in range(0, 32, 2)]
     assert small_runs(infos(*[600_000] * 40)) == []
 
 
@@ -40,6 +41,7 @@ def test_no_merged_segment_is_larger_than_the_cap(monkeypatch):
     monkeypatch.setattr(compaction, "SEGMENT_ROWS", 100)
     assert compact_runs(infos(*[40] * 5)) == [range(2), range(2, 4)]
     assert compact_runs(infos(49, 30, 21)) == [range(3)]
+    assert compact_runs(infos(49, 49, 49, 49, 2)) == [range(2), range(2, 5)]
     assert compact_runs(infos(49, 45, 49, 45, 7)) == [range(2), range(2, 4)]
     assert compact_runs(infos(49, 49, 49, deleted={1: 47})) == [range(3)]
     assert compact_runs(infos(50, 20, 30)) == [range(1, 3)]

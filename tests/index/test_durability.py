@@ -223,6 +223,8 @@ def test_the_error_says_what_the_disk_refused(make, monkeypatch, act, doing):
         with pytest.raises(RetrError, match=f"no space left on the disk while {doing}; "):
             act(writer)
     assert (Store.open(store.path).version, store.check()) == (store.version, [])
+    with pytest.raises(RetrError, match="no space left on the disk while making the index; "):
+        make(name="other")
 
 
 SMALL = """

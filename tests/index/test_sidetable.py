@@ -195,6 +195,7 @@ def test_replaced_columns_replace_the_side_table(both):
     with side.writer() as writer:
         writer.replace_columns(pa.table({"id": [f"r{i}" for i in range(450)], "sex": ["X"] * 450}))
         store = writer.commit()
+    assert all(info.columns is not None for info in store.manifest.segments)
     assert store.where("sex = 'X'").all()
     assert not store.where("sex = 'F'").any()
     assert store.check() == []
