@@ -58,7 +58,9 @@ def _serve_retr(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  # noqa
     from retr.index.store import Store
 
     store = Store.open(folder)
-    grid = itertools.product((8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 96, 128), (3, 4, 5, 6, 8, 10, 12, 14, 16, 20))
+    grid = itertools.product(
+        (4, 6, 8, 10, 12, 14, 16, 20, 24, 32, 40, 48, 64, 96, 128), (2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20)
+    )
     for probes, refine in sorted(grid, key=sum):
         store.plan.config = IVF(probes=probes, refine=refine)
         yield f"probes {probes}, refine {refine}", lambda queries: store.search(queries, K).rows
