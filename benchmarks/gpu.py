@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -33,6 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from retr.benchmarks.exact import seconds
 from retr.benchmarks.record import record
 from retr.index import devices, tune
 from retr.index.config import Flat
@@ -41,7 +41,7 @@ from retr.index.errors import RetrError
 from retr.index.store import Store
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -211,17 +211,6 @@ def questions(n: int, dim: int) -> NDArray[np.float32]:
     """Draw queries that no row is."""
     means = np.random.default_rng(0).standard_normal((50, dim), np.float32)
     return chunk(2**40, n, means)
-
-
-def seconds(call: Callable[[], object], repeats: int = 7) -> float:
-    """Give the median time of a call, after one to warm up."""
-    call()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
 
 
 def copy_rate_apart() -> float | None:
