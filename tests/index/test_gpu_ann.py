@@ -194,7 +194,7 @@ def test_tuning_on_a_gpu_tries_what_gpus_search(path, monkeypatch, cuvs, kind):
     assert len(gpus.placed) == 1 + len(codecs), "once for the truth, and once for what was tried"
     placed = Store.open(path)
     placed.place("cuda")
-    assert "approximate: recall" in placed.search(np.ones((2, 24), np.float32), 5).note
+    assert f"approximate: recall {round(tuning.recall, 4):.3f}" in placed.search(np.ones((2, 24), np.float32), 5).note
     with Store.open(path).writer() as writer:
         assert tune.tune(writer, recall=0.9, device="auto").config.codec.startswith("rabitq")
 
