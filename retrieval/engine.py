@@ -8,6 +8,7 @@ the query algebra. A query by row id or by vector loads no encoder at all.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -133,14 +134,17 @@ class Index(Rooms):
         from retr.retrieval.tuning import tune_if_large
 
         path = Path(path)
-        if Store.exists(path):
-            loaded = load_for(Store.open(path), encoder, options)
-        else:
-            loaded = load_recorded(encoder, None, options)
+
+        @cache
+        def load() -> BaseEncoder:
+            if Store.exists(path):
+                return load_for(Store.open(path), encoder, options)
+            return load_recorded(encoder, None, options)
+
         report = build(
             archive,
             path,
-            loaded,
+            load,
             metadata=metadata,
             group=group,
             scores=scores,
@@ -152,7 +156,7 @@ class Index(Rooms):
             dtype=dtype,
             progress=progress,
         )
-        index = cls(Store.open(path), encoder=loaded, options=options)
+        index = cls(Store.open(path), encoder=load(), options=options)
         index.report = replace(report, notes=(*report.notes, *tune_if_large(index)))
         return index
 
@@ -359,7 +363,7 @@ class Index(Rooms):
         report = add(
             source,
             self.path,
-            self.encoder,
+            lambda: self.encoder,
             name=name,
             metadata=metadata,
             prune=prune,

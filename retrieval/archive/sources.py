@@ -24,6 +24,7 @@ _PICTURES = """
     .jpg .jpeg .jpe .jfif .png .tif .tiff .bmp .webp .gif .jp2 .j2k .jpx .pbm .pgm .ppm .pnm
     .heic .heif .avif .dcm .dicom .ima .nii .nii.gz
 """
+DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 # Names that promise something else: not worth opening to look.
 _OTHERS = """
     .csv .tsv .txt .md .rst .json .jsonl .xml .html .htm .yaml .yml .toml .ini .cfg .log .pdf .doc .docx .xls .xlsx
@@ -140,6 +141,15 @@ def is_image_name(name: str) -> bool | None:
     if suffix in IMAGE_SUFFIXES or lower.endswith(".nii.gz"):
         return True
     return False if suffix in OTHER_SUFFIXES else None
+
+
+def may_be_dicom(name: str) -> bool:
+    """Say whether a file's name leaves it possible that it is DICOM: by a suffix of it, or by none that tells.
+
+    >>> may_be_dicom("a.DCM"), may_be_dicom("IM0001"), may_be_dicom("a.png")
+    (True, True, False)
+    """
+    return name.lower().endswith(DICOM_SUFFIXES) or is_image_name(name) is None
 
 
 def looks_like_image(prefix: bytes) -> bool:

@@ -18,6 +18,12 @@ if TYPE_CHECKING:
 
     from pydicom import Dataset
 
+HEADER_COLUMNS = (
+    *("modality", "body_part_examined", "view_position", "laterality", "patient_sex", "patient_age", "study_year"),
+    *("manufacturer", "manufacturer_model_name", "pixel_spacing_row", "pixel_spacing_column"),
+    *("patient", "study", "series"),
+)
+
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 _PRODUCT = re.compile(r"[\w .,/+()&-]{1,64}")
 
@@ -33,10 +39,8 @@ def header_columns(header: Dataset, hash_key: bytes | None) -> dict[str, Any]:
     Returns
     -------
     dict
-        Of ``modality``, ``body_part_examined``, ``view_position``, ``laterality``, ``patient_sex``,
-        ``patient_age`` (years), ``study_year``, ``manufacturer``, ``manufacturer_model_name``,
-        ``pixel_spacing_row``, ``pixel_spacing_column`` (mm), ``patient``, ``study``, ``series`` (hex of
-        HMAC-SHA256) those that the header has.
+        Of `HEADER_COLUMNS` those that the header has: ``patient_age`` in years, spacings in mm, ``patient``,
+        ``study`` and ``series`` as hex of HMAC-SHA256.
     """
     columns: dict[str, Any] = {
         "modality": _matching(header, "Modality", _CODE, str.upper),

@@ -1,7 +1,8 @@
 """Building: an archive becomes an index, or an index follows its archive.
 
-What is asked is checked here before anything is written: the archive holds a picture, the options can be meant. The
-work itself is `retr.retrieval.ingest.pipeline`. A first build that fails leaves no index behind.
+What is asked is checked here before the encoder is loaded and anything is written: the archive holds a picture, the
+options can be meant. The work itself is `retr.retrieval.ingest.pipeline`. A first build that fails leaves no index
+behind.
 """
 
 from __future__ import annotations
@@ -16,13 +17,14 @@ from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval.archive.metadata import read_metadata
 from retr.retrieval.archive.opening import open_source
-from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source
+from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, may_be_dicom
+from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.ingest.pipeline import Order, carry_out
 from retr.retrieval.ingest.report import BuildReport
-from retr.retrieval.ingest.rows import RESERVED
+from retr.retrieval.ingest.rows import RESERVED, score_column
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from retr.index.manifest import Dtype
     from retr.retrieval.encoders.base import BaseEncoder
@@ -34,7 +36,7 @@ __all__ = ["BuildReport", "add", "build"]
 def build(
     archive: Path | str,
     index_path: Path | str,
-    encoder: BaseEncoder,
+    encoder: BaseEncoder | Callable[[], BaseEncoder],
     *,
     metadata: Path | str | None = None,
     dtype: Dtype | None = None,
@@ -50,7 +52,7 @@ def build(
     index_path
         The index to make or to update.
     encoder
-        From ``load_encoder``; must be the one an existing index was built with.
+        From ``load_encoder``, or what loads it; must be the one an existing index was built with.
     metadata
         CSV, TSV or Parquet table joined on its path column.
     dtype
@@ -70,13 +72,16 @@ def build(
         Another process is writing to the index.
     """
     path = Path(index_path)
-    fresh = not Store.exists(path)
-    if not fresh:
-        _require_dtype(Store.open(path), dtype)
-    order = _order(open_source(archive, leave_out=(path,)), str(archive), encoder, metadata, asked)
-    store = Store.create(path, encoder=encoder.info, dtype=dtype or "float32") if fresh else Store.open(path)
+    before = Store.open(path) if Store.exists(path) else None
+    if before is not None:
+        _require_dtype(before, dtype)
+    order = _order(open_source(archive, leave_out=(path,)), str(archive), metadata, asked)
+    _require_group(order, () if before is None else before.schema.names)
+    loaded = encoder() if callable(encoder) else encoder
+    fresh = before is None
+    store = Store.create(path, encoder=loaded.info, dtype=dtype or "float32") if fresh else Store.open(path)
     try:
-        report, skipped = carry_out(order, store, progress)
+        report, skipped = carry_out(order, loaded, store, progress)
     except UsageError:
         if fresh and Store.open(path).version == store.version:
             shutil.rmtree(path)
@@ -91,7 +96,7 @@ def build(
 def add(
     source: Path | str,
     index_path: Path | str,
-    encoder: BaseEncoder,
+    encoder: BaseEncoder | Callable[[], BaseEncoder],
     *,
     name: str | None = None,
     metadata: Path | str | None = None,
@@ -117,8 +122,8 @@ def add(
     name = Path(opened.location).name if name is None else name
     if not name or "/" in name or "::" in name or name.startswith("."):
         raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
-    order = _order(opened, str(source), encoder, metadata, {"name": name, **asked})
-    return carry_out(order, store, progress)[0]
+    order = _order(opened, str(source), metadata, {"name": name, **asked})
+    return carry_out(order, encoder() if callable(encoder) else encoder, store, progress)[0]
 
 
 def _require_dtype(store: Store, dtype: Dtype | None) -> None:
@@ -131,25 +136,36 @@ def _require_dtype(store: Store, dtype: Dtype | None) -> None:
         )
 
 
-def _order(
-    source: Source, called: str, encoder: BaseEncoder, metadata: Path | str | None, asked: dict[str, Any]
-) -> Order:
+def _require_group(order: Order, present: Sequence[str]) -> None:
+    """Refuse a group key that is no column of the index or its table, where the archive cannot bring it either."""
+    group, source = order.group, order.source
+    columns = [*RESERVED, *present, *order.first.columns, *map(score_column, order.scores or ())]
+    columns += [] if order.table is None else order.table.table.column_names
+    # the members of a container may have columns of any name: only reading them tells
+    if group is None or group in columns or source.count() is None:
+        return
+    if group in HEADER_COLUMNS and any(may_be_dicom(entry.path) for entry in source.entries()):
+        return
+    raise UsageError(f"there is no column {group!r}", hint=f"the columns are {', '.join(dict.fromkeys(columns))}")
+
+
+def _order(source: Source, called: str, metadata: Path | str | None, asked: dict[str, Any]) -> Order:
     """Look at the archive and the table, and check what is asked."""
     first, entries = _with_first_item(source, called)
     table = None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=source.location)
-    order = Order(source=source, entries=entries, first=first, encoder=encoder, table=table, **asked)
+    order = Order(source=source, entries=entries, first=first, table=table, **asked)
     order.check()
     return order
 
 
-def _with_first_item(source: Source, called: str) -> tuple[str, Iterator[Entry]]:
-    """Give the first item's path and all entries, or the error that there is no picture among them."""
+def _with_first_item(source: Source, called: str) -> tuple[Item, Iterator[Entry]]:
+    """Give the first item and all entries, or the error that there is no picture among them."""
     entries = source.entries()
     head: list[Entry] = []
     for entry in entries:
         head.append(entry)
         if isinstance(entry, Item):
-            return entry.path, itertools.chain(head, entries)
+            return entry, itertools.chain(head, entries)
     reasons = Counter(entry.reason for entry in head if isinstance(entry, Skipped))
     raise _no_picture(called, reasons, sum(isinstance(entry, Other) for entry in head))
 

@@ -66,9 +66,7 @@ class Order:
     Attributes
     ----------
     source, entries, first
-        The archive, what it lists, and the path of its first item.
-    encoder
-        Who embeds.
+        The archive, what it lists, and its first item.
     name
         The source's name, with which the ids begin; empty for the archive the index was first built from.
     table
@@ -97,8 +95,7 @@ class Order:
 
     source: Source
     entries: Iterator[Entry]
-    first: str
-    encoder: BaseEncoder
+    first: Item
     name: str = ""
     table: Metadata | None = None
     group: str | None = None
@@ -121,20 +118,22 @@ class Order:
             raise UsageError(f"unknown axis {self.axis!r}", hint="use axial, coronal or sagittal")
         if self.workers is not None and self.workers < 1:
             raise UsageError(f"workers must be at least 1, got: {self.workers!r}")
-        if self.scores and not hasattr(self.encoder, "encode_and_score"):
-            raise UsageError(
-                f"encoder {self.encoder.info.name!r} does not score findings, got: {self.scores[0]!r}",
-                hint="build with the encoder 'kad'",
-            )
 
 
-def carry_out(order: Order, store: Store, progress: bool | Progress) -> tuple[BuildReport, Counter[str]]:
+def carry_out(
+    order: Order, encoder: BaseEncoder, store: Store, progress: bool | Progress
+) -> tuple[BuildReport, Counter[str]]:
     """Build under the writer's lock; give the report, and the reasons of what could not be read."""
     start = time.monotonic()
     shown = make_progress(show=progress) if isinstance(progress, bool) else progress
-    require_same(store.manifest.encoder, order.encoder.info)
+    require_same(store.manifest.encoder, encoder.info)
+    if order.scores and not hasattr(encoder, "encode_and_score"):
+        raise UsageError(
+            f"encoder {encoder.info.name!r} does not score findings, got: {order.scores[0]!r}",
+            hint="build with the encoder 'kad'",
+        )
     with store.writer() as writer, shown:
-        run = _Run(order, writer, shown)
+        run = _Run(order, encoder, writer, shown)
         for line in run.notes:
             shown.say(line)
         shown.total(order.source.count())
@@ -148,11 +147,11 @@ def carry_out(order: Order, store: Store, progress: bool | Progress) -> tuple[Bu
 class _Run:
     """One build under the writer's lock."""
 
-    def __init__(self, order: Order, writer: Writer, shown: Progress) -> None:
+    def __init__(self, order: Order, encoder: BaseEncoder, writer: Writer, shown: Progress) -> None:
         self.order = order
+        self.encoder = encoder
         self.writer = writer
         self.shown = shown
-        encoder = order.encoder
         self.recorded = Notes.of(writer.store)
         self.recorded.agree(
             writer.store,
@@ -188,7 +187,11 @@ class _Run:
         """Refuse a place that shares nothing with the one this source had, as long as that one is still there."""
         before = places.recall(self.writer.store.uuid).get(self.order.name)
         here = self.order.source.location
-        if before in {None, here} or not len(self.known) or len(self.known.rows([self._row_path(self.order.first)])[0]):
+        if (
+            before in {None, here}
+            or not len(self.known)
+            or len(self.known.rows([self._row_path(self.order.first.path)])[0])
+        ):
             return
         if Path(str(before)).exists():
             raise UsageError(
@@ -202,7 +205,7 @@ class _Run:
         parallel = getattr(self.order.source, "parallel", 1)
         workers = self.order.workers or max(parallel, len(os.sched_getaffinity(0)))
         # enough decoded pictures for the next batch while one is embedded, and no more
-        ahead = 2 * self.order.encoder.batch_size + 2 * workers
+        ahead = 2 * self.encoder.batch_size + 2 * workers
         window: deque[Future[Read | Skipped]] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             try:
@@ -266,11 +269,11 @@ class _Run:
 
     def _embed(self, *, everything: bool = False) -> None:
         """Embed the queue in full batches; with ``everything`` also what is left over."""
-        size = self.order.encoder.batch_size
+        size = self.encoder.batch_size
         while len(self.queue) >= size or (everything and self.queue):
             batch, self.queue = self.queue[:size], self.queue[size:]
             inputs = [frame.prepared for frame in batch if frame.prepared is not None]
-            found = encode_batch(self.order.encoder, inputs, self.recorded.scores)
+            found = encode_batch(self.encoder, inputs, self.recorded.scores)
             for frame, vector, scores in zip(batch, *found, strict=True):
                 frame.vector, frame.prepared = vector, None
                 frame.columns |= dict(zip(map(score_column, self.recorded.scores), scores.tolist(), strict=True))
@@ -374,8 +377,8 @@ class _Run:
             unmatched_examples=tuple(unmatched[:EXAMPLES]),
             seconds=seconds,
             images_per_second=done["embedded"] / seconds if seconds else 0.0,
-            device=self.order.encoder.info.device,
-            notes=(*_licence(self.order.encoder), *renamed),
+            device=self.encoder.info.device,
+            notes=(*_licence(self.encoder), *renamed),
         )
 
 

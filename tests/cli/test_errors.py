@@ -36,6 +36,22 @@ def test_a_folder_that_is_not_there(retr, tmp_path):
     assert "gone" in line
 
 
+def test_what_cannot_be_built_is_refused_before_the_encoder_is_loaded(retr, hrf_copy, tmp_path, monkeypatch):
+    def load(*_, **__):
+        raise AssertionError("an encoder was loaded")
+
+    monkeypatch.setattr("retr.retrieval.encoders.registry.load_encoder", load)
+    build = ("index", "build", "--index", tmp_path / "x.retr")
+    assert "'gone' does not exist" in retr(*build, "gone").error(2)
+    assert "'gone' does not exist" in retr("index", "add", "gone", "--index", hrf_copy).error(2)
+    assert "'gone.csv' does not exist" in retr(*build, HRF, "--metadata", "gone.csv").error(2)
+    labels = ("--metadata", HRF / "labels.csv")
+    assert "no column 'nothing'; the columns are id, path" in retr(*build, HRF, *labels, "--group", "nothing").error(2)
+    # a column that DICOM files bring, which an archive of JPEGs does not
+    assert "no column 'patient'" in retr(*build, HRF, *labels, "--group", "patient").error(2)
+    assert not (tmp_path / "x.retr").exists()
+
+
 @pytest.mark.parametrize("k", ["0", "-3"])
 def test_k_below_one(retr, hrf_index, k):
     assert k in retr("query", "--id", "healthy/01_h.jpg", "-k", k, "--index", hrf_index).error(2)

@@ -232,6 +232,19 @@ def test_siblings_become_columns(tmp_path, fake_encoder, make_picture):
     assert report.other_files == 1
 
 
+def test_a_sibling_s_column_can_tell_patients_apart(tmp_path, fake_encoder, make_picture):
+    """Also where the listing does not begin with the container: the column is not known before it is read."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    make_picture(1).save(folder / "a.png")
+    (folder / "b.json").write_text("{}")
+    with zipfile.ZipFile(folder / "c.zip", "w") as made:
+        made.write(folder / "a.png", "1.png")
+        made.writestr("1.json", json.dumps({"who": "P1"}))
+    build(folder, tmp_path / "index", fake_encoder, group="who")
+    assert Store.open(tmp_path / "index").manifest.group == "who"
+
+
 def test_columns_of_odd_samples_do_not_stop_a_build(tmp_path, fake_encoder, make_picture):
     with tarfile.open(tmp_path / "a.tar", "w") as container:
         for number, age in enumerate([61, 61.5, "sixty", None, [1], 2**70]):

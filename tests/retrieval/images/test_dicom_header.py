@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from retr.retrieval.images import read_image, read_images
-from retr.retrieval.images.dicom_header import header_columns
+from retr.retrieval.images.dicom_header import HEADER_COLUMNS, header_columns
 
 PIXELS = np.zeros((4, 4), np.uint8)
 KEY = b"0123456789abcdef0123456789abcdef"
@@ -41,6 +41,7 @@ def test_the_allow_list(dicom, dicom_bytes):
         "pixel_spacing_row": 0.143,
         "pixel_spacing_column": 0.15,
     }
+    assert set(read_image(dicom_bytes(data), hash_key=KEY).columns) == set(HEADER_COLUMNS)
 
 
 def test_nothing_else_of_a_full_header_comes_out(dicom, dicom_bytes):

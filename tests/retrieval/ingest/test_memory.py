@@ -51,8 +51,8 @@ CODE = """
             return data(number), len(data(number)), None
 
     def build(store):
-        order = Order(Source(), Source().entries(), path(ROWS // 10), encoder, prune=True)
-        return carry_out(order, store, False)[0]
+        order = Order(Source(), Source().entries(), next(Source().entries()), prune=True)
+        return carry_out(order, encoder, store, False)[0]
 
     def make(store):
         rng = np.random.default_rng(0)
