@@ -29,7 +29,7 @@ def tune(
 
     Example: retr index tune --recall 0.95 --memory 4G --latency 5ms
     """
-    from retr.index.config import parse_bytes, parse_seconds
+    from retr.index.config import parse_bytes, parse_seconds, shown
     from retr.retrieval.engine import Index
 
     out = Output(json_=json_)
@@ -40,6 +40,7 @@ def tune(
         say=out.note,
     )
     noted = tuning.to_json()
+    noted["index"] = shown(noted["index"])
     if json_:
         out.record(noted)
         return

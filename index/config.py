@@ -113,6 +113,11 @@ def to_json(config: Config) -> dict[str, Any]:
     return {"kind": type(config).__name__.lower(), **asdict(config)}
 
 
+def shown(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what `to_json` wrote as people and JSON read it: ``flat`` is exact search, and is called so."""
+    return {**stored, "kind": "exact" if stored["kind"] == "flat" else stored["kind"]}
+
+
 def from_json(data: Mapping[str, Any]) -> Config:
     """Read what `to_json` wrote.
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index import approximate, exact
-from retr.index.config import Cagra, Flat, from_json
+from retr.index.config import Cagra, Flat, from_json, shown
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
 from retr.index.schema import ID, texts
 from retr.index.vectors import unit
@@ -137,9 +137,9 @@ def describe(manifest: Manifest) -> dict[str, object]:
     """Say, for people and as JSON, how the index is searched and what that reached when it was measured."""
     noted = manifest.extra.get(NOTE)
     if not noted:
-        return {"kind": "flat", "recall": 1.0}
-    shown = {key: noted[key] for key in ("recall", "recalls", "k", "milliseconds", "bytes")}
-    return {**noted["index"], **shown, "curve": [_point(point) for point in noted["curve"]]}
+        return {"kind": "exact", "recall": 1.0}
+    reached = {key: noted[key] for key in ("recall", "recalls", "k", "milliseconds", "bytes")}
+    return {**shown(noted["index"]), **reached, "curve": [_point(point) for point in noted["curve"]]}
 
 
 def _point(point: Mapping[str, Any]) -> str:

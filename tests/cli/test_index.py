@@ -165,6 +165,13 @@ def test_group_declares_the_patient_column(retr, hrf_copy):
     assert retr("index", "group", "--json", "--index", hrf_copy).json == [{"group": None}]
 
 
+def test_an_index_that_is_searched_exactly_says_so(retr, hrf_copy):
+    assert retr("index", "info", "--json", "--index", hrf_copy).json[0]["search"] == {"kind": "exact", "recall": 1.0}
+    assert retr("index", "tune", "--json", "--index", hrf_copy).json[0]["index"] == {"kind": "exact"}
+    assert "flat" not in retr("index", "tune", "--index", hrf_copy).out
+    assert retr("index", "info", "--json", "--index", hrf_copy).json[0]["search"]["kind"] == "exact"
+
+
 @pytest.mark.parametrize("command", [("index", "check"), ("index", "compact"), ("index", "info")])
 def test_commands_that_only_need_the_index(retr, hrf_copy, command):
     assert retr(*command, "--index", hrf_copy).code == 0

@@ -170,7 +170,7 @@ def test_what_was_measured_is_shown(tuned, make):
         re.fullmatch(r"(ivf|hnsw), \w+ \w+(, \w+ \w+)*: recall [01]\.\d{3} \(image\), \d+\.\d\d ms", line)
         for line in shown["curve"]
     )
-    assert search.describe(make(3).manifest) == {"kind": "flat", "recall": 1.0}
+    assert search.describe(make(3).manifest) == {"kind": "exact", "recall": 1.0}
 
 
 def test_a_large_excluded_group_is_left_to_the_exact_search(tuned):
