@@ -54,9 +54,10 @@ def classify(
         typer.Option(
             "-k",
             min=1,
-            help="With --by how many rows vote (by default as calibrated, else 5); otherwise how many classes to show.",
+            help="With --by: how many neighbours vote; by default as calibrated, else 5.",
         ),
     ] = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="How many classes to show, the most probable first.")] = 5,
     where: WhereOption = None,
     patient: Annotated[
         str | None,
@@ -111,10 +112,10 @@ def classify(
         from retr.retrieval.encoders.registry import load_encoder
         from retr.retrieval.labels.label_set import load_labels
 
-        if labels is None or all_:
-            raise UsageError("--encoder is for zero-shot without an index", hint="give --labels and --image")
+        if labels is None or all_ or k is not None:
+            raise UsageError("--encoder is for zero-shot without an index", hint="give --labels and --image alone")
         loaded = load_encoder(encoder, **loading.options)
-        _report(out, list(classify_without_index(loaded, load_labels(labels), images)), k or 5)
+        _report(out, list(classify_without_index(loaded, load_labels(labels), images)), top)
         return
     opened = Index.open(find_index(index), **loading.options)
     way: dict[str, Any] = {"labels": labels, "by": by, "probe": probe, "k": k, "where": where, "retrain": retrain}
@@ -122,7 +123,7 @@ def classify(
         out.record(opened.classify_rows(**way, into=into, say=out.note))
         return
     found = opened.classify(images, **way, patient=patient, max_set=max_set, say=out.note)
-    _report(out, list(found), 5 if by is not None else k or 5)
+    _report(out, list(found), top)
 
 
 def _images(given: list[str], folder: Path | None) -> list[Any]:
@@ -135,7 +136,7 @@ def _images(given: list[str], folder: Path | None) -> list[Any]:
     return images
 
 
-def _report(out: Output, found: list[Any], k: int) -> None:
+def _report(out: Output, found: list[Any], top: int) -> None:
     """Print answers; exit with 3 when there is none among them, and raise when the only picture is unreadable."""
     unread = [one for one in found if isinstance(one, tuple)]
     answers = [one for one in found if not isinstance(one, tuple)]
@@ -147,9 +148,9 @@ def _report(out: Output, found: list[Any], k: int) -> None:
         raise ImageReadError(f"none of {len(unread)} images could be read", reason="unsupported")
     if out.form == "json":
         for one in answers:
-            out.record(one.to_json(k))
+            out.record(one.to_json(top))
     elif out.form == "table" and len(answers) == 1:
-        _one(out, answers[0], k)
+        _one(out, answers[0], top)
     else:
         out.rows([_line(one) for one in answers])
     if all(getattr(one, "abstain", None) for one in answers):
@@ -170,9 +171,9 @@ def _line(one: Any) -> dict[str, Any]:
     }
 
 
-def _one(out: Output, one: Answer, k: int) -> None:
+def _one(out: Output, one: Answer, top: int) -> None:
     """One answer for a person: the classes, what speaks for them, and what to know."""
-    data = one.to_json(k)
+    data = one.to_json(top)
     chosen = set(data.get("set") or ())
     rows = data.get("classes") or data["findings"]
     if chosen:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
     from retr.index.check import Finding
+    from retr.index.files import FileRef
     from retr.index.manifest import Dtype
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.images import Picture
@@ -56,6 +57,7 @@ class Index(Rooms):
         self._options = dict(options or {})
         self.store.place(self._options.get("device", "auto"))
         self._encoder: BaseEncoder | None = None
+        self._bridge: tuple[FileRef | None, Bridge | None] = (None, None)
         if encoder is not None:
             require_same(store.manifest.encoder, encoder.info)
             self._encoder = encoder
@@ -206,9 +208,14 @@ class Index(Rooms):
     @property
     def bridge(self) -> Bridge | None:
         """What embeds words for an encoder that has no text side, if `retr align` was run; else ``None``."""
-        from retr.retrieval.words.align import find
+        from retr.retrieval.words.align import FILE, find
 
-        return None if self.store.manifest.encoder.text else find(self.store)
+        if self.store.manifest.encoder.text:
+            return None
+        ref = self.store.manifest.files.get(FILE)
+        if self._bridge[0] != ref:
+            self._bridge = ref, find(self.store)
+        return self._bridge[1]
 
     @property
     def text_side(self) -> BaseEncoder | Bridge:

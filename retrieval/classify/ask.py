@@ -87,8 +87,8 @@ def classify(
     NoTextSideError
         Zero-shot, for an encoder without a text side, and no bridge.
     """
-    classes = None if labels is None else load_labels(labels)
-    if classes is not None and by is None and probe is None and _asks_findings(index.encoder, classes):
+    classes = _checked(labels, by, probe, k, where)
+    if classes is not None and _asks_findings(index.encoder, classes):
         side = None if hasattr(index.encoder, "score") else index.text_side
         return _find_findings(index.encoder, side, classes, images)
     method = _choose(index, labels=classes, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
@@ -121,8 +121,8 @@ def classify_rows(
     dict
         ``rows``, how many of them were ``answered``, and the ``columns``.
     """
-    classes = None if labels is None else load_labels(labels)
-    if classes is not None and by is None and probe is None and _asks_findings(index.encoder, classes):
+    classes = _checked(labels, by, probe, k, where)
+    if classes is not None and _asks_findings(index.encoder, classes):
         raise UsageError(
             f"the findings of {classes.name!r} are scored on pictures, not on stored vectors",
             hint="store them with `retr index build --score`, or give --image or --folder",
@@ -148,6 +148,23 @@ def _asks_findings(encoder: BaseEncoder, labels: LabelSet) -> bool:
     return labels.multilabel or hasattr(encoder, "score")
 
 
+def _checked(
+    labels: LabelSet | str | Path | Sequence[str] | None,
+    by: str | None,
+    probe: str | None,
+    k: int | None,
+    where: str | None,
+) -> LabelSet | None:
+    """Refuse what cannot be meant; give the classes of zero-shot, where that is the way."""
+    if sum(one is not None for one in (labels, by, probe)) != 1:
+        raise UsageError("a way to classify is needed, and one only", hint="give one of --labels, --by and --probe")
+    if where is not None and by is None:
+        raise UsageError(f"a condition chooses the rows that vote, got: {where!r}", hint="use it with --by")
+    if k is not None and by is None:
+        raise UsageError(f"k is how many rows vote, got: {k!r}", hint="use it with --by; --top shows more classes")
+    return None if labels is None else load_labels(labels)
+
+
 def _choose(
     index: Index,
     *,
@@ -159,10 +176,6 @@ def _choose(
     retrain: bool,
     say: Callable[[str], None],
 ) -> Method:
-    if sum(one is not None for one in (labels, by, probe)) != 1:
-        raise UsageError("a way to classify is needed, and one only", hint="give one of --labels, --by and --probe")
-    if where is not None and by is None:
-        raise UsageError("a condition chooses the rows that vote", hint="use it with --by")
     if labels is not None:
         if index.bridge is not None:
             say(index.bridge.note([]))
@@ -192,8 +205,7 @@ def _classify(
     patient: str | None = None,
     max_set: int | None = None,
 ) -> Iterator[Answer | Unread]:
-    for batch in _batches(images):
-        good, pictures, bad = _read(encoder, batch)
+    for good, pictures, bad in _read(encoder, images):
         yield from bad
         if not good:
             continue
@@ -211,8 +223,7 @@ def _find_findings(
     encoder: BaseEncoder, side: Any, labels: LabelSet, images: Sequence[Any]
 ) -> Iterator[Findings | Unread]:
     """Score findings that may be present together; ``side`` embeds the words."""
-    for batch in _batches(images):
-        good, pictures, bad = _read(encoder, batch)
+    for good, pictures, bad in _read(encoder, images):
         yield from bad
         if good:
             scores = findings.from_pictures(encoder, pictures, labels)
@@ -239,24 +250,20 @@ def image_files(folder: Path) -> list[Path]:
     return files
 
 
-def _batches(images: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(images), BATCH):
-        yield images[start : start + BATCH]
-
-
-def _read(encoder: BaseEncoder, images: Sequence[Any]) -> tuple[list[Any], list[Any], list[Unread]]:
-    """Read pictures: what could be read, the pictures, and what could not."""
+def _read(encoder: BaseEncoder, images: Sequence[Any]) -> Iterator[tuple[list[Any], list[Any], list[Unread]]]:
+    """Read pictures in batches: what could be read, the pictures, and what could not."""
     from retr.retrieval.images import read_image
 
-    good, pictures, bad = [], [], []
     info = encoder.info
-    for image in images:
-        try:
-            pictures.append(read_image(image, draft_size=info.draft_size, grey16=info.grey16).image)
-            good.append(image)
-        except ImageReadError as error:
-            bad.append((_name(image), error))
-    return good, pictures, bad
+    for start in range(0, len(images), BATCH):
+        good, pictures, bad = [], [], []
+        for image in images[start : start + BATCH]:
+            try:
+                pictures.append(read_image(image, draft_size=info.draft_size, grey16=info.grey16).image)
+                good.append(image)
+            except ImageReadError as error:
+                bad.append((_name(image), error))
+        yield good, pictures, bad
 
 
 def _name(image: Any) -> str:

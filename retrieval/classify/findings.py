@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.stats.confidence import softmax
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.retrieval.classify.methods import TextSide
+    from retr.retrieval.classify.prompts import TextSide
     from retr.retrieval.labels.label_set import LabelSet
 
 
@@ -26,12 +27,12 @@ class Findings:
     names: tuple[str, ...]
     probabilities: tuple[float, ...]
 
-    def to_json(self, k: int) -> dict[str, Any]:
-        """Give one JSON-ready object with the ``k`` most probable findings."""
-        top = zip(self.names[:k], self.probabilities, strict=False)
+    def to_json(self, top: int) -> dict[str, Any]:
+        """Give one JSON-ready object with the ``top`` most probable findings."""
+        best = zip(self.names[:top], self.probabilities, strict=False)
         return {
             "query": self.query,
-            "findings": [{"label": name, "probability": p} for name, p in top],
+            "findings": [{"label": name, "probability": p} for name, p in best],
             "method": "findings",
             "calibrated": False,
         }
@@ -56,8 +57,7 @@ def from_pictures(encoder: Any, pictures: Sequence[Any], labels: LabelSet) -> ND
 
 def from_vectors(side: TextSide, vectors: NDArray[np.float32], labels: LabelSet) -> NDArray[np.float64]:
     """Compare each finding with its denial, ``no FINDING``, in the encoder's own scale: float64 ``(n, c)``."""
-    out = np.empty((len(vectors), len(labels.classes)))
-    for i, one in enumerate(labels.classes):
-        pair = [side.class_embedding(list(one.prompts)), side.class_embedding([f"no {p}" for p in one.prompts])]
-        out[:, i] = softmax(side.similarity_logits(vectors, np.stack(pair)))[:, 0]
-    return out
+    present = class_vectors(side, [one.prompts for one in labels.classes])
+    absent = class_vectors(side, [[f"no {prompt}" for prompt in one.prompts] for one in labels.classes])
+    pairs = np.stack([present, absent], axis=1)
+    return np.stack([softmax(side.similarity_logits(vectors, pair))[:, 0] for pair in pairs], axis=1)

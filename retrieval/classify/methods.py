@@ -17,9 +17,9 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval.classify import calibration
+from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.hits import Hits
 from retr.retrieval.labels.labelled import labelled_rows, others
-from retr.retrieval.progress import waiting
 from retr.retrieval.stats import confidence
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 
@@ -30,23 +30,12 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.retrieval.classify.probe import Probe
+    from retr.retrieval.classify.prompts import TextSide
     from retr.retrieval.labels.label_set import LabelSet
 
 DEFAULT_NEIGHBOURS = 5
 # A calibrated vote may count hundreds; the nearest of them are shown as evidence.
 SHOWN = 20
-
-
-class TextSide(Protocol):
-    """What zero-shot needs of an encoder, or of a bridge in its place."""
-
-    def class_embedding(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed a class described by several prompts: float32 ``(dim,)``."""
-
-    def similarity_logits(
-        self, image_vectors: NDArray[np.float32], text_vectors: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        """Give what a softmax over prompts takes: float32 ``(n, m)``."""
 
 
 class Method(Protocol):
@@ -88,8 +77,7 @@ class ByWords:
             )
         self.labels = labels
         self._encoder = encoder
-        with waiting(f"embedding the prompts of {len(labels.classes)} classes"):
-            self._texts = np.stack([encoder.class_embedding(list(one.prompts)) for one in labels.classes])
+        self._texts = class_vectors(encoder, [one.prompts for one in labels.classes])
 
     @property
     def key(self) -> str:
@@ -220,13 +208,13 @@ class Answer:
         """The most probable class."""
         return self.classes[0]
 
-    def to_json(self, k: int = 5) -> dict[str, Any]:
-        """Give one JSON-ready object with the ``k`` most probable classes and at most `SHOWN` neighbours."""
-        top = zip(self.classes[:k], self.probabilities, strict=False)
+    def to_json(self, top: int = 5) -> dict[str, Any]:
+        """Give one JSON-ready object with the ``top`` most probable classes and at most `SHOWN` neighbours."""
+        best = zip(self.classes[:top], self.probabilities, strict=False)
         return {
             "query": self.query,
             "label": None if self.abstain else self.label,
-            "classes": [{"label": name, "probability": p} for name, p in top],
+            "classes": [{"label": name, "probability": p} for name, p in best],
             "method": self.method,
             "calibrated": self.calibrated,
             "set": None if self.prediction_set is None else list(self.prediction_set),

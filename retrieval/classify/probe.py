@@ -126,7 +126,7 @@ def train(store: Store, column: str) -> Probe:
     folds = labelled.folds(FOLDS)
     with waiting(f"training a probe of {column!r} on {len(labelled)} rows"):
         strength, held_out = _choose(vectors, labelled, folds)
-        coef, intercept = _fit(vectors, labelled.codes, len(labelled.classes), strength)
+        coef, intercept = fit(vectors, labelled.codes, len(labelled.classes), strength)
     return Probe(
         column=column,
         classes=labelled.classes,
@@ -225,15 +225,21 @@ def _held_out(
     held_out = np.zeros((len(codes), n_classes), dtype=np.float32)
     for fold in np.unique(folds):
         inside = folds != fold
-        coef, intercept = _fit(vectors[inside], codes[inside], n_classes, strength)
+        coef, intercept = fit(vectors[inside], codes[inside], n_classes, strength)
         held_out[~inside] = vectors[~inside] @ coef.T + intercept
     return held_out
 
 
-def _fit(
+def fit(
     vectors: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int, strength: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fit standardised features, and fold the standardisation into coefficients ``(c, dim)`` and intercepts."""
+    """Fit standardised features, and fold the standardisation into coefficients ``(c, dim)`` and intercepts ``(c,)``.
+
+    Raises
+    ------
+    UsageError
+        The rows hold a single class.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 

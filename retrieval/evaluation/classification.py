@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.retrieval.classify.probe import fit
+from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of
 from retr.retrieval.evaluation.retrieval import nearest
 from retr.retrieval.labels.cases import Cases
-from retr.retrieval.progress import waiting
 from retr.retrieval.stats import bootstrap, curves, metrics
-from retr.retrieval.stats.confidence import Votes, VoteScale
+from retr.retrieval.stats.confidence import Votes, VoteScale, softmax
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,9 +22,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.store import Store
-    from retr.retrieval.classify.methods import TextSide
+    from retr.retrieval.classify.prompts import TextSide
     from retr.retrieval.labels.label_set import LabelSet
     from retr.retrieval.stats.bootstrap import Estimate
+
+STRENGTH = 0.01
 
 
 def neighbours(store: Store, cases: Cases, *, k: int, options: Options) -> Evaluation:
@@ -45,6 +48,9 @@ def neighbours(store: Store, cases: Cases, *, k: int, options: Options) -> Evalu
 def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evaluation:
     """Measure a linear probe: logistic regression, every patient answered by a fit that never saw that patient.
 
+    The fit is that of `retr.retrieval.classify.probe` with one fixed, strong penalty: nothing is tuned on the rows that
+    are scored.
+
     Parameters
     ----------
     store, cases
@@ -54,10 +60,7 @@ def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evalua
     options
         Resamples, seed and subgroups.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GroupKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
 
     vectors = np.asarray(store.vectors(cases.rows), dtype=np.float32)
     folds = min(folds, len(np.unique(cases.groups)))
@@ -65,22 +68,20 @@ def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evalua
         raise UsageError("all labelled rows belong to one patient: a probe needs others to learn from")
     probabilities = np.zeros((len(cases.rows), len(cases.classes)))
 
-    def fitted(inside: NDArray[np.int64], target: NDArray[Any]) -> Any:
-        # a fixed, strong penalty: nothing is tuned on the rows that are scored
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, class_weight="balanced", max_iter=300))
-        return model.fit(vectors[inside], target[inside])
+    def answers(inside: NDArray[np.int64], outside: NDArray[np.int64], codes: NDArray[np.int64], n: int) -> Any:
+        coef, intercept = fit(vectors[inside], codes[inside], n, STRENGTH)
+        return softmax(vectors[outside] @ coef.T + intercept)
 
     for inside, outside in GroupKFold(folds, shuffle=True, random_state=options.seed).split(
         vectors, groups=cases.groups
     ):
         if not cases.several:
-            model = fitted(inside, cases.truth)
-            probabilities[np.ix_(outside, model[-1].classes_)] = model.predict_proba(vectors[outside])
+            probabilities[outside] = answers(inside, outside, cases.truth, len(cases.classes))
             continue
         for c in range(len(cases.classes)):
             target = cases.member[:, c]
             if target[inside].any() and not target[inside].all():
-                probabilities[outside, c] = fitted(inside, target).predict_proba(vectors[outside])[:, 1]
+                probabilities[outside, c] = answers(inside, outside, target.astype(np.int64), 2)[:, 1]
             else:
                 probabilities[outside, c] = target[inside].mean()
     return _classification("probe", store, cases, probabilities[cases.queries], options, {"folds": folds})
@@ -107,8 +108,7 @@ def zero_shot(store: Store, cases: Cases, encoder: TextSide, labels: LabelSet, *
     NoTextSideError
         The encoder embeds images only.
     """
-    with waiting(f"embedding the prompts of {len(labels.classes)} classes"):
-        texts = np.stack([encoder.class_embedding(list(one.prompts)) for one in labels.classes])
+    texts = class_vectors(encoder, [one.prompts for one in labels.classes])
     logits = encoder.similarity_logits(np.asarray(store.vectors(cases.rows), dtype=np.float32), texts)
     place = [labels.class_of(name) for name in cases.classes]
     unknown = [name for name, at in zip(cases.classes, place, strict=True) if at is None]
@@ -140,11 +140,7 @@ def zero_shot(store: Store, cases: Cases, encoder: TextSide, labels: LabelSet, *
         notes=tuple(notes),
     )
     asked = logits[keep][kept.queries].astype(np.float64)
-    if kept.several or labels.multilabel:
-        scores = 1 / (1 + np.exp(-asked))
-    else:
-        scores = np.exp(asked - asked.max(axis=1, keepdims=True))
-        scores /= scores.sum(axis=1, keepdims=True)
+    scores = 1 / (1 + np.exp(-asked)) if kept.several or labels.multilabel else softmax(asked)
     return _classification("zero-shot", store, kept, scores, options, {"label_set": labels.name})
 
 

@@ -65,7 +65,7 @@ class Texts:
         return Texts(self.rows[keep], self.groups[keep], texts, place[self.owner[of_text]])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Bridge:
     """A fitted bridge; it takes an encoder's place wherever words are embedded.
 

@@ -153,6 +153,7 @@ def test_what_cannot_be_meant(retr, hrf_index, tmp_path):
     asked = ["classify", "--index", hrf_index]
     assert "one of --labels" in retr(*asked, "--image", IMAGE).error(2)
     assert "one of --labels" in retr(*asked, "--image", IMAGE, "--by", "label", "--probe", "label").error(2)
+    assert "with --by; --top" in retr(*asked, "--image", IMAGE, "--probe", "label", "-k", 3).error(2)
     assert "--image or --folder" in retr(*asked, "--by", "label").error(2)
     assert "no column" in retr(*asked, "--image", IMAGE, "--by", "lable").error(2)
     assert "fundus-39" in retr(*asked, "--image", IMAGE, "--labels", "nothing").error(2)

@@ -13,6 +13,7 @@ from retr import Index
 from retr.index.errors import EncoderMismatchError, IndexNotFoundError, NoTextSideError, UsageError
 from retr.retrieval.hits import Hits
 from retr.retrieval.query import Query
+from retr.retrieval.words.align import Bridge
 
 
 @pytest.fixture
@@ -138,6 +139,24 @@ def test_one_question_at_a_time(index):
 def test_words_for_an_encoder_without_a_text_side(index):
     with pytest.raises(NoTextSideError, match="'fake'"):
         index.search(text="drusen")
+
+
+def test_the_prompts_of_a_label_set_are_embedded_once(index, archive, monkeypatch):
+    embedded = []
+
+    def class_embedding(self, prompts):
+        embedded.append(prompts)
+        return embed(self, prompts)
+
+    embed = Bridge.class_embedding
+    monkeypatch.setattr(Bridge, "class_embedding", class_embedding)
+    for times in (1, 2):
+        index.align("label")
+        for _ in range(3):
+            (answer,) = index.classify([archive / "healthy/000.png"], labels=["healthy", "glaucoma"])
+            assert set(answer.classes) == {"healthy", "glaucoma"}
+        # another bridge embeds otherwise
+        assert len(embedded) == 2 * times
 
 
 def test_another_encoder_is_refused_with_both_names(index, make_encoder):

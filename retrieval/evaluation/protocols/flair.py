@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.evaluation.protocols.linear import folds_by_patient, folds_by_row, held_out
 from retr.retrieval.stats.bootstrap import intervals
+from retr.retrieval.stats.confidence import softmax
 from retr.retrieval.stats.metrics import classification
 
 if TYPE_CHECKING:
@@ -86,10 +88,9 @@ def _zero_shot(
         missing = data.classes[place.index(None)]
         raise UsageError(f"the label set {labels.name!r} does not know {missing!r}", hint="add it, or an alias of it")
     chosen = [labels.classes[at] for at in place if at is not None]
-    texts = np.stack([encoder.class_embedding(list(one.prompts)) for one in chosen])
+    texts = class_vectors(encoder, [one.prompts for one in chosen])
     logits = encoder.similarity_logits(data.embed(encoder, progress=progress), texts).astype(np.float64)
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return _scores(raised / raised.sum(axis=1, keepdims=True), data, seed)
+    return _scores(softmax(logits), data, seed)
 
 
 def _scores(probabilities: NDArray[np.float64], data: ClassFolder, seed: int) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import NoTextSideError, UsageError
+from retr.retrieval.classify.findings import from_vectors
 from retr.retrieval.stats.bootstrap import intervals
 from retr.retrieval.stats.metrics import auroc_per_class
 
@@ -125,14 +126,7 @@ def _score(data: ClassFolder, encoder: BaseEncoder, labels: LabelSet) -> NDArray
         raise NoTextSideError(
             f"encoder {encoder.info.name!r} knows neither findings nor words", hint="use kad, or one with a text side"
         )
-    vectors = data.embed(encoder)
-    logits = []
-    for one in labels.classes:
-        absent = [f"no {prompt}" for prompt in one.prompts]
-        pair = np.stack([encoder.class_embedding(list(one.prompts)), encoder.class_embedding(absent)])
-        present, missing = encoder.similarity_logits(vectors, pair).T.astype(np.float64)
-        logits.append(present - missing)
-    return np.asarray(1 / (1 + np.exp(-np.stack(logits, axis=1))), np.float64)
+    return from_vectors(encoder, data.embed(encoder), labels)
 
 
 def _interval(

@@ -1,4 +1,8 @@
-"""Linear probes as the protocols define them: frozen features, logistic regression, answers for unseen rows only."""
+"""Linear probes as the protocols define them: frozen features, logistic regression, answers for unseen rows only.
+
+Not the fit of `retr.retrieval.classify.probe`: each published script has a strength, class weights and a scaling of its
+own, and gives a class that its rows lack no chance.
+"""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import MissingExtraError, UsageError
+from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.progress import waiting
 from retr.retrieval.stats.bootstrap import mean_interval
 from retr.retrieval.stats.metrics import any_hit_at, precision_at, top_k_accuracy
@@ -406,7 +407,7 @@ def _zero_shot(
     unknown = [name for name, at in zip(data.classes, place, strict=True) if at is None]
     if unknown:
         return {**empty, "reason": f"the label set {labels.name!r} does not know {', '.join(unknown[:5])}"}
-    texts = np.stack([encoder.class_embedding(list(one.prompts)) for one in labels.classes])
+    texts = class_vectors(encoder, [one.prompts for one in labels.classes])
     logits = encoder.similarity_logits(data.embed(encoder, progress=progress), texts)
     truth = np.array(place, dtype=np.int64)[data.labels]
     return {str(k): top_k_accuracy(logits, truth, k) for k in KS}

@@ -11,6 +11,7 @@ from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import calibrate, calibration, findings, methods, probe
+from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.labels import labelled
 from retr.retrieval.labels.label_set import LabelClass, LabelSet, load_labels
 from retr.retrieval.stats.confidence import Temperature
@@ -259,6 +260,22 @@ def test_findings_that_may_be_present_together():
             return images @ texts.T
 
     np.testing.assert_allclose(findings.from_vectors(Pairs(), np.array([[1.0, 0.0]]), labels), np.e / (np.e + 1))
+
+
+def test_prompts_are_embedded_once_for_each_text_side():
+    class Counting(Words):
+        asked = 0
+
+        def class_embedding(self, prompts):
+            self.asked += 1
+            return super().class_embedding(prompts)
+
+    one, other = Counting(), Counting()
+    for labels in (CLASSES, CLASSES, CLASSES[::-1]):
+        vectors = class_vectors(one, [[name] for name in labels])
+        np.testing.assert_array_equal(vectors, [CENTRES[CLASSES.index(name)] for name in labels])
+    class_vectors(other, [["a", "b"]])
+    assert (one.asked, other.asked) == (4, 1)
 
 
 def test_zero_shot_without_an_index():

@@ -1,0 +1,45 @@
+"""Classes in words: the prompts of a class become its vector, once for each text side in a process.
+
+The same prompts asked again are answered from memory, as long as the encoder or bridge that embedded them is in use.
+Nothing of it is on disk.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from retr.retrieval.progress import waiting
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+
+class TextSide(Protocol):
+    """What zero-shot needs of an encoder, or of a bridge in its place."""
+
+    def class_embedding(self, prompts: Sequence[str]) -> NDArray[np.float32]:
+        """Embed a class described by several prompts: float32 ``(dim,)``."""
+
+    def similarity_logits(
+        self, image_vectors: NDArray[np.float32], text_vectors: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        """Give what a softmax over prompts takes: float32 ``(n, m)``."""
+
+
+_made: WeakKeyDictionary[TextSide, dict[tuple[str, ...], NDArray[np.float32]]] = WeakKeyDictionary()
+
+
+def class_vectors(side: TextSide, classes: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+    """Embed classes, each described by its prompts: float32 ``(c, dim)``."""
+    made = _made.setdefault(side, {})
+    asked = [tuple(prompts) for prompts in classes]
+    new = [prompts for prompts in dict.fromkeys(asked) if prompts not in made]
+    if new:
+        with waiting(f"embedding the prompts of {len(new)} classes"):
+            made.update((prompts, side.class_embedding(prompts)) for prompts in new)
+    return np.stack([made[prompts] for prompts in asked])
