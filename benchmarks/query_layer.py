@@ -26,6 +26,7 @@ from retr.benchmarks.record import record
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import methods, probe
+from retr.retrieval.classify.answers import answer
 from retr.retrieval.engine import Index
 from retr.retrieval.stats.metrics import any_hit_at, ece, precision_at
 from retr.retrieval.words import align
@@ -91,7 +92,7 @@ def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: P
     }
     ways: tuple[methods.Method, ...] = (methods.ByNeighbours(store, "label"), methods.ByProbe(trained))
     for method in ways:
-        answers = methods.answer(store, method, data.vectors[asked], truth, exclude)
+        answers = answer(store, method, data.vectors[asked], truth, exclude)
         table = [dict(zip(one.classes, one.probabilities, strict=True)) for one in answers]
         chance = np.array([[row[name] for name in method.classes] for row in table])
         codes = np.array([method.classes.index(name) for name in truth])

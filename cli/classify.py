@@ -23,7 +23,7 @@ from retr.cli._output import Output
 from retr.index.errors import ImageReadError, UsageError
 
 if TYPE_CHECKING:
-    from retr.retrieval.classify.methods import Answer
+    from retr.retrieval.classify.answers import Answer
 
 
 @unfold

@@ -14,16 +14,8 @@ from retr.index.errors import ImageReadError, UsageError
 from retr.index.vectors import unit
 from retr.retrieval.classify import findings
 from retr.retrieval.classify import probe as probes
-from retr.retrieval.classify.methods import (
-    Answer,
-    ByNeighbours,
-    ByProbe,
-    ByWords,
-    Method,
-    answer,
-    row_exclusions,
-    store_answers,
-)
+from retr.retrieval.classify.answers import Answer, answer, row_exclusions, store_answers
+from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Method
 from retr.retrieval.labels.label_set import LabelSet, load_labels
 from retr.retrieval.query import Query, own_rows
 

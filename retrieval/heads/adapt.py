@@ -3,9 +3,6 @@
 The adapted index is an index of its own: the same rows, their vectors passed through the head, the head beside them
 (`retr.retrieval.heads.adapted`), and in the manifest under ``"adapted"`` what it was fitted on and what it gained. New
 pictures and queries pass through the same head. Words do not: its text side is gone.
-
-Where the encoder knows features that serve a head better than the ones it gives by default (`Spec.under_a_head`), and
-the archive can be read, its pictures are embedded again with those.
 """
 
 from __future__ import annotations
@@ -18,17 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from retr.index.errors import EncoderNotFoundError, RetrError, UsageError
+from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.archive import places
 from retr.retrieval.archive.notes import NOTE as BUILT
-from retr.retrieval.archive.notes import Notes
-from retr.retrieval.archive.pictures import picture_in
-from retr.retrieval.archive.places import Archive
-from retr.retrieval.encoders.batches import encode_all
 from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import HEAD_FILE, NOTE, adapted_info, as_stored, head_of
+from retr.retrieval.heads.features import better_features, embed_again
 from retr.retrieval.labels.cases import find_cases
 from retr.retrieval.progress import waiting
 from retr.retrieval.stats import bootstrap
@@ -38,7 +32,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
-    from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.engine import Index
     from retr.retrieval.heads.head import Head
     from retr.retrieval.labels.cases import Cases
@@ -139,13 +132,13 @@ def adapt(
     if not single.all():
         notes.append(f"{int((~single).sum())} rows with several classes were not fitted on")
 
-    encoder = _better_features(store) if features == "auto" else None
+    encoder = better_features(store) if features == "auto" else None
     rows = store.live_rows()
     if encoder is None:
         info, vectors = store.manifest.encoder, store.vectors(rows)
     else:
         notes.append(f"pictures embedded again with {', '.join(f'{k}={v}' for k, v in encoder.info.options.items())}")
-        info, vectors = encoder.info, as_stored(encoder.info, _embed_again(store, rows, encoder, progress))
+        info, vectors = encoder.info, as_stored(encoder.info, embed_again(store, rows, encoder, progress))
     place = np.searchsorted(rows, cases.rows)  # both ascend
 
     def fitted(chosen: NDArray[np.bool_]) -> tuple[Head, dict[float, float]]:
@@ -245,59 +238,6 @@ def _check(cases: Cases, fitted: NDArray[np.bool_], inside: NDArray[np.bool_]) -
         raise UsageError(
             f"{len(both)} patients of {cases.group!r} are on both sides of --fit", hint="split by patient, not by row"
         )
-
-
-# vectors
-
-
-def _better_features(store: Store) -> BaseEncoder | None:
-    """Load the index's encoder with the features that suit a head better, where it has any and pictures are at hand."""
-    from retr.retrieval.encoders.places import recall
-    from retr.retrieval.encoders.registry import find_spec, load_encoder
-
-    info = store.manifest.encoder
-    try:
-        spec, _ = find_spec(info.name)
-    except EncoderNotFoundError:  # built with an encoder object that has no name here
-        return None
-    if not spec.under_a_head or spec.under_a_head.items() <= dict(info.options).items():
-        return None
-    paths = (
-        store.table(["path"], rows=store.live_rows()[:1])["path"].to_pylist() if "path" in store.schema.names else []
-    )
-    try:
-        places.locate(store, paths[0])
-    except (RetrError, IndexError):
-        return None
-    options: dict[str, Any] = {**recall(info), **info.options, **spec.under_a_head}
-    return load_encoder(info.name, **options)
-
-
-def _embed_again(store: Store, rows: NDArray[np.int64], encoder: BaseEncoder, progress: bool) -> NDArray[np.float32]:
-    """Read every row's picture from its archive and embed it: float32 ``(n, dim)``."""
-    table = store.table(["id", "path"], rows=rows)
-    items = list(zip(table["id"].to_pylist(), table["path"].to_pylist(), strict=True))
-    return encode_all(encoder, items, _Reader(store, encoder), progress=progress)
-
-
-class _Reader:
-    """From a row to the network's input; safe to call from several threads."""
-
-    def __init__(self, store: Store, encoder: BaseEncoder) -> None:
-        self._archive, self._notes, self._encoder = Archive(store), Notes.of(store), encoder
-
-    def __call__(self, item: tuple[str, str]) -> NDArray[Any]:
-        name, path = item
-        info = self._encoder.info
-        reading = {"draft_size": info.draft_size, "grey16": info.grey16}
-        try:
-            picture = picture_in(self._archive.read(path), name, self._notes, **reading)
-        except RetrError as error:
-            raise RetrError(f"the picture of {name!r} cannot be read again", hint="or use --features stored") from error
-        return self._encoder.prepare(picture.image)
-
-
-# the new index
 
 
 def _write(

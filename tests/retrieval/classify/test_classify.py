@@ -11,6 +11,7 @@ from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import calibrate, calibration, findings, methods, probe
+from retr.retrieval.classify.answers import answer, row_exclusions, store_answers
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.labels import labelled
 from retr.retrieval.labels.label_set import LabelClass, LabelSet, load_labels
@@ -109,9 +110,9 @@ def test_the_data_version_follows_what_matters(store):
 def test_neighbours_vote_without_the_patient(store):
     method = methods.ByNeighbours(store, "label", 5)
     rows = np.array([1, 2])
-    exclude = methods.row_exclusions(store, [rows[:1], rows[1:]])
+    exclude = row_exclusions(store, [rows[:1], rows[1:]])
     assert [e.tolist() for e in exclude] == [[0, 1], [2, 3]]
-    answers = methods.answer(store, method, store.vectors(rows), ["x", "y"], exclude)
+    answers = answer(store, method, store.vectors(rows), ["x", "y"], exclude)
     for row, one in zip(rows, answers, strict=True):
         assert len(one.neighbours) == 5
         assert f"P{row // 2}" not in one.neighbours.table.column("patient").to_pylist()
@@ -122,7 +123,7 @@ def test_neighbours_vote_without_the_patient(store):
 
 
 def test_a_known_patient_is_excluded_for_a_new_picture(store):
-    exclude = methods.row_exclusions(store, [NOTHING, NOTHING], ["P7", None])
+    exclude = row_exclusions(store, [NOTHING, NOTHING], ["P7", None])
     assert [e.tolist() for e in exclude] == [[14, 15], []]
 
 
@@ -185,7 +186,7 @@ def test_calibration_is_measured_stored_and_holds_on_new_patients(calibrated):
         assert why is None
         assert stored in measured
         assert stored.ece_after < 0.08
-        answers = methods.answer(store, method, vectors, names, exclude)
+        answers = answer(store, method, vectors, names, exclude)
         assert all(one.calibrated and one.alpha == 0.1 for one in answers)
         covered = np.mean([CLASSES[t] in one.prediction_set for t, one in zip(truth, answers, strict=True)])
         assert covered == pytest.approx(0.9, abs=0.06)
@@ -199,10 +200,10 @@ def test_it_abstains_with_a_reason(calibrated):
     other = -CENTRES.sum(axis=0, keepdims=True)
     between = CENTRES.sum(axis=0, keepdims=True)
     method = methods.ByProbe(probe.find(store, "label"))
-    (one,) = methods.answer(store, method, unit(other).astype(np.float32), ["x"], [NOTHING])
+    (one,) = answer(store, method, unit(other).astype(np.float32), ["x"], [NOTHING])
     assert one.abstain.startswith("unlike anything in this archive")
     assert one.to_json()["label"] is None
-    (one,) = methods.answer(store, words, unit(between).astype(np.float32), ["x"], [NOTHING], max_set=1)
+    (one,) = answer(store, words, unit(between).astype(np.float32), ["x"], [NOTHING], max_set=1)
     assert one.abstain
 
 
@@ -211,7 +212,7 @@ def test_a_stale_calibration_says_so(calibrated):
     with store.writer() as writer:
         writer.delete(np.array([1]))
         store = writer.commit()
-    (one,) = methods.answer(store, methods.ByNeighbours(store, "label"), store.vectors(np.array([0])), ["x"], [NOTHING])
+    (one,) = answer(store, methods.ByNeighbours(store, "label"), store.vectors(np.array([0])), ["x"], [NOTHING])
     assert not one.calibrated
     assert "stale" in one.note
 
@@ -220,14 +221,14 @@ def test_a_part_of_the_rows_votes_uncalibrated(calibrated):
     store, _, _, _ = calibrated
     method = methods.ByNeighbours(store, "label", where="label in ('a', 'b')")
     assert method.classes == ("a", "b")
-    (one,) = methods.answer(store, method, store.vectors(np.array([0])), ["x"], [NOTHING])
+    (one,) = answer(store, method, store.vectors(np.array([0])), ["x"], [NOTHING])
     assert not one.calibrated
 
 
 def test_the_whole_index_is_answered_as_if_unseen(calibrated):
     store, _, _, _ = calibrated
     method = methods.ByProbe(probe.find(store, "label"))
-    answered = methods.store_answers(store, method, prefix="probe")
+    answered = store_answers(store, method, prefix="probe")
     store = Store.open(store.path)
     table = store.table(["label", "probe_label", "probe_probability", "probe_set"])
     assert answered == 400 - table.column("probe_label").null_count
@@ -280,7 +281,7 @@ def test_prompts_are_embedded_once_for_each_text_side():
 
 def test_zero_shot_without_an_index():
     words = methods.ByWords(Words(), load_labels(CLASSES))
-    (one,) = methods.answer(None, words, CENTRES[2:3], ["x"], [NOTHING])
+    (one,) = answer(None, words, CENTRES[2:3], ["x"], [NOTHING])
     assert one.label == "c"
     assert one.nearest is None
     assert not one.calibrated

@@ -1,0 +1,70 @@
+"""The features under a head: pictures embedded again where the encoder has better ones.
+
+Some encoders know features that serve a head better than the ones they give by default (`Spec.under_a_head`); with the
+archive at hand, its pictures are embedded again with those.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from retr.index.errors import EncoderNotFoundError, RetrError
+from retr.retrieval.archive import places
+from retr.retrieval.archive.notes import Notes
+from retr.retrieval.archive.pictures import picture_in
+from retr.retrieval.archive.places import Archive
+from retr.retrieval.encoders.batches import encode_all
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.retrieval.encoders.base import BaseEncoder
+
+
+def better_features(store: Store) -> BaseEncoder | None:
+    """Load the index's encoder with the features that suit a head better, where it has any and pictures are at hand."""
+    from retr.retrieval.encoders.places import recall
+    from retr.retrieval.encoders.registry import find_spec, load_encoder
+
+    info = store.manifest.encoder
+    try:
+        spec, _ = find_spec(info.name)
+    except EncoderNotFoundError:  # built with an encoder object that has no name here
+        return None
+    if not spec.under_a_head or spec.under_a_head.items() <= dict(info.options).items():
+        return None
+    paths = (
+        store.table(["path"], rows=store.live_rows()[:1])["path"].to_pylist() if "path" in store.schema.names else []
+    )
+    try:
+        places.locate(store, paths[0])
+    except (RetrError, IndexError):
+        return None
+    options: dict[str, Any] = {**recall(info), **info.options, **spec.under_a_head}
+    return load_encoder(info.name, **options)
+
+
+def embed_again(store: Store, rows: NDArray[np.int64], encoder: BaseEncoder, progress: bool) -> NDArray[np.float32]:
+    """Read every row's picture from its archive and embed it: float32 ``(n, dim)``."""
+    table = store.table(["id", "path"], rows=rows)
+    items = list(zip(table["id"].to_pylist(), table["path"].to_pylist(), strict=True))
+    return encode_all(encoder, items, _Reader(store, encoder), progress=progress)
+
+
+class _Reader:
+    """From a row to the network's input; safe to call from several threads."""
+
+    def __init__(self, store: Store, encoder: BaseEncoder) -> None:
+        self._archive, self._notes, self._encoder = Archive(store), Notes.of(store), encoder
+
+    def __call__(self, item: tuple[str, str]) -> NDArray[Any]:
+        name, path = item
+        info = self._encoder.info
+        reading = {"draft_size": info.draft_size, "grey16": info.grey16}
+        try:
+            picture = picture_in(self._archive.read(path), name, self._notes, **reading)
+        except RetrError as error:
+            raise RetrError(f"the picture of {name!r} cannot be read again", hint="or use --features stored") from error
+        return self._encoder.prepare(picture.image)
