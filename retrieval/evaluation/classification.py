@@ -215,10 +215,6 @@ def _several(
 ) -> dict[str, float]:
     del names  # all of them
     return {
-        "auroc": _mean(metrics.auroc_per_class(probabilities, member)),
-        "auprc": _mean(metrics.auprc_per_class(probabilities, member)),
+        "auroc": metrics.macro(metrics.auroc_per_class(probabilities, member)),
+        "auprc": metrics.macro(metrics.auprc_per_class(probabilities, member)),
     }
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")

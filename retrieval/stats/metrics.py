@@ -220,6 +220,15 @@ def auprc_per_class(scores: ArrayLike, member: NDArray[np.bool_]) -> NDArray[np.
     return _per_class("average_precision_score", scores, member)
 
 
+def macro(values: NDArray[np.float64]) -> float:
+    """Mean over the classes that have a value; ``nan`` where none has.
+
+    >>> macro(np.array([0.5, np.nan, 1.0]))
+    0.75
+    """
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
+
+
 def _per_class(name: str, scores: ArrayLike, member: NDArray[np.bool_]) -> NDArray[np.float64]:
     import sklearn.metrics
 
@@ -264,6 +273,6 @@ def classification(probabilities: ArrayLike, truth: ArrayLike, *, topk: Sequence
         "balanced_accuracy": float(recall_score(target, predicted, **every)),
         "macro_f1": float(f1_score(target, predicted, **every)),
         "kappa": quadratic_kappa(predicted, target, scores.shape[1]),
-        "auroc": float(np.nanmean(auroc)) if np.isfinite(auroc).any() else float("nan"),
+        "auroc": macro(auroc),
         "ece": ece(scores, target),
     }

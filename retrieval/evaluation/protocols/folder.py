@@ -12,10 +12,11 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.retrieval.archive.sources import is_image_name
 from retr.retrieval.encoders.batches import encode_all
-from retr.retrieval.stats.bootstrap import group_codes
+from retr.retrieval.stats.bootstrap import group_codes, intervals
+from retr.retrieval.stats.metrics import macro
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -89,6 +90,23 @@ class ClassFolder:
             "data_is_the_papers": False,
             "data_is_the_papers_because": because,
         }
+
+    def areas(
+        self,
+        scores: NDArray[np.float64],
+        member: NDArray[np.bool_],
+        *,
+        of: Mapping[str, Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[np.float64]]],
+        seed: int,
+        resamples: int = 200,
+    ) -> dict[str, Any]:
+        """Give the mean over classes of some measures of scores ``(n, c)``, with intervals over patients."""
+
+        def means(rows: NDArray[np.int64]) -> dict[str, float]:
+            return {name: macro(area(scores[rows], member[rows])) for name, area in of.items()}
+
+        found = intervals(means, self.groups, resamples=resamples, seed=seed)
+        return {name: one.to_json() for name, one in found.items()}
 
     def embed(self, encoder: BaseEncoder, *, progress: bool = False) -> NDArray[np.float32]:
         """Embed every picture: float32 ``(n, dim)``, not normalised."""

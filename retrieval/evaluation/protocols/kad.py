@@ -8,13 +8,13 @@ construction, since the threshold is chosen on what is scored; they are given be
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.errors import NoTextSideError, UsageError
 from retr.retrieval.classify.findings import from_vectors
-from retr.retrieval.stats.bootstrap import intervals
 from retr.retrieval.stats.metrics import auroc_per_class
 
 if TYPE_CHECKING:
@@ -69,9 +69,10 @@ def run(
     """
     member = _members(data, labels, separator)
     scores = _score(data, encoder, labels)
-    areas = {"mean": _interval(scores, member, data.groups, seed)}
+    area = partial(data.areas, of={"AUROC": auroc_per_class}, resamples=RESAMPLES, seed=seed)
+    areas = {"mean": area(scores, member)}
     for c, name in enumerate(labels.names):
-        one = _interval(scores[:, [c]], member[:, [c]], data.groups, seed)
+        one = area(scores[:, [c]], member[:, [c]])
         areas[name] = {**one, **best_threshold(scores[:, c], member[:, c]), "positives": int(member[:, c].sum())}
     because = "the published cells are of the sets they name; name yours when you compare"
     return data.outcome("kad", encoder, measured=areas, published=PUBLISHED, because=because)
@@ -127,13 +128,3 @@ def _score(data: ClassFolder, encoder: BaseEncoder, labels: LabelSet) -> NDArray
             f"encoder {encoder.info.name!r} knows neither findings nor words", hint="use kad, or one with a text side"
         )
     return from_vectors(encoder, data.embed(encoder), labels)
-
-
-def _interval(
-    scores: NDArray[np.float64], member: NDArray[np.bool_], groups: NDArray[np.int64], seed: int
-) -> dict[str, Any]:
-    def area(rows: NDArray[np.int64]) -> dict[str, float]:
-        found = auroc_per_class(scores[rows], member[rows])
-        return {"AUROC": float(np.nanmean(found)) if np.isfinite(found).any() else float("nan")}
-
-    return {name: one.to_json() for name, one in intervals(area, groups, resamples=RESAMPLES, seed=seed).items()}

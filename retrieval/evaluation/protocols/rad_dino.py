@@ -7,17 +7,15 @@ patients.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out
-from retr.retrieval.stats.bootstrap import intervals
 from retr.retrieval.stats.metrics import auprc_per_class, auroc_per_class
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
 
@@ -44,19 +42,9 @@ def run(data: ClassFolder, encoder: BaseEncoder, *, seed: int = 0, progress: boo
     folds = folds_by_patient(data.groups, FOLDS, seed)
     answers = held_out(features, data.labels, len(data.classes), folds, strength=STRENGTH, standardise=True)
     member = data.labels[:, None] == np.arange(len(data.classes))
-    areas: dict[str, Any] = {"macro": _areas(answers, member, data.groups, seed)}
+    area = partial(data.areas, of={"AUPRC": auprc_per_class, "AUROC": auroc_per_class}, seed=seed)
+    areas = {"macro": area(answers, member)}
     for c, name in enumerate(data.classes):
-        areas[name] = _areas(answers[:, [c]], member[:, [c]], data.groups, seed)
+        areas[name] = area(answers[:, [c]], member[:, [c]])
     because = "no published cell is known here"
     return data.outcome("rad-dino", encoder, measured=areas, published=PUBLISHED, because=because)
-
-
-def _areas(
-    answers: NDArray[np.float64], member: NDArray[np.bool_], groups: NDArray[np.int64], seed: int
-) -> dict[str, Any]:
-    def both(rows: NDArray[np.int64]) -> dict[str, float]:
-        found = {"AUPRC": auprc_per_class, "AUROC": auroc_per_class}
-        values = {name: area(answers[rows], member[rows]) for name, area in found.items()}
-        return {name: float(np.nanmean(v)) if np.isfinite(v).any() else float("nan") for name, v in values.items()}
-
-    return {name: one.to_json() for name, one in intervals(both, groups, seed=seed).items()}
