@@ -6,6 +6,8 @@ not stored again. A column whose name the index needs for itself gets the suffix
 
 Cells of a CSV become numbers only where nothing is lost: ``0012`` stays text (it may be a patient's number), and so
 does a column in which one cell is not a number. An empty cell is a null.
+
+Of each row the table's cells, the path and 13 bytes are in memory.
 """
 
 from __future__ import annotations
@@ -21,13 +23,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
+from retr.retrieval.archive.lookup import Lookup, hashes_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
 KEYS = ("path", "file_path", "filepath", "image_path", "file_name", "filename", "file", "image", "img_path", "key")
+
+PIECE = 20_000
 
 # What a cell says when there is no number; in a text column it is text.
 _NOT_A_NUMBER = ("", "NA", "N/A", "n/a", "na", "NaN", "nan", "NULL", "null", "None")
@@ -43,6 +48,8 @@ class Metadata:
     ----------
     table
         The columns to store, without the key.
+    paths
+        The key, as the archive's sources write paths.
     sha256
         Of the file's bytes and the key's name: tells whether it changed since the last build.
     renamed
@@ -50,14 +57,30 @@ class Metadata:
     """
 
     table: pa.Table
-    rows: dict[str, int]
+    paths: pa.ChunkedArray
     key: str
     sha256: str
     renamed: dict[str, str] = field(default_factory=dict)
     _matched: NDArray[np.bool_] = field(init=False)
+    _lookup: Lookup = field(init=False)
 
     def __post_init__(self) -> None:
-        self._matched = np.zeros(self.table.num_rows, dtype=np.bool_)
+        n = len(self.paths)
+        hashes = [hashes_of(piece.to_pylist()) for piece in pieces(self.paths)]
+        self._lookup = Lookup(np.concatenate([np.empty(0, np.int64), *hashes]), np.arange(n, dtype=np.uint32))
+        self._matched = np.zeros(n, dtype=np.bool_)
+        for row in self._lookup.again().tolist():
+            path = self.paths[row].as_py()
+            first = self._row_of(path)
+            if first == row:
+                continue
+            if not self.table.slice(first, 1).equals(self.table.slice(row, 1)):
+                raise UsageError(
+                    f"the metadata table has different cells for the path {path!r} in rows {first + 2} and {row + 2}",
+                    hint="keep one row a picture",
+                )
+            # it is the first one that a picture has
+            self._matched[row] = True
 
     def rows_of(self, paths: Sequence[str]) -> NDArray[np.int64]:
         """Give the table's row of each path, -1 where there is none.
@@ -77,15 +100,16 @@ class Metadata:
         """Give the stored columns of `match`'s rows, nulls for -1."""
         return self.table.take(pa.array(rows, mask=rows < 0))
 
-    def unmatched(self) -> list[str]:
-        """List the paths of the table that no picture had."""
-        return [path for path, row in self.rows.items() if not self._matched[row]]
+    def unmatched(self) -> pa.ChunkedArray:
+        """Give the paths of the table that no picture had."""
+        return self.paths.filter(pa.array(~self._matched))
 
     def _row_of(self, path: str) -> int:
-        row = self.rows.get(path)
-        if row is None and "::" in path:
-            row = self.rows.get(path.partition("::")[2])
-        return -1 if row is None else row
+        for text in (path, path.partition("::")[2]) if "::" in path else (path,):
+            for row in self._lookup[text].tolist():
+                if self.paths[row].as_py() == text:
+                    return int(row)
+        return -1
 
 
 def read_metadata(file: Path | str, *, reserved: Sequence[str], root: str | None = None) -> Metadata:
@@ -105,14 +129,24 @@ def read_metadata(file: Path | str, *, reserved: Sequence[str], root: str | None
     UsageError
         The file does not exist, is not a table, has no path column, or names one path twice with different cells.
     """
-    raw, key, data = _read(Path(file))
-    paths = [_normal(str(value), root) for value in raw[key].to_pylist()]
+    raw, key = _read(Path(file))
+    paths = pa.chunked_array(
+        [[_normal(str(value), root) for value in piece.to_pylist()] for piece in pieces(raw[key])], pa.string()
+    )
     raw = raw.drop_columns([key])
     taken = set(reserved) | set(raw.column_names)
     renamed = {name: _free_name(name, taken) for name in raw.column_names if name in reserved}
     table = raw.rename_columns([renamed.get(name, name) for name in raw.column_names])
-    digest = hashlib.sha256(data + key.encode()).hexdigest()
-    return Metadata(table=table, rows=_index(paths, table, str(file)), key=key, sha256=digest, renamed=renamed)
+    with Path(file).open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256")
+    digest.update(key.encode())
+    return Metadata(table=table, paths=paths, key=key, sha256=digest.hexdigest(), renamed=renamed)
+
+
+def pieces(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
+    """Give a column some thousands of rows at a time: so many texts may be Python's at once."""
+    for start in range(0, len(column), PIECE):
+        yield column.slice(start, PIECE)
 
 
 def read_table(file: Path) -> tuple[list[str], pa.Table]:
@@ -123,18 +157,17 @@ def read_table(file: Path) -> tuple[list[str], pa.Table]:
     UsageError
         As `read_metadata`.
     """
-    raw, key, _ = _read(file)
+    raw, key = _read(file)
     raw = raw.filter(pc.is_valid(raw[key]))
     return [str(path).strip() for path in raw[key].to_pylist()], raw.drop_columns([key])
 
 
-def _read(path: Path) -> tuple[pa.Table, str, bytes]:
-    """Give a table, the name of its path column, and the file's bytes."""
+def _read(path: Path) -> tuple[pa.Table, str]:
+    """Give a table and the name of its path column."""
     if not path.is_file():
         raise UsageError(f"metadata table {str(path)!r} does not exist", hint="give a CSV, TSV or Parquet file")
     try:
-        data = path.read_bytes()
-        raw = _read_parquet(data) if path.suffix.lower() in {".parquet", ".pq"} else _read_text(data, path.suffix)
+        raw = _read_parquet(path) if path.suffix.lower() in {".parquet", ".pq"} else _read_text(path)
     except (pa.ArrowException, OSError, UnicodeDecodeError):
         raise UsageError(
             f"metadata table {str(path)!r} cannot be read as {path.suffix.lstrip('.').upper() or 'CSV'}",
@@ -149,7 +182,7 @@ def _read(path: Path) -> tuple[pa.Table, str, bytes]:
             f"metadata table {str(path)!r} has no path column, only {raw.column_names!r}",
             hint="name the column that holds the pictures' paths 'path'",
         )
-    return raw, key, data
+    return raw, key
 
 
 def narrow(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -177,10 +210,10 @@ def _all(flags: Any, where: pa.ChunkedArray | None = None) -> bool:
     return bool(pc.all(flags).as_py())
 
 
-def _read_parquet(data: bytes) -> pa.Table:
+def _read_parquet(path: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(data))
+    table = pq.ParquetFile(path).read()
     # dictionary columns differ from batch to batch; the index stores plain values
     plain = [
         pc.cast(column, column.type.value_type) if pa.types.is_dictionary(column.type) else column
@@ -189,17 +222,18 @@ def _read_parquet(data: bytes) -> pa.Table:
     return pa.table(plain, names=table.column_names)
 
 
-def _read_text(data: bytes, suffix: str) -> pa.Table:
+def _read_text(path: Path) -> pa.Table:
     from pyarrow import csv
 
-    header = data.lstrip(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8")
-    delimiter = "\t" if suffix.lower() in {".tsv", ".tab", ".txt"} else ","
+    with path.open("rb") as stream:
+        header = stream.readline().decode("utf-8")
+    delimiter = "\t" if path.suffix.lower() in {".tsv", ".tab", ".txt"} else ","
     if delimiter not in header and ";" in header:
         delimiter = ";"
     parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    names = csv.read_csv(pa.BufferReader(data), parse_options=parse).column_names
+    names = csv.open_csv(pa.OSFile(str(path)), parse_options=parse).schema.names
     convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-    table = csv.read_csv(pa.BufferReader(data), parse_options=parse, convert_options=convert)
+    table = csv.read_csv(pa.OSFile(str(path)), parse_options=parse, convert_options=convert)
     return pa.table([narrow(column) for column in table.columns], names=table.column_names)
 
 
@@ -218,15 +252,3 @@ def _free_name(name: str, taken: set[str]) -> str:
         name += "_"
     taken.add(name)
     return name
-
-
-def _index(paths: list[str], table: pa.Table, file: str) -> dict[str, int]:
-    rows: dict[str, int] = {}
-    for row, path in enumerate(paths):
-        first = rows.setdefault(path, row)
-        if first != row and not table.slice(first, 1).equals(table.slice(row, 1)):
-            raise UsageError(
-                f"metadata table {file!r} has different cells for the path {path!r} in rows {first + 2} and {row + 2}",
-                hint="keep one row a picture",
-            )
-    return rows

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retr.retrieval.archive.lookup import Lookup, hashes_of
 from retr.retrieval.archive.places import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -65,20 +66,20 @@ class Known:
             last = texts[-1]
             new = slice(end, end + len(at))
             begins = [texts[row] for row in at.tolist()]
-            paths[new] = _hashes(path for path, _ in begins)
-            contents[new] = _hashes(sha256 for _, sha256 in begins)
+            paths[new] = hashes_of(path for path, _ in begins)
+            contents[new] = hashes_of(sha256 for _, sha256 in begins)
             self._first[new] = rows[at]
             self._sizes[new] = table["size"].fill_null(-1).to_numpy()[at]
             self._mtimes[new] = table["mtime"].to_numpy()[at]
             if self._marks is not None:
-                self._marks[new] = _hashes(store.table([MARK], rows)[MARK].to_pylist())[at]
+                self._marks[new] = hashes_of(store.table([MARK], rows)[MARK].to_pylist())[at]
             mine[new] = [names == [name] or source_of(path, names)[0] == name for path, _ in begins]
             end = new.stop
         self._first[end] = store.n_total
         files = np.arange(end, dtype=np.uint32)
-        self._by_path = _Lookup(paths[:end][mine[:end]], files[mine[:end]])
+        self._by_path = Lookup(paths[:end][mine[:end]], files[mine[:end]])
         del paths  # before room is taken for the other
-        self._by_content = _Lookup(contents[:end], files)
+        self._by_content = Lookup(contents[:end], files)
         self._seen = np.zeros(end, np.bool_)
 
     def _pieces(self) -> Iterator[NDArray[np.int64]]:
@@ -89,7 +90,7 @@ class Known:
                 yield rows
 
     def __len__(self) -> int:
-        return len(self._by_path.files)
+        return len(self._by_path.rows)
 
     def unchanged(self, path: str, item: Item) -> int:
         """Give how many rows the index has of the file in this state, 0 for none; and note that it is still there."""
@@ -135,7 +136,7 @@ class Known:
 
         They come some thousands of files at a time.
         """
-        files = np.sort(self._by_path.files)
+        files = np.sort(self._by_path.rows)
         missing = files[~self._seen[files]]
         for start in range(0, len(missing), PIECE):
             piece = missing[start : start + PIECE].tolist()
@@ -152,32 +153,6 @@ class Known:
         for start in range(0, len(files), PIECE):
             rows = self._first[np.array(files[start : start + PIECE], np.int64)]
             yield from self.store.table([column], rows)[column].to_pylist()
-
-
-class _Lookup:
-    """Finds files by the hash of a text; a text that no file has may find some, too.
-
-    Attributes
-    ----------
-    files
-        uint32 ``(n,)``: every file, in the order of the hashes.
-    """
-
-    def __init__(self, hashes: NDArray[np.int64], files: NDArray[np.uint32]) -> None:
-        # stable: of equal ones the later file stands behind the earlier
-        order = np.argsort(hashes, kind="stable")
-        self._hashes, self.files = hashes[order], files[order]
-
-    def __getitem__(self, text: str) -> NDArray[np.uint32]:
-        """Give the files whose text has the same hash, in their order."""
-        key = hash(text)
-        first = self._hashes.searchsorted(key)
-        return self.files[first : self._hashes.searchsorted(key, "right")]
-
-
-def _hashes(texts: Iterable[str | None]) -> NDArray[np.int64]:
-    """Give Python's own 64-bit hashes, which hold for this process."""
-    return np.fromiter(map(hash, texts), np.int64)
 
 
 def _lies_in(path: str, places: Collection[str]) -> bool:

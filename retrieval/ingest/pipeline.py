@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from retr.index.errors import UsageError
 from retr.retrieval.archive import places
@@ -354,7 +355,7 @@ class _Run:
     def report(self, rows: int, seconds: float) -> BuildReport:
         """Say what was done."""
         table = self.order.table
-        unmatched = [] if table is None else table.unmatched()
+        unmatched = pa.chunked_array([], pa.string()) if table is None else table.unmatched()
         renamed = (
             []
             if table is None
@@ -374,7 +375,7 @@ class _Run:
             other_files=done["other"],
             without_metadata=done["without metadata"],
             unmatched_metadata=len(unmatched),
-            unmatched_examples=tuple(unmatched[:EXAMPLES]),
+            unmatched_examples=tuple(unmatched[:EXAMPLES].to_pylist()),
             seconds=seconds,
             images_per_second=done["embedded"] / seconds if seconds else 0.0,
             device=self.encoder.info.device,

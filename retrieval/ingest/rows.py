@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
+from retr.retrieval.archive.metadata import pieces
 from retr.retrieval.archive.places import source_of
 from retr.retrieval.ingest.known import MARK, Known
 
@@ -116,10 +117,15 @@ def join_anew(metadata: Metadata, store: Store, notes: Notes, name: str) -> pa.T
     columns = metadata.table.column_names
     shared = [column for column in columns if column in store.schema.names]
     rows = store.table(["id", "path", *shared])
-    split = [source_of(path, notes.sources) for path in rows["path"].to_pylist()]
-    mine = np.array([source == name for source, _ in split], dtype=np.bool_)
-    found = np.where(mine, metadata.rows_of([inside for _, inside in split]), -1)
-    joined = metadata.take(found)
+    found, mine = np.empty(len(rows), np.int64), np.empty(len(rows), np.bool_)
+    at = 0
+    for piece in pieces(rows["path"]):
+        split = [source_of(path, notes.sources) for path in piece.to_pylist()]
+        end = at + len(split)
+        mine[at:end] = [source == name for source, _ in split]
+        found[at:end] = metadata.rows_of([inside for _, inside in split])
+        at = end
+    joined = metadata.take(np.where(mine, found, -1))
     for column in shared:
         new = joined[column]
         if mine.all():

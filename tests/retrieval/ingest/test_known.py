@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from retr.index.store import Store
+from retr.retrieval.archive import lookup
 from retr.retrieval.archive.places import source_of
 from retr.retrieval.archive.sources import Item
 from retr.retrieval.ingest import known as module
@@ -29,7 +30,8 @@ def files_of(rng, numbers):
 def index(request, tmp_path, fake_encoder, monkeypatch):
     """A store of several segments with deleted rows."""
     if request.param == "hashes that collide":
-        monkeypatch.setattr(module, "hash", lambda text: hash(text) % 29, raising=False)
+        for place in (module, lookup):
+            monkeypatch.setattr(place, "hash", lambda text: hash(text) % 29, raising=False)
     monkeypatch.setattr(module, "PIECE", 17)
     rng = np.random.default_rng(0)
     store = Store.create(tmp_path / "index", encoder=fake_encoder.info)
