@@ -1,8 +1,8 @@
 """The one door to faiss: training, loading and searching an accelerator for one segment.
 
 An accelerator proposes rows; it holds compressed vectors only. The candidates are scored again on the segment's own
-memory-mapped vectors, through a faiss index that views them without a copy. It is disposable: plain
-``faiss.read_index`` opens the file, and without it search is exact.
+memory-mapped vectors: bit codes as `retr.index.rabitq` reads them, others through a faiss index that views the vectors
+without a copy. It is disposable: plain ``faiss.read_index`` opens the file, and without it search is exact.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index import exact
+from retr.index.candidates import Candidates
 from retr.index.config import HNSW, IVF
 from retr.index.errors import IndexCorruptError, MissingExtraError
 from retr.index.processor import openblas_kernels
+from retr.index.rotation import Rotation
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.candidates import Accelerator
     from retr.index.config import Config
+    from retr.index.rabitq import BitLists
 
     Stored = NDArray[np.float32] | NDArray[np.float16]
 
@@ -39,10 +43,6 @@ _CODEC_SAMPLE = 20_000
 _CHUNK_BYTES = 64 << 20
 # Below this many rows a scan is as fast as anything else.
 MIN_ROWS = 10_000
-# From this many queries faiss compares them with all centroids in one matrix product.
-_PRODUCT_QUERIES = 20
-# Fewer queries find their lists among compressed centroids, this many times as many of which are then compared exactly.
-_COARSE_REFINE = 4
 
 
 def load_faiss() -> Any:
@@ -121,6 +121,11 @@ def train(vectors: Stored, config: IVF | HNSW, path: Path, *, budget: int, seed:
     faiss = load_faiss()
     rows, dim = vectors.shape
     index = faiss.index_factory(dim, config.factory(rows, dim), faiss.METRIC_INNER_PRODUCT)
+    rotation = None
+    if isinstance(config, IVF) and config.codec == "rabitq":
+        # A bit a dimension only says much when no dimension says more than another.
+        rotation = Rotation(dim)
+        index = faiss.IndexPreTransform(_transform(rotation), index)
     least, wanted = 1, _CODEC_SAMPLE
     if isinstance(config, IVF):
         least = faiss.extract_index_ivf(index).nlist
@@ -131,7 +136,7 @@ def train(vectors: Stored, config: IVF | HNSW, path: Path, *, budget: int, seed:
     chosen = np.sort(np.random.default_rng(seed).choice(rows, wanted, replace=False))
     sample = vectors[chosen].astype(np.float32)
     if isinstance(config, IVF):
-        _give_centroids(index, sample, seed)
+        _give_centroids(index, sample, rotation, seed)
     index.train(np.ascontiguousarray(sample[:: max(1, wanted // _CODEC_SAMPLE)]))
     step = max(1024, min(_CHUNK_BYTES, budget // 4) // (4 * dim))
     for start in range(0, rows, step):
@@ -143,7 +148,18 @@ def train(vectors: Stored, config: IVF | HNSW, path: Path, *, budget: int, seed:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
-def _give_centroids(index: Any, sample: NDArray[np.float32], seed: int) -> None:
+def _transform(rotation: Rotation) -> Any:
+    """Give a rotation as faiss has it."""
+    faiss = load_faiss()
+    matrix = rotation.matrix
+    transform = faiss.LinearTransform(*matrix.shape, False)
+    faiss.copy_array_to_vector(matrix.reshape(-1), transform.A)
+    transform.is_trained = True
+    transform.set_is_orthonormal()
+    return transform
+
+
+def _give_centroids(index: Any, sample: NDArray[np.float32], rotation: Rotation | None, seed: int) -> None:
     """Cluster the sample ``(n, d)`` by cosine and fill the coarse quantiser; faiss's training then leaves it alone."""
     from sklearn.cluster import MiniBatchKMeans
 
@@ -160,46 +176,40 @@ def _give_centroids(index: Any, sample: NDArray[np.float32], seed: int) -> None:
         random_state=seed,
     )
     centroids = unit(clustering.fit(sample).cluster_centers_)
-    if isinstance(index, faiss.IndexPreTransform):
-        rotation = faiss.downcast_VectorTransform(index.chain.at(0))
-        rotation.init(seed + 1)
-        centroids = rotation.apply(centroids)
-    ivf.quantizer.add(centroids)
+    ivf.quantizer.add(centroids if rotation is None else rotation(centroids))
 
 
-@dataclass(frozen=True)
-class Candidates:
-    """Proposed rows, best first: local row numbers int64 ``(n, c)``, -1 padded, and float32 scores ``(n, c)``."""
-
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float32]
-
-
-class Accelerator:
-    """A loaded accelerator beside its segment's vectors.
+def load(data: memoryview, vectors: Stored) -> Accelerator:
+    """Read what `train` wrote, to stand beside its segment's vectors ``(n, d)``.
 
     Raises
     ------
     IndexCorruptError
         The bytes are not an index faiss can read, or not one of these vectors.
     """
+    faiss = load_faiss()
+    try:
+        index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
+    except (RuntimeError, ValueError) as error:
+        raise IndexCorruptError("an accelerator cannot be read", hint="run `retr index tune` again") from error
+    if index.ntotal != len(vectors) or index.d != vectors.shape[1]:
+        raise IndexCorruptError("an accelerator belongs to other vectors", hint="run `retr index tune` again")
+    return _bit_lists(index, vectors) if isinstance(index, faiss.IndexPreTransform) else Refined(index, vectors)
 
-    def __init__(self, data: memoryview, vectors: Stored) -> None:
-        faiss = load_faiss()
-        try:
-            self._base = faiss.deserialize_index(np.frombuffer(data, np.uint8))
-        except (RuntimeError, ValueError) as error:
-            raise IndexCorruptError("an accelerator cannot be read", hint="run `retr index tune` again") from error
-        if self._base.ntotal != len(vectors) or self._base.d != vectors.shape[1]:
-            raise IndexCorruptError("an accelerator belongs to other vectors", hint="run `retr index tune` again")
-        self._refined = faiss.IndexRefine(self._base, view(vectors))
-        self._lists = _Lists(self._base) if isinstance(self._base, faiss.IndexPreTransform) else None
-        self._settings: dict[tuple[Config, int], Any] = {}
 
-    @property
-    def base(self) -> Any:
-        """The faiss index that proposes, as it was read."""
-        return self._base
+class Refined:
+    """An index of faiss's whose candidates are compared with the stored vectors.
+
+    Attributes
+    ----------
+    base
+        The index, as it was read.
+    """
+
+    def __init__(self, base: Any, vectors: Stored) -> None:
+        self.base = base
+        self._vectors = vectors
+        self._refined = load_faiss().IndexRefine(base, view(vectors))
 
     def search(
         self,
@@ -209,77 +219,32 @@ class Accelerator:
         *,
         allowed: NDArray[np.bool_] | None = None,
     ) -> Candidates:
-        """Propose about ``k`` rows for each query.
-
-        Parameters
-        ----------
-        queries
-            float32 ``(n, d)``, contiguous.
-        allowed
-            bool over the segment's rows; other rows are not proposed. Fewer than k may come back then.
-        """
-        faiss = load_faiss()
-        n, k = len(queries), min(k, self._base.ntotal)
-        settings = self._settings.get((config, k)) if allowed is None else None
-        if settings is None:
-            settings = self._prepared(config, k, allowed)
-            if allowed is None:
-                self._settings[config, k] = settings
-        scores, rows = np.empty((n, k), np.float32), np.empty((n, k), np.int64)
-        # What faiss's own Python wrapper does beside this costs a tenth of a single query.
-        pointers = [faiss.swig_ptr(array) for array in (queries, scores, rows)]
-        with self._lists.serving(n, config) if self._lists is not None else nullcontext():
-            self._refined.search_c(n, pointers[0], k, pointers[1], pointers[2], settings)
-        return Candidates(rows, scores)
-
-    def _prepared(self, config: Config, k: int, allowed: NDArray[np.bool_] | None) -> Any:
+        """Propose about ``k`` rows for each query; see `Accelerator.search`."""
         faiss = load_faiss()
         selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         inner: Any
         if isinstance(config, HNSW):
-            effort = max(config.search_effort, k * config.refine)
-            inner = faiss.SearchParametersHNSW(efSearch=effort, sel=selector)
+            inner = faiss.SearchParametersHNSW(efSearch=max(config.search_effort, k * config.refine), sel=selector)
         elif isinstance(config, IVF):
-            lists = faiss.extract_index_ivf(self._base).nlist
-            inner = faiss.SearchParametersIVF(nprobe=min(config.probes, lists), sel=selector)
-            if self._lists is not None:
-                inner = faiss.SearchParametersPreTransform(index_params=inner)
+            inner = faiss.SearchParametersIVF(nprobe=min(config.probes, self.base.nlist), sel=selector)
         else:
             raise TypeError(type(config).__name__)
-        factor = min(config.refine, max(1, self._base.ntotal // k))
-        return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
+        k = min(k, self.base.ntotal)
+        factor = min(config.refine, max(1, self.base.ntotal // k))
+        settings = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
+        rows = self._refined.search(queries, k, params=settings)[1]
+        return Candidates(rows, exact.rescore([exact.Block(self._vectors, 0)], queries, rows, cosine=False))
 
 
-class _Lists:
-    """Codes of the centroids, by which a few queries find their lists.
+def _bit_lists(index: Any, vectors: Stored) -> BitLists:
+    """Take apart an index that holds lists of one bit a dimension under a rotation, as `train` makes it."""
+    from retr.index.rabitq import BitLists
 
-    A batch is compared with all centroids in one matrix product. For a few queries faiss has no such product, and
-    reading all centroids would cost as much as the rest of the search; a bit a dimension says which are worth it.
-    """
-
-    def __init__(self, index: Any) -> None:
-        faiss = load_faiss()
-        self._ivf = faiss.extract_index_ivf(index)
-        self._centroids = faiss.downcast_index(self._ivf.quantizer)
-        vectors = self._centroids.reconstruct_n(0, self._ivf.nlist)
-        codes = faiss.IndexRaBitQFastScan(self._ivf.d, faiss.METRIC_INNER_PRODUCT)
-        values = faiss.IndexScalarQuantizer(self._ivf.d, faiss.ScalarQuantizer.QT_bf16, faiss.METRIC_INNER_PRODUCT)
-        for part in (codes, values):
-            part.train(vectors)
-            part.add(vectors)
-        self._coded = faiss.IndexRefine(codes, values)
-        self._coded.k_factor = _COARSE_REFINE
-
-    @contextmanager
-    def serving(self, n: int, config: Config) -> Iterator[None]:
-        """Use the codes meanwhile, if ``n`` queries are few; other threads may search, either way is good for them."""
-        if n >= _PRODUCT_QUERIES or not isinstance(config, IVF) or 2 * _COARSE_REFINE * config.probes > self._ivf.nlist:
-            yield
-            return
-        self._ivf.quantizer = self._coded
-        try:
-            yield
-        finally:
-            # faiss's index frees whatever stands there in the end, and takes for its own what is put there.
-            self._ivf.quantizer = self._centroids
-            self._coded.thisown = True
+    faiss = load_faiss()
+    lists = faiss.downcast_index(index.index)
+    rotation = Rotation(index.d)
+    probe = np.arange(index.d, dtype=np.float32)[None]
+    rotated = faiss.downcast_VectorTransform(index.chain.at(0)).apply(probe)
+    if not isinstance(lists, faiss.IndexIVFRaBitQ) or not np.allclose(rotation(probe), rotated, rtol=1e-3, atol=1e-2):
+        raise IndexCorruptError("an accelerator is of an older kind", hint="run `retr index tune` again")
+    return BitLists(lists, rotation, vectors, threads=faiss.omp_get_max_threads())

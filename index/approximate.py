@@ -1,9 +1,8 @@
 """Approximate search through accelerators, with exact search wherever they cannot answer.
 
 Each segment gives candidates: one with an accelerator proposes them, one without (rows added since the last ``tune``)
-is scanned. All candidates are scored again as the exact search does it, re-checked against the mask and the
-exclusions, and ranked together. A query that is left with fewer than k rows is answered by the exact search instead.
-Alone, a query may be given other candidates than in a batch: both find as much, and every score is exact.
+is scanned. All come with the scores that the exact search gives, are re-checked against the mask and the exclusions,
+and ranked together. A query that is left with fewer than k rows is answered by the exact search instead.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.ann import Accelerator
+    from retr.index.candidates import Accelerator
     from retr.index.config import Config
     from retr.index.gpu import GpuScan
 
@@ -64,8 +63,12 @@ def search(
     """
     k = ask.k
     want = k * (4 if ask.one_per is not None else 1) + max(map(len, ask.exclude))
-    rows = _candidates(blocks, accelerators, config, queries, ask, want)
-    scores = exact.rescore(blocks, queries, rows, cosine=cosine)
+    rows, scores = _candidates(blocks, accelerators, config, queries, ask, want)
+    if cosine:
+        np.minimum(scores, 1, out=scores)
+        below = scores < -1
+        if below.any():
+            scores[below & (rows >= 0)] = -1
     result = _ranked(rows, scores, ask, ids_of)
     n_allowed = sum(len(block.vectors) for block in blocks)
     if ask.allowed is not None:
@@ -91,14 +94,13 @@ def _ranked(
     n, c = rows.shape
     single = np.arange(n)
     if ask.one_per is None and ask.min_score is None and c >= ask.k:
-        each = single[:, None]
         falling = scores[:, 1:] < scores[:, :-1]
-        if not falling.all():
-            best = np.argsort(-scores, axis=1, kind="stable")
-            rows, scores = rows[each, best], scores[each, best]
-            falling = scores[:, 1:] < scores[:, :-1]
-        result = Neighbours(rows[:, : ask.k].copy(), scores[:, : ask.k].copy(), exact=False)
-        single = np.flatnonzero(~falling.all(axis=1))
+        if falling.all():
+            return Neighbours(rows[:, : ask.k], scores[:, : ask.k], exact=False)
+        each, best = single[:, None], np.argsort(-scores, axis=1, kind="stable")
+        rows, scores = rows[each, best], scores[each, best]
+        result = Neighbours(rows[:, : ask.k], scores[:, : ask.k], exact=False)
+        single = np.flatnonzero((scores[:, 1:] >= scores[:, :-1]).any(axis=1))
     else:
         empty = np.full((n, ask.k), -1, np.int64), np.full((n, ask.k), -np.inf, np.float32)
         result = Neighbours(*empty, exact=False)
@@ -117,39 +119,37 @@ def _candidates(
     queries: NDArray[np.float32],
     ask: Ask,
     want: int,
-) -> NDArray[np.int64]:
-    """Give int64 ``(n, c)`` allowed rows that may be the best, -1 padded."""
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Give allowed rows that may be the best, int64 ``(n, c)``, -1 padded, and their exact scores."""
     found = []
     for block, accelerator in zip(blocks, accelerators, strict=True):
         allowed = None if ask.allowed is None else ask.allowed[block.start : block.start + len(block.vectors)]
         if accelerator is None:
             product = choose(len(queries), queries.shape[1], fast=False)
             scans = exact.scan([block], queries, ask.allowed, ask.exclude, want, product)
-            shape = len(queries), max(len(scan.rows) for scan in scans)
-            rows, scores = np.full(shape, -1, np.int64), np.full(shape, -np.inf, np.float32)
+            rows = np.full((len(queries), max(len(scan.rows) for scan in scans)), -1, np.int64)
             for number, scan in enumerate(scans):
-                rows[number, : len(scan.rows)] = scan.rows
-                scores[number, : len(scan.rows)] = scan.scores
+                rows[number, : len(scan.rows)] = scan.rows - block.start
+            scores = exact.rescore([Block(block.vectors, 0)], queries, rows, cosine=False)
         else:
             proposed = accelerator.search(queries, want, _widened(config, allowed), allowed=allowed)
             rows, scores = proposed.rows, proposed.scores
-            if allowed is not None:
-                rows = np.where(allowed[rows], rows, -1)
-            if block.start:
-                rows = np.where(rows >= 0, rows + block.start, -1)
+        if block.start:
+            rows = np.where(rows >= 0, rows + block.start, -1)
         found.append((rows, scores))
-    rows = found[0][0]
+    rows, scores = found[0]
     if len(found) > 1:
         rows, scores = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
-        scores[rows < 0] = -np.inf
         best = np.argpartition(-scores, min(want, rows.shape[1]) - 1, axis=1)[:, :want]
-        rows = np.take_along_axis(rows, best, axis=1)
-    if any(map(len, ask.exclude)):
-        rows = rows.copy()
-        for number, excluded in enumerate(ask.exclude):
-            if len(excluded):
-                rows[number, np.isin(rows[number], excluded)] = -1
-    return rows
+        rows, scores = np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    if ask.allowed is not None:
+        forbidden = ~ask.allowed[rows]
+        rows[forbidden], scores[forbidden] = -1, -np.inf
+    for number, excluded in enumerate(ask.exclude):
+        if len(excluded):
+            forbidden = np.isin(rows[number], excluded)
+            rows[number, forbidden], scores[number, forbidden] = -1, -np.inf
+    return rows, scores
 
 
 def _widened(config: Config, allowed: NDArray[np.bool_] | None) -> Config:

@@ -15,7 +15,7 @@ from retr.index.errors import FormatVersionError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-IVFCodec = Literal["rabitq", "rabitq2", "rabitq4", "sq8", "fp16"]
+IVFCodec = Literal["rabitq", "sq8", "fp16"]
 HNSWCodec = Literal["sq8", "fp16"]
 
 
@@ -34,8 +34,8 @@ class IVF:
         How many centroids a segment gets; 0 means 4 times the square root of its rows. More lists make a probe
         cheaper and training dearer.
     codec
-        ``rabitq``: 1 bit a dimension (about 80 bytes a 512-d vector), the smallest; ``rabitq2`` and ``rabitq4`` spend
-        2 and 4 bits for fewer refinements; ``sq8`` 8 bits; ``fp16`` 16 bits.
+        ``rabitq``: 1 bit a dimension (about 80 bytes a 512-d vector), the smallest and the fastest; ``sq8`` 8 bits;
+        ``fp16`` 16 bits.
     probes
         How many lists are searched. More raise recall and time.
     refine
@@ -47,13 +47,11 @@ class IVF:
     probes: int = 16
     refine: int = 4
 
-    def factory(self, rows: int, dim: int) -> str:
+    def factory(self, rows: int, dim: int) -> str:  # noqa: ARG002 - one signature for all kinds
         """Give faiss's name for a segment of ``rows`` rows of ``dim`` dimensions."""
         lists = self.lists or 4 * math.isqrt(rows)
-        codec = {"rabitq": "RaBitQfs", "rabitq2": "RaBitQfs2", "rabitq4": "RaBitQfs4", "sq8": "SQ8", "fp16": "SQfp16"}
-        # A bit a dimension only says much when no dimension says more than another: RaBitQ wants a random rotation.
-        rotation = f"RR{dim}," if self.codec.startswith("rabitq") else ""
-        return f"{rotation}IVF{max(1, min(lists, rows // 39))},{codec[self.codec]}"
+        codec = {"rabitq": "RaBitQ", "sq8": "SQ8", "fp16": "SQfp16"}
+        return f"IVF{max(1, min(lists, rows // 39))},{codec[self.codec]}"
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index import devices, exact
-from retr.index.ann import MIN_ROWS, Candidates, load_faiss
+from retr.index.ann import MIN_ROWS, Refined, load_faiss
+from retr.index.candidates import Candidates
 from retr.index.config import IVF, Cagra
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.ann import Accelerator, Stored
+    from retr.index.ann import Stored
+    from retr.index.candidates import Accelerator
     from retr.index.config import Config
     from retr.index.exact import Ask
     from retr.index.segments import Segment
@@ -61,8 +63,7 @@ class GpuAccelerators:
     Attributes
     ----------
     accelerators
-        One for each segment, with the interface of `retr.index.ann.Accelerator`; ``None`` where it has none, and is
-        scanned.
+        One for each segment; ``None`` where it has none, and is scanned.
 
     Raises
     ------
@@ -76,14 +77,14 @@ class GpuAccelerators:
         what = f"the {type(config).__name__} accelerators of {sum(map(len, segments))} rows"
         devices.require_room(numbers, [needed] * len(numbers), what)
         gpus = _Gpus([(number, faiss.StandardGpuResources()) for number in numbers])
-        self.accelerators: list[Any] = []
+        self.accelerators: list[Accelerator | None] = []
         with devices.one_line("taking the accelerators"):
             for segment in segments:
                 parts = None
                 if isinstance(config, Cagra) and len(segment) >= MIN_ROWS:
                     parts = gpus.graphs(segment.vectors, config)
-                elif isinstance(config, IVF) and (accelerator := segment.accelerator()) is not None:
-                    parts = gpus.lists(accelerator)
+                elif isinstance(config, IVF) and isinstance(accelerator := segment.accelerator(), Refined):
+                    parts = gpus.lists(accelerator.base)
                 self.accelerators.append(_GpuAccelerator(gpus, parts, segment.vectors) if parts else None)
 
     @staticmethod
@@ -108,10 +109,9 @@ class _Gpus:
         spans = zip(self._gpus, pairwise(bounds), strict=True)
         return [(*gpu, start, stop) for gpu, (start, stop) in spans if start < stop]
 
-    def lists(self, accelerator: Accelerator) -> list[tuple[Any, int]]:
+    def lists(self, base: Any) -> list[tuple[Any, int]]:
         """Copy inverted lists: an index for each GPU, whose rows count from 0."""
         faiss = load_faiss()
-        base = accelerator.base
         options = faiss.GpuClonerOptions()
         options.use_cuvs = False
         options.allowCpuCoarseQuantizer = True
@@ -169,7 +169,7 @@ class _GpuAccelerator:
     def search(
         self, queries: NDArray[np.float32], k: int, config: Config, *, allowed: NDArray[np.bool_] | None = None
     ) -> Candidates:
-        """Propose at most ``k`` rows for each query, best first; see `retr.index.ann.Accelerator.search`."""
+        """Propose at most ``k`` rows for each query, best first; see `Accelerator.search`."""
         share = 1.0 if allowed is None else max(float(allowed.mean()), _MIN_SHARE)
         wanted = min(_proposals(k, config, share), _limit(config))
         settings, size = _settings(config, wanted)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.ann import Accelerator
+    from retr.index.candidates import Accelerator
     from retr.index.config import Config
     from retr.index.gpu import GpuScan
     from retr.index.manifest import Manifest
@@ -66,7 +66,7 @@ def search(
         ids_of=lambda rows: texts(store.table([ID], rows).column(ID)),
         gpu=placed.scan,
     )
-    accelerators: Sequence[Any] = ()
+    accelerators: Sequence[Accelerator | None] = ()
     said: str | None = None
     flat = exactly or placed.scan is not None or isinstance(plan.config, Flat)
     if not flat and approximate.suits(ask, store.n_total):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.ann import Accelerator
+    from retr.index.candidates import Accelerator
     from retr.index.files import FileRef
     from retr.index.manifest import Dtype, SegmentInfo
 
@@ -125,7 +125,7 @@ class Segment:
         """
         if self.info.accelerator is None:
             return None
-        from retr.index.ann import Accelerator
+        from retr.index.ann import load
 
         with self._lock:
             if self._loaded is None:
@@ -134,7 +134,7 @@ class Segment:
                         f"the accelerator {self.info.accelerator.file!r} is missing or cut short",
                         hint="run `retr index tune` again",
                     )
-                self._loaded = Accelerator(memoryview(self._accelerator), self.vectors)
+                self._loaded = load(memoryview(self._accelerator), self.vectors)
             return self._loaded
 
     def table(self, columns: Sequence[str], schema: pa.Schema, rows: NDArray[np.int64] | None = None) -> pa.Table:

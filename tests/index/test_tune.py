@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import re
 import shutil
 import subprocess
@@ -199,26 +198,6 @@ def test_a_query_gets_the_same_answer_alone_and_in_a_batch(tuned):
         alone = tuned.search(queries[i : i + 1], 10)
         np.testing.assert_array_equal(alone.rows[0], together.rows[i])
         np.testing.assert_array_equal(alone.scores[0], together.scores[i])
-
-
-def test_few_queries_find_as_much_as_a_batch(tmp_path):
-    """A few queries find their lists by codes of the centroids, a batch by the centroids themselves."""
-    vectors = clustered(N)
-    ann.train(vectors.astype(np.float16), IVF(lists=100), tmp_path / "lists.faiss", budget=1 << 28)
-    accelerator = ann.Accelerator(memoryview((tmp_path / "lists.faiss").read_bytes()), vectors.astype(np.float16))
-    queries = np.ascontiguousarray(clustered(200, seed=3), np.float32)
-    best = np.argsort(-queries @ vectors.T, axis=1)[:, :10]
-    for probes in (4, 90):
-        config = IVF(probes=probes, refine=4)
-        batch = accelerator.search(queries, 10, config).rows
-        alone = np.concatenate([accelerator.search(query[None], 10, config).rows for query in queries])
-        again = accelerator.search(queries, 10, config).rows
-        np.testing.assert_array_equal(batch, again)
-        found = [np.mean([len(set(a) & set(b)) for a, b in zip(best, rows, strict=True)]) for rows in (batch, alone)]
-        assert found[0] > 5
-        assert abs(found[0] - found[1]) < 0.3
-    del accelerator
-    gc.collect()
 
 
 def test_faiss_is_loaded_for_this_processor(monkeypatch):

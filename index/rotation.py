@@ -1,0 +1,48 @@
+"""A fixed rotation under which no dimension says more than another, and which a vector passes through fast.
+
+RaBitQ (Gao and Long, 2024, https://arxiv.org/abs/2405.12497, section 3.1.2) wants one at random. Random signs and
+Hadamard's matrix serve as well, in d log d steps instead of d squared: at 1,280 dimensions the difference is larger
+than the rest of a search.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Smaller blocks mix too little.
+_MIN_BLOCK = 64
+
+
+class Rotation:
+    """The rotation of one number of dimensions: the same for every index and every version."""
+
+    def __init__(self, dim: int) -> None:
+        # The generator whose stream numpy has promised never to change.
+        rng = np.random.RandomState(dim)
+        self._block = dim & -dim
+        if self._block < _MIN_BLOCK:
+            self._factors = np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32)
+        else:
+            # One block is all there is to mix; several are mixed with each other in a second turn.
+            self._factors = 2 * rng.randint(0, 2, (1 if self._block == dim else 2, dim)).astype(np.float32) - 1
+
+    @property
+    def matrix(self) -> NDArray[np.float32]:
+        """Give it as an orthonormal float32 ``(d, d)``: ``vectors @ matrix.T`` are rotated vectors."""
+        return np.ascontiguousarray(self(np.eye(self._factors.shape[1], dtype=np.float32)).T)
+
+    def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rotate float32 vectors ``(n, d)``, each by itself."""
+        from retr.index import kernels
+
+        rotated = np.empty_like(vectors)
+        if self._block < _MIN_BLOCK:
+            kernels.multiply(vectors, self._factors, rotated)
+        else:
+            kernels.mix(vectors, self._factors, self._block, rotated)
+        return rotated
