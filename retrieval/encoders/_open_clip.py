@@ -180,7 +180,7 @@ def _own_folder(architecture: str) -> Path | None:
 def _from_path(architecture: str, path: Path, stated: dict[str, Any], where: str) -> Source:
     """Read a folder or file; the preprocessing is what its configuration or the options state, or it is refused."""
     folder = path if path.is_dir() else path.parent
-    config = door.read_config(folder) or {}
+    config = files.read_json(folder / door.CONFIG) or {}
     checkpoint = door.find_checkpoint(path) if path.is_dir() else path
     own = config.get("preprocess_cfg") or {}
     if own.get("mean") is not None and own.get("std") is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -12,7 +11,7 @@ from retr.retrieval.encoders._pretrained import load_pretrained
 from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders.preprocess import ShortSideCrop
 from retr.retrieval.encoders.rad_dino import CARD
-from retr.retrieval.encoders.weights import digest
+from retr.retrieval.encoders.weights import digest, read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -69,15 +68,12 @@ class RadDinoEncoder(TorchEncoder):
 def load_rad_dino(folder: Path, *, feature: str, device: str, precision: str) -> RadDinoEncoder:
     """Read the hub folder and build the encoder."""
     name = "preprocessor_config.json"
-    try:
-        asked = json.loads((folder / name).read_text())
-    except FileNotFoundError:
+    asked = read_json(folder / name)
+    if asked is None:
         raise WeightsError(
             f"no {name} in {folder.name!r}",
             hint="without it the preprocessing would be a guess; get the whole folder as its authors publish it",
-        ) from None
-    except ValueError as error:
-        raise WeightsError(f"{name} in {folder.name!r} is not JSON", hint="get it again") from error
+        )
     preprocessing = ShortSideCrop.from_config(asked, name)
     network = load_pretrained("Dinov2Model", folder)
     info = CARD.info(

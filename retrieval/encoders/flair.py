@@ -6,14 +6,13 @@ into the top left of a black 512 x 512 canvas, aspect kept, and is not normalise
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders.options import check_choice, local, together
 from retr.retrieval.encoders.registry import Card, Spec
-from retr.retrieval.encoders.weights import WeightFile, find
+from retr.retrieval.encoders.weights import WeightFile, find, read_json
 
 if TYPE_CHECKING:
     import os
@@ -130,15 +129,12 @@ def _available() -> bool:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text())
-    except FileNotFoundError:
+    config = read_json(path)
+    if config is None:
         raise WeightsError(
             f"no config.json beside {_HUB_CHECKPOINT!r}",
             hint="the hub form needs both files in one folder; flair_resnet.pth needs none",
-        ) from None
-    except ValueError as error:
-        raise WeightsError("flair's config.json is not JSON", hint="get it again") from error
+        )
     return {key: config[key] for key in _PUBLISHED if key in config}
 
 

@@ -19,7 +19,6 @@ one is refused. A folder of open_clip's (``open_clip_config.json``, as BiomedCLI
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,18 +174,13 @@ def _folder(name: str, weights: str | os.PathLike[str] | None) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        if (path.parent / open_clip.CONFIG).is_file():
-            return {}
+    config = files.read_json(path)
+    if config is None and not (path.parent / open_clip.CONFIG).is_file():
         raise WeightsError(
             f"no config.json in the folder {path.parent.name!r}",
             hint="hf: takes folders as transformers saves them, or open_clip's with open_clip_config.json",
-        ) from None
-    except ValueError as error:
-        raise WeightsError(f"{path.name} is not JSON: {error}", hint="get it again") from error
-    return config if isinstance(config, dict) else {}
+        )
+    return config or {}
 
 
 SPEC = Spec(card=CARD, load=_load, family=True)

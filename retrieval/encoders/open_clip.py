@@ -14,7 +14,6 @@ Anything else is refused.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -141,20 +140,6 @@ def _triple(option: str, value: str | float | Sequence[float] | None) -> tuple[f
     if len(numbers) != 3:
         raise UsageError(f"{option} takes one number or three, got {value!r}", hint="for example 0.48,0.46,0.41")
     return (numbers[0], numbers[1], numbers[2])
-
-
-def read_config(folder: Path) -> dict[str, Any] | None:
-    """Read the ``open_clip_config.json`` of a folder; None where there is none."""
-    path = folder / CONFIG
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise WeightsError(f"{CONFIG} is not JSON: {error}", hint="get it again") from error
-    if not isinstance(config, dict):
-        raise WeightsError(f"{CONFIG} holds a {type(config).__name__}, expected an object", hint="get it again")
-    return config
 
 
 def find_checkpoint(folder: Path) -> Path:

@@ -179,6 +179,25 @@ def _digest(path: Path) -> str:
     return sha.hexdigest()
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Read a JSON object that lies beside a checkpoint; ``None`` where there is no such file.
+
+    Raises
+    ------
+    WeightsError
+        It is something else.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise WeightsError(f"{path.name} in {path.parent.name!r} is not JSON: {error}", hint="get it again") from error
+    if not isinstance(found, dict):
+        raise WeightsError(f"{path.name} in {path.parent.name!r} is no JSON object", hint="get it again")
+    return found
+
+
 def load_state_dict(path: Path) -> dict[str, Any]:
     """Read a checkpoint's tensors (on the CPU) as the file nests them.
 

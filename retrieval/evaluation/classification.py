@@ -11,6 +11,7 @@ from retr.index.errors import UsageError
 from retr.retrieval.classify.probe import fit
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of
+from retr.retrieval.evaluation.protocols.linear import folds_by_patient
 from retr.retrieval.evaluation.retrieval import nearest
 from retr.retrieval.labels.cases import Cases
 from retr.retrieval.stats import bootstrap, curves, metrics
@@ -60,8 +61,6 @@ def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evalua
     options
         Resamples, seed and subgroups.
     """
-    from sklearn.model_selection import GroupKFold
-
     vectors = np.asarray(store.vectors(cases.rows), dtype=np.float32)
     folds = min(folds, len(np.unique(cases.groups)))
     if folds < 2:
@@ -72,9 +71,7 @@ def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evalua
         coef, intercept = fit(vectors[inside], codes[inside], n, STRENGTH)
         return softmax(vectors[outside] @ coef.T + intercept)
 
-    for inside, outside in GroupKFold(folds, shuffle=True, random_state=options.seed).split(
-        vectors, groups=cases.groups
-    ):
+    for inside, outside in folds_by_patient(cases.groups, folds, options.seed):
         if not cases.several:
             probabilities[outside] = answers(inside, outside, cases.truth, len(cases.classes))
             continue

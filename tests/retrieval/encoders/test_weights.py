@@ -8,7 +8,7 @@ import torch
 
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders import weights
-from retr.retrieval.encoders.weights import WeightFile, digest, find, load_state_dict, load_strictly
+from retr.retrieval.encoders.weights import WeightFile, digest, find, load_state_dict, load_strictly, read_json
 
 FILE = WeightFile("sub/model.pth", where="https://example.org/model", option="weights")
 
@@ -136,3 +136,14 @@ def test_a_pattern_never_drops_a_key_the_network_has():
 def test_the_cache_folder_can_be_moved(tmp_path):
     assert weights.cache_folder() == tmp_path / "cache"
     assert weights.cache_folder().is_dir()
+
+
+def test_json_beside_a_checkpoint(tmp_path):
+    file = tmp_path / "config.json"
+    assert read_json(file) is None
+    file.write_text('{"size": 224}')
+    assert read_json(file) == {"size": 224}
+    for damaged, said in (('{"size": 22', "is not JSON"), ("[224]", "is no JSON object")):
+        file.write_text(damaged)
+        with pytest.raises(WeightsError, match=f"config.json in '{tmp_path.name}' {said}"):
+            read_json(file)
