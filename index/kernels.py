@@ -240,7 +240,10 @@ def _estimate(planes, low, step, whole, offer, start, n, codes, factor, shift, o
 
 @_compiled
 def _largest(values, n, want, picked):  # type: ignore[no-untyped-def]
-    """Pick the places of at least the ``want`` largest of n values, as far as ``picked`` has room; give how many."""
+    """Pick the places, rising, of at least the ``want`` largest of n values, as far as ``picked`` has room.
+
+    Give how many.
+    """
     if n <= want:
         for i in range(n):
             picked[i] = i
@@ -262,9 +265,17 @@ def _largest(values, n, want, picked):  # type: ignore[no-untyped-def]
             least, found = middle, above
         else:
             high = middle
+    sure = 0
+    for i in range(n):
+        sure += values[i] >= high
+    room = len(picked) - min(sure, len(picked))
     m = 0
     for i in range(n):
         if values[i] >= least and m < len(picked):
+            if values[i] < high:
+                if room == 0:
+                    continue
+                room -= 1
             picked[m] = i
             m += 1
     return m

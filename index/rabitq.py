@@ -25,6 +25,7 @@ import numpy as np
 from retr.index import kernels
 from retr.index.candidates import Candidates
 from retr.index.config import IVF
+from retr.index.errors import IndexCorruptError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -53,6 +54,11 @@ class BitLists:
         The stored vectors ``(n, d)``, float32 or float16.
     threads
         How many may work on a batch.
+
+    Raises
+    ------
+    IndexCorruptError
+        The lists hold other rows than the vectors.
     """
 
     def __init__(self, index: Any, rotation: Rotation, vectors: NDArray[Any], *, threads: int) -> None:
@@ -76,6 +82,9 @@ class BitLists:
             out = codes, self._factor[part], self._shift[part], self._ones[part]
             kernels.unpack(packed.reshape(size, index.code_size), self._centroids[number], *out)
             self._rows[part] = faiss.rev_swig_ptr(index.invlists.get_ids(number), size)
+        if self._bounds[-1] != len(vectors) or self._rows.min() < 0 or self._rows.max() >= len(vectors):
+            # What is compiled does not look where it reads.
+            raise IndexCorruptError("an accelerator names rows that are not there", hint="run `retr index tune` again")
         notice = threading.Timer(_PATIENCE, _LOGGER.info, ["compiling the search for this processor, once"])
         notice.start()
         try:

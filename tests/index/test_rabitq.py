@@ -131,6 +131,38 @@ def test_equal_rows_far_outliers_and_an_empty_query_are_nothing_special(make):
     assert accelerator.search(vectors[950:951], 1, IVF(probes=1, refine=1)).rows[0, 0] == 950
 
 
+def test_a_better_row_is_not_lost_behind_equal_ones():
+    values, picked = np.full(1000, 0.5, np.float32), np.empty(12, np.int64)
+    values[[3, 990]] = 0.25, 0.5001
+    assert kernels._largest(values, 1000, 9, picked) == 12
+    assert 990 in picked
+    assert 3 not in picked
+
+
+@settings(max_examples=50, deadline=None)
+@given(values=st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=300), want=st.integers(1, 40))
+def test_the_largest_are_picked(values, want):
+    array, picked = np.array(values, np.float32), np.full(want + 4, -1, np.int64)
+    m = kernels._largest(array, len(array), want, picked)
+    assert min(want, len(values)) <= m <= want + 4
+    assert (np.diff(picked[:m]) > 0).all()
+    kept = np.sort(array[picked[:m]])[::-1]
+    np.testing.assert_allclose(kept[:want], np.sort(array)[::-1][:want], atol=1e-5)
+
+
+def test_lists_that_name_other_rows_are_refused(tmp_path):
+    vectors = some(500, 64)
+    ann.train(vectors, ALL, tmp_path / "lists.faiss", budget=1 << 28)
+    index = faiss.read_index(str(tmp_path / "lists.faiss"))
+    lists = faiss.downcast_index(index.index).invlists
+    full = next(number for number in range(8) if lists.list_size(number))
+    ids = faiss.rev_swig_ptr(lists.get_ids(full), lists.list_size(full))
+    for wrong in (-1, 500):
+        ids[0] = wrong
+        with pytest.raises(IndexCorruptError, match="names rows that are not there"):
+            ann.load(memoryview(faiss.serialize_index(index)), vectors)
+
+
 def test_lengths_that_differ_are_kept_apart(make):
     """An index of products instead of cosines."""
     vectors = some(2000, 128) * np.random.default_rng(0).uniform(0.2, 5, (2000, 1)).astype(np.float32)
