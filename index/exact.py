@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.columns import Groups
+    from retr.index.flat import FlatScan
     from retr.index.gpu import GpuScan
-    from retr.index.halves import HalfScan
 
 # Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
 _BLOCK_SCORES = 1_000_000
@@ -120,7 +120,7 @@ def search(
     gpu
         Makes the first scans, where it is given and reaches far enough.
     """
-    from retr.index.halves import halves
+    from retr.index.flat import flat_scan
 
     n = len(queries)
     rows = np.full((n, ask.k), -1, np.int64)
@@ -131,12 +131,12 @@ def search(
         available = int(np.count_nonzero(allowed))
     norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
     pending = list(range(n))
-    product: Product | GpuScan | HalfScan = choose(n, queries.shape[1])
+    product: Product | GpuScan | FlatScan = choose(n, queries.shape[1])
     want = ask.k * (4 if ask.one_per is not None else 1)
     if gpu is not None and gpu.reaches(want, allowed):
         product = gpu
     elif allowed is None or not narrow(allowed):
-        product = halves(blocks, n, ask.k) or product
+        product = flat_scan(blocks, n, ask.k) or product
     want = min(available, want + product.margin)
     while pending and available:
         again = []

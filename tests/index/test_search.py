@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retr.index import exact, halves, products
+from retr.index import exact, flat, products
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FilterError, UsageError
 from retr.index.store import Store
@@ -326,24 +326,25 @@ def test_every_finite_half_is_widened_to_the_same_number():
     np.testing.assert_array_equal(wide.view(np.int32), values.astype(np.float32).view(np.int32))
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
 @pytest.mark.parametrize("torch_at_hand", [True, False])
-def test_halves_scanned_as_they_lie_give_the_same_answer(monkeypatch, tmp_path, torch_at_hand):
+def test_vectors_scanned_as_they_lie_give_the_same_answer(monkeypatch, tmp_path, torch_at_hand, dtype):
     """The scan by faiss, the products by torch and by numpy: with filters, exclusions, ties and few rows left."""
     pytest.importorskip("faiss")
     if torch_at_hand:
         pytest.importorskip("torch")
     else:
         monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.setattr(halves, "_MIN_VALUES", 0)
+    monkeypatch.setattr(flat, "_MIN_VALUES", 0)
     rng = np.random.default_rng(13)
     vectors = rng.standard_normal((3000, 40))
     vectors[100:140] = vectors[0]
-    store = big(tmp_path, vectors, dtype="float16", patient=[f"p{i % 50}" for i in range(3000)])
+    store = big(tmp_path, vectors, dtype=dtype, patient=[f"p{i % 50}" for i in range(3000)])
     queries = vectors[[0, 7, 9]].astype(np.float32)
     masks = [None, rng.random(3000) < 0.5, np.arange(3000) < 15, np.arange(3000) >= 2990]
     scans = []
-    choose = halves.halves
-    monkeypatch.setattr(halves, "halves", lambda *given: scans.append(choose(*given)) or scans[-1])
+    choose = flat.flat_scan
+    monkeypatch.setattr(flat, "flat_scan", lambda *given: scans.append(choose(*given)) or scans[-1])
     for mask in masks:
         for options in ({"k": 10}, {"k": 10, "one_per": "patient"}, {"k": 30, "min_score": 0.3}):
             for excluded in (None, [np.array([0, 3, 2995]), np.arange(1600), np.empty(0, np.int64)]):
@@ -355,5 +356,5 @@ def test_halves_scanned_as_they_lie_give_the_same_answer(monkeypatch, tmp_path, 
                     expected = oracle(store, queries[i], options["k"], allowed, forbidden, {}, group, least)
                     kept = found.rows[i] >= 0
                     assert list(zip(found.rows[i][kept].tolist(), found.scores[i][kept], strict=True)) == expected
-    assert any(isinstance(scan, halves.HalfScan) for scan in scans)
+    assert any(isinstance(scan, flat.FlatScan) for scan in scans)
     assert store.search(np.repeat(queries, 4, axis=0), 10).rows[::4].tolist() == store.search(queries, 10).rows.tolist()

@@ -1,7 +1,7 @@
-"""The scan of float16 vectors for a few queries, by faiss: it multiplies them as they lie, at the rate of the memory.
+"""The scan of all vectors for a few queries, by faiss: it multiplies them as they lie, at the rate of the memory.
 
-numpy has no product of float16 numbers, and making them wide first takes longer than reading twice the bytes. One to
-three queries are worth this; a batch makes each vector wide once for all its queries (`products`).
+It keeps the best while it reads, and float16 numbers, of which numpy has no product, need not be made wide first. One
+to three queries are worth this; a batch reads each vector once for all its queries (`products`).
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ if TYPE_CHECKING:
 
     from retr.index.exact import Block
 
-# Beyond these, making the vectors wide costs less.
+# Beyond these, a product of matrices costs less.
 _MAX_QUERIES = 3
 # faiss keeps the best in a heap, which is cheap while it is small.
 _MAX_K = 256
-# Fewer float16 values are scored before the threads have started, and before faiss is loaded.
+# Fewer values are scored before the threads have started, and before faiss is loaded.
 _MIN_VALUES = 1 << 20
 _MIN_VALUES_UNLOADED = 1 << 27
 
 
-def halves(blocks: Sequence[Block], n_queries: int, k: int) -> HalfScan | None:
-    """Give the scan where it is the fastest: few queries, float16 vectors, and faiss at hand or worth loading."""
-    if n_queries > _MAX_QUERIES or k > _MAX_K or any(block.vectors.dtype != np.float16 for block in blocks):
+def flat_scan(blocks: Sequence[Block], n_queries: int, k: int) -> FlatScan | None:
+    """Give the scan where it is the fastest: few queries, and faiss at hand or worth loading."""
+    if n_queries > _MAX_QUERIES or k > _MAX_K:
         return None
     least = _MIN_VALUES if "faiss" in sys.modules else _MIN_VALUES_UNLOADED
     if sum(block.vectors.size for block in blocks) < least:
         return None
     try:
-        return HalfScan(blocks)
+        return FlatScan(blocks)
     except MissingExtraError:
         return None
 
 
-class HalfScan:
+class FlatScan:
     """All rows of a snapshot as faiss sees them, without a copy.
 
     Raises
