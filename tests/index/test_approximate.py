@@ -1,0 +1,241 @@
+"""What is made of the rows that accelerators propose, with accelerators of a few lines in place of faiss's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retr.index import approximate, exact
+from retr.index.candidates import Candidates
+from retr.index.config import HNSW, IVF
+from retr.index.exact import Ask, Block
+
+DIM = 5
+
+
+@dataclass
+class Proposing:
+    """Proposes the best rows of a block, by score and number, but never those that it forgets."""
+
+    vectors: np.ndarray
+    forgets: tuple[int, ...] = ()
+    heeds: bool = True
+    asked: list[tuple[int, int, IVF | HNSW]] = field(default_factory=list)
+
+    def search(self, queries, k, config, *, allowed=None):
+        self.asked.append((len(queries), k, config))
+        scores = (queries.astype(np.float64) @ self.vectors.T.astype(np.float64)).astype(np.float32)
+        scores[:, list(self.forgets)] = -np.inf
+        if allowed is not None and self.heeds:
+            scores[:, ~allowed] = -np.inf
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        rows = np.pad(rows, ((0, 0), (0, k - rows.shape[1])), constant_values=-1)
+        scores = np.where(rows >= 0, np.take_along_axis(scores, rows, axis=1), -np.float32(np.inf))
+        return Candidates(np.where(np.isneginf(scores), -1, rows), scores)
+
+
+def blocks_of(vectors, cuts=()):
+    return [Block(part, start) for part, start in zip(np.split(vectors, cuts), [0, *cuts], strict=True)]
+
+
+def ask(k=10, n=1, **options) -> Ask:
+    nothing = [np.empty(0, np.int64)] * n
+    return Ask(**{"k": k, "allowed": None, "exclude": nothing, "one_per": None, "min_score": None, **options})
+
+
+def both(blocks, accelerators, queries, asked, config=None, cosine=False):
+    how = {"max_norm": 10.0, "cosine": cosine, "ids_of": lambda rows: [f"{row:06d}" for row in rows.tolist()]}
+    near = approximate.search(blocks, accelerators, config or HNSW(), queries, asked, **how)
+    return near, exact.search(blocks, queries, asked, **how)
+
+
+@pytest.fixture
+def unhelped(monkeypatch):
+    """Refuse to search exactly."""
+
+    def refuse(*given, **more):
+        raise AssertionError("searched exactly")
+
+    monkeypatch.setattr(approximate.exact, "search", refuse)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_where_nothing_is_missed_the_answer_is_that_of_the_exact_search(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))
+    n = data.draw(st.integers(1, 80), label="rows")
+    vectors = rng.standard_normal((n, DIM)).astype(data.draw(st.sampled_from(["f4", "f2"]), label="dtype"))
+    ties = data.draw(st.booleans(), label="ties")
+    if ties:
+        vectors = vectors[rng.integers(0, min(n, 6), n)]
+    blocks = blocks_of(
+        vectors, sorted(data.draw(st.sets(st.integers(1, n - 1), max_size=2) if n > 1 else st.just([]), label="cuts"))
+    )
+    accelerators = [Proposing(block.vectors) if data.draw(st.booleans(), label="built") else None for block in blocks]
+    queries = rng.standard_normal((3, DIM)).astype(np.float32)
+    asked = ask(
+        data.draw(st.integers(1, 12), label="k"),
+        allowed=rng.random(n) < 0.6 if data.draw(st.booleans(), label="allowed") else None,
+        exclude=[
+            np.unique(rng.integers(0, n, most)) for most in (0, 3, data.draw(st.integers(0, 9), label="excluded"))
+        ],
+        one_per=rng.integers(-1, 5, n) if data.draw(st.booleans(), label="one_per") else None,
+        min_score=data.draw(st.sampled_from([None, 0.0, 0.5]), label="min_score"),
+    )
+    near, truth = both(blocks, accelerators, queries, asked)
+    np.testing.assert_array_equal(near.scores, truth.scores)
+    if not ties:
+        np.testing.assert_array_equal(near.rows, truth.rows)
+    for rows, excluded in zip(near.rows, asked.exclude, strict=True):
+        found = rows[rows >= 0]
+        assert len(set(found.tolist())) == len(found)
+        assert not np.isin(found, excluded).any()
+        assert asked.allowed is None or asked.allowed[found].all()
+    assert not near.exact
+
+
+def line(n: int) -> np.ndarray:
+    """Rows whose score with `ALONG` falls with their number: 1 - number / n."""
+    return np.outer(1 - np.arange(n) / n, np.eye(DIM)[0]).astype(np.float32)
+
+
+ALONG = np.eye(1, DIM, dtype=np.float32)
+
+
+def test_accelerators_are_believed_about_what_they_do_not_propose(unhelped):
+    blocks = blocks_of(line(100), [50])
+    accelerators = [Proposing(blocks[0].vectors, (0, 2)), Proposing(blocks[1].vectors, (1,))]
+    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
+    found = approximate.search(blocks, accelerators, HNSW(), ALONG, ask(50), **how)
+    assert found.rows[0].tolist() == [1, *range(3, 51), 52]
+    np.testing.assert_array_equal(found.scores[0], line(100)[found.rows[0], 0])
+
+
+def test_a_query_left_short_is_searched_exactly_and_the_others_are_not():
+    """The second query's accelerator rows are all excluded, so that nothing is left of what was proposed."""
+    vectors = line(60)
+    accelerator = Proposing(vectors, (0, *range(20, 60)))
+    queries = np.concatenate([ALONG, ALONG, ALONG])
+    asked = ask(5, n=3, exclude=[np.empty(0, np.int64), np.arange(1, 17), np.array([1])])
+    near, truth = both(blocks_of(vectors), [accelerator], queries, asked)
+    assert near.rows[0].tolist() == [1, 2, 3, 4, 5]
+    assert near.rows[1].tolist() == truth.rows[1].tolist() == [0, 17, 18, 19, 20]
+    assert near.rows[2].tolist() == [2, 3, 4, 5, 6]
+    np.testing.assert_array_equal(near.scores[1], truth.scores[1])
+
+
+@pytest.mark.parametrize("count", [3, 9])
+def test_as_many_as_are_allowed_are_enough(unhelped, count):
+    """Where fewer than k rows are allowed at all, an answer of that many is not short."""
+    vectors = line(40)
+    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
+    asked = ask(10, allowed=np.arange(40) < count)
+    found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), ALONG, asked, **how)
+    assert found.rows[0].tolist() == [*range(count), *[-1] * (10 - count)]
+    few = approximate.search(blocks_of(vectors[:4]), [Proposing(vectors[:4])], HNSW(), ALONG, ask(10), **how)
+    assert few.rows[0].tolist() == [0, 1, 2, 3, *[-1] * 6]
+
+
+def test_a_least_score_that_was_passed_is_no_reason_to_look_further(unhelped):
+    vectors = line(40)
+    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
+    found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), ALONG, ask(10, min_score=0.875), **how)
+    assert found.rows[0].tolist() == [*range(6), *[-1] * 4]
+    assert np.isneginf(found.scores[0, 6:]).all()
+
+
+def test_a_least_score_that_was_not_reached_is():
+    vectors = line(40)
+    near, truth = both(blocks_of(vectors), [Proposing(vectors, tuple(range(4, 40)))], ALONG, ask(10, min_score=0.5))
+    assert near.rows.tolist() == truth.rows.tolist() == [[*range(10)]]
+
+
+def test_what_is_not_allowed_is_dropped_even_where_an_accelerator_proposes_it():
+    vectors = line(40)
+    allowed = np.arange(40) % 2 == 1
+    near, truth = both(
+        blocks_of(vectors, [21]), [Proposing(vectors[:21], heeds=False), None], ALONG, ask(4, allowed=allowed)
+    )
+    assert near.rows.tolist() == truth.rows.tolist() == [[1, 3, 5, 7]]
+
+
+def test_scores_of_cosine_stay_within_one():
+    """A product of two unit vectors may be rounded to a little more than one."""
+    vectors = np.repeat(ALONG, 3, axis=0) * np.array([[1.0000001], [-1.0000001], [0.5]], np.float32)
+    near, truth = both(blocks_of(vectors), [Proposing(vectors)], ALONG, ask(3), cosine=True)
+    assert near.scores.tolist() == truth.scores.tolist() == [[1.0, 0.5, -1.0]]
+    none = both(blocks_of(vectors), [Proposing(vectors)], ALONG, ask(5), cosine=True)[0]
+    assert none.scores.tolist() == [[1.0, 0.5, -1.0, -np.inf, -np.inf]]
+
+
+def test_more_is_asked_of_accelerators_where_rows_will_be_dropped():
+    vectors = line(500)
+    accelerator = Proposing(vectors)
+    for asked, wanted in [
+        (ask(10), 10),
+        (ask(10, one_per=np.arange(500)), 40),
+        (ask(10, n=2, exclude=[np.arange(7), np.arange(3)]), 17),
+        (ask(10, exclude=[np.arange(7)], one_per=np.arange(500)), 47),
+    ]:
+        both(blocks_of(vectors), [accelerator], np.repeat(ALONG, len(asked.exclude), axis=0), asked)
+        assert accelerator.asked[-1][:2] == (len(asked.exclude), wanted)
+
+
+@pytest.mark.parametrize(("share", "probes"), [(1.0, 10), (0.5, 20), (0.2, 50), (0.125, 80), (0.05, 80), (0.0, 80)])
+def test_a_filter_widens_the_search_of_lists(share, probes):
+    """By as much as it takes away, up to eight times."""
+    vectors = line(200)
+    allowed = np.arange(200) < 200 * share
+    accelerator = Proposing(vectors)
+    both(blocks_of(vectors), [accelerator], ALONG, ask(1, allowed=allowed), IVF(lists=7, probes=10, refine=3))
+    assert accelerator.asked[0][2] == IVF(lists=7, probes=probes, refine=3)
+    both(blocks_of(vectors), [accelerator], ALONG, ask(1), IVF(probes=10))
+    assert accelerator.asked[1][2] == IVF(probes=10)
+    both(blocks_of(vectors), [accelerator], ALONG, ask(1, allowed=allowed), HNSW())
+    assert accelerator.asked[2][2] == HNSW()
+
+
+def test_each_segment_is_widened_by_its_own_share():
+    vectors = line(200)
+    blocks = blocks_of(vectors, [100])
+    accelerators = [Proposing(block.vectors) for block in blocks]
+    asked = ask(1, allowed=np.arange(200) >= 150)
+    both(blocks, accelerators, ALONG, asked, IVF(probes=10))
+    assert [accelerator.asked[0][2].probes for accelerator in accelerators] == [80, 20]
+
+
+def test_equal_scores_go_by_id():
+    vectors = np.repeat(line(10), 4, axis=0)
+    names = np.random.default_rng(0).permutation(40)
+    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: [f"{names[row]:02d}" for row in rows.tolist()]}
+    queries = np.concatenate([ALONG, -ALONG])
+    found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), queries, ask(8, n=2), **how)
+    for rows, groups in zip(found.rows.tolist(), ([0, 1], [9, 8]), strict=True):
+        assert rows == [
+            row for group in groups for row in sorted(range(4 * group, 4 * group + 4), key=lambda row: names[row])
+        ]
+
+
+@pytest.mark.parametrize(
+    ("asked", "suited"),
+    [
+        (ask(500), True),
+        (ask(501), False),
+        (ask(allowed=np.arange(10_000) < 200), True),
+        (ask(allowed=np.arange(10_000) < 199), False),
+        (ask(n=2, exclude=[np.arange(0), np.arange(256)]), True),
+        (ask(n=2, exclude=[np.arange(257), np.arange(0)]), False),
+        (ask(n=0), True),
+    ],
+)
+def test_what_leaves_too_few_rows_to_propose_is_not_for_accelerators(asked, suited):
+    assert approximate.suits(asked, 10_000) is suited
+
+
+@pytest.mark.parametrize(("k", "suited"), [(2048, True), (2049, False)])
+def test_no_accelerator_proposes_more_than_2048_rows(k, suited):
+    assert approximate.suits(ask(k), 10_000_000) is suited
