@@ -125,7 +125,7 @@ def _candidates(
     for block, accelerator in zip(blocks, accelerators, strict=True):
         allowed = None if ask.allowed is None else ask.allowed[block.start : block.start + len(block.vectors)]
         if accelerator is None:
-            product = choose(len(queries), queries.shape[1], fast=False)
+            product = choose(len(queries), queries.shape[1], rows=len(block.vectors), fast=False)
             scans = exact.scan([block], queries, ask.allowed, ask.exclude, want, product)
             rows = np.full((len(queries), max(len(scan.rows) for scan in scans)), -1, np.int64)
             for number, scan in enumerate(scans):

@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.columns import Groups
-    from retr.index.flat import FlatScan
     from retr.index.gpu import GpuScan
 
 # Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
 _BLOCK_SCORES = 1_000_000
 _BLOCK_BYTES = 32 << 20
+# The first few rows say what is worth keeping of the next ones, which are so many times as many.
+_FIRST_ROWS = 4096
+_GROWTH = 8
 # Below this share of allowed rows, copying them together costs less than scoring all.
 _GATHER_SHARE = 0.35
 # What faiss's GPU indexes can return for a query.
@@ -120,23 +122,19 @@ def search(
     gpu
         Makes the first scans, where it is given and reaches far enough.
     """
-    from retr.index.flat import flat_scan
-
     n = len(queries)
     rows = np.full((n, ask.k), -1, np.int64)
     scores = np.full((n, ask.k), -np.inf, np.float32)
-    available = sum(len(block.vectors) for block in blocks)
+    total = available = sum(len(block.vectors) for block in blocks)
     allowed = ask.allowed
     if allowed is not None:
         available = int(np.count_nonzero(allowed))
     norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
     pending = list(range(n))
-    product: Product | GpuScan | FlatScan = choose(n, queries.shape[1])
+    product: Product | GpuScan = choose(n, queries.shape[1], rows=total)
     want = ask.k * (4 if ask.one_per is not None else 1)
     if gpu is not None and gpu.reaches(want, allowed):
         product = gpu
-    elif allowed is None or not narrow(allowed):
-        product = flat_scan(blocks, n, ask.k) or product
     want = min(available, want + product.margin)
     while pending and available:
         again = []
@@ -159,7 +157,7 @@ def search(
             rows[i, : len(kept)], scores[i, : len(kept)] = kept, exact
         pending, want = again, min(available, want * 8)
         if isinstance(product, Product) or want > GPU_MAX_WANT:
-            product = choose(len(pending), queries.shape[1], fast=False)
+            product = choose(len(pending), queries.shape[1], rows=total, fast=False)
     return Neighbours(rows, scores)
 
 
@@ -180,14 +178,14 @@ def scan(
         # what is copied, or read for one query after another, should fit into a cache
         step = max(1024, min(step, _BLOCK_BYTES // (4 * d)))
     some = [number for number in range(n) if len(exclude[number])]
+    size = min(step, _FIRST_ROWS)
     for block in blocks:
-        stop = block.start + len(block.vectors)
+        inside = np.arange(len(block.vectors))
         if gather and allowed is not None:
-            chosen = np.flatnonzero(allowed[block.start : stop])
-            pieces = [chosen[i : i + step] for i in range(0, len(chosen), step)]
-        else:
-            pieces = [np.arange(i, min(i + step, len(block.vectors))) for i in range(0, len(block.vectors), step)]
-        for piece in pieces:
+            inside = np.flatnonzero(allowed[block.start : block.start + len(block.vectors)])
+        while len(inside):
+            piece, inside = inside[:size], inside[size:]
+            size = min(step, _GROWTH * size)
             part = block.vectors[piece] if gather else block.vectors[piece[0] : piece[-1] + 1]
             scores = product.multiply(queries, part)
             numbers = piece + block.start
@@ -221,7 +219,7 @@ class _Pools:
         self._want = want
         self._floor = np.full(n, -np.inf, np.float32)
         self._kept = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
-        self._limit = 4 * want * n
+        self._limit = 2 * _GROWTH * want * n
         self._size = 0
 
     def add(self, scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:

@@ -1,11 +1,15 @@
-"""Compiled loops over bit codes: what a search through inverted lists does for each row.
+"""Compiled loops over rows and over bit codes: what an exact search and one through inverted lists do for each row.
 
 One function a step, compiled by numba for the processor at hand when it is first called, and kept on disk. They hold
-no Python objects and let other threads run. What the steps are for is said in `retr.index.rabitq`.
+no Python objects and let other threads run. What the steps are for is said in `retr.index.products` (the first) and
+`retr.index.rabitq` (all others).
 """
 
 from __future__ import annotations
 
+import logging
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,8 +19,11 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+_LOGGER = logging.getLogger("retr")
+# A wait shorter than this, in seconds, needs no explanation.
+_PATIENCE = 2.0
 # Sums may be taken in any order, and a product may be added without being rounded first; nothing is ever not a number.
 _FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
 # A query's values are rounded to so many bits. A sixth would find no more: what a row's single bits lose weighs more.
@@ -34,6 +41,18 @@ def _compiled(function: Callable[..., Any]) -> Any:
         return njit(function, fastmath=_FAST, nogil=True, cache=True)
     except RuntimeError:
         return njit(function, fastmath=_FAST, nogil=True)
+
+
+@contextmanager
+def compiling(function: Any) -> Iterator[None]:
+    """Say what takes so long where a function is compiled, for its first call on this machine."""
+    notice = threading.Timer(_PATIENCE, _LOGGER.info, ["compiling the search for this processor, once"])
+    if not function.signatures:
+        notice.start()
+    try:
+        yield
+    finally:
+        notice.cancel()
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -95,12 +114,75 @@ def _prefetch(_context: Any, flat: Any, _at: Any) -> Any:
     return types.void(flat, types.int64), generate
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def _in_whole_registers(_context: Any) -> Any:
+    """Let the compiler use the widest registers in the function that calls this; it takes half of them otherwise."""
+
+    def generate(target: Any, builder: Any, _signature: Any, _values: Any) -> Any:
+        # llvmlite's own `add` only knows attributes without a value.
+        set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return target.get_dummy_value()
+
+    return types.void(), generate
+
+
 @_compiled
 def _product(vectors, row, query):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for j in range(len(query)):
         total += _real(vectors[row, j]) * query[j]
     return total
+
+
+@_compiled
+def _four_by_four(vectors, i, queries, k, out):  # type: ignore[no-untyped-def]
+    _in_whole_registers()
+    s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = np.float32(0)
+    s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = np.float32(0)
+    for j in range(queries.shape[1]):
+        q0, q1, q2, q3 = queries[k, j], queries[k + 1, j], queries[k + 2, j], queries[k + 3, j]
+        v = _real(vectors[i, j])
+        s00, s01, s02, s03 = s00 + v * q0, s01 + v * q1, s02 + v * q2, s03 + v * q3
+        v = _real(vectors[i + 1, j])
+        s10, s11, s12, s13 = s10 + v * q0, s11 + v * q1, s12 + v * q2, s13 + v * q3
+        v = _real(vectors[i + 2, j])
+        s20, s21, s22, s23 = s20 + v * q0, s21 + v * q1, s22 + v * q2, s23 + v * q3
+        v = _real(vectors[i + 3, j])
+        s30, s31, s32, s33 = s30 + v * q0, s31 + v * q1, s32 + v * q2, s33 + v * q3
+    out[i, k], out[i, k + 1], out[i, k + 2], out[i, k + 3] = s00, s01, s02, s03
+    out[i + 1, k], out[i + 1, k + 1], out[i + 1, k + 2], out[i + 1, k + 3] = s10, s11, s12, s13
+    out[i + 2, k], out[i + 2, k + 1], out[i + 2, k + 2], out[i + 2, k + 3] = s20, s21, s22, s23
+    out[i + 3, k], out[i + 3, k + 1], out[i + 3, k + 2], out[i + 3, k + 3] = s30, s31, s32, s33
+
+
+@_compiled
+def products(vectors, queries, out):  # type: ignore[no-untyped-def]
+    """Fill ``out (m, n)`` with the products of stored vectors ``(m, d)`` and float32 queries ``(n, d)``.
+
+    Four rows are multiplied with four queries at a time (n is one or a multiple of four), while the next four rows are
+    on their way from memory.
+    """
+    _in_whole_registers()
+    n, dim = queries.shape
+    whole = len(vectors) - len(vectors) % 4
+    flat = vectors.reshape(-1)
+    share = max(1, 16 * dim // n)
+    for i in range(0, whole, 4):
+        if n == 1:
+            a = b = c = d = np.float32(0)
+            for j in range(dim):
+                q = queries[0, j]
+                a, b = a + _real(vectors[i, j]) * q, b + _real(vectors[i + 1, j]) * q
+                c, d = c + _real(vectors[i + 2, j]) * q, d + _real(vectors[i + 3, j]) * q
+            out[i, 0], out[i + 1, 0], out[i + 2, 0], out[i + 3, 0] = a, b, c, d
+            continue
+        for first in range(0, n, 4):
+            for at in range(share * (first // 4), share * (first // 4 + 1), 16):
+                _prefetch(flat, min((i + 4) * dim + at, len(flat) - 1))
+            _four_by_four(vectors, i, queries, first, out)
+    for i in range(whole, len(vectors)):
+        for first in range(n):
+            out[i, first] = _product(vectors, i, queries[first])
 
 
 @_compiled
@@ -144,55 +226,6 @@ def mix(vectors, signs, block, out):  # type: ignore[no-untyped-def]
                 step = dim // block
                 for j in range(block):
                     row[j * step + start // block] = here[j]
-
-
-@_compiled
-def unpack(packed, centroid, codes, factor, shift, ones):  # type: ignore[no-untyped-def]
-    """Take one list of faiss's apart.
-
-    Parameters
-    ----------
-    packed
-        uint8 ``(n, bytes)``: a row's bits, then two float32: its squared distance to the centroid less its own squared
-        length, and its multiplier (faiss/impl/RaBitQuantizer.cpp).
-    centroid
-        float32 ``(d,)``.
-    codes
-        uint64 ``(words, n)``, filled: the bits, 64 dimensions a word.
-    factor, shift
-        float32 ``(n,)``, filled: a row's product with a query q is about its centroid's product with q, and
-        ``factor * (2 * bits @ q - sum(q)) + shift``.
-    ones
-        float32 ``(n,)``, filled: how many bits are set.
-    """
-    n = len(packed)
-    dim = len(centroid)
-    width = (dim + 7) // 8
-    root = np.float32(np.sqrt(dim))
-    length = np.float32(0)
-    total = np.float32(0)
-    for j in range(dim):
-        length += centroid[j] * centroid[j]
-        total += centroid[j]
-    pair = np.empty(8, np.uint8)
-    for i in range(n):
-        for word in range(len(codes)):
-            codes[word, i] = 0
-        count = 0
-        inside = np.float32(0)
-        for byte in range(width):
-            bits = packed[i, byte]
-            codes[byte // 8, i] |= np.uint64(bits) << np.uint64(8 * (byte % 8))
-            for bit in range(min(8, dim - 8 * byte)):
-                if bits >> bit & 1:
-                    count += 1
-                    inside += centroid[8 * byte + bit]
-        for byte in range(8):
-            pair[byte] = packed[i, width + byte]
-        numbers = pair.view(np.float32)
-        factor[i] = numbers[1] / root
-        shift[i] = -(numbers[0] + length) / 2 - factor[i] * (2 * inside - total)
-        ones[i] = count
 
 
 @_compiled
@@ -324,7 +357,7 @@ def _best(values, places, n, best, scores):  # type: ignore[no-untyped-def]
 def nearest_lists(rotated, probes, centroids, codes, factor, shift, ones, lists, scores):  # type: ignore[no-untyped-def]
     """Fill ``lists`` and ``scores (n, probes)`` with each query's best centroids, best first, and their products.
 
-    The codes of the centroids (as one list, see `unpack`) say which are worth comparing: four times as many.
+    The codes of the centroids (one list, see `search_lists`) say which are worth comparing: four times as many.
     """
     n, dim = rotated.shape
     total = len(centroids)
@@ -361,8 +394,11 @@ def search_lists(  # type: ignore[no-untyped-def]
         The stored vectors ``(N, d)``: float32, or float16 as uint16.
     allowed
         bool ``(N,)``: the rows that may be found; empty where all may.
-    codes, factor, shift, ones
-        What `unpack` gave, list after list.
+    codes
+        uint64: list after list, and in each the words of its rows' codes side by side, 64 dimensions a word.
+    factor, shift, ones
+        float32 ``(N,)``: a row's estimate is what its list offers, and
+        ``factor * (2 * bits @ rotated - sum(rotated)) + shift``; and how many bits are set.
     ids
         int32 ``(N,)``: the row at each place of the lists.
     bounds

@@ -1,16 +1,20 @@
 """The product of queries and vectors, as fast as this processor allows, with a bound on its error.
 
-The scan of an exact search only needs scores good enough to know which rows cannot be among the best. float32 is
-always there; where torch is loaded already (because an image was just encoded; it is never loaded for this), its
-product is used, which is faster than numpy's for a few queries. Where the processor has bfloat16 matrix tiles, batches
-go through bfloat16: several times faster, and coarser, so more candidates are scored again.
+The scan of an exact search only needs scores good enough to know which rows cannot be among the best. A few queries
+are multiplied by a loop of our own (`kernels.products`), which reads float32 and float16 vectors as they lie, at the
+rate of the memory; more of them by numpy. Where the processor has bfloat16 matrix tiles and torch is loaded already
+(because an image was just encoded; it is never loaded for this), batches go through bfloat16: several times faster, and
+coarser, so more candidates are scored again.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +30,13 @@ if TYPE_CHECKING:
 
 # One query is bound by memory, a few by the copy into bfloat16.
 _MIN_BATCH = 16
+# With more queries numpy's product of matrices is faster than the loop.
+_MAX_LOOP = 24
+# Values in all that are worth the loop: before it is loaded (and, once on a machine, compiled), and then.
+_MIN_VALUES_UNLOADED = 1 << 27
+_MIN_VALUES = 1 << 20
+# Fewer values are multiplied before other threads have started.
+_VALUES_PER_THREAD = 1 << 20
 # Fewer queries are faster one by one: each then reads the vectors at the rate of the memory.
 _MIN_MATRIX = 4
 # Values that stay in a core's cache between two uses.
@@ -47,27 +58,60 @@ class Product:
     margin: int
 
 
-def choose(n_queries: int, dim: int, *, fast: bool = True) -> Product:
-    """Give the fastest product for a batch; ``fast=False`` asks for float32."""
+def choose(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True) -> Product:
+    """Give the fastest product for a batch; ``fast=False`` asks for float32.
+
+    Parameters
+    ----------
+    rows
+        How many vectors there are in all.
+    """
     torch = sys.modules.get("torch")
     if fast and torch is not None and n_queries >= _MIN_BATCH and has_fast_bfloat16():
         return _bfloat16(torch)
+    enough = _MIN_VALUES if "retr.index.kernels" in sys.modules else _MIN_VALUES_UNLOADED
+    if n_queries <= _MAX_LOOP and rows * dim >= enough:
+        # How many sums run side by side depends on the processor; one alone is the worst.
+        return Product(_looped, (dim + 2) * 2.0**-24, 16)
     # Sums run over at least eight partial sums side by side: the error grows with d / 8 roundings, not with d.
     return Product(_float32, (dim / 8 + 33) * 2.0**-24, 16)
 
 
+def _looped(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32]:
+    from retr.index import kernels
+
+    n = len(queries)
+    asked = queries if n == 1 else np.pad(queries, ((0, -n % 4), (0, 0)))
+    scores = np.empty((len(vectors), len(asked)), np.float32)
+    stored = vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors
+    threads = max(1, min(_threads(), -(-vectors.size // _VALUES_PER_THREAD)))
+    # Whole tiles of four rows for each.
+    step = -(-len(vectors) // (4 * threads)) * 4
+
+    def part(start: int) -> None:
+        kernels.products(stored[start : start + step], asked, scores[start : start + step])
+
+    with kernels.compiling(kernels.products):
+        if threads == 1:
+            part(0)
+        else:
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(part, range(0, len(vectors), step)))
+    return scores[:, :n]
+
+
+@cache
+def _threads() -> int:
+    """Give how many threads the libraries beside this use."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
+
+
 def _float32(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32]:
-    torch = sys.modules.get("torch")
     scores = np.empty((len(vectors), len(queries)), np.float32)
     columns = np.ascontiguousarray(queries.T)
     halves = vectors.dtype == np.float16
     matrix = len(queries) >= _MIN_MATRIX
-    if torch is not None and (halves or matrix):
-        step = max(1, _CACHED_VALUES // vectors.shape[1])
-        block, asked, out = (_tensor(torch, array) for array in (vectors, columns, scores))
-        for start in range(0, len(vectors), step):
-            torch.mm(block[start : start + step].float(), asked, out=out[start : start + step])
-        return scores
     step = max(1, _SHARED_VALUES // vectors.shape[1]) if halves or matrix else len(vectors)
     bits = np.empty((min(step, len(vectors)) if halves else 0, vectors.shape[1]), np.int32)
     for start in range(0, len(vectors), step):

@@ -15,8 +15,6 @@ A query is answered in the same way alone and among others.
 
 from __future__ import annotations
 
-import logging
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -33,9 +31,6 @@ if TYPE_CHECKING:
     from retr.index.config import Config
     from retr.index.rotation import Rotation
 
-_LOGGER = logging.getLogger("retr")
-# A wait shorter than this, in seconds, needs no explanation.
-_PATIENCE = 2.0
 _ALL = np.empty(0, bool)
 # Fewer queries a thread are answered before the threads have started.
 _QUERIES_PER_THREAD = 4
@@ -75,22 +70,27 @@ class BitLists:
         self._codes = np.empty(words * len(vectors) + kernels.PADDING, np.uint64)
         self._factor, self._shift, self._ones = np.empty((3, len(vectors)), np.float32)
         self._rows = np.empty(len(vectors), np.int32)
+        width = -(-index.d // 8)
         for number, (start, size) in enumerate(zip(self._bounds.tolist(), sizes, strict=False)):
-            part = slice(start, start + size)
             packed = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size).view(np.uint8)
-            codes = self._codes[start * words : (start + size) * words].reshape(words, size)
-            out = codes, self._factor[part], self._shift[part], self._ones[part]
-            kernels.unpack(packed.reshape(size, index.code_size), self._centroids[number], *out)
+            packed = packed.reshape(size, index.code_size)
+            part = slice(start, start + size)
+            self._codes[start * words : (start + size) * words] = _words(packed[:, :width])
+            # Its squared distance to the centroid less its own squared length, and its multiplier, in the words of
+            # faiss/impl/RaBitQuantizer.cpp.
+            distance, multiplier = np.ascontiguousarray(packed[:, width : width + 8]).view(np.float32).T
+            centroid = self._centroids[number]
+            bits = np.unpackbits(packed[:, :width], axis=1, count=index.d, bitorder="little")
+            self._factor[part] = multiplier / np.sqrt(index.d)
+            inside = 2 * (bits @ centroid) - centroid.sum()
+            self._shift[part] = -(distance + centroid @ centroid) / 2 - self._factor[part] * inside
+            self._ones[part] = bits.sum(axis=1)
             self._rows[part] = faiss.rev_swig_ptr(index.invlists.get_ids(number), size)
         if self._bounds[-1] != len(vectors) or self._rows.min() < 0 or self._rows.max() >= len(vectors):
             # What is compiled does not look where it reads.
             raise IndexCorruptError("an accelerator names rows that are not there", hint="run `retr index tune` again")
-        notice = threading.Timer(_PATIENCE, _LOGGER.info, ["compiling the search for this processor, once"])
-        notice.start()
-        try:
+        with kernels.compiling(kernels.search_lists):
             self.search(self._centroids[:1], 1, IVF(probes=1, refine=1))
-        finally:
-            notice.cancel()
 
     def search(
         self,
@@ -140,17 +140,21 @@ class BitLists:
         return Candidates(rows, scores)
 
 
+def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Lay the packed bits ``(n, bytes)`` of a list's rows out for scanning: all first words, all second ones, ..."""
+    n, width = packed.shape
+    whole = np.zeros((n, -(-width // 8) * 8), np.uint8)
+    whole[:, :width] = packed
+    return np.ascontiguousarray(whole.view("<u8").T).reshape(-1)
+
+
 def _coded(centroids: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-    """Code the centroids ``(n, d)`` as one list: what `kernels.unpack` gives of rows."""
-    n, dim = centroids.shape
+    """Code the centroids ``(n, d)`` as one list: its codes, and the factor, the shift and the ones of each."""
     middle = centroids.mean(axis=0)
     aside = centroids - middle
     bits = aside > 0
     along = np.abs(aside).sum(axis=1)
     factor = np.square(aside).sum(axis=1) / np.where(along > 0, along, 1)
     shift = aside @ middle - factor * (2 * (bits @ middle) - middle.sum())
-    codes = np.zeros((n, -(-dim // 64) * 8), np.uint8)
-    codes[:, : -(-dim // 8)] = np.packbits(bits, axis=1, bitorder="little")
-    words = np.zeros(codes.size // 8 + kernels.PADDING, np.uint64)
-    words[: codes.size // 8] = codes.view(np.uint64).T.reshape(-1)
-    return words, *(part.astype(np.float32) for part in (factor, shift, bits.sum(axis=1)))
+    codes = np.pad(_words(np.packbits(bits, axis=1, bitorder="little")), (0, kernels.PADDING))
+    return codes, *(part.astype(np.float32) for part in (factor, shift, bits.sum(axis=1)))

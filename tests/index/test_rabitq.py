@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retr.index import ann, kernels, rabitq
+from retr.index import ann, kernels
 from retr.index.config import HNSW, IVF
 from retr.index.errors import IndexCorruptError
 from retr.index.rotation import Rotation
@@ -201,17 +201,14 @@ def test_a_file_of_another_rotation_is_refused(tmp_path):
         ann.load(data, vectors)
 
 
-def test_the_wait_for_the_compiler_is_named(tmp_path, make, monkeypatch, caplog):
-    monkeypatch.setattr(rabitq, "_PATIENCE", 0.0)
-    original = rabitq.BitLists.search
-
-    def slow(*given, **more):
-        time.sleep(0.2)
-        return original(*given, **more)
-
-    monkeypatch.setattr(rabitq.BitLists, "search", slow)
+def test_the_wait_for_the_compiler_is_named_once(monkeypatch, caplog):
+    monkeypatch.setattr(kernels, "_PATIENCE", 0.0)
+    twice = kernels._compiled(lambda x: 2 * x)
     with caplog.at_level("INFO", "retr"):
-        make(some(500, 64))
+        for _ in range(3):
+            with kernels.compiling(twice):
+                twice(1)
+                time.sleep(0.1)
     assert caplog.messages == ["compiling the search for this processor, once"]
 
 

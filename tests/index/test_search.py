@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retr.index import exact, flat, products
+from retr.index import exact, products
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FilterError, UsageError
 from retr.index.store import Store
@@ -291,8 +290,8 @@ def test_the_fast_product_changes_no_answer(monkeypatch, tmp_path, spread, dtype
     kinds = []
     choose = products.choose
 
-    def spy(n, dim, *, fast=True):
-        chosen = choose(n, dim, fast=fast)
+    def spy(n, dim, **how):
+        chosen = choose(n, dim, **how)
         kinds.append(chosen.multiply)
         return chosen
 
@@ -319,6 +318,26 @@ def test_the_fast_product_keeps_its_bound(monkeypatch):
             assert np.abs(product.multiply(queries, vectors) - truth).max() <= product.error
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_loop_for_a_few_queries_keeps_its_bound(monkeypatch, dtype, threads):
+    monkeypatch.setattr(products, "_threads", lambda: threads)
+    monkeypatch.setattr(products, "_VALUES_PER_THREAD", 1000)
+    rng = np.random.default_rng(12)
+    for dim in (1, 7, 64, 700):
+        vectors = exact_unit(rng.standard_normal((303, dim))).astype(dtype)
+        for n in (1, 2, 5, 24):
+            queries = exact_unit(rng.standard_normal((n, dim)))
+            product = products.choose(n, dim, rows=1 << 40)
+            assert product.multiply is products._looped
+            scores = product.multiply(queries, vectors)
+            assert scores.shape == (303, n)
+            truth = vectors.astype(np.float64) @ queries.astype(np.float64).T
+            assert np.abs(scores - truth).max() <= product.error
+    assert products.choose(25, 64, rows=1 << 40).multiply is products._float32
+    assert products.choose(1, 64, rows=100).multiply is products._float32
+
+
 def test_every_finite_half_is_widened_to_the_same_number():
     values = np.arange(2**16, dtype=np.uint16).view(np.float16)
     values = values[np.isfinite(values)]
@@ -327,24 +346,18 @@ def test_every_finite_half_is_widened_to_the_same_number():
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])
-@pytest.mark.parametrize("torch_at_hand", [True, False])
-def test_vectors_scanned_as_they_lie_give_the_same_answer(monkeypatch, tmp_path, torch_at_hand, dtype):
-    """The scan by faiss, the products by torch and by numpy: with filters, exclusions, ties and few rows left."""
-    pytest.importorskip("faiss")
-    if torch_at_hand:
-        pytest.importorskip("torch")
-    else:
-        monkeypatch.delitem(sys.modules, "torch", raising=False)
-    monkeypatch.setattr(flat, "_MIN_VALUES", 0)
+@pytest.mark.parametrize("looped", [True, False])
+def test_the_loop_and_numpy_give_the_same_answer(monkeypatch, tmp_path, dtype, looped):
+    """With filters, exclusions, ties and few rows left."""
+    least = 0 if looped else 1 << 40
+    monkeypatch.setattr(products, "_MIN_VALUES", least)
+    monkeypatch.setattr(products, "_MIN_VALUES_UNLOADED", least)
     rng = np.random.default_rng(13)
     vectors = rng.standard_normal((3000, 40))
     vectors[100:140] = vectors[0]
     store = big(tmp_path, vectors, dtype=dtype, patient=[f"p{i % 50}" for i in range(3000)])
     queries = vectors[[0, 7, 9]].astype(np.float32)
     masks = [None, rng.random(3000) < 0.5, np.arange(3000) < 15, np.arange(3000) >= 2990]
-    scans = []
-    choose = flat.flat_scan
-    monkeypatch.setattr(flat, "flat_scan", lambda *given: scans.append(choose(*given)) or scans[-1])
     for mask in masks:
         for options in ({"k": 10}, {"k": 10, "one_per": "patient"}, {"k": 30, "min_score": 0.3}):
             for excluded in (None, [np.array([0, 3, 2995]), np.arange(1600), np.empty(0, np.int64)]):
@@ -356,5 +369,4 @@ def test_vectors_scanned_as_they_lie_give_the_same_answer(monkeypatch, tmp_path,
                     expected = oracle(store, queries[i], options["k"], allowed, forbidden, {}, group, least)
                     kept = found.rows[i] >= 0
                     assert list(zip(found.rows[i][kept].tolist(), found.scores[i][kept], strict=True)) == expected
-    assert any(isinstance(scan, flat.FlatScan) for scan in scans)
     assert store.search(np.repeat(queries, 4, axis=0), 10).rows[::4].tolist() == store.search(queries, 10).rows.tolist()
