@@ -180,20 +180,22 @@ def scan(
     some = [number for number in range(n) if len(exclude[number])]
     size = min(step, _FIRST_ROWS)
     for block in blocks:
-        inside = np.arange(len(block.vectors))
+        chosen = None
         if gather and allowed is not None:
-            inside = np.flatnonzero(allowed[block.start : block.start + len(block.vectors)])
-        while len(inside):
-            piece, inside = inside[:size], inside[size:]
-            size = min(step, _GROWTH * size)
-            part = block.vectors[piece] if gather else block.vectors[piece[0] : piece[-1] + 1]
-            scores = product.multiply(queries, part)
-            numbers = piece + block.start
-            if allowed is not None and not gather:
-                scores[~allowed[numbers[0] : numbers[-1] + 1]] = -np.inf
+            chosen = np.flatnonzero(allowed[block.start : block.start + len(block.vectors)])
+        start, count = 0, len(block.vectors if chosen is None else chosen)
+        while start < count:
+            piece = slice(start, min(start + size, count))
+            scores = product.multiply(queries, block.vectors[piece if chosen is None else chosen[piece]])
+            rows: slice | NDArray[np.int64] = slice(block.start + piece.start, block.start + piece.stop)
+            if chosen is not None:
+                rows = chosen[piece] + block.start
+            elif allowed is not None:
+                scores[~allowed[rows]] = -np.inf
             for number in some:
-                _hide(scores[:, number], numbers, exclude[number])
-            pools.add(scores, numbers)
+                _hide(scores[:, number], rows, exclude[number])
+            pools.add(scores, rows)
+            start, size = start + size, min(step, _GROWTH * size)
     return pools.result()
 
 
@@ -202,11 +204,15 @@ def narrow(allowed: NDArray[np.bool_]) -> bool:
     return int(np.count_nonzero(allowed)) < _GATHER_SHARE * len(allowed)
 
 
-def _hide(scores: NDArray[np.float32], numbers: NDArray[np.int64], excluded: NDArray[np.int64]) -> None:
-    at = np.searchsorted(numbers, excluded)
-    inside = at < len(numbers)
-    at, wanted = at[inside], excluded[inside]
-    scores[at[numbers[at] == wanted]] = -np.inf
+def _hide(scores: NDArray[np.float32], rows: slice | NDArray[np.int64], excluded: NDArray[np.int64]) -> None:
+    """Take sorted rows out of the scores of rising ``rows``."""
+    if isinstance(rows, slice):
+        at = excluded[slice(*np.searchsorted(excluded, (rows.start, rows.stop)))] - rows.start
+    else:
+        at = np.searchsorted(rows, excluded)
+        inside = at < len(rows)
+        at = at[inside][rows[at[inside]] == excluded[inside]]
+    scores[at] = -np.inf
 
 
 class _Pools:
@@ -222,8 +228,8 @@ class _Pools:
         self._limit = 2 * _GROWTH * want * n
         self._size = 0
 
-    def add(self, scores: NDArray[np.float32], numbers: NDArray[np.int64]) -> None:
-        """Take the scores ``(m, n)`` of some rows."""
+    def add(self, scores: NDArray[np.float32], rows: slice | NDArray[np.int64]) -> None:
+        """Take the scores ``(m, n)`` of m rows."""
         m, n = scores.shape
         above = scores > self._floor
         if m > self._want and np.count_nonzero(above) > self._limit:
@@ -232,7 +238,8 @@ class _Pools:
             above = scores > self._floor
         at = np.flatnonzero(above)
         if len(at):
-            self._kept.append((at % n, numbers[at // n], scores.reshape(-1)[at]))
+            mine = at // n + rows.start if isinstance(rows, slice) else rows[at // n]
+            self._kept.append((at % n, mine, scores.reshape(-1)[at]))
             self._size += len(at)
             if self._size > self._limit:
                 self._shrink()

@@ -156,30 +156,35 @@ def _four_by_four(vectors, i, queries, k, out):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def _four_by_one(vectors, i, queries, out):  # type: ignore[no-untyped-def]
+    _in_whole_registers()
+    s0 = s1 = s2 = s3 = np.float32(0)
+    for j in range(queries.shape[1]):
+        q = queries[0, j]
+        s0, s1 = s0 + _real(vectors[i, j]) * q, s1 + _real(vectors[i + 1, j]) * q
+        s2, s3 = s2 + _real(vectors[i + 2, j]) * q, s3 + _real(vectors[i + 3, j]) * q
+    out[i, 0], out[i + 1, 0], out[i + 2, 0], out[i + 3, 0] = s0, s1, s2, s3
+
+
+@_compiled
 def products(vectors, queries, out):  # type: ignore[no-untyped-def]
     """Fill ``out (m, n)`` with the products of stored vectors ``(m, d)`` and float32 queries ``(n, d)``.
 
-    Four rows are multiplied with four queries at a time (n is one or a multiple of four), while the next four rows are
-    on their way from memory.
+    Four rows are multiplied at a time with four queries (or one), while the next four are on their way from memory.
     """
     _in_whole_registers()
     n, dim = queries.shape
     whole = len(vectors) - len(vectors) % 4
     flat = vectors.reshape(-1)
-    share = max(1, 16 * dim // n)
+    share = 16 * dim // max(4, n)
     for i in range(0, whole, 4):
-        if n == 1:
-            a = b = c = d = np.float32(0)
-            for j in range(dim):
-                q = queries[0, j]
-                a, b = a + _real(vectors[i, j]) * q, b + _real(vectors[i + 1, j]) * q
-                c, d = c + _real(vectors[i + 2, j]) * q, d + _real(vectors[i + 3, j]) * q
-            out[i, 0], out[i + 1, 0], out[i + 2, 0], out[i + 3, 0] = a, b, c, d
-            continue
         for first in range(0, n, 4):
             for at in range(share * (first // 4), share * (first // 4 + 1), 16):
                 _prefetch(flat, min((i + 4) * dim + at, len(flat) - 1))
-            _four_by_four(vectors, i, queries, first, out)
+            if n == 1:
+                _four_by_one(vectors, i, queries, out)
+            else:
+                _four_by_four(vectors, i, queries, first, out)
     for i in range(whole, len(vectors)):
         for first in range(n):
             out[i, first] = _product(vectors, i, queries[first])
