@@ -20,7 +20,6 @@ import resource
 import shutil
 import subprocess
 import sys
-import time
 from collections import Counter
 from pathlib import Path
 
@@ -28,9 +27,10 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "out/mutants"
-RESULTS, REACH = WORK / "results.jsonl", WORK / "reach.json"
+RESULTS, REACH, LOG = WORK / "results.jsonl", WORK / "reach.json", WORK / "pytest.log"
 SWITCH = "MUTANT_UNDER_TEST"
 ENDED, AGAIN = "the process ended", "again"
+BROKEN = 2
 # The modules that decide what is stored and what is answered. What numba compiles cannot be switched at run time.
 MODULES = (
     *("index.approximate", "index.candidates", "index.check", "index.columns", "index.compaction", "index.exact"),
@@ -42,7 +42,7 @@ TESTS = ["tests/index", "tests/retrieval/stats/test_metrics.py"]
 # Tests of how much memory is taken notice no change.
 IGNORED = "--ignore=tests/index/test_memory.py"
 # Tests that take longer are left out, tests under a change may take so long, and a process may wait so long for one.
-LONGEST, PATIENCE, HANG = 4.0, 20, 90
+LONGEST, PATIENCE, HANG = 4.0, 60, 100
 FIRST = 8
 
 
@@ -60,9 +60,9 @@ def main() -> None:
             shown[name] = changes[name]
     (WORK / "todo.json").write_text(json.dumps(list(shown)))
     environment = {**os.environ, "PYTHONPATH": str(WORK / "src"), "OMP_NUM_THREADS": "1", SWITCH: ""}
-    while subprocess.run([sys.executable, __file__, "--go-on"], cwd=ROOT, env=environment).returncode:
-        if not RESULTS.exists():
-            sys.exit("the tests do not run without a change")
+    while code := subprocess.run([sys.executable, __file__, "--go-on"], cwd=ROOT, env=environment).returncode:
+        if code == BROKEN or not REACH.exists():
+            sys.exit(f"the tests cannot be collected, or end the process without a change: see {LOG}")
     report(shown)
 
 
@@ -132,6 +132,8 @@ class Rounds:
         return not self.failed
 
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        if session.testsfailed:
+            os._exit(BROKEN)
         items = {item.nodeid: item for item in session.items}
         if not REACH.exists():
             REACH.write_text(json.dumps(self.reach(items)))
@@ -149,7 +151,7 @@ class Rounds:
         return True
 
     def reach(self, items: dict[str, pytest.Item]) -> tuple[dict[str, float], dict[str, list[str]]]:
-        """Run every test by itself; give its seconds, and the tests that reach each function."""
+        """Run every test by itself; give its seconds of CPU, and the tests that reach each function."""
         from mutmut.mutation import trampoline
 
         seconds: dict[str, float] = {}
@@ -159,13 +161,14 @@ class Rounds:
             for _ in range(2):
                 hits: set[str] = set()
                 trampoline.record_trampoline_hit = lambda function, caller=None, hits=hits: hits.add(function)
-                start = time.perf_counter()
+                start = sum(os.times()[:4])
                 passed = self.passes(item, "stats")
-                seconds[name] = time.perf_counter() - start
+                seconds[name] = sum(os.times()[:4]) - start
                 if seconds[name] < LONGEST:
                     break
             if not passed or seconds[name] > LONGEST:
-                print(f"left out: {name} ({f'{seconds[name]:.1f} s' if passed else 'fails without a change'})")
+                why = f"{seconds[name]:.1f} s" if passed else "fails without a change"
+                os.write(2, f"left out: {name} ({why})\n".encode())
                 continue
             for function in hits:
                 reached.setdefault(function, set()).add(name)
@@ -192,13 +195,14 @@ def note(change: str, noticed: str) -> None:
 
 def go_on() -> None:
     """Run what is left, until something ends the process."""
+    os.dup2(os.open(LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
     sys.setrecursionlimit(10_000)
     resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
-    quiet = ["-p", "no:terminal", "-p", "no:cacheprovider", "-p", "no:faulthandler", "-s"]
+    quiet = ["-p", "no:cacheprovider", "-p", "no:faulthandler", "--tb=line"]
     options = ["-m", "not slow and not gpu", "-o", f"timeout={PATIENCE}", "-o", "tmp_path_retention_policy=none"]
     code = pytest.main([*quiet, *options, IGNORED, *TESTS], plugins=[Rounds()])
     # not by way of what a change may have broken
-    os._exit(code not in {pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.TESTS_FAILED})
+    os._exit(0 if code in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED} else BROKEN)
 
 
 if __name__ == "__main__":

@@ -75,7 +75,8 @@ def test_where_nothing_is_missed_the_answer_is_that_of_the_exact_search(data):
     blocks = blocks_of(
         vectors, sorted(data.draw(st.sets(st.integers(1, n - 1), max_size=2) if n > 1 else st.just([]), label="cuts"))
     )
-    accelerators = [Proposing(block.vectors) if data.draw(st.booleans(), label="built") else None for block in blocks]
+    built = [ties or data.draw(st.booleans(), label="built") for _ in blocks]
+    accelerators = [Proposing(block.vectors) if yes else None for block, yes in zip(blocks, built, strict=True)]
     queries = rng.standard_normal((3, DIM)).astype(np.float32)
     asked = ask(
         data.draw(st.integers(1, 12), label="k"),
@@ -95,7 +96,15 @@ def test_where_nothing_is_missed_the_answer_is_that_of_the_exact_search(data):
         assert len(set(found.tolist())) == len(found)
         assert not np.isin(found, excluded).any()
         assert asked.allowed is None or asked.allowed[found].all()
-    assert not near.exact
+    assert near.exact is False
+
+
+@pytest.mark.xfail(reason="the scan of a fresh segment drops all rows that tie with the first it may drop", strict=True)
+def test_more_copies_than_are_asked_for_are_found_in_a_fresh_segment():
+    vectors = np.concatenate([line(70)[10:], np.repeat(ALONG, 30, axis=0), line(70)[10:]])
+    blocks = blocks_of(vectors, [60])
+    near, truth = both(blocks, [Proposing(blocks[0].vectors), None], ALONG, ask(5))
+    np.testing.assert_array_equal(near.scores, truth.scores)
 
 
 def line(n: int) -> np.ndarray:
@@ -133,11 +142,13 @@ def test_as_many_as_are_allowed_are_enough(unhelped, count):
     """Where fewer than k rows are allowed at all, an answer of that many is not short."""
     vectors = line(40)
     how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
-    asked = ask(10, allowed=np.arange(40) < count)
+    asked = ask(10, allowed=np.arange(40) >= 40 - count)
     found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), ALONG, asked, **how)
-    assert found.rows[0].tolist() == [*range(count), *[-1] * (10 - count)]
-    few = approximate.search(blocks_of(vectors[:4]), [Proposing(vectors[:4])], HNSW(), ALONG, ask(10), **how)
-    assert few.rows[0].tolist() == [0, 1, 2, 3, *[-1] * 6]
+    assert found.rows[0].tolist() == [*range(40 - count, 40), *[-1] * (10 - count)]
+    every = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), -ALONG, ask(40), **how)
+    assert every.rows[0].tolist() == [*range(39, -1, -1)]
+    few = approximate.search(blocks_of(vectors[:4]), [Proposing(vectors[:4])], HNSW(), -ALONG, ask(10), **how)
+    assert few.rows[0].tolist() == [3, 2, 1, 0, *[-1] * 6]
 
 
 def test_a_least_score_that_was_passed_is_no_reason_to_look_further(unhelped):

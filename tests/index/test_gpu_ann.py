@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 from gpu_standin import CUVS_SIGNATURES, MAX_K, Gpus
 
-from retr.index import gpu_ann, tune
+from retr.index import devices, gpu_ann, tune
 from retr.index.ann import train
 from retr.index.config import HNSW, IVF, Cagra, Flat, to_json
 from retr.index.encoder import EncoderInfo
@@ -165,6 +165,16 @@ def test_accelerators_that_do_not_fit(path, monkeypatch, config):
     store.place("cuda")
     with pytest.raises(RetrError, match=f"the {type(config).__name__} accelerators of 12500 rows need .* GB of cuda:0"):
         store.search(np.ones((2, 24), np.float32), 5)
+
+
+def test_where_a_search_ran_is_said_beside_how(path, monkeypatch):
+    Gpus(monkeypatch, 1, free=1 << 20)
+    monkeypatch.setattr(devices, "worthwhile", lambda *_: True)
+    store = give(Store.open(path), KINDS[0])
+    store.place("auto")
+    found = store.search(np.ones((2, 24), np.float32), 5)
+    assert not found.exact
+    assert found.note.startswith("approximate: recall 0.970 when tuned; searched on the CPU: the IVF accelerators of")
 
 
 def test_what_lies_on_gpus_follows_the_kind_that_is_searched(path, monkeypatch):

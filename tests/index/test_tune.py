@@ -172,6 +172,27 @@ def test_what_was_measured_is_shown(tuned, make):
     assert search.describe(make(3).manifest) == {"kind": "exact", "recall": 1.0}
 
 
+def test_a_measured_setting_is_one_line_for_people(make):
+    point = tune.Point(IVF(lists=7, codec="sq8", probes=12, refine=6), {"image": 0.9512, "text": 0.91}, 0.0015)
+    tuning = tune.Tuning(point.config, 0.9, {"image": 0.95, "text": 0.92}, 0.002, 1234, [point])
+    with make(3).writer() as writer:
+        writer.note("tuning", tuning.to_json())
+        store = writer.commit()
+    assert search.describe(store.manifest) == {
+        "kind": "ivf",
+        "lists": 7,
+        "codec": "sq8",
+        "probes": 12,
+        "refine": 6,
+        "recall": 0.92,
+        "recalls": {"image": 0.95, "text": 0.92},
+        "k": 10,
+        "milliseconds": 2.0,
+        "bytes": 1234,
+        "curve": ["ivf, codec sq8, probes 12, refine 6: recall 0.951 (image), 0.910 (text), 1.50 ms"],
+    }
+
+
 def test_a_large_excluded_group_is_left_to_the_exact_search(tuned):
     query = np.asarray(tuned.vectors(np.array([N])), np.float32)
     found = tuned.search(query, 10, exclude_same={"patient": ["fresh"]})
