@@ -16,7 +16,7 @@ except SystemExit as stop:
     assert stop.code == 0
 sys.stderr.write(" ".join(sorted(sys.modules)))
 """
-NEVER = {"faiss", "torch", "torchvision", "timm", "transformers", "open_clip", "pandas", "scipy", "sklearn"}
+NEVER = {"faiss", "numba", "torch", "torchvision", "timm", "transformers", "open_clip", "pandas", "scipy", "sklearn"}
 
 
 @pytest.mark.parametrize(

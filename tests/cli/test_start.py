@@ -13,7 +13,7 @@ from retr.cli._docs import page, walk
 from retr.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "faiss", "transformers", "open_clip", "onnxruntime", "sklearn", "pyarrow", "numpy"}
+HEAVY = {"torch", "faiss", "numba", "transformers", "open_clip", "onnxruntime", "sklearn", "pyarrow", "numpy"}
 
 
 def test_help_loads_nothing_heavy():
