@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from retr.index.candidates import Accelerator
     from retr.index.config import Config
-    from retr.index.gpu import GpuScan
 
 # Below this share of allowed rows a list or a graph holds too few of them: scanning the allowed rows is cheaper.
 MIN_SHARE = 0.02
@@ -50,7 +49,6 @@ def search(
     max_norm: float,
     cosine: bool,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
-    gpu: GpuScan | None = None,
 ) -> Neighbours:
     """Find about the ``ask.k`` best rows for each query; see `exact.search` for the arguments.
 
@@ -79,7 +77,7 @@ def search(
     if short.any():
         again = np.flatnonzero(short)
         rest = dataclasses.replace(ask, exclude=[ask.exclude[number] for number in again.tolist()])
-        whole = exact.search(blocks, queries[again], rest, max_norm=max_norm, cosine=cosine, ids_of=ids_of, gpu=gpu)
+        whole = exact.search(blocks, queries[again], rest, max_norm=max_norm, cosine=cosine, ids_of=ids_of)
         result.rows[again], result.scores[again] = whole.rows, whole.scores
     return result
 
@@ -102,8 +100,7 @@ def _ranked(
         result = Neighbours(rows[:, : ask.k], scores[:, : ask.k], exact=False)
         single = np.flatnonzero((scores[:, 1:] >= scores[:, :-1]).any(axis=1))
     else:
-        empty = np.full((n, ask.k), -1, np.int64), np.full((n, ask.k), -np.inf, np.float32)
-        result = Neighbours(*empty, exact=False)
+        result = Neighbours(np.empty((n, ask.k), np.int64), np.empty((n, ask.k), np.float32), exact=False)
     for number in single:
         found = np.flatnonzero(rows[number] >= 0)
         kept, kept_scores = exact.order(rows[number, found], scores[number, found], ask, ids_of)

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from retr.index.candidates import Accelerator
     from retr.index.config import Config
-    from retr.index.gpu import GpuScan
     from retr.index.manifest import Manifest
     from retr.index.store import Store
 
@@ -64,7 +63,6 @@ def search(
         max_norm=plan.max_norm,
         cosine=plan.cosine,
         ids_of=lambda rows: texts(store.table([ID], rows).column(ID)),
-        gpu=placed.scan,
     )
     accelerators: Sequence[Accelerator | None] = ()
     said: str | None = None
@@ -75,7 +73,7 @@ def search(
         else:
             accelerators, said = plan.accelerators
     if not any(accelerators):
-        found = exact.search(plan.blocks, queries, ask, **how)
+        found = exact.search(plan.blocks, queries, ask, **how, gpu=placed.scan)
     else:
         found = approximate.search(plan.blocks, accelerators, plan.config, queries, ask, **how)
     note = "; ".join(part for part in (said, placed.note) if part)
@@ -124,7 +122,6 @@ class _How(TypedDict):
     max_norm: float
     cosine: bool
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]]
-    gpu: GpuScan | None
 
 
 def tuned(manifest: Manifest) -> tuple[Config, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -14,16 +15,20 @@ from retr.index.candidates import Candidates
 from retr.index.config import HNSW, IVF
 from retr.index.exact import Ask, Block
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 DIM = 5
 
 
 @dataclass
 class Proposing:
-    """Proposes the best rows of a block, by score and number, but never those that it forgets."""
+    """Proposes the best rows of a block, but never those that it forgets; the best first, or in the order given."""
 
     vectors: np.ndarray
-    forgets: tuple[int, ...] = ()
+    forgets: Sequence[int] = ()
     heeds: bool = True
+    order: Sequence[int] | None = None
     asked: list[tuple[int, int, IVF | HNSW]] = field(default_factory=list)
 
     def search(self, queries, k, config, *, allowed=None):
@@ -35,7 +40,8 @@ class Proposing:
         rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         rows = np.pad(rows, ((0, 0), (0, k - rows.shape[1])), constant_values=-1)
         scores = np.where(rows >= 0, np.take_along_axis(scores, rows, axis=1), -np.float32(np.inf))
-        return Candidates(np.where(np.isneginf(scores), -1, rows), scores)
+        order = slice(None) if self.order is None else list(self.order)
+        return Candidates(np.where(np.isneginf(scores), -1, rows)[:, order], scores[:, order])
 
 
 def blocks_of(vectors, cuts=()):
@@ -151,36 +157,71 @@ def test_as_many_as_are_allowed_are_enough(unhelped, count):
     assert few.rows[0].tolist() == [3, 2, 1, 0, *[-1] * 6]
 
 
-def test_a_least_score_that_was_passed_is_no_reason_to_look_further(unhelped):
+@pytest.mark.parametrize("fresh", [False, True])
+def test_as_many_as_are_allowed_are_enough_over_several_segments(unhelped, fresh):
+    vectors = line(40)
+    blocks = blocks_of(vectors, [20])
+    accelerators = [Proposing(blocks[0].vectors), None if fresh else Proposing(blocks[1].vectors)]
+    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
+    allowed = np.isin(np.arange(40), [*range(15, 20), 37, 38])
+    found = approximate.search(blocks, accelerators, HNSW(), ALONG, ask(10, allowed=allowed), **how)
+    assert found.rows[0].tolist() == [*range(15, 20), 37, 38, -1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("query", "k", "least", "rows"),
+    [(ALONG, 10, 0.875, range(6)), (ALONG, 5, 0.1, range(5)), (-ALONG, 40, -0.98, range(39, 0, -1))],
+)
+def test_a_least_score_that_was_passed_is_no_reason_to_look_further(unhelped, query, k, least, rows):
     vectors = line(40)
     how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
-    found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), ALONG, ask(10, min_score=0.875), **how)
-    assert found.rows[0].tolist() == [*range(6), *[-1] * 4]
-    assert np.isneginf(found.scores[0, 6:]).all()
+    found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), query, ask(k, min_score=least), **how)
+    assert found.rows[0].tolist() == [*rows, *[-1] * (k - len(rows))]
+    assert np.isneginf(found.scores[0, len(rows) :]).all()
 
 
-def test_a_least_score_that_was_not_reached_is():
+def test_a_least_score_that_was_not_passed_is():
+    """Of the rows proposed to the first query, none lies below, and one at the least score; to the second, most do."""
     vectors = line(40)
-    near, truth = both(blocks_of(vectors), [Proposing(vectors, tuple(range(4, 40)))], ALONG, ask(10, min_score=0.5))
-    assert near.rows.tolist() == truth.rows.tolist() == [[*range(10)]]
+    accelerator = Proposing(vectors, (1, *range(21, 40)))
+    queries = np.concatenate([ALONG, ALONG / 2])
+    near, truth = both(blocks_of(vectors), [accelerator], queries, ask(25, n=2, min_score=0.5))
+    assert near.rows.tolist() == truth.rows.tolist() == [[*range(21), *[-1] * 4], [0, *[-1] * 24]]
 
 
-def test_what_is_not_allowed_is_dropped_even_where_an_accelerator_proposes_it():
+def test_proposals_may_come_in_any_order():
+    rng = np.random.default_rng(0)
     vectors = line(40)
-    allowed = np.arange(40) % 2 == 1
-    near, truth = both(
-        blocks_of(vectors, [21]), [Proposing(vectors[:21], heeds=False), None], ALONG, ask(4, allowed=allowed)
-    )
-    assert near.rows.tolist() == truth.rows.tolist() == [[1, 3, 5, 7]]
+    for order in ([0, 3, 1, 2, 4, 5], [5, 4, 3, 2, 1, 0], *(rng.permutation(6) for _ in range(5))):
+        near = both(blocks_of(vectors), [Proposing(vectors, order=order)], ALONG, ask(6))[0]
+        assert near.rows[0].tolist() == [*range(6)]
+        assert (np.diff(near.scores) < 0).all()
 
 
-def test_scores_of_cosine_stay_within_one():
+def test_the_best_of_several_segments_are_kept():
+    vectors = np.random.default_rng(0).standard_normal((900, DIM)).astype(np.float32)
+    queries = np.random.default_rng(1).standard_normal((50, DIM)).astype(np.float32)
+    blocks = blocks_of(vectors, [300, 600])
+    near, truth = both(blocks, [Proposing(block.vectors) for block in blocks], queries, ask(20, n=50))
+    np.testing.assert_array_equal(near.rows, truth.rows)
+
+
+@pytest.mark.parametrize("forbidden", [[2], range(0, 40, 2)])
+def test_what_is_not_allowed_is_dropped_even_where_an_accelerator_proposes_it(forbidden):
+    vectors = line(40)
+    allowed = ~np.isin(np.arange(40), forbidden)
+    accelerators = [Proposing(vectors[:21], heeds=False), None]
+    near, truth = both(blocks_of(vectors, [21]), accelerators, ALONG, ask(4, allowed=allowed))
+    assert near.rows.tolist() == truth.rows.tolist() == [np.flatnonzero(allowed)[:4].tolist()]
+
+
+@pytest.mark.parametrize("forgets", [(), (0, 1, 2)])
+def test_scores_of_cosine_stay_within_one(forgets):
     """A product of two unit vectors may be rounded to a little more than one."""
-    vectors = np.repeat(ALONG, 3, axis=0) * np.array([[1.0000001], [-1.0000001], [0.5]], np.float32)
-    near, truth = both(blocks_of(vectors), [Proposing(vectors)], ALONG, ask(3), cosine=True)
-    assert near.scores.tolist() == truth.scores.tolist() == [[1.0, 0.5, -1.0]]
-    none = both(blocks_of(vectors), [Proposing(vectors)], ALONG, ask(5), cosine=True)[0]
-    assert none.scores.tolist() == [[1.0, 0.5, -1.0, -np.inf, -np.inf]]
+    vectors = np.repeat(ALONG, 3, axis=0) * np.array([[-1.0000001], [1.0000001], [0.5]], np.float32)
+    for k in (3, 5):
+        near, truth = both(blocks_of(vectors), [Proposing(vectors, forgets)], ALONG, ask(k), cosine=True)
+        assert near.scores.tolist() == truth.scores.tolist() == [[1.0, 0.5, -1.0, *[-np.inf] * (k - 3)]]
 
 
 def test_more_is_asked_of_accelerators_where_rows_will_be_dropped():
@@ -219,16 +260,17 @@ def test_each_segment_is_widened_by_its_own_share():
     assert [accelerator.asked[0][2].probes for accelerator in accelerators] == [80, 20]
 
 
-def test_equal_scores_go_by_id():
-    vectors = np.repeat(line(10), 4, axis=0)
-    names = np.random.default_rng(0).permutation(40)
-    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: [f"{names[row]:02d}" for row in rows.tolist()]}
+@pytest.mark.parametrize("forgets", [(), range(41)])
+def test_equal_scores_go_by_id(forgets):
+    """One row and ten groups of four that are equal: as they are proposed, and as the exact search finds them."""
+    vectors = np.concatenate([2 * ALONG, np.repeat(line(10), 4, axis=0)])
+    names = np.random.default_rng(0).permutation(41)
+    how = {"max_norm": 2.0, "cosine": False, "ids_of": lambda rows: [f"{names[row]:02d}" for row in rows.tolist()]}
     queries = np.concatenate([ALONG, -ALONG])
-    found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), queries, ask(8, n=2), **how)
-    for rows, groups in zip(found.rows.tolist(), ([0, 1], [9, 8]), strict=True):
-        assert rows == [
-            row for group in groups for row in sorted(range(4 * group, 4 * group + 4), key=lambda row: names[row])
-        ]
+    found = approximate.search(blocks_of(vectors), [Proposing(vectors, forgets)], HNSW(), queries, ask(9, n=2), **how)
+    groups = [sorted(range(first, first + 4), key=lambda row: names[row]) for first in range(1, 41, 4)]
+    assert found.rows[0].tolist() == [0, *groups[0], *groups[1]]
+    assert found.rows[1, :8].tolist() == [*groups[9], *groups[8]]
 
 
 @pytest.mark.parametrize(
