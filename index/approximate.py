@@ -15,7 +15,6 @@ import numpy as np
 from retr.index import exact
 from retr.index.config import IVF
 from retr.index.exact import Ask, Block, Neighbours
-from retr.index.products import choose
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,7 +60,25 @@ def search(
     """
     k = ask.k
     want = k * (4 if ask.one_per is not None else 1) + max(map(len, ask.exclude))
-    rows, scores = _candidates(blocks, accelerators, config, queries, ask, want)
+    found = []
+    for block, accelerator in zip(blocks, accelerators, strict=True):
+        if accelerator is None:
+            found.append(_scanned(block, queries, ask, want, max_norm=max_norm, ids_of=ids_of))
+        else:
+            found.append(_proposed(block, accelerator, config, queries, ask, want))
+    rows, scores = found[0]
+    if len(found) > 1:
+        rows, scores = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
+        best = np.argpartition(-scores, min(want, rows.shape[1]) - 1, axis=1)[:, :want]
+        rows, scores = np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    # Only now: what a forbidden row kept out is missing, and the query is short.
+    if ask.allowed is not None:
+        forbidden = ~ask.allowed[rows]
+        rows[forbidden], scores[forbidden] = -1, -np.inf
+    for number, excluded in enumerate(ask.exclude):
+        if len(excluded):
+            forbidden = np.isin(rows[number], excluded)
+            rows[number, forbidden], scores[number, forbidden] = -1, -np.inf
     if cosine:
         np.minimum(scores, 1, out=scores)
         below = scores < -1
@@ -109,44 +126,45 @@ def _ranked(
     return result
 
 
-def _candidates(
-    blocks: Sequence[Block],
-    accelerators: Sequence[Accelerator | None],
-    config: Config,
+def _proposed(
+    block: Block, accelerator: Accelerator, config: Config, queries: NDArray[np.float32], ask: Ask, want: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Give the rows of one block that its accelerator proposes, int64 ``(n, c)``, -1 padded, and their scores."""
+    allowed = None if ask.allowed is None else ask.allowed[block.start : block.start + len(block.vectors)]
+    proposed = accelerator.search(queries, want, _widened(config, allowed), allowed=allowed)
+    rows, scores = proposed.rows, proposed.scores
+    if block.start:
+        rows = np.where(rows >= 0, rows + block.start, -1)
+    return rows, scores
+
+
+def _scanned(
+    block: Block,
     queries: NDArray[np.float32],
     ask: Ask,
     want: int,
+    *,
+    max_norm: float,
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Give allowed rows that may be the best, int64 ``(n, c)``, -1 padded, and their exact scores."""
-    found = []
-    for block, accelerator in zip(blocks, accelerators, strict=True):
-        allowed = None if ask.allowed is None else ask.allowed[block.start : block.start + len(block.vectors)]
-        if accelerator is None:
-            product = choose(len(queries), queries.shape[1], rows=len(block.vectors), fast=False)
-            scans = exact.scan([block], queries, ask.allowed, ask.exclude, want, product)
-            rows = np.full((len(queries), max(len(scan.rows) for scan in scans)), -1, np.int64)
-            for number, scan in enumerate(scans):
-                rows[number, : len(scan.rows)] = scan.rows - block.start
-            scores = exact.rescore([Block(block.vectors, 0)], queries, rows, cosine=False)
-        else:
-            proposed = accelerator.search(queries, want, _widened(config, allowed), allowed=allowed)
-            rows, scores = proposed.rows, proposed.scores
-        if block.start:
-            rows = np.where(rows >= 0, rows + block.start, -1)
-        found.append((rows, scores))
-    rows, scores = found[0]
-    if len(found) > 1:
-        rows, scores = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
-        best = np.argpartition(-scores, min(want, rows.shape[1]) - 1, axis=1)[:, :want]
-        rows, scores = np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
-    if ask.allowed is not None:
-        forbidden = ~ask.allowed[rows]
-        rows[forbidden], scores[forbidden] = -1, -np.inf
-    for number, excluded in enumerate(ask.exclude):
-        if len(excluded):
-            forbidden = np.isin(rows[number], excluded)
-            rows[number, forbidden], scores[number, forbidden] = -1, -np.inf
-    return rows, scores
+    """Give the ``want`` best allowed rows of one block and their scores, as `_proposed` does."""
+    start, stop = block.start, block.start + len(block.vectors)
+    here = Ask(
+        k=min(want, len(block.vectors)),
+        allowed=None if ask.allowed is None else ask.allowed[start:stop],
+        exclude=[rows[(rows >= start) & (rows < stop)] - start for rows in ask.exclude],
+        one_per=None,
+        min_score=None,
+    )
+    found = exact.search(
+        [Block(block.vectors, 0)],
+        queries,
+        here,
+        max_norm=max_norm,
+        cosine=False,
+        ids_of=lambda rows: ids_of(rows + start),
+    )
+    return np.where(found.rows >= 0, found.rows + start, -1), found.scores
 
 
 def _widened(config: Config, allowed: NDArray[np.bool_] | None) -> Config:

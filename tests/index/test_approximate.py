@@ -81,7 +81,7 @@ def test_where_nothing_is_missed_the_answer_is_that_of_the_exact_search(data):
     blocks = blocks_of(
         vectors, sorted(data.draw(st.sets(st.integers(1, n - 1), max_size=2) if n > 1 else st.just([]), label="cuts"))
     )
-    built = [ties or data.draw(st.booleans(), label="built") for _ in blocks]
+    built = [data.draw(st.booleans(), label="built") for _ in blocks]
     accelerators = [Proposing(block.vectors) if yes else None for block, yes in zip(blocks, built, strict=True)]
     queries = rng.standard_normal((3, DIM)).astype(np.float32)
     asked = ask(
@@ -105,7 +105,6 @@ def test_where_nothing_is_missed_the_answer_is_that_of_the_exact_search(data):
     assert near.exact is False
 
 
-@pytest.mark.xfail(reason="the scan of a fresh segment drops all rows that tie with the first it may drop", strict=True)
 def test_more_copies_than_are_asked_for_are_found_in_a_fresh_segment():
     vectors = np.concatenate([line(70)[10:], np.repeat(ALONG, 30, axis=0), line(70)[10:]])
     blocks = blocks_of(vectors, [60])
