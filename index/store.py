@@ -123,9 +123,8 @@ class Store:
                 # A writer may have committed, and removed what it replaced, since the manifest was read.
                 newer = read_current(root)
                 if newer.version == manifest.version:
-                    name = Path(str(error.filename)).name if error.filename else "a file"
                     raise IndexCorruptError(
-                        f"{name!r} is missing from the index", hint="run `retr index check`"
+                        "a file is missing from the index", hint="run `retr index check`"
                     ) from error
                 manifest = newer
 

@@ -4,12 +4,15 @@ import datetime as dt
 import hashlib
 import subprocess
 import sys
+import uuid
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retr.index.encoder import EncoderInfo
 from retr.index.errors import (
     FormatVersionError,
     IndexCorruptError,
@@ -21,6 +24,7 @@ from retr.index.store import Store
 
 CREATED = pa.table({"id": ["a", "b"], "n": [1, 2]})
 UNIT = np.eye(2, 8)
+FAKE = EncoderInfo("fake", 8, "cosine", "none", text=False, weights_sha256="0", preprocessing="none")
 
 
 def test_a_new_index_is_empty(make):
@@ -45,6 +49,45 @@ def test_creating_over_an_index_is_refused(make):
     assert len(Store.open(store.path)) == 3
 
 
+def test_a_missing_file_is_said(make):
+    store = make(3, 4)
+    (store.path / store.manifest.segments[1].vectors.file).unlink()
+    with pytest.raises(IndexCorruptError, match=r"^a file is missing from the index; run `retr index check`$"):
+        Store.open(store.path)
+
+
+def test_an_index_is_made_where_no_folder_is_yet(tmp_path):
+    path = tmp_path / "wards" / "eye" / "index"
+    assert not Store.exists(path)
+    store = Store.create(str(path), encoder=FAKE, group="patient", dtype="float16")
+    assert Store.exists(path)
+    assert (store.path, store.manifest.group, store.manifest.dtype) == (path, "patient", "float16")
+    assert store.vectors().dtype == np.float16
+    assert Store.open(str(path)).uuid == store.uuid == str(uuid.UUID(store.uuid))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "float64"}, "^vectors are stored as 'float32' or 'float16', got 'float64'"),
+        ({"encoder": replace(FAKE, dim=0)}, "^an embedding needs at least one dimension, got 0"),
+    ],
+)
+def test_an_index_of_no_use_is_not_made(tmp_path, options, message):
+    with pytest.raises(UsageError, match=message):
+        Store.create(tmp_path / "index", **{"encoder": FAKE, **options})
+    assert not (tmp_path / "index").exists()
+
+
+def test_an_index_of_one_dimension_is_one(tmp_path):
+    assert Store.create(tmp_path / "index", encoder=replace(FAKE, dim=1)).vectors().shape == (0, 1)
+
+
+def test_a_store_says_what_it_is(make):
+    store = make(3, similarity="dot")
+    assert repr(store) == f"Store({str(store.path)!r}, version 2, 3 rows x 8 float32, dot, fake)"
+
+
 def test_what_was_written_comes_back(make):
     store = make(30, 20)
     assert (len(store), len(store.segments), store.version) == (50, 2, 3)
@@ -57,6 +100,10 @@ def test_what_was_written_comes_back(make):
     np.testing.assert_allclose(np.linalg.norm(store.vectors(), axis=1), 1, rtol=1e-6)
     np.testing.assert_array_equal(store.vectors(picked), store.vectors()[picked])
     assert store.rows_of(["r44", "nobody", "r0"]).tolist() == [44, -1, 0]
+    assert store.table(["sex", "id"], np.array([30])).to_pydict() == {"sex": ["F"], "id": ["r30"]}
+    nothing = np.empty(0, np.int64)
+    assert store.table(["age"], nothing).schema == store.schema.empty_table().select(["age"]).schema
+    assert (store.table(rows=nothing).num_rows, store.vectors(nothing).shape) == (0, (0, 8))
     for wrong in (-1, 50):
         for read in (store.vectors, lambda rows: store.table(["id"], rows)):
             with pytest.raises(IndexError, match="from 0 to 49"):
@@ -196,6 +243,12 @@ def test_deleted_rows_are_gone_from_every_answer(make):
         store = writer.commit()
     assert (len(store), store.n_total) == (46, 50)
     assert np.flatnonzero(~store.alive()).tolist() == [0, 1, 31, 49]
+    assert store.live_rows().tolist() == [row for row in range(50) if row not in {0, 1, 31, 49}]
+    assert [rows.tolist() for rows in store.rows_with("patient", pa.array(["p0", "p7", "nobody"]))] == [
+        [2, 3],
+        [28, 29, 30],
+        [],
+    ]
     assert store.rows_of(["r0", "r31", "r2"]).tolist() == [-1, -1, 2]
     assert not {"r0", "r1", "r31", "r49"} & set(store.table(["id"]).column("id").to_pylist())
     assert not store.where("id is not null")[[0, 1, 31, 49]].any()
