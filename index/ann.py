@@ -20,7 +20,6 @@ from retr.index.candidates import Candidates
 from retr.index.config import HNSW, IVF
 from retr.index.errors import IndexCorruptError, MissingExtraError
 from retr.index.processor import openblas_kernels
-from retr.index.rotation import Rotation
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from retr.index.candidates import Accelerator
     from retr.index.config import Config
     from retr.index.rabitq import BitLists
+    from retr.index.rotation import Rotation
 
     Stored = NDArray[np.float32] | NDArray[np.float16]
 
@@ -123,6 +123,8 @@ def train(vectors: Stored, config: IVF | HNSW, path: Path, *, budget: int, seed:
     index = faiss.index_factory(dim, config.factory(rows, dim), faiss.METRIC_INNER_PRODUCT)
     rotation = None
     if isinstance(config, IVF) and config.codec == "rabitq":
+        from retr.index.rotation import Rotation
+
         # A bit a dimension only says much when no dimension says more than another.
         rotation = Rotation(dim)
         index = faiss.IndexPreTransform(_transform(rotation), index)
@@ -239,6 +241,7 @@ class Refined:
 def _bit_lists(index: Any, vectors: Stored) -> BitLists:
     """Take apart an index that holds lists of one bit a dimension under a rotation, as `train` makes it."""
     from retr.index.rabitq import BitLists
+    from retr.index.rotation import Rotation
 
     faiss = load_faiss()
     lists = faiss.downcast_index(index.index)

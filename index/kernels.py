@@ -21,6 +21,8 @@ from numba.extending import intrinsic
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
+
 _LOGGER = logging.getLogger("retr")
 # A wait shorter than this, in seconds, needs no explanation.
 _PATIENCE = 2.0
@@ -35,7 +37,7 @@ PADDING = _LANES - 1
 _HALVINGS = 40
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any]) -> Any:
     """Compile for every sort of arguments, and keep that on disk wherever there is a place for it."""
     try:
         return njit(function, fastmath=_FAST, nogil=True, cache=True)
@@ -43,8 +45,20 @@ def _compiled(function: Callable[..., Any]) -> Any:
         return njit(function, fastmath=_FAST, nogil=True)
 
 
+def fixed(array: NDArray[Any]) -> NDArray[Any]:
+    """View an array as one that is not written to: loops would be compiled again for one that is."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
+def stored(vectors: NDArray[Any]) -> NDArray[Any]:
+    """View stored vectors, float32 or float16, as the loops take them (see `_real`)."""
+    return fixed(vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors)
+
+
 @contextmanager
-def compiling(function: Any) -> Iterator[None]:
+def first_call(function: Any) -> Iterator[None]:
     """Say what takes so long where a function is compiled, for its first call on this machine."""
     notice = threading.Timer(_PATIENCE, _LOGGER.info, ["compiling the search for this processor, once"])
     if not function.signatures:
@@ -126,7 +140,7 @@ def _in_whole_registers(_context: Any) -> Any:
     return types.void(), generate
 
 
-@_compiled
+@compiled
 def _product(vectors, row, query):  # type: ignore[no-untyped-def]
     total = np.float32(0)
     for j in range(len(query)):
@@ -134,7 +148,7 @@ def _product(vectors, row, query):  # type: ignore[no-untyped-def]
     return total
 
 
-@_compiled
+@compiled
 def _four_by_four(vectors, i, queries, k, out):  # type: ignore[no-untyped-def]
     _in_whole_registers()
     s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = np.float32(0)
@@ -155,7 +169,7 @@ def _four_by_four(vectors, i, queries, k, out):  # type: ignore[no-untyped-def]
     out[i + 3, k], out[i + 3, k + 1], out[i + 3, k + 2], out[i + 3, k + 3] = s30, s31, s32, s33
 
 
-@_compiled
+@compiled
 def _four_by_one(vectors, i, queries, out):  # type: ignore[no-untyped-def]
     _in_whole_registers()
     s0 = s1 = s2 = s3 = np.float32(0)
@@ -166,7 +180,7 @@ def _four_by_one(vectors, i, queries, out):  # type: ignore[no-untyped-def]
     out[i, 0], out[i + 1, 0], out[i + 2, 0], out[i + 3, 0] = s0, s1, s2, s3
 
 
-@_compiled
+@compiled
 def products(vectors, queries, out):  # type: ignore[no-untyped-def]
     """Fill ``out (m, n)`` with the products of stored vectors ``(m, d)`` and float32 queries ``(n, d)``.
 
@@ -190,50 +204,7 @@ def products(vectors, queries, out):  # type: ignore[no-untyped-def]
             out[i, first] = _product(vectors, i, queries[first])
 
 
-@_compiled
-def multiply(vectors, matrix, out):  # type: ignore[no-untyped-def]
-    """Fill ``out (n, d)`` with the products of each vector and the rows of ``matrix (d, d)``."""
-    for number in range(len(vectors)):
-        for j in range(len(matrix)):
-            out[number, j] = _product(matrix, j, vectors[number])
-
-
-@_compiled
-def mix(vectors, signs, block, out):  # type: ignore[no-untyped-def]
-    """Flip signs and apply Hadamard's matrix to blocks of each row, once for each row of ``signs``, mixing the blocks.
-
-    ``vectors`` and ``out`` are float32 ``(n, d)``, ``signs`` float32 ``(rounds, d)``; ``block`` is a power of two that
-    divides d. Lengths are kept.
-    """
-    n, dim = vectors.shape
-    scale = np.float32(1 / np.sqrt(block))
-    half = block // 2
-    here, there = np.empty(block, np.float32), np.empty(block, np.float32)
-    mixed = np.empty(dim, np.float32)
-    for number in range(n):
-        row = out[number]
-        for j in range(dim):
-            row[j] = vectors[number, j]
-        for turn in range(len(signs)):
-            for j in range(dim):
-                mixed[j] = row[j] * signs[turn, j] * scale
-            for start in range(0, dim, block):
-                for j in range(block):
-                    here[j] = mixed[start + j]
-                size = 1
-                while size < block:
-                    for j in range(half):
-                        there[j] = here[2 * j] + here[2 * j + 1]
-                        there[half + j] = here[2 * j] - here[2 * j + 1]
-                    here, there = there, here
-                    size *= 2
-                # The next turn's blocks take from each of these.
-                step = dim // block
-                for j in range(block):
-                    row[j * step + start // block] = here[j]
-
-
-@_compiled
+@compiled
 def _planes(query, planes):  # type: ignore[no-untyped-def]
     """Round a query to few bits; fill ``planes (words, _PLANES)`` with them; give the least, the step, and the sum."""
     dim = len(query)
@@ -261,7 +232,7 @@ def _planes(query, planes):  # type: ignore[no-untyped-def]
     return low, step, total
 
 
-@_compiled
+@compiled
 def _estimate(planes, low, step, whole, offer, start, n, codes, factor, shift, ones, sums, estimates):  # type: ignore[no-untyped-def]
     """Fill ``estimates (n,)`` with the products of a query and the rows of the list that begins at ``start``."""
     words = len(planes)
@@ -276,7 +247,7 @@ def _estimate(planes, low, step, whole, offer, start, n, codes, factor, shift, o
         estimates[i] = offer + factor[start + i] * inside + shift[start + i]
 
 
-@_compiled
+@compiled
 def _largest(values, n, want, picked):  # type: ignore[no-untyped-def]
     """Pick the places, rising, of at least the ``want`` largest of n values, as far as ``picked`` has room.
 
@@ -319,7 +290,7 @@ def _largest(values, n, want, picked):  # type: ignore[no-untyped-def]
     return m
 
 
-@_compiled
+@compiled
 def _keep(values, places, n, want, picked):  # type: ignore[no-untyped-def]
     """Move the ``want`` largest of n values (or some more) and their places to the front; give how many, and the least.
 
@@ -333,7 +304,7 @@ def _keep(values, places, n, want, picked):  # type: ignore[no-untyped-def]
     return m, least
 
 
-@_compiled
+@compiled
 def _exact_product(vectors, row, query):  # type: ignore[no-untyped-def]
     total = np.float64(0)
     for j in range(len(query)):
@@ -341,7 +312,7 @@ def _exact_product(vectors, row, query):  # type: ignore[no-untyped-def]
     return np.float32(total)
 
 
-@_compiled
+@compiled
 def _best(values, places, n, best, scores):  # type: ignore[no-untyped-def]
     """Fill ``best`` with the places of the largest of n values, largest first, and ``scores``; give how many."""
     kept = 0
@@ -358,7 +329,7 @@ def _best(values, places, n, best, scores):  # type: ignore[no-untyped-def]
     return kept
 
 
-@_compiled
+@compiled
 def nearest_lists(rotated, probes, centroids, codes, factor, shift, ones, lists, scores):  # type: ignore[no-untyped-def]
     """Fill ``lists`` and ``scores (n, probes)`` with each query's best centroids, best first, and their products.
 
@@ -381,7 +352,7 @@ def nearest_lists(rotated, probes, centroids, codes, factor, shift, ones, lists,
         _best(products, picked, m, lists[number], scores[number])
 
 
-@_compiled
+@compiled
 def search_lists(  # type: ignore[no-untyped-def]
     queries, rotated, lists, offers, wanted, vectors, allowed, codes, factor, shift, ones, ids, bounds, rows, scores
 ):

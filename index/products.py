@@ -81,9 +81,9 @@ def _looped(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32
     from retr.index import kernels
 
     n = len(queries)
-    asked = queries if n == 1 else np.pad(queries, ((0, -n % 4), (0, 0)))
+    asked = np.pad(queries, ((0, -n % 4 if n > 1 else 0), (0, 0)))
     scores = np.empty((len(vectors), len(asked)), np.float32)
-    stored = vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors
+    stored = kernels.stored(vectors)
     threads = max(1, min(_threads(), -(-vectors.size // _VALUES_PER_THREAD)))
     # Whole tiles of four rows for each.
     step = -(-len(vectors) // (4 * threads)) * 4
@@ -91,7 +91,7 @@ def _looped(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32
     def part(start: int) -> None:
         kernels.products(stored[start : start + step], asked, scores[start : start + step])
 
-    with kernels.compiling(kernels.products):
+    with kernels.first_call(kernels.products):
         if threads == 1:
             part(0)
         else:

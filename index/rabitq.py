@@ -61,17 +61,19 @@ class BitLists:
 
         self._rotation = rotation
         self._threads = threads
-        self._vectors = vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors
+        self._vectors = kernels.stored(vectors)
         self._centroids = index.quantizer.reconstruct_n(0, index.nlist)
         self._guide = _coded(self._centroids)
         sizes = [index.invlists.list_size(number) for number in range(index.nlist)]
         self._bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        if self._bounds[-1] != len(vectors):
+            raise IndexCorruptError("an accelerator lacks rows", hint="run `retr index tune` again")
         words = -(-index.d // 64)
         self._codes = np.empty(words * len(vectors) + kernels.PADDING, np.uint64)
         self._factor, self._shift, self._ones = np.empty((3, len(vectors)), np.float32)
         self._rows = np.empty(len(vectors), np.int32)
         width = -(-index.d // 8)
-        for number, (start, size) in enumerate(zip(self._bounds.tolist(), sizes, strict=False)):
+        for number, (start, size) in enumerate(zip(self._bounds[:-1].tolist(), sizes, strict=True)):
             packed = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size).view(np.uint8)
             packed = packed.reshape(size, index.code_size)
             part = slice(start, start + size)
@@ -86,10 +88,10 @@ class BitLists:
             self._shift[part] = -(distance + centroid @ centroid) / 2 - self._factor[part] * inside
             self._ones[part] = bits.sum(axis=1)
             self._rows[part] = faiss.rev_swig_ptr(index.invlists.get_ids(number), size)
-        if self._bounds[-1] != len(vectors) or self._rows.min() < 0 or self._rows.max() >= len(vectors):
+        if self._rows.min() < 0 or self._rows.max() >= len(vectors):
             # What is compiled does not look where it reads.
             raise IndexCorruptError("an accelerator names rows that are not there", hint="run `retr index tune` again")
-        with kernels.compiling(kernels.search_lists):
+        with kernels.first_call(kernels.search_lists):
             self.search(self._centroids[:1], 1, IVF(probes=1, refine=1))
 
     def search(
@@ -105,6 +107,7 @@ class BitLists:
             raise TypeError(type(config).__name__)
         probes = min(config.probes, len(self._centroids))
         n = len(queries)
+        queries, allowed = kernels.fixed(queries), kernels.fixed(_ALL if allowed is None else allowed)
         rows, scores = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
 
         def some(part: slice) -> None:
@@ -119,7 +122,7 @@ class BitLists:
                 offers,
                 k * config.refine,
                 self._vectors,
-                _ALL if allowed is None else allowed,
+                allowed,
                 self._codes,
                 self._factor,
                 self._shift,

@@ -69,6 +69,18 @@ def unhelped(monkeypatch):
     monkeypatch.setattr(approximate.exact, "search", refuse)
 
 
+@pytest.fixture
+def unhelped_over_segments(monkeypatch):
+    """Refuse to search more than a fresh segment exactly."""
+    search = exact.search
+
+    def one(blocks, *given, **more):
+        assert len(blocks) == 1, "searched exactly"
+        return search(blocks, *given, **more)
+
+    monkeypatch.setattr(approximate.exact, "search", one)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_where_nothing_is_missed_the_answer_is_that_of_the_exact_search(data):
@@ -157,7 +169,7 @@ def test_as_many_as_are_allowed_are_enough(unhelped, count):
 
 
 @pytest.mark.parametrize("fresh", [False, True])
-def test_as_many_as_are_allowed_are_enough_over_several_segments(unhelped, fresh):
+def test_as_many_as_are_allowed_are_enough_over_several_segments(unhelped_over_segments, fresh):
     vectors = line(40)
     blocks = blocks_of(vectors, [20])
     accelerators = [Proposing(blocks[0].vectors), None if fresh else Proposing(blocks[1].vectors)]

@@ -203,10 +203,10 @@ def test_a_file_of_another_rotation_is_refused(tmp_path):
 
 def test_the_wait_for_the_compiler_is_named_once(monkeypatch, caplog):
     monkeypatch.setattr(kernels, "_PATIENCE", 0.0)
-    twice = kernels._compiled(lambda x: 2 * x)
+    twice = kernels.compiled(lambda x: 2 * x)
     with caplog.at_level("INFO", "retr"):
         for _ in range(3):
-            with kernels.compiling(twice):
+            with kernels.first_call(twice):
                 twice(1)
                 time.sleep(0.1)
     assert caplog.messages == ["compiling the search for this processor, once"]
@@ -220,4 +220,4 @@ def test_a_setting_of_another_kind_is_refused(make):
 def test_loops_are_compiled_where_nothing_can_be_kept_on_disk():
     namespace: dict = {}
     exec("def double(x):\n    return 2 * x", namespace)
-    assert kernels._compiled(namespace["double"])(21) == 42
+    assert kernels.compiled(namespace["double"])(21) == 42
