@@ -43,8 +43,8 @@ class Output:
             return
         width = max((len(key) for key in data), default=0)
         for key, value in data.items():
-            if shown := show(value):
-                self.line(f"{key:<{width}}  {shown}")
+            for number, shown in enumerate(_lines(value)):
+                self.line(f"{'' if number else key:<{width}}  {shown}")
 
     def rows(
         self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None, *, title: str | None = None
@@ -130,6 +130,19 @@ def show(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(show(item) for item in value)
     return str(value)
+
+
+def _lines(value: object) -> list[str]:
+    """Write a value in one line, or in none; the lists of a mapping with a line an item.
+
+    >>> _lines({"kind": "ivf", "curve": ["few", "more"]}), _lines([1, 2]), _lines(None)
+    (['kind ivf', 'curve few', 'curve more'], ['1, 2'], [])
+    """
+    if not isinstance(value, dict):
+        return [show(value)] if show(value) else []
+    single = {key: item for key, item in value.items() if not isinstance(item, list)}
+    several = [f"{key} {show(item)}" for key, items in value.items() if isinstance(items, list) for item in items]
+    return [show(single), *several] if value else []
 
 
 def _brief(cell: str) -> str:

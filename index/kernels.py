@@ -60,7 +60,7 @@ def stored(vectors: NDArray[Any]) -> NDArray[Any]:
 @contextmanager
 def first_call(function: Any) -> Iterator[None]:
     """Say what takes so long where a function is compiled, for its first call on this machine."""
-    notice = threading.Timer(_PATIENCE, _LOGGER.info, ["compiling the search for this processor, once"])
+    notice = threading.Timer(_PATIENCE, _LOGGER.info, ["compiling a part of the search for this processor, once"])
     if not function.signatures:
         notice.start()
     try:

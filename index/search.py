@@ -135,8 +135,14 @@ def describe(manifest: Manifest) -> dict[str, object]:
     noted = manifest.extra.get(NOTE)
     if not noted:
         return {"kind": "exact", "recall": 1.0}
-    reached = {key: noted[key] for key in ("recall", "recalls", "k", "milliseconds", "bytes")}
-    return {**shown(noted["index"]), **reached, "curve": [_point(point) for point in noted["curve"]]}
+    reached = {key: noted[key] for key in ("reason", "recall", "recalls", "k", "milliseconds", "bytes") if noted[key]}
+    # Of all settings measured those that nothing cheaper reaches.
+    curve, best = [], -1.0
+    for point in sorted(noted["curve"], key=lambda point: point["milliseconds"]):
+        if min(point["recall"].values()) > best:
+            best = min(point["recall"].values())
+            curve.append(_point(point))
+    return {**shown(noted["index"]), **reached, "curve": curve}
 
 
 def _point(point: Mapping[str, Any]) -> str:

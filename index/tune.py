@@ -40,6 +40,8 @@ _QUERIES = 1024
 _PROBES = (4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 256)
 _REFINE = (2, 4, 6, 10, 30)
 _BATCH = 256
+# What a dearer setting must find more to be worth trying.
+_GAIN = 0.002
 _EFFORTS = (16, 32, 64, 128, 256, 512)
 _DEFAULT_BUDGET = 2 << 30
 # Exact search is kept as long as it answers within this.
@@ -269,6 +271,7 @@ def _measure(store: Store, kind: IVF | HNSW | Cagra, asked: Mapping[str, _Questi
     points: list[Point] = []
     halves = {sort: questions.half(0) for sort, questions in asked.items()}
     count = sum(len(questions.kth) for questions in halves.values())
+    best = -1.0
     for ladder in _ladders(kind):
         before = -1.0
         for config in ladder:
@@ -281,9 +284,14 @@ def _measure(store: Store, kind: IVF | HNSW | Cagra, asked: Mapping[str, _Questi
             points.append(Point(config, recalls, (time.perf_counter() - start) / count))
             reached, gained = points[-1].recall, points[-1].recall - before
             # Enough, or no longer a matter of how many lists are searched: the next run refines more.
-            if reached >= min(1.0, target + 0.01) or gained < 0.002:
+            if reached >= min(1.0, target + 0.01) or gained < _GAIN:
                 break
             before = reached
+        found = max(point.recall for point in points)
+        if found < min(target, best + _GAIN):
+            # Refining more finds no more: what is missing lies in lists that are not searched.
+            break
+        best = found
     return points
 
 

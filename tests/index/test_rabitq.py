@@ -209,7 +209,7 @@ def test_the_wait_for_the_compiler_is_named_once(monkeypatch, caplog):
             with kernels.first_call(twice):
                 twice(1)
                 time.sleep(0.1)
-    assert caplog.messages == ["compiling the search for this processor, once"]
+    assert caplog.messages == ["compiling a part of the search for this processor, once"]
 
 
 def test_a_setting_of_another_kind_is_refused(make):

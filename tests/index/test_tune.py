@@ -193,6 +193,18 @@ def test_a_measured_setting_is_one_line_for_people(make):
     }
 
 
+def test_of_what_was_measured_only_what_nothing_cheaper_reaches_is_shown(make):
+    points = [
+        tune.Point(IVF(probes=probes), {"image": recall}, seconds)
+        for probes, recall, seconds in [(4, 0.8, 0.002), (6, 0.7, 0.003), (8, 0.9, 0.004), (2, 0.3, 0.001)]
+    ]
+    with make(3).writer() as writer:
+        writer.note("tuning", tune.Tuning(Flat(), 0.95, {"image": 1.0}, 0.1, 0, points, "no setting").to_json())
+        described = search.describe(writer.commit().manifest)
+    assert [line.partition("probes ")[2][0] for line in described["curve"]] == ["2", "4", "8"]
+    assert described["reason"] == "no setting"
+
+
 def test_a_large_excluded_group_is_left_to_the_exact_search(tuned):
     query = np.asarray(tuned.vectors(np.array([N])), np.float32)
     found = tuned.search(query, 10, exclude_same={"patient": ["fresh"]})
