@@ -1,6 +1,7 @@
 """What the tests catch: code changed in all the small ways that mutmut knows, each against the tests that reach it.
 
-    python tests/mutants.py index.search index.exact --sample 60
+    python tests/mutants.py index.exact index.store --sample 60
+    python tests/mutants.py index.approximate --tests tests/index/test_approximate.py
 
 mutmut writes all changes of a module into a copy of the package, where an environment variable switches one on. Its own
 runner forks for each, which the threads of faiss and scikit-learn do not survive; here one process goes from change to
@@ -27,7 +28,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "out/mutants"
-RESULTS, REACH, LOG = WORK / "results.jsonl", WORK / "reach.json", WORK / "pytest.log"
+TODO, REACH, RESULTS, LOG = (WORK / name for name in ("todo.json", "reach.json", "results.jsonl", "pytest.log"))
 SWITCH = "MUTANT_UNDER_TEST"
 ENDED, AGAIN = "the process ended", "again"
 BROKEN = 2
@@ -50,6 +51,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("modules", nargs="*", metavar="MODULE", help=f"by default all: {', '.join(MODULES)}")
     parser.add_argument("--sample", type=int, help="so many changes a module, drawn at random (seed 0)")
+    parser.add_argument("--tests", nargs="+", default=TESTS, help="only these files of tests, which takes minutes")
     given = parser.parse_args()
     shutil.rmtree(WORK, ignore_errors=True)
     shutil.copytree(ROOT / "src", WORK / "src", ignore=shutil.ignore_patterns("__pycache__"))
@@ -58,7 +60,7 @@ def main() -> None:
         changes = mutate(module)
         for name in random.Random(0).sample(sorted(changes), min(given.sample or len(changes), len(changes))):
             shown[name] = changes[name]
-    (WORK / "todo.json").write_text(json.dumps(list(shown)))
+    TODO.write_text(json.dumps([given.tests, list(shown)]))
     environment = {**os.environ, "PYTHONPATH": str(WORK / "src"), "OMP_NUM_THREADS": "1", SWITCH: ""}
     while code := subprocess.run([sys.executable, __file__, "--go-on"], cwd=ROOT, env=environment).returncode:
         if code == BROKEN or not REACH.exists():
@@ -139,7 +141,7 @@ class Rounds:
             REACH.write_text(json.dumps(self.reach(items)))
         seconds, reach = json.loads(REACH.read_text())
         known = done()
-        for change in json.loads((WORK / "todo.json").read_text()):
+        for change in json.loads(TODO.read_text())[1]:
             if change not in known:
                 note(change, ENDED)
                 names = [name for name in reach.get(change.rpartition("__mutmut_")[0], []) if name in items]
@@ -200,7 +202,7 @@ def go_on() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (16 << 30, 16 << 30))
     quiet = ["-p", "no:cacheprovider", "-p", "no:faulthandler", "--tb=line"]
     options = ["-m", "not slow and not gpu", "-o", f"timeout={PATIENCE}", "-o", "tmp_path_retention_policy=none"]
-    code = pytest.main([*quiet, *options, IGNORED, *TESTS], plugins=[Rounds()])
+    code = pytest.main([*quiet, *options, IGNORED, *json.loads(TODO.read_text())[0]], plugins=[Rounds()])
     # not by way of what a change may have broken
     os._exit(0 if code in {pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED} else BROKEN)
 

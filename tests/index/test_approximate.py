@@ -122,6 +122,7 @@ def test_more_copies_than_are_asked_for_are_found_in_a_fresh_segment():
     blocks = blocks_of(vectors, [60])
     near, truth = both(blocks, [Proposing(blocks[0].vectors), None], ALONG, ask(5))
     np.testing.assert_array_equal(near.scores, truth.scores)
+    np.testing.assert_array_equal(near.rows, truth.rows)
 
 
 def line(n: int) -> np.ndarray:

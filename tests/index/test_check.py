@@ -102,7 +102,9 @@ def test_damaged_rows_are_an_error_not_a_traceback(make):
     data[4 : len(data) // 2] = bytes(len(data) // 2 - 4)
     path.write_bytes(data)
     damaged = Store.open(store.path)
-    with pytest.raises(IndexCorruptError, match="retr index check"):
+    with pytest.raises(
+        IndexCorruptError, match=f"^'{info.table.file}' is not readable as Parquet; run `retr index check`$"
+    ):
         damaged.table()
 
 
@@ -143,6 +145,9 @@ def test_a_table_of_another_length_is_found(make):
     (finding,) = with_first_segment(store, table=second.table)
     assert (finding.kind, finding.file) == ("misaligned", first.name)
     assert "holds 20 rows instead of 30" in finding.message
+    message = f"^'{second.table.file}' holds 20 rows instead of 30; run `retr index check`$"
+    with pytest.raises(IndexCorruptError, match=message):
+        Store.open(store.path).table()
 
 
 def test_hashes_out_of_order_are_found(make):

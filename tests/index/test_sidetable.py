@@ -227,10 +227,12 @@ def test_a_side_table_of_another_length_is_said(both):
 
 def test_a_damaged_side_table_is_said(both):
     _, side = both
-    file = side.path / side.manifest.segments[1].columns.file
+    info = side.manifest.segments[1]
+    file = side.path / info.columns.file
     data = file.read_bytes()
     file.write_bytes(bytes(len(data)))
     damaged = Store.open(side.path)
-    with pytest.raises(IndexCorruptError, match="retr index check"):
+    message = f"^the side table of '{info.name}' is not readable; run `retr index check`$"
+    with pytest.raises(IndexCorruptError, match=message):
         damaged.where("age > 3")
     assert [finding.kind for finding in damaged.check()] == ["altered"]

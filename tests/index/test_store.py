@@ -20,6 +20,7 @@ from retr.index.errors import (
     RetrError,
     UsageError,
 )
+from retr.index.manifest import read_current
 from retr.index.store import Store
 
 CREATED = pa.table({"id": ["a", "b"], "n": [1, 2]})
@@ -36,6 +37,7 @@ def test_a_new_index_is_empty(make):
     assert (found.rows == -1).all()
     assert np.isneginf(found.scores).all()
     assert store.table().num_rows == 0
+    assert store.skipped().schema == pa.schema([("path", pa.string()), ("reason", pa.string())])
     assert store.vectors().shape == (0, 8)
     assert store.rows_of(["a"]).tolist() == [-1]
     assert store.where("id = 'a'").shape == (0,)
@@ -54,6 +56,17 @@ def test_a_missing_file_is_said(make):
     (store.path / store.manifest.segments[1].vectors.file).unlink()
     with pytest.raises(IndexCorruptError, match=r"^a file is missing from the index; run `retr index check`$"):
         Store.open(store.path)
+
+
+def test_opening_follows_a_commit_that_removed_what_it_was_about_to_read(make, monkeypatch):
+    store = make(3, 4)
+    with store.writer() as writer:
+        writer.compact()
+        newer = writer.commit()
+    assert not (store.path / store.manifest.segments[0].table.file).exists()
+    seen = iter([store.manifest])
+    monkeypatch.setattr("retr.index.store.read_current", lambda path: next(seen, None) or read_current(path))
+    assert Store.open(store.path).version == newer.version
 
 
 def test_an_index_is_made_where_no_folder_is_yet(tmp_path):

@@ -218,6 +218,13 @@ def test_all_rows_can_be_asked_for(tuned):
     assert (found.rows >= 0).sum() == len(tuned)
 
 
+def test_an_accelerator_is_loaded_once(tuned):
+    old, _, fresh = tuned.segments
+    assert old.accelerator() is not None
+    assert old.accelerator() is old.accelerator()
+    assert fresh.accelerator() is None
+
+
 def test_min_score_cuts(tuned):
     query = clustered(5, seed=8).astype(np.float32)
     found = tuned.search(query, 10, min_score=0.9)
@@ -263,7 +270,8 @@ def test_kernels_fit_the_processor(monkeypatch, flags, kernels):
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
 def test_without_its_accelerator_search_is_exact_and_says_so(tuned, damage):
-    file = tuned.path / tuned.manifest.segments[0].accelerator.file
+    name = tuned.manifest.segments[0].accelerator.file
+    file = tuned.path / name
     data = file.read_bytes()
     file.unlink()
     if damage != "missing":
@@ -271,7 +279,10 @@ def test_without_its_accelerator_search_is_exact_and_says_so(tuned, damage):
     store = Store.open(tuned.path)
     found = store.search(clustered(2).astype(np.float32), 3)
     assert found.exact
-    assert "retr index tune" in (found.note or "")
+    why = (
+        "an accelerator cannot be read" if damage == "altered" else f"the accelerator '{name}' is missing or cut short"
+    )
+    assert found.note == f"searched exactly: {why}; run `retr index tune` again"
     assert [finding.kind for finding in store.check()] == [damage]
 
 
