@@ -80,8 +80,8 @@ print(json.dumps({"mib": peak - before, "held": held / 2**20}))
 """
 # Metadata and vectors are half a gigabyte; what a phase takes is what pieces, row groups and dictionaries take.
 PIECES_MIB = 300
-# A query takes the blocks it reads and a few bytes a row: the mask, the groups. The loops and their compiler take 60, and
-# 90 where they are compiled for the first time.
+# A query takes the blocks it reads and a few bytes a row: the mask, the groups. The loops and their compiler take 60,
+# and 90 where they are compiled for the first time.
 QUERY_MIB = 200
 # what the accelerators may take; it is in the figure of tuning
 BUDGET_MIB = 128
