@@ -43,7 +43,7 @@ TESTS = ["tests/index", "tests/retrieval/stats/test_metrics.py"]
 # Tests of how much memory is taken notice no change.
 IGNORED = "--ignore=tests/index/test_memory.py"
 # Tests that take longer are left out, tests under a change may take so long, and a process may wait so long for one.
-LONGEST, PATIENCE, HANG = 4.0, 60, 100
+LONGEST, PATIENCE, HANG = 4.0, 30, 100
 FIRST = 8
 
 
@@ -178,7 +178,7 @@ class Rounds:
 
     def noticed(self, session: pytest.Session, items: list[pytest.Item], change: str) -> str:
         """Give the test that notices a change, or nothing."""
-        for item, after in zip(items, [*items[1:], None], strict=True):
+        for item, after in zip(items, [*items[1:], None], strict=False):
             if not self.passes(item, change, after):
                 session._setupstate.teardown_exact(None)
                 if not self.passes(item, ""):

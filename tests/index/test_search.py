@@ -295,11 +295,12 @@ def test_scores_do_not_depend_on_the_pieces_they_are_computed_in(monkeypatch, n_
     rng = np.random.default_rng(9)
     vectors = rng.standard_normal((30, 6)).astype(dtype)
     blocks = [exact.Block(vectors[i::1][: 30 // n_blocks], i) for i in range(0, 30, 30 // n_blocks)]
-    queries = rng.standard_normal((5, 6)).astype(np.float32)
     rows = rng.integers(-1, 30, (5, 11))
-    truth = (vectors.astype(np.float64)[rows] * queries[:, None]).sum(axis=2)
-    truth[rows < 0] = -np.inf
     for values in (10**6, 60, 20, 1):
+        # others each time: what was not written must not be right by chance
+        queries = rng.standard_normal((5, 6)).astype(np.float32)
+        truth = (vectors.astype(np.float64)[rows] * queries[:, None]).sum(axis=2)
+        truth[rows < 0] = -np.inf
         monkeypatch.setattr(exact, "_RESCORE_VALUES", values)
         scores = exact.rescore(blocks, queries, rows, cosine=False)
         assert scores.dtype == np.float32

@@ -46,7 +46,7 @@ def test_a_new_index_is_empty(make):
 
 def test_creating_over_an_index_is_refused(make):
     store = make(3)
-    with pytest.raises(RetrError, match="already"):
+    with pytest.raises(RetrError, match=r"^there is an index at .*index' already; add to it, or choose another place$"):
         Store.create(store.path, encoder=store.manifest.encoder)
     assert len(Store.open(store.path)) == 3
 
@@ -116,6 +116,7 @@ def test_what_was_written_comes_back(make):
     assert store.table(["sex", "id"], np.array([30])).to_pydict() == {"sex": ["F"], "id": ["r30"]}
     nothing = np.empty(0, np.int64)
     assert store.table(["age"], nothing).schema == store.schema.empty_table().select(["age"]).schema
+    assert store.rows_of([]).tolist() == []
     assert (store.table(rows=nothing).num_rows, store.vectors(nothing).shape) == (0, (0, 8))
     for wrong in (-1, 50):
         for read in (store.vectors, lambda rows: store.table(["id"], rows)):
