@@ -119,7 +119,7 @@ class Rounds:
         from hypothesis import Phase, settings
 
         # a failure is enough: no smaller example is looked for
-        settings.register_profile("mutants", derandomize=True, database=None, phases=[Phase.explicit, Phase.generate])
+        settings.register_profile("mutants", database=None, phases=[Phase.explicit, Phase.generate])
         settings.load_profile("mutants")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
