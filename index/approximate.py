@@ -29,6 +29,7 @@ MIN_SHARE = 0.02
 # Beyond these the candidates would be a large part of all rows.
 _MAX_EXCLUDED = 256
 _MAX_K = 2048
+_NOTHING = np.empty(0, np.int64)
 
 
 def suits(ask: Ask, n_rows: int) -> bool:
@@ -152,7 +153,7 @@ def _scanned(
     here = Ask(
         k=min(want, len(block.vectors)),
         allowed=None if ask.allowed is None else ask.allowed[start:stop],
-        exclude=[rows[(rows >= start) & (rows < stop)] - start for rows in ask.exclude],
+        exclude=[_NOTHING] * len(queries),
         one_per=None,
         min_score=None,
     )

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retr.index import ann, kernels
+from retr.index import ann, kernels, rabitq
 from retr.index.config import HNSW, IVF
 from retr.index.errors import IndexCorruptError
 from retr.index.rotation import Rotation
@@ -129,6 +129,19 @@ def test_equal_rows_far_outliers_and_an_empty_query_are_nothing_special(make):
         assert len(set(found.rows[0].tolist())) == 10
         np.testing.assert_array_equal(found.scores[0], (vectors[found.rows[0]].astype(float) @ query[0]).astype("f4"))
     assert accelerator.search(vectors[950:951], 1, IVF(probes=1, refine=1)).rows[0, 0] == 950
+
+
+def test_the_codes_of_centroids_say_which_are_worth_comparing():
+    """Also where all lie to one side, and some farther out than others."""
+    rng = np.random.default_rng(0)
+    centroids = (rng.standard_normal((300, 128)) * rng.uniform(0.5, 2, (300, 1)) + 0.7).astype(np.float32)
+    queries = (rng.standard_normal((50, 128)) + 0.7).astype(np.float32)
+    lists, offers = np.empty((50, 5), np.int64), np.empty((50, 5), np.float32)
+    kernels.nearest_lists(queries, 5, centroids, *rabitq._coded(centroids), lists, offers)
+    products = queries @ centroids.T
+    np.testing.assert_allclose(offers, np.take_along_axis(products, lists, axis=1), rtol=1e-4)
+    best = np.sort(products, axis=1)[:, :-6:-1]
+    assert np.mean(offers >= best * (1 - 1e-4)) > 0.8
 
 
 def test_a_better_row_is_not_lost_behind_equal_ones():
