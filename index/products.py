@@ -2,9 +2,9 @@
 
 The scan of an exact search only needs scores good enough to know which rows cannot be among the best. A few queries
 are multiplied by a loop of our own (`kernels.products`), which reads float32 and float16 vectors as they lie, at the
-rate of the memory; more of them by numpy. Where the processor has bfloat16 matrix tiles and torch is loaded already
-(because an image was just encoded; it is never loaded for this), batches go through bfloat16: several times faster, and
-coarser, so more candidates are scored again.
+rate of the memory; many queries, and one with float32 vectors, by numpy. Where the processor has bfloat16 matrix tiles
+and torch is loaded already (because an image was just encoded; it is never loaded for this), batches go through
+bfloat16: several times faster, and coarser, so more candidates are scored again.
 """
 
 from __future__ import annotations
@@ -78,9 +78,13 @@ def choose(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True) -> Pro
 
 
 def _looped(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32]:
+    n = len(queries)
+    if n == 1 and vectors.dtype == np.float32:
+        # numpy reads these at the rate of the memory, too, and with several threads rather better.
+        alone: NDArray[np.float32] = vectors @ queries.T
+        return alone
     from retr.index import kernels
 
-    n = len(queries)
     asked = np.pad(queries, ((0, -n % 4 if n > 1 else 0), (0, 0)))
     scores = np.empty((len(vectors), len(asked)), np.float32)
     stored = kernels.stored(vectors)
