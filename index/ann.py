@@ -19,7 +19,7 @@ from retr.index import exact
 from retr.index.candidates import Candidates
 from retr.index.config import HNSW, IVF
 from retr.index.errors import IndexCorruptError, MissingExtraError
-from retr.index.processor import openblas_kernels
+from retr.index.processor import openblas_kernels, threads
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -250,4 +250,4 @@ def _bit_lists(index: Any, vectors: Stored) -> BitLists:
     rotated = faiss.downcast_VectorTransform(index.chain.at(0)).apply(probe)
     if not isinstance(lists, faiss.IndexIVFRaBitQ) or not np.allclose(rotation(probe), rotated, rtol=1e-3, atol=1e-2):
         raise IndexCorruptError("an accelerator is of an older kind", hint="run `retr index tune` again")
-    return BitLists(lists, rotation, vectors, threads=faiss.omp_get_max_threads())
+    return BitLists(lists, rotation, vectors, threads=threads())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,13 @@ def flags() -> frozenset[str]:
     except OSError:
         return frozenset()
     return frozenset(text.partition("flags")[2].partition("\n")[0].split())
+
+
+@cache
+def threads() -> int:
+    """Give how many threads a search may use: as many as `OMP_NUM_THREADS` gives other libraries, or all cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
 
 
 def has_fast_bfloat16() -> bool:

@@ -10,16 +10,14 @@ bfloat16: several times faster, and coarser, so more candidates are scored again
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.index.processor import has_fast_bfloat16
+from retr.index.processor import has_fast_bfloat16, threads
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,27 +86,20 @@ def _looped(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32
     asked = np.pad(queries, ((0, -n % 4 if n > 1 else 0), (0, 0)))
     scores = np.empty((len(vectors), len(asked)), np.float32)
     stored = kernels.stored(vectors)
-    threads = max(1, min(_threads(), -(-vectors.size // _VALUES_PER_THREAD)))
+    workers = max(1, min(threads(), -(-vectors.size // _VALUES_PER_THREAD)))
     # Whole tiles of four rows for each.
-    step = -(-len(vectors) // (4 * threads)) * 4
+    step = -(-len(vectors) // (4 * workers)) * 4
 
     def part(start: int) -> None:
         kernels.products(stored[start : start + step], asked, scores[start : start + step])
 
     with kernels.first_call(kernels.products):
-        if threads == 1:
+        if workers == 1:
             part(0)
         else:
-            with ThreadPoolExecutor(threads) as pool:
+            with ThreadPoolExecutor(workers) as pool:
                 list(pool.map(part, range(0, len(vectors), step)))
     return scores[:, :n]
-
-
-@cache
-def _threads() -> int:
-    """Give how many threads the libraries beside this use."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
 
 
 def _float32(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32]:

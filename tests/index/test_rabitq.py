@@ -89,9 +89,9 @@ def test_one_bit_a_dimension_keeps_the_best_among_the_refined(make):
 def test_a_query_gets_the_same_answer_alone_in_a_batch_and_from_threads(make, monkeypatch):
     vectors, queries = some(3000, 96), some(40, 96, seed=1)
     config = IVF(probes=3, refine=2)
-    monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 3)
+    monkeypatch.setattr(ann, "threads", lambda: 3)
     together = make(vectors, IVF(lists=20)).search(queries, 10, config)
-    monkeypatch.setattr(faiss, "omp_get_max_threads", lambda: 1)
+    monkeypatch.setattr(ann, "threads", lambda: 1)
     one_thread = make(vectors, IVF(lists=20))
     for number in range(40):
         alone = one_thread.search(queries[number : number + 1], 10, config)

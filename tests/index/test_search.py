@@ -352,7 +352,7 @@ def test_the_fast_product_keeps_its_bound(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_loop_for_a_few_queries_keeps_its_bound(monkeypatch, dtype, threads):
-    monkeypatch.setattr(products, "_threads", lambda: threads)
+    monkeypatch.setattr(products, "threads", lambda: threads)
     monkeypatch.setattr(products, "_VALUES_PER_THREAD", 1000)
     rng = np.random.default_rng(12)
     for dim in (1, 7, 64, 700):
