@@ -7,6 +7,8 @@
 
 from typing import TYPE_CHECKING
 
+from retr import telemetry
+
 if TYPE_CHECKING:
     from retr.index.errors import RetrError
     from retr.retrieval.encoders.registry import load_encoder
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Index", "Query", "RetrError", "load_encoder"]
 __version__ = "0.1.0"
+
+telemetry.switch_off()
 
 # Public names load on first use, so that `retr --help` starts without numpy, pyarrow or an encoder.
 _HOMES = {
