@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.errors import IndexCorruptError, RetrError
+from retr.index.files import regular
 from retr.index.manifest import CURRENT, Manifest, read_current
 from retr.index.schema import ID, texts
 from retr.index.segments import Segment, id_hashes
@@ -87,13 +88,15 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
 def _file(root: Path, ref: FileRef) -> Finding | None:
     path = root / ref.file
     try:
-        size = path.stat().st_size
+        size = regular(root, ref.file).st_size
         if size != ref.bytes:
             return Finding("truncated", ref.file, f"{ref.file!r} has {size} bytes instead of {ref.bytes}")
         with path.open("rb") as stream:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         return Finding("missing", ref.file, f"{ref.file!r} is missing")
+    except IndexCorruptError as error:
+        return Finding("unreadable", ref.file, error.message)
     except OSError as error:
         return Finding("unreadable", ref.file, f"{ref.file!r} cannot be read: {error.strerror}")
     if digest != ref.sha256:

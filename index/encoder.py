@@ -6,8 +6,10 @@ register under the entry-point group ``retr.encoders`` (see ``retr.retrieval.enc
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from retr.index.records import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -94,10 +96,36 @@ class EncoderInfo:
         return {**asdict(self), "options": dict(self.options)}
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> EncoderInfo:
-        """Read what `to_json` wrote; keys of a newer version are ignored."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{key: value for key, value in data.items() if key in known})
+    def from_json(cls, data: object) -> EncoderInfo:
+        """Read what `to_json` wrote; keys of a newer version are ignored.
+
+        Raises
+        ------
+        ValueError, KeyError
+            A value is not of its type, or missing.
+        """
+        given = Fields(data)
+        options = given.inner("options", {}).data()
+        if not all(isinstance(value, str | int | float | bool | None) for value in options.values()):
+            raise ValueError("an option is no single value")
+        return cls(
+            name=given.text("name"),
+            dim=given.whole("dim"),
+            similarity=given.choice("similarity", ("cosine", "dot")),
+            modality=given.text("modality"),
+            text=given.flag("text"),
+            weights_sha256=given.text("weights_sha256"),
+            preprocessing=given.text("preprocessing"),
+            options=options,
+            licence=given.text("licence", "unknown"),
+            source=given.text("source", "unknown"),
+            noncommercial=given.flag("noncommercial", default=False),
+            precision=given.text("precision", "fp32"),
+            device=given.text("device", "cpu"),
+            logit_scale=given.number("logit_scale") if given.has("logit_scale") else None,
+            draft_size=given.whole("draft_size") if given.has("draft_size") else None,
+            grey16=given.choice("grey16", ("minmax", "max"), "minmax"),
+        )
 
 
 class Encoder(Protocol):

@@ -3,12 +3,16 @@
 ``manifests/00000012.json`` is written once and never changed; ``CURRENT`` names the live one with its sha256 and
 is replaced atomically (write, fsync, rename, fsync of the folder). A process killed at any instant therefore leaves
 the last committed state: files that no manifest names are leftovers, removed by the next writer.
+
+A manifest may come from anybody: every value is of its type, every file it names has the form of its role, and no file
+is named twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from retr.index import schema as schemas
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FormatVersionError, IndexCorruptError, IndexNotFoundError
-from retr.index.files import FileRef, replace_bytes, sync_folder
+from retr.index.files import FileRef, read_small, replace_bytes, require_folders, sync_folder
+from retr.index.records import Fields, parse, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,7 +36,38 @@ SEGMENTS = "segments"
 FILES = "files"
 
 Dtype = Literal["float32", "float16"]
-_CURRENT = re.compile(rf"(?P<file>{MANIFESTS}/\d{{8,}}\.json) (?P<sha256>[0-9a-f]{{64}})\n")
+_CURRENT = re.compile(rf"(?P<file>{MANIFESTS}/[0-9]{{8,20}}\.json) (?P<sha256>[0-9a-f]{{64}})\n")
+# What `CURRENT` and a manifest hold at most: ten times the manifest of a hundred million rows.
+_CURRENT_BYTES, _MANIFEST_BYTES = 200, 256 << 20
+_HINT = "restore the index from a copy, or build it again"
+_UUID = re.compile("[0-9A-Za-z-]{1,64}")
+# The most rows a segment can number, and dimensions a vector can have.
+_MOST_ROWS, _MOST_DIMS = (1 << 31) - 1, 1 << 20
+_STEM = "[0-9]{8,20}-[0-9a-f]{8}"
+_NAME = re.compile(_STEM)
+_SIDE_FILE = re.compile(rf"{FILES}/{_STEM}-[A-Za-z0-9._-]{{1,200}}")
+
+
+def _form(suffix: str) -> re.Pattern[str]:
+    return re.compile(rf"{SEGMENTS}/{_STEM}\.{re.escape(suffix)}")
+
+
+# What a file is called, by its role in a segment.
+_FORMS = {
+    "table": _form("parquet"),
+    "vectors": _form("npy"),
+    "ids": _form("ids.npy"),
+    "deleted": _form("deleted.npy"),
+    "accelerator": _form("faiss"),
+    "columns": _form("arrow"),
+}
+# Every name that a writer gives a file; `retr.index.sweep` removes those that no manifest holds on to.
+OURS = re.compile(
+    "|".join(
+        [rf"{CURRENT}\.tmp", rf"{MANIFESTS}/[0-9]{{8,20}}\.json(?:\.tmp)?", _SIDE_FILE.pattern]
+        + [form.pattern for form in _FORMS.values()]
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -83,20 +119,36 @@ class SegmentInfo:
         }
 
     @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> SegmentInfo:
-        """Read what `to_json` wrote."""
-        return cls(
-            name=data["name"],
-            rows=data["rows"],
-            max_norm=data["max_norm"],
-            table=FileRef.from_json(data["table"]),
-            vectors=FileRef.from_json(data["vectors"]),
-            ids=FileRef.from_json(data["ids"]),
-            deleted=FileRef.from_json(data["deleted"]) if data["deleted"] else None,
-            n_deleted=data["n_deleted"],
-            accelerator=FileRef.from_json(data["accelerator"]) if data.get("accelerator") else None,
-            columns=FileRef.from_json(data["columns"]) if data.get("columns") else None,
+    def from_json(cls, data: object) -> SegmentInfo:
+        """Read what `to_json` wrote; ``ValueError`` for anything else."""
+        fields = Fields(data)
+        rows = fields.whole("rows", least=1, most=_MOST_ROWS)
+        refs = {
+            role: FileRef.from_json(fields.inner(role).data(), form) if fields.has(role) else None
+            for role, form in _FORMS.items()
+        }
+        table, vectors, ids = refs["table"], refs["vectors"], refs["ids"]
+        found = cls(
+            name=fields.text("name"),
+            rows=rows,
+            max_norm=fields.number("max_norm"),
+            table=_there(table),
+            vectors=_there(vectors),
+            ids=_there(ids),
+            deleted=refs["deleted"],
+            n_deleted=fields.whole("n_deleted", most=rows),
+            accelerator=refs["accelerator"],
+            columns=refs["columns"],
         )
+        if _NAME.fullmatch(found.name) is None or found.max_norm < 0:
+            raise ValueError("a segment without a name of ours, or with a norm below zero")
+        return found
+
+
+def _there(ref: FileRef | None) -> FileRef:
+    if ref is None:
+        raise ValueError("a segment lacks a file")
+    return ref
 
 
 @dataclass(frozen=True)
@@ -166,31 +218,47 @@ class Manifest:
         IndexCorruptError
             It is not a manifest.
         """
-        try:
-            data = json.loads(text)
-            found = data["format_version"]
+        with stored("the manifest", _HINT):
+            fields = Fields(parse(text))
+            found = fields.whole("format_version", most=1 << 62)
             if found != FORMAT_VERSION:
                 raise FormatVersionError(
                     f"this index has the format version {found!r}, this retr reads version {FORMAT_VERSION}",
                     hint="upgrade retr, or build the index again",
                 )
-            return cls(
-                uuid=data["uuid"],
-                encoder=EncoderInfo.from_json(data["encoder"]),
-                dtype=data["dtype"],
-                schema=schemas.from_json(data["columns"]),
-                created=data["created"],
-                committed=data["committed"],
-                version=data["version"],
-                group=data["group"],
-                segments=tuple(SegmentInfo.from_json(segment) for segment in data["segments"]),
-                skipped=FileRef.from_json(data["skipped"]) if data["skipped"] else None,
-                n_skipped=data["n_skipped"],
-                files={name: FileRef.from_json(ref) for name, ref in data["files"].items()},
-                extra=data["extra"],
+            files = fields.inner("files")
+            manifest = cls(
+                uuid=fields.text("uuid"),
+                encoder=EncoderInfo.from_json(fields.inner("encoder").data()),
+                dtype=fields.choice("dtype", ("float32", "float16")),
+                schema=schemas.from_json(fields.items("columns")),
+                created=fields.text("created"),
+                committed=fields.text("committed"),
+                version=fields.whole("version", least=1),
+                group=fields.text("group") if fields.has("group") else None,
+                segments=tuple(SegmentInfo.from_json(segment) for segment in fields.items("segments")),
+                skipped=FileRef.from_json(fields.inner("skipped").data(), _SIDE_FILE)
+                if fields.has("skipped")
+                else None,
+                n_skipped=fields.whole("n_skipped"),
+                files={name: FileRef.from_json(files.inner(name).data(), _SIDE_FILE) for name in files.keys()},
+                extra=fields.inner("extra").data(),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _corrupt(f"the manifest cannot be read: {type(error).__name__}") from error
+            manifest.require_sense()
+        return manifest
+
+    def require_sense(self) -> None:
+        """Raise ``ValueError`` where the values are of their types but cannot be meant together."""
+        names = [ref.file for ref in self.refs()]
+        if len(set(names)) < len(names):
+            raise ValueError("a file is named twice")
+        if _UUID.fullmatch(self.uuid) is None:
+            # It names a file in the user's state folder.
+            raise ValueError("the uuid is none")
+        if not 1 <= self.encoder.dim <= _MOST_DIMS:
+            raise ValueError("vectors of no length, or of one that no encoder has")
+        if self.group is not None and self.group not in self.schema.names:
+            raise ValueError("the group is no column")
 
 
 def read_current(root: Path) -> Manifest:
@@ -207,8 +275,9 @@ def read_current(root: Path) -> Manifest:
     """
     while True:
         name, digest = _current(root)
+        require_folders(root, MANIFESTS, SEGMENTS, FILES)
         try:
-            text = (root / name).read_bytes()
+            text = read_small(root, name, _MANIFEST_BYTES)
         except FileNotFoundError:
             # A writer may have committed, and removed the old manifest, between the two reads.
             if _current(root)[0] != name:
@@ -216,12 +285,15 @@ def read_current(root: Path) -> Manifest:
             raise _corrupt(f"the manifest {name!r} is missing") from None
         if hashlib.sha256(text).hexdigest() != digest:
             raise _corrupt(f"the manifest {name!r} was changed after it was written")
-        return Manifest.from_bytes(text)
+        manifest = Manifest.from_bytes(text)
+        if manifest.file != name:
+            raise _corrupt(f"the manifest {name!r} says that it is {manifest.file!r}")
+        return manifest
 
 
 def _current(root: Path) -> tuple[str, str]:
     try:
-        text = (root / CURRENT).read_text(errors="replace")
+        text = read_small(root, CURRENT, _CURRENT_BYTES).decode(errors="replace")
     except (FileNotFoundError, NotADirectoryError):
         raise IndexNotFoundError(
             f"no index at {str(root)!r}",
@@ -234,7 +306,12 @@ def _current(root: Path) -> tuple[str, str]:
 
 
 def _corrupt(message: str) -> IndexCorruptError:
-    return IndexCorruptError(message, hint="restore the index from a copy, or build it again")
+    return IndexCorruptError(message, hint=_HINT)
+
+
+def exists(root: Path) -> bool:
+    """Say whether there is an index at ``root``, readable or not."""
+    return os.path.lexists(root / CURRENT)
 
 
 def publish(root: Path, manifest: Manifest) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 
 from retr.index.errors import UsageError
+from retr.index.records import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,6 +149,10 @@ def to_json(schema: pa.Schema) -> list[dict[str, str]]:
     return [{"name": field.name, "type": str(field.type)} for field in schema]
 
 
-def from_json(columns: list[dict[str, str]]) -> pa.Schema:
-    """Read what `to_json` wrote."""
-    return pa.schema([pa.field(column["name"], TYPES[column["type"]]) for column in columns])
+def from_json(columns: list[Any]) -> pa.Schema:
+    """Read what `to_json` wrote; ``ValueError`` or ``KeyError`` for anything else."""
+    fields = [Fields(column) for column in columns]
+    schema = pa.schema([pa.field(column.text("name"), TYPES[column.text("type")]) for column in fields])
+    if len(set(schema.names)) < len(schema) or schema.names[:1] != [ID] or schema.field(ID).type != pa.string():
+        raise ValueError("the columns do not begin with the text 'id', or two have one name")
+    return schema

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from retr.index import schema as schemas
 from retr.index.errors import IndexCorruptError
+from retr.index.files import regular
 from retr.index.sidetable import SideTable
 
 if TYPE_CHECKING:
@@ -225,6 +226,7 @@ class Segment:
 
 def map_file(root: Path, ref: FileRef) -> pa.Buffer:
     """Map a committed file; the mapping outlives the file's name."""
+    regular(root, ref.file)
     with pa.memory_map(str(root / ref.file)) as source:
         if source.size() != ref.bytes:
             raise IndexCorruptError(

@@ -20,9 +20,9 @@ import pyarrow as pa
 from retr.index.columns import Columns
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.exact import Block
-from retr.index.files import disk_errors
+from retr.index.files import disk_errors, require_folders
 from retr.index.lock import writer_lock
-from retr.index.manifest import CURRENT, FILES, MANIFESTS, SEGMENTS, Manifest, publish, read_current
+from retr.index.manifest import FILES, MANIFESTS, SEGMENTS, Manifest, exists, publish, read_current
 from retr.index.placement import Placement
 from retr.index.schema import ID
 from retr.index.search import Plan, search
@@ -82,8 +82,9 @@ class Store:
         with disk_errors("making the index's folder"):
             for folder in (MANIFESTS, SEGMENTS, FILES):
                 (root / folder).mkdir(parents=True, exist_ok=True)
+        require_folders(root, MANIFESTS, SEGMENTS, FILES)
         with writer_lock(root):
-            if (root / CURRENT).exists():
+            if exists(root):
                 raise RetrError(
                     f"there is an index at {str(path)!r} already", hint="add to it, or choose another place"
                 )
@@ -131,7 +132,7 @@ class Store:
     @staticmethod
     def exists(path: Path | str) -> bool:
         """Say whether there is an index at ``path``, readable or not."""
-        return (Path(path) / CURRENT).is_file()
+        return exists(Path(path))
 
     def __len__(self) -> int:
         return self.n_total - sum(info.n_deleted for info in self.manifest.segments)

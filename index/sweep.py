@@ -1,27 +1,23 @@
 """Which files in an index's directory are whose, and the removal of those nobody needs any more.
 
 The manifest names what belongs to the index. Anything else whose name has our form is a leftover of an older
-version or of a writer that was killed; anything else again is foreign, and never touched.
+version or of a writer that was killed; anything else again is foreign, and never touched. No link is followed: what
+lies behind one is not in the index.
 """
 
 from __future__ import annotations
 
-import re
+import os
 from typing import TYPE_CHECKING
 
+from retr.index.files import require_folders
 from retr.index.lock import NAME as LOCK
-from retr.index.manifest import CURRENT, FILES, MANIFESTS, SEGMENTS
+from retr.index.manifest import CURRENT, FILES, MANIFESTS, OURS, SEGMENTS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from retr.index.manifest import Manifest
-
-_OURS = re.compile(
-    rf"(?:{CURRENT}\.tmp|{MANIFESTS}/\d{{8,}}\.json(?:\.tmp)?"
-    rf"|{SEGMENTS}/\d{{8,}}-[0-9a-f]{{8}}\.(?:parquet|npy|ids\.npy|deleted\.npy|faiss|arrow)"
-    rf"|{FILES}/\d{{8,}}-[0-9a-f]{{8}}-[A-Za-z0-9._-]+)"
-)
 
 
 def named(manifest: Manifest) -> set[str]:
@@ -32,13 +28,28 @@ def named(manifest: Manifest) -> set[str]:
 def others(root: Path, *manifests: Manifest) -> tuple[list[str], list[str]]:
     """Give the leftovers and the foreign files beside these states, each sorted, relative to the index."""
     keep = set().union(*(named(manifest) for manifest in manifests))
-    found = [path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir() or path.is_symlink()]
+    found = []
+    for folder, inner, files in os.walk(root):
+        where = os.path.relpath(folder, root).replace(os.sep, "/")
+        links = [name for name in inner if os.path.islink(os.path.join(folder, name))]
+        found += [name if where == "." else f"{where}/{name}" for name in (*files, *links)]
     rest = sorted(name for name in found if name not in keep)
-    leftovers = [name for name in rest if _OURS.fullmatch(name)]
-    return leftovers, [name for name in rest if not _OURS.fullmatch(name)]
+    leftovers = [name for name in rest if OURS.fullmatch(name)]
+    return leftovers, [name for name in rest if not OURS.fullmatch(name)]
+
+
+def leftovers(root: Path, *manifests: Manifest) -> list[str]:
+    """Give the leftovers beside these states, looking only where a writer writes; sorted."""
+    keep = set().union(*(named(manifest) for manifest in manifests))
+    found = [f"{CURRENT}.tmp"] if os.path.lexists(root / f"{CURRENT}.tmp") else []
+    for folder in (MANIFESTS, SEGMENTS, FILES):
+        with os.scandir(root / folder) as entries:
+            found += [f"{folder}/{entry.name}" for entry in entries if not entry.is_dir(follow_symlinks=False)]
+    return sorted(name for name in found if name not in keep and OURS.fullmatch(name))
 
 
 def sweep(root: Path, *manifests: Manifest) -> None:
     """Remove the leftovers beside these states; only the holder of the writer's lock may."""
-    for name in others(root, *manifests)[0]:
+    require_folders(root, MANIFESTS, SEGMENTS, FILES)
+    for name in leftovers(root, *manifests):
         (root / name).unlink(missing_ok=True)

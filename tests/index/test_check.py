@@ -142,10 +142,12 @@ def test_deletions_of_the_first_and_the_last_row_fit(make):
 def test_a_table_of_another_length_is_found(make):
     store = make(30, 20)
     first, second = store.manifest.segments
-    (finding,) = with_first_segment(store, table=second.table)
+    name = "segments/00000099-0123abcd.parquet"
+    shutil.copy(store.path / second.table.file, store.path / name)
+    (finding,) = with_first_segment(store, table=reference(store.path, name))
     assert (finding.kind, finding.file) == ("misaligned", first.name)
     assert "holds 20 rows instead of 30" in finding.message
-    message = f"^'{second.table.file}' holds 20 rows instead of 30; run `retr index check`$"
+    message = f"^'{name}' holds 20 rows instead of 30; run `retr index check`$"
     with pytest.raises(IndexCorruptError, match=message):
         Store.open(store.path).table()
 

@@ -1,0 +1,170 @@
+"""JSON that somebody else may have written, taken apart by key and type.
+
+Whoever hands over an index also wrote its hashes, so a file that is as it was written may still hold anything. `parse`
+reads only what JSON itself allows, `Fields` gives a value only if it is of the type asked for, and `stored` turns what
+does not fit into one `IndexCorruptError`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from retr.index.errors import IndexCorruptError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Counts beyond this are no counts; every sum and product of a few of them still fits 64 bits.
+_MOST = 1 << 53
+_REQUIRED: Any = object()
+# Objects inside objects: no record of ours has more than a few.
+_DEEPEST = 64
+
+
+def parse(text: bytes | str) -> Any:
+    """Read JSON: no key twice, no number that is none, nothing nested so deep that a recursion over it would fail.
+
+    Raises
+    ------
+    ValueError
+        It is something else.
+
+    >>> parse('{"a": [1, 2]}')
+    {'a': [1, 2]}
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_number)
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
+    _require_shallow(data)
+    return data
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice")
+    return found
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number")
+
+
+def _require_shallow(data: Any) -> None:
+    level, depth = [data], 0
+    while level:
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError("JSON nested too deeply")
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, dict | list)
+        ]
+
+
+@contextlib.contextmanager
+def stored(what: str, hint: str = "run `retr index check`") -> Iterator[None]:
+    """Turn what a malformed record raises into one `IndexCorruptError` that says which record it is."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+        raise IndexCorruptError(f"{what} cannot be read", hint=hint) from error
+
+
+class Fields:
+    """One JSON object; each method gives the value of a key, or raises ``ValueError`` where it is of another type.
+
+    A method with ``default`` gives that where the key is missing.
+    """
+
+    def __init__(self, data: object) -> None:
+        if not isinstance(data, dict):
+            raise ValueError("not an object")
+        self._data: dict[str, Any] = data
+
+    def _take(self, key: str, default: Any) -> Any:
+        if key not in self._data and default is not _REQUIRED:
+            return default
+        return self._data[key]
+
+    def text(self, key: str, default: Any = _REQUIRED) -> str:
+        """Give a string."""
+        value = self._take(key, default)
+        if not isinstance(value, str) or not _encodes(value):
+            raise ValueError(f"{key} is no text")
+        return value
+
+    def choice(self, key: str, among: tuple[str, ...], default: Any = _REQUIRED) -> Any:
+        """Give one of a few strings."""
+        value = self.text(key, default)
+        if value not in among:
+            raise ValueError(f"{key} is none of {among}")
+        return value
+
+    def whole(self, key: str, default: Any = _REQUIRED, *, least: int = 0, most: int = _MOST) -> int:
+        """Give a whole number between two bounds."""
+        value = self._take(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"{key} is no whole number from {least} to {most}")
+        return value
+
+    def number(self, key: str, default: Any = _REQUIRED) -> float:
+        """Give a finite number."""
+        value = self._take(key, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+            raise ValueError(f"{key} is no number")
+        return float(value)
+
+    def flag(self, key: str, default: Any = _REQUIRED) -> bool:
+        """Give true or false."""
+        value = self._take(key, default)
+        if not isinstance(value, bool):
+            raise ValueError(f"{key} is neither true nor false")
+        return value
+
+    def texts(self, key: str, default: Any = _REQUIRED) -> tuple[str, ...]:
+        """Give a list of strings."""
+        value = self._take(key, default)
+        if not isinstance(value, list | tuple) or not all(isinstance(one, str) and _encodes(one) for one in value):
+            raise ValueError(f"{key} is no list of texts")
+        return tuple(value)
+
+    def numbers(self, key: str, default: Any = _REQUIRED) -> dict[str, float]:
+        """Give an object of finite numbers."""
+        inner = self.inner(key, default)
+        return {name: inner.number(name) for name in inner.keys()}  # noqa: SIM118 - not a mapping
+
+    def inner(self, key: str, default: Any = _REQUIRED) -> Fields:
+        """Give an object inside."""
+        return Fields(self._take(key, default))
+
+    def items(self, key: str, default: Any = _REQUIRED) -> list[Any]:
+        """Give a list of anything."""
+        value = self._take(key, default)
+        if not isinstance(value, list):
+            raise ValueError(f"{key} is no list")
+        return value
+
+    def has(self, key: str) -> bool:
+        """Say whether there is something under a key: ``null`` is nothing."""
+        return self._data.get(key) is not None
+
+    def keys(self) -> list[str]:
+        """Give the keys."""
+        return list(self._data)
+
+    def data(self) -> dict[str, Any]:
+        """Give the object itself."""
+        return self._data
+
+
+def _encodes(value: str) -> bool:
+    """Say whether a text can be written: half of a surrogate pair cannot."""
+    return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
