@@ -86,7 +86,7 @@ class Fields:
 
     def __init__(self, data: object) -> None:
         if not isinstance(data, dict):
-            raise ValueError("not an object")
+            raise _unfit("not an object")
         self._data: dict[str, Any] = data
 
     def _take(self, key: str, default: Any) -> Any:
@@ -98,42 +98,42 @@ class Fields:
         """Give a string."""
         value = self._take(key, default)
         if not isinstance(value, str) or not _encodes(value):
-            raise ValueError(f"{key} is no text")
+            raise _unfit(f"{key} is no text")
         return value
 
     def choice(self, key: str, among: tuple[str, ...], default: Any = _REQUIRED) -> Any:
         """Give one of a few strings."""
         value = self.text(key, default)
         if value not in among:
-            raise ValueError(f"{key} is none of {among}")
+            raise _unfit(f"{key} is none of {among}")
         return value
 
     def whole(self, key: str, default: Any = _REQUIRED, *, least: int = 0, most: int = _MOST) -> int:
         """Give a whole number between two bounds."""
         value = self._take(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"{key} is no whole number from {least} to {most}")
+            raise _unfit(f"{key} is no whole number from {least} to {most}")
         return value
 
     def number(self, key: str, default: Any = _REQUIRED) -> float:
         """Give a finite number."""
         value = self._take(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-            raise ValueError(f"{key} is no number")
+            raise _unfit(f"{key} is no number")
         return float(value)
 
     def flag(self, key: str, default: Any = _REQUIRED) -> bool:
         """Give true or false."""
         value = self._take(key, default)
         if not isinstance(value, bool):
-            raise ValueError(f"{key} is neither true nor false")
+            raise _unfit(f"{key} is neither true nor false")
         return value
 
     def texts(self, key: str, default: Any = _REQUIRED) -> tuple[str, ...]:
         """Give a list of strings."""
         value = self._take(key, default)
         if not isinstance(value, list | tuple) or not all(isinstance(one, str) and _encodes(one) for one in value):
-            raise ValueError(f"{key} is no list of texts")
+            raise _unfit(f"{key} is no list of texts")
         return tuple(value)
 
     def numbers(self, key: str, default: Any = _REQUIRED) -> dict[str, float]:
@@ -149,7 +149,7 @@ class Fields:
         """Give a list of anything."""
         value = self._take(key, default)
         if not isinstance(value, list):
-            raise ValueError(f"{key} is no list")
+            raise _unfit(f"{key} is no list")
         return value
 
     def has(self, key: str) -> bool:
@@ -163,6 +163,10 @@ class Fields:
     def data(self) -> dict[str, Any]:
         """Give the object itself."""
         return self._data
+
+
+def _unfit(why: str) -> ValueError:
+    return ValueError(why)
 
 
 def _encodes(value: str) -> bool:

@@ -28,11 +28,7 @@ def named(manifest: Manifest) -> set[str]:
 def others(root: Path, *manifests: Manifest) -> tuple[list[str], list[str]]:
     """Give the leftovers and the foreign files beside these states, each sorted, relative to the index."""
     keep = set().union(*(named(manifest) for manifest in manifests))
-    found = []
-    for folder, inner, files in os.walk(root):
-        where = os.path.relpath(folder, root).replace(os.sep, "/")
-        links = [name for name in inner if os.path.islink(os.path.join(folder, name))]
-        found += [name if where == "." else f"{where}/{name}" for name in (*files, *links)]
+    found = [path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir() or path.is_symlink()]
     rest = sorted(name for name in found if name not in keep)
     leftovers = [name for name in rest if OURS.fullmatch(name)]
     return leftovers, [name for name in rest if not OURS.fullmatch(name)]
