@@ -100,7 +100,7 @@ def read_small(root: Path, name: str, most: int) -> bytes:
     """Read a regular file of at most ``most`` bytes; errors as `regular`."""
     regular(root, name)
     descriptor = os.open(root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    with open(descriptor, "rb") as stream:
+    with os.fdopen(descriptor, "rb") as stream:
         data = stream.read(most + 1)
     if len(data) > most:
         raise IndexCorruptError(f"{name!r} is longer than {most} bytes", hint="restore the index from a copy")

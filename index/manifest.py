@@ -241,7 +241,7 @@ class Manifest:
                 if fields.has("skipped")
                 else None,
                 n_skipped=fields.whole("n_skipped"),
-                files={name: FileRef.from_json(files.inner(name).data(), _SIDE_FILE) for name in files.keys()},
+                files={name: FileRef.from_json(files.inner(name).data(), _SIDE_FILE) for name in files},
                 extra=fields.inner("extra").data(),
             )
             manifest.require_sense()
@@ -257,8 +257,6 @@ class Manifest:
             raise ValueError("the uuid is none")
         if not 1 <= self.encoder.dim <= _MOST_DIMS:
             raise ValueError("vectors of no length, or of one that no encoder has")
-        if self.group is not None and self.group not in self.schema.names:
-            raise ValueError("the group is no column")
 
 
 def read_current(root: Path) -> Manifest:

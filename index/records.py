@@ -139,7 +139,7 @@ class Fields:
     def numbers(self, key: str, default: Any = _REQUIRED) -> dict[str, float]:
         """Give an object of finite numbers."""
         inner = self.inner(key, default)
-        return {name: inner.number(name) for name in inner.keys()}  # noqa: SIM118 - not a mapping
+        return {name: inner.number(name) for name in inner}
 
     def inner(self, key: str, default: Any = _REQUIRED) -> Fields:
         """Give an object inside."""
@@ -156,9 +156,8 @@ class Fields:
         """Say whether there is something under a key: ``null`` is nothing."""
         return self._data.get(key) is not None
 
-    def keys(self) -> list[str]:
-        """Give the keys."""
-        return list(self._data)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
 
     def data(self) -> dict[str, Any]:
         """Give the object itself."""
