@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index import filters
+from retr.index.comparisons import canonical
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ _COMPARE = 8
 class Groups:
     """One column over all rows of a snapshot, deleted ones too: which rows share a value.
 
-    Nothing is computed ahead: both questions go to the mapped columns.
+    Zero with a sign is zero, and NaN is no value. Nothing is computed ahead: both questions go to the mapped columns.
     """
 
     def __init__(self, parts: Sequence[pa.ChunkedArray[Any]], kind: pa.DataType) -> None:
@@ -47,7 +48,7 @@ class Groups:
         for number, at in zip(numbers.tolist(), np.split(order, first[1:]), strict=len(rows) > 0):
             local = (rows[at] - self._starts[number]).tolist()
             slices = [self._parts[number].slice(row, 1).chunk(0) for row in local]
-            values.append(_plain(pa.concat_arrays(slices)).cast(self._kind))
+            values.append(canonical(_plain(pa.concat_arrays(slices)).cast(self._kind)))
         codes = np.empty(len(rows), np.int64)
         codes[order] = _numbers(pa.concat_arrays(values).dictionary_encode().indices)
         return codes
@@ -62,11 +63,12 @@ class Groups:
         """
         found: list[list[NDArray[np.int64]]] = [[np.empty(0, np.int64)] for _ in range(len(values))]
         start = 0
+        values = canonical(values)
         for part in self._parts:
             coded = pa.types.is_dictionary(part.type) and part.num_chunks > 0
             keys = _codes_of(values, part.chunk(0).dictionary, ordered=part.type.ordered) if coded else values
             for chunk in part.chunks:
-                matches = _coded_matches(chunk, keys) if coded else _matches(chunk, values)
+                matches = _coded_matches(chunk, keys) if coded else _matches(canonical(chunk), values)
                 for mine, at in zip(found, matches, strict=True):
                     if len(at):
                         mine.append(at + start)

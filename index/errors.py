@@ -23,6 +23,9 @@ the user did not type.
 
 from __future__ import annotations
 
+# So much of an expression is shown on each side of a mistake.
+_SHOWN = 100
+
 
 class RetrError(Exception):
     """Base of all errors raised on purpose.
@@ -59,7 +62,10 @@ class FilterError(UsageError):
     """
 
     def __init__(self, message: str, *, expression: str, position: int, hint: str | None = None) -> None:
-        super().__init__(f"{message} at column {position + 1} of {expression!r}", hint=hint)
+        start = max(position - _SHOWN, 0)
+        part = expression[start : position + _SHOWN]
+        before, after = "..." * (start > 0), "..." * (position + _SHOWN < len(expression))
+        super().__init__(f"{message} at column {position + 1} of {before + part + after!r}", hint=hint)
         self.expression = expression
         self.position = position
 

@@ -17,13 +17,15 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from decimal import InvalidOperation
 from typing import NoReturn, TypeAlias
 
+from retr.index.comparisons import Literal, Number
 from retr.index.errors import FilterError
 
 _TOKEN = re.compile(
     r"""\s*(?:
-    (?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
+    (?P<number>[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.]))
   | (?P<string>'(?:[^']|'')*')
   | (?P<quoted>"(?:[^"]|"")+"|`[^`]+`)
   | (?P<word>[^\W\d]\w*)
@@ -39,7 +41,6 @@ _COMPARE = {"=": "equal", "==": "equal", "!=": "not_equal", "<>": "not_equal"} |
     ">=": "greater_equal",
 }
 _MAX_DEPTH = 100
-Literal: TypeAlias = "str | int | float | bool | None"
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,12 @@ class _Token:
 
 @dataclass(frozen=True)
 class Operand:
-    """A column (``name`` is set) or a literal, and where it stands."""
+    """A column (``name`` is set) or a literal, where it stands, and how it is written."""
 
     at: int
     name: str | None = None
     value: Literal = None
+    text: str = "null"
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,9 @@ class _Parser:
 
     def __init__(self, expression: str) -> None:
         self._text = expression
+        if not expression.isascii() and any("\ud800" <= sign <= "\udfff" for sign in expression):
+            at = next(at for at, sign in enumerate(expression) if "\ud800" <= sign <= "\udfff")
+            fail(expression, "the expression is not UTF-8", at)
         self._tokens = list(self._scan())
         self._next = 0
         self._depth = 0
@@ -225,17 +230,18 @@ class _Parser:
     def _operand(self) -> Operand:
         token = self._take()
         if token.kind == "number":
-            exact = re.fullmatch(r"[+-]?\d+", token.text)
-            number = float(token.text)
-            return Operand(token.at, value=int(token.text) if exact and abs(number) < 2**63 else number)
+            try:
+                return Operand(token.at, value=Number.read(token.text), text=token.text)
+            except InvalidOperation:
+                fail(self._text, "the exponent of a number is too large", token.at)
         if token.kind == "string":
-            return Operand(token.at, value=token.text[1:-1].replace("''", "'"))
+            return Operand(token.at, value=token.text[1:-1].replace("''", "'"), text=token.text)
         if token.kind == "quoted":
             return Operand(token.at, name=token.text[1:-1].replace('""', '"'))
         if token.kind == "word":
             word = token.text.lower()
             if word in {"true", "false"}:
-                return Operand(token.at, value=word == "true")
+                return Operand(token.at, value=word == "true", text=word)
             if word == "null":
                 return Operand(token.at)
             if word not in _KEYWORDS:

@@ -1,14 +1,14 @@
 """Where-expressions, evaluated to an exact mask of rows; `retr.index.expressions` has the grammar.
 
 Nulls follow SQL: a comparison with null is unknown, unknown propagates through and/or/not, and only rows for which
-the whole is true are kept. In LIKE, ``%`` stands for any text and ``_`` for one character. Every mistake is a
-`FilterError` that points at its column of the expression.
+the whole is true are kept. NaN is null. In LIKE, ``%`` stands for any text, ``_`` for one character, and everything
+else for itself: there is no escape character. Every mistake is a `FilterError` that points at its column of the
+expression.
 """
 
 from __future__ import annotations
 
 import difflib
-from datetime import UTC, datetime, time
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retr.index import comparisons
+from retr.index.comparisons import Number, compare, family, present
 from retr.index.expressions import Logic, Node, Operand, Predicate, fail, parse
 
 if TYPE_CHECKING:
@@ -23,11 +25,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.comparisons import Literal
+
     Column: TypeAlias = Any
     Value: TypeAlias = Any
 
 
 _FEW_WORDS = 4
+_ENDS = ("greater_equal", "less_equal")
 
 
 class Condition:
@@ -41,8 +46,7 @@ class Condition:
 
     def __init__(self, expression: str, schema: pa.Schema) -> None:
         self._tree = parse(expression)
-        self._binder = _Binder(expression, schema)
-        self._binder.check(self._tree)
+        _Binder(expression, schema).check(self._tree)
 
     def mask(self, n_rows: int, column: Callable[[str], Column]) -> NDArray[np.bool_]:
         """Evaluate it.
@@ -52,13 +56,13 @@ class Condition:
         n_rows
             How many rows there are.
         column
-            Gives a column of these rows as a chunked array; texts may be dictionary-encoded, with one dictionary.
+            Returns a column of these rows as a chunked array; texts may be dictionary-encoded.
 
         Returns
         -------
         bool ``(n_rows,)``, true where the expression is true (not where it is unknown)
         """
-        result = _Evaluator(self._binder, column).node(self._tree)
+        result = _Evaluator(column).node(self._tree)
         if isinstance(result, pa.Scalar):
             return np.full(n_rows, result.as_py() is True)
         mask = np.empty(n_rows, bool)
@@ -100,35 +104,39 @@ class _Binder:
             for part in node.parts:
                 self.check(part)
             return
-        left = self.type(node.left)
+        left = self.family(node.left)
         if node.kind == "is":
-            if not (pa.types.is_boolean(left) or pa.types.is_null(left)):
+            if left not in {"true or false", "null"}:
                 hint = "write for example: age >= 60"
                 fail(self._text, "expected a comparison after this", node.at, hint)
         elif node.kind == "like":
-            for operand in (node.left, *node.right):
-                self._need_text(operand)
-            if node.right[0].name is not None or node.right[0].value is None:
-                fail(self._text, "expected a pattern in quotes after 'like'", node.right[0].at)
-        elif node.kind == "in":
-            for operand in node.right:
-                if operand.name is not None:
-                    hint = "texts are written in single quotes: 'F'"
-                    fail(
-                        self._text,
-                        f"expected a value in the list, got the name {operand.name!r}",
-                        operand.at,
-                        hint,
-                    )
-                self._comparable(node.left, operand)
+            self._check_like(node)
         else:
             for operand in node.right:
+                if node.kind == "in" and operand.name is not None:
+                    message = f"expected a value in the list, got the name {operand.name!r}"
+                    fail(self._text, message, operand.at, "texts are written in single quotes: 'F'")
                 self._comparable(node.left, operand)
 
-    def type(self, operand: Operand) -> pa.DataType:
-        """Give an operand's type."""
+    def _check_like(self, node: Predicate) -> None:
+        pattern = node.right[0]
+        for operand in (node.left, pattern):
+            if self.family(operand) not in {"text", "null"}:
+                message = f"'like' needs text, but {_describe(operand)} is {_WORDS[self.family(operand)]}"
+                fail(self._text, message, operand.at)
+        if not isinstance(pattern.value, str):
+            fail(self._text, "expected a pattern in quotes after 'like'", pattern.at)
+        try:
+            comparisons.like(pa.array([""]), pattern.value)
+        except ValueError:
+            fail(self._text, "the pattern is too long", pattern.at)
+
+    def family(self, operand: Operand) -> str:
+        """Give what an operand can be compared with."""
         if operand.name is None:
-            return pa.scalar(operand.value).type
+            if isinstance(operand.value, bool):
+                return "true or false"
+            return {str: "text", Number: "number"}.get(type(operand.value), "null")
         if operand.name not in self._schema.names:
             near = nearest(operand.name, self._schema.names)
             hint = (
@@ -137,70 +145,55 @@ class _Binder:
                 else f"the columns are {', '.join(self._schema.names)} (a text is written in single quotes)"
             )
             fail(self._text, f"there is no column {operand.name!r}", operand.at, hint)
-        kind: pa.DataType = self._schema.field(operand.name).type
-        return kind
-
-    def _need_text(self, operand: Operand) -> None:
-        kind = self.type(operand)
-        if not (pa.types.is_string(kind) or pa.types.is_null(kind)):
-            fail(self._text, f"'like' needs text, but {_describe(operand)} is {_word(kind)}", operand.at)
+        return family(self._schema.field(operand.name).type)
 
     def _comparable(self, left: Operand, right: Operand) -> None:
-        kinds = self.type(left), self.type(right)
-        families = {_family(kind) for kind in kinds} - {"null"}
-        if families & {"list", "binary"}:
-            bad = left if _family(kinds[0]) in {"list", "binary"} else right
-            fail(
-                self._text,
-                f"{_describe(bad)} is {_word(self.type(bad))}: it can only be tested for null",
-                bad.at,
-            )
+        first, second = self.family(left), self.family(right)
+        for operand, what in ((left, first), (right, second)):
+            if what in {"list", "binary"}:
+                message = f"{_describe(operand)} is {_WORDS[what]}: it can only be tested for null"
+                fail(self._text, message, operand.at)
+        families = {first, second} - {"null"}
         if families == {"date", "text"}:
-            self._read_date(left, right)
+            self._read_date(*((left, right) if first == "text" else (right, left)), at=right.at)
         elif len(families) > 1:
-            mismatch = f"{_describe(left)} is {_word(kinds[0])}, {_describe(right)} is {_word(kinds[1])}"
+            mismatch = f"{_describe(left)} is {_WORDS[first]}, {_describe(right)} is {_WORDS[second]}"
+            column = left.name if left.name is not None else right.name
+            other = second if left.name is not None else first
             hint = "texts are written in single quotes, numbers without" if "text" in families else None
+            if families == {"text", "number"} and column is not None and None in {left.name, right.name}:
+                hint = f"{hint}; `retr index build ... --type {column}={other}` has the column read as {other}"
             fail(self._text, f"cannot compare: {mismatch}", right.at, hint)
 
-    def _read_date(self, left: Operand, right: Operand) -> None:
-        literal, other = (left, right) if isinstance(left.value, str) else (right, left)
-        if literal.name is not None:
-            fail(
-                self._text,
-                f"cannot compare: {_describe(literal)} is text, {_describe(other)} is a date",
-                right.at,
-            )
+    def _read_date(self, text: Operand, other: Operand, *, at: int) -> None:
+        if not isinstance(text.value, str):
+            fail(self._text, f"cannot compare: {_describe(text)} is text, {_describe(other)} is a date", at)
         try:
-            datetime.fromisoformat(str(literal.value))
+            comparisons.moment(text.value)
         except ValueError:
-            hint = "write dates as '2024-05-31' or '2024-05-31 14:30'"
-            fail(self._text, f"{literal.value!r} is not a date", literal.at, hint)
+            hint = "write dates as '2024-05-31', '2024-05-31 14:30' or '2024-05-31 14:30:00+02:00'"
+            fail(self._text, f"{text.value!r} is not a date", text.at, hint)
 
 
-def _family(kind: pa.DataType) -> str:
-    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
-        return "number"
-    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
-        return "date"
-    if pa.types.is_list(kind):
-        return "list"
-    return {"string": "text", "bool": "true or false", "null": "null"}.get(str(kind), "binary")
-
-
-def _word(kind: pa.DataType) -> str:
-    family = _family(kind)
-    return {"number": "a number", "date": "a date", "list": "a list", "binary": "binary data"}.get(family, family)
+_WORDS = {
+    "number": "a number",
+    "text": "text",
+    "date": "a date",
+    "true or false": "true or false",
+    "null": "null",
+    "list": "a list",
+    "binary": "binary data",
+}
 
 
 def _describe(operand: Operand) -> str:
-    return f"the column {operand.name!r}" if operand.name is not None else repr(operand.value)
+    return f"the column {operand.name!r}" if operand.name is not None else operand.text
 
 
 class _Evaluator:
     """Computes the truth of a checked tree; literals stay scalars until something needs a row."""
 
-    def __init__(self, binder: _Binder, column: Callable[[str], Column]) -> None:
-        self._binder = binder
+    def __init__(self, column: Callable[[str], Column]) -> None:
         self._column = column
 
     def node(self, node: Node) -> Value:
@@ -215,65 +208,66 @@ class _Evaluator:
     def _test(self, test: Predicate) -> Value:
         if test.left.name is not None and all(operand.name is None for operand in test.right):
             values = self._column(test.left.name)
-            if pa.types.is_dictionary(values.type) and test.kind != "null" and values.num_chunks:
-                return _by_code(self._judge(test, values.chunk(0).dictionary), values)
-        return self._judge(test, self._value(test.left, *test.right))
+            if pa.types.is_dictionary(values.type) and test.kind != "null":
+                values = values.unify_dictionaries() if isinstance(values, pa.ChunkedArray) else values
+                chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+                if chunks:
+                    return _by_code(self._judge(test, chunks[0].dictionary), chunks)
+        return self._judge(test, self._value(test.left))
 
     def _judge(self, test: Predicate, left: Value) -> Value:
+        right = [self._value(operand) for operand in test.right]
         if test.kind == "null":
-            result = pc.is_null(left)
+            result = pa.scalar(left is None) if _is_literal(left) else pc.is_null(present(left))
         elif test.kind == "is":
-            result = left.cast(pa.bool_())
+            result = pa.scalar(left, pa.bool_()) if _is_literal(left) else left.cast(pa.bool_())
         elif test.kind == "like":
-            result = pc.match_like(left.cast(pa.string()), str(test.right[0].value))
+            result = self._like(left, right[0])
         elif test.kind == "in":
-            result = self._in(test, left)
+            result = self._in(left, right)
         elif test.kind == "between":
-            low, high = (self._value(operand, test.left) for operand in test.right)
-            result = pc.and_kleene(_compare("greater_equal", left, low), _compare("less_equal", left, high))
+            low, high = (compare(sign, left, end) for sign, end in zip(_ENDS, right, strict=True))
+            result = pc.and_kleene(low, high)
         else:
-            result = _compare(test.kind, left, self._value(test.right[0], test.left))
+            result = compare(test.kind, left, right[0])
         return pc.invert(result) if test.negated else result
 
-    def _in(self, test: Predicate, left: Value) -> Value:
-        literals = [self._value(operand, test.left) for operand in test.right]
-        values = [literal.as_py() for literal in literals if literal.is_valid]
-        if not values or pa.types.is_null(left.type):
-            return pc.if_else(pc.is_valid(left), pa.scalar(None, pa.bool_()), pa.scalar(None, pa.bool_()))
-        if any(isinstance(value, float) for value in values):
-            left = left.cast(pa.float64())
-        elif pa.types.is_timestamp(left.type) or any(isinstance(value, datetime) for value in values):
-            left = left.cast(pa.timestamp("us"))
-            values = [value if isinstance(value, datetime) else datetime.combine(value, time()) for value in values]
-        found = pc.is_in(left, value_set=pa.array(values, left.type))
-        # SQL: "not among these, but one of these is null" is unknown, and so is anything about a null.
-        absent = pa.scalar(None if len(values) < len(literals) else False, pa.bool_())
-        sure = pc.if_else(found, pa.scalar(value=True), absent)
-        return pc.if_else(pc.is_valid(left), sure, pa.scalar(None, pa.bool_()))
+    def _like(self, left: Value, pattern: str) -> Value:
+        if left is None:
+            return pa.scalar(None, pa.bool_())
+        # A text on the left is a column of one row, and its answer a scalar.
+        return (
+            comparisons.like(pa.array([left]), pattern)[0] if isinstance(left, str) else comparisons.like(left, pattern)
+        )
 
-    def _value(self, operand: Operand, *partners: Operand) -> Value:
-        """Give a column or a scalar; moments come in UTC without zone, whichever way they are stored."""
+    def _in(self, left: Value, values: list[Literal]) -> Value:
+        known = [value for value in values if value is not None]
+        if _is_literal(left):
+            return reduce(pc.or_kleene, [compare("equal", left, value) for value in values])
+        found = comparisons.among(left, known)
+        # SQL: "not among these, but one of these is null" is unknown.
+        return found if len(known) == len(values) else pc.or_kleene(found, pa.scalar(None, pa.bool_()))
+
+    def _value(self, operand: Operand) -> Value:
         if operand.name is None:
-            dates = any(_family(self._binder.type(partner)) == "date" for partner in partners)
-            if dates and isinstance(operand.value, str):
-                moment = datetime.fromisoformat(operand.value)
-                moment = moment.astimezone(UTC).replace(tzinfo=None) if moment.tzinfo else moment
-                # Days are compared as days where that is the same: Arrow need not widen the column.
-                return pa.scalar(moment.date() if moment.time() == time() else moment)
-            return pa.scalar(operand.value)
+            return operand.value
         values = self._column(operand.name)
-        if pa.types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
-        return values.cast(pa.timestamp("us")) if pa.types.is_timestamp(values.type) else values
+        return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
 
 
-def _by_code(truth: Value, column: Value) -> Value:
+def _is_literal(value: object) -> bool:
+    return value is None or isinstance(value, str | bool | Number)
+
+
+def _by_code(truth: Value, chunks: Sequence[Any]) -> Value:
     """Spread what was found for each word of a dictionary over the rows.
 
     Where few words are found, or few are not, as with ``=`` and ``in``, comparing codes is far faster than looking
     each row's word up.
     """
-    codes = pa.chunked_array([chunk.indices for chunk in column.chunks])
+    codes = pa.chunked_array([chunk.indices for chunk in chunks])
+    if isinstance(truth, pa.Scalar):
+        return pc.if_else(pc.is_valid(codes), truth, pa.scalar(None, pa.bool_()))
     if truth.null_count == 0:
         flags = truths(truth)
         for odd, invert in ((flags, False), (~flags, True)):
@@ -283,13 +277,3 @@ def _by_code(truth: Value, column: Value) -> Value:
                 found = reduce(pc.or_kleene, [pc.equal(codes, pa.scalar(code, codes.type)) for code in at])
                 return pc.invert(found) if invert else found
     return pa.chunked_array([truth.take(chunk) for chunk in codes.chunks])
-
-
-def _compare(function: str, left: Value, right: Value) -> Value:
-    if pa.types.is_null(left.type):
-        left = left.cast(right.type)
-    if pa.types.is_null(right.type):
-        right = right.cast(left.type)
-    if pa.types.is_null(left.type):
-        return left.cast(pa.bool_())
-    return pc.call_function(function, [left, right])

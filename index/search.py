@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index import approximate, exact
+from retr.index.comparisons import canonical
 from retr.index.config import Cagra, Flat, from_json, shown
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
 from retr.index.schema import ID, texts
@@ -188,7 +189,7 @@ def _excluded(
     for column, values in exclude_same.items():
         _need_one_each(f"exclude_same[{column!r}]", values, n)
         kind = store.columns.require(column)
-        asked = _as_array(values, column, kind)
+        asked = canonical(_as_array(values, column, kind))
         distinct = asked.unique().drop_null()
         same = store.columns.groups(column).rows(distinct)
         for part, place in zip(parts, pc.index_in(asked, value_set=distinct).to_pylist(), strict=True):

@@ -149,9 +149,11 @@ def test_a_long_list_is_fast_enough_to_use():
     assert rows(f"age in ({values})") == [0, 2, 3]
 
 
-NUMBERS = st.sampled_from(["0", "1", "2", "-1", "1.5", "null"])
-TEXTS = st.sampled_from(["'a'", "'A'", "'ab'", "'%'", "''", "null"])
-PATTERNS = st.sampled_from(["'a'", "'a%'", "'_'", "'%b'", "'%'", "''"])
+NUMBERS = st.sampled_from(
+    ["0", "-0.0", "1", "2", "-1", "1.5", "1e18", "9007199254740993", "-9007199254740993", "9223372036854775807", "null"]
+)
+TEXTS = st.sampled_from(["'a'", "'A'", "'ab'", "'%'", "''", "'a\\b'", "null"])
+PATTERNS = st.sampled_from(["'a'", "'a%'", "'_'", "'__'", "'%b'", "'%'", "''", "'%\\%'", "'a\\b'", "'a_%'"])
 SIGNS = st.sampled_from(["=", "==", "!=", "<>", "<", "<=", ">", ">="])
 NOT = st.sampled_from(["", "not "])
 
@@ -186,9 +188,9 @@ EXPRESSIONS = st.recursive(
 )
 ROWS = st.lists(
     st.tuples(
-        st.sampled_from([None, 0, 1, 2, -1]),
-        st.sampled_from([None, 0.0, 1.0, 1.5, -1.0]),
-        st.sampled_from([None, "a", "A", "ab", "", "%"]),
+        st.sampled_from([None, 0, 1, 2, -1, 2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63)]),
+        st.sampled_from([None, 0.0, -0.0, 1.0, 1.5, -1.0, float("nan"), float("inf"), 2.0**53, 2.0**53 + 2, 2.0**63]),
+        st.sampled_from([None, "a", "A", "ab", "", "%", "a\\b", "a\nb", "\U0001f600", "\U0001f600b"]),
     ),
     max_size=12,
 )
