@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 # what a table shows of a hit unless --columns says otherwise: names that archives commonly have
 DEFAULT_COLUMNS = ["label", "patient", "age", "sex", "folder"]
+# options that a line of a batch cannot have: one that looks as if it did must not be passed over
+OF_THE_BATCH = {"where", "k", "one_per", "min_score", "include_self", "strict_exclude"}
 
 
 @unfold
@@ -58,9 +60,13 @@ def query(
         typer.Option(
             "--exclude-same",
             metavar="COLUMN[=VALUE]",
-            help="Leave out rows that share the query's value of a column, e.g. patient; VALUE for one not indexed.",
+            help="Leave out rows that share the query's value of a column, e.g. patient; "
+            "VALUE for a query that is neither indexed nor a DICOM file; repeats.",
         ),
     ] = None,
+    strict_exclude: Annotated[
+        bool, typer.Option("--strict-exclude", help="A value to leave out that no row has is an error, not a note.")
+    ] = False,
     one_per: Annotated[
         str | None, typer.Option("--one-per", metavar="COLUMN", help="At most one row for each value of a column.")
     ] = None,
@@ -98,14 +104,16 @@ def query(
     out = Output(json_=json_, csv_=csv_, paths=paths)
     if explain and sheet is None:
         raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
-    queries = _queries(image or [], text or [], not_ or [], id_ or [], batch)
+    queries, same = _queries(image or [], text or [], not_ or [], id_ or [], batch)
+    left_out = [{**_same(exclude_same), **own} for own in same]
     opened = Index.open(find_index(index), **loading.options)
     shown = _shown(columns, opened.store)
     found = opened.search(
         queries,
         k=k,
         where=where,
-        exclude_same=_same(exclude_same),
+        exclude_same=left_out if any(left_out) else None,
+        strict_exclude=strict_exclude,
         one_per=one_per,
         min_score=min_score,
         include_self=include_self,
@@ -154,8 +162,10 @@ def show(
         printer.note(f"picture written to {out}")
 
 
-def _queries(images: list[str], texts: list[str], nots: list[str], ids: list[str], batch: str | None) -> list[Query]:
-    """One query for each image and id, with all words mixed in; or the lines of a batch."""
+def _queries(
+    images: list[str], texts: list[str], nots: list[str], ids: list[str], batch: str | None
+) -> tuple[list[Query], list[dict[str, Any]]]:
+    """One query for each image and id, with all words mixed in; or the lines of a batch, with what they leave out."""
     from retr.retrieval.query import Query
 
     if batch is not None:
@@ -169,18 +179,20 @@ def _queries(images: list[str], texts: list[str], nots: list[str], ids: list[str
     if not (texts or nots):
         if not asked:
             raise UsageError("nothing was asked", hint="give --image, --text, --id or --batch")
-        return asked
-    words = Query.from_json({"text": texts, "not": nots})
-    return [query + words for query in asked] or [words]
+    else:
+        words = Query.from_json({"text": texts, "not": nots})
+        asked = [query + words for query in asked] or [words]
+    return asked, [{} for _ in asked]
 
 
-def _read_batch(batch: str) -> list[Query]:
+def _read_batch(batch: str) -> tuple[list[Query], list[dict[str, Any]]]:
     import json
 
     from retr.retrieval.query import Query
 
     text = sys.stdin.read() if batch == "-" else Path(batch).read_text(encoding="utf-8")
-    queries = []
+    queries: list[Query] = []
+    same: list[dict[str, Any]] = []
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             try:
@@ -191,10 +203,22 @@ def _read_batch(batch: str) -> list[Query]:
                 ) from error
             if not isinstance(record, dict):
                 raise UsageError(f"line {number} of the batch is no object, got: {line.strip()[:40]!r}")
+            for option in OF_THE_BATCH & record.keys():
+                raise UsageError(
+                    f"line {number} of the batch has {option!r}, which is asked of the whole batch",
+                    hint=f"give --{option.replace('_', '-')}, or name the key otherwise",
+                )
             queries.append(Query.from_json(record))
+            own = record.get("exclude_same") or {}
+            if not isinstance(own, str | dict):
+                raise UsageError(
+                    f"'exclude_same' in line {number} of the batch must be a column or an object, got: {own!r}",
+                    hint='for example {"image": "x.png", "exclude_same": {"patient": "P17"}}',
+                )
+            same.append({own: None} if isinstance(own, str) else own)
     if not queries:
         raise UsageError("the batch is empty", hint='one query a line, e.g. {"image": "x.png"}')
-    return queries
+    return queries, same
 
 
 def _shown(columns: str | None, store: Store) -> list[str]:
@@ -207,12 +231,16 @@ def _shown(columns: str | None, store: Store) -> list[str]:
     return asked
 
 
-def _same(exclude_same: list[str] | None) -> dict[str, object] | None:
-    """Read ``COLUMN`` and ``COLUMN=VALUE``; without a value it is taken from the query's own row."""
-    if not exclude_same:
-        return None
-    pairs = (item.partition("=") for item in exclude_same)
-    return {column: (value if equals else None) for column, equals, value in pairs}
+def _same(exclude_same: list[str] | None) -> dict[str, Any]:
+    """Read ``COLUMN`` and ``COLUMN=VALUE``; without a value it is taken from the query's own row or header."""
+    same: dict[str, Any] = {}
+    for item in exclude_same or ():
+        column, equals, value = item.partition("=")
+        before = same.get(column, [])
+        if (before is None) == bool(equals) and column in same:
+            raise UsageError(f"--exclude-same {column} is given with and without a value", hint="give one of them")
+        same[column] = [*(before or []), value] if equals else None
+    return same
 
 
 def _print(out: Output, hits: Hits, columns: list[str], *, several: bool) -> None:

@@ -16,10 +16,11 @@ from retr.index.comparisons import canonical
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
+    from retr.index.expressions import Node
     from retr.index.segments import Segment
 
 # What was read from Parquet is kept for the next filter, up to this many bytes.
@@ -34,8 +35,14 @@ class Groups:
     Zero with a sign is zero, and NaN is no value. Nothing is computed ahead: both questions go to the mapped columns.
     """
 
-    def __init__(self, parts: Sequence[pa.ChunkedArray[Any]], kind: pa.DataType) -> None:
+    def __init__(
+        self,
+        parts: Sequence[pa.ChunkedArray[Any]],
+        kind: pa.DataType,
+        canonical: Callable[[pa.Array[Any]], pa.Array[Any]] | None = None,
+    ) -> None:
         self._kind = kind
+        self._canonical = canonical
         self._parts = parts
         self._starts = np.cumsum([0, *map(len, parts)])
 
@@ -50,7 +57,10 @@ class Groups:
             slices = [self._parts[number].slice(row, 1).chunk(0) for row in local]
             values.append(canonical(_plain(pa.concat_arrays(slices)).cast(self._kind)))
         codes = np.empty(len(rows), np.int64)
-        codes[order] = _numbers(pa.concat_arrays(values).dictionary_encode().indices)
+        found = pa.concat_arrays(values)
+        if self._canonical is not None:
+            found = self._canonical(found)
+        codes[order] = _numbers(found.dictionary_encode().indices)
         return codes
 
     def rows(self, values: pa.Array[Any]) -> list[NDArray[np.int64]]:
@@ -160,15 +170,34 @@ class Columns:
                     self._kept_bytes -= self._kept.pop(next(iter(self._kept))).nbytes
             return self._kept[number, name]
 
-    def where(self, expression: str) -> NDArray[np.bool_]:
+    def has_text(self, name: str) -> bool:
+        """Say whether there is a column of texts of this name."""
+        return name in self._schema.names and pa.types.is_string(self._schema.field(name).type)
+
+    def distinct(self, name: str) -> pa.Array[Any]:
+        """Return the distinct values of a column, those of deleted rows too, in no order."""
+        kind = self.require(name)
+        values = [pa.array([], kind)]
+        for number in range(len(self._segments)):
+            part = self._part(number, name)
+            coded = pa.types.is_dictionary(part.type) and part.num_chunks > 0
+            values.append((part.chunk(0).dictionary if coded else _plain(part.unique())).cast(kind))
+        return pa.concat_arrays(values).unique()
+
+    def where(self, expression: str, meaning: Callable[[Node, str], Node] | None = None) -> NDArray[np.bool_]:
         """Give the mask of all rows for which an expression is true: bool ``(n_total,)``.
+
+        Parameters
+        ----------
+        meaning
+            Rewrites the expression's tree before it is checked.
 
         Raises
         ------
         FilterError
             The expression cannot be read or applied.
         """
-        condition = filters.Condition(expression, self._schema)
+        condition = filters.Condition(expression, self._schema, meaning)
         mask = np.empty(sum(map(len, self._segments)), bool)
         start = 0
         for number, segment in enumerate(self._segments):
@@ -176,7 +205,7 @@ class Columns:
             start += len(segment)
         return mask
 
-    def groups(self, name: str) -> Groups:
-        """Give one column as groups of rows."""
+    def groups(self, name: str, canonical: Callable[[pa.Array[Any]], pa.Array[Any]] | None = None) -> Groups:
+        """Give one column as groups of rows; ``canonical`` brings values that mean the same to one spelling."""
         kind = self.require(name)
-        return Groups([self._part(number, name) for number in range(len(self._segments))], kind)
+        return Groups([self._part(number, name) for number in range(len(self._segments))], kind, canonical)

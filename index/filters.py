@@ -44,8 +44,9 @@ class Condition:
         The expression cannot be read, names an unknown column, or compares what cannot be compared.
     """
 
-    def __init__(self, expression: str, schema: pa.Schema) -> None:
-        self._tree = parse(expression)
+    def __init__(self, expression: str, schema: pa.Schema, meaning: Callable[[Node, str], Node] | None = None) -> None:
+        tree = parse(expression)
+        self._tree = tree if meaning is None else meaning(tree, expression)
         _Binder(expression, schema).check(self._tree)
 
     def mask(self, n_rows: int, column: Callable[[str], Column]) -> NDArray[np.bool_]:

@@ -7,11 +7,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index import approximate, exact
-from retr.index.comparisons import canonical
 from retr.index.config import Cagra, Flat, from_json, shown
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
 from retr.index.schema import ID, texts
@@ -56,7 +53,7 @@ def search(
         k=k,
         allowed=_allowed(store, where, mask),
         exclude=_excluded(store, len(queries), exclude, exclude_same),
-        one_per=store.columns.groups(one_per) if one_per is not None else None,
+        one_per=store.identity.groups(one_per) if one_per is not None else None,
         min_score=min_score,
     )
     placed = store.placement.take(store, plan.config, len(queries))
@@ -188,21 +185,13 @@ def _excluded(
             part.append(np.asarray(rows, np.int64))
     for column, values in exclude_same.items():
         _need_one_each(f"exclude_same[{column!r}]", values, n)
-        kind = store.columns.require(column)
-        asked = canonical(_as_array(values, column, kind))
-        distinct = asked.unique().drop_null()
-        same = store.columns.groups(column).rows(distinct)
-        for part, place in zip(parts, pc.index_in(asked, value_set=distinct).to_pylist(), strict=True):
-            if place is not None:
-                part.append(same[place])
+        store.columns.require(column)
+        distinct = list(dict.fromkeys(value for value in values if value is not None))
+        same = dict(zip(distinct, store.identity.rows(column, distinct), strict=True))
+        for part, value in zip(parts, values, strict=True):
+            if value is not None:
+                part.append(same[value])
     return [np.unique(np.concatenate(part)) if part else _NOTHING for part in parts]
-
-
-def _as_array(values: Sequence[object], column: str, kind: pa.DataType) -> pa.Array[Any]:
-    try:
-        return pa.array(values, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise UsageError(f"a value to exclude does not fit the column {column!r}, which is {kind}") from error
 
 
 def _need_one_each(what: str, values: Sequence[object], n: int) -> None:

@@ -21,6 +21,7 @@ from retr.index.columns import Columns
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.exact import Block
 from retr.index.files import disk_errors, require_folders
+from retr.index.identity import Identity
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, MANIFESTS, SEGMENTS, Manifest, exists, publish, read_current
 from retr.index.placement import Placement
@@ -50,6 +51,8 @@ class Store:
         The index's directory.
     manifest
         The committed state this is a snapshot of.
+    identity
+        Which rows belong to one patient, whatever spelling they have.
     """
 
     def __init__(self, path: Path, manifest: Manifest) -> None:
@@ -61,6 +64,7 @@ class Store:
         self._skipped = map_file(path, manifest.skipped) if manifest.skipped else None
         self._starts = np.cumsum([0, *(len(segment) for segment in self.segments)])
         self.columns = Columns(self.segments, self.schema)
+        self.identity = Identity(self)
         self.placement = Placement("cpu")
 
     @classmethod
@@ -309,7 +313,7 @@ class Store:
         FilterError
             The expression cannot be read or applied.
         """
-        mask = self.columns.where(expression)
+        mask = self.columns.where(expression, self.identity.meaning)
         return mask if len(self) == self.n_total else mask & self._alive
 
     def search(

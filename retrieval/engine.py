@@ -17,7 +17,7 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.index.store import Store
 from retr.retrieval.encoders.recorded import RecordedEncoder, load_recorded, mismatch, no_text_side, require_same
-from retr.retrieval.exclude import same_values
+from retr.retrieval.exclude import absent, same_rows
 from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.hits import Hits
 from retr.retrieval.query import Query, gather, own_rows, resolve
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from retr.index.files import FileRef
     from retr.index.manifest import Dtype
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.exclude import Same
     from retr.retrieval.images import Picture
     from retr.retrieval.images.picture import Axis
     from retr.retrieval.ingest.build import BuildReport
@@ -243,8 +244,7 @@ class Index(Rooms):
 
     def row(self, id: str) -> dict[str, Any]:  # noqa: A002
         """Give everything the index holds of one row, as one object; `UsageError` for an unknown id."""
-        record: dict[str, Any] = self.store.table(rows=self._rows([id], None)).to_pylist()[0]
-        return record
+        return dict(self.store.table(rows=self._rows([id], None)).to_pylist()[0])
 
     def picture(self, id: str) -> Picture:  # noqa: A002
         """Read the picture a row was made from, in full, out of its archive; see `retr.retrieval.archive.pictures`."""
@@ -280,15 +280,15 @@ class Index(Rooms):
         vector: ArrayLike | None = None,
         k: int = 5,
         where: str | None = None,
-        exclude_same: str | Mapping[str, object] | None = None,
+        exclude_same: Same = None,
+        strict_exclude: bool = False,
         one_per: str | None = None,
         min_score: float | None = None,
         include_self: bool = False,
     ) -> Any:
         """Find the ``k`` most similar rows.
 
-        Exactly one of ``query``, ``image``, ``text``, ``id`` and ``vector`` is given; mixtures are a
-        `retr.retrieval.query.Query`.
+        One of ``query``, ``image``, ``text``, ``id`` and ``vector`` is given; mixtures are a `retr.Query`.
 
         Parameters
         ----------
@@ -305,7 +305,9 @@ class Index(Rooms):
             Only rows for which this expression over the metadata is true.
         exclude_same
             A column (usually the group key): rows that share the query's value of it are left out. The value is taken
-            from the query's own row; for a query that is not indexed give ``{"patient": "P17"}``.
+            from the query's own row or a DICOM header; else give ``{"patient": "P17"}``, raw where hashes are kept.
+        strict_exclude
+            A value to leave out that no row has is an error; otherwise the note says so.
         one_per
             A column: at most one row, the best, for each of its values.
         min_score
@@ -330,22 +332,26 @@ class Index(Rooms):
         queries, single = gather(query, image=image, text=text, id=id, vector=vector)
         if k < 1 or int(k) != k:
             raise UsageError(f"k must be a whole number of at least 1, got: {k!r}")
-        store = self.store
-        own = own_rows(queries, store)
+        store, own = self.store, own_rows(queries, self.store)
         recorded = RecordedEncoder(store.manifest.encoder, lambda: self.encoder)
         bridge = self.bridge if any(query.uses_text for query in queries) else None
+        vectors = resolve(queries, recorded, store, text_encoder=bridge)
+        same, said = same_rows(store, exclude_same, queries, own, strict=strict_exclude)
         found = store.search(
-            resolve(queries, recorded, store, text_encoder=bridge),
+            vectors,
             int(k),
             where=where,
-            exclude=None if include_self else own,
-            exclude_same=same_values(store, exclude_same, queries, own),
+            exclude=same if include_self else [np.union1d(*both) for both in zip(own, same, strict=True)],
             one_per=one_per,
             min_score=min_score,
         )
-        hits = Hits.all_of(store, found, [query.describe() for query in queries])
         hits = add_remarks(
-            store, queries, hits, bridge=bridge, all_rows=where is None and exclude_same is None and min_score is None
+            store,
+            queries,
+            Hits.all_of(store, found, [query.describe() for query in queries]),
+            bridge=bridge,
+            all_rows=where is None and exclude_same is None and min_score is None,
+            said=[[*notes, *absent(store, where)] for notes in said],
         )
         return hits[0] if single else hits
 

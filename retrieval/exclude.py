@@ -1,83 +1,155 @@
-"""Which values a query must not meet again: its own patient, study, or eye.
+"""Which rows a query must not meet again: those of its own patient, study, or eye.
 
-The value is taken from the query's own row, or given. One that is not known is an error: a patient that was not left
-out in silence is the worst answer a retrieval engine can give.
+Whose a picture is comes from its own row, from the rows of byte-identical files, from the header of a DICOM file, or is
+given. Where it is not known, that is an error, and a value that no row has is said: a patient that was not left out in
+silence is the worst answer a retrieval engine can give.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import pyarrow as pa
+import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.identifiers import identifier_text
+from retr.retrieval.query import Query, own_rows, split_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    import numpy as np
     from numpy.typing import NDArray
 
     from retr.index.store import Store
-    from retr.retrieval.query import Query
+
+#: Columns, or columns with the values to leave out (None: the query's own), for all queries or one for each.
+Same: TypeAlias = "str | Mapping[str, Any] | Sequence[str] | Sequence[Mapping[str, Any] | None] | None"
+_NOTHING = np.empty(0, np.int64)
 
 
-def same_values(
+def same_rows(
     store: Store,
-    exclude_same: str | Mapping[str, object] | None,
+    exclude_same: Same,
     queries: Sequence[Query],
     own: Sequence[NDArray[np.int64]],
-) -> dict[str, list[object]] | None:
-    """Give, for each column, the value to leave out for each query.
+    *,
+    strict: bool = False,
+) -> tuple[list[NDArray[np.int64]], list[list[str]]]:
+    """Find the rows to leave out for each query.
 
     Parameters
     ----------
     store
         The index.
     exclude_same
-        A column, or columns with the value to leave out; ``None`` as value takes it from the query's own row.
+        A column, or columns with the value to leave out, or a list of values; ``None`` as value takes what the query's
+        pictures and rows have, each of them. A sequence of such mappings has one for each query.
     queries
-        What is asked, for the words of an error.
+        What is asked.
     own
         For each query the rows that are the query itself.
+    strict
+        A value that no row has is an error, not a note.
+
+    Returns
+    -------
+    tuple
+        For each query sorted int64 row numbers, and what a person should know.
 
     Raises
     ------
     UsageError
-        A column is unknown, or a query has no value of it, or more than one.
+        A column is unknown, a query's picture has no value of it, or a key is needed and not here.
     """
+    named = _each(exclude_same, len(queries))
+    rows: list[list[NDArray[np.int64]]] = [[_NOTHING] for _ in queries]
+    notes: list[list[str]] = [[] for _ in queries]
+    for column in dict.fromkeys(column for one in named for column in one):
+        store.columns.require(column)
+        wanted: list[tuple[int, list[object], str]] = []  # query, values that name one patient, in words
+        for number, (query, one) in enumerate(zip(queries, named, strict=True)):
+            if column not in one:
+                continue
+            given = one[column]
+            if given is None:
+                wanted += [(number, values, words) for values, words in _own(store, column, query, own[number])]
+            else:
+                values = list(given) if isinstance(given, list | tuple) else [given]
+                wanted += [(number, [value], f"{column} {value!r}") for value in map(_known, values)]
+        values = [value for _, same, _ in wanted for value in same]
+        found = iter(store.identity.rows(column, values))
+        for number, same, words in wanted:
+            mine = [next(found) for _ in same]
+            rows[number] += mine
+            if not any(map(len, mine)):
+                if strict:
+                    hint = f"see the values with `retr index ls --columns id,{column}`"
+                    raise UsageError(f"no row has the {words}", hint=hint)
+                notes[number].append(f"no row has the {words}: nothing was left out for it")
+    return [np.unique(np.concatenate(parts)) for parts in rows], notes
+
+
+def stated_rows(store: Store, column: str, images: Sequence[Any]) -> list[NDArray[np.int64]]:
+    """Find the rows of the patients (or studies) that DICOM files state in their headers; none for other pictures."""
+    return store.identity.rows(column, [_stated(column, image) for image in images])
+
+
+def absent(store: Store, where: str | None) -> list[str]:
+    """Say which patients a condition names that no row has, and that the key of the hashes lies open."""
+    named = [] if where is None else store.identity.nobody(where)
+    said = [f"no row has the {column} {value!r} that the condition names" for column, value in named]
+    return [*said, *store.identity.warnings()]
+
+
+def _each(exclude_same: Same, n: int) -> list[Mapping[str, Any]]:
     if exclude_same is None:
-        return None
-    named: dict[str, object] = {exclude_same: None} if isinstance(exclude_same, str) else dict(exclude_same)
-    values: dict[str, list[object]] = {}
-    for column, given in named.items():
-        values[column] = []
-        for query, rows in zip(queries, own, strict=True):
-            known = [_as_value(store, column, given)] if given is not None else _known(store, column, rows)
-            if len(known) != 1:
-                what = "has more than one" if known else "has no known"
-                raise UsageError(
-                    f"the query {query.describe()} {what} {column!r}",
-                    hint=f"give the value to leave out: --exclude-same {column}=VALUE",
-                )
-            values[column].append(known[0])
-    return values
-
-
-def _as_value(store: Store, column: str, given: object) -> object:
-    """Read a value as the column's type, so that ``patient=17`` of a command line meets the number 17."""
-    if column not in store.schema.names or not isinstance(given, str):
-        return given
-    kind = store.schema.field(column).type
-    try:
-        return pa.scalar(given).cast(kind).as_py()
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+        return [{}] * n
+    if isinstance(exclude_same, str):
+        return [{exclude_same: None}] * n
+    if isinstance(exclude_same, Mapping):
+        return [exclude_same] * n
+    if all(isinstance(one, str) for one in exclude_same):
+        return [dict.fromkeys(map(str, exclude_same))] * n
+    if len(exclude_same) != n or any(isinstance(one, str) for one in exclude_same):
         raise UsageError(
-            f"{given!r} is no value of the column {column!r}, which is {kind}",
-            hint=f"see its values with `retr index ls --columns {column}`",
-        ) from None
+            f"exclude_same has {len(exclude_same)} entries for {n} queries", hint="give one mapping for each query"
+        )
+    return [{} if one is None else one for one in exclude_same if not isinstance(one, str)]
 
 
-def _known(store: Store, column: str, rows: NDArray[np.int64]) -> list[object]:
-    """Give the distinct values of a column over some rows, without the missing ones."""
-    return list(store.table([column], rows=rows).column(column).drop_null().unique().to_pylist())
+def _known(value: object) -> object:
+    text = identifier_text(value)
+    if text is None or not text.strip():
+        raise UsageError("the value to leave out is empty", hint="leave '=' out to take the query's own")
+    return value
+
+
+def _own(store: Store, column: str, query: Query, own: NDArray[np.int64]) -> list[tuple[list[object], str]]:
+    """Return, for each picture and row of a query, the values by which its patient is known, and what to call them."""
+    parts = [part for part in query.parts if part.kind in {"image", "id"}]
+    if not parts:
+        raise _unknown(query, column)
+    alone = [own] if len(parts) == 1 else own_rows([Query((part,)) for part in parts], store)
+    found = []
+    for part, rows in zip(parts, alone, strict=True):
+        recorded = store.table([column], rows).column(0).drop_null().unique().to_pylist()
+        values: list[object] = [value for value in recorded if (identifier_text(value) or "").strip()]
+        if part.kind == "image":
+            stated = _stated(column, part.value)
+            values += [] if stated is None else [stated]
+        if not values:
+            raise _unknown(Query((part,)), column)
+        found.append((values, f"{column} of the query {part.describe()}"))
+    return found
+
+
+def _stated(column: str, image: Any) -> str | None:
+    from retr.retrieval.images.stated import stated_identifiers
+
+    return stated_identifiers(split_frame(image)[0]).get(column)
+
+
+def _unknown(query: Query, column: str) -> UsageError:
+    return UsageError(
+        f"the query {query.describe()} has no known {column!r}",
+        hint=f"give the value to leave out: --exclude-same {column}=VALUE",
+    )

@@ -269,9 +269,10 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
                     if sha is not None:
                         wanted.append((number, sha, _frame(part.value)))
             elif part.kind == "image" and hashed:
-                sha = file_sha256(part.value)
+                image, frame = split_frame(part.value)
+                sha = file_sha256(image)
                 if sha is not None:
-                    wanted.append((number, sha, None))
+                    wanted.append((number, sha, frame))
     if wanted:
         import pyarrow as pa
 
@@ -283,6 +284,28 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
                 row for row, name in zip(copies[sha].tolist(), ids, strict=True) if frame in {None, _frame(name)}
             ]
     return [np.unique(np.array(found, dtype=np.int64)) for found in rows]
+
+
+def split_frame(image: Any) -> tuple[Any, str | None]:
+    """Part a path such as ``scan.dcm#3`` into the file and the picture in it, where no file has the whole name."""
+    if isinstance(image, str | Path):
+        match = _FRAME.search(str(image))
+        if match and not Path(image).exists() and Path(str(image)[: match.start()]).is_file():
+            return Path(str(image)[: match.start()]), match[0]
+    return image, None
+
+
+def _one_picture(image: Any) -> Any:
+    """Return what an encoder reads: the picture of a ``scan.dcm#3``, everything else as it is."""
+    file, frame = split_frame(image)
+    if frame is None:
+        return image
+    from retr.retrieval.images import read_images
+
+    for suffix, picture in read_images(file, name=str(file)):
+        if suffix == frame:
+            return picture.image
+    raise UsageError(f"the file {str(file)!r} has no picture {frame!r}", hint="pictures of a file count from #1")
 
 
 def file_sha256(image: Any) -> str | None:
@@ -304,7 +327,7 @@ def file_sha256(image: Any) -> str | None:
 
 
 def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder) -> list[NDArray[Any]]:
-    images = [part.value for part in parts if part.kind == "image"]
+    images = [_one_picture(part.value) for part in parts if part.kind == "image"]
     pictures = iter(encoder.encode_images(images)) if images else iter(())
     out: list[NDArray[Any]] = []
     for part in parts:

@@ -17,7 +17,13 @@ if TYPE_CHECKING:
 
 
 def add_remarks(
-    store: Store, queries: Sequence[Query], hits: Sequence[Hits], *, bridge: Bridge | None, all_rows: bool
+    store: Store,
+    queries: Sequence[Query],
+    hits: Sequence[Hits],
+    *,
+    bridge: Bridge | None,
+    all_rows: bool,
+    said: Sequence[Sequence[str]],
 ) -> list[Hits]:
     """Give the hits with remarks added to their notes.
 
@@ -27,11 +33,13 @@ def add_remarks(
         What the words of the queries went through, if anything.
     all_rows
         Whether the best hit is the nearest row of the whole index; only then its score says what a query is like.
+    said
+        Of each query, what is known already.
     """
     novelty = find_novelty(store) if all_rows else None
     out = []
-    for query, found in zip(queries, hits, strict=True):
-        notes = [found.note]
+    for query, found, known in zip(queries, hits, said, strict=True):
+        notes = [found.note, *known]
         texts = [part.value for part in query.parts if part.kind == "text"]
         if bridge is not None and texts:
             notes.append(bridge.note(texts))
@@ -41,6 +49,5 @@ def add_remarks(
                 f"unlike anything in this archive: the best hit scores {found.scores[0]:.3f}, "
                 f"its own kind {novelty.threshold:.3f} or more"
             )
-        said = [note for note in notes if note]
-        out.append(replace(found, note="; ".join(said) if said else None))
+        out.append(replace(found, note="; ".join(note for note in notes if note) or None))
     return out

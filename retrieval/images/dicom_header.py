@@ -1,6 +1,6 @@
 """The columns a DICOM header may give to an index: an allow-list, and nothing beside it.
 
-Who the patient is enters only as keyed hashes (`retr.retrieval.images.hash_key`), and only where the caller gives a
+Who the patient is enters only as keyed hashes (`retr.index.hash_key`), and only where the caller gives a
 key. Coded values (VR CS) are kept when they look like codes: free text typed into them is dropped.
 """
 
@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import MutableSequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
-from retr.retrieval.images.hash_key import keyed_hash
+from retr.index.hash_key import keyed_hash
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ HEADER_COLUMNS = (
     *("patient", "study", "series"),
 )
 
+_IDENTIFIERS = {"patient": "PatientID", "study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
 _CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
 _PRODUCT = re.compile(r"[\w .,/+()&-]{1,64}")
 
@@ -56,14 +58,29 @@ def header_columns(header: Dataset, hash_key: bytes | None) -> dict[str, Any]:
     }
     columns["pixel_spacing_row"], columns["pixel_spacing_column"] = _spacing(header)
     if hash_key is not None:
-        for column, keyword in (
-            ("patient", "PatientID"),
-            ("study", "StudyInstanceUID"),
-            ("series", "SeriesInstanceUID"),
-        ):
-            value = _text(header, keyword)
-            columns[column] = keyed_hash(hash_key, value) if value else None
+        columns |= {column: keyed_hash(hash_key, value) for column, value in identifiers(header).items()}
     return {column: value for column, value in columns.items() if value is not None}
+
+
+def identifiers(header: Dataset) -> dict[str, str]:
+    """Return whose a file is and where it belongs, unhashed: ``patient``, ``study`` and ``series``, where stated.
+
+    They never leave the process. Of a header with wrong types what stands there is taken as text.
+    """
+    stated = {column: _identifier(header, keyword) for column, keyword in _IDENTIFIERS.items()}
+    return {column: value for column, value in stated.items() if value}
+
+
+def _identifier(header: Dataset, keyword: str) -> str:
+    try:
+        value = header.get(keyword)
+        if isinstance(value, MutableSequence):  # a backslash in it separates values, by the letter of DICOM
+            value = "\\".join(map(str, value))
+        elif isinstance(value, bytes):
+            value = value.decode("latin-1")
+        return "" if value is None else str(value).strip(" \0\t\r\n")
+    except Exception:  # noqa: BLE001 - pydicom converts on access and raises with the value in the text
+        return ""
 
 
 def _text(header: Dataset, keyword: str) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from retr.retrieval.images.picture import Options, read_error
+from retr.retrieval.images.picture import Options, max_pixels_allowed, read_error
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -93,6 +93,12 @@ def open_dataset(stream: BinaryIO, options: Options) -> tuple[Dataset, bool]:
         _check_codestreams(header, options)
     _check_palettes(header, options)
     return header, native
+
+
+def open_header(stream: BinaryIO) -> Dataset:
+    """Read what stands before the pixels; raises as `open_dataset` does."""
+    _check_deflated(stream, Options(None, None, "minmax", max_pixels_allowed(), False, None, "axial", None))
+    return _header(stream)
 
 
 def is_cut(stream: BinaryIO) -> bool:

@@ -64,7 +64,7 @@ def read_image(
         Read DICOM files that say their pixels hold annotations (BurnedInAnnotation = YES).
     hash_key
         With it, DICOM pictures carry keyed hashes of patient, study and series among their columns; see
-        `retr.retrieval.images.hash_key`.
+        `retr.index.hash_key`.
     axis
         Along which axis a NIfTI volume is cut.
     name

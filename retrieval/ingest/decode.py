@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import ImageReadError
+from retr.index.hash_key import load_hash_key
 from retr.retrieval.archive.sources import Item, Skipped, Source, reason_of
 from retr.retrieval.images import read_images
 from retr.retrieval.images.dicom_open import is_dicom
-from retr.retrieval.images.hash_key import load_hash_key
 
 if TYPE_CHECKING:
     from collections.abc import Callable

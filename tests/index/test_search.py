@@ -218,7 +218,7 @@ def test_scores_of_cosine_stay_within_one(tmp_path):
         ({"exclude": []}, "exclude needs one entry for each of the 1 queries, got 0"),
         ({"exclude_same": {"patient": []}}, "needs one entry for each"),
         ({"exclude_same": {"ward": ["x"]}}, "no column 'ward'"),
-        ({"exclude_same": {"age": ["x"]}}, "does not fit the column 'age'"),
+        ({"exclude_same": {"age": ["x"]}}, "'x' is no value of the column 'age', which is"),
         ({"one_per": "patiet"}, "did you mean 'patient'"),
     ],
 )

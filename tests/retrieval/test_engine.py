@@ -96,9 +96,30 @@ def test_a_patient_that_is_not_known_is_an_error(index):
         index.search(vector=np.ones(56), exclude_same="patient")
     with pytest.raises(UsageError, match="'patent'"):
         index.search(id="healthy/000.png", exclude_same="patent")
-    mixed = Query.id("healthy/000.png") + Query.id("glaucoma/011.jpg")
-    with pytest.raises(UsageError, match="more than one 'patient'"):
+    mixed = Query.id("healthy/000.png") + Query.image(np.zeros((8, 8, 3), np.uint8))
+    with pytest.raises(UsageError, match="image <ndarray> has no known 'patient'"):
         index.search(mixed, exclude_same="patient")
+
+
+def test_all_patients_of_a_mixed_query_are_left_out(index):
+    mixed = Query.id("healthy/000.png") + Query.id("glaucoma/011.jpg")
+    hits = index.search(mixed, k=12, exclude_same="patient")
+    assert set(hits.table.column("patient").to_pylist()) == {"P01", "P02"}
+    same = index.search([mixed, Query.id("healthy/000.png")], k=12, exclude_same=[{"patient": ["P00", "P02"]}, None])
+    assert set(same[0].table.column("patient").to_pylist()) == {"P01", "P03"}
+    assert len(same[1]) == 11
+
+
+def test_a_patient_that_no_row_has_is_said(index):
+    hits = index.search(id="healthy/000.png", k=12, exclude_same={"patient": "P99"})
+    assert hits.note == "no row has the patient 'P99': nothing was left out for it"
+    assert len(hits) == 11
+    with pytest.raises(UsageError, match="no row has the patient 'P99'"):
+        index.search(id="healthy/000.png", exclude_same={"patient": "P99"}, strict_exclude=True)
+    with pytest.raises(UsageError, match="is empty"):
+        index.search(id="healthy/000.png", exclude_same={"patient": " "})
+    index.set_group("patient")
+    assert "no row has the patient 'P98'" in index.search(id="healthy/000.png", where="patient != 'P98'").note
 
 
 def test_a_value_to_leave_out_is_read_as_the_columns_type(index):

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from retr.index.errors import UsageError
-from retr.retrieval.images.hash_key import hash_key_path, load_hash_key
+from retr.index.hash_key import hash_key_path, load_hash_key
 
 
 @pytest.fixture(autouse=True)

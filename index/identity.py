@@ -1,0 +1,276 @@
+"""Whose a row is: which values of a column name the same patient, study or series.
+
+Headers of DICOM files enter as keyed hashes (`retr.index.hash_key`), tables and other sources as they are; both may
+stand in one column. A raw identifier and its hash mean the same person wherever a value is given (a condition, an
+exclusion, a patient's name) and wherever rows are told apart (one per patient, folds, leaks). Which columns hold hashes
+and the fingerprint of their key are noted in the manifest::
+
+    "identifiers": {"key": "6225eda7122793f9", "columns": ["patient", "series", "study"]}
+
+An index that an older version wrote has no such note: there a column of `COLUMNS` that holds hashes is a hashed one.
+
+Values of other types are compared as numbers: 0.0 is -0.0, NaN and blank texts are missing, and missing values are
+nobody's: no two of them belong together. Floats that are too large to tell integers apart are refused.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retr.index import comparisons
+from retr.index.errors import UsageError
+from retr.index.expressions import Logic, Operand, Predicate, fail, parse
+from retr.index.hash_key import agreed_key, exposure, keyed_hash
+from retr.index.identifiers import identifier_text, identifier_texts, lossy
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.columns import Groups
+    from retr.index.expressions import Node
+    from retr.index.store import Store
+
+NOTE = "identifiers"
+# The columns that DICOM headers fill with hashes.
+COLUMNS = ("patient", "series", "study")
+_HASH = re.compile(r"[0-9a-f]{64}")
+_EQUAL = {"equal": False, "not_equal": True}
+
+
+class Identity:
+    """Answers for one snapshot; nothing is read before it is asked.
+
+    Parameters
+    ----------
+    store
+        The snapshot.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store, self._columns = store, store.columns
+        self._note: Mapping[str, Any] | None = store.manifest.extra.get(NOTE)
+        self._distinct: dict[str, tuple[bool, list[str]]] = {}
+        self._spelled: dict[str, dict[str, list[str]]] = {}
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The recorded fingerprint of the key."""
+        return None if self._note is None else self._note["key"]
+
+    @cached_property
+    def key(self) -> bytes:
+        """The key of the hashes.
+
+        Raises
+        ------
+        UsageError
+            It is not here, or another one is.
+        """
+        return agreed_key(self.fingerprint)
+
+    def warnings(self) -> list[str]:
+        """Say, where the key was used, that others can read it."""
+        open_key = exposure() if "key" in self.__dict__ else None
+        return [] if open_key is None else [open_key]
+
+    def hashed(self, column: str) -> bool:
+        """Say whether a column holds keyed hashes, alone or among raw identifiers."""
+        if self._note is not None:
+            return column in self._note["columns"] and self._columns.has_text(column)
+        return column in COLUMNS and self._columns.has_text(column) and self._seen(column)[0]
+
+    @property
+    def hashed_columns(self) -> list[str]:
+        """The columns that hold keyed hashes."""
+        return [column for column in COLUMNS if self.hashed(column)]
+
+    def _seen(self, column: str) -> tuple[bool, list[str]]:
+        """Say whether hashes occur in a column of texts, and return what else occurs."""
+        if column not in self._distinct:
+            values = [value for value in self._columns.distinct(column).to_pylist() if value is not None]
+            raw = [value for value in values if not _HASH.fullmatch(value)]
+            self._distinct[column] = len(raw) < len(values), [value for value in raw if value.strip()]
+        return self._distinct[column]
+
+    def _raw(self, column: str) -> dict[str, list[str]]:
+        """Return the raw identifiers of a hashed column by their hash."""
+        if column not in self._spelled:
+            found: dict[str, list[str]] = {}
+            for value in self._seen(column)[1]:
+                found.setdefault(keyed_hash(self.key, value), []).append(value)
+            self._spelled[column] = found
+        return self._spelled[column]
+
+    def spellings(self, column: str, value: str) -> list[str]:
+        """Return the texts under which a hashed column may hold what a text names: its hash first.
+
+        Raises
+        ------
+        UsageError
+            The key is needed and not here.
+        """
+        digest = value if _HASH.fullmatch(value) else keyed_hash(self.key, value)
+        return [digest, *self._raw(column).get(digest, ())]
+
+    def rows(self, column: str, values: Sequence[object]) -> list[NDArray[np.int64]]:
+        """Find the live rows that each value names: sorted int64; none for a missing value.
+
+        Raises
+        ------
+        UsageError
+            The column is unknown, a value cannot be one of it, or a key is needed and not here.
+        """
+        kind = self._columns.require(column)
+        wanted = [self._stored(column, kind, value) for value in values]
+        distinct = list(dict.fromkeys(one for spelled in wanted for one in spelled))
+        groups, nothing = self._columns.groups(column), np.empty(0, np.int64)
+        found = dict(zip(distinct, groups.rows(pa.array(distinct, kind)), strict=True))
+        same = [np.unique(np.concatenate([nothing, *(found[one] for one in spelled)])) for spelled in wanted]
+        alive = self._store.alive()
+        return [rows[alive[rows]] for rows in same]
+
+    def _stored(self, column: str, kind: pa.DataType, value: object) -> list[Any]:
+        """Return what a column holds where it holds ``value``."""
+        if pa.types.is_string(kind):
+            text = identifier_text(value)
+            if text is None or not text.strip():
+                return []
+            return self.spellings(column, text) if self.hashed(column) else [text]
+        self._refuse_lossy(column, kind)
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return []
+        try:
+            if pa.types.is_integer(kind):
+                number = int(value) if isinstance(value, str) else value
+                # 017 is no number of this column: another spelling is another identifier
+                return [] if isinstance(value, str) and str(number) != value else [pa.scalar(number, kind).as_py()]
+            plain = pa.scalar(value).cast(kind).as_py() if isinstance(value, str) else pa.scalar(value, kind).as_py()
+        except OverflowError:
+            return []
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError, pa.ArrowTypeError, ValueError, TypeError):
+            raise UsageError(
+                f"{value!r} is no value of the column {column!r}, which is {kind}",
+                hint=f"see its values with `retr index ls --columns {column}`",
+            ) from None
+        return [] if isinstance(plain, float) and math.isnan(plain) else [plain]
+
+    def of(self, column: str, rows: NDArray[np.int64]) -> list[str | None]:
+        """Return a text for each of some rows, equal where a column says that they belong together; None for nobody.
+
+        Raises
+        ------
+        UsageError
+            The column is unknown or cannot tell rows apart, or hashes need a key that is not here.
+        """
+        values = self._canonical(column)(self._store.table([column], rows).column(0).combine_chunks())
+        texts: list[str | None] = identifier_texts(pa.chunked_array([values]), column).to_pylist()
+        return texts
+
+    def groups(self, column: str) -> Groups:
+        """Return which rows share a value of a column; raises as `of` does."""
+        return self._columns.groups(column, self._canonical(column))
+
+    def _canonical(self, column: str) -> Callable[[pa.Array], pa.Array]:
+        """Return the function that brings a column's values to one spelling each, null where there is nobody."""
+        kind = self._columns.require(column)
+        if pa.types.is_string(kind):
+            return self._one_hash if self.hashed(column) else _without_blank
+        self._refuse_lossy(column, kind)
+        return comparisons.canonical
+
+    def _one_hash(self, values: pa.Array) -> pa.Array:
+        values = _without_blank(values)
+        raw = pc.and_(pc.is_valid(values), pc.invert(pc.match_substring_regex(values, f"^{_HASH.pattern}$")))
+        if not pc.any(raw).as_py():
+            return values
+        words = {value: keyed_hash(self.key, value) for value in values.filter(raw).unique().to_pylist()}
+        return pa.array([words.get(value, value) for value in values.to_pylist()], pa.string())
+
+    def _refuse_lossy(self, column: str, kind: pa.DataType) -> None:
+        if pa.types.is_nested(kind) or pa.types.is_binary(kind):
+            raise UsageError(
+                f"the column {column!r} is {kind} and cannot tell rows apart", hint="name a column of texts or numbers"
+            )
+        if pa.types.is_floating(kind) and lossy(pa.chunked_array([self._columns.distinct(column)])):
+            raise UsageError(
+                f"the column {column!r} holds numbers beyond 2^53, among which different identifiers may be one",
+                hint=f"build again with the table it came from, --metadata FILE --type {column}=text",
+            )
+
+    # conditions
+
+    def meaning(self, tree: Node, expression: str) -> Node:
+        """Return a condition in which every identifier compared with a hashed column stands for all its spellings.
+
+        Raises
+        ------
+        FilterError
+            A hashed column is compared in a way that hashes cannot answer.
+        UsageError
+            The key is needed and not here.
+        """
+        if isinstance(tree, Logic):
+            return Logic(tree.kind, tuple(self.meaning(part, expression) for part in tree.parts))
+        operands = (tree.left, *tree.right)
+        hashed = [one for one in operands if one.name is not None and self.hashed(one.name)]
+        if not hashed or tree.kind == "null":
+            return tree
+        column = hashed[0]
+        values = [one for one in operands if one is not column]
+        if tree.kind in {"equal", "not_equal", "in"} and all(one.name is None for one in values):
+            if all(one.value is None or isinstance(one.value, str) for one in values):
+                return self._any_spelling(tree, column, values)
+            return tree  # a number or a truth value: refused where types are checked
+        if len(hashed) == len(operands):
+            return tree
+        message = f"the column {column.name!r} holds keyed hashes, which can only be equal or not"
+        hint = f"write {column.name} = 'MRN1003', or {column.name} in ('MRN1003', 'MRN1004'): the key is applied"
+        return fail(expression, message, column.at, hint)
+
+    def _any_spelling(self, tree: Predicate, column: Operand, values: Sequence[Operand]) -> Predicate:
+        spelled = [
+            Operand(one.at, value=text, text=one.text)
+            for one in values
+            for text in (self.spellings(str(column.name), one.value) if isinstance(one.value, str) else [None])
+        ]
+        negated = tree.negated != _EQUAL.get(tree.kind, False)
+        return Predicate(tree.at, "in", column, tuple(spelled), negated)
+
+    def nobody(self, expression: str) -> list[tuple[str, str]]:
+        """Return the identifiers that a condition names and no row has, each with its column.
+
+        Looked at are the columns that tell patients apart: hashed ones and the group.
+        """
+        group = self._store.manifest.group
+        asked = [
+            (column.name, one.value)
+            for test in _predicates(parse(expression))
+            if test.kind in {"equal", "not_equal", "in"}
+            for column in (test.left, *test.right)
+            if column.name is not None and self._columns.has_text(column.name)
+            if column.name == group or self.hashed(column.name)
+            for one in (test.left, *test.right)
+            if isinstance(one.value, str)
+        ]
+        return [(name, value) for name, value in dict.fromkeys(asked) if not len(self.rows(name, [value])[0])]
+
+
+def _predicates(tree: Node) -> Iterator[Predicate]:
+    if isinstance(tree, Predicate):
+        yield tree
+    else:
+        for part in tree.parts:
+            yield from _predicates(part)
+
+
+def _without_blank(values: pa.Array) -> pa.Array:
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), pa.scalar(None, pa.string()), values)

@@ -1,0 +1,235 @@
+"""Raw identifiers and their keyed hashes are one patient, wherever a value is given."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import numpy as np
+import pytest
+
+from retr.index.errors import FilterError, UsageError
+from retr.index.hash_key import keyed_hash, load_hash_key
+from retr.retrieval.engine import Index
+from retr.retrieval.query import Query
+
+pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
+
+
+def dicom(patient: str | None, seed: int, *, frames: int = 1, preamble: bool = True) -> bytes:
+    """One file of a patient, with smooth pictures that no other seed gives."""
+    from pydicom import Dataset
+    from pydicom.dataset import FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = SecondaryCaptureImageStorage
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = f"1.2.3.{seed + 1}"
+    data.StudyInstanceUID, data.SeriesInstanceUID = f"1.2.{seed + 1}", f"1.2.{seed + 1}.1"
+    if patient is not None:
+        data.PatientID = patient
+    data.Rows, data.Columns, data.SamplesPerPixel, data.PhotometricInterpretation = 16, 16, 1, "MONOCHROME2"
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation = 7, 0
+    if frames > 1:
+        data.NumberOfFrames = frames
+    pixels = np.random.default_rng(seed).integers(0, 256, (frames, 4, 4), dtype=np.uint8)
+    data.PixelData = pixels.repeat(4, axis=1).repeat(4, axis=2).tobytes()
+    file = io.BytesIO()
+    pydicom.dcmwrite(file, data, enforce_file_format=preamble)
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Four patients with two files each; the pictures of one file are a little different from each other."""
+    folder = tmp_path / "dicom"
+    folder.mkdir()
+    for number in range(8):
+        (folder / f"{number}.dcm").write_bytes(dicom(f"MRN{1000 + number // 2}", number))
+    return folder
+
+
+@pytest.fixture
+def index(folder, tmp_path, fake_encoder):
+    return Index.build(folder, tmp_path / "i.retr", encoder=fake_encoder, group="patient")
+
+
+MRN1001 = {"2.dcm", "3.dcm"}
+
+
+def left(hits):
+    return set(hits.ids)
+
+
+def test_a_raw_identifier_is_hashed_where_the_index_keeps_hashes(index, tmp_path):
+    file = tmp_path / "new.png"
+    from PIL import Image
+
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(file)
+    digest = keyed_hash(load_hash_key(), "MRN1001")
+    for value in ("MRN1001", "MRN1001 ", digest, ["MRN1001"]):
+        hits = index.search(image=file, k=8, exclude_same={"patient": value})
+        assert left(hits) & MRN1001 == set()
+        assert (len(hits), hits.note) == (6, None)
+    both = index.search(image=file, k=8, exclude_same={"patient": ["MRN1001", "MRN1000"]})
+    assert left(both) == {f"{n}.dcm" for n in range(4, 8)}
+    unknown = index.search(image=file, k=8, exclude_same={"patient": "mrn1001"})
+    assert len(unknown) == 8
+    assert "no row has the patient 'mrn1001'" in unknown.note
+    with pytest.raises(UsageError, match=r"has no known 'patient'; give the value .*--exclude-same patient=VALUE"):
+        index.search(image=file, exclude_same="patient")
+
+
+@pytest.mark.parametrize(
+    ("where", "rows"),
+    [
+        ("patient = 'MRN1001'", 2),
+        ("'MRN1001' = patient", 2),
+        ("patient != 'MRN1001'", 6),
+        ("patient in ('MRN1001', 'MRN1003')", 4),
+        ("patient not in ('MRN1001', 'MRN1003')", 4),
+        ("not patient = 'MRN1001' and study is not null", 6),
+        ("study = '1.2.1' or series = '1.2.2.1'", 2),
+        ("patient in ('MRN1001', null)", 2),
+        ("patient not in ('MRN1001', null)", 0),
+        ("patient = null", 0),
+        ("patient is null", 0),
+    ],
+)
+def test_conditions_know_the_raw_identifier(index, where, rows):
+    assert index.count(where=where) == rows
+
+
+@pytest.mark.parametrize(
+    "where", ["patient like 'MRN%'", "patient not like 'MRN%'", "patient > 'MRN1'", "patient between 'A' and 'Z'"]
+)
+def test_what_hashes_cannot_answer_is_refused(index, where):
+    with pytest.raises(FilterError, match=r"'patient' holds keyed hashes.*patient in \('MRN1003', 'MRN1004'\)"):
+        index.count(where=where)
+
+
+def test_purging_a_patient_by_the_raw_identifier(index):
+    assert index.delete(where="patient = 'MRN1001'", purge=True) == 2
+    assert index.count(where="patient = 'MRN1001'") == 0
+    # the note of the key outlives the purge
+    assert index.store.identity.fingerprint is not None
+
+
+@pytest.mark.parametrize("preamble", [True, False], ids=["preamble", "no preamble"])
+def test_a_dicom_file_names_its_own_patient(index, tmp_path, preamble):
+    file = tmp_path / "new picture"
+    file.write_bytes(dicom("MRN1001", 77, preamble=preamble))
+    for image in (file, str(file), file.read_bytes()):
+        hits = index.search(image=image, k=8, exclude_same="patient")
+        assert left(hits) & MRN1001 == set()
+        assert len(hits) == 6
+    mixed = Query.image(file) + Query.image(dicom("MRN1003", 78)) + Query.id("0.dcm")
+    assert left(index.search(mixed, k=8, exclude_same="patient")) == {"4.dcm", "5.dcm"}
+    file.write_bytes(dicom("MRN7777", 79))
+    hits = index.search(image=file, k=8, exclude_same="patient")
+    assert "that the picture states" not in hits.note
+    assert "no row has the patient of the query" in hits.note
+    assert "MRN7777" not in hits.note
+    with pytest.raises(UsageError, match="no row has the patient"):
+        index.search(image=file, exclude_same="patient", strict_exclude=True)
+    file.write_bytes(dicom(None, 80))
+    with pytest.raises(UsageError, match="has no known 'patient'"):
+        index.search(image=file, exclude_same="patient")
+
+
+def test_a_frame_of_a_file_names_its_patient(index, tmp_path):
+    file = tmp_path / "cine.dcm"
+    file.write_bytes(dicom("MRN1001", 50, frames=3))
+    third = index.search(image=f"{file}#3", k=8, exclude_same="patient")
+    assert left(third) & MRN1001 == set()
+    first = index.search(image=file, k=8, exclude_same="patient")
+    assert third.scores.tolist() != first.scores.tolist()
+    with pytest.raises(UsageError, match="no picture '#4'"):
+        index.search(image=f"{file}#4")
+
+
+def test_padding_and_accents_make_no_second_patient(tmp_path, fake_encoder):
+    folder = tmp_path / "padded"
+    folder.mkdir()
+    for number, patient in enumerate(["M\u00fcller 7", " M\u00fcller 7 ", "Mu\u0308ller 7", "m\u00fcller 7", "A\\B"]):
+        data = pydicom.dcmread(io.BytesIO(dicom(None, number)))
+        data.SpecificCharacterSet = "ISO_IR 192"
+        data.PatientID = patient
+        data.save_as(folder / f"{number}.dcm")
+    index = Index.build(folder, tmp_path / "p.retr", encoder=fake_encoder)
+    values = index.table(["patient"])["patient"].to_pylist()
+    assert len(set(values[:3])) == 1
+    assert values[3] != values[0], "case is part of an identifier"
+    assert values[4] == keyed_hash(load_hash_key(), "A\\B")
+    assert index.count(where="patient = 'M\u00fcller 7'") == 3
+
+
+@pytest.fixture
+def mixed(index, tmp_path, make_picture):
+    """An index whose patients are hashes from DICOM, and raw identifiers from a table."""
+    more = tmp_path / "more"
+    more.mkdir()
+    lines = ["path,patient"]
+    for number, patient in enumerate(["MRN1001", "MRN1001", "X1", ""]):
+        make_picture(100 + number).save(more / f"{number}.png")
+        lines.append(f"{number}.png,{patient}")
+    (tmp_path / "more.csv").write_text("\n".join(lines) + "\n")
+    index.add(more, metadata=tmp_path / "more.csv")
+    return index
+
+
+def test_a_column_of_hashes_and_raw_identifiers(mixed):
+    assert mixed.row("more/0.png")["patient"] == "MRN1001", "a person's own table stays as it is"
+    both = {*MRN1001, "more/0.png", "more/1.png"}
+    for value in ("MRN1001", keyed_hash(load_hash_key(), "MRN1001")):
+        assert left(mixed.search(vector=np.ones(56), k=20, exclude_same={"patient": value})) & both == set()
+        assert mixed.count(where=f"patient = '{value}'") == 4
+        assert mixed.count(where=f"patient != '{value}'") == 7
+    assert left(mixed.search(id="2.dcm", k=20, exclude_same="patient")) & both == set()
+    assert left(mixed.search(id="more/0.png", k=20, exclude_same="patient")) & both == set()
+    one_each = mixed.search(vector=np.ones(56), k=20, one_per="patient")
+    assert len(one_each) == 6
+    assert len(both & left(one_each)) == 1
+
+
+def test_another_key_is_refused_where_a_value_must_be_hashed(mixed, monkeypatch, tmp_path):
+    (tmp_path / "other.key").write_text("another key of another user")
+    monkeypatch.setenv("RETR_KEY_FILE", str(tmp_path / "other.key"))
+    again = Index.open(mixed.path, encoder=mixed.encoder)
+    with pytest.raises(UsageError, match=r"hashed with the key '[0-9a-f]{16}', and the key in .*RETR_KEY_FILE"):
+        again.search(vector=np.ones(56), exclude_same={"patient": "MRN1001"})
+    with pytest.raises(UsageError, match="RETR_KEY_FILE"):
+        again.count(where="patient != 'MRN1001'")
+    with pytest.raises(UsageError, match="RETR_KEY_FILE"):
+        again.search(vector=np.ones(56), k=12, one_per="patient")
+    assert len(again.search(vector=np.ones(56), k=12)) == 12
+    assert len(again) == 12
+
+
+def test_a_batch_line_leaves_its_own_patient_out(index, retr_batch):
+    lines = [
+        {"id": "0.dcm"},
+        {"id": "0.dcm", "exclude_same": {"patient": "MRN1001"}},
+        {"id": "0.dcm", "exclude_same": "patient"},
+    ]
+    answers = retr_batch(index, lines)
+    assert [len(MRN1001 & {hit["id"] for hit in answer["hits"]}) for answer in answers] == [2, 0, 2]
+    assert "1.dcm" not in {hit["id"] for hit in answers[2]["hits"]}
+
+
+@pytest.fixture
+def retr_batch(capsys, monkeypatch):
+    def run(index, lines):
+        from retr.cli import query
+
+        answers = query._read_batch
+        file = index.path.parent / "batch.jsonl"
+        file.write_text("\n".join(map(json.dumps, lines)))
+        asked, same = answers(str(file))
+        hits = index.search(asked, k=8, exclude_same=same)
+        return [{"hits": [hit.to_json() for hit in one]} for one in hits]
+
+    return run
