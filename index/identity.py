@@ -29,9 +29,10 @@ from retr.index.errors import UsageError
 from retr.index.expressions import Logic, Operand, Predicate, fail, parse
 from retr.index.hash_key import agreed_key, exposure, keyed_hash
 from retr.index.identifiers import identifier_text, identifier_texts, lossy
+from retr.index.records import Fields, stored
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,6 +44,7 @@ NOTE = "identifiers"
 # The columns that DICOM headers fill with hashes.
 COLUMNS = ("patient", "series", "study")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _EQUAL = {"equal": False, "not_equal": True}
 
 
@@ -57,14 +59,15 @@ class Identity:
 
     def __init__(self, store: Store) -> None:
         self._store, self._columns = store, store.columns
-        self._note: Mapping[str, Any] | None = store.manifest.extra.get(NOTE)
+        self._noted = NOTE in store.manifest.extra
+        self._fingerprint, self._hashed = _read(store.manifest.extra.get(NOTE))
         self._distinct: dict[str, tuple[bool, list[str]]] = {}
         self._spelled: dict[str, dict[str, list[str]]] = {}
 
     @property
     def fingerprint(self) -> str | None:
         """The recorded fingerprint of the key."""
-        return None if self._note is None else self._note["key"]
+        return self._fingerprint
 
     @cached_property
     def key(self) -> bytes:
@@ -84,9 +87,8 @@ class Identity:
 
     def hashed(self, column: str) -> bool:
         """Say whether a column holds keyed hashes, alone or among raw identifiers."""
-        if self._note is not None:
-            return column in self._note["columns"] and self._columns.has_text(column)
-        return column in COLUMNS and self._columns.has_text(column) and self._seen(column)[0]
+        may = column in (self._hashed if self._noted else COLUMNS) and self._columns.has_text(column)
+        return may and self._seen(column)[0]
 
     @property
     def hashed_columns(self) -> list[str]:
@@ -262,6 +264,23 @@ class Identity:
             if isinstance(one.value, str)
         ]
         return [(name, value) for name, value in dict.fromkeys(asked) if not len(self.rows(name, [value])[0])]
+
+
+def only_hashes(texts: Any) -> Any:
+    """Return a column of texts in which everything but keyed hashes is null."""
+    return pc.if_else(pc.match_substring_regex(texts, f"^{_HASH.pattern}$"), texts, pa.scalar(None, pa.string()))
+
+
+def _read(note: Any) -> tuple[str | None, tuple[str, ...]]:
+    """Return the fingerprint and the columns of a note."""
+    if note is None:
+        return None, ()
+    with stored("the note of hashed identifiers"):
+        fields = Fields(note)
+        key, columns = fields.text("key"), fields.texts("columns")
+        if _FINGERPRINT.fullmatch(key) is None or not set(columns) <= set(COLUMNS):
+            raise ValueError("no fingerprint, or other columns")
+        return key, columns
 
 
 def _predicates(tree: Node) -> Iterator[Predicate]:

@@ -24,6 +24,7 @@ from retr.index import sidetable
 from retr.index.compaction import SEGMENT_ROWS, Compaction, compact_runs, merge, small_runs
 from retr.index.errors import RetrError, UsageError
 from retr.index.files import FileRef, disk_errors, reference, sync_folder, write_bytes
+from retr.index.identity import NOTE as IDENTIFIERS
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, SEGMENTS, publish, read_current
 from retr.index.purge import notes_naming
@@ -407,7 +408,8 @@ class Writer:
         files = sorted(self._draft.files)
         for name in files:
             self.remove_file(name)
-        notes = notes_naming(self._draft.extra, words | set(files))
+        # The fingerprint of the key stays: without it another key would pass for this one.
+        notes = [key for key in notes_naming(self._draft.extra, words | set(files)) if key != IDENTIFIERS]
         for key in notes:
             self.note(key, None)
         return (*files, *notes)

@@ -30,6 +30,8 @@ def summary(store: Store) -> dict[str, Any]:
         "licence": encoder.licence,
         "adapted_to": manifest.extra.get(ADAPTED, {}).get("label"),
         "group": manifest.group,
+        "hashed": store.identity.hashed_columns,
+        "key": store.identity.fingerprint,
         "columns": store.schema.names,
         "search": describe(manifest),
         "segments": len(manifest.segments),

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.errors import RetrError, UsageError
+from retr.index.identity import NOTE as IDENTIFIERS
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.archive import places
@@ -262,8 +263,8 @@ def _write(
             writer.set_group(store.manifest.group)
             if store.manifest.n_skipped:
                 writer.record_skipped(store.skipped())
-            if BUILT in store.manifest.extra:
-                writer.note(BUILT, store.manifest.extra[BUILT])
+            for note in {BUILT, IDENTIFIERS} & store.manifest.extra.keys():
+                writer.note(note, store.manifest.extra[note])
             writer.add_file(HEAD_FILE, fitted.to_bytes())
             writer.note(NOTE, facts)
             written = writer.commit()

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import ImageReadError
-from retr.index.hash_key import load_hash_key
 from retr.retrieval.archive.sources import Item, Skipped, Source, reason_of
 from retr.retrieval.images import read_images
 from retr.retrieval.images.dicom_open import is_dicom
@@ -63,6 +62,8 @@ class Decoder:
     ----------
     source, encoder
         Where from, and for whom.
+    key
+        Gives the key of hashed identifiers; asked for when the first file has some.
     same_bytes
         Gives, for a sha256, the rows of the index that hold these bytes, none where there are none.
     exact_decode
@@ -75,6 +76,7 @@ class Decoder:
 
     source: Source
     encoder: BaseEncoder
+    key: Callable[[], bytes]
     same_bytes: Callable[[str], tuple[int, ...]]
     exact_decode: bool = False
     frames: int = 1
@@ -111,8 +113,7 @@ class Decoder:
             draft_size=None if self.exact_decode else info.draft_size,
             grey16=info.grey16,
             allow_burned_in=self.allow_burned_in,
-            # the key is made when the first file asks for it
-            hash_key=load_hash_key() if is_dicom(data[:132]) else None,
+            hash_key=self.key() if is_dicom(data[:132]) else None,
             axis=self.axis,
         )
         return [

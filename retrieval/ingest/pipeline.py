@@ -28,11 +28,13 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.errors import UsageError
+from retr.index.identity import NOTE as IDENTIFIERS
 from retr.retrieval.archive import places
 from retr.retrieval.archive.notes import NOTE, Notes
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source
 from retr.retrieval.encoders.batches import encode_batch
 from retr.retrieval.encoders.recorded import require_same
+from retr.retrieval.ingest.build_key import BuildKey
 from retr.retrieval.ingest.decode import Decoder, Frame, Read
 from retr.retrieval.ingest.known import Known
 from retr.retrieval.ingest.report import BuildReport
@@ -164,9 +166,11 @@ class _Run:
         )
         self.known = Known(writer.store, order.name, list(self.recorded.sources))
         self._refuse_another_archive()
+        self.key = BuildKey(writer.store, self._read_row)
         self.decode = Decoder(
             order.source,
             encoder,
+            self.key,
             self.known.same_bytes,
             exact_decode=self.recorded.exact_decode,
             frames=self.recorded.frames,
@@ -174,7 +178,11 @@ class _Run:
             allow_burned_in=order.allow_burned_in,
         )
         info = encoder.info
-        self.notes = [f"embedding with {info.name} ({info.precision}) on {info.device}", *_licence(encoder)]
+        self.notes = [
+            f"embedding with {info.name} ({info.precision}) on {info.device}",
+            *_licence(encoder),
+            *self.key.notes,
+        ]
         self.files: deque[Read] = deque()
         self.queue: list[Frame] = []
         # paths whose old rows go, each with the word under which it is counted
@@ -183,6 +191,13 @@ class _Run:
         self.reasons: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.committed_at = time.monotonic()
+
+    def _read_row(self, path: str) -> bytes:
+        """Return the bytes of a row's file; raises where it is out of reach."""
+        name, inside = places.source_of(path, self.recorded.sources)
+        if name == self.order.name:
+            return self.order.source.read(inside)[0]
+        return places.Archive(self.writer.store).read(path)
 
     def _refuse_another_archive(self) -> None:
         """Refuse a place that shares nothing with the one this source had, as long as that one is still there."""
@@ -305,8 +320,13 @@ class _Run:
             self.writer.append(
                 *make_table(ready, self.known, self.recorded, name=self.order.name, metadata=self.order.table)
             )
-        if self.writer.store.manifest.extra.get(NOTE) != self.recorded.to_json():
-            self.writer.note(NOTE, self.recorded.to_json())
+        hashed = self.key.note(
+            {column for file in ready for frame in file.frames for column in frame.columns},
+            self.writer.store.manifest.extra.get(IDENTIFIERS),
+        )
+        for key, note in ((NOTE, self.recorded.to_json()), (IDENTIFIERS, hashed)):
+            if note is not None and self.writer.store.manifest.extra.get(key) != note:
+                self.writer.note(key, note)
         if (ready or last) and self.order.group not in {None, self.writer.store.manifest.group}:
             self.writer.set_group(self.order.group)
         if last:
@@ -379,7 +399,7 @@ class _Run:
             seconds=seconds,
             images_per_second=done["embedded"] / seconds if seconds else 0.0,
             device=self.encoder.info.device,
-            notes=(*_licence(self.encoder), *renamed),
+            notes=(*_licence(self.encoder), *renamed, *self.key.notes),
         )
 
 

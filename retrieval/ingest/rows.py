@@ -15,12 +15,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
+from retr.index.identifiers import identifier_texts
+from retr.index.identity import COLUMNS, only_hashes
 from retr.retrieval.archive.metadata import pieces
 from retr.retrieval.archive.places import source_of
 from retr.retrieval.ingest.known import MARK, Known
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
 
@@ -66,8 +68,8 @@ def make_table(
     store = known.store
     reused = np.array([row for file in files for row in file.same], dtype=np.int64)
     labelled = {*RESERVED, MARK, *notes.metadata_columns()} - {"id", "path", "width", "height", "mode"}
-    copied = [column for column in store.schema.names if column not in labelled]
-    copies = iter(store.table(copied, reused).to_pylist())
+    copied = [column for column in store.schema.names if column not in labelled or column in COLUMNS]
+    copies = iter(_as_headers_gave(store.table(copied, reused), labelled).to_pylist())
     old_vectors = iter(store.vectors(reused))
     prefix = f"{name}/" if name else ""
     rows: list[dict[str, Any]] = []
@@ -100,8 +102,12 @@ def make_table(
         labels = metadata.take(metadata.rows_of([row["path"].removeprefix(prefix) for row in rows]))
     else:
         labels = _labels([row["path"] for row in rows], known, notes.metadata_columns(name))
+        labels = _as_tables_gave(labels, table)
     for column in labels.column_names:
-        table = _set_column(table, column, labels[column])
+        # whose a picture is: by the table, and where that does not say by the header
+        stated = column in COLUMNS and column in table.column_names
+        values = pc.coalesce(identifier_texts(labels[column], column), table[column]) if stated else labels[column]
+        table = _set_column(table, column, values)
     empty = [c for c in table.column_names if pa.types.is_null(table[c].type)]
     return table.drop_columns(empty), np.stack(vectors)
 
@@ -128,6 +134,9 @@ def join_anew(metadata: Metadata, store: Store, notes: Notes, name: str) -> pa.T
     joined = metadata.take(np.where(mine, found, -1))
     for column in shared:
         new = joined[column]
+        if store.identity.hashed(column):
+            new = pc.coalesce(identifier_texts(new, column), only_hashes(rows[column]))
+            joined = _set_column(joined, column, new)
         if mine.all():
             continue
         try:
@@ -163,6 +172,22 @@ def _labels(paths: list[str], known: Known, columns: list[str]) -> pa.Table:
     position = iter(range(len(kept)))
     take = pa.array([next(position) if len(rows) else None for rows in old], pa.int64())
     return store.table(present, kept).take(take)
+
+
+def _as_headers_gave(table: pa.Table, labelled: Collection[str]) -> pa.Table:
+    """Keep of the identifiers that tables brought to some rows those that a header had brought before: the hashes."""
+    for column in {*COLUMNS} & {*labelled} & {*table.column_names}:
+        table = _set_column(table, column, only_hashes(identifier_texts(table[column], column)))
+    return table
+
+
+def _as_tables_gave(labels: pa.Table, table: pa.Table) -> pa.Table:
+    """Drop, of the cells that earlier rows had, the hashes of the headers that newer headers stand for."""
+    for column in {*COLUMNS} & {*labels.column_names} & {*table.column_names}:
+        cells = identifier_texts(labels[column], column)
+        old = pc.and_(pc.is_valid(only_hashes(cells)), pc.is_valid(table[column]))
+        labels = _set_column(labels, column, pc.if_else(old, pa.scalar(None, pa.string()), cells))
+    return labels
 
 
 def _set_column(table: pa.Table, column: str, values: Any) -> pa.Table:
