@@ -45,7 +45,11 @@ def query(
     ] = None,
     text: Annotated[
         list[str] | None,
-        typer.Option("--text", "-t", help='Words, with an optional weight: "2:drusen"; repeats: all are mixed in.'),
+        typer.Option(
+            "--text",
+            "-t",
+            help='Words; "2:drusen" (a letter after the colon) gives them weight 2; repeats: all are mixed in.',
+        ),
     ] = None,
     not_: Annotated[list[str] | None, typer.Option("--not", help="Words to move away from; repeats.")] = None,
     id_: Annotated[list[str] | None, typer.Option("--id", help="An indexed row; repeats: one query each.")] = None,
@@ -104,7 +108,7 @@ def query(
     out = Output(json_=json_, csv_=csv_, paths=paths)
     if explain and sheet is None:
         raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
-    queries, same = _queries(image or [], text or [], not_ or [], id_ or [], batch)
+    queries, same = _queries(out, image or [], text or [], not_ or [], id_ or [], batch)
     left_out = [{**_same(exclude_same), **own} for own in same]
     opened = Index.open(find_index(index), **loading.options)
     shown = _shown(columns, opened.store)
@@ -163,7 +167,7 @@ def show(
 
 
 def _queries(
-    images: list[str], texts: list[str], nots: list[str], ids: list[str], batch: str | None
+    out: Output, images: list[str], texts: list[str], nots: list[str], ids: list[str], batch: str | None
 ) -> tuple[list[Query], list[dict[str, Any]]]:
     """One query for each image and id, with all words mixed in; or the lines of a batch, with what they leave out."""
     from retr.retrieval.query import Query
@@ -173,16 +177,26 @@ def _queries(
             raise UsageError("--batch excludes --image, --text, --not and --id", hint="put them into its lines")
         return _read_batch(batch)
     asked = [Query.id(id_) for id_ in ids]
-    for image in images:
-        piped = image == "-"
-        asked.append(Query.image(sys.stdin.buffer.read()) if piped else Query.weighted("image", image))
-    if not (texts or nots):
-        if not asked:
-            raise UsageError("nothing was asked", hint="give --image, --text, --id or --batch")
-    else:
-        words = Query.from_json({"text": texts, "not": nots})
-        asked = [query + words for query in asked] or [words]
+    asked += [
+        Query.image(sys.stdin.buffer.read()) if image == "-" else _weighted(out, "image", image) for image in images
+    ]
+    words = [_weighted(out, kind, term) for kind, terms in (("text", texts), ("not", nots)) for term in terms]
+    if not (asked or words):
+        raise UsageError("nothing was asked", hint="give --image, --text, --id or --batch")
+    mixed = Query(tuple(part for term in words for part in term.parts))
+    asked = [query + mixed for query in asked] or [mixed]
     return asked, [{} for _ in asked]
+
+
+def _weighted(out: Output, kind: str, argument: str) -> Query:
+    """Read an argument that may begin with a weight, and say so where it does."""
+    from retr.retrieval.query import Query
+
+    query = Query.weighted(kind, argument)
+    (part,) = query.parts
+    if part.value != argument:
+        out.note(f"--{kind} {argument!r}: weight {abs(part.weight):g} for {str(part.value)!r}")
+    return query
 
 
 def _read_batch(batch: str) -> tuple[list[Query], list[dict[str, Any]]]:
@@ -190,10 +204,15 @@ def _read_batch(batch: str) -> tuple[list[Query], list[dict[str, Any]]]:
 
     from retr.retrieval.query import Query
 
-    text = sys.stdin.read() if batch == "-" else Path(batch).read_text(encoding="utf-8")
+    data = sys.stdin.buffer.read() if batch == "-" else Path(batch).read_bytes()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError("the batch is not UTF-8", hint="write it as UTF-8, one JSON object a line") from error
     queries: list[Query] = []
     same: list[dict[str, Any]] = []
-    for number, line in enumerate(text.splitlines(), start=1):
+    # JSON may hold other line separators inside its strings
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 record = json.loads(line)
@@ -201,6 +220,8 @@ def _read_batch(batch: str) -> tuple[list[Query], list[dict[str, Any]]]:
                 raise UsageError(
                     f"line {number} of the batch is no JSON: {error.msg} at column {error.colno}"
                 ) from error
+            except (ValueError, RecursionError) as error:
+                raise UsageError(f"line {number} of the batch holds too long a number or too deep a list") from error
             if not isinstance(record, dict):
                 raise UsageError(f"line {number} of the batch is no object, got: {line.strip()[:40]!r}")
             for option in OF_THE_BATCH & record.keys():

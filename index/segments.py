@@ -265,7 +265,7 @@ def npy_header(kind: np.dtype[Any], shape: tuple[int, int]) -> bytes:
 
 def id_hashes(ids: Iterable[str]) -> NDArray[np.uint64]:
     """Give the first 64 bits of each id's BLAKE2b, little-endian."""
-    digests = b"".join(hashlib.blake2b(name.encode(), digest_size=8).digest() for name in ids)
+    digests = b"".join(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in ids)
     return np.frombuffer(digests, "<u8")
 
 

@@ -13,6 +13,7 @@ the score of a sum is the weighted sum of its parts' scores.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["image", "text", "id", "vector"]
 
-_WEIGHTED = re.compile(r"([+-]?(?:\d+\.?\d*|\.\d+)):(.+)", re.DOTALL)
+_WEIGHTED = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)):(.+)", re.DOTALL)
 _FRAME = re.compile(r"#\d+$")
 _JSON_KEYS = ("image", "text", "not", "id", "vector")
 
@@ -82,6 +83,8 @@ class Query:
         """Ask with words."""
         if not text.strip():
             raise UsageError("the text of a query is empty", hint="give at least one word")
+        if any("\ud800" <= sign <= "\udfff" for sign in text):
+            raise UsageError(f"the text of a query is not Unicode: {text!r}", hint="give it as UTF-8")
         return cls((Part("text", text),))
 
     @classmethod
@@ -92,7 +95,10 @@ class Query:
     @classmethod
     def vector(cls, vector: ArrayLike) -> Query:
         """Ask with a vector, ``(dim,)``."""
-        array = np.asarray(vector, dtype=np.float32)
+        try:
+            array = np.asarray(vector, dtype=np.float32)
+        except (TypeError, ValueError, OverflowError):
+            raise UsageError("a query vector must be a list of numbers") from None
         if array.ndim != 1:
             raise UsageError(f"a query vector must have one axis, got shape {array.shape}")
         if not np.isfinite(array).all():
@@ -103,47 +109,76 @@ class Query:
     def from_json(cls, record: Mapping[str, Any]) -> Query:
         """Read one line of a batch: ``{"image": ..., "text": [...], "not": ..., "id": ..., "vector": []}``.
 
-        Each of ``image``, ``text``, ``not`` and ``id`` is a string or a list of strings, in the form
-        `weighted` reads; other keys are not looked at.
+        Each of ``image``, ``text``, ``not`` and ``id`` is a string, taken as it stands, or an object with a weight,
+        ``{"text": "drusen", "weight": 2}``, or a list of either. A line of one part may hold its ``weight`` itself.
+        Other keys are not looked at.
+
+        >>> record = {"id": "12:34.png", "text": [{"text": "drusen", "weight": 2}, "haze"], "not": "laser scars"}
+        >>> Query.from_json(record).describe()
+        "2 * text 'drusen' + text 'haze' + -1 * text 'laser scars' + id '12:34.png'"
         """
-        query: Query | None = None
+        terms: list[Query] = []
         for key in _JSON_KEYS:
             value = record.get(key)
             if value is None:
                 continue
             if key == "vector":
-                terms = [cls.vector(value)]
+                terms.append(cls.vector(value))
             else:
-                values = [value] if isinstance(value, str) else value
-                if not isinstance(values, list) or not all(isinstance(item, str) for item in values):
-                    raise UsageError(f"{key!r} of a query must be a string or a list of strings, got {value!r}")
-                terms = [cls.weighted(key, item) for item in values]
-            for term in terms:
-                query = term if query is None else query + term
-        if query is None:
+                terms += [cls._item(key, item) for item in (value if isinstance(value, list) else [value])]
+        if not terms:
             raise UsageError(f"a query needs one of {', '.join(_JSON_KEYS)}, got {sorted(record)}")
-        return query
+        if "weight" in record:
+            if len(terms) > 1:
+                hint = 'write it beside its part: {"text": [{"text": "drusen", "weight": 2}, "haze"]}'
+                raise UsageError("a weight belongs to one part of a query, and this one has several", hint=hint)
+            terms[0] *= _weight(record["weight"])
+        return cls(tuple(part for term in terms for part in term.parts))
+
+    @classmethod
+    def _item(cls, key: str, item: object) -> Query:
+        """Read one string, or one object of a string and its weight."""
+        value, weight = item, 1.0
+        if isinstance(item, dict) and item.keys() <= {key, "weight"}:
+            value, weight = item.get(key), _weight(item.get("weight", 1))
+        if not isinstance(value, str):
+            raise UsageError(
+                f"{key!r} of a query must be a string, or a list of strings, got {item!r}",
+                hint=f'a weight is a field of its own: {{"{key}": "...", "weight": 2}}',
+            )
+        return cls._of(key, value) * weight
+
+    @classmethod
+    def _of(cls, kind: str, value: str) -> Query:
+        if kind == "image":
+            return cls.image(value)
+        if kind == "id":
+            return cls.id(value)
+        if kind in {"text", "not"}:
+            return cls.text(value) * (-1 if kind == "not" else 1)
+        raise UsageError(f"unknown kind of query {kind!r}", hint=f"one of {', '.join(_JSON_KEYS)}")
 
     @classmethod
     def weighted(cls, kind: str, argument: str) -> Query:
-        """Read the command line's form: ``"2:drusen"`` is weight 2; ``kind="not"`` subtracts words.
+        """Read the command line's form, in which ``"2:drusen"`` is weight 2; ``kind="not"`` subtracts words.
+
+        A number and a colon in front of words are a weight where a letter follows at once: ``"2:1 AV block"``,
+        ``"12:30 scan"`` and ``"3: mild"`` are words. In front of a picture's file they are one unless there is a file
+        of the whole name. An id is taken as it stands.
 
         >>> Query.weighted("text", "2:drusen").parts[0].weight
         2.0
         >>> Query.weighted("not", "laser scars").parts[0].weight
         -1.0
+        >>> Query.weighted("text", "2:1 AV block").describe()
+        "text '2:1 AV block'"
         """
-        weight, value = 1.0, argument
         match = _WEIGHTED.fullmatch(argument)
-        if match and not (kind == "image" and Path(argument).exists()):
-            weight, value = float(match[1]), match[2]
-        if kind == "image":
-            return cls.image(Path(value)) * weight
-        if kind == "id":
-            return cls.id(value) * weight
-        if kind in {"text", "not"}:
-            return cls.text(value) * (-weight if kind == "not" else weight)
-        raise UsageError(f"unknown kind of query {kind!r}", hint=f"one of {', '.join(_JSON_KEYS)}")
+        if match is not None:
+            meant = {"text": match[2][0].isalpha(), "not": match[2][0].isalpha(), "image": not _is_file(argument)}
+            if meant.get(kind):
+                return cls._of(kind, match[2]) * float(match[1])
+        return cls._of(kind, argument)
 
     def __mul__(self, weight: float) -> Query:
         factor = float(weight)
@@ -341,7 +376,7 @@ def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: 
             if row[0] < 0:
                 raise UsageError(
                     f"no row with id {part.value!r} in this index",
-                    hint="an id is the path relative to the archive; `retr index ls` lists them",
+                    hint="an id is the path relative to the archive; `retr index ls` lists them" + _weight_hint(part),
                 )
             out.append(np.asarray(store.vectors(row)[0], dtype=np.float32))
         else:
@@ -349,6 +384,29 @@ def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: 
                 raise UsageError(f"the index holds vectors of length {encoder.info.dim}, got one of {len(part.value)}")
             out.append(part.value)
     return out
+
+
+def _weight(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise UsageError(f"a weight must be a number, got {value!r}")
+    try:
+        return float(value)
+    except OverflowError:
+        raise UsageError("a weight must be finite, got a number of hundreds of digits") from None
+
+
+def _weight_hint(part: Part) -> str:
+    """Say how a weight is given, where an id looks as if it began with one."""
+    match = _WEIGHTED.fullmatch(part.value)
+    example = json.dumps({"id": match[2], "weight": float(match[1])}, ensure_ascii=False) if match else ""
+    return f", and a weight is a field of its own: {example}" if match else ""
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def _frame(row_id: str) -> str:

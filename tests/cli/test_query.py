@@ -111,11 +111,38 @@ def test_a_column_that_is_not_there_is_named(retr, hrf_index):
 
 
 def test_a_batch_of_json_lines(retr, hrf_index):
-    lines = [{"id": "healthy/02_h.jpg"}, {"image": str(IMAGE)}, {"id": ["2:healthy/02_h.jpg", "-1:healthy/03_h.jpg"]}]
+    mixed = {"id": [{"id": "healthy/02_h.jpg", "weight": 2}, {"id": "healthy/03_h.jpg", "weight": -1}]}
+    lines = [{"id": "healthy/02_h.jpg"}, {"image": str(IMAGE)}, mixed]
     data = "\n".join(json.dumps(line) for line in lines).encode()
     answers = retr("query", "--batch", "-", "--json", "--index", hrf_index, stdin=data).json
     assert len(answers) == 3
     assert answers[1]["hits"] == retr("query", "--image", IMAGE, "--json", "--index", hrf_index).json[0]["hits"]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (b'{"id": "2:healthy/02_h.jpg"}', '"weight": 2.0}'),
+        (b"[" * 100_000, "too deep"),
+        (b'{"vector": [' + b"9" * 5000 + b"]}", "too long a number"),
+        (b'{"id": "\xff"}', "not UTF-8"),
+        (b'{"id": "\\ud800"}', "no row with id"),
+    ],
+)
+def test_a_batch_that_cannot_be_meant(retr, hrf_index, line, words):
+    assert words in retr("query", "--batch", "-", "--index", hrf_index, stdin=line).error(2)
+
+
+def test_a_batch_from_another_system(retr, hrf_index):
+    lines = b'\xef\xbb\xbf{"id": "healthy/02_h.jpg", "remark": "a\xe2\x80\xa8b"}\r\n\r\n{"id": "healthy/03_h.jpg"}\r\n'
+    assert len(retr("query", "--batch", "-", "--json", "--index", hrf_index, stdin=lines).json) == 2
+
+
+def test_a_weight_that_was_read_is_said(retr, hrf_index):
+    other = HRF / "healthy/02_h.jpg"
+    done = retr("query", "--image", f"2:{other}", "--json", "--index", hrf_index)
+    assert "weight 2 for" in done.err
+    assert done.json[0]["hits"][0]["id"] != "healthy/02_h.jpg"
 
 
 def test_show_gives_everything_of_one_row(retr, hrf_index):

@@ -112,6 +112,14 @@ def test_words_go_through_a_given_text_encoder():
         ("drusen", 1, "drusen"),
         ("2:drusen", 2, "drusen"),
         (".5:drusen: many", 0.5, "drusen: many"),
+        ("2:日本", 2, "日本"),
+        ("2:1 AV block", 1, "2:1 AV block"),
+        ("12:30 scan", 1, "12:30 scan"),
+        ("2: mild", 1, "2: mild"),
+        ("1:-1", 1, "1:-1"),
+        ("C:\\x", 1, "C:\\x"),
+        ("٣:drusen", 1, "٣:drusen"),
+        ("2:", 1, "2:"),
         ("-1.5:drusen", -1.5, "drusen"),
         ("cup: disc 0.7", 1, "cup: disc 0.7"),
     ],
@@ -129,8 +137,31 @@ def test_a_file_whose_name_looks_weighted(tmp_path, monkeypatch):
     assert Query.weighted("image", "2:b.png").parts[0].weight == 2
 
 
+def test_a_string_of_json_is_taken_as_it_stands(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for kind, value in [("id", "12:34.png"), ("id", "-1:foo"), ("text", "2:drusen"), ("image", "2:a.png")]:
+        (part,) = Query.from_json({kind: value}).parts
+        assert (part.kind, str(part.value), part.weight) == (kind, value, 1)
+    (part,) = Query.from_json({"not": "2:drusen"}).parts
+    assert (part.kind, part.value, part.weight) == ("text", "2:drusen", -1)
+    with pytest.raises(UsageError, match=r'no row with id \'2:a\'.*a field of its own: {"id": "a", "weight": 2.0}'):
+        resolve([Query.from_json({"id": "2:a"})], FakeEncoder(), FakeStore())
+
+
+def test_a_line_of_one_part_may_hold_its_weight():
+    assert Query.from_json({"text": "a", "weight": -0.5}).parts[0].weight == -0.5
+    assert Query.from_json({"not": {"not": "a", "weight": 3}}).parts[0].weight == -3
+
+
 def test_json_lines():
-    record = {"image": "x.png", "text": ["2:drusen", "b"], "not": "c", "id": "a", "vector": [1] * DIM, "k": 3}
+    record = {
+        "image": "x.png",
+        "text": [{"text": "drusen", "weight": 2}, "b"],
+        "not": "c",
+        "id": "a",
+        "vector": [1] * DIM,
+        "k": 3,
+    }
     parts = Query.from_json(record).parts
     assert [(p.kind, p.weight) for p in parts] == [
         ("image", 1),
@@ -148,6 +179,17 @@ def test_json_lines():
         lambda: Query.text("  "),
         lambda: Query.from_json({}),
         lambda: Query.from_json({"text": 3}),
+        lambda: Query.from_json({"text": {"id": "a"}}),
+        lambda: Query.from_json({"text": {"text": "a", "weigth": 2}}),
+        lambda: Query.from_json({"text": "a", "weight": "2"}),
+        lambda: Query.from_json({"text": "a", "weight": True}),
+        lambda: Query.from_json({"text": "a", "weight": 10**400}),
+        lambda: Query.from_json({"text": "a", "weight": 0}),
+        lambda: Query.from_json({"text": "a", "id": "b", "weight": 2}),
+        lambda: Query.from_json({"text": "\ud800"}),
+        lambda: Query.from_json({"vector": "abc"}),
+        lambda: Query.from_json({"vector": [10**400]}),
+        lambda: Query.from_json({"vector": [[1], [1, 2]]}),
         lambda: Query.weighted("text", "0:drusen"),
         lambda: Query.text("a") * float("nan"),
         lambda: Query.vector([[1, 2]]),

@@ -71,7 +71,13 @@ def test_queries_agree_with_numpy(indexed, kind):
         "id": (Query.id(ids[4]), picture),
         "mixed": (image + Query.text("drusen") * 2, picture + 2 * drusen),
         "against": (
-            Query.from_json({"image": str(archive / ids[4]), "text": ["2:drusen"], "not": "0.5:laser scars"}),
+            Query.from_json(
+                {
+                    "image": str(archive / ids[4]),
+                    "text": {"text": "drusen", "weight": 2},
+                    "not": {"not": "laser scars", "weight": 0.5},
+                }
+            ),
             picture + 2 * drusen - 0.5 * scars,
         ),
     }[kind]
