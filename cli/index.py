@@ -174,22 +174,34 @@ def delete(
 ) -> None:
     """Delete rows by id or by a condition.
 
-    With --purge no byte of them stays in any file of the index.
+    With --purge no byte of them stays in any file of the index, nor of rows deleted before. What may hold something of
+    them goes too, and is said: calibrations, probes, a bridge, accelerators, records of files that could not be read.
+    Such files have no metadata: name them by their path.
 
     Example: retr index delete --where "patient = 'P17'" --purge
     """
+    from retr.retrieval.deletion import Chosen
+    from retr.retrieval.deletion import delete as delete_rows
     from retr.retrieval.engine import Index
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index))
-    count = opened.count(ids=ids, where=where)
-    if count == 0:
+    chosen = Chosen.of(opened.store, ids, where)
+    counts = {f"{len(chosen.rows)} of {len(opened)} rows": len(chosen.rows)}
+    if purge:
+        earlier, unread = opened.store.n_total - len(opened), int(chosen.skipped.sum())
+        counts |= {f"{earlier} rows that were deleted before": earlier, f"{unread} records of unreadable files": unread}
+    if not any(counts.values()):
         out.note("nothing to delete: no row matches")
         raise typer.Exit(NOTHING_FOUND)
     if not yes:
-        typer.confirm(f"Delete {count} of {len(opened)} rows?", abort=True, err=True)
-    deleted = opened.delete(ids=ids, where=where, purge=purge)
-    out.record({"deleted": deleted, "left": len(opened), "purged": purge})
+        typer.confirm(f"Delete {' and '.join(text for text, n in counts.items() if n)}?", abort=True, err=True)
+    done = delete_rows(opened, ids=ids, where=where, purge=purge)
+    out.record({"deleted": done.rows, "left": len(opened), "purged": purge})
+    if done.skipped:
+        out.note(f"{done.skipped} records of files that could not be read were forgotten")
+    for phrase in done.dropped:
+        out.note(f"dropped with the rows: {phrase}")
 
 
 @app.command()

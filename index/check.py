@@ -1,7 +1,7 @@
 """Comparing an index's files with its manifest: sizes, sha256, counts, alignment, and files nobody asked for.
 
-Leftovers of an interrupted writer are not findings: the next writer removes them, and while a writer is at work
-they are its business.
+Leftovers of an interrupted writer are not findings, but for those of a purge: the next writer removes them, and while
+a writer is at work they are its business.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow as pa
 from retr.index.errors import IndexCorruptError, RetrError
 from retr.index.files import regular
 from retr.index.manifest import CURRENT, Manifest, read_current
+from retr.index.purge import UNFINISHED
 from retr.index.schema import ID, texts
 from retr.index.segments import Segment, id_hashes
 from retr.index.sweep import others
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from retr.index.manifest import SegmentInfo
     from retr.index.store import Store
 
-Kind = Literal["missing", "truncated", "altered", "misaligned", "foreign", "unreadable"]
+Kind = Literal["missing", "truncated", "altered", "misaligned", "foreign", "unreadable", "unpurged"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
     if not findings:
         findings.extend(_ids(root, manifest))
     if manifest.version == live.version:
-        foreign = others(root, manifest)[1]
+        leftovers, foreign = others(root, manifest)
+        if UNFINISHED in manifest.extra:
+            findings += [Finding("unpurged", name, f"{name!r} is left from an interrupted purge") for name in leftovers]
         findings += [Finding("foreign", name, f"{name!r} does not belong to the index") for name in foreign]
     return findings
 

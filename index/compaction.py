@@ -30,12 +30,11 @@ FAN = 32
 
 @dataclass(frozen=True)
 class Compaction:
-    """What `Writer.compact` did: rows dropped for good, segments before and after, and what a purge dropped."""
+    """What `Writer.compact` did: rows dropped for good, segments before and after."""
 
     rows: int
     segments_before: int
     segments_after: int
-    dropped: tuple[str, ...] = ()
 
 
 def small_runs(segments: Sequence[SegmentInfo]) -> list[range]:

@@ -8,6 +8,7 @@ until the segments are compacted.
 
 from __future__ import annotations
 
+import logging
 import uuid
 from datetime import UTC, datetime
 from functools import cached_property
@@ -25,6 +26,7 @@ from retr.index.identity import Identity
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, MANIFESTS, SEGMENTS, Manifest, exists, publish, read_current
 from retr.index.placement import Placement
+from retr.index.purge import UNFINISHED
 from retr.index.schema import ID
 from retr.index.search import Plan, search
 from retr.index.segments import Segment, id_hashes, map_file
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from retr.index.exact import Neighbours
     from retr.index.manifest import Dtype
     from retr.index.writer import Writer
+
+_LOGGER = logging.getLogger("retr")
 
 
 class Store:
@@ -121,6 +125,8 @@ class Store:
         """
         root = Path(path)
         manifest = read_current(root)
+        if UNFINISHED in manifest.extra:
+            _LOGGER.warning("a purge of this index was interrupted: `retr index compact` removes what it left")
         while True:
             try:
                 return cls(root, manifest)

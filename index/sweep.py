@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from retr.index.files import require_folders
+from retr.index.errors import RetrError
+from retr.index.files import require_folders, sync_folder
 from retr.index.lock import NAME as LOCK
 from retr.index.manifest import CURRENT, FILES, MANIFESTS, OURS, SEGMENTS
 
@@ -49,3 +50,23 @@ def sweep(root: Path, *manifests: Manifest) -> None:
     require_folders(root, MANIFESTS, SEGMENTS, FILES)
     for name in leftovers(root, *manifests):
         (root / name).unlink(missing_ok=True)
+
+
+def sweep_for_good(root: Path, manifest: Manifest) -> None:
+    """Remove the leftovers beside a state, also from the disk's own lists of names.
+
+    Raises
+    ------
+    RetrError
+        One cannot be removed.
+    """
+    try:
+        sweep(root, manifest)
+        for folder in (MANIFESTS, SEGMENTS, FILES):
+            sync_folder(root / folder)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise RetrError(
+            f"the rows are deleted, but not purged: a file that held them cannot be removed ({reason})",
+            hint="mend the permissions of the index's folders, then run `retr index compact`",
+        ) from error

@@ -24,24 +24,24 @@ from retr.index import sidetable
 from retr.index.compaction import SEGMENT_ROWS, Compaction, compact_runs, merge, small_runs
 from retr.index.errors import RetrError, UsageError
 from retr.index.files import FileRef, disk_errors, reference, sync_folder, write_bytes
-from retr.index.identity import NOTE as IDENTIFIERS
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, SEGMENTS, publish, read_current
-from retr.index.purge import notes_naming
+from retr.index.purge import UNFINISHED, Purged, take_out
 from retr.index.schema import ID
 from retr.index.segment_writer import SegmentWriter, parquet_writer
 from retr.index.segments import HashSet, Segment, id_hashes
 from retr.index.store import Store, timestamp
-from retr.index.sweep import sweep
+from retr.index.sweep import sweep, sweep_for_good
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from retr.index.manifest import SegmentInfo
+    from retr.index.purge import Kind
 
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
@@ -56,6 +56,10 @@ def open_writer(root: Path) -> Iterator[Writer]:
             sweep(root, store.manifest)
         writer = Writer(store)
         try:
+            if UNFINISHED in store.manifest.extra:
+                # What the sweep removed was what had not been finished.
+                writer.note(UNFINISHED, None)
+                writer.commit()
             yield writer
         finally:
             writer.discard()
@@ -71,6 +75,8 @@ class Writer:
     ----------
     store
         The snapshot as of the last commit; row numbers given to `delete` are its.
+    draft
+        The manifest that the next commit makes, but for the rows that were added or deleted since the last.
     """
 
     def __init__(self, store: Store) -> None:
@@ -78,7 +84,7 @@ class Writer:
         self._reset()
 
     def _reset(self) -> None:
-        self._draft = self.store.manifest
+        self.draft = self.store.manifest
         self._open: SegmentWriter | None = None
         self._gone = np.zeros(self.store.n_total, bool)
         # Where the ids added since the last commit are: in the open segment by their hashes, or in closed ones.
@@ -132,7 +138,7 @@ class Writer:
         """
         table = schemas.stored_table(table)
         vectors = np.asarray(vectors)
-        shape = (table.num_rows, self._draft.encoder.dim)
+        shape = (table.num_rows, self.draft.encoder.dim)
         if vectors.shape != shape:
             raise UsageError(f"vectors for {shape[0]} rows must have the shape {shape}, got {vectors.shape}")
         if not np.isfinite(vectors).all():
@@ -141,18 +147,18 @@ class Writer:
         ids = schemas.texts(table.column(ID))
         hashes = id_hashes(ids)
         self._refuse_repeated(ids, hashes)
-        wide = schemas.widen(self._draft.schema, table.schema)
-        if self._draft.encoder.similarity == "cosine":
+        wide = schemas.widen(self.draft.schema, table.schema)
+        if self.draft.encoder.similarity == "cosine":
             vectors = unit(vectors)
         if not len(ids):
             return
         with self._changing("adding rows"):
             if self._open is not None and (self._open.schema != wide or self._open.rows >= SEGMENT_ROWS):
                 self._close_segment()
-            self._draft = dataclasses.replace(self._draft, schema=wide)
+            self.draft = dataclasses.replace(self.draft, schema=wide)
             if self._open is None:
                 self._open = SegmentWriter(
-                    self.store.path, self._name(), schema=wide, dim=shape[1], dtype=self._draft.dtype
+                    self.store.path, self._name(), schema=wide, dim=shape[1], dtype=self.draft.dtype
                 )
             self._open.append(schemas.conform(table, wide), vectors, hashes)
             self._new.add(hashes)
@@ -173,7 +179,7 @@ class Writer:
         if self._open is not None:
             info = self._open.close()
             self._open = None
-            self._draft = dataclasses.replace(self._draft, segments=(*self._draft.segments, info))
+            self.draft = dataclasses.replace(self.draft, segments=(*self.draft.segments, info))
             self._closed.append(self._segment(info))
             self._new = HashSet()
 
@@ -197,7 +203,7 @@ class Writer:
         keys = table.column(ID).combine_chunks()
         if pc.count_distinct(keys).as_py() < len(keys):
             raise UsageError("an id occurs twice in the table of new columns", hint="keep one row for each id")
-        fields = {field.name: field for field in self._draft.schema}
+        fields = {field.name: field for field in self.draft.schema}
         fields.update({field.name: field for field in table.schema})
         schema = pa.schema(list(fields.values()))
         names = [name for name in table.column_names if name != ID]
@@ -205,15 +211,15 @@ class Writer:
             return
         with self._changing("replacing columns"):
             self._close_segment()
-            segments = tuple(self._with_columns(info, table, keys, schema, names) for info in self._draft.segments)
-            self._draft = dataclasses.replace(self._draft, schema=schema, segments=segments)
+            segments = tuple(self._with_columns(info, table, keys, schema, names) for info in self.draft.segments)
+            self.draft = dataclasses.replace(self.draft, schema=schema, segments=segments)
 
     def _with_columns(
         self, info: SegmentInfo, table: pa.Table, keys: pa.Array[Any], schema: pa.Schema, names: list[str]
     ) -> SegmentInfo:
         """Write a segment's table again with other columns; its vectors stay where they are."""
         segment = self._segment(info)
-        old = pa.schema([field for field in self._draft.schema if field.name not in names])
+        old = pa.schema([field for field in self.draft.schema if field.name not in names])
         stem = f"{SEGMENTS}/{self._name()}"
         name = f"{stem}.parquet"
         with (self.store.path / name).open("xb") as sink, parquet_writer(sink, schema) as writer:
@@ -226,16 +232,16 @@ class Writer:
         return dataclasses.replace(info, table=reference(self.store.path, name), columns=columns)
 
     def _segment(self, info: SegmentInfo) -> Segment:
-        return Segment(self.store.path, info, dim=self._draft.encoder.dim, dtype=self._draft.dtype)
+        return Segment(self.store.path, info, dim=self.draft.encoder.dim, dtype=self.draft.dtype)
 
     def set_group(self, column: str | None) -> None:
         """Declare the column that says which rows belong together (patient, study); ``None`` for none."""
-        if column is not None and column not in self._draft.schema.names:
+        if column is not None and column not in self.draft.schema.names:
             raise UsageError(
                 f"there is no column {column!r}",
-                hint=f"the columns are {', '.join(self._draft.schema.names)}",
+                hint=f"the columns are {', '.join(self.draft.schema.names)}",
             )
-        self._draft = dataclasses.replace(self._draft, group=column)
+        self.draft = dataclasses.replace(self.draft, group=column)
         self._dirty = True
 
     def record_skipped(self, table: pa.Table) -> None:
@@ -243,7 +249,7 @@ class Writer:
         if not {"path", "reason"} <= set(table.column_names):
             raise UsageError(f"a record of skipped files needs 'path' and 'reason', got {table.column_names!r}")
         if table.num_rows == 0:
-            self._draft = dataclasses.replace(self._draft, skipped=None, n_skipped=0)
+            self.draft = dataclasses.replace(self.draft, skipped=None, n_skipped=0)
             self._dirty = True
             return
         sink = io.BytesIO()
@@ -251,14 +257,14 @@ class Writer:
             writer.write_table(table)
         with self._changing("recording what was skipped"):
             ref = write_bytes(self.store.path, f"{FILES}/{self._name()}-skipped.parquet", sink.getvalue())
-            self._draft = dataclasses.replace(self._draft, skipped=ref, n_skipped=table.num_rows)
+            self.draft = dataclasses.replace(self.draft, skipped=ref, n_skipped=table.num_rows)
 
     def note(self, key: str, value: Any) -> None:
         """Keep a JSON value under ``manifest.extra[key]``; ``None`` removes it."""
-        extra = {**self._draft.extra, key: value}
+        extra = {**self.draft.extra, key: value}
         if value is None:
             del extra[key]
-        self._draft = dataclasses.replace(self._draft, extra=extra)
+        self.draft = dataclasses.replace(self.draft, extra=extra)
         self._dirty = True
 
     def add_file(self, name: str, data: bytes) -> None:
@@ -273,14 +279,14 @@ class Writer:
             raise UsageError(f"a sidecar needs a plain file name, got {name!r}")
         with self._changing(f"writing {name!r}"):
             ref = write_bytes(self.store.path, f"{FILES}/{self._name()}-{name}", data)
-            self._set_files({**self._draft.files, name: ref})
+            self._set_files({**self.draft.files, name: ref})
 
     def remove_file(self, name: str) -> None:
         """Drop a sidecar file; nothing happens where there is none."""
-        self._set_files({other: ref for other, ref in self._draft.files.items() if other != name})
+        self._set_files({other: ref for other, ref in self.draft.files.items() if other != name})
 
     def _set_files(self, files: dict[str, FileRef]) -> None:
-        self._draft = dataclasses.replace(self._draft, files=files)
+        self.draft = dataclasses.replace(self.draft, files=files)
         self._dirty = True
 
     def accelerate(self, position: int, build: Callable[[Path], None] | None) -> None:
@@ -302,13 +308,13 @@ class Writer:
                 name = f"{SEGMENTS}/{self._name()}.faiss"
                 build(self.store.path / name)
                 ref = reference(self.store.path, name)
-            segments = list(self._draft.segments)
+            segments = list(self.draft.segments)
             segments[position] = dataclasses.replace(segments[position], accelerator=ref)
-            self._draft = dataclasses.replace(self._draft, segments=tuple(segments))
+            self.draft = dataclasses.replace(self.draft, segments=tuple(segments))
 
     def preview(self) -> Store:
         """Open the draft as if it were committed (for measuring accelerators before they are), on the same device."""
-        store = Store(self.store.path, self._draft)
+        store = Store(self.store.path, self.draft)
         store.placement = self.store.placement
         return store
 
@@ -327,13 +333,13 @@ class Writer:
         with self._changing("committing"):
             self._close_segment()
             self._refuse_taken_ids()
-            segments = [*self._deleted_segments(), *self._draft.segments[len(self.store.segments) :]]
+            segments = [*self._deleted_segments(), *self.draft.segments[len(self.store.segments) :]]
             self._publish(self._merged(segments, small_runs(segments)))
         return self.store
 
     def _publish(self, segments: list[SegmentInfo]) -> None:
         manifest = dataclasses.replace(
-            self._draft, version=self.store.version + 1, committed=timestamp(), segments=tuple(segments)
+            self.draft, version=self.store.version + 1, committed=timestamp(), segments=tuple(segments)
         )
         publish(self.store.path, manifest)
         # From here on the commit stands, whatever happens.
@@ -355,15 +361,8 @@ class Writer:
                     )
                 start += len(old)
 
-    def compact(self, *, purge: bool = False) -> Compaction:
+    def compact(self) -> Compaction:
         """Commit, then merge segments and drop deleted rows for good, as a commit of its own.
-
-        Parameters
-        ----------
-        purge
-            Also make sure that nothing of the deleted rows remains in any file of the index: the record of skipped
-            files loses their paths; sidecar files, which may be computed from them, and notes that name one of
-            those or a deleted row are dropped (the commands that made them make them again).
 
         Raises
         ------
@@ -372,17 +371,50 @@ class Writer:
         """
         self.commit()
         segments = self.store.manifest.segments
-        gone = np.flatnonzero(~self.store.alive())
-        dropped: tuple[str, ...] = ()
+        gone = self.store.n_total - len(self.store)
         with self._changing("compacting"):
             merged = self._merged(list(segments), compact_runs(segments))
-            if purge:
-                dropped = self._purge(gone)
-            if merged == list(segments) and self._draft == self.store.manifest:
+            if merged == list(segments):
                 self._dirty = False
             else:
                 self._publish(merged)
-        return Compaction(len(gone), len(segments), len(merged), dropped)
+        return Compaction(gone, len(segments), len(merged))
+
+    def purge(self, kinds: Sequence[Kind] = (), *, skipped: NDArray[np.bool_] | None = None) -> Purged:
+        """Commit, and leave nothing of any deleted row in any file of the index.
+
+        It is one commit: a process killed in it leaves the index as it was, or purged but for files that the next
+        writer removes, which every reader says until then.
+
+        Parameters
+        ----------
+        kinds
+            The kinds of side data that the layers above know; see `retr.index.purge`.
+        skipped
+            bool ``(n,)``: also forget these records of skipped files.
+
+        Raises
+        ------
+        RetrError
+            A kind refuses, or the disk does: the index is as it was. Or an old file could not be removed.
+        """
+        with self._changing("purging"):
+            self._close_segment()
+            self._refuse_taken_ids()
+            gone = np.flatnonzero(self._gone | ~self.store.alive())
+            forgotten, dropped = take_out(self, gone, kinds, skipped)
+            segments = [*self._deleted_segments(), *self.draft.segments[len(self.store.segments) :]]
+            merged = self._merged(segments, compact_runs(segments))
+            kept = {info.accelerator for info in merged}
+            if lost := sum(info.accelerator not in kept for info in self.store.manifest.segments):
+                dropped.append(f"{lost} accelerators (without them search is exact; see `retr index tune`)")
+            self.note(UNFINISHED, value=True)
+            self._publish(merged)
+            sweep_for_good(self.store.path, self.store.manifest)
+            self.note(UNFINISHED, None)
+            self._publish(list(self.draft.segments))
+            sweep_for_good(self.store.path, self.store.manifest)
+        return Purged(len(gone), forgotten, tuple(dropped))
 
     def _merged(self, segments: list[SegmentInfo], runs: list[range]) -> list[SegmentInfo]:
         for run in reversed(runs):
@@ -390,34 +422,17 @@ class Writer:
                 self.store.path,
                 segments[run.start : run.stop],
                 self._name(),
-                schema=self._draft.schema,
-                dim=self._draft.encoder.dim,
-                dtype=self._draft.dtype,
+                schema=self.draft.schema,
+                dim=self.draft.encoder.dim,
+                dtype=self.draft.dtype,
             )
             segments[run.start : run.stop] = [info] if info is not None else []
         return segments
 
-    def _purge(self, gone: NDArray[np.int64]) -> tuple[str, ...]:
-        """Take out of the draft whatever may hold something of the deleted rows; give the names."""
-        columns = [name for name in (ID, "path", "sha256") if name in self._draft.schema.names]
-        words = {word for column in self.store.table(columns, gone).columns for word in column.to_pylist() if word}
-        skipped = self.store.skipped()
-        kept = skipped.filter(pc.invert(pc.is_in(skipped.column("path"), value_set=pa.array(words, pa.string()))))
-        if kept.num_rows < skipped.num_rows:
-            self.record_skipped(kept)
-        files = sorted(self._draft.files)
-        for name in files:
-            self.remove_file(name)
-        # The fingerprint of the key stays: without it another key would pass for this one.
-        notes = [key for key in notes_naming(self._draft.extra, words | set(files)) if key != IDENTIFIERS]
-        for key in notes:
-            self.note(key, None)
-        return (*files, *notes)
-
     def _deleted_segments(self) -> Iterator[SegmentInfo]:
         """Give the last commit's segments, with the rows deleted since; a segment without live rows is dropped."""
         start = 0
-        for info, segment in zip(self._draft.segments, self.store.segments, strict=False):
+        for info, segment in zip(self.draft.segments, self.store.segments, strict=False):
             gone = np.union1d(np.flatnonzero(self._gone[start : start + info.rows]), segment.deleted())
             start += info.rows
             if len(gone) == info.n_deleted:

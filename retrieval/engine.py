@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     import pyarrow as pa
-    from numpy.typing import ArrayLike, NDArray
+    from numpy.typing import ArrayLike
 
     from retr.index.check import Finding
     from retr.index.files import FileRef
@@ -244,7 +244,11 @@ class Index(Rooms):
 
     def row(self, id: str) -> dict[str, Any]:  # noqa: A002
         """Give everything the index holds of one row, as one object; `UsageError` for an unknown id."""
-        return dict(self.store.table(rows=self._rows([id], None)).to_pylist()[0])
+        rows = self.store.rows_of([id])
+        if rows[0] < 0:
+            raise UsageError(f"no row has the id {id!r}", hint="list ids with `retr index ls`")
+        record: dict[str, Any] = self.store.table(rows=rows).to_pylist()[0]
+        return record
 
     def picture(self, id: str) -> Picture:  # noqa: A002
         """Read the picture a row was made from, in full, out of its archive; see `retr.retrieval.archive.pictures`."""
@@ -258,7 +262,9 @@ class Index(Rooms):
 
     def count(self, *, ids: Sequence[str] | None = None, where: str | None = None) -> int:
         """Count the rows that `delete` would delete."""
-        return len(self._rows(ids, where))
+        from retr.retrieval.deletion import Chosen
+
+        return len(Chosen.of(self.store, ids, where).rows)
 
     def info(self) -> dict[str, Any]:
         """Say what the index holds, as one JSON-ready object."""
@@ -396,24 +402,19 @@ class Index(Rooms):
         where
             A condition over the metadata.
         purge
-            Also rewrite every file that held the rows and drop old versions, so that nothing of them stays on disk.
+            Leave nothing of the rows in any file of the index; `retr.retrieval.deletion.delete` also says what was
+            dropped with them.
 
         Raises
         ------
         UsageError
             Neither ``ids`` nor ``where`` is given, or an id is unknown.
+        RetrError
+            A purge is refused; nothing is deleted then.
         """
-        self.refresh()
-        rows = self._rows(ids, where)
-        if len(rows) or purge:
-            with self.store.writer() as writer:
-                writer.delete(rows)
-                if purge:
-                    writer.compact(purge=True)
-                else:
-                    writer.commit()
-            self.refresh()
-        return len(rows)
+        from retr.retrieval.deletion import delete
+
+        return delete(self, ids=ids, where=where, purge=purge).rows
 
     def compact(self) -> None:
         """Merge segments and drop deleted rows from disk; readers that are open keep what they see."""
@@ -427,21 +428,6 @@ class Index(Rooms):
             writer.set_group(column)
             writer.commit()
         self.refresh()
-
-    def _rows(self, ids: Sequence[str] | None, where: str | None) -> NDArray[np.int64]:
-        """Give the live rows that are named by id or satisfy a condition."""
-        if ids is None and where is None:
-            raise UsageError("neither ids nor a condition is given", hint="name rows by id or with where")
-        chosen = np.zeros(self.store.n_total, dtype=bool)
-        if where is not None:
-            chosen |= self.store.where(where)
-        if ids is not None:
-            rows = self.store.rows_of(ids)
-            absent = [id_ for id_, row in zip(ids, rows, strict=True) if row < 0]
-            if absent:
-                raise UsageError(f"no row has the id {absent[0]!r}", hint="list ids with `retr index ls`")
-            chosen[rows] = True
-        return np.flatnonzero(chosen)
 
     def refresh(self) -> None:
         """Move on to the newest committed version; an index stays on the version it was opened at until told."""

@@ -11,14 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from retr.index.store import Store
+    from retr.index.writer import Writer
     from retr.retrieval.images.picture import Axis
 
 NOTE = "build"
@@ -100,3 +104,27 @@ class Notes:
         """Give the columns that the metadata table of one source, or of any, brought."""
         chosen = self.metadata.values() if name is None else [self.metadata.get(name, {})]
         return list(dict.fromkeys(column for noted in chosen for column in noted.get("columns", ())))
+
+
+class Builds:
+    """The notes about builds, as a kind of side data (`retr.index.purge.Kind`)."""
+
+    def holds(self, name: str) -> bool:
+        """Say whether it is these notes."""
+        return name == NOTE
+
+    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:
+        """Forget the sources of which every row goes: a source may be named after a patient."""
+        notes = Notes.of(store)
+        if not len(gone) or not any(notes.sources):
+            return
+        stays = np.ones(store.n_total, bool)
+        stays[gone] = False
+        left = store.table(["path"], np.flatnonzero(stays))["path"]
+        for name in filter(None, list(notes.sources)):
+            if not pc.any(pc.starts_with(left, f"{name}/")).as_py():
+                notes.sources.remove(name)
+                notes.metadata.pop(name, None)
+                yield f"the source {name!r}, of which no row is left"
+        if notes.sources != Notes.of(store).sources:
+            writer.note(NOTE, notes.to_json())

@@ -31,6 +31,13 @@ def recall(uuid: str) -> dict[str, str]:
     return read_places("archives", uuid)
 
 
+def forget(uuid: str, name: str) -> None:
+    """Forget where a source lay, and its name."""
+    places = recall(uuid)
+    if places.pop(name, None) is not None:
+        write_places("archives", uuid, places)
+
+
 def source_of(path: str, names: list[str]) -> tuple[str, str]:
     """Split a row's path into its source's name and the path inside that source.
 

@@ -13,9 +13,17 @@ from retr.retrieval.labels.labelled import data_version
 from retr.retrieval.stats.confidence import Temperature, VoteScale
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from numpy.typing import NDArray
+
     from retr.index.store import Store
+    from retr.index.writer import Writer
 
 NOTE = "calibration"
+# How the files of probes begin.
+PROBE = "probe-"
 
 
 @dataclass(frozen=True)
@@ -107,3 +115,20 @@ def find_novelty(store: Store) -> Novelty | None:
 def key_of(method: str, column: str) -> str:
     """Give the name a method's record has."""
     return f"{method}|{column}"
+
+
+class Calibrations:
+    """What was measured of answers and the probes, as a kind of side data (`retr.index.purge.Kind`)."""
+
+    def holds(self, name: str) -> bool:
+        """Say whether it is the note, or the file of a probe."""
+        return name == NOTE or name.startswith(PROBE)
+
+    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:  # noqa: ARG002
+        """Drop them: they hold names of classes and evidence of rows, and count no longer once rows are gone."""
+        if NOTE in writer.draft.extra:
+            writer.note(NOTE, None)
+            yield "what was measured of answers (measure it again with `retr calibrate`)"
+        for name in sorted(filter(self.holds, writer.draft.files)):
+            writer.remove_file(name)
+            yield f"{name} (train it again with `retr classify --probe`)"

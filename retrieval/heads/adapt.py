@@ -22,7 +22,7 @@ from retr.index.vectors import unit
 from retr.retrieval.archive import places
 from retr.retrieval.archive.notes import NOTE as BUILT
 from retr.retrieval.heads import head
-from retr.retrieval.heads.adapted import HEAD_FILE, NOTE, adapted_info, as_stored, head_of
+from retr.retrieval.heads.adapted import FITTED, HEAD_FILE, HELD_OUT, NOTE, SPLIT, adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
 from retr.retrieval.labels.cases import find_cases
 from retr.retrieval.progress import waiting
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from retr.retrieval.labels.cases import Cases
     from retr.retrieval.stats.bootstrap import Estimate
 
-#: The column that says on which side of the split a row was.
-SPLIT = "adapt"
-FITTED, HELD_OUT = "fitted", "held out"
 _CHUNK = 4096
 _QUERIES = 5000  # measured on at most so many: enough for an interval of two points
 

@@ -11,22 +11,27 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from retr.index.encoder import EncoderInfo
+from retr.index.errors import RetrError
 from retr.index.vectors import unit
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.recorded import load_recorded, require_same
 from retr.retrieval.heads.head import Head
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     import PIL.Image
     from numpy.typing import NDArray
 
     from retr.index.store import Store
+    from retr.index.writer import Writer
 
 HEAD_FILE = "head.npz"
 NOTE = "adapted"
+#: The column that says on which side of the split a row was.
+SPLIT = "adapt"
+FITTED, HELD_OUT = "fitted", "held out"
 
 
 class AdaptedEncoder(BaseEncoder):
@@ -87,3 +92,29 @@ def load_for(store: Store, encoder: str | BaseEncoder | None, options: Mapping[s
     adapted = AdaptedEncoder(load_recorded(encoder, EncoderInfo.from_json(head.about["encoder"]), options), head)
     require_same(recorded, adapted.info)
     return adapted
+
+
+class FittedHead:
+    """The head of an adapted index, as a kind of side data (`retr.index.purge.Kind`): never dropped.
+
+    Without its head the index could take no picture any more. What the head learnt from a row cannot be taken out of
+    its numbers, and the vectors it was fitted on are not in this index.
+    """
+
+    def holds(self, name: str) -> bool:
+        """Say whether it is the head, or the note of what it was fitted on."""
+        return name in {HEAD_FILE, NOTE}
+
+    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:
+        """Refuse where the head was fitted on one of the rows; rows held out have left nothing in it."""
+        if HEAD_FILE not in writer.draft.files or not len(gone):
+            return
+        fitted = len(gone)
+        if SPLIT in store.schema.names:
+            fitted = sum(side not in {HELD_OUT, None} for side in store.table([SPLIT], gone)[SPLIT].to_pylist())
+        if fitted:
+            raise RetrError(
+                f"the head of this adapted index was fitted on {fitted} of the rows, so it cannot be purged of them",
+                hint="purge the index it was made from, adapt that one again with `retr adapt`, and remove this one",
+            )
+        yield from ()

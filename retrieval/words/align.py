@@ -26,16 +26,18 @@ from retr.retrieval.progress import waiting
 from retr.retrieval.words.wordbag import WordBag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from retr.index.store import Store
+    from retr.index.writer import Writer
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.engine import Index
     from retr.retrieval.query import TextEncoder
 
 FILE = "bridge.npz"
+NOTE = "bridge"
 SEPARATOR = "||"
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
 # How much the spread of the images is levelled before whitening; None leaves it alone.
@@ -255,7 +257,7 @@ def align(
         bridge = fit(store, text_column, where=where, separator=separator, text_encoder=text_encoder)
     with store.writer() as writer:
         writer.add_file(FILE, bridge.to_bytes())
-        writer.note("bridge", bridge.figures)
+        writer.note(NOTE, bridge.figures)
         writer.commit()
     index.refresh()
     return bridge
@@ -368,3 +370,20 @@ def _load(record: dict[str, Any]) -> TextEncoder:
     from retr.retrieval.encoders.recorded import load_recorded
 
     return load_recorded(None, EncoderInfo.from_json(record), {})
+
+
+class Bridges:
+    """The bridge, as a kind of side data (`retr.index.purge.Kind`)."""
+
+    def holds(self, name: str) -> bool:
+        """Say whether it is the bridge, or the note of its figures."""
+        return name in {FILE, NOTE}
+
+    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:  # noqa: ARG002
+        """Drop it: it is fitted on the rows, and holds the words of their texts."""
+        if FILE in writer.draft.files:
+            column = writer.draft.extra.get(NOTE, {}).get("column")
+            writer.remove_file(FILE)
+            yield f"the bridge from words (fit it again with `retr align --text-column {column}`)"
+        if NOTE in writer.draft.extra:
+            writer.note(NOTE, None)

@@ -80,7 +80,7 @@ def test_a_foreign_file_is_found_and_left_alone(make):
         ("foreign", "thumbs/a.png"),
     ]
     with store.writer() as writer:
-        writer.compact(purge=True)
+        writer.purge()
     assert (store.path / "thumbs" / "a.png").read_text() == "mine"
 
 

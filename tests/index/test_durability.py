@@ -49,7 +49,7 @@ def write(path, seed):
             writer.add_file("side", str(version).encode())
             writer.commit()
             if version % 5 == 0:
-                writer.compact(purge=version % 10 == 0)
+                writer.purge() if version % 10 == 0 else writer.compact()
             print(writer.store.version, len(writer.store), flush=True)
 
 for line in sys.stdin:
@@ -129,7 +129,7 @@ def test_a_reader_keeps_its_snapshot(make):
         writer.delete(np.arange(25))
         writer.remove_file("side")
         writer.commit()
-        writer.compact(purge=True)
+        writer.purge()
         writer.append(pa.table({"id": ["later"]}), np.ones((1, 8)))
         writer.commit()
     # `lazy` had read nothing but the manifest when its files were removed.

@@ -50,7 +50,7 @@ def test_a_writer_goes_on_with_it(golden):
     with Store.open(golden).writer() as writer:
         writer.append(pa.table({"id": ["f.png"]}), np.ones((1, 3)))
         writer.commit()
-        writer.compact(purge=True)
+        writer.purge()
         assert writer.store.check() == []
         assert writer.store.table().slice(0, 4).to_pydict() == LIVE
 

@@ -153,7 +153,7 @@ def test_an_index_behind_a_link_is_used_as_any_other(make, tmp_path):
     store = full(make)
     (tmp_path / "link").symlink_to(store.path)
     with Store.open(tmp_path / "link").writer() as writer:
-        writer.compact(purge=True)
+        writer.purge()
     assert Store.open(store.path).check() == []
 
 

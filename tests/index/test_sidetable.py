@@ -205,7 +205,7 @@ def test_compaction_makes_one_side_table(both):
     plain, side = both
     with side.writer() as writer:
         writer.delete(np.arange(10))
-        writer.compact(purge=True)
+        writer.purge()
         store = writer.store
     assert len(list(store.path.glob("segments/*.arrow"))) == 1
     for expression in EXPRESSIONS:
@@ -220,7 +220,7 @@ def test_a_side_table_of_another_length_is_said(both):
     first, *rest, last = side.manifest.segments
     assert last.columns is not None
     swapped = dataclasses.replace(rest[0], columns=last.columns)
-    publish(side.path, dataclasses.replace(side.manifest, segments=(first, swapped, *rest[1:], last)))
+    publish(side.path, dataclasses.replace(side.manifest, segments=(first, swapped, *rest[1:])))
     with pytest.raises(IndexCorruptError, match="holds 120 rows instead of 150; run `retr index check`"):
         Store.open(side.path).where("age > 3")
 

@@ -1,0 +1,127 @@
+"""Deleting rows, and purging them: from the index, from what hangs on it, and from what this machine remembers.
+
+Each kind of side data says what a purge does to it (`retr.index.purge.Kind`); `KINDS` lists them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from retr.index.errors import UsageError
+from retr.index.purge import matching
+from retr.retrieval.archive import places
+from retr.retrieval.archive.notes import Builds, Notes
+from retr.retrieval.classify.calibration import Calibrations
+from retr.retrieval.heads.adapted import FittedHead
+from retr.retrieval.words.align import Bridges
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.purge import Kind
+    from retr.index.store import Store
+    from retr.retrieval.engine import Index
+
+KINDS: tuple[Kind, ...] = (FittedHead(), Bridges(), Calibrations(), Builds())
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What `delete` did: rows deleted, records of skipped files forgotten, and what a purge dropped, a phrase each."""
+
+    rows: int
+    skipped: int = 0
+    dropped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What ids and a condition name: live rows (int64), and records of files that could not be read (bool)."""
+
+    rows: NDArray[np.int64]
+    skipped: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, store: Store, ids: Sequence[str] | None, where: str | None) -> Chosen:
+        """Find them.
+
+        Raises
+        ------
+        UsageError
+            Neither ``ids`` nor ``where`` is given, or an id is unknown.
+        FilterError
+            ``where`` cannot be read or applied.
+        """
+        if ids is None and where is None:
+            raise UsageError("neither ids nor a condition is given", hint="name rows by id or with where")
+        record = store.skipped()
+        rows, skipped = np.zeros(store.n_total, bool), np.zeros(record.num_rows, bool)
+        if where is not None:
+            rows |= store.where(where)
+            skipped |= matching(record, where, store.schema)
+        if ids is not None:
+            found = store.rows_of(ids)
+            paths = record.column("path").to_pylist()
+            unread = set(paths).intersection(ids)
+            absent = [id_ for id_, row in zip(ids, found, strict=True) if row < 0 and id_ not in unread]
+            if absent:
+                raise UsageError(f"no row has the id {absent[0]!r}", hint="list ids with `retr index ls`")
+            rows[found[found >= 0]] = True
+            skipped |= np.fromiter((path in unread for path in paths), bool, len(paths))
+        return cls(np.flatnonzero(rows), skipped)
+
+
+def delete(index: Index, *, ids: Sequence[str] | None = None, where: str | None = None, purge: bool = False) -> Deleted:
+    """Delete rows by id, by condition, or by both; with ``purge`` for good.
+
+    Parameters
+    ----------
+    ids
+        Ids of rows; one that is not there is an error, and nothing is deleted. A purge also takes paths of files that
+        could not be read.
+    where
+        A condition over the metadata; over ``path`` a purge applies it to the files that could not be read, too.
+    purge
+        Leave nothing of these rows, and of those deleted before, in any file of the index.
+
+    Raises
+    ------
+    UsageError
+        Neither ``ids`` nor ``where`` is given, or an id is unknown.
+    RetrError
+        A purge is refused: the index holds a head fitted on these rows. Nothing is deleted then.
+    """
+    index.refresh()
+    store = index.store
+    chosen = Chosen.of(store, ids, where)
+    if not purge:
+        if len(chosen.rows):
+            with store.writer() as writer:
+                writer.delete(_same_rows(store, writer.store, chosen.rows))
+                writer.commit()
+            index.refresh()
+        return Deleted(len(chosen.rows))
+    with store.writer() as writer:
+        # another writer may have committed between the two looks
+        chosen = Chosen.of(writer.store, ids, where)
+        sources = Notes.of(writer.store).sources
+        writer.delete(chosen.rows)
+        done = writer.purge(KINDS, skipped=chosen.skipped)
+        left = Notes.of(writer.store).sources
+    for name in set(sources) - set(left):
+        places.forget(store.uuid, name)
+    index.refresh()
+    return Deleted(len(chosen.rows), done.skipped, done.dropped)
+
+
+def _same_rows(old: Store, new: Store, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Find rows of a snapshot in a newer one, which may number them otherwise."""
+    if new.version == old.version:
+        return rows
+    found = new.rows_of(old.table(["id"], rows).column("id").to_pylist())
+    return found[found >= 0]
