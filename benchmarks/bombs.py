@@ -46,6 +46,32 @@ def _pillow(mode: str, kind: str, **options: Any) -> Callable[[], bytes]:
     return make
 
 
+def _tiff(dtype: str, samples: int, **options: Any) -> Callable[[], bytes]:
+    def make() -> bytes:
+        import tifffile
+
+        shape = _SIZE[::-1] + ((samples,) if samples > 1 else ())
+        stream = io.BytesIO()
+        photometric = "rgb" if samples > 1 else "miniswhite"
+        turned = [(274, 3, 1, 6, True)]
+        tifffile.imwrite(
+            stream, np.ones(shape, dtype), photometric=photometric, metadata=None, extratags=turned, **options
+        )
+        return stream.getvalue()
+
+    return make
+
+
+def _codec(encoder: str, dtype: str, samples: int = 1, **options: Any) -> Callable[[], bytes]:
+    def make() -> bytes:
+        import imagecodecs
+
+        shape = _SIZE[::-1] + ((samples,) if samples > 1 else ())
+        return bytes(getattr(imagecodecs, encoder)(np.ones(shape, dtype), **options))
+
+    return make
+
+
 def _dicom(syntax: str, *, colour: bool = False) -> Callable[[], bytes]:
     def make() -> bytes:
         import pydicom
@@ -91,6 +117,16 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "png, 1-bit": _pillow("1", "PNG"),
     "tiff, colour": _pillow("RGB", "TIFF", compression="tiff_adobe_deflate"),
     "tiff, float": _pillow("F", "TIFF", compression="tiff_adobe_deflate"),
+    "tiff, double": _tiff("f8", 1, compression="zlib", tile=(256, 256)),
+    "tiff, one strip": _tiff("f8", 1, compression="zlib"),
+    "tiff, deep colour": _tiff("u2", 4, compression="zlib"),
+    "tiff, float colour": _tiff("f4", 3, compression="zstd"),
+    "tiff, jpeg xl": _tiff("u2", 3, compression="jpegxl", tile=(256, 256)),
+    "jpeg, lossless": _codec("jpeg8_encode", "u2", lossless=True, bitspersample=16),
+    "jpeg-ls": _codec("jpegls_encode", "u2"),
+    "jpeg xl": _codec("jpegxl_encode", "u1", 3),
+    "jpeg xl, 16-bit": _codec("jpegxl_encode", "u2", 3, lossless=True),
+    "jpeg xl, float": _codec("jpegxl_encode", "f4", 3, lossless=True),
     "gif": _pillow("P", "GIF"),
     "webp": _pillow("RGB", "WEBP", lossless=True),
     "jpeg 2000": _pillow("RGB", "JPEG2000"),

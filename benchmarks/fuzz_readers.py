@@ -46,7 +46,7 @@ _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80
 
 def seeds() -> dict[str, bytes]:
     """Give valid files to start from: name to bytes, the format first in the name."""
-    found = {**_raster_seeds(), **_dicom_seeds(), **_nifti_seeds()}
+    found = {**_raster_seeds(), **_codec_seeds(), **_dicom_seeds(), **_nifti_seeds()}
     return dict(sorted(found.items()))
 
 
@@ -90,6 +90,40 @@ def _raster_seeds() -> dict[str, bytes]:
         image.save(stream, kind, **options)
         files[name] = stream.getvalue()
     return files
+
+
+def _codec_seeds() -> dict[str, bytes]:
+    """Make what Pillow cannot read, and imagecodecs and tifffile can."""
+    import imagecodecs
+    import tifffile
+
+    down, across = np.mgrid[0:48, 0:64]
+    grey = (down * 40 + across * 30).astype(np.uint16)
+    colour = np.stack([grey, grey[::-1], grey[:, ::-1]], -1)
+    files = {
+        "jpegls/grey": imagecodecs.jpegls_encode(grey),
+        "jpegls/rgb": imagecodecs.jpegls_encode((colour >> 4).astype(np.uint8)),
+        "jpeg/12-bit": imagecodecs.jpeg8_encode(grey, 95, bitspersample=12),
+        "jpeg/lossless": imagecodecs.jpeg8_encode(grey, lossless=True, bitspersample=16),
+        "jpegxl/grey": imagecodecs.jpegxl_encode(grey, lossless=True),
+        "jpegxl/rgb": imagecodecs.jpegxl_encode((colour >> 4).astype(np.uint8), usecontainer=True),
+        "png/grey and alpha": imagecodecs.png_encode(colour[..., :2].copy()),
+        "pnm/deep": b"P6 64 48 4095\n" + colour.astype(">u2").tobytes(),
+    }
+    layouts: dict[str, tuple[Any, dict[str, Any]]] = {
+        "planes": (np.moveaxis(colour, 2, 0), {"planarconfig": "separate", "compression": "lzw", "predictor": True}),
+        "tiles": (colour.astype(np.float32) / 4096, {"tile": (16, 16), "compression": "zstd", "predictor": True}),
+        "float": (grey.astype(np.float64), {"bigtiff": True, "byteorder": ">", "compression": "lzma"}),
+        "signed": (grey.astype(np.int8), {"photometric": "miniswhite", "rowsperstrip": 7}),
+        **{kind: (grey, {"compression": kind}) for kind in ("lerc", "jpeg2000", "jpegxl", "png")},
+        "jpeg 12-bit": (grey, {"compression": "jpeg", "compressionargs": {"bitspersample": 12}}),
+    }
+    for name, (values, options) in layouts.items():
+        stream = io.BytesIO()
+        photometric = "minisblack" if values.ndim == 2 else "rgb"
+        tifffile.imwrite(stream, values, metadata=None, **{"photometric": photometric, **options})
+        files[f"tiff/{name}"] = stream.getvalue()
+    return {name: bytes(data) for name, data in files.items()}
 
 
 def _dicom_seeds() -> dict[str, bytes]:

@@ -14,7 +14,16 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retr.index.errors import RetrError, UsageError
-from retr.retrieval.archive.sources import Bytes, Entry, Item, Other, Skipped, is_image_name, looks_like_image
+from retr.retrieval.archive.sources import (
+    SNIFF_BYTES,
+    Bytes,
+    Entry,
+    Item,
+    Other,
+    Skipped,
+    is_image_name,
+    looks_like_image,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,7 +128,7 @@ class RemoteSource:
         promised = is_image_name(path)
         try:
             if promised is None:
-                start = _again(lambda: self._fs.cat_file(f"{self._root}/{path}", start=0, end=132))
+                start = _again(lambda: self._fs.cat_file(f"{self._root}/{path}", start=0, end=SNIFF_BYTES))
                 promised = looks_like_image(bytes(start))
             if not promised:
                 return Other(path)

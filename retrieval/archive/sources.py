@@ -22,18 +22,18 @@ if TYPE_CHECKING:
 # Names that promise a picture.
 _PICTURES = """
     .jpg .jpeg .jpe .jfif .png .tif .tiff .bmp .webp .gif .jp2 .j2k .jpx .pbm .pgm .ppm .pnm
-    .heic .heif .avif .dcm .dicom .ima .nii .nii.gz
+    .jpf .jpm .jls .jxl .pfm .heic .heif .avif .dcm .dicom .ima .nii .nii.gz
 """
 DICOM_SUFFIXES = (".dcm", ".dicom", ".ima")
 # Names that promise something else: not worth opening to look.
 _OTHERS = """
     .csv .tsv .txt .md .rst .json .jsonl .xml .html .htm .yaml .yml .toml .ini .cfg .log .pdf .doc .docx .xls .xlsx
-    .parquet .arrow .feather .npy .npz .pt .pth .bin .h5 .hdf5 .pkl .py .ipynb .sh .zip .tar .gz .tgz .bz2 .xz .7z
+    .parquet .arrow .feather .npy .npz .pt .pth .h5 .hdf5 .pkl .py .ipynb .sh .zip .tar .tgz .bz2 .xz .7z
     .mp4 .avi .mov .db .sqlite .sha256 .md5 .cls .part .tmp .lock
 """
 IMAGE_SUFFIXES = frozenset(_PICTURES.split())
 OTHER_SUFFIXES = frozenset(_OTHERS.split())
-SNIFF_BYTES = 132  # DICOM's mark "DICM" stands at 128
+SNIFF_BYTES = 352  # NIfTI's mark stands last, at 344
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,13 +153,11 @@ def may_be_dicom(name: str) -> bool:
 
 
 def looks_like_image(prefix: bytes) -> bool:
-    r"""Say whether a file's first `SNIFF_BYTES` bytes are those of a picture, beyond doubt.
+    r"""Say whether a file that begins with ``prefix`` (`SNIFF_BYTES` of it) is of a format that holds pictures.
 
     >>> looks_like_image(b"\x89PNG\r\n\x1a\n"), looks_like_image(b"BMW is a car maker")
     (True, False)
     """
-    from retr.retrieval.images.raster import plugin_for
+    from retr.retrieval.images.magic import format_of
 
-    # two letters are no proof: text may begin with them
-    sure = not prefix.startswith((b"BM", b"P")) and plugin_for(prefix) is not None
-    return sure or prefix[128:132] == b"DICM"
+    return format_of(prefix) is not None

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from retr.retrieval.archive.containers import plain
-from retr.retrieval.archive.sources import Entry, Item, Skipped, looks_like_image
+from retr.retrieval.archive.sources import SNIFF_BYTES, Entry, Item, Skipped, looks_like_image
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,7 +112,7 @@ class _Table:
             for batch in self.batches([name]):
                 values = [value for value in batch.column(0).to_pylist() if value]
                 if values:
-                    if looks_like_image(values[0][:132]):
+                    if looks_like_image(values[0][:SNIFF_BYTES]):
                         return str(name)
                     break
         return None

@@ -81,9 +81,16 @@ def stretch_to_8bit(pixels: NDArray[Any], low: float, high: float) -> NDArray[np
 
 
 def finite_range(pixels: NDArray[Any]) -> tuple[float, float]:
-    """Give the lowest and highest finite value, ``(0, 0)`` where there is none."""
-    if pixels.dtype.kind == "f":
-        pixels = pixels[np.isfinite(pixels)]
+    """Return the lowest and highest finite value, ``(0, 0)`` where there is none."""
     if pixels.size == 0:
         return 0.0, 0.0
-    return float(pixels.min()), float(pixels.max())
+    if pixels.dtype.kind != "f":
+        return float(pixels.min()), float(pixels.max())
+    low, high = np.inf, -np.inf
+    rows = max(1, _BLOCK // max(1, pixels[0].size))
+    for start in range(0, pixels.shape[0], rows):
+        block = pixels[start : start + rows]
+        finite = np.isfinite(block)
+        low = min(low, float(block.min(where=finite, initial=np.inf)))
+        high = max(high, float(block.max(where=finite, initial=-np.inf)))
+    return (low, high) if low <= high else (0.0, 0.0)

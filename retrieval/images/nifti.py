@@ -10,7 +10,6 @@ left to right.
 from __future__ import annotations
 
 import gzip
-import zlib
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -35,18 +34,6 @@ _STATISTICS_VOXELS = 1 << 20
 _PIECE = 1 << 20
 _GZIP = b"\x1f\x8b"
 _NIFTI2 = (b"\x1c\2\0\0", b"\0\0\2\x1c")  # its header's length, in either byte order
-
-
-def is_nifti(prefix: bytes) -> bool:
-    """Say whether a file that begins with ``prefix`` (352 bytes of it) is a NIfTI volume, gzipped or not."""
-    if prefix[:2] == _GZIP:
-        try:
-            prefix = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(prefix, 352)
-        except zlib.error:
-            return False
-        # the beginning of a gzip member may hold less than the whole header: its length field has to do
-        return prefix[:4] in {b"\x5c\1\0\0", b"\0\0\1\x5c", *_NIFTI2}
-    return prefix[344:348] == b"n+1\0" or prefix[4:8] == b"n+2\0"
 
 
 def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:

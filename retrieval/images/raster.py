@@ -1,9 +1,8 @@
-"""Raster formats through Pillow: JPEG, PNG, TIFF, BMP, WebP, GIF (first frame), JPEG 2000, PNM.
+"""Raster formats other than TIFF: through Pillow where it reads the samples as what they are.
 
-The format is recognised by content and its plugin is called directly instead of ``PIL.Image.open``: the
-formats that can be reached are exactly those of the table below (none of Pillow's others, some of which start
-programs), and the pixel limit is ours, checked between header and pixels. Pillow's own limit is a warning
-first, and warnings are not thread-safe.
+A format's plugin is called directly instead of ``PIL.Image.open``: the formats that can be reached are exactly those
+of the table below (none of Pillow's others, some of which start programs), and the pixel limit is ours, checked between
+header and pixels. Pillow's own limit is a warning first, and warnings are not thread-safe.
 
 Colour becomes RGB by ``convert("RGB")``, which drops alpha without compositing: encoders' published
 preprocessing does exactly that. Grey deeper than 8 bit is scaled by `retr.retrieval.images.levels`. Colour
@@ -13,7 +12,8 @@ deeper than 8 bit keeps its high byte, which is what Pillow decodes.
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, BinaryIO
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -27,32 +27,32 @@ from PIL.PpmImagePlugin import PpmImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from retr.retrieval.images import netpbm, streams
+from retr.retrieval.images.codestreams import StreamHeader, UnknownStreamError, stream_header
 from retr.retrieval.images.levels import Grey16, scale_to_8bit
 from retr.retrieval.images.picture import Options, Picture, read_error
 from retr.retrieval.images.quiet import silence_decoders
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from numpy.typing import NDArray
     from PIL.ImageFile import ImageFile
 
-_BY_MAGIC: dict[bytes, type[ImageFile]] = {
-    b"\xff\xd8\xff": JpegImageFile,
-    b"\x89PNG\r\n\x1a\n": PngImageFile,
-    b"II*\0": TiffImageFile,
-    b"MM\0*": TiffImageFile,
-    b"II+\0": TiffImageFile,  # BigTIFF
-    b"MM\0+": TiffImageFile,
-    b"GIF87a": GifImageFile,
-    b"GIF89a": GifImageFile,
-    b"BM": BmpImageFile,
-    b"\0\0\0\x0cjP  \r\n\x87\n": Jpeg2KImageFile,
-    b"\xff\x4f\xff\x51": Jpeg2KImageFile,
-    **{b"P%d%c" % (kind, space): PpmImageFile for kind in range(1, 7) for space in b"\t\n\r "},
+_PLUGINS: dict[str, type[ImageFile]] = {
+    "jpeg": JpegImageFile,
+    "png": PngImageFile,
+    "gif": GifImageFile,
+    "bmp": BmpImageFile,
+    "webp": WebPImageFile,
+    "jpeg2000": Jpeg2KImageFile,
+    "pnm": PpmImageFile,
 }
 
-# Magic of two characters that plain text may begin with: a bad header there means "not an image".
-_WEAK_MAGIC = (BmpImageFile, PpmImageFile)
+# TIFF
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+# as much of a file as is looked at for its header
+_HEADER_BYTES = (4096, 1 << 20)
 
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -64,49 +64,73 @@ _TRANSPOSE = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# TIFF: what a page is (NewSubfileType), as bits
-_REDUCED, _MASK = 1, 4
-_NEW_SUBFILE_TYPE, _PHOTOMETRIC, _WHITE_IS_ZERO = 254, 262, 0
 
-
-def plugin_for(prefix: bytes) -> type[ImageFile] | None:
-    """Give the Pillow plugin for a file that begins with ``prefix``, or None."""
-    if prefix[:4] == b"RIFF" and prefix[8:12] == b"WEBP":
-        return WebPImageFile
-    return next((plugin for magic, plugin in _BY_MAGIC.items() if prefix.startswith(magic)), None)
-
-
-def read(stream: BinaryIO, options: Options, *, plugin: type[ImageFile]) -> Iterator[tuple[str, Picture]]:
-    """Read the picture of a raster file, or the pages of a TIFF.
-
-    Thumbnails, pyramid levels and masks (by their NewSubfileType) are not pages.
+def read(stream: BinaryIO, options: Options, *, kind: str) -> Iterator[tuple[str, Picture]]:
+    """Read the picture of a raster file other than TIFF.
 
     Parameters
     ----------
     stream
         Seekable, at the beginning of the file.
-    plugin
-        From `plugin_for`.
+    kind
+        The format's name, from `retr.retrieval.images.magic.format_of`.
 
     Raises
     ------
     ImageReadError
-        With reason "truncated", "damaged", "not an image", "too large" or "unsupported".
+        With reason "truncated", "damaged", "too large" or "unsupported".
     """
-    image = _open(stream, plugin, options.name)
-    if plugin is not TiffImageFile or options.every is None:
-        yield "", _finish(image, stream, options)
+    other = _better_reader(stream, kind)
+    if other is not None:
+        yield from other(stream, options)
         return
-    pages = _pages(image, options.name)
-    for position, suffix in options.chosen(len(pages)):
-        _seek(image, pages[position], options.name)
-        yield suffix, _finish(image, stream, options)
+    image = _open(stream, _PLUGINS[kind], options.name)
+    yield "", finish(image, stream, options)
+
+
+def _better_reader(stream: BinaryIO, kind: str) -> Callable[[BinaryIO, Options], Iterator[tuple[str, Picture]]] | None:
+    """Return who reads what Pillow cannot read or reads with another meaning; None for Pillow.
+
+    The stream stands at its beginning afterwards.
+    """
+    if kind in {"jpegls", "jpegxl"}:
+        return streams.read
+    if kind == "pnm":
+        most = netpbm.maximum(_start(stream, _HEADER_BYTES[0]))
+        return netpbm.read if most not in {None, 255} else None
+    if kind not in {"jpeg", "jpeg2000", "png"}:
+        return None
+    header = _header(stream)
+    if header is not None and header.kind == "jpegls":  # behind an application's segment
+        return streams.read
+    if header is None or header.bits <= 8:
+        return None
+    # Pillow knows no JPEG deeper than 8 bit, keeps the high byte of grey with alpha, and has 16 bits for grey
+    deep = kind == "jpeg" or header.samples == 2 or (header.samples == 1 and header.bits > 16)
+    return streams.read if deep else None
+
+
+def _header(stream: BinaryIO) -> StreamHeader | None:
+    # what cameras and scanners write before a JPEG's size may be long
+    for size in _HEADER_BYTES:
+        start = _start(stream, size)
+        with suppress(UnknownStreamError):
+            return stream_header(start)
+        if len(start) < size:
+            break
+    return None
+
+
+def _start(stream: BinaryIO, size: int) -> bytes:
+    start = stream.read(size)
+    stream.seek(0)
+    return start
 
 
 def from_pillow(image: Image.Image, options: Options) -> Picture:
     """Give the picture of an image that Pillow already holds or has opened; the image is not altered."""
     silence_decoders()
-    return _finish(image, None, options)
+    return finish(image, None, options)
 
 
 def _open(stream: BinaryIO, plugin: type[ImageFile], name: str | None) -> ImageFile:
@@ -117,13 +141,20 @@ def _open(stream: BinaryIO, plugin: type[ImageFile], name: str | None) -> ImageF
         raise read_error("too large", name) from None
     except (MemoryError, RecursionError):
         raise read_error("too large", name) from None
-    except Exception:  # noqa: BLE001 - plugins raise SyntaxError, struct.error, KeyError, ... for bad headers
-        if plugin in _WEAK_MAGIC:
-            raise read_error("not an image", name) from None
+    except Exception as error:  # noqa: BLE001 - plugins raise SyntaxError, struct.error, KeyError, ... for bad headers
+        if _means_unsupported(error):
+            raise read_error("unsupported", name) from None
         raise read_error("truncated" if _at_end(stream) else "damaged", name) from None
 
 
-def _finish(image: Image.Image, stream: BinaryIO | None, options: Options) -> Picture:
+def finish(image: Image.Image, stream: BinaryIO | None, options: Options) -> Picture:
+    """Decode an image that Pillow has opened.
+
+    Raises
+    ------
+    ImageReadError
+        With reason "truncated", "damaged", "too large" or "unsupported".
+    """
     name = options.name
     width, height = image.size
     if width < 1 or height < 1:
@@ -145,6 +176,8 @@ def _finish(image: Image.Image, stream: BinaryIO | None, options: Options) -> Pi
     except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise read_error("too large", name) from None
     except (EOFError, OSError) as error:
+        if _means_unsupported(error):
+            raise read_error("unsupported", name) from None
         cut = isinstance(error, EOFError) or "truncated" in str(error).lower() or _ends_early(stream, image)
         raise read_error("truncated" if cut else "damaged", name) from None
     except _UnsupportedModeError:
@@ -184,33 +217,17 @@ def _to_rgb(image: Image.Image, grey16: Grey16) -> tuple[Image.Image, dict[str, 
         raise _UnsupportedModeError from None
 
 
-def _deep_grey(image: Image.Image) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
+def _deep_grey(image: Image.Image) -> NDArray[Any]:
     values = np.asarray(image)
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
-        # Pillow inverts white-is-zero for up to 8 bit only
+        # a caller's own image: Pillow inverts white-is-zero for up to 8 bit only
         return values.max() + values.min() - values if values.dtype.kind == "f" else ~values
     return values
 
 
-def _pages(image: ImageFile, name: str | None) -> list[int]:
-    """Give the positions of a TIFF's own pages, without thumbnails, pyramid levels and masks."""
-    pages = []
-    try:
-        for page in range(getattr(image, "n_frames", 1)):
-            image.seek(page)
-            kind = image.tag_v2.get(_NEW_SUBFILE_TYPE, 0) if isinstance(image, TiffImageFile) else 0
-            if page == 0 or not (isinstance(kind, int) and kind & (_REDUCED | _MASK)):
-                pages.append(page)
-    except Exception:  # noqa: BLE001 - as in _open
-        raise read_error("damaged", name) from None
-    return pages
-
-
-def _seek(image: ImageFile, page: int, name: str | None) -> None:
-    try:
-        image.seek(page)
-    except Exception:  # noqa: BLE001 - as in _open
-        raise read_error("damaged", name) from None
+def _means_unsupported(error: Exception) -> bool:
+    # Pillow has no class of errors for a layout that it recognises and does not read
+    return str(error).lower().startswith(("unsupported", "cannot handle", "unknown pixel mode"))
 
 
 def _at_end(stream: BinaryIO) -> bool:

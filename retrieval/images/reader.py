@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from retr.retrieval.images import dicom, nifti, raster
+from retr.retrieval.images import dicom, nifti, raster, tiff
+from retr.retrieval.images.magic import PREFIX_BYTES, UNREAD, format_of
 from retr.retrieval.images.picture import Options, Picture, max_pixels_allowed, read_error
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray[Any, np.dtype[Any]]
 
 
-# Enough for the magic of every format: NIfTI's stands last, at byte 344.
-_PREFIX_BYTES = 352
 _READ_WHOLE = 64 << 20
 
 
@@ -136,16 +135,16 @@ def _read(source: Source, options: Options) -> Generator[tuple[str, Picture]]:
 
 
 def _reader(prefix: bytes, name: str | None) -> Callable[[BinaryIO, Options], Iterator[tuple[str, Picture]]]:
-    if dicom.is_dicom(prefix):  # before the others: its free 128 bytes may hold a TIFF header
-        return dicom.read
-    plugin = raster.plugin_for(prefix)
-    if plugin is not None:
-        return partial(raster.read, plugin=plugin)
-    if nifti.is_nifti(prefix):
-        return nifti.read
-    if prefix[4:8] == b"ftyp":  # the ISO media container: HEIC, AVIF, MP4
+    kind = format_of(prefix)
+    if kind is None:
+        raise read_error("not an image", name)
+    if kind == UNREAD:
         raise read_error("unsupported", name)
-    raise read_error("not an image", name)
+    if kind == "dicom":
+        return dicom.read
+    if kind == "nifti":
+        return nifti.read
+    return tiff.read if kind == "tiff" else partial(raster.read, kind=kind)
 
 
 def _from_array(array: np.ndarray[Any, np.dtype[Any]], options: Options) -> Picture:
@@ -203,7 +202,7 @@ def _contents(stream: BinaryIO, name: str | None) -> bytes:
 
 def _prefix(stream: BinaryIO, name: str | None) -> bytes:
     try:
-        prefix = stream.read(_PREFIX_BYTES)
+        prefix = stream.read(PREFIX_BYTES)
     except OSError:
         raise read_error("unreadable", name) from None
     if not prefix:

@@ -75,11 +75,17 @@ def test_alpha_is_dropped_not_blended():
     assert (pixels(read_image(encoded(image, "PNG"))) == COLOUR).all()
 
 
-def test_adobe_cmyk_jpeg_is_not_a_negative():
-    white = Image.new("CMYK", (16, 16), (0, 0, 0, 0))
-    picture = read_image(encoded(white, "JPEG", quality=95))
-    assert picture.mode == "CMYK"
-    assert pixels(picture).min() > 250
+def test_a_cmyk_jpeg_holds_inverted_inks_with_adobes_marker_and_without():
+    white = encoded(Image.new("CMYK", (16, 16), (0, 0, 0, 0)), "JPEG", quality=95)
+    at = white.index(b"\xff\xee")
+    length = int.from_bytes(white[at + 2 : at + 4], "big")
+    without = white[:at] + white[at + 2 + length :]
+    assert b"Adobe" in white
+    assert b"Adobe" not in without
+    for data in (white, without):
+        picture = read_image(data)
+        assert picture.mode == "CMYK"
+        assert pixels(picture).min() > 250
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF", "WEBP"])

@@ -1,0 +1,110 @@
+"""Encoded pictures that Pillow cannot read or reads with the wrong meaning, through imagecodecs.
+
+JPEG-LS, JPEG XL, JPEG deeper than 8 bit (12 bit, lossless up to 16), JPEG 2000 and PNG in grey deeper than 8 bit with
+alpha. The size is checked in the header first; alpha is dropped, as everywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from retr.retrieval.images.codestreams import StreamHeader, UnknownStreamError, stream_header
+from retr.retrieval.images.picture import Options, Picture, read_error
+from retr.retrieval.images.samples import UnknownMeaningError, colour_to_8bit, grey_picture, layout_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+_MOST_SAMPLES = 4
+# how streams begin, and the mark that they end in
+_ENDS = ((b"\xff\xd8", b"\xff\xd9"), (b"\xff\x4f", b"\xff\xd9"), (b"\0\0\0\x0cjP", b"\xff\xd9"), (b"\x89PNG", b"IEND"))
+
+
+def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
+    """Read the one picture of a stream.
+
+    Raises
+    ------
+    ImageReadError
+        With reason "truncated", "damaged", "too large" or "unsupported".
+    """
+    data = stream.read()
+    try:
+        header = stream_header(data)
+    except UnknownStreamError:
+        # a stream that is recognised and ends before its size is cut; one that goes on uses what is not read
+        raise read_error("truncated" if _is_cut(data) else "unsupported", options.name) from None
+    if min(header.width, header.height) < 1:
+        raise read_error("damaged", options.name)
+    if header.width * header.height > options.max_pixels:
+        raise read_error("too large", options.name)
+    if header.samples > _MOST_SAMPLES:
+        raise read_error("unsupported", options.name)
+    yield "", _picture(_decoded(data, header, options), header, options)
+
+
+def _picture(values: NDArray[Any], header: StreamHeader, options: Options) -> Picture:
+    bits = header.bits or 8 * values.dtype.itemsize
+    samples = 1 if values.ndim == 2 else values.shape[2]
+    # four samples in a JPEG are CMYK of one kind or another
+    if samples == 4 and header.kind in {"jpeg", "jpegls"}:
+        raise read_error("unsupported", options.name)
+    height, width = values.shape[:2]
+    notes: dict[str, str] = {}
+    if samples < 3:
+        grey = values if values.ndim == 2 else values[..., 0]
+        image, notes = grey_picture(grey, bits, options.grey16)
+        mode = layout_name(values, bits, "L" if samples == 1 else "LA")
+    else:
+        try:
+            image = Image.fromarray(colour_to_8bit(np.ascontiguousarray(values[..., :3]), bits))
+        except UnknownMeaningError:
+            raise read_error("unsupported", options.name) from None
+        mode = layout_name(values, bits, "RGB" if samples == 3 else "RGBA")
+    return Picture(image=image, width=width, height=height, mode=mode, notes=notes)
+
+
+def _decoded(data: bytes, header: StreamHeader, options: Options) -> NDArray[Any]:
+    import imagecodecs
+
+    if header.kind == "jpeg" and _is_cut(data):
+        # libjpeg would fill the rest with grey
+        raise read_error("truncated", options.name)
+    decoders: dict[str, Callable[[bytes], NDArray[Any]]] = {
+        "jpeg": imagecodecs.jpeg_decode,
+        "jpegls": imagecodecs.jpegls_decode,
+        "jpeg2000": imagecodecs.jpeg2k_decode,
+        "jpegxl": _jpegxl,
+        "png": imagecodecs.png_decode,
+    }
+    try:
+        values = decoders[header.kind](data)
+    except (ImportError, KeyError):
+        raise read_error("unsupported", options.name) from None
+    except MemoryError:
+        raise read_error("too large", options.name) from None
+    except Exception as error:  # noqa: BLE001 - every codec has errors of its own
+        cut = _is_cut(data) or "NEED_MORE_INPUT" in str(error)
+        raise read_error("truncated" if cut else "damaged", options.name) from None
+    if values.ndim not in {2, 3} or values.dtype.kind not in "iuf":
+        raise read_error("unsupported", options.name)
+    return values
+
+
+def _jpegxl(data: bytes) -> NDArray[Any]:
+    import imagecodecs
+
+    # of an animation the first frame; the orientation in the header is applied
+    values: NDArray[Any] = imagecodecs.jpegxl_decode(data, index=0, numthreads=1)
+    return values
+
+
+def _is_cut(data: bytes) -> bool:
+    """Say whether the mark that such a stream ends in is missing; JPEG XL has none."""
+    end = next((mark for start, mark in _ENDS if data.startswith(start)), None)
+    return end is not None and end not in data.rstrip(b"\0")[-64:]
