@@ -90,7 +90,7 @@ def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: P
         "neighbours_precision_at_1": round(float(precision_at(hits, 1).mean()), 4),
         "neighbours_any_hit_at_5": round(float(any_hit_at(hits, 5).mean()), 4),
     }
-    ways: tuple[methods.Method, ...] = (methods.ByNeighbours(store, "label"), methods.ByProbe(trained))
+    ways: tuple[methods.Method, ...] = (methods.ByNeighbours(store, "label"), methods.ByProbe(trained, store))
     for method in ways:
         answers = answer(store, method, data.vectors[asked], truth, exclude)
         table = [dict(zip(one.classes, one.probabilities, strict=True)) for one in answers]

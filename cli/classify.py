@@ -67,6 +67,9 @@ def classify(
             help="The pictures' value of the group key: rows of the same patient say nothing about them.",
         ),
     ] = None,
+    strict_exclude: Annotated[
+        bool, typer.Option("--strict-exclude", help="A patient that no row has is an error, not a note.")
+    ] = False,
     max_set: Annotated[
         int | None,
         typer.Option(
@@ -112,7 +115,7 @@ def classify(
         from retr.retrieval.encoders.registry import load_encoder
         from retr.retrieval.labels.label_set import load_labels
 
-        if labels is None or all_ or k is not None:
+        if labels is None or all_ or k is not None or patient is not None:
             raise UsageError("--encoder is for zero-shot without an index", hint="give --labels and --image alone")
         loaded = load_encoder(encoder, **loading.options)
         _report(out, list(classify_without_index(loaded, load_labels(labels), images)), top)
@@ -120,9 +123,13 @@ def classify(
     opened = Index.open(find_index(index), **loading.options)
     way: dict[str, Any] = {"labels": labels, "by": by, "probe": probe, "k": k, "where": where, "retrain": retrain}
     if all_:
+        if patient is not None:
+            raise UsageError(f"--patient names whose the pictures are, got: {patient!r}", hint="with --all rows say it")
         out.record(opened.classify_rows(**way, into=into, say=out.note))
         return
-    found = opened.classify(images, **way, patient=patient, max_set=max_set, say=out.note)
+    found = opened.classify(
+        images, **way, patient=patient, strict_exclude=strict_exclude, max_set=max_set, say=out.note
+    )
     _report(out, list(found), top)
 
 
@@ -186,7 +193,7 @@ def _one(out: Output, one: Answer, top: int) -> None:
     if data.get("abstain"):
         out.note(f"abstains: {data['abstain']}")
     elif data.get("set") is not None:
-        promised = f"{100 * (1 - data['alpha']):g} %"
-        out.note(f"the set of {len(chosen)} holds the truth in {promised} of such cases: {', '.join(data['set'])}")
+        promised = f"{100 * (1 - data['alpha']):g} % of such cases, patients kept apart"
+        out.note(f"the set of {len(chosen)} holds the truth in {promised}: {', '.join(data['set'])}")
     if data.get("note"):
         out.note(data["note"])

@@ -14,7 +14,7 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.index.identifiers import identifier_text
-from retr.retrieval.query import Query, own_rows, split_frame
+from retr.retrieval.query import Query, own_rows, stated_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -88,11 +88,6 @@ def same_rows(
     return [np.unique(np.concatenate(parts)) for parts in rows], notes
 
 
-def stated_rows(store: Store, column: str, images: Sequence[Any]) -> list[NDArray[np.int64]]:
-    """Find the rows of the patients (or studies) that DICOM files state in their headers; none for other pictures."""
-    return store.identity.rows(column, [_stated(column, image) for image in images])
-
-
 def absent(store: Store, where: str | None) -> list[str]:
     """Say which patients a condition names that no row has, and that the key of the hashes lies open."""
     named = [] if where is None else store.identity.nobody(where)
@@ -134,18 +129,12 @@ def _own(store: Store, column: str, query: Query, own: NDArray[np.int64]) -> lis
         recorded = store.table([column], rows).column(0).drop_null().unique().to_pylist()
         values: list[object] = [value for value in recorded if (identifier_text(value) or "").strip()]
         if part.kind == "image":
-            stated = _stated(column, part.value)
+            stated = stated_values(column, [part.value])[0]
             values += [] if stated is None else [stated]
         if not values:
             raise _unknown(Query((part,)), column)
         found.append((values, f"{column} of the query {part.describe()}"))
     return found
-
-
-def _stated(column: str, image: Any) -> str | None:
-    from retr.retrieval.images.stated import stated_identifiers
-
-    return stated_identifiers(split_frame(image)[0]).get(column)
 
 
 def _unknown(query: Query, column: str) -> UsageError:

@@ -330,6 +330,13 @@ def split_frame(image: Any) -> tuple[Any, str | None]:
     return image, None
 
 
+def stated_values(column: str, images: Sequence[Any]) -> list[str | None]:
+    """Return what DICOM files state of ``patient``, ``study`` or ``series``, unhashed; None for other pictures."""
+    from retr.retrieval.images.stated import stated_identifiers
+
+    return [stated_identifiers(split_frame(image)[0]).get(column) for image in images]
+
+
 def _one_picture(image: Any) -> Any:
     """Return what an encoder reads: the picture of a ``scan.dcm#3``, everything else as it is."""
     file, frame = split_frame(image)

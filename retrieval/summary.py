@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.manifest import FORMAT_VERSION
 from retr.index.search import describe
-from retr.retrieval.heads.adapted import NOTE as ADAPTED
+from retr.retrieval.labels.seen import NOTE as ADAPTED
 
 if TYPE_CHECKING:
     from retr.index.store import Store

@@ -175,9 +175,9 @@ def leaks(
     group = group or store.manifest.group
     seen: dict[str, dict[str, int]] = {}
     if group is not None:
-        for value, part in zip(store.table([group])[group].to_pylist(), part_of.values(), strict=True):
+        for value, part in zip(store.identity.of(group, store.live_rows()), part_of.values(), strict=True):
             if value is not None and part is not None:
-                counts = seen.setdefault(str(value), {})
+                counts = seen.setdefault(value, {})
                 counts[str(part)] = counts.get(str(part), 0) + 1
     crossing = [
         (pair, str(part_of[pair.a]), str(part_of[pair.b]))
@@ -209,7 +209,7 @@ class _Rows:
         self.numbers = store.live_rows()
         table = store.table(["id", "path", "sha256"])
         self.ids, self.paths, self._sha256 = (table[name].to_pylist() for name in table.column_names)
-        self._groups = None if group is None else store.table([group])[group].to_pylist()
+        self._groups = None if group is None else store.identity.of(group, self.numbers)
 
     def key(self, at: int) -> tuple[str, str]:
         """Give a row's bytes, and which picture of them it is: empty, or ``#3``."""

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.errors import UsageError
 from retr.retrieval.classify import calibration
-from retr.retrieval.classify.methods import ByProbe
-from retr.retrieval.labels.labelled import others
+from retr.retrieval.labels.labelled import others, row_groups
 from retr.retrieval.stats import confidence
 
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # A calibrated vote may count hundreds; the nearest of them are shown as evidence.
 SHOWN = 20
+# of a picture of whose patient a head or a bridge has seen the labels
+SEEN = "not calibrated for this patient, whose labels a fitted part of this index has seen"
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,7 @@ def answer(
     exclude: Sequence[NDArray[np.int64]],
     *,
     max_set: int | None = None,
+    notes: Sequence[str | None] | None = None,
 ) -> list[Answer]:
     """Classify some vectors.
 
@@ -114,38 +117,46 @@ def answer(
         For each, the rows that must not speak for it: itself, its copies, its patient (`row_exclusions`).
     max_set
         Abstain when the prediction set holds more classes; by default more than half of all, rounded up.
+    notes
+        For each, what the user should know beside the answer, or ``None``.
     """
     evidence, hits = method.evidence(vectors, exclude)
     found, novelty, near = None, None, np.full(len(vectors), np.nan)
     why: str | None = "not calibrated: no index"
+    promised = np.zeros(len(vectors), dtype=bool)
     if store is not None:
         found, why = calibration.find(store, method.key, method.column)
         novelty = calibration.find_novelty(store)
         nearest = store.search(vectors, 1, exclude=exclude)
         near = np.where(nearest.rows[:, 0] >= 0, nearest.scores[:, 0], np.nan)
-    scale: confidence.Scaling = method.uncalibrated if found is None else found.scale
-    probabilities = scale.probabilities(evidence)
+        seen = calibration.seen(store, method.fitted_on)
+        promised = np.array([found is not None and (seen is None or not seen[rows].any()) for rows in exclude], bool)
+    plain = method.uncalibrated.probabilities(evidence)
+    scaled = plain if found is None else found.scale.probabilities(evidence)
     limit = max_set or math.ceil(len(method.classes) / 2)
     answers = []
     for i, name in enumerate(names):
-        order = np.argsort(-probabilities[i], kind="stable")
-        own = confidence.prediction_sets(probabilities[i], found.threshold) if found else None
+        holds = found if promised[i] else None
+        chances = plain[i] if holds is None else scaled[i]
+        order = np.argsort(-chances, kind="stable")
+        own = None if holds is None else confidence.prediction_sets(chances, holds.threshold)
         similarity = None if np.isnan(near[i]) else float(near[i])
         chosen = None if own is None else tuple(method.classes[j] for j in order if own[j])
+        said = [why if found is None or holds is not None else SEEN, None if notes is None else notes[i]]
         answers.append(
             Answer(
                 query=name,
                 method=method.key,
                 classes=tuple(method.classes[j] for j in order),
-                probabilities=tuple(round(float(probabilities[i, j]), 6) for j in order),
-                calibrated=found is not None,
+                probabilities=tuple(round(float(chances[j]), 6) for j in order),
+                calibrated=holds is not None,
                 prediction_set=chosen,
-                alpha=found.alpha if found else None,
+                alpha=None if holds is None else holds.alpha,
                 abstain=_reason(similarity, novelty, chosen, limit),
                 nearest=similarity,
                 neighbours=hits[i] if hits else None,
                 column=method.column,
-                note=why,
+                note="; ".join(one for one in said if one) or None,
             )
         )
     return answers
@@ -167,67 +178,57 @@ def store_answers(store: Store, method: Method, *, prefix: str) -> int:
     rows = store.live_rows()
     ids = store.table(["id"], rows=rows).column("id")
     vectors = np.asarray(store.vectors(rows), dtype=np.float32)
-    answers = answer(store, _Known(method, store, rows), vectors, ids.to_pylist(), others(store, rows))
+    answers = answer(store, method, vectors, ids.to_pylist(), others(store, rows))
     columns = {
         "id": ids,
         f"{prefix}_label": pa.array([None if a.abstain else a.label for a in answers], pa.string()),
         f"{prefix}_probability": pa.array([a.probabilities[0] for a in answers], pa.float32()),
     }
-    if answers and answers[0].calibrated:
-        columns[f"{prefix}_set"] = pa.array([" | ".join(a.prediction_set or ()) for a in answers], pa.string())
+    if any(a.calibrated for a in answers):
+        sets = [None if a.prediction_set is None else " | ".join(a.prediction_set) for a in answers]
+        columns[f"{prefix}_set"] = pa.array(sets, pa.string())
     with store.writer() as writer:
         writer.replace_columns(pa.table(columns))
         writer.commit()
     return sum(a.abstain is None for a in answers)
 
 
-class _Known:
-    """A method whose queries are rows of the index: a probe answers them as if it had not been trained on them."""
-
-    def __init__(self, method: Method, store: Store, rows: NDArray[np.int64]) -> None:
-        self._method, self._store, self._rows = method, store, rows
-        self.key, self.column, self.classes = method.key, method.column, method.classes
-        self.uncalibrated = method.uncalibrated
-
-    def evidence(
-        self, vectors: NDArray[np.float32], exclude: Sequence[NDArray[np.int64]]
-    ) -> tuple[Any, list[Hits] | None]:
-        evidence, hits = self._method.evidence(vectors, exclude)
-        if isinstance(self._method, ByProbe):
-            trained, logits = self._method.held_out(self._store)
-            place = np.full(self._store.n_total, -1, dtype=np.int64)
-            place[trained] = np.arange(len(trained))
-            known = place[self._rows] >= 0
-            evidence[known] = logits[place[self._rows][known]]
-        return evidence, hits
-
-
 def row_exclusions(
-    store: Store, own: Sequence[NDArray[np.int64]], values: Sequence[object] | None = None
+    store: Store, own: Sequence[NDArray[np.int64]], patient: str | None = None
 ) -> list[NDArray[np.int64]]:
-    """Give the rows that must not speak for each query: its own rows, and all rows of their patient.
+    """Give the rows that must not speak for each query: its own rows, and all rows of their patients.
 
     Parameters
     ----------
     own
-        For each query, its own rows (`retr.retrieval.query.own_rows`).
-    values
-        For each query, the group key's value where the user knows it.
+        For each query, its own live rows (`retr.retrieval.query.own_rows`), or its patient's.
+    patient
+        The group key's value of all queries, where the user knows it; raw where the index keeps hashes.
+
+    Raises
+    ------
+    UsageError
+        A patient is named and the index declares no column that tells patients apart.
     """
-    everyone = others(store, np.concatenate([*own, np.empty(0, dtype=np.int64)]).astype(np.int64))
-    split = np.split(np.arange(len(everyone)), np.cumsum([len(rows) for rows in own])[:-1])
-    excluded = [
-        np.unique(np.concatenate([*(everyone[i] for i in part), rows])) for part, rows in zip(split, own, strict=True)
-    ]
+    named = np.empty(0, dtype=np.int64)
     key = store.manifest.group
-    if values is not None and key is not None:
-        live = store.live_rows()
-        column = [None if v is None else str(v) for v in store.table([key], rows=live).column(key).to_pylist()]
-        for i, value in enumerate(values):
-            if value is not None:
-                same = live[[v == str(value) for v in column]]
-                excluded[i] = np.union1d(excluded[i], same)
-    return [rows.astype(np.int64) for rows in excluded]
+    if patient is not None:
+        if key is None:
+            raise UsageError(
+                f"no column tells patients apart, so rows of {patient!r} cannot be kept out",
+                hint="declare one with `retr index group COLUMN`",
+            )
+        named = store.identity.rows(key, [patient])[0]
+    live = store.live_rows()
+    groups = row_groups(store, live)
+    order = np.argsort(groups, kind="stable")
+    starts = np.searchsorted(groups[order], np.arange(groups.max(initial=-1) + 2))
+    number = np.zeros(store.n_total, dtype=np.int64)
+    number[live] = groups
+    return [
+        np.unique(np.concatenate([named, *(live[order[starts[g] : starts[g + 1]]] for g in np.unique(number[rows]))]))
+        for rows in own
+    ]
 
 
 def _reason(

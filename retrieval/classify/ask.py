@@ -17,10 +17,12 @@ from retr.retrieval.classify import probe as probes
 from retr.retrieval.classify.answers import Answer, answer, row_exclusions, store_answers
 from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Method
 from retr.retrieval.labels.label_set import LabelSet, load_labels
-from retr.retrieval.query import Query, own_rows
+from retr.retrieval.query import Query, own_rows, stated_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from numpy.typing import NDArray
 
     from retr.index.store import Store
     from retr.retrieval.classify.findings import Findings
@@ -43,6 +45,7 @@ def classify(
     where: str | None = None,
     retrain: bool = False,
     patient: str | None = None,
+    strict_exclude: bool = False,
     max_set: int | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Answer | Findings | Unread]:
@@ -66,7 +69,10 @@ def classify(
     retrain
         Train the probe again.
     patient
-        The group key's value of all the pictures, where they are not indexed: its rows say nothing about them.
+        The group key's value of all the pictures, raw where the index keeps hashes: its rows say nothing about them.
+        Pictures that are indexed, and DICOM files, say themselves whose they are.
+    strict_exclude
+        A patient that no row has is an error; otherwise the answers' note says so.
     max_set
         Abstain when more classes than this stay possible; by default half of them, rounded up.
     say
@@ -81,9 +87,19 @@ def classify(
     """
     classes = _checked(labels, by, probe, k, where)
     if classes is not None and _asks_findings(index.encoder, classes):
+        if patient is not None:
+            raise UsageError(
+                f"findings are scored on each picture alone, and no row of {patient!r} says anything about them",
+                hint="leave the patient out",
+            )
         side = None if hasattr(index.encoder, "score") else index.text_side
         return _find_findings(index.encoder, side, classes, images)
     method = _choose(index, labels=classes, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
+    if patient is not None and not len(row_exclusions(index.store, [np.empty(0, np.int64)], patient)[0]):
+        absent = f"no row has the {index.store.manifest.group} {patient!r}"
+        if strict_exclude:
+            raise UsageError(absent, hint=f"see the values with `retr index ls --columns {index.store.manifest.group}`")
+        say(f"{absent}: nothing was kept out for it")
     return _classify(index.encoder, index.store, method, images, patient=patient, max_set=max_set)
 
 
@@ -183,9 +199,9 @@ def _choose(
         measured = ", ".join(f"{name} {figures[name]:.3f}" for name in ("accuracy", "top5", "macro_recall"))
         say(
             f"trained a probe for {probe!r} on {figures['rows']} rows of {figures['groups']} patients; "
-            f"held-out {measured}"
+            f"{'in-sample, for the head has seen all of them' if figures['in_sample'] else 'held-out'} {measured}"
         )
-    return ByProbe(found)
+    return ByProbe(found, index.store)
 
 
 def _classify(
@@ -205,10 +221,36 @@ def _classify(
         if encoder.info.similarity == "cosine":
             vectors = unit(vectors)
         exclude = [np.empty(0, dtype=np.int64)] * len(good)
+        notes: list[str | None] = [None] * len(good)
         if store is not None:
-            own = own_rows([Query.image(image) for image in good], store)
-            exclude = row_exclusions(store, own, [patient] * len(good))
-        yield from answer(store, method, vectors, [_name(image) for image in good], exclude, max_set=max_set)
+            exclude, known = _kept_out(store, good, patient)
+            notes = [None if one else _whose(store) for one in known]
+        names = [_name(image) for image in good]
+        yield from answer(store, method, vectors, names, exclude, max_set=max_set, notes=notes)
+
+
+def _kept_out(store: Store, images: Sequence[Any], patient: str | None) -> tuple[list[NDArray[np.int64]], list[bool]]:
+    """Find the rows that must not speak for each picture, and say of which pictures the patient is known."""
+    own = own_rows([Query.image(image) for image in images], store)
+    key = store.manifest.group
+    if key is None:
+        return row_exclusions(store, own, patient), [False] * len(images)
+    stated = stated_values(key, images)
+    theirs = [np.union1d(*both) for both in zip(own, store.identity.rows(key, stated), strict=True)]
+    known = [
+        patient is not None or value is not None or any(one is not None for one in store.identity.of(key, rows))
+        for value, rows in zip(stated, own, strict=True)
+    ]
+    return row_exclusions(store, theirs, patient), known
+
+
+def _whose(store: Store) -> str:
+    """Say what it means that the patient of a picture is not known."""
+    if store.manifest.group is None:
+        return (
+            "no column tells patients apart: rows of the picture's own patient may have spoken; see `retr index group`"
+        )
+    return "whose picture this is, is not known: if the index has rows of the patient, name it with --patient"
 
 
 def _find_findings(

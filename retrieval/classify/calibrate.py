@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.classify import probe
+from retr.retrieval.classify import calibration, probe
 from retr.retrieval.classify.calibration import NOTE, Calibration, Novelty, key_of
 from retr.retrieval.classify.methods import ByWords
 from retr.retrieval.labels.label_set import load_labels
@@ -71,17 +71,22 @@ def calibrate(
     if not 0 < alpha < 1:
         raise UsageError(f"alpha must lie between 0 and 1, got {alpha!r}", hint="0.1 promises 90 %")
     words = None if labels is None else ByWords(index.text_side, load_labels(labels))
+    if words is not None and words.fitted_on is not None:
+        raise UsageError(
+            f"words go through a bridge that was fitted on the {words.fitted_on!r} of these very rows",
+            hint="calibrate without labels; the bridge states its held-out recall",
+        )
     store = index.store
     version = data_version(store, label)
     labelled = labelled_rows(store, label)
+    unseen = _unseen(store, labelled)
     trained = probe.train(store, label)
     measured = [
         measure(f"neighbours:{k}", votes, part, version, alpha, before=VoteScale(), fit=VoteScale.fit)
-        for k, votes, part in _votes(store, labelled)
+        for k, votes, part in _votes(store, labelled, labelled.part(unseen))
     ]
-    measured.append(
-        measure("probe", trained.held_out, labelled, version, alpha, before=Temperature(), fit=Temperature.fit)
-    )
+    held_out, rows = trained.held_out[unseen], labelled.part(unseen)
+    measured.append(measure("probe", held_out, rows, version, alpha, before=Temperature(), fit=Temperature.fit))
     if words is not None:
         named = sample(labelled_rows(store, label, labels=words.labels))
         logits = words.logits(store.vectors(named.rows))
@@ -166,7 +171,8 @@ def measure(
 
 def measure_novelty(store: Store) -> Novelty:
     """Measure how similar the archive's rows are to their nearest row of another group."""
-    live = store.live_rows()
+    live, seen = store.live_rows(), calibration.seen(store, None)
+    live = live if seen is None else live[~seen[live]]
     rows = np.sort(np.random.default_rng(0).permutation(live)[:MAX_ROWS])
     found = store.search(np.asarray(store.vectors(rows), dtype=np.float32), 1, exclude=others(store, rows))
     nearest = found.scores[found.rows[:, 0] >= 0, 0]
@@ -187,12 +193,24 @@ def sample(labelled: Labelled) -> Labelled:
         return labelled
     n = -(-len(labelled) // MAX_ROWS)
     keep = deal(labelled.groups, n) == 0
-    return Labelled(labelled.column, labelled.rows[keep], labelled.codes[keep], labelled.groups[keep], labelled.classes)
+    return labelled.part(keep)
 
 
-def _votes(store: Store, labelled: Labelled) -> list[tuple[int, Votes, Labelled]]:
-    """Find the labelled neighbours of labelled rows outside their own groups, for each number of neighbours."""
-    part = sample(labelled)
+def _unseen(store: Store, labelled: Labelled) -> NDArray[np.bool_]:
+    """Return which labelled rows can be measured: those of patients that no head was fitted on; bool ``(n,)``."""
+    seen = calibration.seen(store, None)
+    unseen = np.ones(len(labelled), bool) if seen is None else ~seen[labelled.rows]
+    if not unseen.any():
+        raise UsageError(
+            "the head of this index was fitted on every labelled patient: nothing is left to measure",
+            hint="adapt without refitting, or add labelled rows of other patients",
+        )
+    return unseen
+
+
+def _votes(store: Store, labelled: Labelled, measured: Labelled) -> list[tuple[int, Votes, Labelled]]:
+    """Find the labelled neighbours of some rows outside their own groups, for each number of neighbours."""
+    part = sample(measured)
     mask = np.zeros(store.n_total, dtype=bool)
     mask[labelled.rows] = True
     found = store.search(

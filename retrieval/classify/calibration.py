@@ -9,13 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from retr.retrieval.labels.labelled import data_version
+from retr.retrieval.labels.seen import seen_by_bridge, seen_by_head
 from retr.retrieval.stats.confidence import Temperature, VoteScale
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from retr.index.store import Store
@@ -115,6 +117,16 @@ def find_novelty(store: Store) -> Novelty | None:
 def key_of(method: str, column: str) -> str:
     """Give the name a method's record has."""
     return f"{method}|{column}"
+
+
+def seen(store: Store, fitted_on: str | None) -> NDArray[np.bool_] | None:
+    """Return the rows of patients whose labels a fitted part of the index has seen: bool ``(n_total,)``, or ``None``.
+
+    That is the head of an adapted index, and the bridge that words go through where ``fitted_on`` names its texts.
+    """
+    masks = [seen_by_head(store), None if fitted_on is None else seen_by_bridge(store, fitted_on)]
+    known = [mask for mask in masks if mask is not None]
+    return np.logical_or.reduce(known) if known else None
 
 
 class Calibrations:

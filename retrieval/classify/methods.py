@@ -51,6 +51,10 @@ class Method(Protocol):
     def uncalibrated(self) -> Scaling:
         """How its evidence becomes probabilities without a calibration."""
 
+    @property
+    def fitted_on(self) -> str | None:
+        """The column whose texts a part of it was fitted on, on all rows; else ``None``."""
+
     def evidence(
         self, vectors: NDArray[np.float32], exclude: Sequence[NDArray[np.int64]]
     ) -> tuple[Any, list[Hits] | None]:
@@ -70,6 +74,7 @@ class ByWords:
                 hint="leave `multilabel` out of the label set to make them exclude each other",
             )
         self.labels = labels
+        self.fitted_on: str | None = getattr(encoder, "fitted_on", None)
         self._encoder = encoder
         self._texts = class_vectors(encoder, [one.prompts for one in labels.classes])
 
@@ -109,6 +114,7 @@ class ByNeighbours:
     """
 
     uncalibrated = VoteScale()
+    fitted_on = None
 
     def __init__(self, store: Store, column: str, k: int | None = None, *, where: str | None = None) -> None:
         self._store = store
@@ -135,13 +141,15 @@ class ByNeighbours:
 
 
 class ByProbe:
-    """A trained probe; rows it was trained on are answered by the fold that had not seen them."""
+    """A trained probe; pictures of patients it was trained on are answered by the fold that has not seen them."""
 
     key = "probe"
     uncalibrated = Temperature()
+    fitted_on = None
 
-    def __init__(self, probe: Probe) -> None:
-        self._probe = probe
+    def __init__(self, probe: Probe, store: Store) -> None:
+        self._probe, self._store = probe, store
+        self._labelled = labelled_rows(store, probe.column)
         self.column = probe.column
 
     @property
@@ -150,13 +158,7 @@ class ByProbe:
         return self._probe.classes
 
     def evidence(
-        self,
-        vectors: NDArray[np.float32],
-        exclude: Sequence[NDArray[np.int64]],  # noqa: ARG002
+        self, vectors: NDArray[np.float32], exclude: Sequence[NDArray[np.int64]]
     ) -> tuple[NDArray[np.float32], None]:
-        """Give logits ``(n, c)``."""
-        return self._probe.logits(vectors), None
-
-    def held_out(self, store: Store) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Give the rows it was trained on, and their held-out logits."""
-        return labelled_rows(store, self._probe.column).rows, self._probe.held_out
+        """Give logits ``(n, c)``, each from a fit without the rows that must not speak."""
+        return self._probe.logits_without(vectors, self._labelled, self._store, exclude), None

@@ -1,7 +1,8 @@
 """A probe: logistic regression on an index's own labelled vectors.
 
 It is trained with patients kept apart: the strength of its regularisation is chosen, and its figures are measured,
-on folds whose groups it has not seen; the predictions of those folds are stored too, for calibration. The file
+on folds whose groups it has not seen. The fits of those folds are stored beside the one on all rows: a picture of a
+patient among the labelled rows is answered by the fit that has not seen that patient (`Probe.logits_without`). The file
 ``probe-COLUMN.npz`` lies in the index and holds arrays and JSON, no pickle. It records the version of the data it
 was trained on and is refused once rows, labels or groups have changed.
 """
@@ -20,10 +21,13 @@ import numpy as np
 
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.retrieval.labels.labelled import data_version, labelled_rows
+from retr.retrieval.labels.seen import seen_by_head
 from retr.retrieval.progress import waiting
 from retr.retrieval.stats.confidence import Temperature, log_loss, softmax
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from retr.index.store import Store
@@ -48,6 +52,10 @@ class Probe:
         float32 ``(c, dim)`` and ``(c,)``; applied to vectors as the store gives them.
     held_out
         float32 ``(n, c)``: logits of the labelled rows, each from a fold that had not seen its group.
+    fold_of
+        int64 ``(n,)``: the fold of each labelled row.
+    fold_coef, fold_intercept
+        float32 ``(f, c, dim)`` and ``(f, c)``: for each fold the fit on the other folds.
     data_version
         Version of the data it was trained on (`retr.retrieval.labels.labelled.data_version`).
     figures
@@ -59,12 +67,50 @@ class Probe:
     coef: NDArray[np.float32]
     intercept: NDArray[np.float32]
     held_out: NDArray[np.float32]
+    fold_of: NDArray[np.int64]
+    fold_coef: NDArray[np.float32]
+    fold_intercept: NDArray[np.float32]
     data_version: str
     figures: dict[str, Any]
 
     def logits(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
         """Score unit vectors (or, for dot-product indexes, vectors as they are): float32 ``(n, c)``."""
         scores: NDArray[np.float32] = np.asarray(vectors, dtype=np.float32) @ self.coef.T + self.intercept
+        return scores
+
+    def logits_without(
+        self, vectors: NDArray[Any], labelled: Labelled, store: Store, exclude: Sequence[NDArray[np.int64]]
+    ) -> NDArray[np.float32]:
+        """Score vectors, each by a fit that has seen none of the rows in its ``exclude``: float32 ``(n, c)``.
+
+        Parameters
+        ----------
+        vectors
+            float ``(n, dim)``.
+        labelled
+            The rows it was trained on.
+        exclude
+            For each vector, int64 row numbers: itself and its patient.
+        """
+        scores = self.logits(vectors)
+        fold = np.full(store.n_total, -1, dtype=np.int64)
+        fold[labelled.rows] = self.fold_of
+        made: dict[bytes, tuple[NDArray[np.float32], NDArray[np.float32]]] = {}
+        for i, rows in enumerate(exclude):
+            seen = rows[fold[rows] >= 0]
+            folds = np.unique(fold[seen])
+            if len(folds) == 1:
+                coef, intercept = self.fold_coef[folds[0]], self.fold_intercept[folds[0]]
+            elif len(folds):  # several patients at once: no fold has been without all of them
+                key = seen.tobytes()
+                if key not in made:
+                    rest = labelled.part(~np.isin(labelled.rows, seen))
+                    known = np.asarray(store.vectors(rest.rows), dtype=np.float32)
+                    made[key] = fit(known, rest.codes, len(self.classes), self.figures["C"])
+                coef, intercept = made[key]
+            else:
+                continue
+            scores[i] = np.asarray(vectors[i], dtype=np.float32) @ coef.T + intercept
         return scores
 
     def to_bytes(self) -> bytes:
@@ -82,14 +128,19 @@ class Probe:
             coef=self.coef,
             intercept=self.intercept,
             held_out=self.held_out,
+            fold_of=self.fold_of,
+            fold_coef=self.fold_coef,
+            fold_intercept=self.fold_intercept,
         )
         return sink.getvalue()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Self:
-        """Read what `to_bytes` wrote."""
+    def from_bytes(cls, data: bytes) -> Self | None:
+        """Read what `to_bytes` wrote; ``None`` for what an older version wrote, which kept no fits of folds."""
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as file:
+                if "fold_coef" not in file:
+                    return None
                 header = json.loads(file["header"].tobytes())
                 return cls(
                     column=header["column"],
@@ -97,6 +148,9 @@ class Probe:
                     coef=file["coef"],
                     intercept=file["intercept"],
                     held_out=file["held_out"],
+                    fold_of=file["fold_of"],
+                    fold_coef=file["fold_coef"],
+                    fold_intercept=file["fold_intercept"],
                     data_version=header["data_version"],
                     figures=header["figures"],
                 )
@@ -125,20 +179,28 @@ def train(store: Store, column: str) -> Probe:
     vectors = np.asarray(store.vectors(labelled.rows), dtype=np.float32)
     folds = labelled.folds(FOLDS)
     with waiting(f"training a probe of {column!r} on {len(labelled)} rows"):
-        strength, held_out = _choose(vectors, labelled, folds)
+        strength, crossed = _choose(vectors, labelled, folds)
         coef, intercept = fit(vectors, labelled.codes, len(labelled.classes), strength)
+    seen = seen_by_head(store)
+    unseen = np.ones(len(labelled), bool) if seen is None else ~seen[labelled.rows]
+    # where a head has seen every patient nothing is held out, and the figures say so
+    asked = unseen if unseen.any() else ~unseen
     return Probe(
         column=column,
         classes=labelled.classes,
         coef=coef,
         intercept=intercept,
-        held_out=held_out,
+        held_out=crossed.held_out,
+        fold_of=folds,
+        fold_coef=crossed.coef,
+        fold_intercept=crossed.intercept,
         data_version=data_version(store, column),
         figures={
             "rows": len(labelled),
             "groups": labelled.n_groups,
             "C": strength,
-            **measure(softmax(held_out), labelled.codes),
+            "in_sample": not unseen.any(),
+            **measure(softmax(crossed.held_out[asked]), labelled.codes[asked]),
         },
     )
 
@@ -184,7 +246,7 @@ def find(store: Store, column: str) -> Probe | None:
     if file_name(column) not in store.manifest.files:
         return None
     probe = Probe.from_bytes(store.file(file_name(column)))
-    if probe.column != column:
+    if probe is None or probe.column != column:
         return None
     if probe.data_version != data_version(store, column):
         raise RetrError(
@@ -194,40 +256,49 @@ def find(store: Store, column: str) -> Probe | None:
     return probe
 
 
-def _choose(
-    vectors: NDArray[np.float32], labelled: Labelled, folds: NDArray[np.int64]
-) -> tuple[float, NDArray[np.float32]]:
-    """Choose the strength whose held-out log loss, after scaling, is smallest; give it and its held-out logits."""
+@dataclass(frozen=True)
+class _Crossed:
+    """The fits of all folds, and what each says of the rows it has not seen; as in `Probe`."""
+
+    held_out: NDArray[np.float32]
+    coef: NDArray[np.float32]
+    intercept: NDArray[np.float32]
+
+
+def _choose(vectors: NDArray[np.float32], labelled: Labelled, folds: NDArray[np.int64]) -> tuple[float, _Crossed]:
+    """Choose the strength whose held-out log loss, after scaling, is smallest; return it and its fits."""
     n_classes = len(labelled.classes)
     rows = np.arange(len(labelled))
     if len(rows) > TUNING_ROWS:
         rows = np.sort(np.random.default_rng(0).permutation(rows)[:TUNING_ROWS])
     codes = labelled.codes[rows]
-    tried = {strength: _held_out(vectors[rows], codes, folds[rows], n_classes, strength) for strength in STRENGTHS}
+    tried = {strength: _cross(vectors[rows], codes, folds[rows], n_classes, strength) for strength in STRENGTHS}
     losses = {
-        strength: log_loss(Temperature.fit(logits, codes).probabilities(logits), codes)
-        for strength, logits in tried.items()
+        strength: log_loss(Temperature.fit(found.held_out, codes).probabilities(found.held_out), codes)
+        for strength, found in tried.items()
     }
     best = min(losses, key=losses.__getitem__)
     if len(rows) == len(labelled):
         return best, tried[best]
-    return best, _held_out(vectors, labelled.codes, folds, n_classes, best)
+    return best, _cross(vectors, labelled.codes, folds, n_classes, best)
 
 
-def _held_out(
+def _cross(
     vectors: NDArray[np.float32],
     codes: NDArray[np.int64],
     folds: NDArray[np.int64],
     n_classes: int,
     strength: float,
-) -> NDArray[np.float32]:
-    """Score every row by a fit on the other folds: float32 ``(n, c)``."""
+) -> _Crossed:
+    """Fit on all folds but one, for each, and score that one."""
     held_out = np.zeros((len(codes), n_classes), dtype=np.float32)
-    for fold in np.unique(folds):
+    fits = []
+    for fold in range(int(folds.max()) + 1):
         inside = folds != fold
         coef, intercept = fit(vectors[inside], codes[inside], n_classes, strength)
         held_out[~inside] = vectors[~inside] @ coef.T + intercept
-    return held_out
+        fits.append((coef, intercept))
+    return _Crossed(held_out, np.stack([coef for coef, _ in fits]), np.stack([offset for _, offset in fits]))
 
 
 def fit(

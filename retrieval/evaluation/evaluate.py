@@ -6,20 +6,25 @@ bootstrap over patients, overall, for each class, and for each subgroup asked fo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from retr.index.errors import NoTextSideError, UsageError
 from retr.retrieval.evaluation import classification
 from retr.retrieval.evaluation.evaluation import Evaluation, Options
 from retr.retrieval.evaluation.retrieval import retrieval
+from retr.retrieval.exclude import absent
 from retr.retrieval.labels.cases import find_cases
 from retr.retrieval.labels.label_set import load_labels
+from retr.retrieval.labels.seen import seen_by_head
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from retr.index.store import Store
     from retr.retrieval.engine import Index
+    from retr.retrieval.labels.cases import Cases
     from retr.retrieval.labels.label_set import LabelSet
 
 Task = Literal["retrieval", "neighbours", "probe", "zero-shot"]
@@ -75,6 +80,9 @@ def evaluate(
     cases = find_cases(
         store, label, separator=separator, group=group, same_patient=same_patient, where=where, queries=queries
     )
+    cases = _without_seen(store, cases, asked=queries is not None)
+    said = [note for expression in (where, queries) for note in absent(store, expression)]
+    cases = replace(cases, notes=(*cases.notes, *dict.fromkeys(said)))
     options = Options(resamples, seed, tuple(subgroups))
     if task == "retrieval":
         return retrieval(
@@ -97,3 +105,20 @@ def evaluate(
             hint="build with one of `retr encoders ls`; a bridge (`retr align`) has seen the archive's own texts",
         )
     return classification.zero_shot(store, cases, index.encoder, load_labels(labels), options=options)
+
+
+def _without_seen(store: Store, cases: Cases, *, asked: bool) -> Cases:
+    """Let rows that the head of an adapted index has seen not ask; where they are asked by name, say so."""
+    seen = seen_by_head(store)
+    if seen is None or not seen[cases.rows[cases.asks]].any():
+        return cases
+    inside = seen[cases.rows] & cases.asks
+    what = f"{int(inside.sum())} of the rows that ask are of patients whose labels the head of this index was fitted on"
+    if asked:
+        return replace(cases, notes=(*cases.notes, f"{what}: these numbers are in-sample"))
+    if not (cases.asks & ~inside).any():
+        raise UsageError(
+            "the head of this index was fitted on every labelled patient: nothing is held out to measure",
+            hint="adapt without refitting, or name in-sample rows with queries, e.g. \"adapt = 'fitted'\"",
+        )
+    return replace(cases, asks=cases.asks & ~inside, notes=(*cases.notes, f"{what}: they do not ask"))

@@ -22,9 +22,10 @@ from retr.index.vectors import unit
 from retr.retrieval.archive import places
 from retr.retrieval.archive.notes import NOTE as BUILT
 from retr.retrieval.heads import head
-from retr.retrieval.heads.adapted import FITTED, HEAD_FILE, HELD_OUT, NOTE, SPLIT, adapted_info, as_stored, head_of
+from retr.retrieval.heads.adapted import HEAD_FILE, adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
 from retr.retrieval.labels.cases import find_cases
+from retr.retrieval.labels.seen import FITTED, HELD_OUT, NOTE, SPLIT
 from retr.retrieval.progress import waiting
 from retr.retrieval.stats import bootstrap
 from retr.retrieval.stats.metrics import any_hit_at, precision_at

@@ -16,6 +16,7 @@ from retr.index.vectors import unit
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.recorded import load_recorded, require_same
 from retr.retrieval.heads.head import Head
+from retr.retrieval.labels.seen import HELD_OUT, NOTE, SPLIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,10 +29,6 @@ if TYPE_CHECKING:
     from retr.index.writer import Writer
 
 HEAD_FILE = "head.npz"
-NOTE = "adapted"
-#: The column that says on which side of the split a row was.
-SPLIT = "adapt"
-FITTED, HELD_OUT = "fitted", "held out"
 
 
 class AdaptedEncoder(BaseEncoder):

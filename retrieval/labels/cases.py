@@ -44,7 +44,7 @@ class Cases:
     groups
         int64 ``(n,)``: the group of each row; a row without a group value is a group of its own.
     group_values
-        The group column's value of each row, ``None`` where there is none.
+        The group column's value of each row as text, in one spelling; ``None`` where there is none (or a blank, NaN).
     notes
         What a reader of the numbers must know, one line each.
     """
@@ -56,7 +56,7 @@ class Cases:
     classes: tuple[str, ...]
     member: NDArray[np.bool_]
     groups: NDArray[np.int64]
-    group_values: tuple[object, ...]
+    group_values: tuple[str | None, ...]
     notes: tuple[str, ...]
 
     @cached_property
@@ -155,7 +155,7 @@ def find_cases(
     member = np.zeros((len(rows), len(classes)), dtype=bool)
     for i, names in enumerate(named):
         member[i, [place[name] for name in names]] = True
-    group_values = [None] * len(rows) if group is None else store.table([group], rows=rows)[group].to_pylist()
+    group_values: list[str | None] = [None] * len(rows) if group is None else store.identity.of(group, rows)
     if group is not None:
         missing = sum(value is None for value in group_values)
         if missing == len(rows):

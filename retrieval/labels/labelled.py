@@ -58,6 +58,10 @@ class Labelled:
         """Share of each class: float64 ``(c,)``."""
         return np.bincount(self.codes, minlength=len(self.classes)) / max(len(self), 1)
 
+    def part(self, keep: NDArray[np.bool_]) -> Labelled:
+        """Return some of the rows, ``keep`` bool ``(n,)``; the classes stay."""
+        return Labelled(self.column, self.rows[keep], self.codes[keep], self.groups[keep], self.classes)
+
     def codes_of_rows(self, n_total: int) -> NDArray[np.int64]:
         """Give the class of every row of the store, -1 where there is none: int64 ``(n_total,)``."""
         codes = np.full(n_total, -1, dtype=np.int64)
@@ -110,15 +114,19 @@ def labelled_rows(store: Store, column: str, *, labels: LabelSet | None = None, 
 
 
 def row_groups(store: Store, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the groups of some rows: int64 ``(n,)``."""
+    """Number the groups of some rows: int64 ``(n,)``.
+
+    A row without a group value belongs where a byte-identical file among ``rows`` does.
+    """
     key = store.manifest.group
-    columns = [name for name in (key, "sha256") if name and name in store.schema.names]
-    table = store.table(columns, rows=rows) if columns else None
-    own = [None] * len(rows) if table is None or key not in columns else table.column(key).to_pylist()
-    sha = [None] * len(rows) if table is None or "sha256" not in columns else table.column("sha256").to_pylist()
+    own = [None] * len(rows) if key is None or key not in store.schema.names else store.identity.of(key, rows)
+    hashed = "sha256" in store.schema.names
+    sha = store.table(["sha256"], rows=rows).column(0).to_pylist() if hashed else [None] * len(rows)
+    known = {digest: value for value, digest in zip(own, sha, strict=True) if digest and value is not None}
     numbers: dict[tuple[str, object], int] = {}
     groups = np.empty(len(rows), dtype=np.int64)
-    for i, (value, digest) in enumerate(zip(own, sha, strict=True)):
+    for i, (given, digest) in enumerate(zip(own, sha, strict=True)):
+        value = known.get(digest) if given is None else given
         name = ("group", value) if value is not None else ("file", digest) if digest else ("row", i)
         groups[i] = numbers.setdefault(name, len(numbers))
     return groups

@@ -97,6 +97,11 @@ class Bridge:
     data_version: str
     encoder: dict[str, Any] | None = None
 
+    @property
+    def fitted_on(self) -> str:
+        """The column of texts it was fitted on."""
+        return str(self.figures["column"])
+
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts in the image space: float32 ``(n, dim)``.
 

@@ -123,8 +123,8 @@ def test_neighbours_vote_without_the_patient(store):
 
 
 def test_a_known_patient_is_excluded_for_a_new_picture(store):
-    exclude = row_exclusions(store, [NOTHING, NOTHING], ["P7", None])
-    assert [e.tolist() for e in exclude] == [[14, 15], []]
+    assert row_exclusions(store, [NOTHING], "P7")[0].tolist() == [14, 15]
+    assert row_exclusions(store, [NOTHING])[0].tolist() == []
 
 
 def test_a_probe_is_stored_found_and_refused_when_stale(store):
@@ -144,6 +144,84 @@ def test_a_probe_is_stored_found_and_refused_when_stale(store):
         probe.find(store, "label")
     with pytest.raises(IndexCorruptError):
         probe.Probe.from_bytes(b"no probe")
+
+
+def test_a_probe_answers_a_known_patient_by_the_fold_that_has_not_seen_it(tmp_path):
+    """Labels by chance: whoever is answered by a fit on its own label is found out."""
+    store = build(tmp_path / "chance.retr", n=120)
+    drawn = np.random.default_rng(3).choice(list(CLASSES), 120).tolist()
+    with store.writer() as writer:
+        writer.replace_columns(pa.table({"id": store.table(["id"])["id"], "label": drawn}))
+        store = writer.commit()
+    trained = probe.train_and_store(store, "label")
+    store = Store.open(store.path)
+    method, rows = methods.ByProbe(probe.find(store, "label"), store), store.live_rows()
+    vectors = np.asarray(store.vectors(rows), np.float32)
+    own = method.evidence(vectors, row_exclusions(store, [rows[i : i + 1] for i in rows]))[0]
+    np.testing.assert_allclose(own, trained.held_out, rtol=1e-4, atol=1e-5)
+    truth = np.array([CLASSES.index(label) for label in drawn])
+    in_sample = np.mean(trained.logits(vectors).argmax(axis=1) == truth)
+    held_out = np.mean(own.argmax(axis=1) == truth)
+    assert in_sample > held_out + 0.15
+    # a new picture of a known patient, by name; and of nobody in the index
+    new = vectors[14:15] + 0.01
+    named = method.evidence(new, row_exclusions(store, [NOTHING], "P7"))[0]
+    fold = trained.fold_of[14]
+    np.testing.assert_allclose(named[0], new[0] @ trained.fold_coef[fold].T + trained.fold_intercept[fold], rtol=1e-5)
+    np.testing.assert_array_equal(method.evidence(new, [NOTHING])[0], trained.logits(new))
+    # two patients of two folds: a fit without both
+    other = int(np.flatnonzero(trained.fold_of != fold)[0])
+    both = np.union1d(*row_exclusions(store, [np.array([14]), np.array([other])]))
+    rest = method._labelled.part(~np.isin(method._labelled.rows, both))
+    coef, intercept = probe.fit(vectors[rest.rows], rest.codes, 4, trained.figures["C"])
+    np.testing.assert_allclose(method.evidence(new, [both])[0][0], new[0] @ coef.T + intercept, rtol=1e-4, atol=1e-5)
+
+
+def test_a_probe_of_an_older_version_is_trained_again(store):
+    import io
+
+    trained = probe.train_and_store(store, "label")
+    with np.load(io.BytesIO(trained.to_bytes())) as file:
+        old = {name: file[name] for name in file.files if not name.startswith("fold")}
+    sink = io.BytesIO()
+    np.savez_compressed(sink, **old)
+    with store.writer() as writer:
+        writer.add_file(probe.file_name("label"), sink.getvalue())
+        store = writer.commit()
+    assert probe.find(store, "label") is None
+
+
+def test_a_patient_without_a_group_column_is_refused(tmp_path):
+    store = build(tmp_path / "none.retr", n=20, group=None)
+    with pytest.raises(UsageError, match=r"no column tells patients apart.*retr index group"):
+        row_exclusions(store, [NOTHING], "P7")
+
+
+def test_a_row_without_patient_belongs_to_the_copy_that_has_one(tmp_path):
+    store = build(tmp_path / "copies.retr", n=20)
+    ids = store.table(["id"])["id"]
+    patients = [None, " ", *(f"P{i // 2}" for i in range(2, 20))]
+    with store.writer() as writer:
+        hashes = ["same", "b", "same", *(f"{i}" for i in range(3, 20))]
+        writer.replace_columns(pa.table({"id": ids, "patient": patients, "sha256": hashes}))
+        store = writer.commit()
+    groups = labelled.row_groups(store, store.live_rows())
+    assert groups[0] == groups[2] == groups[3]
+    assert (groups == groups[1]).sum() == 1
+
+
+def test_what_a_head_or_a_bridge_has_seen_is_promised_nothing(calibrated):
+    store, _, _, words = calibrated
+    side = Words()
+    side.fitted_on = "label"
+    bridged = methods.ByWords(side, load_labels(CLASSES))
+    index = SimpleNamespace(store=store, text_side=side, refresh=lambda: None)
+    with pytest.raises(UsageError, match="bridge that was fitted on the 'label' of these very rows"):
+        calibrate.calibrate(index, "label", labels=load_labels(CLASSES))
+    new, known = answer(store, bridged, store.vectors(np.array([5, 5])), ["x", "y"], [NOTHING, np.array([4, 5])])
+    assert (new.calibrated, known.calibrated, known.prediction_set) == (True, False, None)
+    assert "a fitted part of this index has seen" in known.note
+    assert answer(store, words, store.vectors(np.array([5])), ["y"], [np.array([4, 5])])[0].calibrated
 
 
 def test_a_probe_of_two_classes(tmp_path):
@@ -181,7 +259,7 @@ def test_calibration_is_measured_stored_and_holds_on_new_patients(calibrated):
     vectors, truth = draw(1000, seed=9)
     names = [""] * len(truth)
     exclude = [NOTHING] * len(truth)
-    for method in (methods.ByNeighbours(store, "label"), methods.ByProbe(probe.find(store, "label")), words):
+    for method in (methods.ByNeighbours(store, "label"), methods.ByProbe(probe.find(store, "label"), store), words):
         stored, why = calibration.find(store, method.key, method.column)
         assert why is None
         assert stored in measured
@@ -199,7 +277,7 @@ def test_it_abstains_with_a_reason(calibrated):
     store, _, _, words = calibrated
     other = -CENTRES.sum(axis=0, keepdims=True)
     between = CENTRES.sum(axis=0, keepdims=True)
-    method = methods.ByProbe(probe.find(store, "label"))
+    method = methods.ByProbe(probe.find(store, "label"), store)
     (one,) = answer(store, method, unit(other).astype(np.float32), ["x"], [NOTHING])
     assert one.abstain.startswith("unlike anything in this archive")
     assert one.to_json()["label"] is None
@@ -227,7 +305,7 @@ def test_a_part_of_the_rows_votes_uncalibrated(calibrated):
 
 def test_the_whole_index_is_answered_as_if_unseen(calibrated):
     store, _, _, _ = calibrated
-    method = methods.ByProbe(probe.find(store, "label"))
+    method = methods.ByProbe(probe.find(store, "label"), store)
     answered = store_answers(store, method, prefix="probe")
     store = Store.open(store.path)
     table = store.table(["label", "probe_label", "probe_probability", "probe_set"])

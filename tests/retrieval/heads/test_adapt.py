@@ -2,11 +2,13 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
+from retr.index.errors import UsageError
 from retr.index.store import Store
 from retr.retrieval.engine import Index
-from retr.retrieval.heads.adapt import FITTED, HELD_OUT, SPLIT
 from retr.retrieval.heads.adapted import head_of, load_for
+from retr.retrieval.labels.seen import FITTED, HELD_OUT, SPLIT, seen_by_head
 
 
 def test_an_encoder_without_a_registered_name_uses_the_stored_vectors(archive, tmp_path, fake_encoder):
@@ -41,3 +43,40 @@ def test_rows_with_several_classes_or_none_are_moved_but_not_fitted_on(archive, 
     assert done.facts["fitted_rows"] == len(ids) - 2
     assert any("several classes" in note for note in done.notes)
     assert head_of(Store.open(tmp_path / "y.retr")).about["label"] == "findings"
+
+
+def test_patients_that_the_head_has_seen_measure_nothing(make_archive, tmp_path, fake_encoder):
+    archive = make_archive(count=36)
+    index = Index.build(
+        archive, tmp_path / "x.retr", encoder=fake_encoder, metadata=archive / "labels.csv", group="patient"
+    )
+    done = index.adapt("label", tmp_path / "y.retr")
+    adapted = Index(done.store)
+    held_out = done.facts["held_out_rows"]
+    for task in ("retrieval", "probe"):
+        found = adapted.evaluate(task, "label", resamples=5)
+        assert found.facts["queries"] == held_out
+        assert any("they do not ask" in note for note in found.notes)
+    inside = adapted.evaluate("retrieval", "label", queries=f"{SPLIT} = '{FITTED}'", resamples=5)
+    assert inside.facts["queries"] == 36 - held_out
+    assert any("in-sample" in note for note in inside.notes)
+    outside = adapted.evaluate("retrieval", "label", queries=f"{SPLIT} = '{HELD_OUT}'", resamples=5)
+    assert not any("head" in note for note in outside.notes)
+    # a picture that came later, of a patient that was fitted on
+    rows = adapted.table(["id", SPLIT])
+    first = rows[SPLIT].to_pylist().index(FITTED)
+    sides = [None if at == first else side for at, side in enumerate(rows[SPLIT].to_pylist())]
+    with done.store.writer() as writer:
+        writer.replace_columns(pa.table({"id": rows["id"], SPLIT: sides}))
+        late = writer.preview()
+    assert late.table([SPLIT])[SPLIT].null_count == 1
+    np.testing.assert_array_equal(seen_by_head(late), seen_by_head(done.store))
+    measured, novelty = adapted.calibrate("label")
+    assert {one.rows for one in measured} == {held_out}
+    assert novelty.rows == held_out
+
+    everything = Index(index.adapt("label", tmp_path / "z.retr", refit=True).store)
+    with pytest.raises(UsageError, match="nothing is held out to measure"):
+        everything.evaluate("retrieval", "label")
+    with pytest.raises(UsageError, match="nothing is left to measure"):
+        everything.calibrate("label")
