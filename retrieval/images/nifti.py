@@ -3,7 +3,8 @@
 The volume is turned to its closest canonical orientation (right, anterior, superior), cut along one axis, and
 shown by radiological convention: the patient's right on the left of the picture, anterior or superior at the
 top. All slices share one window over nearly all of the volume's values, so that they can be compared. Of a
-series of volumes (4-D) the first is read. Slices count from 1: from the feet up, from back to front, from
+series of volumes (4-D) the first is read, of vectors the first component. What a header says is taken as nibabel takes
+it. Slices count from 1: from the feet up, from back to front, from
 left to right.
 """
 
@@ -73,6 +74,7 @@ def _volume(stream: BinaryIO, options: Options) -> tuple[NDArray[Any], tuple[flo
     does not matter: the window is relative to the values.
     """
     import nibabel
+    from nibabel.spatialimages import HeaderDataError
 
     file: BinaryIO = stream
     if stream.read(2) == _GZIP:
@@ -83,14 +85,20 @@ def _volume(stream: BinaryIO, options: Options) -> tuple[NDArray[Any], tuple[flo
     header = kind(start + _exactly(file, kind.template_dtype.itemsize - 4), check=False)
     if header["magic"].item()[:3] not in {b"n+1", b"n+2"}:
         raise read_error("unsupported" if header["magic"].item()[:2] == b"ni" else "damaged", options.name)
-    dtype = header.get_data_dtype()
-    if dtype.kind not in "iuf":
+    try:
+        dtype = header.get_data_dtype()
+    except (HeaderDataError, KeyError):  # a code that this machine has no type for
+        raise read_error("unsupported", options.name) from None
+    if dtype.kind not in "iuf" or not dtype.itemsize:
         raise read_error("unsupported", options.name)
+    # what nibabel forgives when it loads a file (a qfac of 0, spacings of 0 or below, unknown codes) is forgiven here
+    header.check_fix()
     shape = (*(int(length) for length in header.get_data_shape()[:3]), 1, 1)[:3]
     if min(shape) < 1:
         raise read_error("damaged", options.name)
     size = shape[0] * shape[1] * shape[2] * dtype.itemsize
-    offset = int(header["vox_offset"])
+    # the voxels of a file of its own cannot begin before its header ends
+    offset = header.get_data_offset() or header.single_vox_offset
     if size > options.max_pixels * _BYTES_PER_PIXEL or offset > options.max_pixels:
         raise read_error("too large", options.name)
     _exactly(file, offset - kind.template_dtype.itemsize)
@@ -102,7 +110,8 @@ def _volume(stream: BinaryIO, options: Options) -> tuple[NDArray[Any], tuple[flo
         volume = nibabel.apply_orientation(volume, orientation)
         order = np.argsort(orientation[:, 0])
         zooms = [zooms[axis] for axis in order]
-    return volume, (zooms[0], zooms[1], zooms[2]), bool(header["scl_slope"] < 0)
+    slope, _ = header.get_slope_inter()
+    return volume, (zooms[0], zooms[1], zooms[2]), slope is not None and slope < 0
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import struct
 
 import nibabel
 import numpy as np
@@ -123,3 +124,128 @@ def test_a_gzip_bomb_is_not_inflated():
         for _ in range(20):
             file.write(bytes(1 << 20))
     assert reason(stream.getvalue()) == "too large"
+
+
+# -- headers of the wild, compared with nibabel ----------------------------------------------------------------------
+
+FIELDS = {
+    "dim": (40, "8h"),
+    "intent": (68, "h"),
+    "datatype": (70, "h"),
+    "bitpix": (72, "h"),
+    "pixdim": (76, "8f"),
+    "offset": (108, "f"),
+    "slope": (112, "f"),
+    "inter": (116, "f"),
+    "qform": (252, "h"),
+    "sform": (254, "h"),
+    "quaternion": (256, "3f"),
+    "rows": (280, "12f"),
+}
+
+
+def patched(data: bytes, **fields: float | tuple[float, ...]) -> bytes:
+    changed = bytearray(data)
+    for name, value in fields.items():
+        at, kind = FIELDS[name]
+        struct.pack_into(f"<{kind}", changed, at, *(value if isinstance(value, tuple) else (value,)))
+    return bytes(changed)
+
+
+def nibabel_slices(data: bytes) -> list[np.ndarray]:
+    """The axial slices as `nibabel.load` gives the volume, windowed and turned in another way than the reader's."""
+    volume = np.asarray(nibabel.as_closest_canonical(nibabel.Nifti1Image.from_bytes(data)).dataobj).astype(float)
+    while volume.ndim > 3:
+        volume = volume[..., 0]
+    low, high = np.percentile(volume[np.isfinite(volume)], (0.5, 99.5))
+    shown = np.clip((np.nan_to_num(volume, nan=low, posinf=high, neginf=low) - low) / (high - low), 0, 1) * 255
+    return [np.flip(shown[:, :, z]).T for z in range(shown.shape[2])]
+
+
+def turned(seed: int) -> tuple[float, ...]:
+    quaternion = np.random.default_rng(seed).normal(size=4)
+    return tuple(float(part) for part in quaternion[1:] / np.linalg.norm(quaternion))
+
+
+NAN = float("nan")
+HEADERS = [
+    *(
+        {
+            "pixdim": (qfac, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
+            "qform": qform,
+            "sform": sform,
+            "quaternion": turned(seed),
+        }
+        for seed, qfac in enumerate((0.0, 1.0, -1.0, 2.0, NAN))
+        for qform in (0, 1, 7)
+        for sform in (0, 1, 9)
+    ),
+    *(
+        {"quaternion": quaternion, "qform": 1, "sform": 0}
+        for quaternion in ((1.0000001, 0.0, 0.0), (0.7071069, 0.7071069, 0.0), (0.6, 0.8, 5e-7), (0.0, 0.0, 1.0))
+    ),
+    *({"slope": slope, "inter": inter} for slope in (0.0, NAN, float("-inf"), -1.0, 0.5) for inter in (0.0, 7.0)),
+    *(
+        {"pixdim": (1.0, *sizes, 1.0, 1.0, 1.0, 1.0), "qform": form, "sform": 1 - form}
+        for sizes in ((0.0, 1.0, 1.0), (1.0, -1.0, 1.0), (1.0, 1.0, -2.0))
+        for form in (0, 1)
+    ),
+    {"bitpix": 99},
+    {"offset": 368.0},
+    {"dim": (4, 10, 12, 4, 2, 1, 1, 1)},
+    {"dim": (7, 10, 12, 8, 1, 1, 1, 1)},
+    {"dim": (5, 10, 12, 2, 1, 4, 1, 1), "intent": 1007},
+    {"rows": (0.0, -1.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0, 0.0), "sform": 1},
+    {"rows": (0.9, 0.2, 0.0, 0.0, -0.2, 0.9, 0.1, 0.0, 0.0, -0.1, 1.0, 0.0), "sform": 1},
+]
+
+
+def same_as_nibabel(data: bytes) -> None:
+    ours, theirs = [np.asarray(p.image)[..., 0].astype(int) for _, p in read_images(data)], nibabel_slices(data)
+    assert len(ours) == len(theirs)
+    for mine, wanted in zip(ours, theirs, strict=True):
+        assert mine.shape == wanted.shape
+        assert np.abs(mine - wanted).max() <= 1
+
+
+@pytest.fixture
+def quiet_nibabel(monkeypatch):
+    monkeypatch.setattr(nibabel.imageglobals.logger, "disabled", True)
+
+
+@pytest.mark.parametrize("fields", HEADERS, ids=str)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_a_header_is_taken_as_nibabel_takes_it(fields, quiet_nibabel):
+    same_as_nibabel(patched(nifti(VOLUME), **fields) + bytes(64))
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"])
+def test_every_type_and_byte_order_is_read_as_nibabel_reads_it(dtype, quiet_nibabel):
+    volume = VOLUME.clip(0, 120).astype(dtype)
+    if dtype[0] == "f":
+        volume[3:5], volume[0, 0, 0] = NAN, np.inf
+    for order in "<>":
+        same_as_nibabel(
+            nibabel.Nifti1Image(volume, RAS, nibabel.Nifti1Header(endianness=order), dtype=dtype).to_bytes()
+        )
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        *(({"datatype": code}, "unsupported") for code in (0, 1, 32, 128, 1792, 2304, 99)),
+        ({"quaternion": (1.1, 0.0, 0.0), "qform": 1, "sform": 0}, "damaged"),
+        ({"offset": 100.0}, "damaged"),
+        ({"dim": (3, 10, 12, 0, 1, 1, 1, 1)}, "damaged"),
+        ({"dim": (3, 10, 12, -8, 1, 1, 1, 1)}, "damaged"),
+        ({"dim": (0, 10, 12, 8, 1, 1, 1, 1)}, "damaged"),
+        ({"slope": 2.0, "inter": NAN}, "damaged"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_what_nibabel_does_not_take_either(fields, expected):
+    assert reason(patched(nifti(VOLUME), **fields)) == expected
+
+
+def test_an_offset_of_zero_is_the_end_of_the_header():
+    assert np.array_equal(slices(patched(nifti(VOLUME), offset=0.0)), slices(nifti(VOLUME)))
