@@ -1,6 +1,6 @@
 """From an exception to one line and an exit code.
 
-0 done, 1 error, 2 usage, 3 nothing found or abstained, 130 interrupted. Nobody sees a traceback unless
+0 done, 1 error, 2 usage, 3 nothing found or abstained, 130 interrupted, 143 terminated. Nobody sees a traceback unless
 ``RETR_TRACEBACK=1`` asks for one.
 """
 
@@ -8,33 +8,74 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import typer
 
+from retr.cli import _streams
+from retr.cli._output import unwritten
 from retr.index.errors import RetrError
+from retr.index.visible import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NOTHING_FOUND = 3
+_INTERRUPTED = 130
+_TERMINATED = 143
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM: cleaned up after as Ctrl-C is, where the default action would cut a command off in mid-line."""
+
+
+def _terminate(number: int, frame: object) -> None:  # noqa: ARG001
+    global _stopped  # noqa: PLW0603
+    _stopped = True
+    raise _Terminated
+
+
+# typer makes one exit code of both interrupts
+_stopped = False
+
+
+def listen() -> None:
+    """Turn SIGTERM into an interrupt (in the main thread, where Python allows it)."""
+    with suppress(ValueError):
+        signal.signal(signal.SIGTERM, _terminate)
 
 
 def run(command: Callable[[], object]) -> int:
-    """Run a command and give its exit code; an exception becomes one line on standard error."""
+    """Run a command and return its exit code; an exception becomes one line on standard error."""
+    code = _run(command)
     try:
-        result = command()
         sys.stdout.flush()
     except BrokenPipeError:
-        return _reader_left()
+        # the reader of our output has left (`retr index ls | head`): that is no error
+        _streams.discard()
+    except OSError as error:
+        _streams.discard()
+        return code or _explain(unwritten(error))
+    return code
+
+
+def _run(command: Callable[[], object]) -> int:
+    try:
+        result = command()
+    except BrokenPipeError:
+        _streams.discard()
+        return 0
     except SystemExit as stop:
         # typer turns a broken pipe into an exit before it reaches us
         if isinstance(stop.__context__, BrokenPipeError):
-            return _reader_left()
+            _streams.discard()
+            return 0
         raise
     except KeyboardInterrupt:
-        return _say("interrupted; what was committed is kept", 130)
+        return _interrupted()
     except (RetrError, typer.TyperException, typer.Abort, OSError, MemoryError) as error:
         if os.environ.get("RETR_TRACEBACK"):
             raise
@@ -44,8 +85,16 @@ def run(command: Callable[[], object]) -> int:
             raise
         kind = type(error).__name__
         return _say(f"internal error ({kind}); run again with RETR_TRACEBACK=1 and report what it prints", 1)
-    # in typer's non-standalone mode `typer.Exit(3)` comes back as the number 3
+    # in typer's non-standalone mode `typer.Exit(3)` comes back as the number 3, and Ctrl-C as 130
+    if result == _INTERRUPTED:
+        return _interrupted()
     return result if isinstance(result, int) else 0
+
+
+def _interrupted() -> int:
+    if _stopped:
+        return _say("terminated; what was committed is kept", _TERMINATED)
+    return _say("interrupted; what was committed is kept", _INTERRUPTED)
 
 
 def _explain(error: BaseException) -> int:
@@ -57,6 +106,8 @@ def _explain(error: BaseException) -> int:
         got = f", got: {value!r}" if value is not None and repr(value) not in message else ""
         return _say(f"{message[0].lower()}{message[1:]}{got}; see --help", error.exit_code)
     if isinstance(error, typer.Abort):
+        if isinstance(error.__context__, KeyboardInterrupt):
+            return _interrupted()
         return _say("stopped; nothing was changed", 1)
     if isinstance(error, MemoryError):
         return _say("out of memory; use a smaller batch, or a machine with more of it", 1)
@@ -78,13 +129,6 @@ def _value_of(parameter: object) -> str | None:
     return None
 
 
-def _reader_left() -> int:
-    """Leave quietly when the reader of our output has left (``retr index ls | head``): that is no error."""
-    # what is still buffered goes nowhere, without a second complaint at exit
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
 def _say(message: str, code: int) -> int:
-    sys.stderr.write("error: " + " ".join(message.split()) + "\n")
+    sys.stderr.write("error: " + visible(" ".join(message.split())) + "\n")
     return code

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from retr.index.errors import IndexNotFoundError, UsageError
+from retr.index.home import home
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,16 @@ IndexOption = Annotated[
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")]
+SafeCsvOption = Annotated[
+    bool,
+    typer.Option(
+        "--safe-csv", help="As --csv, with ' before each text that a spreadsheet would take for a formula (=1+1, @sum)."
+    ),
+]
 PathsOption = Annotated[bool, typer.Option("--paths", help="Print one path a line.")]
+Paths0Option = Annotated[
+    bool, typer.Option("--paths0", help="Print paths, each ended by a NUL: for names with line breaks and xargs -0.")
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before destroying something.")]
 WhereOption = Annotated[
     str | None,
@@ -152,7 +162,7 @@ def find_index(index: Path | None) -> Path:
         When neither names an index.
     """
     if index is not None:
-        return index
+        return home(index)
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / INDEX_DIR).is_dir():

@@ -2,49 +2,71 @@
 
 Data goes to standard output, everything else to standard error, so a pipe never carries a note. ``--json`` prints
 one object a line, ``--csv`` a header and rows, ``--paths`` one path a line; without them a person gets a table.
+
+A program gets the data exactly, in UTF-8 whatever the locale. A person gets escapes for what would act on the terminal
+(`retr.index.visible`), and nothing of the data is ever read as markup.
 """
 
 from __future__ import annotations
 
 import csv
 import datetime as dt
+import io
 import json
 import math
 import re
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
-from retr.index.errors import UsageError
+from retr.cli import _streams
+from retr.index.errors import RetrError, UsageError
+from retr.index.visible import columns_wide, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _HASH = re.compile(r"[0-9a-f]{64}")
+# What a spreadsheet takes for a formula, also after blanks and in full width; and the numbers that it may begin with.
+_FORMULA = re.compile(r"""[\s\x00-\x20"'\u200b-\u200f\ufeff]*[=+\-@|%＝＋－＠]|[\t\r\n]""")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 Form = Literal["table", "json", "csv", "paths"]
 
 
 class Output:
-    """Prints records in the form the user asked for with one of three switches; `UsageError` for two of them."""
+    """Prints records in the form the user asked for with one of five switches; `UsageError` for two forms at once."""
 
-    def __init__(self, *, json_: bool = False, csv_: bool = False, paths: bool = False) -> None:
-        switches: dict[Form, bool] = {"json": json_, "csv": csv_, "paths": paths}
-        asked = [form for form, on in switches.items() if on]
+    def __init__(
+        self,
+        *,
+        json_: bool = False,
+        csv_: bool = False,
+        safe_csv: bool = False,
+        paths: bool = False,
+        paths0: bool = False,
+    ) -> None:
+        switches = {"json": json_, "csv": csv_, "safe-csv": safe_csv, "paths": paths, "paths0": paths0}
+        asked = [name for name, on in switches.items() if on and not (name == "csv" and safe_csv)]
         if len(asked) > 1:
-            raise UsageError(
-                f"--{asked[0]} and --{asked[1]} exclude each other", hint="give one of --json, --csv, --paths"
-            )
-        self.form: Form = asked[0] if asked else "table"
+            given = ", ".join(f"--{name}" for name in switches)
+            raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", hint=f"give one of {given}")
+        forms: dict[str, Form] = {"json": "json", "csv": "csv", "safe-csv": "csv", "paths": "paths", "paths0": "paths"}
+        self.form: Form = forms[asked[0]] if asked else "table"
+        self._safe = safe_csv
+        self._after_path = "\0" if paths0 else "\n"
         self._csv_columns: list[str] | None = None
+        (_streams.escape if self.form == "table" else _streams.exact)(sys.stdout)
 
     def record(self, data: Mapping[str, Any]) -> None:
         """Print one object: a JSON line, or aligned ``key  value`` lines for a person."""
         if self.form == "json":
-            self.line(json.dumps(to_plain(data), ensure_ascii=False))
+            self._write(to_json(data) + "\n")
             return
-        width = max((len(key) for key in data), default=0)
+        names = {key: _seen(key) for key in data}
+        width = max((columns_wide(name) for name in names.values()), default=0)
         for key, value in data.items():
             for number, shown in enumerate(_lines(value)):
-                self.line(f"{'' if number else key:<{width}}  {shown}")
+                name = "" if number else names[key]
+                self.line(f"{name}{' ' * (width - columns_wide(name))}  {shown}")
 
     def rows(
         self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None, *, title: str | None = None
@@ -63,32 +85,67 @@ class Output:
         rows = list(rows)
         if self.form == "json":
             for row in rows:
-                self.line(json.dumps(to_plain(row), ensure_ascii=False))
+                self._write(to_json(row) + "\n")
         elif self.form == "paths":
-            for row in rows:
-                self.line(str(row["path"]))
+            self._paths([str(row["path"]) for row in rows])
         elif self.form == "csv":
             self._csv(rows, list(columns or (rows[0] if rows else ())))
         else:
             self._table(rows, list(columns or (rows[0] if rows else ())), title)
 
     def line(self, text: str) -> None:
-        """Print one line of data to standard output."""
-        sys.stdout.write(text + "\n")
+        """Print one line for a person to standard output."""
+        self._write(visible(text) + "\n")
 
     def note(self, text: str) -> None:
         """Say something that is not data, on standard error."""
-        sys.stdout.flush()
-        sys.stderr.write(text + "\n")
+        self._flush()
+        sys.stderr.write(visible(text) + "\n")
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stdout.write(text)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise unwritten(error) from error
+
+    def _flush(self) -> None:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise unwritten(error) from error
+
+    def _paths(self, paths: list[str]) -> None:
+        torn = next((path for path in paths if self._after_path in path), None)
+        if torn is not None:
+            raise UsageError(f"the path {torn!r} holds a line break", hint="--paths0 ends each path with a NUL instead")
+        for path in paths:
+            self._write(path + self._after_path)
 
     def _csv(self, rows: list[Mapping[str, Any]], columns: list[str]) -> None:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
+        # csv quotes only what stands in its line terminator, and a bare carriage return ends a line for many readers
+        sink = io.StringIO()
+        writer = csv.writer(sink, lineterminator="\r\n")
         # several results of one command share one header
         if self._csv_columns is None:
             self._csv_columns = columns
-            writer.writerow(columns)
+            rows = [dict(zip(columns, columns, strict=True)), *rows]
         for row in rows:
-            writer.writerow([_cell(row.get(column)) for column in self._csv_columns])
+            writer.writerow([self._cell(row.get(column)) for column in self._csv_columns])
+            self._write(sink.getvalue().removesuffix("\r\n") + "\n")
+            sink.seek(0)
+            sink.truncate()
+
+    def _cell(self, value: object) -> object:
+        plain = to_plain(value)
+        if isinstance(plain, list | dict):
+            plain = json.dumps(plain, ensure_ascii=False)
+        if self._safe and isinstance(plain, str) and _FORMULA.match(plain) and not _NUMBER.fullmatch(plain):
+            return f"'{plain}"
+        return plain
 
     def _table(self, rows: list[Mapping[str, Any]], columns: list[str], title: str | None) -> None:
         if not columns:
@@ -97,20 +154,27 @@ class Output:
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, title=title, title_justify="left", header_style="bold")
+        # Text everywhere: square brackets in a column or a file name are not markup
+        heading = None if title is None else Text(_seen(title))
+        table = Table(box=None, pad_edge=False, title=heading, title_justify="left", header_style="bold")
         for column in columns:
             numeric = any(isinstance(row.get(column), int | float) for row in rows)
-            table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+            table.add_column(Text(_seen(column)), justify="right" if numeric else "left", overflow="fold")
         for row in rows:
-            # Text: square brackets in a file name are not markup
-            table.add_row(*(Text(_brief(show(row.get(column)))) for column in columns))
+            table.add_row(*(Text(_seen(_brief(show(row.get(column))))) for column in columns))
         # read by a machine or redirected: never wrap at a guessed width
-        width = None if sys.stdout.isatty() else 200
-        console = Console(file=sys.stdout, width=width, highlight=False)
-        with console.capture() as printed:
-            console.print(table)
-        for line in printed.get().splitlines():
-            self.line(line.rstrip())
+        terminal = sys.stdout.isatty()
+        drawn = io.StringIO()
+        Console(file=drawn, width=None if terminal else 200, force_terminal=terminal, highlight=False).print(table)
+        for line in drawn.getvalue().split("\n")[:-1]:
+            self._write(line.rstrip() + "\n")
+
+
+def _seen(text: str) -> str:
+    """Write a text as the terminal will show it, so that it can be counted."""
+    text = visible(text)
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return text if text.isascii() else text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 def show(value: object) -> str:
@@ -124,7 +188,9 @@ def show(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.4f}"
+        return "" if math.isnan(value) else f"{value:.4f}"
+    if isinstance(value, bytes):
+        return value.hex()
     if isinstance(value, dict):
         return ", ".join(f"{key} {show(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):
@@ -154,8 +220,26 @@ def _brief(cell: str) -> str:
     return f"{cell[:12]}..." if _HASH.fullmatch(cell) else cell
 
 
+def to_json(value: Any) -> str:
+    r"""Write one line of JSON, readable where all of it is Unicode, else in escapes.
+
+    >>> to_json({"path": "日本.png"}), to_json({"path": "\udcff.png"})
+    ('{"path": "日本.png"}', '{"path": "\\udcff.png"}')
+    """
+    text = json.dumps(to_plain(value), ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(to_plain(value))
+    return text
+
+
 def to_plain(value: Any) -> Any:
-    """Give what JSON can hold: numpy numbers and arrays, dates and paths become plain values; NaN becomes null."""
+    """Return what JSON can hold.
+
+    Numpy's numbers and arrays become plain; dates and moments ISO 8601; decimals, paths and all else text; bytes
+    hexadecimal digits; NaN and the infinities null.
+    """
     if isinstance(value, bool | int | str) or value is None:
         return value
     if isinstance(value, float):
@@ -168,9 +252,12 @@ def to_plain(value: Any) -> Any:
         return to_plain(value.tolist())
     if isinstance(value, dt.date | dt.time):
         return value.isoformat()
+    if isinstance(value, bytes):
+        return value.hex()
     return str(value)
 
 
-def _cell(value: object) -> object:
-    plain = to_plain(value)
-    return json.dumps(plain, ensure_ascii=False) if isinstance(plain, list | dict) else plain
+def unwritten(error: OSError) -> RetrError:
+    """Return the error of a standard output that takes nothing more."""
+    reason = (error.strerror or type(error).__name__).lower()
+    return RetrError(f"standard output cannot be written: {reason}", hint="what was printed so far is not complete")

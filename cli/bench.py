@@ -21,6 +21,7 @@ from retr.cli._options import (
     unfold,
 )
 from retr.cli._output import Output, to_plain
+from retr.index.home import home
 
 if TYPE_CHECKING:
     from retr.retrieval.encoders.base import BaseEncoder
@@ -68,7 +69,9 @@ class DataOptions:
         else:
             show(result, out)
         if self.out is not None:
-            self.out.write_text(json.dumps(to_plain(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            home(self.out).write_text(
+                json.dumps(to_plain(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
+            )
             out.note(f"written to {self.out}")
 
 

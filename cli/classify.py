@@ -15,12 +15,14 @@ from retr.cli._options import (
     JsonOption,
     LabelSetOption,
     LoadOptions,
+    SafeCsvOption,
     WhereOption,
     find_index,
     unfold,
 )
 from retr.cli._output import Output
 from retr.index.errors import ImageReadError, UsageError
+from retr.index.home import home
 
 if TYPE_CHECKING:
     from retr.retrieval.classify.answers import Answer
@@ -93,6 +95,7 @@ def classify(
     loading: LoadOptions,
     json_: JsonOption = False,
     csv_: CsvOption = False,
+    safe_csv: SafeCsvOption = False,
 ) -> None:
     """Name what images show, and say how sure that is.
 
@@ -106,7 +109,7 @@ def classify(
     """
     from retr.retrieval.engine import Index
 
-    out = Output(json_=json_, csv_=csv_)
+    out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv)
     images = _images(image or [], folder)
     if all_ == bool(images):
         raise UsageError("what to classify is not clear", hint="give --image or --folder, or --all")
@@ -135,7 +138,7 @@ def classify(
 
 def _images(given: list[str], folder: Path | None) -> list[Any]:
     """Gather the pictures: paths, and the bytes of standard input."""
-    images: list[Any] = [sys.stdin.buffer.read() if one == "-" else Path(one) for one in given]
+    images: list[Any] = [sys.stdin.buffer.read() if one == "-" else home(one) for one in given]
     if folder is not None:
         from retr.retrieval.classify.ask import image_files
 
@@ -180,6 +183,8 @@ def _line(one: Any) -> dict[str, Any]:
 
 def _one(out: Output, one: Answer, top: int) -> None:
     """One answer for a person: the classes, what speaks for them, and what to know."""
+    from retr.retrieval.hits import shown_names
+
     data = one.to_json(top)
     chosen = set(data.get("set") or ())
     rows = data.get("classes") or data["findings"]
@@ -187,7 +192,7 @@ def _one(out: Output, one: Answer, top: int) -> None:
         rows = [{**row, "in set": row["label"] in chosen} for row in rows]
     out.rows(rows)
     if data.get("neighbours"):
-        names = ["rank", "score", "id", *([one.column] if one.column else [])]
+        names = ["rank", "score", "id", *shown_names([one.column] if one.column else []).values()]
         shown = data["neighbours"][:10]
         out.rows(shown, names, title=f"nearest {len(shown)} of {data['voters']} that voted")
     if data.get("abstain"):

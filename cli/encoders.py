@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retr.cli._options import CsvOption, JsonOption, LoadOptions, unfold
+from retr.cli._options import CsvOption, JsonOption, LoadOptions, SafeCsvOption, unfold
 from retr.cli._output import Output
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ NameArgument = Annotated[str, typer.Argument(help="A name of `retr encoders ls`.
 
 
 @app.command("ls")
-def ls(*, json_: JsonOption = False, csv_: CsvOption = False) -> None:
+def ls(*, json_: JsonOption = False, csv_: CsvOption = False, safe_csv: SafeCsvOption = False) -> None:
     """List the encoders, and whether their weights are here.
 
     What they embed, under which licence, and where they come from.
@@ -29,7 +29,7 @@ def ls(*, json_: JsonOption = False, csv_: CsvOption = False) -> None:
     """
     from retr.retrieval.encoders.registry import specs
 
-    out = Output(json_=json_, csv_=csv_)
+    out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv)
     found, broken = specs()
     rows = [_row(spec) for spec in found.values()]
     out.rows(rows, ["name", "modality", "dim", "text", "licence", "here", "source"])
@@ -58,7 +58,9 @@ def info(name: NameArgument, *, json_: JsonOption = False) -> None:
     for file in card.files:
         needed = "needed" if not file.optional else "or this" if file.option in instead else "may be given"
         own = {"weights": "--weights", "text_model": "--text-model"}.get(file.option, f"--set {file.option}=PATH")
-        out.line(f"\n{file.name}{'/' if file.folder else ''}\n  {needed}, with {own}; from {file.where}")
+        out.line("")
+        out.line(f"{file.name}{'/' if file.folder else ''}")
+        out.line(f"  {needed}, with {own}; from {file.where}")
 
 
 @app.command("verify")

@@ -17,7 +17,9 @@ from retr.cli._options import (
     JsonOption,
     LoadOptions,
     MetadataOption,
+    Paths0Option,
     PathsOption,
+    SafeCsvOption,
     WhereOption,
     YesOption,
     find_index,
@@ -225,7 +227,9 @@ def list_rows(
     skipped: Annotated[bool, typer.Option("--skipped", help="List the files that could not be read, and why.")] = False,
     json_: JsonOption = False,
     csv_: CsvOption = False,
+    safe_csv: SafeCsvOption = False,
     paths: PathsOption = False,
+    paths0: Paths0Option = False,
 ) -> None:
     """List the rows of an index.
 
@@ -233,13 +237,13 @@ def list_rows(
     """
     from retr.retrieval.engine import Index
 
-    out = Output(json_=json_, csv_=csv_, paths=paths)
+    out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0)
     opened = Index.open(find_index(index))
-    wanted = [name.strip() for name in columns.split(",")] if columns else None
+    wanted = list(dict.fromkeys(name.strip() for name in columns.split(","))) if columns else None
     if wanted is None and out.form == "table":
         wanted = [name for name in opened.store.schema.names if name not in FILE_FACTS]
     rows = opened.skipped() if skipped else opened.table(columns=wanted, where=where)
-    shown = rows.slice(0, limit) if limit is not None else rows
+    shown = rows.slice(0, min(limit, rows.num_rows)) if limit is not None else rows
     if not shown.num_rows:
         out.note("nothing was skipped" if skipped else "no row matches")
         raise typer.Exit(NOTHING_FOUND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import sys
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from retr.cli import (
     _errors,
+    _streams,
     adapt,
     align,
     bench,
@@ -22,6 +24,7 @@ from retr.cli import (
     query,
     tune,
 )
+from retr.index.visible import visible
 
 app = typer.Typer(
     name="retr",
@@ -64,10 +67,22 @@ def root(
     """Search a medical image archive by picture, by words, or both."""
 
 
+class _Lines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (the console script's entry point)."""
+    _streams.prepare()
+    _errors.listen()
     # what a wait is for (`retr.retrieval.progress.waiting`)
     logger = logging.getLogger("retr")
     logger.setLevel(logging.INFO)
-    logger.addHandler(logging.StreamHandler())
-    sys.exit(_errors.run(lambda: app(args=args, standalone_mode=False)))
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Lines())
+    logger.addHandler(handler)
+    code = _errors.run(lambda: app(args=args, standalone_mode=False))
+    # nothing is left to clean up after: a last Ctrl-C ends the process without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    sys.exit(code)

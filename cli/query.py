@@ -17,13 +17,16 @@ from retr.cli._options import (
     IndexOption,
     JsonOption,
     LoadOptions,
+    Paths0Option,
     PathsOption,
+    SafeCsvOption,
     WhereOption,
     find_index,
     unfold,
 )
 from retr.cli._output import Output
 from retr.index.errors import UsageError
+from retr.index.home import home
 
 if TYPE_CHECKING:
     from retr.index.store import Store
@@ -93,7 +96,9 @@ def query(
     loading: LoadOptions,
     json_: JsonOption = False,
     csv_: CsvOption = False,
+    safe_csv: SafeCsvOption = False,
     paths: PathsOption = False,
+    paths0: Paths0Option = False,
 ) -> None:
     """Find the images most like an image, words, a row, or a mix.
 
@@ -105,7 +110,7 @@ def query(
     without_pandas()
     from retr.retrieval.engine import Index
 
-    out = Output(json_=json_, csv_=csv_, paths=paths)
+    out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0)
     if explain and sheet is None:
         raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
     queries, same = _queries(out, image or [], text or [], not_ or [], id_ or [], batch)
@@ -162,7 +167,7 @@ def show(
             row["mtime"] = dt.datetime.fromtimestamp(row["mtime"]).astimezone().isoformat(" ", "seconds")
     printer.record(row)
     if out is not None:
-        opened.picture(id_).image.save(out)
+        opened.picture(id_).image.save(home(out))
         printer.note(f"picture written to {out}")
 
 
@@ -204,7 +209,7 @@ def _read_batch(batch: str) -> tuple[list[Query], list[dict[str, Any]]]:
 
     from retr.retrieval.query import Query
 
-    data = sys.stdin.buffer.read() if batch == "-" else Path(batch).read_bytes()
+    data = sys.stdin.buffer.read() if batch == "-" else home(batch).read_bytes()
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -246,7 +251,7 @@ def _shown(columns: str | None, store: Store) -> list[str]:
     """Give the columns that a table shows: those asked for, else those of `DEFAULT_COLUMNS` that there are."""
     if columns is None:
         return [name for name in DEFAULT_COLUMNS if name in store.schema.names]
-    asked = [name.strip() for name in columns.split(",")]
+    asked = list(dict.fromkeys(name.strip() for name in columns.split(",")))
     for name in asked:
         store.columns.require(name)
     return asked
@@ -266,18 +271,21 @@ def _same(exclude_same: list[str] | None) -> dict[str, Any]:
 
 def _print(out: Output, hits: Hits, columns: list[str], *, several: bool) -> None:
     """One JSON object a query; a table with a title when there are several."""
+    from retr.retrieval.hits import shown_names
+
     if out.form == "json":
         out.record(
             {"query": hits.query, "hits": [hit.to_json() for hit in hits], "exact": hits.exact, "note": hits.note}
         )
         return
     rows = [hit.to_json() for hit in hits]
+    fixed = ["rank", "score", "id"]
     if several and out.form == "csv":
         rows = [{"query": hits.query, **row} for row in rows]
-    fixed = ["query"] if several and out.form == "csv" else []
-    names = [*hits.table.column_names[1:]] if out.form == "csv" else columns
-    out.rows(
-        rows, [*fixed, "rank", "score", "id", *(n for n in names if n != "id")], title=hits.query if several else None
-    )
+        fixed = ["query", *fixed]
+    names = shown_names(hits.table.column_names)
+    asked = hits.table.column_names if out.form == "csv" else columns
+    title = hits.query if several else None
+    out.rows(rows, [*fixed, *(names[column] for column in asked if column != "id")], title=title)
     if hits.note:
         out.note(hits.note)

@@ -46,9 +46,9 @@ class Neighbours:
     Attributes
     ----------
     rows
-        int64 ``(n, k)`` row numbers, -1 where there are fewer than k.
+        int64 ``(n, m)`` row numbers, -1 where fewer are allowed; ``m`` is k, or all rows where they are fewer than k.
     scores
-        float32 ``(n, k)``, higher is better, ``-inf`` where there are fewer than k.
+        float32 ``(n, m)``, higher is better, ``-inf`` where fewer are allowed.
     exact
         Whether these are provably the best rows.
     note

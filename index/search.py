@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -47,10 +48,12 @@ def search(
     queries = _prepared(queries, store.manifest.encoder.dim)
     if plan.cosine:
         queries = unit(queries)
-    if k < 1:
-        raise UsageError(f"k must be at least 1, got {k!r}")
+    require_k(k)
+    if min_score is not None and math.isnan(min_score):
+        raise UsageError("the smallest score must be a number, got nan")
     ask = exact.Ask(
-        k=k,
+        # of a billion there are as many as there are rows
+        k=min(int(k), max(len(store), 1)),
         allowed=_allowed(store, where, mask),
         exclude=_excluded(store, len(queries), exclude, exclude_same),
         one_per=store.identity.groups(one_per) if one_per is not None else None,
@@ -76,6 +79,14 @@ def search(
         found = approximate.search(plan.blocks, accelerators, plan.config, queries, ask, **how)
     note = "; ".join(part for part in (said, placed.note) if part)
     return dataclasses.replace(found, note=note) if note else found
+
+
+def require_k(k: object) -> None:
+    """Raise `UsageError` where ``k`` is not a whole number of at least 1."""
+    if isinstance(k, bool) or not isinstance(k, int | float | np.integer) or k % 1 != 0:
+        raise UsageError(f"k must be a whole number, got {k!r}")
+    if k < 1:
+        raise UsageError(f"k must be at least 1, got {k!r}")
 
 
 class Plan:

@@ -12,7 +12,6 @@ import logging
 import uuid
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +21,7 @@ from retr.index.columns import Columns
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.exact import Block
 from retr.index.files import disk_errors, require_folders
+from retr.index.home import home
 from retr.index.identity import Identity
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, MANIFESTS, SEGMENTS, Manifest, exists, publish, read_current
@@ -34,6 +34,7 @@ from retr.index.segments import Segment, id_hashes, map_file
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -82,7 +83,7 @@ class Store:
         RetrError
             There is an index already, or the disk refuses.
         """
-        root = Path(path)
+        root = home(path)
         if dtype not in {"float32", "float16"}:
             raise UsageError(f"vectors are stored as 'float32' or 'float16', got {dtype!r}")
         if encoder.dim < 1:
@@ -123,7 +124,7 @@ class Store:
         IndexCorruptError
             A file is missing or has another size than the manifest says.
         """
-        root = Path(path)
+        root = home(path)
         manifest = read_current(root)
         if UNFINISHED in manifest.extra:
             _LOGGER.warning("a purge of this index was interrupted: `retr index compact` removes what it left")
@@ -142,7 +143,7 @@ class Store:
     @staticmethod
     def exists(path: Path | str) -> bool:
         """Say whether there is an index at ``path``, readable or not."""
-        return exists(Path(path))
+        return exists(home(path))
 
     def __len__(self) -> int:
         return self.n_total - sum(info.n_deleted for info in self.manifest.segments)

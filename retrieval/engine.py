@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.home import home
+from retr.index.search import require_k
 from retr.index.store import Store
 from retr.retrieval.encoders.recorded import RecordedEncoder, load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.exclude import absent, same_rows
@@ -27,6 +28,7 @@ from retr.retrieval.summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     import pyarrow as pa
     from numpy.typing import ArrayLike
@@ -45,8 +47,7 @@ if TYPE_CHECKING:
 class Index(Rooms):
     """A searchable archive: open one with `Index.open`, make one with `Index.build`.
 
-    >>> index = Index.build("./archive", "fundus.retr")          # doctest: +SKIP
-    >>> index.search(image="x.png", k=5).ids                      # doctest: +SKIP
+    >>> Index.build("./archive", "fundus.retr").search(image="x.png", k=5).ids  # doctest: +SKIP
     ['glaucoma/05_g.jpg', ...]
     """
 
@@ -136,7 +137,7 @@ class Index(Rooms):
         from retr.retrieval.ingest.build import build
         from retr.retrieval.tuning import tune_if_large
 
-        path = Path(path)
+        path = home(path)
 
         @cache
         def load() -> BaseEncoder:
@@ -185,7 +186,7 @@ class Index(Rooms):
         EncoderMismatchError
             ``encoder`` is not the one the index was built with.
         """
-        store = Store.open(Path(path))
+        store = Store.open(path)
         if isinstance(encoder, str):
             if encoder != store.manifest.encoder.name:
                 raise mismatch(store.manifest.encoder.name, encoder)
@@ -336,8 +337,7 @@ class Index(Rooms):
             Words for an encoder without a text side, and no bridge (`retr align`).
         """
         queries, single = gather(query, image=image, text=text, id=id, vector=vector)
-        if k < 1 or int(k) != k:
-            raise UsageError(f"k must be a whole number of at least 1, got: {k!r}")
+        require_k(k)
         store, own = self.store, own_rows(queries, self.store)
         recorded = RecordedEncoder(store.manifest.encoder, lambda: self.encoder)
         bridge = self.bridge if any(query.uses_text for query in queries) else None
@@ -345,7 +345,7 @@ class Index(Rooms):
         same, said = same_rows(store, exclude_same, queries, own, strict=strict_exclude)
         found = store.search(
             vectors,
-            int(k),
+            k,
             where=where,
             exclude=same if include_self else [np.union1d(*both) for both in zip(own, same, strict=True)],
             one_per=one_per,
@@ -431,6 +431,6 @@ class Index(Rooms):
 
     def refresh(self) -> None:
         """Move on to the newest committed version; an index stays on the version it was opened at until told."""
-        placement = self.store.placement
-        self.store = Store.open(self.path)
-        self.store.place(placement.device)
+        store = Store.open(self.path)
+        store.place(self.store.placement.device)
+        self.store = store

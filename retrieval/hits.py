@@ -17,6 +17,27 @@ if TYPE_CHECKING:
     from retr.index.store import Store
 
 
+# What an answer says of itself; a column of the same name is shown under another.
+ANSWER = ("rank", "score", "query")
+
+
+def shown_names(columns: Sequence[str]) -> dict[str, str]:
+    """Return, for each column of an index, its name in an answer, where ``score`` is the hit's own.
+
+    >>> shown_names(["id", "score", "age"])
+    {'id': 'id', 'score': 'score_meta', 'age': 'age'}
+    """
+    taken = {*ANSWER, *columns}
+    names = {}
+    for column in columns:
+        name = f"{column}_meta" if column in ANSWER else column
+        while column in ANSWER and name in taken:
+            name += "_"
+        taken.add(name)
+        names[column] = name
+    return names
+
+
 @dataclass(frozen=True)
 class Hit:
     """One neighbour.
@@ -44,8 +65,13 @@ class Hit:
         return str(self.metadata.get("path", self.id))
 
     def to_json(self) -> dict[str, Any]:
-        """Give one flat object: rank, id, score, path, then the metadata columns."""
-        return {"rank": self.rank, "id": self.id, "score": self.score, "path": self.path, **self.metadata}
+        """Return one flat object: rank, id, score, path, then the metadata columns.
+
+        A column called ``rank``, ``score`` or ``query`` comes as ``rank_meta`` ..., never in place of the hit's own.
+        """
+        names = shown_names(list(self.metadata))
+        columns = {names[column]: value for column, value in self.metadata.items()}
+        return {"rank": self.rank, "id": self.id, "score": self.score, "path": self.path, **columns}
 
 
 @dataclass(frozen=True)

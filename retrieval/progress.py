@@ -13,6 +13,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
+from retr.index.visible import visible
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
@@ -79,7 +81,7 @@ class Lines(Silent):
 
     def say(self, text: str) -> None:
         """Write one line."""
-        print(text, file=sys.stderr, flush=True)  # noqa: T201
+        print(visible(text), file=sys.stderr, flush=True)  # noqa: T201
 
     def total(self, count: int | None) -> None:
         """Set how many steps there will be."""
@@ -124,7 +126,7 @@ class Bar(Silent):
 
     def say(self, text: str) -> None:
         """Write one line above the bar."""
-        self._bar.console.print(text, highlight=False, markup=False)
+        self._bar.console.print(visible(text), highlight=False, markup=False)
 
     def total(self, count: int | None) -> None:
         """Set the bar's length."""

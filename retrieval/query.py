@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from retr.index.errors import ImageReadError, UsageError
+from retr.index.home import home
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ class Query:
     @classmethod
     def image(cls, image: Any) -> Query:
         """Ask with a picture: a path, the bytes of a file, a PIL image or a uint8 array."""
+        image = home(image) if isinstance(image, str | Path) and str(image).startswith("~") else image
         return cls((Part("image", image),))
 
     @classmethod
@@ -411,7 +413,7 @@ def _weight_hint(part: Part) -> str:
 
 def _is_file(name: str) -> bool:
     try:
-        return Path(name).exists()
+        return home(name).exists()
     except (OSError, ValueError):
         return False
 

@@ -17,6 +17,8 @@ import PIL.Image
 import PIL.ImageDraw
 
 from retr.index.errors import ImageReadError, RetrError, UsageError
+from retr.index.home import home
+from retr.index.visible import visible
 from retr.retrieval import explain
 from retr.retrieval.query import Part, Query, resolve
 
@@ -91,6 +93,7 @@ def write(sheets: Sequence[Sheet], path: Path) -> None:
     UsageError
         For another ending.
     """
+    path = home(path)
     ending = path.suffix.lower()
     if ending not in {".html", ".htm", ".png"}:
         raise UsageError(f"a sheet is written as .html or .png, got {path.name!r}", hint="change the file's ending")
@@ -108,8 +111,8 @@ def page(sheets: Sequence[Sheet]) -> str:
         f"<style>{_STYLE}</style></head><body>",
     ]
     for sheet in sheets:
-        parts.append(f"<section><h1>{html.escape(sheet.query)}</h1>")
-        parts += [f"<p class='note'>{html.escape(note)}</p>" for note in sheet.notes]
+        parts.append(f"<section><h1>{_escape(sheet.query)}</h1>")
+        parts += [f"<p class='note'>{_escape(note)}</p>" for note in sheet.notes]
         if sheet.asked:
             parts.append(f"<div class='cards'>{''.join(map(_figure, sheet.asked))}</div><hr>")
         parts.append(f"<div class='cards'>{''.join(map(_figure, sheet.hits))}</div></section>")
@@ -138,7 +141,7 @@ def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Ima
                 canvas.paste(small, (x + (SIDE - small.width) // 2, y + (SIDE - small.height) // 2))
             label = card.facts.get("label")
             for line, words in enumerate((card.title, "" if label is None else str(label))):
-                draw.text((x, y + SIDE + 4 + 18 * line), _latin(_shorten(words)), fill="black")
+                draw.text((x, y + SIDE + 4 + 18 * line), _latin(_shorten(visible(words))), fill="black")
     return canvas
 
 
@@ -178,12 +181,16 @@ def _from_archive(index: Index, row_id: str) -> PIL.Image.Image | None:
 
 def _figure(card: Card) -> str:
     facts = "".join(
-        f"<tr><td>{html.escape(key)}</td><td>{html.escape(_show(value))}</td></tr>" for key, value in card.facts.items()
+        f"<tr><td>{_escape(key)}</td><td>{_escape(_show(value))}</td></tr>" for key, value in card.facts.items()
     )
     pictures = "".join(_img(picture, card.title) for picture in (card.picture, card.overlay) if picture is not None)
     pictures = pictures or "<div class='gone'>not on this machine</div>"
-    caption = f"<figcaption><b>{html.escape(card.title)}</b><table>{facts}</table></figcaption>"
+    caption = f"<figcaption><b>{_escape(card.title)}</b><table>{facts}</table></figcaption>"
     return f"<figure>{pictures}{caption}</figure>"
+
+
+def _escape(text: str) -> str:
+    return html.escape(visible(text))
 
 
 def _img(picture: PIL.Image.Image, title: str) -> str:
@@ -192,7 +199,7 @@ def _img(picture: PIL.Image.Image, title: str) -> str:
     assert small is not None
     small.save(sink, "JPEG", quality=85)
     data = base64.b64encode(sink.getvalue()).decode()
-    return f"<img alt='{html.escape(title)}' src='data:image/jpeg;base64,{data}'>"
+    return f"<img alt='{_escape(title)}' src='data:image/jpeg;base64,{data}'>"
 
 
 def _thumbnail(picture: PIL.Image.Image | None) -> PIL.Image.Image | None:
@@ -204,7 +211,9 @@ def _thumbnail(picture: PIL.Image.Image | None) -> PIL.Image.Image | None:
 
 
 def _show(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _shorten(words: str, most: int = 34) -> str:

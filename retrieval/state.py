@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
+
+from retr.index.home import home
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 
 def read_places(kind: str, key: str) -> dict[str, str]:
@@ -51,4 +53,4 @@ def _file(kind: str, key: str) -> Path:
     from platformdirs import user_state_path
 
     chosen = os.environ.get("RETR_STATE_DIR")
-    return (Path(chosen) if chosen else user_state_path("retr")) / kind / f"{key}.json"
+    return (home(chosen) if chosen else user_state_path("retr")) / kind / f"{key}.json"

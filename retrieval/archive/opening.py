@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retr.index.home import home
 from retr.retrieval.archive import containers, folders, lists
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from retr.retrieval.archive.sources import Source
 
 
@@ -23,7 +25,7 @@ def open_source(archive: Path | str, *, leave_out: tuple[Path, ...] = ()) -> Sou
         from retr.retrieval.archive.remote import RemoteSource
 
         return RemoteSource(str(archive))
-    path = Path(archive)
+    path = home(archive)
     if not path.is_file():
         return folders.FolderSource(path, leave_out=leave_out)
     if containers.is_container_name(path.name):

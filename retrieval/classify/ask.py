@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import ImageReadError, UsageError
+from retr.index.home import home
 from retr.index.vectors import unit
 from retr.retrieval.classify import findings
 from retr.retrieval.classify import probe as probes
@@ -276,6 +277,7 @@ def image_files(folder: Path) -> list[Path]:
     """
     from retr.retrieval.archive.sources import is_image_name
 
+    folder = home(folder)
     if not folder.is_dir():
         raise UsageError(f"no folder {str(folder)!r}", hint="check the path")
     files = sorted(path for path in folder.rglob("*") if path.is_file() and is_image_name(path.name))

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
 
 from retr.index.errors import RetrError, UsageError
+from retr.index.home import home
 from retr.index.identity import NOTE as IDENTIFIERS
 from retr.index.store import Store
 from retr.index.vectors import unit
@@ -31,6 +31,8 @@ from retr.retrieval.stats import bootstrap
 from retr.retrieval.stats.metrics import any_hit_at, precision_at
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
@@ -172,7 +174,7 @@ def adapt(
     }
     split = np.full(store.n_total, None, dtype=object)
     split[cases.rows] = FITTED if refit else np.where(inside, FITTED, HELD_OUT)
-    written = _write(store, Path(out), info, found, rows, vectors, split[rows].tolist(), {**facts, "held_out": figures})
+    written = _write(store, home(out), info, found, rows, vectors, split[rows].tolist(), {**facts, "held_out": figures})
     return Adapted(written, facts, before, after, tuple(notes))
 
 

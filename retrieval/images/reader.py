@@ -8,18 +8,19 @@ import os
 import stat
 from contextlib import closing, contextmanager
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
 
+from retr.index.home import home
 from retr.retrieval.images import dicom, nifti, raster, tiff
 from retr.retrieval.images.magic import PREFIX_BYTES, UNREAD, format_of
 from retr.retrieval.images.picture import Options, Picture, max_pixels_allowed, read_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
+    from pathlib import Path
 
     from retr.retrieval.images.levels import Grey16
     from retr.retrieval.images.picture import Axis
@@ -161,7 +162,7 @@ def _from_array(array: np.ndarray[Any, np.dtype[Any]], options: Options) -> Pict
 def _opened(source: str | os.PathLike[str] | bytes | BinaryIO, name: str | None) -> Iterator[tuple[BinaryIO, bytes]]:
     """Give a seekable stream at its beginning, and the first bytes of it."""
     if isinstance(source, (str, os.PathLike)):
-        with _open_file(Path(source), name) as file:
+        with _open_file(home(source), name) as file:
             # in one read: no header can then make a decoder ask for more bytes than there are
             small = os.fstat(file.fileno()).st_size <= _READ_WHOLE
             stream = io.BytesIO(_contents(file, name)) if small else file

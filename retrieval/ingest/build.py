@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import RetrError, UsageError
+from retr.index.home import home
 from retr.index.store import Store
 from retr.retrieval.archive.metadata import read_metadata
 from retr.retrieval.archive.opening import open_source
@@ -21,7 +22,7 @@ from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, 
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.ingest.pipeline import Order, carry_out
 from retr.retrieval.ingest.report import BuildReport
-from retr.retrieval.ingest.rows import RESERVED, score_column
+from retr.retrieval.ingest.rows import RESERVED, TAKEN, score_column
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -71,7 +72,7 @@ def build(
     IndexLockedError
         Another process is writing to the index.
     """
-    path = Path(index_path)
+    path = home(index_path)
     before = Store.open(path) if Store.exists(path) else None
     if before is not None:
         _require_dtype(before, dtype)
@@ -117,7 +118,7 @@ def add(
     UsageError
         The name cannot be part of an id, or ids of the index begin with it already.
     """
-    store = Store.open(Path(index_path))
+    store = Store.open(index_path)
     opened = open_source(source, leave_out=(store.path,))
     name = Path(opened.location).name if name is None else name
     if not name or "/" in name or "::" in name or name.startswith("."):
@@ -152,7 +153,7 @@ def _require_group(order: Order, present: Sequence[str]) -> None:
 def _order(source: Source, called: str, metadata: Path | str | None, asked: dict[str, Any]) -> Order:
     """Look at the archive and the table, and check what is asked."""
     first, entries = _with_first_item(source, called)
-    table = None if metadata is None else read_metadata(metadata, reserved=RESERVED, root=source.location)
+    table = None if metadata is None else read_metadata(home(metadata), reserved=TAKEN, root=source.location)
     order = Order(source=source, entries=entries, first=first, table=table, **asked)
     order.check()
     return order

@@ -19,6 +19,7 @@ from retr.index.identifiers import identifier_texts
 from retr.index.identity import COLUMNS, only_hashes
 from retr.retrieval.archive.metadata import pieces
 from retr.retrieval.archive.places import source_of
+from retr.retrieval.hits import ANSWER
 from retr.retrieval.ingest.known import MARK, Known
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from retr.retrieval.ingest.decode import Read
 
 RESERVED = ("id", "path", "size", "mtime", "sha256", "width", "height", "mode", "folder")
+# names that a column of a person's cannot have: those, and what an answer says of itself
+TAKEN = (*RESERVED, *ANSWER)
 _TYPES = {"size": pa.int64(), "mtime": pa.float64(), "width": pa.int64(), "height": pa.int64()}
 
 
@@ -85,7 +88,7 @@ def make_table(
         }
         if file.item.mark is not None:
             common[MARK] = file.item.mark
-        own = {f"{key}_meta" if key in RESERVED else key: value for key, value in file.item.columns.items()}
+        own = {f"{key}_meta" if key in TAKEN else key: value for key, value in file.item.columns.items()}
         for frame in file.frames:
             assert frame.vector is not None
             pixels = {"width": frame.width, "height": frame.height, "mode": frame.mode}

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError
+from retr.index.home import home
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,7 +102,7 @@ def load_labels(source: LabelSet | str | Path | Sequence[str]) -> LabelSet:
         return source
     if not isinstance(source, str | Path):
         return _read_set(list(source), "labels")
-    path = Path(source)
+    path = home(source)
     if not path.exists() and str(source) in shipped():
         text = (resources.files("retr.retrieval.labels") / f"{source}.yaml").read_text(encoding="utf-8")
         return _parse(text, str(source))

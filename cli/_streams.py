@@ -1,0 +1,66 @@
+"""The three standard streams, as a command line of a hospital meets them: closed, full, or in another encoding.
+
+Everything that is said goes to standard error and must never end the work: a build goes on when its terminal is gone.
+What is printed goes to standard output, where a fault is an error of one line.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import suppress
+from typing import TextIO
+
+
+class Sayings(io.TextIOWrapper):
+    """Standard error that never fails: what cannot be written is dropped."""
+
+    def write(self, text: str) -> int:
+        """Write, if possible."""
+        with suppress(OSError, ValueError):
+            return super().write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, if possible."""
+        with suppress(OSError, ValueError):
+            super().flush()
+
+
+def prepare() -> None:
+    """Make all three streams usable; characters that an encoding lacks are written as escapes."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            # Were a closed descriptor left free, the next file opened, one of an index perhaps, would take its number.
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    escape(sys.stdout)
+    raw = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    sys.stderr = Sayings(raw, encoding, "backslashreplace", line_buffering=True)
+
+
+def escape(stream: TextIO) -> None:
+    """Keep a stream's encoding, and write what it lacks as escapes: for people."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")
+
+
+def exact(stream: TextIO) -> None:
+    """Write UTF-8 whatever the locale, and a name that is not Unicode as the bytes that it is: for programs."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def discard() -> None:
+    """Send what is still buffered nowhere, without a second complaint at exit."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

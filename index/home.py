@@ -1,0 +1,25 @@
+"""``~`` is the home folder, wherever a path is given: on the command line, in a variable, in a batch, in Python.
+
+A shell expands it only where it stands alone: not in ``--index=~/x``, and never in a file or in Python.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from retr.index.errors import UsageError
+
+
+def home(path: str | os.PathLike[str]) -> Path:
+    """Return a path with ``~`` or ``~user`` in front replaced by that home; a user who is unknown is a file's name.
+
+    Raises
+    ------
+    UsageError
+        It begins with ``~/`` and there is no home.
+    """
+    expanded = os.path.expanduser(path)  # noqa: PTH111 - Path's own raises for a file whose name begins with ~
+    if expanded == "~" or expanded.startswith("~/"):
+        raise UsageError(f"there is no home folder for {os.fspath(path)!r}", hint="set HOME, or write the whole path")
+    return Path(expanded)
