@@ -25,7 +25,8 @@ Option = str | int | float | bool | None
 class EncoderInfo:
     """Identity and properties of one loaded encoder; what the manifest records.
 
-    Two encoders are the same when `identity` is the same: name, options, weights and preprocessing.
+    Two encoders are the same when `identity` is the same (name, options, weights and preprocessing) and what is known
+    of the configurations beside the weights does not differ: `agrees_with`.
 
     Attributes
     ----------
@@ -41,6 +42,12 @@ class EncoderInfo:
         Whether it has a text side (``encode_texts``).
     weights_sha256
         sha256 of the checkpoint's bytes (of the sorted hashes where there are several files).
+    config_sha256
+        sha256 of what is stated beside the weights and decides the vectors too (activation, size, pooling, the image
+        processor's values); None where all is in the weights, and in indexes of before.
+    text_sha256
+        sha256 of what decides the vectors of texts beside the weights (tokenizer, configuration of the text side);
+        None where it was not at hand.
     preprocessing
         Fingerprint of everything between the decoded RGB picture and the network, as one readable line.
     options
@@ -78,6 +85,8 @@ class EncoderInfo:
     logit_scale: float | None = None
     draft_size: int | None = None
     grey16: Literal["minmax", "max"] = "minmax"
+    config_sha256: str | None = None
+    text_sha256: str | None = None
 
     @property
     def identity(self) -> tuple[str, tuple[tuple[str, Option], ...], str, str, int, str]:
@@ -90,6 +99,11 @@ class EncoderInfo:
             self.dim,
             self.similarity,
         )
+
+    def agrees_with(self, other: EncoderInfo) -> bool:
+        """Tell whether vectors of the two may meet: the same identity, and no known difference beside the weights."""
+        pairs = ((self.config_sha256, other.config_sha256), (self.text_sha256, other.text_sha256))
+        return self.identity == other.identity and all(a == b or a is None or b is None for a, b in pairs)
 
     def to_json(self) -> dict[str, Any]:
         """Give a JSON-ready dictionary, the inverse of `from_json`."""
@@ -125,6 +139,8 @@ class EncoderInfo:
             logit_scale=given.number("logit_scale") if given.has("logit_scale") else None,
             draft_size=given.whole("draft_size") if given.has("draft_size") else None,
             grey16=given.choice("grey16", ("minmax", "max"), "minmax"),
+            config_sha256=given.text("config_sha256") if given.has("config_sha256") else None,
+            text_sha256=given.text("text_sha256") if given.has("text_sha256") else None,
         )
 
 

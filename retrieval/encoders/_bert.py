@@ -6,7 +6,6 @@ read: every published checkpoint holds the whole text tower.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -15,13 +14,16 @@ from torch import Tensor, nn
 
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders._torchvision import ensure_torchvision
-from retr.retrieval.encoders.weights import uninitialised
+from retr.retrieval.encoders.untrusted import read_json, reading, tokenizer_digest
+from retr.retrieval.encoders.weights import find, uninitialised
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from transformers import BertModel
+
+    from retr.retrieval.encoders.weights import WeightFile
 
 
 def text_files(folder: Path) -> tuple[Path, Path]:
@@ -33,6 +35,16 @@ def text_files(folder: Path) -> tuple[Path, Path]:
             hint="give the folder of the base BERT with its config.json and vocab.txt",
         )
     return folder / "config.json", folder / "vocab.txt"
+
+
+def text_digest(folder: Path | None, wanted: WeightFile, *, encoder: str) -> str | None:
+    """Give the sha256 of a BERT folder's configuration and vocabulary; None where it is not on this machine."""
+    try:
+        found = folder or find(wanted, encoder=encoder, network=False)
+        text_files(found)
+    except WeightsError:
+        return None
+    return tokenizer_digest(found, "config.json")
 
 
 class Tokenizer:
@@ -52,7 +64,9 @@ class Tokenizer:
 
     def __init__(self, folder: Path, max_length: int) -> None:
         self.max_length = max_length
-        self._wordpiece = BertWordPieceTokenizer(str(text_files(folder)[1]), lowercase=True)
+        vocabulary = text_files(folder)[1]
+        with reading(f"{vocabulary.name} in {folder.name!r}", hint="is it the vocabulary of a BERT?"):
+            self._wordpiece = BertWordPieceTokenizer(str(vocabulary), lowercase=True)
         self._wordpiece.enable_truncation(max_length)
         self._pad_id = self._wordpiece.token_to_id("[PAD]")
 
@@ -82,11 +96,9 @@ def new_bert(folder: Path) -> BertModel:
     from transformers import BertConfig, BertModel
 
     path = text_files(folder)[0]
-    try:
-        config = BertConfig(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
-        raise WeightsError(f"{str(path)!r} is not the configuration of a BERT") from error
-    bert = uninitialised(lambda: BertModel(config))
+    with reading(f"{path.name} in {folder.name!r}", hint="is it the configuration of a BERT?"):
+        config = BertConfig(**(read_json(path) or {}))
+        bert = uninitialised(lambda: BertModel(config))
     # the two buffers that no checkpoint of today's transformers holds
     bert.embeddings.position_ids = torch.arange(config.max_position_embeddings)[None]
     bert.embeddings.token_type_ids = torch.zeros_like(bert.embeddings.position_ids)

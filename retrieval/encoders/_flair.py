@@ -10,6 +10,7 @@ import torch
 from retr.retrieval.encoders._fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
 from retr.retrieval.encoders._vision import ResNet50, pool
 from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT, CARD
+from retr.retrieval.encoders.untrusted import config_digest
 from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, split_state, uninitialised
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ def load_flair(
         similarity="cosine",
         text=not backbone,
         weights_sha256=digest(file),
+        config_sha256=config_digest(dict(config)),
+        text_sha256=None if backbone else text.digest(),
         preprocessing=f"/255; longer side to {side} (float bilinear, antialias); zero pad right and bottom to square",
         options={"feature": feature},
         logit_scale=None if backbone else scale,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from retr.index.errors import NoTextSideError, WeightsError
-from retr.retrieval.encoders._bert import MeanText, Projection, Tokenizer, new_bert, text_files
+from retr.retrieval.encoders._bert import MeanText, Projection, Tokenizer, new_bert, text_digest, text_files
 from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders.weights import find, load_strictly
 
@@ -102,6 +102,10 @@ class TextSide:
         self._folder, self._wanted = folder, wanted
         self._encoder, self._file = encoder, file
         self._norm = norm
+
+    def digest(self) -> str | None:
+        """Give the sha256 of the BERT folder's files; None where it is not on this machine."""
+        return text_digest(self._folder, self._wanted, encoder=self._encoder)
 
     def prompt(self, text: str) -> str:
         """Put a text into the caption."""

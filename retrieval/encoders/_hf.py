@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -11,9 +12,21 @@ import torch
 from retr.index.errors import NoTextSideError, WeightsError
 from retr.retrieval.encoders import hf as door
 from retr.retrieval.encoders import weights as files
+from retr.retrieval.encoders._picture import picture
 from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders._torchvision import ensure_torchvision
 from retr.retrieval.encoders.base import limit_aspect
+from retr.retrieval.encoders.untrusted import (
+    TOKENIZER,
+    check_archive,
+    check_folder,
+    first_line,
+    has_tokenizer,
+    reading,
+    sealed,
+    tokenizer_digest,
+)
+from retr.retrieval.encoders.weights import WeightFile
 
 ensure_torchvision()
 
@@ -29,6 +42,8 @@ if TYPE_CHECKING:
     from retr.index.encoder import Option
 
 _TEXTS = 64
+# Of prepared pictures: a network that takes larger ones would not run on any machine.
+_SIDE = 8192
 # What a checkpoint may hold beyond the encoder: heads it was trained or fine-tuned with, and the buffer that
 # transformers before 4.31 saved.
 _DROPPED = ("decoder.", "mask_token", "classifier.", "position_ids")
@@ -73,17 +88,20 @@ class HfEncoder(TorchEncoder):
         name: str,
         folder: Path,
         family: str,
+        checkpoints: Sequence[Path],
         *,
+        config_sha256: str,
         text_model: Path | None,
+        hub: str | None,
         pooling: str | None,
         device: str,
         precision: str,
     ) -> None:
-        self._folder, self._text_model, self._name = folder, text_model, name
-        self._tokenizer: Any = None
-        self._model = _read_model(folder, family)
+        self._name, self._places = name, (text_model, folder, hub)
+        self._model = _read_model(folder, family, checkpoints)
         self._processor = _read_processor(folder)
         text = hasattr(self._model, "get_text_features")
+        words = text_model or folder
         known = door.FAMILIES[family]
         chosen = pooling or (known[0] if known else None)
         options: dict[str, Option] = {"pooling": pooling} if pooling else {}
@@ -92,13 +110,22 @@ class HfEncoder(TorchEncoder):
             dim=_dim(self._model.config, family),
             similarity="cosine",
             text=text,
-            weights_sha256=files.digest(*door.checkpoints(folder)),
+            weights_sha256=files.digest(*checkpoints),
+            config_sha256=config_sha256,
+            # the class of a tokenizer may follow from the configuration beside it
+            text_sha256=tokenizer_digest(words, "config.json") if text and has_tokenizer(words) else None,
             preprocessing=_describe(self._processor),
             options=options,
             source=f"https://huggingface.co/{name}",
             logit_scale=float(self._model.logit_scale.exp()) if hasattr(self._model, "logit_scale") else None,
             draft_size=2 * _largest(self._processor),
         )
+        if info.draft_size is not None and info.draft_size > 2 * _SIDE:
+            raise WeightsError(
+                f"the image processor of {folder.name!r} makes pictures of more than {_SIDE} pixels a side",
+                hint="is it the image processor of these weights?",
+            )
+        self.prepare(picture())  # a processor that cannot prepare pictures shows here
         super().__init__(info, ImageSide(self._model, family, chosen), device=device, precision=precision)
         if text:
             # the image side runs as `network`, perhaps in another precision: keep one
@@ -106,6 +133,10 @@ class HfEncoder(TorchEncoder):
             self._model.to(self.device)
         else:
             self._model = None
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return _read_tokenizer(self._name, _find_tokenizer(self._name, *self._places))
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
         """Run the folder's image processor on one RGB picture.
@@ -122,35 +153,46 @@ class HfEncoder(TorchEncoder):
         return np.concatenate([pixels, mask, shape], axis=1)
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed prepared pictures: ``(n, dim)``."""
-        return cast("torch.Tensor", self.network(pixels)[0])
+        """Embed prepared pictures: ``(n, dim)``; `WeightsError` where the network takes pictures of another size."""
+        try:
+            return cast("torch.Tensor", self.network(pixels)[0])
+        except torch.OutOfMemoryError:
+            raise
+        except (ValueError, RuntimeError) as error:
+            raise WeightsError(
+                f"the pictures that its image processor makes do not fit 'hf:{self._name}': {first_line(error)}",
+                hint="is it the image processor of these weights?",
+            ) from error
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts with the folder's tokenizer, padded to the model's length, in float32: ``(n, dim)``."""
         if self._model is None:
             raise NoTextSideError(f"encoder {self.info.name!r} embeds images only", hint="query with an image")
-        if self._tokenizer is None:
-            self._tokenizer = _read_tokenizer(self._name, self._text_model or self._folder)
-        config = self._model.config
-        siglip = config.model_type.startswith("siglip")
         rows = [np.empty((0, self.info.dim), dtype=np.float32)]
-        for start in range(0, len(texts), _TEXTS):
-            batch = list(texts[start : start + _TEXTS])
-            if siglip:
-                batch = [text.lower() for text in batch]
-            inputs = self._tokenizer(
-                batch,
-                padding="max_length",
-                truncation=True,
-                max_length=config.text_config.max_position_embeddings,
-                return_tensors="pt",
-            )
-            # SigLIP was trained without a mask over the padding
-            names = ("input_ids",) if siglip else ("input_ids", "attention_mask")
-            output = self._model.get_text_features(**{name: inputs[name].to(self.device) for name in names})
-            rows.append(getattr(output, "pooler_output", output).float().cpu().numpy())
+        with reading(f"the text side of {self.info.name!r}"):
+            rows += [self._embed(texts[start : start + _TEXTS]) for start in range(0, len(texts), _TEXTS)]
         return np.concatenate(rows)
+
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        inputs = self._tokenizer(
+            self._said(texts), padding="max_length", truncation=True, max_length=self._length, return_tensors="pt"
+        )
+        # SigLIP was trained without a mask over the padding
+        names = ("input_ids",) if self._siglip else ("input_ids", "attention_mask")
+        output = self._model.get_text_features(**{name: inputs[name].to(self.device) for name in names})
+        return cast("NDArray[np.float32]", getattr(output, "pooler_output", output).float().cpu().numpy())
+
+    def _said(self, texts: Sequence[str]) -> list[str]:
+        return [text.lower() for text in texts] if self._siglip else list(texts)
+
+    @property
+    def _siglip(self) -> bool:
+        return str(self._model.config.model_type).startswith("siglip")
+
+    @property
+    def _length(self) -> int:
+        return int(self._model.config.text_config.max_position_embeddings)
 
     @torch.inference_mode()
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
@@ -173,28 +215,20 @@ def _unpack(packed: torch.Tensor) -> dict[str, torch.Tensor]:
     }
 
 
-def _read_model(folder: Path, family: str) -> Any:
+def _read_model(folder: Path, family: str, checkpoints: Sequence[Path]) -> Any:
     """Load a model strictly from a folder, in float32."""
-    door.checkpoints(folder)
-    quiet = transformers.utils.logging
-    level, bars = quiet.get_verbosity(), quiet.is_progress_bar_enabled()
-    quiet.set_verbosity_error()
-    quiet.disable_progress_bar()
-    try:
+    for path in checkpoints:
+        check_archive(path)
+    with sealed(), reading(f"the folder {folder.name!r}", folder=folder):
         model, report = transformers.AutoModel.from_pretrained(
             folder,
             local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=checkpoints[0].suffix == ".safetensors",
             dtype=torch.float32,
             output_loading_info=True,
             **({"mask_ratio": 0.0} if family == "vit_mae" else {}),
         )
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        message = f"the folder {folder.name!r} does not load: {_first_line(error)}"
-        raise WeightsError(message, hint="get it again") from error
-    finally:
-        quiet.set_verbosity(level)
-        if bars:
-            quiet.enable_progress_bar()
     left = [key for key in report["unexpected_keys"] if not any(part in key for part in _DROPPED)]
     for word, keys in (("missing", report["missing_keys"]), ("unknown", left)):
         if keys:
@@ -205,36 +239,38 @@ def _read_model(folder: Path, family: str) -> Any:
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
 def _read_processor(folder: Path) -> Any:
+    with sealed(), reading(f"the image processor of {folder.name!r}", folder=folder):
+        return transformers.AutoImageProcessor.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False, backend="pil"
+        )
+
+
+def _find_tokenizer(name: str, text_model: Path | None, folder: Path, hub: str | None) -> Path:
+    """Find the tokenizer's folder: the one given, else the model's, else what the hub has under the model's name."""
+    if text_model is not None and not has_tokenizer(text_model):
+        raise WeightsError(
+            f"no tokenizer in {str(text_model)!r}, text_model of 'hf:{name}'",
+            hint="give the folder that holds tokenizer.json, or vocab.txt",
+        )
+    place = text_model or folder
+    if has_tokenizer(place):
+        return place
+    where = f"https://huggingface.co/{name}"
     try:
-        return transformers.AutoImageProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-    except (OSError, ValueError, KeyError) as error:
-        message = f"{door.PROCESSOR} of {folder.name!r} does not load: {_first_line(error)}"
-        raise WeightsError(message, hint="get it again") from error
+        wanted = WeightFile(name, where, "text_model", hub=hub, hub_any=TOKENIZER, folder=True)
+        return files.find(wanted, encoder=f"hf:{name}")
+    except WeightsError as error:
+        raise WeightsError(
+            f"the tokenizer of 'hf:{name}' is not on this machine",
+            hint=f"get its files from {where} and pass text_model=FOLDER (--text-model FOLDER)",
+        ) from error
 
 
 def _read_tokenizer(name: str, folder: Path) -> Any:
-    """Load the tokenizer: from the folder, else from the hub's cache, else from the hub."""
-    attempts = [(str(folder), True)] if any(folder.glob("tokenizer*.json")) or any(folder.glob("*vocab*")) else []
-    problem: Exception | None = None
-    for place, local in (*attempts, (name, True), (name, False)):
-        try:
-            return transformers.AutoTokenizer.from_pretrained(place, local_files_only=local)
-        except ImportError as error:
-            raise WeightsError(
-                f"the tokenizer of 'hf:{name}' needs a package that is not installed: {_first_line(error)}",
-                hint="install it with pip",
-            ) from error
-        except (OSError, ValueError, KeyError) as error:
-            problem = problem or error
-    raise WeightsError(
-        f"the tokenizer of 'hf:{name}' is not on this machine",
-        hint=f"get its files from https://huggingface.co/{name} and pass text_model=FOLDER (--text-model FOLDER)",
-    ) from problem
+    check_folder(folder)
+    with sealed(), reading(f"the tokenizer of 'hf:{name}'", folder=folder):
+        return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
 
 
 def _dim(config: Any, family: str) -> int:
@@ -251,6 +287,7 @@ def _settings(processor: Any) -> dict[str, Any]:
     on = {
         "do_resize": ("size", "resample"),
         "do_center_crop": ("crop_size",),
+        "do_pad": ("pad_size",),
         "do_rescale": ("rescale_factor",),
         "do_normalize": ("image_mean", "image_std"),
     }
@@ -265,7 +302,7 @@ def _describe(processor: Any) -> str:
 
 def _largest(processor: Any) -> int:
     settings = _settings(processor)
-    sizes = [settings[key] for key in ("size", "crop_size") if key in settings]
+    sizes = [settings[key] for key in ("size", "crop_size", "pad_size") if key in settings]
     numbers = [value for size in sizes for value in (size.values() if isinstance(size, dict) else [size]) if value]
     if "max_num_patches" in settings:
         # the grid is at most all patches in a row; a square one is what decides how sharp the picture is

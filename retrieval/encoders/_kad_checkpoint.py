@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retr.index.errors import WeightsError
+from retr.retrieval.encoders._bert import text_digest
 from retr.retrieval.encoders._kad import KadEncoder, KadImage, KnowledgeSide, QueryNetwork
-from retr.retrieval.encoders.kad import CARD
+from retr.retrieval.encoders.kad import CARD, MED_KEBERT
 from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, uninitialised
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def load_kad(
         similarity="dot",
         text=True,
         weights_sha256=digest(*files),
+        text_sha256=text_digest(text_model, MED_KEBERT, encoder=CARD.name),
         preprocessing=_PREPROCESSING[protocol].format(side=side),
         options={"protocol": protocol, "resolution": side},
         grey16="max" if protocol == "padchest" else "minmax",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -13,9 +14,22 @@ import torch
 from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders import open_clip as door
 from retr.retrieval.encoders import weights as files
+from retr.retrieval.encoders._picture import picture
 from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders._torchvision import ensure_torchvision
 from retr.retrieval.encoders.base import limit_aspect
+from retr.retrieval.encoders.untrusted import (
+    TOKENIZER,
+    check_folder,
+    check_repository,
+    config_digest,
+    has_tokenizer,
+    read_json,
+    reading,
+    refuse_adapter,
+    sealed,
+    tokenizer_digest,
+)
 from retr.retrieval.encoders.weights import WeightFile
 
 ensure_torchvision()
@@ -37,11 +51,18 @@ _STATED = ("mean", "std", "interpolation", "resize_mode")
 # Kept by transformers before 4.31; the network has no place for it.
 _DROPPED = ("text.transformer.embeddings.position_ids",)
 _TEXTS = 64
+_PARTS = ("vision_cfg", "text_cfg")
+# What a configuration may tell its tokenizer; others would reach transformers, `trust_remote_code` among them.
+_TOKENIZER_OPTIONS = ("clean", "strip_sep_token", "language")
 
 
 @dataclass(frozen=True)
 class Source:
-    """What a name and its options come to: architecture, stated preprocessing, checkpoint."""
+    """What a name and its options come to: architecture, stated preprocessing, checkpoint.
+
+    `folder` is where its configuration lies, None of an architecture of open_clip's own; `hub` whether the weights are
+    the hub's, so that what the configuration names for the texts may be asked of it too.
+    """
 
     architecture: str
     model: dict[str, Any]
@@ -49,6 +70,7 @@ class Source:
     checkpoint: Path
     folder: Path | None
     where: str
+    hub: bool = False
 
 
 class OpenClipEncoder(TorchEncoder):
@@ -58,7 +80,6 @@ class OpenClipEncoder(TorchEncoder):
         self, source: Source, info: EncoderInfo, *, text_model: Path | None, device: str, precision: str
     ) -> None:
         self._source, self._text_model = source, text_model
-        self._tokenizer: Any = None
         self._model = _build(source, text_model)
         config = merge_preprocess_dict(source.preprocess, {"size": self._model.visual.image_size})
         self._transform = image_transform_v2(PreprocessCfg(**config), is_train=False)
@@ -70,10 +91,18 @@ class OpenClipEncoder(TorchEncoder):
             logit_scale=float(self._model.logit_scale.exp()),
             draft_size=2 * (size if isinstance(size, int) else max(size)),
         )
+        self.prepare(picture())  # a transform that cannot prepare pictures shows here
         super().__init__(info, self._model.visual, device=device, precision=precision)
+        left_out = sorted((source.model["text_cfg"].get("tokenizer_kwargs") or {}).keys() - set(_TOKENIZER_OPTIONS))
+        if left_out:
+            self.notes.append(f"its configuration gives the tokenizer {', '.join(map(repr, left_out))}: not passed on")
         # one image side only: the model's own is the one that runs
         self._model.visual = self.network
         self._model.to(self.device)
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        return _tokenizer(self._source, self._text_model)
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
         """Run the checkpoint's evaluation transform on one RGB picture: float32 ``(3, h, w)``."""
@@ -87,12 +116,11 @@ class OpenClipEncoder(TorchEncoder):
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts with the model's tokenizer and text side in float32: ``(n, dim)``."""
-        if self._tokenizer is None:
-            self._tokenizer = _tokenizer(self._source, self._text_model)
         rows = [np.empty((0, self.info.dim), dtype=np.float32)]
-        for start in range(0, len(texts), _TEXTS):
-            tokens = self._tokenizer(list(texts[start : start + _TEXTS])).to(self.device)
-            rows.append(self._model.encode_text(tokens).float().cpu().numpy())
+        with reading(f"the text side of {self.info.name!r}"):
+            for start in range(0, len(texts), _TEXTS):
+                tokens = self._tokenizer(list(texts[start : start + _TEXTS])).to(self.device)
+                rows.append(self._model.encode_text(tokens).float().cpu().numpy())
         return np.concatenate(rows)
 
     @torch.inference_mode()
@@ -117,21 +145,24 @@ def load(
     precision: str,
 ) -> OpenClipEncoder:
     """Find everything a name and its options ask for, and load it."""
-    source = _resolve(model, weights, stated)
-    options: dict[str, Option] = {
-        key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in stated.items()
-    }
-    info = door.CARD.info(
-        name=f"open_clip:{model}",
-        dim=0,
-        similarity="cosine",
-        text=True,
-        weights_sha256=files.digest(source.checkpoint),
-        preprocessing="",
-        options=options,
-        source=source.where,
-    )
-    return OpenClipEncoder(source, info, text_model=text_model, device=device, precision=precision)
+    with reading(f"'open_clip:{model}'", folder=weights):
+        source = _resolve(model, weights, stated)
+        options: dict[str, Option] = {
+            key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in stated.items()
+        }
+        info = door.CARD.info(
+            name=f"open_clip:{model}",
+            dim=0,
+            similarity="cosine",
+            text=True,
+            weights_sha256=files.digest(source.checkpoint),
+            config_sha256=_config_digest(source, text_model),
+            text_sha256=_text_digest(source, text_model),
+            preprocessing="",
+            options=options,
+            source=source.where,
+        )
+        return OpenClipEncoder(source, info, text_model=text_model, device=device, precision=precision)
 
 
 def _resolve(model: str, weights: Path | None, stated: dict[str, Any]) -> Source:
@@ -139,7 +170,8 @@ def _resolve(model: str, weights: Path | None, stated: dict[str, Any]) -> Source
     if model.startswith(door.HUB):
         repository = model.removeprefix(door.HUB)
         folder = weights or door.from_hub(repository)
-        return _from_path(repository, folder, stated, f"https://huggingface.co/{repository}")
+        source = _from_path(repository, folder, stated, f"https://huggingface.co/{repository}")
+        return replace(source, hub=weights is None)
     architecture, _, tag = model.partition("/")
     if not tag:
         weights = weights or _own_folder(architecture)
@@ -165,7 +197,7 @@ def _resolve(model: str, weights: Path | None, stated: dict[str, Any]) -> Source
     checkpoint = weights or _tag_checkpoint(architecture, tag, table, where)
     if not checkpoint.is_file():
         raise WeightsError(f"no file at {str(checkpoint)!r}, weights of 'open_clip:{model}'", hint=f"see {where}")
-    return Source(architecture, config, preprocess, checkpoint, None, where)
+    return Source(architecture, config, preprocess, checkpoint, None, where, hub=weights is None)
 
 
 def _own_folder(architecture: str) -> Path | None:
@@ -180,8 +212,12 @@ def _own_folder(architecture: str) -> Path | None:
 def _from_path(architecture: str, path: Path, stated: dict[str, Any], where: str) -> Source:
     """Read a folder or file; the preprocessing is what its configuration or the options state, or it is refused."""
     folder = path if path.is_dir() else path.parent
-    config = files.read_json(folder / door.CONFIG) or {}
+    if path.is_dir():
+        check_folder(folder)
+    config = read_json(folder / door.CONFIG) or {}
     checkpoint = door.find_checkpoint(path) if path.is_dir() else path
+    refuse_adapter(checkpoint)
+    _check_configuration(config, folder)
     own = config.get("preprocess_cfg") or {}
     if own.get("mean") is not None and own.get("std") is not None:
         preprocess = merge_preprocess_dict(merge_preprocess_dict(PreprocessCfg(), own), stated)
@@ -198,8 +234,29 @@ def _from_path(architecture: str, path: Path, stated: dict[str, Any], where: str
     return Source(architecture, model, preprocess, checkpoint, folder, where)
 
 
+def _check_configuration(config: dict[str, Any], folder: Path) -> None:
+    """Refuse a configuration whose parts are not what they should be, or name anything but a model."""
+    where = f"{door.CONFIG} in {folder.name!r}"
+    model = config.get("model_cfg")
+    parts = [
+        config.get("preprocess_cfg"),
+        model,
+        *(model[key] for key in _PARTS if isinstance(model, dict) and key in model),
+    ]
+    if not all(isinstance(part, dict | None) for part in parts) or (model and not all(key in model for key in _PARTS)):
+        raise WeightsError(f"{where} is not the configuration of an open_clip model", hint="get it again")
+    for part, key in (
+        ("vision_cfg", "timm_model_name"),
+        ("text_cfg", "hf_model_name"),
+        ("text_cfg", "hf_tokenizer_name"),
+    ):
+        if model and model[part].get(key):
+            check_repository(model[part][key], where)
+
+
 def _model_config(architecture: str) -> dict[str, Any]:
-    config = open_clip.get_model_config(architecture)
+    # a colon would make open_clip look elsewhere for the architecture
+    config = open_clip.get_model_config(architecture) if ":" not in architecture else None
     if config is None:
         near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3, cutoff=0.5)
         raise UsageError(
@@ -243,7 +300,8 @@ def _build(source: Source, text_model: Path | None) -> Any:
         text["hf_model_name"] = str(_text_config(text["hf_model_name"], source, text_model))
     custom = config.pop("custom_text", False) or "hf_model_name" in text
     kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else open_clip.CLIP
-    model = _network(kind, config)
+    with sealed():
+        model = _network(kind, config)
     state = files.load_state_dict(source.checkpoint)
     state = state.get("state_dict", state)
     if state and next(iter(state)).startswith("module."):
@@ -282,7 +340,27 @@ def _text_config(repository: str, source: Source, text_model: Path | None) -> Pa
         hub_files=("config.json",),
         folder=True,
     )
-    return files.find(wanted, text_model, encoder=f"open_clip:{source.architecture}")
+    folder = files.find(wanted, text_model, encoder=f"open_clip:{source.architecture}", network=source.hub)
+    check_folder(folder)
+    return folder
+
+
+def _tokenizer_folder(name: str, source: Source, text_model: Path | None, *, network: bool) -> Path:
+    """Find the folder with a transformers tokenizer: given, beside the weights, in the hub's cache or on the hub."""
+    for place in (text_model, source.folder):
+        if place is not None and has_tokenizer(place):
+            return place
+    where = f"https://huggingface.co/{name}"
+    try:
+        wanted = WeightFile(
+            name, where, "text_model", hub=name, hub_any=TOKENIZER, hub_also=("config.json",), folder=True
+        )
+        return files.find(wanted, encoder=f"open_clip:{source.architecture}", network=network)
+    except WeightsError as error:
+        raise WeightsError(
+            f"the tokenizer {name!r} is not on this machine",
+            hint=f"get it from {where} and pass text_model=FOLDER (--text-model FOLDER)",
+        ) from error
 
 
 def _tokenizer(source: Source, text_model: Path | None) -> Any:
@@ -290,30 +368,41 @@ def _tokenizer(source: Source, text_model: Path | None) -> Any:
     text = source.model["text_cfg"]
     name = text.get("hf_tokenizer_name")
     length = text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
+    given = text.get("tokenizer_kwargs") or {}
+    options = {key: given[key] for key in _TOKENIZER_OPTIONS if key in given}
     if not name:
-        if source.folder is None:
-            return open_clip.get_tokenizer(source.architecture)
-        return open_clip.SimpleTokenizer(context_length=length, **text.get("tokenizer_kwargs", {}))
-    beside = source.folder if source.folder and any(source.folder.glob("tokenizer*.json")) else None
-    attempts: list[tuple[str, bool]] = (
-        [(str(text_model or beside), True)] if text_model or beside else [(name, True), (name, False)]
-    )
-    problem: Exception | None = None
-    for place, local in attempts:
-        try:
-            return open_clip.tokenizer.HFTokenizer(
-                place,
-                context_length=length,
-                tokenizer_mode=text.get("tokenizer_mode"),
-                local_files_only=local,
-                **text.get("tokenizer_kwargs", {}),
-            )
-        except (OSError, ValueError) as error:
-            problem = error
-    raise WeightsError(
-        f"the tokenizer {name!r} is not on this machine",
-        hint=f"get it from https://huggingface.co/{name} and pass text_model=FOLDER (--text-model FOLDER)",
-    ) from problem
+        clean = {key: options[key] for key in ("clean",) if key in options}
+        return open_clip.SimpleTokenizer(context_length=length, **clean)
+    folder = _tokenizer_folder(name, source, text_model, network=source.hub)
+    check_folder(folder)
+    with sealed(), reading(f"the tokenizer {name!r}", folder=folder):
+        return open_clip.tokenizer.HFTokenizer(
+            str(folder),
+            context_length=length,
+            tokenizer_mode=text.get("tokenizer_mode"),
+            local_files_only=True,
+            trust_remote_code=False,
+            **options,
+        )
+
+
+def _config_digest(source: Source, text_model: Path | None) -> str | None:
+    """Give the sha256 of what was stated beside the weights; None where all is open_clip's own."""
+    repository = source.model["text_cfg"].get("hf_model_name")
+    text = read_json(_text_config(repository, source, text_model) / "config.json") if repository else None
+    own = source.folder is not None
+    return config_digest(source.model, source.preprocess, text) if own else config_digest(text) if text else None
+
+
+def _text_digest(source: Source, text_model: Path | None) -> str | None:
+    """Give the sha256 of the tokenizer of a transformers text side, as far as it is on this machine."""
+    name = source.model["text_cfg"].get("hf_tokenizer_name")
+    if not name:
+        return None
+    try:
+        return tokenizer_digest(_tokenizer_folder(name, source, text_model, network=False))
+    except WeightsError:
+        return None
 
 
 def _describe(config: PreprocessCfg) -> str:

@@ -8,6 +8,7 @@ import torch
 
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders._torchvision import ensure_torchvision
+from retr.retrieval.encoders.untrusted import check_folder, reading, sealed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,33 +31,23 @@ def load_pretrained(model: str, folder: Path) -> nn.Module:
     WeightsError
         If a file is missing or damaged, or the tensors are not exactly those of the model.
     """
+    check_folder(folder)
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise WeightsError(f"no {name} in {folder.name!r}", hint="get the whole folder as its authors publish it")
     ensure_torchvision()
     import transformers
-    from safetensors import SafetensorError
-    from transformers.utils import logging
 
-    bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
+    with sealed(), reading(f"{folder.name!r} as a {model}", folder=folder):
         network, report = getattr(transformers, model).from_pretrained(
             folder,
             local_files_only=True,
+            trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told below, with the other differences
         )
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(f"{folder.name!r} cannot be loaded as a {model}: {reason}", hint="get it again") from error
-    finally:
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
     problems = [
         f"{len(keys)} {word} ({', '.join(sorted(map(_name, keys))[:3])}{', ...' if len(keys) > 3 else ''})"
         for word, keys in (

@@ -11,7 +11,8 @@ from retr.retrieval.encoders._pretrained import load_pretrained
 from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders.preprocess import ShortSideCrop
 from retr.retrieval.encoders.rad_dino import CARD
-from retr.retrieval.encoders.weights import digest, read_json
+from retr.retrieval.encoders.untrusted import PROCESSORS, check_folder, config_digest, read_json, read_processor
+from retr.retrieval.encoders.weights import digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,20 +68,21 @@ class RadDinoEncoder(TorchEncoder):
 
 def load_rad_dino(folder: Path, *, feature: str, device: str, precision: str) -> RadDinoEncoder:
     """Read the hub folder and build the encoder."""
-    name = "preprocessor_config.json"
-    asked = read_json(folder / name)
+    check_folder(folder)
+    asked = read_processor(folder)
     if asked is None:
         raise WeightsError(
-            f"no {name} in {folder.name!r}",
+            f"no {PROCESSORS[1]} in {folder.name!r}",
             hint="without it the preprocessing would be a guess; get the whole folder as its authors publish it",
         )
-    preprocessing = ShortSideCrop.from_config(asked, name)
+    preprocessing = ShortSideCrop.from_config(asked, PROCESSORS[1])
     network = load_pretrained("Dinov2Model", folder)
     info = CARD.info(
         dim=cast("Any", network).config.hidden_size,
         similarity="cosine",
         text=False,
         weights_sha256=digest(folder / "model.safetensors"),
+        config_sha256=config_digest(read_json(folder / "config.json"), asked),
         preprocessing=str(preprocessing),
         options={"feature": feature},
     )

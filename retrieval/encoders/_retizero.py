@@ -97,6 +97,7 @@ def load_retizero(
         similarity="cosine",
         text=projected,
         weights_sha256=digest(file),
+        text_sha256=text.digest() if projected else None,
         preprocessing=f"224x224 bilinear (aspect not kept); /255; mean and std {normalisation}",
         options={"feature": feature, "normalisation": normalisation},
         logit_scale=scale if projected else None,

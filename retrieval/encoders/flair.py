@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders.options import check_choice, local, together
 from retr.retrieval.encoders.registry import Card, Spec
-from retr.retrieval.encoders.weights import WeightFile, find, read_json
+from retr.retrieval.encoders.untrusted import read_json, reading
+from retr.retrieval.encoders.weights import WeightFile, find
 
 if TYPE_CHECKING:
     import os
@@ -95,16 +96,17 @@ def _load(
         )
     from retr.retrieval.encoders._flair import load_flair
 
-    return load_flair(
-        file,
-        local(text_model),
-        config=config,
-        feature=feature,
-        together=together(text_batching),
-        template=template,
-        device=device,
-        precision=precision,
-    )
+    with reading(f"the checkpoint {file.name!r}"):
+        return load_flair(
+            file,
+            local(text_model),
+            config=config,
+            feature=feature,
+            together=together(text_batching),
+            template=template,
+            device=device,
+            precision=precision,
+        )
 
 
 def _checkpoint(weights: str | os.PathLike[str] | None, *, network: bool = True) -> Path:

@@ -13,8 +13,10 @@ vit_mae                             mean of the patch tokens after the final nor
                                     RETFound pools); ``pooling="cls"``: the CLS token
 ==================================  =====================================================================  ====
 
-The preprocessing is the folder's ``preprocessor_config.json``, in transformers' Pillow arithmetic; a folder without
-one is refused. A folder of open_clip's (``open_clip_config.json``, as BiomedCLIP's) is read by `open_clip`.
+The preprocessing is the folder's (``preprocessor_config.json``, or the ``image_processor`` within the
+``processor_config.json`` that transformers 5 writes), in transformers' Pillow arithmetic; a folder without one is
+refused. A folder of open_clip's (``open_clip_config.json``, as BiomedCLIP's) is read by `open_clip`. The hub is asked
+where its name is all that was given, and only for files; folders are read as data (`untrusted`).
 """
 
 from __future__ import annotations
@@ -28,6 +30,15 @@ from retr.retrieval.encoders import open_clip, places
 from retr.retrieval.encoders import weights as files
 from retr.retrieval.encoders.options import local
 from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.untrusted import (
+    PROCESSORS,
+    TOKENIZER,
+    check_folder,
+    config_digest,
+    read_json,
+    read_processor,
+    reading,
+)
 from retr.retrieval.encoders.weights import WeightFile
 
 if TYPE_CHECKING:
@@ -44,8 +55,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "dinov3_convnext": ("cls", "mean"),
     "vit_mae": ("mean", "cls"),
 }
-CHECKPOINTS = ("model*.safetensors", "pytorch_model*.bin")
-PROCESSOR = "preprocessor_config.json"
+# as transformers prefers them: the file, or the list of its shards
+CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")
+_HUB_CHECKPOINTS = ("model*.safetensors", "pytorch_model*.bin")
+_OTHERS = {".h5": "TensorFlow", ".msgpack": "Flax", ".gguf": "GGUF", ".onnx": "ONNX", ".bin": "PyTorch"}
 
 CARD = Card(
     name="hf:ORG/NAME",
@@ -103,7 +116,8 @@ def _load(
         )
         places.remember(found.info, {"weights": given})
         return found
-    folder = _folder(name, weights)
+    folder, from_hub = _folder(name, weights)
+    check_folder(folder)
     config = _read(folder / "config.json")
     if "model_type" not in config and (folder / open_clip.CONFIG).is_file():
         if pooling is not None:
@@ -119,36 +133,62 @@ def _load(
     if pooling is not None and pooling not in known:
         hint = f"use {' or '.join(known)}" if known else f"a {family} model has one way only"
         raise UsageError(f"unknown pooling {pooling!r} for 'hf:{name}'", hint=hint)
-    if not (folder / PROCESSOR).is_file():
+    processor = read_processor(folder)
+    if processor is None:
         raise WeightsError(
-            f"no {PROCESSOR} in the folder of 'hf:{name}': nothing states how its pictures are prepared",
+            f"no {PROCESSORS[1]} in the folder of 'hf:{name}', and no image_processor in a {PROCESSORS[0]}: nothing "
+            "states how its pictures are prepared",
             hint="get it from where the weights come from",
         )
+    parts = checkpoints(folder)
     from retr.retrieval.encoders import _hf
 
-    return _hf.HfEncoder(
-        name,
-        folder,
-        family,
-        text_model=local(text_model),
-        pooling=pooling,
-        device=device,
-        precision=precision,
-    )
+    with reading(f"the folder {folder.name!r}", folder=folder):
+        return _hf.HfEncoder(
+            name,
+            folder,
+            family,
+            parts,
+            config_sha256=config_digest(config, processor),
+            text_model=local(text_model),
+            hub=name if from_hub else None,
+            pooling=pooling,
+            device=device,
+            precision=precision,
+        )
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Give the weight files of a folder: its safetensors, else its ``pytorch_model*.bin``."""
-    for pattern in CHECKPOINTS:
-        if found := sorted(folder.glob(pattern)):
-            return found
+    """Give the weight files that transformers loads: a whole file before shards, safetensors before pickles.
+
+    Raises
+    ------
+    WeightsError
+        There is none, or a list of shards names what does not lie in the folder.
+    """
+    for name in CHECKPOINTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        shards = (read_json(index) or {}).get("weight_map")
+        if shards is None:
+            continue
+        names = sorted({str(shard) for shard in shards.values()}) if isinstance(shards, dict) else []
+        if not names or not all((folder / shard).is_file() and Path(shard).name == shard for shard in names):
+            raise WeightsError(
+                f"{index.name} in {folder.name!r} lists files that are not there", hint="get the whole folder again"
+            )
+        return [folder / shard for shard in names]
+    other = next((path for path in sorted(folder.iterdir()) if path.suffix in _OTHERS), None)
+    has = f"; {other.name!r} ({_OTHERS[other.suffix]}) is not read" if other else ""
     raise WeightsError(
-        f"no weights in the folder {folder.name!r}", hint=f"it should hold one of {', '.join(CHECKPOINTS)}"
+        f"no weights in the folder {folder.name!r}{has}",
+        hint=f"it should hold {' or '.join(CHECKPOINTS)}, as transformers' save_pretrained writes",
     )
 
 
-def _folder(name: str, weights: str | os.PathLike[str] | None) -> Path:
-    """Find the model's folder: as given, in ``RETR_WEIGHTS``, in the hub's cache, else fetched."""
+def _folder(name: str, weights: str | os.PathLike[str] | None) -> tuple[Path, bool]:
+    """Find the model's folder: given, in ``RETR_WEIGHTS``, in the hub's cache or fetched; and whether the hub's."""
     if weights is not None:
         folder = Path(weights).expanduser()
         if not folder.is_dir():
@@ -156,17 +196,25 @@ def _folder(name: str, weights: str | os.PathLike[str] | None) -> Path:
                 f"no folder at {os.fspath(weights)!r}, weights of 'hf:{name}'",
                 hint="give the folder that holds config.json and the weights",
             )
-        return folder
+        return folder, False
     where = f"https://huggingface.co/{name} (some models want their licence accepted there first)"
+    also = (*TOKENIZER, "*.index.json")
+    kinds = [WeightFile(name, where, folder=True)]
+    kinds += [
+        WeightFile(
+            name, where, hub=name, hub_files=("config.json", pattern), hub_any=PROCESSORS, hub_also=also, folder=True
+        )
+        for pattern in _HUB_CHECKPOINTS
+    ]
+    kinds += [
+        WeightFile(name, where, hub=name, hub_files=(open_clip.CONFIG, pattern), hub_also=TOKENIZER, folder=True)
+        for pattern in open_clip.CHECKPOINTS[:3]
+    ]
     problem: WeightsError | None = None
     for network in (False, True):
-        for needed in (
-            *(("config.json", PROCESSOR, pattern) for pattern in CHECKPOINTS),
-            *((open_clip.CONFIG, pattern) for pattern in open_clip.CHECKPOINTS[:3]),
-        ):
+        for wanted in kinds:
             try:
-                wanted = WeightFile(name, where, hub=name, hub_files=needed, folder=True)
-                return files.find(wanted, encoder="hf", network=network)
+                return files.find(wanted, encoder="hf", network=network), wanted.hub is not None
             except WeightsError as error:
                 problem = error
     assert problem is not None
@@ -174,7 +222,7 @@ def _folder(name: str, weights: str | os.PathLike[str] | None) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    config = files.read_json(path)
+    config = read_json(path)
     if config is None and not (path.parent / open_clip.CONFIG).is_file():
         raise WeightsError(
             f"no config.json in the folder {path.parent.name!r}",

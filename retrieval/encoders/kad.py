@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from retr.index.errors import UsageError
 from retr.retrieval.encoders.options import check_choice, local, together
 from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.untrusted import reading
 from retr.retrieval.encoders.weights import WeightFile, find
 
 if TYPE_CHECKING:
@@ -86,16 +87,17 @@ def _load(
     knowledge = find(_KNOWLEDGE, knowledge_encoder, encoder=CARD.name) if knowledge_encoder is not None else None
     from retr.retrieval.encoders._kad_checkpoint import load_kad
 
-    return load_kad(
-        file,
-        knowledge,
-        local(text_model),
-        protocol=protocol,
-        resolution=resolution,
-        together=together(text_batching),
-        device=device,
-        precision=precision,
-    )
+    with reading(f"the checkpoint {file.name!r}"):
+        return load_kad(
+            file,
+            knowledge,
+            local(text_model),
+            protocol=protocol,
+            resolution=resolution,
+            together=together(text_batching),
+            device=device,
+            precision=precision,
+        )
 
 
 SPEC = Spec(card=CARD, load=_load)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from retr.retrieval.encoders.options import check_choice
 from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.untrusted import reading
 from retr.retrieval.encoders.weights import WeightFile, find
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def _load(
     file = find(FILES[arch], weights, encoder=CARD.name)
     from retr.retrieval.encoders._lvm_med import load_lvm_med
 
-    return load_lvm_med(file, arch=arch, device=device, precision=precision)
+    with reading(f"the checkpoint {file.name!r}"):
+        return load_lvm_med(file, arch=arch, device=device, precision=precision)
 
 
 SPEC = Spec(card=CARD, load=_load)

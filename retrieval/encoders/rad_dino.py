@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from retr.retrieval.encoders.options import check_choice, local
 from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.untrusted import reading
 from retr.retrieval.encoders.weights import WeightFile, find
 
 if TYPE_CHECKING:
@@ -61,7 +62,8 @@ def _load(
     folder = find(FOLDER, given, encoder=CARD.name)
     from retr.retrieval.encoders._rad_dino import load_rad_dino
 
-    return load_rad_dino(folder, feature=feature, device=device, precision=precision)
+    with reading(f"the folder {folder.name!r}", folder=folder):
+        return load_rad_dino(folder, feature=feature, device=device, precision=precision)
 
 
 SPEC = Spec(card=CARD, load=_load)

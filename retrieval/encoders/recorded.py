@@ -59,7 +59,7 @@ def no_text_side(info: EncoderInfo) -> NoReturn:
 
 def require_same(recorded: EncoderInfo, given: EncoderInfo) -> None:
     """Raise `EncoderMismatchError` unless two encoders give comparable vectors."""
-    if recorded.identity == given.identity:
+    if recorded.agrees_with(given):
         return
     if recorded.name != given.name:
         raise mismatch(recorded.name, given.name)
@@ -75,8 +75,15 @@ def require_same(recorded: EncoderInfo, given: EncoderInfo) -> None:
         for key in sorted({*old, *new})
         if old.get(key) != new.get(key)
     ]
-    if not changed:
+    if not changed and recorded.preprocessing != given.preprocessing:
         changed = [f"its preprocessing is {given.preprocessing!r} instead of {recorded.preprocessing!r}"]
+    if not changed:
+        known = recorded.config_sha256 and given.config_sha256
+        what = "configuration" if known and recorded.config_sha256 != given.config_sha256 else "text side (tokenizer)"
+        raise EncoderMismatchError(
+            f"the {what} of {given.name!r} is another than the index was built with, beside the same weights",
+            hint="give the files it was built with, or build a new index",
+        )
     raise EncoderMismatchError(
         f"the index was built with {given.name!r} set otherwise: {', '.join(changed)}",
         hint="use the recorded settings, or build a new index",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT
 from retr.retrieval.encoders.options import check_choice, local, together
 from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.untrusted import reading
 from retr.retrieval.encoders.weights import WeightFile, find
 
 if TYPE_CHECKING:
@@ -74,16 +75,17 @@ def _load(
     file = find(_WEIGHTS, weights, encoder=CARD.name)
     from retr.retrieval.encoders._retizero import load_retizero
 
-    return load_retizero(
-        file,
-        local(text_model),
-        feature=feature,
-        normalisation=normalisation,
-        together=together(text_batching),
-        caption=template or "A fundus photograph of [CLS]",
-        device=device,
-        precision=precision,
-    )
+    with reading(f"the checkpoint {file.name!r}"):
+        return load_retizero(
+            file,
+            local(text_model),
+            feature=feature,
+            normalisation=normalisation,
+            together=together(text_batching),
+            caption=template or "A fundus photograph of [CLS]",
+            device=device,
+            precision=precision,
+        )
 
 
 SPEC = Spec(card=CARD, load=_load)

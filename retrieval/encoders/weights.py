@@ -7,8 +7,9 @@ A file is looked for in this order and nowhere else:
 3. the Hugging Face hub's cache, and then the hub, for what is published there.
 
 Only tensors are read: safetensors, or ``torch.load(weights_only=True)``. Loading is strict; a key is dropped
-only when the encoder names it. The sha256 of a file is remembered in the user's cache by path, size and time
-of change.
+only when the encoder names it. The sha256 of a file is remembered in the user's cache, and taken again when anything
+about the file is another: path, device and inode, size, time of change, time of the inode's change (which no program
+can set back, so that a checkpoint exchanged for another of its size and date is noticed).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retr.index.errors import WeightsError
+from retr.retrieval.encoders.untrusted import check_archive, reading, refuse_adapter
 from retr.retrieval.state import write_atomically
 
 if TYPE_CHECKING:
@@ -53,7 +55,12 @@ class WeightFile:
     hub_name
         Its name in that repository when it differs from `name`.
     hub_files
-        Of a folder on the hub, the names or patterns of the files that are needed; none means all.
+        Of a folder on the hub, the names or patterns of the files that are needed; with `hub_any` and `hub_also`
+        empty too, all files are.
+    hub_any
+        Of these at least one is needed.
+    hub_also
+        These are fetched where they are there.
     folder
         True where `name` is a folder (a hub-style model folder, a tokenizer).
     optional
@@ -66,6 +73,8 @@ class WeightFile:
     hub: str | None = None
     hub_name: str | None = None
     hub_files: tuple[str, ...] = ()
+    hub_any: tuple[str, ...] = ()
+    hub_also: tuple[str, ...] = ()
     folder: bool = False
     optional: bool = False
 
@@ -125,13 +134,14 @@ def _hub(file: WeightFile, *, network: bool) -> Path | None:
     for local in (True, False) if network else (True,):
         try:
             if file.folder:
-                wanted = list(file.hub_files) or None
+                wanted = [*file.hub_files, *file.hub_any, *file.hub_also] or None
                 folder = Path(snapshot_download(file.hub, allow_patterns=wanted, local_files_only=local))
-                if all(any(folder.glob(name)) for name in file.hub_files):
+                found = [any(folder.glob(name)) for name in file.hub_any] or [True]
+                if any(found) and all(any(folder.glob(name)) for name in file.hub_files):
                     return folder
                 continue
             return Path(hf_hub_download(file.hub, file.hub_name or file.name, local_files_only=local))
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError):
+        except (LocalEntryNotFoundError, HfHubHTTPError, OSError, ValueError):
             continue
     return None
 
@@ -139,8 +149,7 @@ def _hub(file: WeightFile, *, network: bool) -> Path | None:
 def digest(*paths: Path) -> str:
     """Give the sha256 of a file, or of the sorted sha256 of several.
 
-    The result is remembered by path, size and time of change, because checkpoints are large and queries are
-    short.
+    The result is remembered (see above), because checkpoints are large and queries are short.
     """
     each = sorted(_digest(Path(path)) for path in paths)
     return each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest()
@@ -163,7 +172,9 @@ def cache_folder() -> Path:
 def _digest(path: Path) -> str:
     path = path.resolve()
     status = path.stat()
-    key = f"{path}|{status.st_size}|{status.st_mtime_ns}"
+    key = "|".join(
+        map(str, (path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+    )
     store = cache_folder() / "digests" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     try:
         known = json.loads(store.read_text())
@@ -179,25 +190,6 @@ def _digest(path: Path) -> str:
     return sha.hexdigest()
 
 
-def read_json(path: Path) -> dict[str, Any] | None:
-    """Read a JSON object that lies beside a checkpoint; ``None`` where there is no such file.
-
-    Raises
-    ------
-    WeightsError
-        It is something else.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise WeightsError(f"{path.name} in {path.parent.name!r} is not JSON: {error}", hint="get it again") from error
-    if not isinstance(found, dict):
-        raise WeightsError(f"{path.name} in {path.parent.name!r} is no JSON object", hint="get it again")
-    return found
-
-
 def load_state_dict(path: Path) -> dict[str, Any]:
     """Read a checkpoint's tensors (on the CPU) as the file nests them.
 
@@ -206,36 +198,28 @@ def load_state_dict(path: Path) -> dict[str, Any]:
     WeightsError
         If the file is damaged, or holds anything but tensors and plain values.
     """
+    refuse_adapter(path)
     if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        try:
+        with reading(f"the safetensors file {path.name!r}"):
             return dict(load_file(path))
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(
-                f"{path.name!r} is not a readable safetensors file: {error}", hint="get the file again"
-            ) from error
     import pickle
 
     import torch
 
-    try:
-        with warnings.catch_warnings():
-            # it warns of newer pickle protocols, which it either reads or refuses
-            warnings.simplefilter("ignore", UserWarning)
+    check_archive(path)
+    with reading(f"the checkpoint {path.name!r}"), warnings.catch_warnings():
+        # it warns of newer pickle protocols, which it either reads or refuses
+        warnings.simplefilter("ignore", UserWarning)
+        try:
             # mapped: what is never used (an optimizer, a text tower) is never read
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise WeightsError(
-            f"{path.name!r} is damaged or holds more than tensors, and is not loaded",
-            hint="get the file again from its authors, or save its state dict alone",
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise WeightsError(
-            f"{path.name!r} is not a readable checkpoint: {reason}", hint="get the file again"
-        ) from error
+        except pickle.UnpicklingError as error:
+            raise WeightsError(
+                f"{path.name!r} is damaged or holds more than tensors, and is not loaded",
+                hint="get the file again from its authors, or save its state dict alone",
+            ) from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path.name!r} holds a {type(state).__name__}, expected a state dict")
     return dict(state)
@@ -285,6 +269,8 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, file: str, 
     WeightsError
         If keys are missing or left over, or a shape differs.
     """
+    import torch
+
     patterns = tuple(dropped)
     wanted = module.state_dict()
     kept = {
@@ -292,6 +278,10 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, file: str, 
         for key, value in state.items()
         if key in wanted or not any(fnmatchcase(key, pattern) for pattern in patterns)
     }
+    values: Mapping[str, Any] = kept
+    plain = next((key for key, value in values.items() if not isinstance(value, torch.Tensor)), None)
+    if plain is not None:
+        raise WeightsError(f"{file!r} holds {plain!r}, which is no tensor", hint="save its state dict alone")
     problems = [
         f"{len(keys)} {word} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
         for word, keys in (

@@ -62,6 +62,7 @@ def adapted_info(base: EncoderInfo, head: Head) -> EncoderInfo:
         dim=head.dim,
         similarity="cosine",
         text=False,
+        text_sha256=None,
         logit_scale=None,
         weights_sha256=both,
         preprocessing=f"{base.preprocessing}; then a linear head fitted to {head.about['label']!r}",
@@ -84,7 +85,7 @@ def load_for(store: Store, encoder: str | BaseEncoder | None, options: Mapping[s
     recorded, head = store.manifest.encoder, head_of(store)
     if head is None:
         return load_recorded(encoder, recorded, options)
-    if isinstance(encoder, BaseEncoder) and encoder.info.identity == recorded.identity:
+    if isinstance(encoder, BaseEncoder) and encoder.info.agrees_with(recorded):
         return encoder
     adapted = AdaptedEncoder(load_recorded(encoder, EncoderInfo.from_json(head.about["encoder"]), options), head)
     require_same(recorded, adapted.info)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -41,3 +44,19 @@ def odd_pictures() -> dict[str, Image.Image]:
         "one pixel": Image.new("RGB", (1, 1), (10, 20, 30)),
         "a thread": Image.new("L", (1, 20_000), 60),
     }
+
+
+@pytest.fixture(scope="session")
+def made(tmp_path_factory) -> Path:
+    """Model folders in small: ``hf``, ``clip`` and its text side ``bert`` (see ``small_models``)."""
+    from small_models import make
+
+    root = tmp_path_factory.mktemp("made")
+    make(root)
+    return root
+
+
+@pytest.fixture
+def copy(made, tmp_path):
+    """``copy("hf")``: one of the model folders, to spoil."""
+    return lambda name: Path(shutil.copytree(made / name, tmp_path / name))

@@ -8,7 +8,7 @@ import torch
 
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders import weights
-from retr.retrieval.encoders.weights import WeightFile, digest, find, load_state_dict, load_strictly, read_json
+from retr.retrieval.encoders.weights import WeightFile, digest, find, load_state_dict, load_strictly
 
 FILE = WeightFile("sub/model.pth", where="https://example.org/model", option="weights")
 
@@ -77,10 +77,24 @@ def test_a_second_digest_does_not_read_the_file(tmp_path, monkeypatch):
     path = tmp_path / "model.pth"
     path.write_bytes(b"abc")
     first = digest(path)
-    status = path.stat()
-    path.write_bytes(b"xyz")
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    monkeypatch.setattr(weights, "_CHUNK", "nothing that can be read by")
     assert digest(path) == first
+
+
+@pytest.mark.parametrize("how", ["written over", "exchanged"])
+def test_a_checkpoint_swapped_at_its_size_and_date_is_hashed_again(tmp_path, how):
+    path, other = tmp_path / "model.pth", tmp_path / "other.pth"
+    path.write_bytes(b"abc")
+    first = digest(path)
+    status = path.stat()
+    if how == "written over":
+        path.write_bytes(b"xyz")
+    else:
+        other.write_bytes(b"xyz")
+        other.replace(path)
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mtime_ns == status.st_mtime_ns
+    assert digest(path) != first
 
 
 class Evil:
@@ -136,14 +150,3 @@ def test_a_pattern_never_drops_a_key_the_network_has():
 def test_the_cache_folder_can_be_moved(tmp_path):
     assert weights.cache_folder() == tmp_path / "cache"
     assert weights.cache_folder().is_dir()
-
-
-def test_json_beside_a_checkpoint(tmp_path):
-    file = tmp_path / "config.json"
-    assert read_json(file) is None
-    file.write_text('{"size": 224}')
-    assert read_json(file) == {"size": 224}
-    for damaged, said in (('{"size": 22', "is not JSON"), ("[224]", "is no JSON object")):
-        file.write_text(damaged)
-        with pytest.raises(WeightsError, match=f"config.json in '{tmp_path.name}' {said}"):
-            read_json(file)
