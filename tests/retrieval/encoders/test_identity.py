@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from retr import Index
 from retr.index.errors import EncoderMismatchError, WeightsError
 from retr.retrieval.encoders._torchvision import ensure_torchvision
 from retr.retrieval.encoders.recorded import require_same
@@ -146,3 +147,15 @@ def test_a_folder_saved_by_transformers_5_loads(made, copy, pictures):
     change(folder / "processor_config.json", image_processor=None, video_processor=PROCESSOR)
     with pytest.raises(WeightsError, match="nothing states how its pictures are prepared"):
         hf(folder)
+
+
+def test_an_index_keeps_what_decided_its_vectors(copy, tmp_path, pictures):
+    folder = copy("hf")
+    (tmp_path / "archive").mkdir()
+    for number, picture in enumerate(pictures[:3]):
+        picture.save(tmp_path / "archive" / f"{number}.png")
+    Index.build(tmp_path / "archive", tmp_path / "x.retr", encoder="hf:me/mine", weights=folder, **HERE)
+    assert len(Index.open(tmp_path / "x.retr", weights=folder, **HERE).search(text="a red disc", k=2)) == 2
+    edited(folder, "vocab.txt")
+    with pytest.raises(EncoderMismatchError, match=r"the text side \(tokenizer\) of 'hf:me/mine' is another"):
+        Index.open(tmp_path / "x.retr", weights=folder, **HERE).search(text="a red disc", k=2)
