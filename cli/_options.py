@@ -50,6 +50,18 @@ MetadataOption = Annotated[
     Path | None,
     typer.Option("--metadata", metavar="FILE", help="CSV, TSV or Parquet table joined on its `path` column."),
 ]
+PathColumnOption = Annotated[
+    str | None,
+    typer.Option("--path-column", metavar="COLUMN", help="The table's column of paths, where its name does not tell."),
+]
+TypeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--type",
+        metavar="COLUMN=number|text",
+        help="Store a column as numbers or as text, whatever its cells look like; repeats. Kept for later builds.",
+    ),
+]
 GroupOption = Annotated[
     str | None,
     typer.Option(
@@ -146,6 +158,21 @@ def _parameters(group: type) -> list[inspect.Parameter]:
         )
         for field in fields(group)
     ]
+
+
+def column_types(given: list[str] | None) -> dict[str, str]:
+    """Read ``COLUMN=number`` and ``COLUMN=text``.
+
+    >>> column_types(["acc=number", "a=b=text"])
+    {'acc': 'number', 'a=b': 'text'}
+    """
+    types = {}
+    for one in given or ():
+        column, equals, kind = one.rpartition("=")
+        if not equals or not column:
+            raise UsageError(f"--type takes COLUMN=number or COLUMN=text, got: {one!r}")
+        types[column.strip()] = kind.strip().lower()
+    return types
 
 
 def find_index(index: Path | None) -> Path:

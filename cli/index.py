@@ -17,11 +17,14 @@ from retr.cli._options import (
     JsonOption,
     LoadOptions,
     MetadataOption,
+    PathColumnOption,
     Paths0Option,
     PathsOption,
     SafeCsvOption,
+    TypeOption,
     WhereOption,
     YesOption,
+    column_types,
     find_index,
     unfold,
 )
@@ -33,6 +36,10 @@ if TYPE_CHECKING:
 app = typer.Typer(help="Make, look at and change an index.", no_args_is_help=True, rich_markup_mode=None)
 
 PruneOption = Annotated[bool, typer.Option("--prune", help="Drop rows whose files are gone.")]
+ImageColumnOption = Annotated[
+    str | None,
+    typer.Option("--image-column", metavar="COLUMN", help="The column of pictures, of a Parquet file with several."),
+]
 BurnedInOption = Annotated[
     bool, typer.Option("--allow-burned-in", help="Read DICOM files that say their pixels hold annotations.")
 ]
@@ -67,6 +74,9 @@ def build(
         ),
     ] = None,
     metadata: MetadataOption = None,
+    path_column: PathColumnOption = None,
+    image_column: ImageColumnOption = None,
+    column_type: TypeOption = None,
     group: GroupOption = None,
     score: Annotated[
         list[str] | None,
@@ -116,6 +126,9 @@ def build(
         index or Path(INDEX_DIR),
         encoder=encoder,
         metadata=metadata,
+        path_column=path_column,
+        image_column=image_column,
+        types=column_types(column_type),
         group=group,
         scores=score,
         prune=prune,
@@ -141,6 +154,9 @@ def add(
         str | None, typer.Option("--name", help="Prefix of the new ids; by default the folder's name.")
     ] = None,
     metadata: MetadataOption = None,
+    path_column: PathColumnOption = None,
+    image_column: ImageColumnOption = None,
+    column_type: TypeOption = None,
     prune: PruneOption = False,
     allow_burned_in: BurnedInOption = False,
     loading: LoadOptions,
@@ -158,7 +174,17 @@ def add(
     opened = Index.open(find_index(index), **loading.options)
     _report(
         out,
-        opened.add(source, name=name, metadata=metadata, prune=prune, allow_burned_in=allow_burned_in, progress=True),
+        opened.add(
+            source,
+            name=name,
+            metadata=metadata,
+            path_column=path_column,
+            image_column=image_column,
+            types=column_types(column_type),
+            prune=prune,
+            allow_burned_in=allow_burned_in,
+            progress=True,
+        ),
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,12 @@ from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+# Last words of a name that say "this is an identifier", and whole names (without blanks, in small letters) that do.
+_MARKS = frozenset({"id", "ids", "uid", "guid", "uuid", "mrn", "accession", "identifier"})
+_ROLE = re.compile(
+    "(patient|subject|participant|person|case|study|series|accession|eye)s?(id|uid|no|nr|num|number|key|code|name)?|pid"
+)
 
 # Beyond these, neighbouring integers are one float64.
 EXACT = 2**53
@@ -120,3 +127,15 @@ def _is_text(kind: pa.DataType) -> bool:
 
 def _texts(values: Sequence[Any]) -> pa.Array:
     return pa.array([identifier_text(value) for value in values], pa.string())
+
+
+def identifies(column: str) -> bool:
+    """Say whether a column's name says that it tells patients, studies, eyes or the like apart.
+
+    >>> [name for name in ("Patient", "StudyInstanceUID", "eye", "Patient Age", "valid") if identifies(name)]
+    ['Patient', 'StudyInstanceUID', 'eye']
+    """
+    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", column)]
+    while len(words) > 1 and words[-1].isdecimal():
+        words.pop()
+    return bool(words) and (words[-1] in _MARKS or _ROLE.fullmatch("".join(words)) is not None)

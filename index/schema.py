@@ -1,8 +1,7 @@
 """The types a metadata column can have, and how two tables' columns become one.
 
 A handful of Arrow types is enough for what comes out of CSV, Parquet and image headers, and can be named in the
-manifest by a word. Everything that comes in is brought to one of them: dictionaries to their values, every
-integer to ``int64``, every float to ``double``, every timestamp to microseconds.
+manifest by a word. Everything that comes in is brought to one of them by `retr.index.incoming`.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pyarrow as pa
 
 from retr.index.errors import UsageError
+from retr.index.incoming import stored_column
 from retr.index.records import Fields
 
 if TYPE_CHECKING:
@@ -38,41 +38,6 @@ TYPES: Mapping[str, pa.DataType] = {
 }
 
 
-def stored_type(kind: pa.DataType, column: str) -> pa.DataType:
-    """Give the stored type for an incoming one.
-
-    Raises
-    ------
-    UsageError
-        The index has no such type (structs, maps, durations ...).
-    """
-    result: pa.DataType | None = None
-    if pa.types.is_dictionary(kind):
-        return stored_type(kind.value_type, column)
-    if pa.types.is_integer(kind):
-        result = pa.int64()
-    elif pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-        result = pa.float64()
-    elif pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
-        result = pa.string()
-    elif pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind):
-        result = pa.binary()
-    elif pa.types.is_date(kind):
-        result = pa.date32()
-    elif pa.types.is_timestamp(kind):
-        result = pa.timestamp("us", tz="UTC" if kind.tz is not None else None)
-    elif pa.types.is_list(kind) or pa.types.is_large_list(kind):
-        result = pa.list_(stored_type(kind.value_type, column))
-    elif pa.types.is_boolean(kind) or pa.types.is_null(kind):
-        result = kind
-    if result is None or str(result) not in TYPES:
-        raise UsageError(
-            f"column {column!r} has the type {str(kind)!r}, which an index cannot hold",
-            hint=f"convert it to one of: {', '.join(sorted(TYPES))}",
-        )
-    return result
-
-
 def stored_table(table: pa.Table) -> pa.Table:
     """Bring every column to a stored type; the first column is the string ``id``.
 
@@ -86,12 +51,12 @@ def stored_table(table: pa.Table) -> pa.Table:
     if len(set(table.column_names)) != table.num_columns:
         raise UsageError(f"a column name occurs twice: {table.column_names!r}", hint="rename one of them")
     names = [ID, *(name for name in table.column_names if name != ID)]
-    target = pa.schema([pa.field(name, stored_type(table.schema.field(name).type, name)) for name in names])
-    if pa.types.is_null(target.field(ID).type):
-        target = target.set(0, pa.field(ID, pa.string()))
-    if not pa.types.is_string(target.field(ID).type):
-        raise UsageError(f"the column {ID!r} must be text, got {str(target.field(ID).type)!r}")
-    result = table.select(names).cast(target)
+    columns = {name: stored_column(table.column(name), name) for name in names}
+    if pa.types.is_null(columns[ID].type):
+        columns[ID] = columns[ID].cast(pa.string())
+    if not pa.types.is_string(columns[ID].type):
+        raise UsageError(f"the column {ID!r} must be text, got {str(columns[ID].type)!r}")
+    result = pa.table(columns)
     if result.column(ID).null_count:
         raise UsageError(f"the column {ID!r} has an empty entry; every row needs an id")
     return result

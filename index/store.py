@@ -9,6 +9,7 @@ until the segments are compacted.
 from __future__ import annotations
 
 import logging
+import unicodedata
 import uuid
 from datetime import UTC, datetime
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from retr.index.columns import Columns
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
@@ -259,7 +261,11 @@ class Store:
         return result
 
     def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Find live rows by id: int64 ``(len(ids),)``, -1 where there is none."""
+        """Find live rows by id: int64 ``(len(ids),)``, -1 where there is none.
+
+        An id that no row has to the letter is found by how it reads: accents may be composed (NFC) in one and
+        decomposed (NFD) in the other, as long as one row alone reads so.
+        """
         if not len(ids):
             return np.empty(0, np.int64)
         result = np.full(len(ids), -1, np.int64)
@@ -268,7 +274,21 @@ class Store:
             live = self._alive[start : start + len(segment)]
             at, local = segment.find(hashes, lambda at: [ids[i] for i in at], live)
             result[at] = start + local
+        accented = [at for at in np.flatnonzero(result < 0).tolist() if not ids[at].isascii()]
+        if accented:
+            result[accented] = self._rows_that_read([ids[at] for at in accented])
         return result
+
+    def _rows_that_read(self, ids: list[str]) -> NDArray[np.int64]:
+        wanted = [unicodedata.normalize("NFC", text) for text in ids]
+        all_ids, alive = self.table([ID])[ID], np.flatnonzero(self._alive)
+        accented = np.flatnonzero(~pc.string_is_ascii(all_ids).to_numpy())
+        texts = pc.utf8_normalize(all_ids.take(accented), form="NFC").to_pylist()
+        found: dict[str, list[int]] = {text: [] for text in wanted}
+        for row, text in zip(alive[accented].tolist(), texts, strict=True):
+            if text in found:
+                found[text].append(row)
+        return np.array([found[text][0] if len(found[text]) == 1 else -1 for text in wanted], np.int64)
 
     def rows_with(self, column: str, values: pa.Array[Any]) -> list[NDArray[np.int64]]:
         """Find the live rows that hold each value: sorted int64 row numbers.

@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index import schema as schemas
-from retr.index import sidetable
 from retr.index.compaction import SEGMENT_ROWS, Compaction, compact_runs, merge, small_runs
 from retr.index.errors import RetrError, UsageError
 from retr.index.files import FileRef, disk_errors, reference, sync_folder, write_bytes
@@ -28,14 +27,14 @@ from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, SEGMENTS, publish, read_current
 from retr.index.purge import UNFINISHED, Purged, take_out
 from retr.index.schema import ID
-from retr.index.segment_writer import SegmentWriter, parquet_writer
+from retr.index.segment_writer import SegmentWriter, parquet_writer, rewrite_columns
 from retr.index.segments import HashSet, Segment, id_hashes
 from retr.index.store import Store, timestamp
 from retr.index.sweep import sweep, sweep_for_good
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -191,8 +190,25 @@ class Writer:
         self._gone[rows] = True
         self._dirty = True
 
-    def replace_columns(self, table: pa.Table) -> None:
+    def taken(self, ids: list[str]) -> set[str]:
+        """Return those of some ids that rows of the last commit have which are not deleted since."""
+        hashes, stays, start = id_hashes(ids), self.store.alive() & ~self._gone, 0
+        found: set[str] = set()
+        for segment in self.store.segments:
+            among = stays[start : start + len(segment)]
+            found.update(ids[at] for at in segment.find(hashes, lambda at: [ids[i] for i in at], among)[0])
+            start += len(segment)
+        return found
+
+    def replace_columns(self, table: pa.Table, drop: Collection[str] = ()) -> None:
         """Add metadata columns, or replace them, matched on ``id``; rows that ``table`` lacks become null.
+
+        Parameters
+        ----------
+        table
+            ``id`` and the columns.
+        drop
+            Columns that the index loses.
 
         Raises
         ------
@@ -203,33 +219,22 @@ class Writer:
         keys = table.column(ID).combine_chunks()
         if pc.count_distinct(keys).as_py() < len(keys):
             raise UsageError("an id occurs twice in the table of new columns", hint="keep one row for each id")
-        fields = {field.name: field for field in self.draft.schema}
+        fields = {field.name: field for field in self.draft.schema if field.name not in drop}
         fields.update({field.name: field for field in table.schema})
         schema = pa.schema(list(fields.values()))
-        names = [name for name in table.column_names if name != ID]
-        if not names:
+        if table.column_names == [ID] and not drop:
             return
         with self._changing("replacing columns"):
             self._close_segment()
-            segments = tuple(self._with_columns(info, table, keys, schema, names) for info in self.draft.segments)
+            segments = tuple(self._with_columns(info, table, schema) for info in self.draft.segments)
             self.draft = dataclasses.replace(self.draft, schema=schema, segments=segments)
 
-    def _with_columns(
-        self, info: SegmentInfo, table: pa.Table, keys: pa.Array[Any], schema: pa.Schema, names: list[str]
-    ) -> SegmentInfo:
+    def _with_columns(self, info: SegmentInfo, table: pa.Table, schema: pa.Schema) -> SegmentInfo:
         """Write a segment's table again with other columns; its vectors stay where they are."""
-        segment = self._segment(info)
-        old = pa.schema([field for field in self.draft.schema if field.name not in names])
-        stem = f"{SEGMENTS}/{self._name()}"
-        name = f"{stem}.parquet"
-        with (self.store.path / name).open("xb") as sink, parquet_writer(sink, schema) as writer:
-            for part in segment.tables(old):
-                found = pc.index_in(part.column(ID), value_set=keys)
-                for column in names:
-                    part = part.append_column(schema.field(column), table.column(column).take(found))  # noqa: PLW2901
-                writer.write_table(part.select(schema.names))
-        columns = sidetable.write(self.store.path, name, f"{stem}.arrow")
-        return dataclasses.replace(info, table=reference(self.store.path, name), columns=columns)
+        ref, columns = rewrite_columns(
+            self.store.path, self._name(), self._segment(info), self.draft.schema, table, schema
+        )
+        return dataclasses.replace(info, table=ref, columns=columns)
 
     def _segment(self, info: SegmentInfo) -> Segment:
         return Segment(self.store.path, info, dim=self.draft.encoder.dim, dtype=self.draft.dtype)
@@ -237,10 +242,8 @@ class Writer:
     def set_group(self, column: str | None) -> None:
         """Declare the column that says which rows belong together (patient, study); ``None`` for none."""
         if column is not None and column not in self.draft.schema.names:
-            raise UsageError(
-                f"there is no column {column!r}",
-                hint=f"the columns are {', '.join(self.draft.schema.names)}",
-            )
+            columns = ", ".join(self.draft.schema.names)
+            raise UsageError(f"there is no column {column!r}", hint=f"the columns are {columns}")
         self.draft = dataclasses.replace(self.draft, group=column)
         self._dirty = True
 

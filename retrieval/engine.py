@@ -74,6 +74,9 @@ class Index(Rooms):
         *,
         encoder: str | BaseEncoder | None = None,
         metadata: str | Path | None = None,
+        path_column: str | None = None,
+        image_column: str | None = None,
+        types: Mapping[str, str] | None = None,
         group: str | None = None,
         scores: Sequence[str] | None = None,
         prune: bool = False,
@@ -98,6 +101,10 @@ class Index(Rooms):
             one for an existing index.
         metadata
             CSV, TSV or Parquet table joined on its ``path`` column.
+        path_column, image_column
+            The column of paths of a table, or of images of a Parquet archive, where its name does not tell.
+        types
+            Columns to store as ``"number"`` or as ``"text"``, whatever their cells look like.
         group
             The column that tells patients apart.
         scores
@@ -150,6 +157,9 @@ class Index(Rooms):
             path,
             load,
             metadata=metadata,
+            path_column=path_column,
+            image_column=image_column,
+            types=types,
             group=group,
             scores=scores,
             prune=prune,
@@ -364,31 +374,16 @@ class Index(Rooms):
     # changing
 
     def add(
-        self,
-        source: str | Path,
-        *,
-        name: str | None = None,
-        metadata: str | Path | None = None,
-        prune: bool = False,
-        allow_burned_in: bool = False,
-        progress: bool = False,
+        self, source: str | Path, *, name: str | None = None, metadata: str | Path | None = None, **asked: Any
     ) -> BuildReport:
         """Embed a further folder, or one image; its rows' ids begin with ``name/``, by default the folder's name.
 
-        The same name again brings that part up to date, as `build` does for the first archive.
+        The same name again brings that part up to date, as `build` does for the first archive; ``asked`` is as there:
+        ``path_column``, ``image_column``, ``types``, ``prune``, ``allow_burned_in``, ``progress``.
         """
         from retr.retrieval.ingest.build import add
 
-        report = add(
-            source,
-            self.path,
-            lambda: self.encoder,
-            name=name,
-            metadata=metadata,
-            prune=prune,
-            allow_burned_in=allow_burned_in,
-            progress=progress,
-        )
+        report = add(source, self.path, lambda: self.encoder, name=name, metadata=metadata, **asked)
         self.refresh()
         return report
 

@@ -42,7 +42,8 @@ MAX_FILE_BYTES = 1 << 30
 class Shelf:
     """The containers that were used last, kept open; safe to use from several threads."""
 
-    def __init__(self) -> None:
+    def __init__(self, image_column: str | None = None) -> None:
+        self._image_column = image_column
         self._open: OrderedDict[Path, Container | None] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -50,7 +51,7 @@ class Shelf:
         """Give an open container; None for a table without an image column."""
         with self._lock:
             if file not in self._open:
-                self._open[file] = open_container(file)
+                self._open[file] = open_container(file, self._image_column)
                 # not closed: a thread may be reading from it; the garbage collector closes it after that
                 while len(self._open) > _OPEN:
                     self._open.popitem(last=False)
@@ -67,6 +68,8 @@ class FolderSource:
         Where to start.
     leave_out
         Folders not to enter, such as the index itself.
+    image_column
+        The column that holds pictures, for Parquet and Arrow tables with several.
 
     Raises
     ------
@@ -74,13 +77,15 @@ class FolderSource:
         ``folder`` is not a folder.
     """
 
-    def __init__(self, folder: Path | str, *, leave_out: tuple[Path, ...] = ()) -> None:
+    def __init__(
+        self, folder: Path | str, *, leave_out: tuple[Path, ...] = (), image_column: str | None = None
+    ) -> None:
         root = Path(folder)
         if not root.is_dir():
             raise UsageError(f"archive {str(folder)!r} does not exist", hint="give the path of a folder of images")
         self.root = root.resolve()
         self.location = str(self.root)
-        self._shelf = Shelf()
+        self._shelf = Shelf(image_column)
         self._leave_out = frozenset(_number(path.stat()) for path in leave_out if path.exists())
 
     def entries(self) -> Iterator[Entry]:
@@ -183,7 +188,7 @@ class ContainerSource:
         self._file = file
 
     @classmethod
-    def open(cls, file: Path) -> Self | None:
+    def open(cls, file: Path, image_column: str | None = None) -> Self | None:
         """Open a container; None for a table without an image column.
 
         Raises
@@ -192,8 +197,10 @@ class ContainerSource:
             It is damaged.
         """
         try:
-            container = open_container(file)
-        except ImageReadError:
+            container = open_container(file, image_column)
+        except ImageReadError as error:
+            if error.hint is not None:
+                raise UsageError(error.message, hint=error.hint) from None
             raise UsageError(
                 f"container {str(file)!r} cannot be opened: it is damaged or not what its name says",
                 hint="copy it again from where it came",

@@ -1,4 +1,4 @@
-"""A list of paths as the archive: CSV, TSV or Parquet with a path column; its other columns become metadata.
+"""A list of paths as the archive: CSV, TSV or Parquet with a path column; its other columns are a table of labels.
 
 Paths are relative to the list's own folder. Absolute paths are allowed: what all of them have in common is taken
 away, so that no absolute path enters the index.
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from retr.index.errors import UsageError
 from retr.retrieval.archive.folders import read_file
-from retr.retrieval.archive.metadata import read_table
+from retr.retrieval.archive.matching import other_spellings
+from retr.retrieval.archive.metadata import read_paths
 from retr.retrieval.archive.sources import Bytes, Entry, Item, Other, Skipped, reason_of
 
 if TYPE_CHECKING:
@@ -31,24 +32,40 @@ def is_list_name(name: str) -> bool:
 class ListSource:
     """The files that a table names, in the table's order.
 
+    Parameters
+    ----------
+    file
+        The table; ``file`` of it is its labels, too, for `retr.retrieval.archive.metadata.read_metadata`.
+    path_column
+        The column that holds paths, where its name does not tell.
+
     Raises
     ------
     UsageError
         The table cannot be read, has no path column, or names no file.
     """
 
-    def __init__(self, file: Path | str) -> None:
+    def __init__(self, file: Path | str, path_column: str | None = None) -> None:
         self.file = Path(file)
-        paths, self._columns = read_table(self.file)
-        folder = self.file.resolve().parent
-        absolute = [os.path.normpath(folder / path) for path in paths]
+        self._folder = self.file.resolve().parent
+        paths = read_paths(self.file, path_column)
+        absolute = [self._absolute(path) for path in paths]
         if not absolute:
             raise UsageError(f"list {str(file)!r} names no file", hint="give one row a picture")
-        inside = all(path.startswith(f"{folder}/") for path in absolute)
-        self.root = folder if inside else Path(os.path.commonpath([str(Path(path).parent) for path in absolute]))
+        inside = all(path.startswith(f"{self._folder}/") for path in absolute)
+        self.root = self._folder if inside else Path(os.path.commonpath([str(Path(path).parent) for path in absolute]))
         self.location = str(self.root)
         self._paths = list(dict.fromkeys(os.path.relpath(path, self.root) for path in absolute))
-        self._row = {os.path.relpath(path, self.root): row for row, path in reversed(list(enumerate(absolute)))}
+
+    def relative(self, path: str) -> str:
+        """Return a path of the table as `entries` writes it."""
+        return os.path.relpath(self._absolute(path), self.root) if path.strip() else ""
+
+    def _absolute(self, path: str) -> str:
+        """Return where a row's file lies: as it is written, else with other accents or with slashes for backslashes."""
+        path = path.strip()
+        ways = [os.path.normpath(self._folder / way) for way in (path, *other_spellings(path))]
+        return next((way for way in ways if os.path.lexists(way)), ways[-1])
 
     def entries(self) -> Iterator[Entry]:
         """List the files that the table names."""
@@ -63,8 +80,7 @@ class ListSource:
             if not file.is_file():
                 yield Other(path)
                 continue
-            columns = self._columns.slice(self._row[path], 1).to_pylist()[0]
-            yield Item(path, info.st_size, info.st_mtime, columns)
+            yield Item(path, info.st_size, info.st_mtime)
 
     def count(self) -> int | None:
         """Give the number of paths."""

@@ -1,43 +1,46 @@
 """A table of labels, joined to pictures on the path.
 
-CSV, TSV and Parquet. The key is the column ``path`` (or the first of `KEYS` that the table has), relative to the
-archive; a leading ``./``, backslashes and the archive's own absolute place are understood. The key column itself is
-not stored again. A column whose name the index needs for itself gets the suffix ``_meta``.
+CSV, TSV and Parquet. The column of the paths is the one that is named, or the first of `KEYS` that the table has,
+whatever its capitals and blanks; it is not stored again. A path is relative to the archive; a leading ``./``,
+backslashes and the archive's own absolute place are understood, and `retr.retrieval.archive.matching` says which
+picture a row belongs to. A column whose name the index needs for itself gets the suffix ``_meta``.
 
-Cells of a CSV become numbers only where nothing is lost: ``0012`` stays text (it may be a patient's number), and so
-does a column in which one cell is not a number. An empty cell is a null.
+Cells of a CSV become numbers only where nothing is lost (`retr.retrieval.archive.spelling`); columns that identify are
+text, whichever type they come in. An empty cell is a null. All text is stored with composed accents (NFC). Whatever an
+index cannot hold is refused here, before a picture is looked at.
 
-Of each row the table's cells, the path and 13 bytes are in memory.
+Of each row the table's cells, the path and some bytes are in memory.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
-from retr.retrieval.archive.lookup import Lookup, hashes_of
+from retr.index.identifiers import identifier_texts, identifies, lossy
+from retr.index.incoming import stored_column
+from retr.retrieval.archive.delimited import read_delimited
+from retr.retrieval.archive.matching import Matcher, clean, pieces
+from retr.retrieval.archive.spelling import NUMBER, TEXT, as_declared, identifying, looks_numeric, narrow
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-KEYS = ("path", "file_path", "filepath", "image_path", "file_name", "filename", "file", "image", "img_path", "key")
-
-PIECE = 20_000
-
-# What a cell says when there is no number; in a text column it is text.
-_NOT_A_NUMBER = ("", "NA", "N/A", "n/a", "na", "NaN", "nan", "NULL", "null", "None")
-_INTEGER = r"^-?(0|[1-9][0-9]{0,17})$"
-_DECIMAL = r"^-?(0|[1-9][0-9]*)?(\.[0-9]*)?([eE][-+]?[0-9]+)?$"
+# What a column of paths may be called, in small letters and without what stands between the words.
+KEYS = (
+    *("path", "filepath", "imagepath", "imgpath", "relativepath", "relpath", "filename", "imagefilename", "file"),
+    *("image", "imagefile", "imagename", "imageindex", "imageid", "img", "dicom", "dicompath", "dicomid", "key"),
+)
+SHOWN = 3
 
 
 @dataclass
@@ -48,71 +51,61 @@ class Metadata:
     ----------
     table
         The columns to store, without the key.
-    paths
-        The key, as the archive's sources write paths.
+    matcher
+        The paths, as the archive's sources write them, and which pictures they belong to.
     sha256
-        Of the file's bytes and the key's name: tells whether it changed since the last build.
+        Of the file's bytes, the key's name and the stored columns: tells whether a row may have changed.
     renamed
         Column of the file to its name in the index, where they differ.
+    notes
+        What the user should know, one line each.
     """
 
     table: pa.Table
-    paths: pa.ChunkedArray
+    matcher: Matcher
     key: str
     sha256: str
     renamed: dict[str, str] = field(default_factory=dict)
-    _matched: NDArray[np.bool_] = field(init=False)
-    _lookup: Lookup = field(init=False)
+    notes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        n = len(self.paths)
-        hashes = [hashes_of(piece.to_pylist()) for piece in pieces(self.paths)]
-        self._lookup = Lookup(np.concatenate([np.empty(0, np.int64), *hashes]), np.arange(n, dtype=np.uint32))
-        self._matched = np.zeros(n, dtype=np.bool_)
-        for row in self._lookup.again().tolist():
-            path = self.paths[row].as_py()
-            first = self._row_of(path)
-            if first == row:
-                continue
+        self._double = np.zeros(len(self.table), np.bool_)
+        for first, row in self.matcher.again():
             if not self.table.slice(first, 1).equals(self.table.slice(row, 1)):
+                path = self.matcher.paths[row].as_py()
                 raise UsageError(
-                    f"the metadata table has different cells for the path {path!r} in rows {first + 2} and {row + 2}",
+                    f"the table has different cells for the path {path!r} in rows {first + 2} and {row + 2}",
                     hint="keep one row a picture",
                 )
-            # it is the first one that a picture has
-            self._matched[row] = True
+            self._double[row] = True
 
     def rows_of(self, paths: Sequence[str]) -> NDArray[np.int64]:
-        """Give the table's row of each path, -1 where there is none.
+        """Return the table's row of each path, int64 ``(len(paths),)``, -1 where there is none.
 
         A member of a container, ``"0001.tar::a/b.png"``, is looked for by its whole path, then by the member's own.
         """
-        return np.fromiter((self._row_of(path) for path in paths), np.int64, len(paths))
-
-    def mark(self, path: str) -> bool:
-        """Note that there is a picture of this path; say whether the table has a row for it."""
-        row = self._row_of(path)
-        if row >= 0:
-            self._matched[row] = True
-        return row >= 0
+        return np.fromiter(map(self.matcher.row_of, paths), np.int64, len(paths))
 
     def take(self, rows: NDArray[np.int64]) -> pa.Table:
-        """Give the stored columns of `match`'s rows, nulls for -1."""
+        """Return the stored columns of `rows_of`'s rows, nulls for -1."""
         return self.table.take(pa.array(rows, mask=rows < 0))
 
     def unmatched(self) -> pa.ChunkedArray:
-        """Give the paths of the table that no picture had."""
-        return self.paths.filter(pa.array(~self._matched))
-
-    def _row_of(self, path: str) -> int:
-        for text in (path, path.partition("::")[2]) if "::" in path else (path,):
-            for row in self._lookup[text].tolist():
-                if self.paths[row].as_py() == text:
-                    return int(row)
-        return -1
+        """Return the paths of the table that no picture had."""
+        left = ~(self.matcher.matched() | self._double)
+        left[self.matcher.torn()] = False
+        return self.matcher.paths.filter(pa.array(left))
 
 
-def read_metadata(file: Path | str, *, reserved: Sequence[str], root: str | None = None) -> Metadata:
+def read_metadata(
+    file: Path | str,
+    *,
+    reserved: Sequence[str],
+    relative: Callable[[str], str] = clean,
+    path_column: str | None = None,
+    types: Mapping[str, str] | None = None,
+    group: str | None = None,
+) -> Metadata:
     """Read a table of labels.
 
     Parameters
@@ -121,35 +114,99 @@ def read_metadata(file: Path | str, *, reserved: Sequence[str], root: str | None
         ``.csv``, ``.tsv``, ``.txt`` (tabs) or ``.parquet``.
     reserved
         Column names the index needs for itself.
-    root
-        The archive's absolute place: absolute paths below it are understood.
+    relative
+        Write a path of the table as the archive's sources do.
+    path_column
+        The column that holds paths; by default one of `KEYS`.
+    types
+        Columns to be stored as ``"number"`` or as ``"text"``, whatever they look like.
+    group
+        The column that tells patients apart.
 
     Raises
     ------
     UsageError
-        The file does not exist, is not a table, has no path column, or names one path twice with different cells.
+        The file does not exist, is not a table, has no path column, names one path twice with different cells, or has
+        a column that an index cannot hold.
     """
-    raw, key = _read(Path(file))
-    paths = pa.chunked_array(
-        [[_normal(str(value), root) for value in piece.to_pylist()] for piece in pieces(raw[key])], pa.string()
-    )
-    raw = raw.drop_columns([key])
-    taken = set(reserved) | set(raw.column_names)
-    renamed = {name: _free_name(name, taken) for name in raw.column_names if name in reserved}
-    table = raw.rename_columns([renamed.get(name, name) for name in raw.column_names])
+    raw, key, spelled = _read(Path(file), path_column)
+    texts = identifier_texts(raw[key], key)
+    paths = [[relative(text or "") for text in piece.to_pylist()] for piece in pieces(texts)]
+    notes: list[str] = []
+    table = _stored(raw.drop_columns([key]), types or {}, group, notes, spelled=spelled)
+    taken = set(reserved) | set(table.column_names)
+    renamed = {name: _free_name(name, taken) for name in table.column_names if name in reserved}
+    table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
     with Path(file).open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256")
-    digest.update(key.encode())
-    return Metadata(table=table, paths=paths, key=key, sha256=digest.hexdigest(), renamed=renamed)
+    digest.update(f"{key}{table.schema.remove_metadata()}".encode())
+    matcher = Matcher(pa.chunked_array(paths, pa.string()))
+    return Metadata(table=table, matcher=matcher, key=key, sha256=digest.hexdigest(), renamed=renamed, notes=notes)
 
 
-def pieces(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
-    """Give a column some thousands of rows at a time: so many texts may be Python's at once."""
-    for start in range(0, len(column), PIECE):
-        yield column.slice(start, PIECE)
+def joined(first: Metadata, second: Metadata) -> Metadata:
+    """Return one table with the rows of ``first`` and the columns of both; ``second`` says what both say."""
+    paths = [path for piece in pieces(first.matcher.paths) for path in piece.to_pylist()]
+    for path in paths:
+        second.matcher.see(path)
+    labels = second.take(second.rows_of(paths))
+    columns = {name: first.table[name] for name in first.table.column_names}
+    columns |= {name: labels[name] for name in labels.column_names}
+    left = len(second.unmatched())
+    notes = [f"{left} rows of the metadata table name nothing in the list"] if left else []
+    return Metadata(
+        table=pa.table(columns),
+        matcher=first.matcher,
+        key=first.key,
+        sha256=hashlib.sha256(f"{first.sha256}{second.sha256}".encode()).hexdigest(),
+        renamed={**first.renamed, **second.renamed},
+        notes=[*first.notes, *second.notes, *notes],
+    )
 
 
-def read_table(file: Path) -> tuple[list[str], pa.Table]:
+def require_match(table: Metadata, pictures: Iterator[str], called: str) -> None:
+    """Make sure that a row of the table belongs to one of the pictures.
+
+    Parameters
+    ----------
+    pictures
+        The paths of the archive's pictures; read up to the first that a row fits.
+    called
+        The table, for the error.
+
+    Raises
+    ------
+    UsageError
+        No row fits any picture; the message shows some of both sides.
+    """
+    seen: list[str] = []
+    for path in pictures:
+        if table.matcher.see(path):
+            return
+        if len(seen) < SHOWN:
+            seen.append(path)
+    rows = table.matcher.paths.slice(0, SHOWN).to_pylist()
+    hint = "write the paths as the archive does, or name another column with --path-column"
+    if {_name(path) for path in rows} & {_name(path) for path in seen}:
+        hint = "the names agree, the folders do not: write the paths relative to the archive"
+    elif {path.casefold() for path in rows} & {path.casefold() for path in seen}:
+        hint = "upper and lower case differ: write the paths as the archive does"
+    raise UsageError(
+        f"no path of the table {called!r} (column {table.key!r}) is a picture of the archive: the table has "
+        f"{_list(rows)}, the archive {_list(seen)}",
+        hint=hint,
+    )
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _list(paths: Sequence[str]) -> str:
+    return ", ".join(map(repr, paths)) or "none"
+
+
+def read_table(file: Path, path_column: str | None = None) -> tuple[list[str], pa.Table]:
     """Read a list of paths: the paths as they stand there, and the other columns.
 
     Raises
@@ -157,93 +214,116 @@ def read_table(file: Path) -> tuple[list[str], pa.Table]:
     UsageError
         As `read_metadata`.
     """
-    raw, key = _read(file)
-    raw = raw.filter(pc.is_valid(raw[key]))
-    return [str(path).strip() for path in raw[key].to_pylist()], raw.drop_columns([key])
+    raw, key, spelled = _read(file, path_column)
+    paths = identifier_texts(raw[key], key).to_pylist()
+    rows = [row for row, path in enumerate(paths) if path and path.strip()]
+    table = _stored(raw.drop_columns([key]), {}, None, [], spelled=spelled)
+    return [paths[row].strip() for row in rows], table.take(pa.array(rows, pa.int64()))
 
 
-def _read(path: Path) -> tuple[pa.Table, str]:
-    """Give a table and the name of its path column."""
-    if not path.is_file():
-        raise UsageError(f"metadata table {str(path)!r} does not exist", hint="give a CSV, TSV or Parquet file")
-    try:
-        raw = _read_parquet(path) if path.suffix.lower() in {".parquet", ".pq"} else _read_text(path)
-    except (pa.ArrowException, OSError, UnicodeDecodeError):
-        raise UsageError(
-            f"metadata table {str(path)!r} cannot be read as {path.suffix.lstrip('.').upper() or 'CSV'}",
-            hint="give a UTF-8 CSV or TSV with a header line, or Parquet",
-        ) from None
-    duplicated = sorted({name for name in raw.column_names if raw.column_names.count(name) > 1})
-    if duplicated:
-        raise UsageError(f"metadata table {str(path)!r} has the column {duplicated[0]!r} twice")
-    key = next((name for name in KEYS if name in raw.column_names), None)
-    if key is None:
-        raise UsageError(
-            f"metadata table {str(path)!r} has no path column, only {raw.column_names!r}",
-            hint="name the column that holds the pictures' paths 'path'",
-        )
-    return raw, key
+def read_paths(file: Path, path_column: str | None = None) -> list[str]:
+    """Read the paths of a list alone, as they stand there; raises as `read_table`."""
+    raw, key, _ = _read(file, path_column)
+    return [path.strip() for path in identifier_texts(raw[key], key).to_pylist() if path and path.strip()]
 
 
-def narrow(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Turn a text column into integers, decimals or booleans where that loses nothing; empty cells become nulls.
+def path_column_of(names: Sequence[str], asked: str | None, called: str) -> str:
+    """Return the column that holds paths.
 
-    >>> narrow(pa.chunked_array([["7", "12", ""]])).type, narrow(pa.chunked_array([["7", "0012"]])).type
-    (DataType(int64), DataType(string))
+    Parameters
+    ----------
+    asked
+        Its name, where the user said it.
+    called
+        The table, for the error.
+
+    Raises
+    ------
+    UsageError
+        There is none, or two that differ in capitals and blanks only.
     """
-    blank = pc.is_in(column, value_set=pa.array(_NOT_A_NUMBER))
-    numeric = pc.if_else(blank, pa.scalar(None, pa.string()), column)
-    if numeric.null_count < len(numeric):
-        if _all(pc.match_substring_regex(numeric, _INTEGER)):
-            return pc.cast(numeric, pa.int64())
-        digits = pc.match_substring_regex(numeric, r"[0-9]")
-        if _all(pc.and_(pc.match_substring_regex(numeric, _DECIMAL), digits)):
-            return pc.cast(numeric, pa.float64())
-        if _all(pc.is_in(pc.utf8_lower(numeric), value_set=pa.array(["true", "false"])), numeric):
-            return pc.equal(pc.utf8_lower(numeric), "true")
-    return pc.if_else(pc.equal(column, ""), pa.scalar(None, pa.string()), column)
+    shown = ", ".join(map(repr, names[:20])) + (" ..." if len(names) > 20 else "")
+    for wanted in (*KEYS,) if asked is None else (_plain(asked),):
+        found = [name for name in names if _plain(name) == wanted]
+        exact = [name for name in found if name in {asked, wanted}]
+        if len(found) > 1 and not exact:
+            raise UsageError(f"table {called!r} has several path columns: {shown}", hint="name one with --path-column")
+        if found:
+            return (exact or found)[0]
+    if asked is not None:
+        raise UsageError(f"table {called!r} has no column {asked!r}", hint=f"the columns are {shown}")
+    raise UsageError(
+        f"table {called!r} has no path column, only {shown}",
+        hint="say with --path-column which one holds the pictures' paths",
+    )
 
 
-def _all(flags: Any, where: pa.ChunkedArray | None = None) -> bool:
-    if where is not None:
-        flags = pc.if_else(pc.is_valid(where), flags, pa.scalar(None, pa.bool_()))
-    return bool(pc.all(flags).as_py())
+def _read(file: Path, path_column: str | None) -> tuple[pa.Table, str, bool]:
+    """Return a table, the name of its path column, and whether its cells are texts to be read."""
+    if not file.is_file():
+        raise UsageError(f"table {str(file)!r} does not exist", hint="give a CSV, TSV or Parquet file")
+
+    def choose(names: Sequence[str]) -> str:
+        double = next((name for place, name in enumerate(names) if name in names[:place] and name), None)
+        if double is not None:
+            raise UsageError(f"table {str(file)!r} has the column {double!r} twice", hint="rename one of them")
+        return path_column_of([name for name in names if name], path_column, str(file))
+
+    try:
+        if file.suffix.lower() not in {".parquet", ".pq"}:
+            raw = read_delimited(file, choose)
+            return raw, choose(raw.column_names), True
+        raw = _read_parquet(file)
+        choose(raw.column_names)  # for a name that stands there twice
+        texts = [name for name in raw.column_names if _may_be_path(raw.schema.field(name).type)]
+        return raw, path_column_of(texts, path_column, str(file)), False
+    except (pa.ArrowException, OSError):
+        raise UsageError(f"table {str(file)!r} cannot be read: it is damaged or not what its name says") from None
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(file: Path) -> pa.Table:
     import pyarrow.parquet as pq
 
-    table = pq.ParquetFile(path).read()
-    # dictionary columns differ from batch to batch; the index stores plain values
-    plain = [
-        pc.cast(column, column.type.value_type) if pa.types.is_dictionary(column.type) else column
-        for column in table.columns
-    ]
-    return pa.table(plain, names=table.column_names)
+    with pq.ParquetFile(file) as reader:
+        table = reader.read()
+    table.validate(full=True)
+    return table.rename_columns([name.strip() for name in table.column_names])
 
 
-def _read_text(path: Path) -> pa.Table:
-    from pyarrow import csv
-
-    with path.open("rb") as stream:
-        header = stream.readline().decode("utf-8")
-    delimiter = "\t" if path.suffix.lower() in {".tsv", ".tab", ".txt"} else ","
-    if delimiter not in header and ";" in header:
-        delimiter = ";"
-    parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-    names = csv.open_csv(pa.OSFile(str(path)), parse_options=parse).schema.names
-    convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False)
-    table = csv.read_csv(pa.OSFile(str(path)), parse_options=parse, convert_options=convert)
-    return pa.table([narrow(column) for column in table.columns], names=table.column_names)
+def _may_be_path(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        return _may_be_path(kind.value_type)
+    tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer)
+    return any(test(kind) for test in tests)
 
 
-def _normal(path: str, root: str | None) -> str:
-    path = path.strip().replace("\\", "/")
-    if root and path.startswith(root.rstrip("/") + "/"):
-        path = path[len(root.rstrip("/")) + 1 :]
-    while path.startswith("./"):
-        path = path[2:]
-    return os.path.normpath(path) if path else path
+def _stored(raw: pa.Table, types: Mapping[str, str], group: str | None, notes: list[str], *, spelled: bool) -> pa.Table:
+    """Bring every column to the type it is stored in; say what was decided about numbers."""
+    columns = {}
+    for name, column in zip(raw.column_names, raw.columns, strict=True):
+        declared = types.get(name)
+        as_text = declared == TEXT or (declared is None and (name == group or identifies(name)))
+        if as_text and lossy(column):
+            notes.append(f"column {name!r} holds floats so large that different identifiers may have become one")
+        number = pa.types.is_decimal(column.type) or pa.types.is_floating(column.type)
+        plain = identifier_texts(column, name) if as_text and number else stored_column(column, name)
+        if pa.types.is_string(plain.type) and not pc.all(pc.string_is_ascii(plain)).as_py():
+            plain = pc.utf8_normalize(plain, form="NFC")
+        if declared is not None:
+            plain = as_declared(plain, name, declared)
+        elif as_text:
+            plain = identifying(plain, name)
+        elif spelled:
+            cells, plain = plain, narrow(plain)
+            if pa.types.is_string(plain.type) and looks_numeric(cells):
+                lost = f"column {name!r} stays text, since numbers would not keep its spelling"
+                notes.append(f"{lost}; --type {name}={NUMBER} stores numbers")
+        columns[name] = plain
+    return pa.table(columns) if columns else raw.select([])
+
+
+def _plain(name: str) -> str:
+    return "".join(character for character in name.casefold() if character.isalnum())
 
 
 def _free_name(name: str, taken: set[str]) -> str:

@@ -3,7 +3,10 @@
 The manifest holds it under ``"build"``::
 
     {"exact_decode": false, "frames": 1, "axis": "axial", "scores": [], "sources": [""],
-     "metadata": {"": {"sha256": "...", "columns": ["label"]}}}
+     "metadata": {"": {"sha256": "...", "columns": ["label"]}}, "types": {"dose": "number"},
+     "beside": ["cls"], "image_columns": {"": "image"}}
+
+``metadata`` is what the table of each source brought, ``beside`` the columns that came with the pictures themselves.
 """
 
 from __future__ import annotations
@@ -38,6 +41,9 @@ class Notes:
     scores: tuple[str, ...] = ()
     sources: list[str] = field(default_factory=list)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    beside: list[str] = field(default_factory=list)
+    image_columns: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, store: Store) -> Notes:
@@ -50,6 +56,9 @@ class Notes:
             scores=tuple(noted.get("scores", ())),
             sources=list(noted.get("sources", ())),
             metadata=dict(noted.get("metadata", {})),
+            types=dict(noted.get("types", {})),
+            beside=list(noted.get("beside", ())),
+            image_columns=dict(noted.get("image_columns", {})),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -61,6 +70,9 @@ class Notes:
             "scores": list(self.scores),
             "sources": self.sources,
             "metadata": self.metadata,
+            **({"types": self.types} if self.types else {}),
+            **({"beside": self.beside} if self.beside else {}),
+            **({"image_columns": self.image_columns} if self.image_columns else {}),
         }
 
     def agree(

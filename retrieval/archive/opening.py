@@ -13,8 +13,25 @@ if TYPE_CHECKING:
     from retr.retrieval.archive.sources import Source
 
 
-def open_source(archive: Path | str, *, leave_out: tuple[Path, ...] = ()) -> Source:
+def open_source(
+    archive: Path | str,
+    *,
+    leave_out: tuple[Path, ...] = (),
+    path_column: str | None = None,
+    image_column: str | None = None,
+) -> Source:
     """Choose the source for what the user named: a folder, a container, a list of paths, one picture, or a URL.
+
+    Parameters
+    ----------
+    archive
+        What the user named.
+    leave_out
+        Folders not to enter, such as the index itself.
+    path_column
+        The column that holds paths, for a list whose column names do not tell.
+    image_column
+        The column that holds pictures, for Parquet and Arrow tables with several.
 
     Raises
     ------
@@ -27,11 +44,11 @@ def open_source(archive: Path | str, *, leave_out: tuple[Path, ...] = ()) -> Sou
         return RemoteSource(str(archive))
     path = home(archive)
     if not path.is_file():
-        return folders.FolderSource(path, leave_out=leave_out)
+        return folders.FolderSource(path, leave_out=leave_out, image_column=image_column)
     if containers.is_container_name(path.name):
-        source = folders.ContainerSource.open(path)
+        source = folders.ContainerSource.open(path, image_column)
         if source is not None:
             return source
     if lists.is_list_name(path.name):
-        return lists.ListSource(path)
+        return lists.ListSource(path, path_column)
     return folders.FileSource(path)

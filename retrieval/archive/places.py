@@ -124,7 +124,9 @@ class Archive:
         try:
             with self._lock:
                 if location not in self._sources:
-                    self._sources[location] = open_source(location)
+                    notes = Notes.of(self._store)
+                    column = notes.image_columns.get(source_of(path, notes.sources)[0])
+                    self._sources[location] = open_source(location, image_column=column)
             return self._sources[location].read(inside)[0]
         except (OSError, ImageReadError, UsageError) as error:
             reason = reason_of(error) if isinstance(error, OSError) else "missing"

@@ -1,7 +1,9 @@
 """Parquet and Arrow files with an image column, as data sets are published on hubs.
 
-The image column is a struct ``{bytes, path}``, or a binary column whose first value is a picture. An item is named by
-the struct's path where that names it alone, else ``row-00000012``; the other columns become metadata.
+The image column is a struct ``{bytes, path}``, or a binary column in which a picture is found; where several are, the
+user says which. An item is named by the struct's path where that names it alone, else ``row-00000012``. The other
+columns become metadata of the type they have; what is nested becomes JSON text, and whatever holds bytes inside, such
+as another image column, is left out: pixels are no metadata.
 
 Image bytes are read in small batches, in order, and given with the items: a row group may be far larger than memory
 should hold. A single row is found again by streaming only its own row group.
@@ -15,7 +17,11 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from retr.retrieval.archive.containers import plain
+from retr.index.errors import ImageReadError, UsageError
+from retr.index.identifiers import identifier_texts
+from retr.index.incoming import stored_column
+from retr.retrieval.archive.matching import composed_text
+from retr.retrieval.archive.siblings import plain
 from retr.retrieval.archive.sources import SNIFF_BYTES, Entry, Item, Skipped, looks_like_image
 
 if TYPE_CHECKING:
@@ -26,12 +32,25 @@ if TYPE_CHECKING:
     from retr.retrieval.archive.sources import Bytes
 
 _ROWS = 16
+# Of a binary column so many values are looked at.
+_LOOKED_AT = 64
 
 
-def open_table(file: Path) -> Container | None:
-    """Open a table; None where it has no image column."""
+def open_table(file: Path, image_column: str | None = None) -> Container | None:
+    """Open a table; None where it has no image column.
+
+    Parameters
+    ----------
+    image_column
+        The column that holds the pictures, where there are several, or where their bytes do not tell.
+
+    Raises
+    ------
+    ImageReadError
+        There are several image columns, and none is chosen.
+    """
     table = _Parquet(file) if file.suffix.lower() == ".parquet" else _Arrow(file)
-    return table if table.column is not None else None
+    return table if table.choose(image_column) else None
 
 
 class _Table:
@@ -42,7 +61,28 @@ class _Table:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.mtime = file.stat().st_mtime
-        self.column = self._image_column()
+        self.column: str | None = None
+        self._metadata_columns: list[str] = []
+
+    def choose(self, asked: str | None) -> bool:
+        """Find the image column, and what to do with the others; say whether there is one."""
+        found = self._image_columns()
+        if asked is not None:
+            may = asked in self.schema.names and (asked in found or _is_binary(self.schema.field(asked).type))
+            self.column = asked if may else None
+        elif len(found) > 1:
+            raise ImageReadError(
+                f"a table has several image columns: {', '.join(map(repr, found))}",
+                reason="several image columns",
+                hint="choose one with --image-column",
+            )
+        else:
+            self.column = found[0] if found else None
+        others = [field for field in self.schema if field.name != self.column]
+        self._metadata_columns = [
+            field.name for field in others if field.name not in found and _is_metadata(field.type)
+        ]
+        return self.column is not None
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Give the rows in small batches."""
@@ -52,17 +92,31 @@ class _Table:
         """List the rows in their order, each with its bytes."""
         names = self._names()
         assert self.column is not None
-        for batch in self.batches():
-            images = batch.column(self.column).to_pylist()
-            rest = [name for name in batch.schema.names if name != self.column]
-            others = batch.select(rest).to_pylist()
-            for image, other in zip(images, others, strict=True):
+        kinds = self._column_types()
+        for batch in self.batches([self.column, *kinds]):
+            images = batch.column(batch.schema.get_field_index(self.column)).to_pylist()
+            others = [
+                _values(batch.column(batch.schema.get_field_index(name)), name, kind) for name, kind in kinds.items()
+            ]
+            for row, image in enumerate(images):
                 name, data = next(names), _bytes(image)
                 if data is None:
                     yield Skipped(name, "empty", 0, self.mtime)
                     continue
-                columns = {key: value if isinstance(value, bytes) else plain(value) for key, value in other.items()}
+                columns = {column: values[row] for column, values in zip(kinds, others, strict=True)}
                 yield Item(name, len(data), self.mtime, columns, data=data)
+
+    def _column_types(self) -> dict[str, pa.DataType]:
+        """Return the columns to keep and the types they are stored in, which their largest values decide."""
+        kinds: dict[str, pa.DataType] = {}
+        for name in self._metadata_columns:
+            kind = self.schema.field(name).type
+            if kind == pa.uint64() or pa.types.is_decimal(kind):
+                types = {_stored(batch.column(0), name).type for batch in self.batches([name])}
+                kinds[name] = types.pop() if len(types) == 1 else pa.string()
+            else:
+                kinds[name] = _stored(pa.array([], kind), name).type
+        return kinds
 
     def read(self, member: str) -> Bytes:
         """Read one row's picture."""
@@ -102,20 +156,28 @@ class _Table:
             for image in batch.column(0).to_pylist():
                 yield image["path"] if image else None
 
-    def _image_column(self) -> str | None:
+    def _image_columns(self) -> list[str]:
+        """Return the columns that hold pictures: structs of hubs, and binary columns in which one is found."""
+        found = []
         for field in self.schema:
             kind = field.type
-            if pa.types.is_struct(kind) and {"bytes", "path"} <= {member.name for member in kind}:
-                return str(field.name)
-        binary = [f.name for f in self.schema if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type)]
-        for name in binary:
-            for batch in self.batches([name]):
-                values = [value for value in batch.column(0).to_pylist() if value]
-                if values:
-                    if looks_like_image(values[0][:SNIFF_BYTES]):
-                        return str(name)
-                    break
-        return None
+            if pa.types.is_struct(kind):
+                hub = {"bytes", "path"} <= {member.name for member in kind} and _is_binary(kind.field("bytes").type)
+                found += [str(field.name)] if hub else []
+            elif _is_binary(kind) and self._shows_picture(field.name):
+                found.append(str(field.name))
+        return found
+
+    def _shows_picture(self, name: str) -> bool:
+        looked_at = 0
+        for batch in self.batches([name]):
+            for value in batch.column(0).to_pylist():
+                if value and looks_like_image(value[:SNIFF_BYTES]):
+                    return True
+                looked_at += value is not None
+            if looked_at >= _LOOKED_AT:
+                break
+        return False
 
 
 class _Parquet(_Table):
@@ -177,6 +239,36 @@ class _Arrow(_Table):
         except pa.ArrowInvalid:
             source.seek(0)
             return pa.ipc.open_stream(source)
+
+
+def _is_binary(kind: pa.DataType) -> bool:
+    tests = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view, pa.types.is_fixed_size_binary)
+    return any(test(kind) for test in tests)
+
+
+def _is_metadata(kind: pa.DataType) -> bool:
+    """Say whether a column is stored: whatever is not nested, and what holds no bytes inside."""
+    inner = [kind.field(number).type for number in range(kind.num_fields)] if pa.types.is_nested(kind) else []
+    return all(_is_metadata(one) and not _is_binary(one) for one in inner)
+
+
+def _stored(column: pa.Array, name: str) -> pa.ChunkedArray:
+    """Bring a column to a stored type; what has none becomes text."""
+    whole = pa.chunked_array([column])
+    if pa.types.is_nested(whole.type):
+        return pa.chunked_array([[None if value is None else plain(value) for value in whole.to_pylist()]], pa.string())
+    try:
+        return stored_column(whole, name)
+    except UsageError:  # durations, moments beyond microseconds
+        return whole.cast(pa.string())
+
+
+def _values(column: pa.Array, name: str, kind: pa.DataType) -> list[Any]:
+    """Return a column's values as they are stored in a column of ``kind``."""
+    stored = _stored(column, name)
+    texts = pa.types.is_string(kind) and not pa.types.is_string(stored.type)
+    values: list[Any] = (identifier_texts(pa.chunked_array([column]), name) if texts else stored).to_pylist()
+    return [composed_text(value) if isinstance(value, str) else value for value in values]
 
 
 def _is_safe(path: str) -> bool:

@@ -16,9 +16,13 @@ from typing import TYPE_CHECKING, Any
 from retr.index.errors import RetrError, UsageError
 from retr.index.home import home
 from retr.index.store import Store
-from retr.retrieval.archive.metadata import read_metadata
+from retr.retrieval.archive.lists import ListSource
+from retr.retrieval.archive.matching import clean
+from retr.retrieval.archive.metadata import joined, read_metadata, require_match
+from retr.retrieval.archive.notes import Notes
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, may_be_dicom
+from retr.retrieval.archive.spelling import read_types
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.ingest.pipeline import Order, carry_out
 from retr.retrieval.ingest.report import BuildReport
@@ -40,6 +44,8 @@ def build(
     encoder: BaseEncoder | Callable[[], BaseEncoder],
     *,
     metadata: Path | str | None = None,
+    path_column: str | None = None,
+    image_column: str | None = None,
     dtype: Dtype | None = None,
     progress: bool | Progress = False,
     **asked: Any,
@@ -56,6 +62,10 @@ def build(
         From ``load_encoder``, or what loads it; must be the one an existing index was built with.
     metadata
         CSV, TSV or Parquet table joined on its path column.
+    path_column
+        The table's column that holds paths, where its name does not tell; of a list of paths likewise.
+    image_column
+        The column that holds the pictures of a Parquet or Arrow table with several.
     dtype
         How a new index stores vectors: ``"float32"`` (the default) or ``"float16"``; an existing index keeps its own.
     progress
@@ -76,14 +86,20 @@ def build(
     before = Store.open(path) if Store.exists(path) else None
     if before is not None:
         _require_dtype(before, dtype)
-    order = _order(open_source(archive, leave_out=(path,)), str(archive), metadata, asked)
+    notes = Notes() if before is None else Notes.of(before)
+    image_column = image_column or notes.image_columns.get("")
+    reading = {"path_column": None if metadata else path_column, "image_column": image_column}
+    source = open_source(archive, leave_out=(path,), **reading)
+    asked |= {"image_column": image_column}
+    order = _order(source, archive, metadata, path_column, before, asked)
     _require_group(order, () if before is None else before.schema.names)
     loaded = encoder() if callable(encoder) else encoder
     fresh = before is None
     store = Store.create(path, encoder=loaded.info, dtype=dtype or "float32") if fresh else Store.open(path)
     try:
         report, skipped = carry_out(order, loaded, store, progress)
-    except UsageError:
+    except BaseException:
+        # whatever it was: an index without rows is none
         if fresh and Store.open(path).version == store.version:
             shutil.rmtree(path)
         raise
@@ -101,6 +117,8 @@ def add(
     *,
     name: str | None = None,
     metadata: Path | str | None = None,
+    path_column: str | None = None,
+    image_column: str | None = None,
     progress: bool | Progress = False,
     **asked: Any,
 ) -> BuildReport:
@@ -110,7 +128,7 @@ def add(
     ----------
     name
         By default the folder's name. The same name again brings that part of the index up to date.
-    source, index_path, encoder, metadata, progress, asked
+    source, index_path, encoder, metadata, path_column, image_column, progress, asked
         As in `build`.
 
     Raises
@@ -119,11 +137,13 @@ def add(
         The name cannot be part of an id, or ids of the index begin with it already.
     """
     store = Store.open(index_path)
-    opened = open_source(source, leave_out=(store.path,))
+    image_column = image_column or Notes.of(store).image_columns.get(name or Path(source).name)
+    reading = {"path_column": None if metadata else path_column, "image_column": image_column}
+    opened = open_source(source, leave_out=(store.path,), **reading)
     name = Path(opened.location).name if name is None else name
     if not name or "/" in name or "::" in name or name.startswith("."):
         raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
-    order = _order(opened, str(source), metadata, {"name": name, **asked})
+    order = _order(opened, source, metadata, path_column, store, {"name": name, "image_column": image_column, **asked})
     return carry_out(order, encoder() if callable(encoder) else encoder, store, progress)[0]
 
 
@@ -150,11 +170,33 @@ def _require_group(order: Order, present: Sequence[str]) -> None:
     raise UsageError(f"there is no column {group!r}", hint=f"the columns are {', '.join(dict.fromkeys(columns))}")
 
 
-def _order(source: Source, called: str, metadata: Path | str | None, asked: dict[str, Any]) -> Order:
-    """Look at the archive and the table, and check what is asked."""
-    first, entries = _with_first_item(source, called)
-    table = None if metadata is None else read_metadata(home(metadata), reserved=TAKEN, root=source.location)
-    order = Order(source=source, entries=entries, first=first, table=table, **asked)
+def _order(
+    source: Source,
+    archive: Path | str,
+    metadata: Path | str | None,
+    path_column: str | None,
+    before: Store | None,
+    asked: dict[str, Any],
+) -> Order:
+    """Look at the archive and its tables, and check what is asked."""
+    first, entries = _with_first_item(source, str(archive))
+    types = {} if before is None else Notes.of(before).types
+    types |= read_types(asked.pop("types", None) or {})
+    group = asked.get("group") or (None if before is None else before.manifest.group)
+    reading: dict[str, Any] = {"reserved": TAKEN, "types": types, "group": group}
+    table = None
+    if metadata is not None:
+        roots = (source.location, str(home(archive).absolute()))
+        reading |= {"relative": lambda path: clean(path, roots), "path_column": path_column}
+        table = read_metadata(home(metadata), **reading)
+    if isinstance(source, ListSource):
+        reading |= {"relative": source.relative, "path_column": None if metadata else path_column}
+        listed = read_metadata(source.file, **reading)
+        table = listed if table is None else joined(listed, table)
+    elif table is not None:
+        pictures = (entry.path for entry in source.entries() if isinstance(entry, Item))
+        require_match(table, itertools.chain([first.path], pictures), str(metadata))
+    order = Order(source=source, entries=entries, first=first, table=table, types=types, **asked)
     order.check()
     return order
 

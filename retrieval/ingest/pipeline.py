@@ -20,12 +20,11 @@ import os
 import time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 
 from retr.index.errors import UsageError
 from retr.index.identity import NOTE as IDENTIFIERS
@@ -37,12 +36,13 @@ from retr.retrieval.encoders.recorded import require_same
 from retr.retrieval.ingest.build_key import BuildKey
 from retr.retrieval.ingest.decode import Decoder, Frame, Read
 from retr.retrieval.ingest.known import Known
+from retr.retrieval.ingest.labels import Labels
 from retr.retrieval.ingest.report import BuildReport
-from retr.retrieval.ingest.rows import join_anew, make_table, score_column, skipped_table
+from retr.retrieval.ingest.rows import as_text, make_rows, score_column, skipped_table
 from retr.retrieval.progress import make_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
@@ -55,6 +55,8 @@ if TYPE_CHECKING:
     from retr.retrieval.progress import Progress
 
 COMMIT_ROWS = 4096
+# What was listed with its bytes waits for its turn in memory: so many at most.
+AHEAD_BYTES = 1 << 28
 # A slow encoder commits by the clock: this many seconds of work are what a crash can cost.
 COMMIT_SECONDS = 120.0
 EXAMPLES = 5
@@ -74,6 +76,10 @@ class Order:
         The source's name, with which the ids begin; empty for the archive the index was first built from.
     table
         The metadata to join.
+    types
+        Columns to be stored as ``"number"`` or as ``"text"``, whatever they look like; kept for later builds.
+    image_column
+        The column that the pictures of a table were read from, where one was chosen; kept for reading them again.
     group
         The column that tells patients apart.
     scores
@@ -101,6 +107,8 @@ class Order:
     first: Item
     name: str = ""
     table: Metadata | None = None
+    types: Mapping[str, str] = field(default_factory=dict)
+    image_column: str | None = None
     group: str | None = None
     scores: Sequence[str] | None = None
     prune: bool = False
@@ -164,7 +172,11 @@ class _Run:
             axis=order.axis,
             scores=order.scores,
         )
+        self.recorded.types |= order.types
+        if order.image_column is not None:
+            self.recorded.image_columns[order.name] = order.image_column
         self.known = Known(writer.store, order.name, list(self.recorded.sources))
+        self.labels = Labels(order.table, order.name, writer, self.recorded, has_rows=len(self.known) > 0)
         self._refuse_another_archive()
         self.key = BuildKey(writer.store, self._read_row)
         self.decode = Decoder(
@@ -190,6 +202,7 @@ class _Run:
         self.skipped: list[Skipped] = []
         self.reasons: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
+        self.said: list[str] = []
         self.committed_at = time.monotonic()
 
     def _read_row(self, path: str) -> bytes:
@@ -217,17 +230,20 @@ class _Run:
 
     def go(self) -> None:
         """Embed everything and commit."""
-        self._join_anew()
+        self.labels.join_anew()
         parallel = getattr(self.order.source, "parallel", 1)
         workers = self.order.workers or max(parallel, len(os.sched_getaffinity(0)))
         # enough decoded pictures for the next batch while one is embedded, and no more
         ahead = 2 * self.encoder.batch_size + 2 * workers
         window: deque[Future[Read | Skipped]] = deque()
+        sizes: deque[int] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             try:
                 for item in self._to_read():
+                    sizes.append(len(item.data or b""))
                     window.append(pool.submit(self.decode, item))
-                    if len(window) >= ahead:
+                    while window and (len(window) >= ahead or sum(sizes) > AHEAD_BYTES):
+                        sizes.popleft()
                         self._take(window.popleft().result())
                 while window:
                     self._take(window.popleft().result())
@@ -237,6 +253,7 @@ class _Run:
         self._embed(everything=True)
         self._drop_vanished()
         self._commit(last=True)
+        self.labels.settle()
 
     def _to_read(self) -> Iterator[Item]:
         """List the archive; give the items that are new or changed."""
@@ -248,13 +265,13 @@ class _Run:
                 self._skip(entry)
                 continue
             path = self._row_path(entry.path)
-            self._match(entry.path)
+            self.labels.see(entry.path)
             rows = self.known.unchanged(path, entry)
             if rows:
                 self.done["unchanged"] += rows
                 self.shown.step()
             else:
-                yield entry
+                yield self.labels.own(entry)
 
     def _take(self, result: Read | Skipped) -> None:
         """Take one file from the decoding threads, in the order of the listing."""
@@ -316,10 +333,13 @@ class _Run:
         found = self.known.rows([path for path, _ in gone])
         self.done.update(why for (_, why), rows in zip(gone, found, strict=True) if len(rows))
         self._delete(found)
+        ready = self._without_clashes(ready)
         if ready:
-            self.writer.append(
-                *make_table(ready, self.known, self.recorded, name=self.order.name, metadata=self.order.table)
-            )
+            rows = make_rows(ready, self.known, self.recorded, name=self.order.name, metadata=self.order.table)
+            if rows.retyped:
+                self.writer.replace_columns(as_text(self.writer.store, rows.retyped))
+                self.said += [f"column {column!r} holds text and numbers: it is text now" for column in rows.retyped]
+            self.writer.append(rows.table, rows.vectors)
         hashed = self.key.note(
             {column for file in ready for frame in file.frames for column in frame.columns},
             self.writer.store.manifest.extra.get(IDENTIFIERS),
@@ -340,6 +360,28 @@ class _Run:
             self.writer.compact()
         self.committed_at = time.monotonic()
 
+    def _without_clashes(self, files: list[Read]) -> list[Read]:
+        """Leave out files whose ids another file has: one may be named like the page of another. Each is a record."""
+        ids = [[self._row_path(file.item.path) + suffix for suffix in self._suffixes(file)] for file in files]
+        taken = self.writer.taken([one for some in ids for one in some])
+        kept = []
+        for file, some in zip(files, ids, strict=True):
+            if taken.isdisjoint(some):
+                taken.update(some)
+                kept.append(file)
+            else:
+                self.done["reused" if file.same else "embedded"] -= file.rows
+                self._skip(Skipped(file.item.path, "id of another picture", file.size, file.mtime))
+        return kept
+
+    def _suffixes(self, file: Read) -> list[str]:
+        """Return what the ids of a file's rows have behind its path."""
+        if not file.same:
+            return [frame.suffix for frame in file.frames]
+        table = self.known.store.table(["id", "path"], np.array(file.same, np.int64))
+        pairs = zip(table["id"].to_pylist(), table["path"].to_pylist(), strict=True)
+        return [one.removeprefix(path) for one, path in pairs]
+
     def _delete(self, files: list[NDArray[np.int64]]) -> None:
         """Delete files, each by its rows in the snapshot that was compared; the newest may number them otherwise."""
         ids = self.known.ids(files)
@@ -353,34 +395,12 @@ class _Run:
             if self.order.prune:
                 self._delete(files)
 
-    def _match(self, path: str) -> None:
-        if self.order.table is not None and not self.order.table.mark(path):
-            self.done["without metadata"] += 1
-
-    def _join_anew(self) -> None:
-        """Give existing rows the cells of a table that is new or changed since the last build."""
-        table = self.order.table
-        noted = {} if table is None else {"sha256": table.sha256, "columns": table.table.column_names}
-        if table is None or self.recorded.metadata.get(self.order.name) == noted:
-            return
-        self.recorded.metadata[self.order.name] = noted
-        if len(self.known):
-            self.writer.replace_columns(join_anew(table, self.writer.store, self.recorded, self.order.name))
-            self.writer.note(NOTE, self.recorded.to_json())
-            self.writer.commit()
-
     def _row_path(self, path: str) -> str:
         return f"{self.order.name}/{path}" if self.order.name else path
 
     def report(self, rows: int, seconds: float) -> BuildReport:
         """Say what was done."""
-        table = self.order.table
-        unmatched = pa.chunked_array([], pa.string()) if table is None else table.unmatched()
-        renamed = (
-            []
-            if table is None
-            else [f"column {old!r} of the metadata table is stored as {new!r}" for old, new in table.renamed.items()]
-        )
+        unmatched, said = self.labels.unmatched(), [*self.said, *self.labels.notes()]
         done = self.done
         return BuildReport(
             rows=rows,
@@ -393,13 +413,13 @@ class _Run:
             skipped=dict(self.reasons),
             skipped_examples=tuple((entry.path, entry.reason) for entry in self.skipped[:EXAMPLES]),
             other_files=done["other"],
-            without_metadata=done["without metadata"],
+            without_metadata=self.labels.without,
             unmatched_metadata=len(unmatched),
             unmatched_examples=tuple(unmatched[:EXAMPLES].to_pylist()),
             seconds=seconds,
             images_per_second=done["embedded"] / seconds if seconds else 0.0,
             device=self.encoder.info.device,
-            notes=(*_licence(self.encoder), *renamed, *self.key.notes),
+            notes=(*_licence(self.encoder), *said, *self.key.notes),
         )
 
 

@@ -7,6 +7,7 @@ gave, then scores.
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +15,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retr.index.errors import UsageError
-from retr.index.identifiers import identifier_texts
+from retr.index.identifiers import identifier_text, identifier_texts, identifies
 from retr.index.identity import COLUMNS, only_hashes
-from retr.retrieval.archive.metadata import pieces
+from retr.retrieval.archive.matching import composed_text
 from retr.retrieval.archive.places import source_of
+from retr.retrieval.archive.spelling import TEXT
 from retr.retrieval.hits import ANSWER
+from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.ingest.known import MARK, Known
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
     from retr.retrieval.ingest.decode import Read
 
 RESERVED = ("id", "path", "size", "mtime", "sha256", "width", "height", "mode", "folder")
-# names that a column of a person's cannot have: those, and what an answer says of itself
-TAKEN = (*RESERVED, *ANSWER)
+# names that a column of a person's cannot have: those, what an answer says of itself, and a store's mark
+TAKEN = (*RESERVED, *ANSWER, MARK)
 _TYPES = {"size": pa.int64(), "mtime": pa.float64(), "width": pa.int64(), "height": pa.int64()}
 
 
@@ -48,47 +50,57 @@ def score_column(finding: str) -> str:
     return "p_" + re.sub(r"\W+", "_", finding.strip()).strip("_")
 
 
-def make_table(
-    files: Sequence[Read], known: Known, notes: Notes, *, name: str, metadata: Metadata | None
-) -> tuple[pa.Table, NDArray[np.floating[Any]]]:
-    """Make the rows of some files, and row for row their vectors.
+@dataclass(frozen=True)
+class Rows:
+    """Rows to be added, and row for row their vectors, float ``(n, dim)``.
+
+    ``retyped`` are columns in which the index holds numbers or the like and these rows texts: they have to become text.
+    """
+
+    table: pa.Table
+    vectors: NDArray[np.floating[Any]]
+    retyped: list[str]
+
+
+def make_rows(files: Sequence[Read], known: Known, notes: Notes, *, name: str, metadata: Metadata | None) -> Rows:
+    """Make the rows of some files.
 
     Parameters
     ----------
     files
         Read and embedded.
     known
-        The rows that the index has: those of the same bytes give their vectors, those of the same paths their labels
-        where no table is given.
+        The rows that the index has: those of the same bytes give their vectors and what was read from the bytes, those
+        of the same paths their labels where no table is given.
+    notes
+        What the index records of its builds.
     name
         The source's name, the first part of the ids.
-
-    Returns
-    -------
-    tuple
-        The table, and float ``(n, dim)``.
     """
     store = known.store
     reused = np.array([row for file in files for row in file.same], dtype=np.int64)
-    labelled = {*RESERVED, MARK, *notes.metadata_columns()} - {"id", "path", "width", "height", "mode"}
-    copied = [column for column in store.schema.names if column not in labelled or column in COLUMNS]
-    copies = iter(_as_headers_gave(store.table(copied, reused), labelled).to_pylist())
+    given = {*notes.metadata_columns(), *_own(dict.fromkeys(notes.beside))}
+    of_bytes = ["width", "height", "mode", *HEADER_COLUMNS, *map(score_column, notes.scores)]
+    copied = [name for name in of_bytes if name in store.schema.names and (name not in given or name in COLUMNS)]
+    old = store.table(["id", "path", *copied], reused) if len(reused) else pa.table({})
+    copies = iter(_as_headers_gave(old, given).to_pylist())
     old_vectors = iter(store.vectors(reused))
     prefix = f"{name}/" if name else ""
     rows: list[dict[str, Any]] = []
     vectors: list[NDArray[np.floating[Any]]] = []
     for file in files:
         path = prefix + file.item.path
+        folder = PurePosixPath(file.item.path.rpartition("::")[2]).parent.name
         common: dict[str, Any] = {
             "path": path,
             "size": file.size,
             "mtime": file.mtime,
             "sha256": file.sha256,
-            "folder": PurePosixPath(file.item.path.rpartition("::")[2]).parent.name,
+            "folder": composed_text(folder),
         }
         if file.item.mark is not None:
             common[MARK] = file.item.mark
-        own = {f"{key}_meta" if key in TAKEN else key: value for key, value in file.item.columns.items()}
+        own = _own(file.item.columns)
         for frame in file.frames:
             assert frame.vector is not None
             pixels = {"width": frame.width, "height": frame.height, "mode": frame.mode}
@@ -97,10 +109,15 @@ def make_table(
         for _ in file.same:
             copy = next(copies)
             suffix = copy["id"].removeprefix(copy["path"])
-            rows.append({**copy, **own, **common, "id": path + suffix})
+            rows.append({**own, **copy, **common, "id": path + suffix})
             vectors.append(next(old_vectors))
     names = list(dict.fromkeys([*RESERVED, *(column for row in rows for column in row)]))
-    table = pa.table({column: _array([row.get(column) for row in rows], column, store.schema) for column in names})
+    retyped: list[str] = []
+    columns = {}
+    for column in names:
+        as_text = column not in _TYPES and (notes.types.get(column) == TEXT or column == store.manifest.group)
+        columns[column] = _array([row.get(column) for row in rows], column, store.schema, retyped, as_text=as_text)
+    table = pa.table(columns)
     if metadata is not None:
         labels = metadata.take(metadata.rows_of([row["path"].removeprefix(prefix) for row in rows]))
     else:
@@ -110,47 +127,30 @@ def make_table(
         # whose a picture is: by the table, and where that does not say by the header
         stated = column in COLUMNS and column in table.column_names
         values = pc.coalesce(identifier_texts(labels[column], column), table[column]) if stated else labels[column]
-        table = _set_column(table, column, values)
+        table = set_column(table, column, values)
+        if column in retyped:
+            retyped.remove(column)
     empty = [c for c in table.column_names if pa.types.is_null(table[c].type)]
-    return table.drop_columns(empty), np.stack(vectors)
+    return Rows(table.drop_columns(empty), np.stack(vectors), retyped)
 
 
-def join_anew(metadata: Metadata, store: Store, notes: Notes, name: str) -> pa.Table:
-    """Give ``id`` and the table's columns for all live rows; rows of other sources keep their cells.
+def _own(brought: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that came with a picture; a name that the index needs for itself gets a suffix."""
+    own: dict[str, Any] = {}
+    for key, value in brought.items():
+        column = f"{key}_meta" if key in TAKEN else key
+        while column in TAKEN or (column != key and column in brought):
+            column += "_"
+        own[column] = value
+    return own
 
-    Raises
-    ------
-    UsageError
-        A column has another type than the cells that other sources have in it.
-    """
-    columns = metadata.table.column_names
-    shared = [column for column in columns if column in store.schema.names]
-    rows = store.table(["id", "path", *shared])
-    found, mine = np.empty(len(rows), np.int64), np.empty(len(rows), np.bool_)
-    at = 0
-    for piece in pieces(rows["path"]):
-        split = [source_of(path, notes.sources) for path in piece.to_pylist()]
-        end = at + len(split)
-        mine[at:end] = [source == name for source, _ in split]
-        found[at:end] = metadata.rows_of([inside for _, inside in split])
-        at = end
-    joined = metadata.take(np.where(mine, found, -1))
-    for column in shared:
-        new = joined[column]
-        if store.identity.hashed(column):
-            new = pc.coalesce(identifier_texts(new, column), only_hashes(rows[column]))
-            joined = _set_column(joined, column, new)
-        if mine.all():
-            continue
-        try:
-            old = rows[column].cast(new.type)
-        except pa.ArrowInvalid:
-            raise UsageError(
-                f"column {column!r} is {new.type} in the metadata table and {rows[column].type} in the index",
-                hint="rename the column in one of the tables",
-            ) from None
-        joined = _set_column(joined, column, pc.if_else(pa.array(mine), new, old))
-    return joined.add_column(0, "id", rows["id"])
+
+def as_text(store: Store, columns: Sequence[str]) -> pa.Table:
+    """Return ``id`` and some columns of all live rows, these as text."""
+    table = store.table(["id", *columns])
+    for column in columns:
+        table = set_column(table, column, identifier_texts(table[column], column))
+    return table
 
 
 def skipped_table(skipped: Sequence[Skipped], store: Store, notes: Notes, name: str) -> pa.Table:
@@ -180,7 +180,7 @@ def _labels(paths: list[str], known: Known, columns: list[str]) -> pa.Table:
 def _as_headers_gave(table: pa.Table, labelled: Collection[str]) -> pa.Table:
     """Keep of the identifiers that tables brought to some rows those that a header had brought before: the hashes."""
     for column in {*COLUMNS} & {*labelled} & {*table.column_names}:
-        table = _set_column(table, column, only_hashes(identifier_texts(table[column], column)))
+        table = set_column(table, column, only_hashes(identifier_texts(table[column], column)))
     return table
 
 
@@ -189,35 +189,33 @@ def _as_tables_gave(labels: pa.Table, table: pa.Table) -> pa.Table:
     for column in {*COLUMNS} & {*labels.column_names} & {*table.column_names}:
         cells = identifier_texts(labels[column], column)
         old = pc.and_(pc.is_valid(only_hashes(cells)), pc.is_valid(table[column]))
-        labels = _set_column(labels, column, pc.if_else(old, pa.scalar(None, pa.string()), cells))
+        labels = set_column(labels, column, pc.if_else(old, pa.scalar(None, pa.string()), cells))
     return labels
 
 
-def _set_column(table: pa.Table, column: str, values: Any) -> pa.Table:
+def set_column(table: pa.Table, column: str, values: Any) -> pa.Table:
+    """Return a table with a column put in the place of the one of its name, or behind all others."""
     if column in table.column_names:
         return table.set_column(table.column_names.index(column), column, values)
     return table.append_column(column, values)
 
 
-def _array(values: list[Any], column: str, schema: pa.Schema) -> pa.Array:
-    """Give a column of the type it has in the index already, widened or as text where the values ask for it."""
+def _array(values: list[Any], column: str, schema: pa.Schema, retyped: list[str], *, as_text: bool = False) -> pa.Array:
+    """Return a column of the type it has in the index already, widened or as text where the values ask for it."""
     known = schema.field(column).type if column in schema.names else _TYPES.get(column)
-    try:
-        return pa.array(values, known)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        texts = pa.array([None if value is None else str(value) for value in values], pa.string())
-        if known is None or pa.types.is_string(known):
-            return texts
-    if pa.types.is_integer(known) and all(isinstance(value, int | float | None) for value in values):
-        return pa.array([None if value is None else float(value) for value in values])
-    # what cannot be held is left out: one odd sample must not stop a build
-    kept = [value if _fits(value, known) else None for value in values]
-    return pa.array(kept, known)
+    fresh = known is None or pa.types.is_null(known)
+    if not as_text and not (fresh and identifies(column)):
+        try:
+            return pa.array(values, None if fresh else known)
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+            if known == pa.int64() and all(isinstance(value, int | float | None) for value in values):
+                return pa.array([None if value is None else float(value) for value in values])
+    if all(value is None for value in values):
+        return pa.nulls(len(values), None if fresh else known)
+    if not fresh and not pa.types.is_string(known):
+        retyped.append(column)
+    return pa.array([_text(value) for value in values], pa.string())
 
 
-def _fits(value: Any, kind: pa.DataType) -> bool:
-    try:
-        pa.scalar(value, kind)
-    except (pa.ArrowInvalid, pa.ArrowTypeError):
-        return False
-    return True
+def _text(value: Any) -> str | None:
+    return str(value) if isinstance(value, list | dict) else identifier_text(value)

@@ -11,54 +11,6 @@ from retr.index.errors import UsageError
 LIST = pa.list_(pa.string())
 
 
-@pytest.mark.parametrize(
-    ("incoming", "stored"),
-    [
-        (pa.int8(), "int64"),
-        (pa.uint32(), "int64"),
-        (pa.float16(), "double"),
-        (pa.float32(), "double"),
-        (pa.decimal128(10, 2), "double"),
-        (pa.string(), "string"),
-        (pa.large_string(), "string"),
-        (pa.string_view(), "string"),
-        (pa.binary(), "binary"),
-        (pa.large_binary(), "binary"),
-        (pa.binary(16), "binary"),
-        (pa.date32(), "date32[day]"),
-        (pa.date64(), "date32[day]"),
-        (pa.timestamp("s"), "timestamp[us]"),
-        (pa.timestamp("ns", tz="Europe/Berlin"), "timestamp[us, tz=UTC]"),
-        (pa.bool_(), "bool"),
-        (pa.null(), "null"),
-        (pa.dictionary(pa.int8(), pa.large_string()), "string"),
-        (LIST, "list<item: string>"),
-        (pa.large_list(pa.int32()), "list<item: int64>"),
-        (pa.list_(pa.float32()), "list<item: double>"),
-    ],
-)
-def test_every_type_is_stored_as_one_of_a_few(incoming, stored):
-    kind = schema.stored_type(incoming, "x")
-    assert str(kind) == stored
-    columns = [pa.field("id", pa.string()), pa.field("x", kind)]
-    assert schema.from_json(schema.to_json(pa.schema(columns))) == pa.schema(columns)
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        pa.struct([("a", pa.int64())]),
-        pa.map_(pa.string(), pa.int64()),
-        pa.duration("s"),
-        pa.list_(LIST),
-        pa.list_(pa.duration("s")),
-    ],
-)
-def test_other_types_are_refused_by_name(kind):
-    with pytest.raises(UsageError, match=r"'ward' has the type .*; convert it to one of: binary, bool, date32"):
-        schema.stored_type(kind, "ward")
-
-
 def test_the_id_comes_first_and_values_are_kept():
     table = pa.table({"n": pa.array([1, None], pa.int8()), "id": pa.array(["a", "b"]).dictionary_encode()})
     stored = schema.stored_table(table)

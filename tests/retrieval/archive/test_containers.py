@@ -17,9 +17,10 @@ import pytest
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval.archive import places
-from retr.retrieval.archive.containers import TarContainer, ZipContainer
+from retr.retrieval.archive.containers import ZipContainer
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.sources import Item, Other, Skipped
+from retr.retrieval.archive.tars import TarContainer
 from retr.retrieval.ingest.build import build
 
 COUNT = 500
