@@ -261,6 +261,7 @@ def list_rows(
 
     Example: retr index ls --where "label = 'glaucoma'" --columns id,label
     """
+    from retr.index.schema import records
     from retr.retrieval.engine import Index
 
     out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0)
@@ -273,7 +274,7 @@ def list_rows(
     if not shown.num_rows:
         out.note("nothing was skipped" if skipped else "no row matches")
         raise typer.Exit(NOTHING_FOUND)
-    out.rows(shown.to_pylist(), shown.column_names)
+    out.rows(records(shown), shown.column_names)
     if shown.num_rows < rows.num_rows:
         out.note(f"{rows.num_rows - shown.num_rows} more rows")
 

@@ -133,7 +133,7 @@ def query(
         sheets.write(sheets.make(opened, queries, found, explained=explain), sheet)
         out.note(f"sheet written to {sheet}")
     for hits in found:
-        _print(out, hits, shown, several=len(found) > 1)
+        _print(out, hits, shown if columns or out.form != "csv" else None, several=len(found) > 1)
     if not any(len(hits) for hits in found):
         high = "" if min_score is None else f", or none of those scores {min_score:g} or more"
         out.note(f"nothing found: no row is allowed by the conditions{high}")
@@ -199,7 +199,7 @@ def _weighted(out: Output, kind: str, argument: str) -> Query:
 
     query = Query.weighted(kind, argument)
     (part,) = query.parts
-    if part.value != argument:
+    if part.value not in {argument, home(argument)}:
         out.note(f"--{kind} {argument!r}: weight {abs(part.weight):g} for {str(part.value)!r}")
     return query
 
@@ -269,8 +269,8 @@ def _same(exclude_same: list[str] | None) -> dict[str, Any]:
     return same
 
 
-def _print(out: Output, hits: Hits, columns: list[str], *, several: bool) -> None:
-    """One JSON object a query; a table with a title when there are several."""
+def _print(out: Output, hits: Hits, columns: list[str] | None, *, several: bool) -> None:
+    """One JSON object a query; a table with a title when there are several; ``None`` for all columns."""
     from retr.retrieval.hits import shown_names
 
     if out.form == "json":
@@ -284,7 +284,7 @@ def _print(out: Output, hits: Hits, columns: list[str], *, several: bool) -> Non
         rows = [{"query": hits.query, **row} for row in rows]
         fixed = ["query", *fixed]
     names = shown_names(hits.table.column_names)
-    asked = hits.table.column_names if out.form == "csv" else columns
+    asked = hits.table.column_names if columns is None else columns
     title = hits.query if several else None
     out.rows(rows, [*fixed, *(names[column] for column in asked if column != "id")], title=title)
     if hits.note:

@@ -17,6 +17,7 @@ import unicodedata
 from pathlib import Path
 
 from retr.index.errors import UsageError
+from retr.index.home import home
 
 VARIABLE = "RETR_KEY_FILE"
 # What the variable was called first.
@@ -61,7 +62,7 @@ def hash_key_path() -> Path:
     import platformdirs
 
     given = _given()
-    return platformdirs.user_config_path("retr") / "hash.key" if given is None else Path(given).expanduser()
+    return platformdirs.user_config_path("retr") / "hash.key" if given is None else home(given)
 
 
 def load_hash_key(*, make: bool = True) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pyarrow as pa
 
 from retr.index.errors import UsageError
@@ -102,6 +103,26 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
         else:
             columns.append(pa.nulls(table.num_rows, field.type))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def records(table: pa.Table) -> list[dict[str, Any]]:
+    """Return the rows as objects of Python; a day that its calendar does not reach, such as 12024-01-01, as text."""
+    try:
+        return cast("list[dict[str, Any]]", table.to_pylist())
+    except (OverflowError, ValueError):
+        columns = [_as_text(column) if pa.types.is_temporal(column.type) else column for column in table.columns]
+        return cast("list[dict[str, Any]]", pa.table(columns, names=table.column_names).to_pylist())
+
+
+def _as_text(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+    date = pa.types.is_date(column.type)
+    numbers = column.cast(pa.int32() if date else pa.int64())
+    moments = np.asarray(numbers.fill_null(0).to_numpy(), np.int64).astype(
+        "datetime64[D]" if date else "datetime64[us]"
+    )
+    zone = "" if date or column.type.tz is None else "+00:00"
+    texts = [f"{moment}{zone}" for moment in moments]
+    return pa.array(texts, pa.string(), mask=numbers.is_null().to_numpy())
 
 
 def texts(column: pa.ChunkedArray[Any]) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.index.home import home
+from retr.index.schema import records
 from retr.index.search import require_k
 from retr.index.store import Store
 from retr.retrieval.encoders.recorded import RecordedEncoder, load_recorded, mismatch, no_text_side, require_same
@@ -258,7 +259,7 @@ class Index(Rooms):
         rows = self.store.rows_of([id])
         if rows[0] < 0:
             raise UsageError(f"no row has the id {id!r}", hint="list ids with `retr index ls`")
-        record: dict[str, Any] = self.store.table(rows=rows).to_pylist()[0]
+        record: dict[str, Any] = records(self.store.table(rows=rows))[0]
         return record
 
     def picture(self, id: str) -> Picture:  # noqa: A002

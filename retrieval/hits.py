@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.schema import records
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -129,7 +131,7 @@ class Hits:
         return len(self.scores)
 
     def __iter__(self) -> Iterator[Hit]:
-        for rank, (score, row) in enumerate(zip(self.scores, self.table.to_pylist(), strict=True), start=1):
+        for rank, (score, row) in enumerate(zip(self.scores, records(self.table), strict=True), start=1):
             yield Hit(rank=rank, id=row.pop("id"), score=float(score), metadata=row)
 
     def __repr__(self) -> str:

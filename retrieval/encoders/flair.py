@@ -6,10 +6,10 @@ into the top left of a black 512 x 512 canvas, aspect kept, and is not normalise
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import WeightsError
+from retr.index.home import home
 from retr.retrieval.encoders.options import check_choice, local, together
 from retr.retrieval.encoders.registry import Card, Spec
 from retr.retrieval.encoders.untrusted import read_json, reading
@@ -17,6 +17,7 @@ from retr.retrieval.encoders.weights import WeightFile, find
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
     from retr.retrieval.encoders.base import BaseEncoder
 
@@ -112,7 +113,7 @@ def _load(
 def _checkpoint(weights: str | os.PathLike[str] | None, *, network: bool = True) -> Path:
     """Find the checkpoint in either form; the flat file first, as only a person can have put it there."""
     if weights is not None:
-        given = Path(weights).expanduser()
+        given = home(weights)
         hub_form = given / _HUB_CHECKPOINT
         if hub_form.is_file() and not (given / _FLAT.name).is_file():
             return hub_form

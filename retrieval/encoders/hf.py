@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError, WeightsError
+from retr.index.home import home
 from retr.retrieval.encoders import open_clip, places
 from retr.retrieval.encoders import weights as files
 from retr.retrieval.encoders.options import local
@@ -103,7 +104,7 @@ def _load(
     device, precision
         As in ``load_encoder``.
     """
-    given = Path(name).expanduser()
+    given = home(name)
     if weights is None and given.is_dir():
         # as transformers reads it; the index gets the folder's name only, and this machine remembers the place
         found = _load(
@@ -190,7 +191,7 @@ def checkpoints(folder: Path) -> list[Path]:
 def _folder(name: str, weights: str | os.PathLike[str] | None) -> tuple[Path, bool]:
     """Find the model's folder: given, in ``RETR_WEIGHTS``, in the hub's cache or fetched; and whether the hub's."""
     if weights is not None:
-        folder = Path(weights).expanduser()
+        folder = home(weights)
         if not folder.is_dir():
             raise WeightsError(
                 f"no folder at {os.fspath(weights)!r}, weights of 'hf:{name}'",

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retr.index.errors import UsageError
+from retr.index.home import home
 
 if TYPE_CHECKING:
     import os
+    from pathlib import Path
 
 
 def local(path: str | os.PathLike[str] | None) -> Path | None:
     """Give a path of this machine, ``~`` read as the user's home."""
-    return None if path is None else Path(path).expanduser()
+    return None if path is None else home(path)
 
 
 def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:

@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from retr.index.home import home
 from retr.retrieval.state import read_places, write_places
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ _NOT_PLACES = {"device", "precision"}
 def remember(info: EncoderInfo, options: Mapping[str, Any]) -> None:
     """Note the paths among the options an encoder was loaded with."""
     places = {
-        name: str(Path(value).expanduser().absolute())
+        name: str(home(value).absolute())
         for name, value in options.items()
         if name not in info.options and name not in _NOT_PLACES and isinstance(value, str | os.PathLike)
     }

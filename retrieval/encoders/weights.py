@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retr.index.errors import WeightsError
+from retr.index.home import home
 from retr.retrieval.encoders.untrusted import check_archive, reading, refuse_adapter
 from retr.retrieval.state import write_atomically
 
@@ -99,7 +100,7 @@ def find(file: WeightFile, given: str | os.PathLike[str] | None = None, *, encod
         If it is nowhere: the message names the file, where to get it and where to put it.
     """
     if given is not None:
-        path = Path(given).expanduser()
+        path = home(given)
         if path.is_dir() and not file.folder:
             path /= Path(file.name).name
         if path.is_dir() if file.folder else path.is_file():
@@ -110,7 +111,7 @@ def find(file: WeightFile, given: str | os.PathLike[str] | None = None, *, encod
         )
     root = os.environ.get("RETR_WEIGHTS")
     if root:
-        base = Path(root).expanduser()
+        base = home(root)
         for path in (base / encoder / file.name, base / file.name, base / Path(file.name).name):
             if path.is_dir() if file.folder else path.is_file():
                 return path
@@ -159,7 +160,7 @@ def cache_folder() -> Path:
     """Folder for what can be made again: ``RETR_CACHE_DIR``, else the user's cache; made if missing and possible."""
     given = os.environ.get("RETR_CACHE_DIR")
     if given:
-        path = Path(given).expanduser()
+        path = home(given)
     else:
         from platformdirs import user_cache_path
 

@@ -8,6 +8,7 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import MissingExtraError
+from retr.index.visible import visible
 from retr.retrieval.stats.bootstrap import Estimate
 
 if TYPE_CHECKING:
@@ -65,8 +66,17 @@ def _text(value: object) -> str:
     if isinstance(value, float):
         return f"{value:.3f}"
     if isinstance(value, list | tuple):
-        return ", ".join(map(str, value))
-    return html.escape(str(value))
+        return ", ".join(_text(item) for item in value)
+    return html.escape(visible(str(value)))
+
+
+def _visible(data: Any) -> Any:
+    """Escape what acts, rather than shows, in all texts of a plot's data."""
+    if isinstance(data, str):
+        return visible(data)
+    if isinstance(data, dict):
+        return {key: _visible(value) for key, value in data.items()}
+    return [_visible(item) for item in data] if isinstance(data, list | tuple) else data
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -93,7 +103,7 @@ def _figures(evaluation: Evaluation) -> Iterable[str]:
         ("Confusion: share of each true class (rows) answered as each class", curves.get("confusion"), _confusion),
         ("Per class", evaluation.per_class, _bars),
     ]
-    return [_figure(caption, data, draw) for caption, data, draw in drawn if data]
+    return [_figure(caption, _visible(data), draw) for caption, data, draw in drawn if data]
 
 
 def _figure(caption: str, data: Any, draw: Callable[[Any, Any], None]) -> str:
@@ -104,7 +114,8 @@ def _figure(caption: str, data: Any, draw: Callable[[Any, Any], None]) -> str:
         raise MissingExtraError("matplotlib", "eval") from None
     sink = io.StringIO()
     # text stays text (small, searchable); a fixed salt gives the same page for the same numbers
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "retr"}):
+    # and a class called "$x" is no formula
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "retr", "text.parse_math": False}):
         figure = Figure(figsize=(4.6, 3.6), layout="constrained")
         draw(figure, data)
         figure.savefig(sink, format="svg", metadata={"Date": None})

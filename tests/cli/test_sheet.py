@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from retr.retrieval import explain
+from retr.retrieval import explain, sheet
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.images import read_image
 
@@ -71,6 +71,16 @@ def test_names_are_escaped(retr, tmp_path):
     assert retr("query", "--id", "<b>0 & co.png", "--sheet", page, "--index", tmp_path / "x.retr").code == 0
     assert "<b>1 &" not in page.read_text()
     assert "&lt;b&gt;1 &amp; co.png" in page.read_text()
+
+
+def test_nothing_of_a_name_acts_on_a_page():
+    card = sheet.Card("1. \u202egnp.exe\x1b[2J", None, {"a\u200bge": "x\u2066", "raw": b"\x00"})
+    sheets = [sheet.Sheet("image '\u200f'", [], [card], ["note \u2028"])]
+    page = sheet.page(sheets)
+    assert not set("\u202e\x1b\u200b\u2066\u200f\u2028") & set(page)
+    for shown in ("1. \\u202egnp.exe\\x1b[2J", "a\\u200bge", "x\\u2066", "note \\u2028", "<td>00</td>"):
+        assert shown in page
+    sheet.contact_sheet(sheets)
 
 
 def test_a_contact_sheet(retr, placed, tmp_path):

@@ -48,3 +48,16 @@ def test_a_table_is_brought_to_a_wider_schema():
     table = schema.conform(pa.table({"x": [1, 2], "id": ["a", "b"]}), target)
     assert table.schema == target
     assert table.to_pydict() == {"id": ["a", "b"], "x": [1.0, 2.0], "y": [None, None]}
+
+
+def test_days_that_pythons_calendar_does_not_reach_are_text():
+    day = pa.array([0, 5_000_000, None], pa.int32()).cast(pa.date32())
+    at = pa.array([5, None, 10**18]).cast(pa.timestamp("us", "UTC"))
+    found = schema.records(pa.table({"day": day, "at": at, "n": [1, 2, 3]}))
+    assert found[0] == {"day": "1970-01-01", "at": "1970-01-01T00:00:00.000005+00:00", "n": 1}
+    assert found[1:] == [
+        {"day": "15659-07-15", "at": None, "n": 2},
+        {"day": None, "at": "33658-09-27T01:46:40.000000+00:00", "n": 3},
+    ]
+    near = pa.table({"day": day.slice(0, 1)})
+    assert schema.records(near) == near.to_pylist()

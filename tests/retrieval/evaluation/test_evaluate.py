@@ -1,6 +1,7 @@
 """Evaluations on small indexes whose right answers can be counted by hand or by brute force."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -218,6 +219,18 @@ def test_the_page_stands_alone_and_holds_every_number(archive_store):
         assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(["']?http""", text)
         assert f"{next(iter(found.metrics.values())).value:.3f}" in text
         assert page.render(found) == text
+
+
+def test_class_names_are_neither_markup_nor_formulas_on_a_page(archive_store):
+    pytest.importorskip("matplotlib")
+    found = probe(archive_store, find_cases(archive_store, "label"), folds=5, options=Options(resamples=5))
+    names = ["<script>x</script>", "$\\frac{", "\u202egnp\x1b"]
+    curves = {"confusion": {"classes": names, "counts": np.eye(3).tolist()}}
+    rows = [{**found.per_class[0], "class": name, "patients": [name]} for name in names]
+    text = page.render(replace(found, curves={**found.curves, **curves}, per_class=rows))
+    assert "<script>" not in text
+    assert not set("\u202e\x1b") & set(text)
+    assert "\\u202egnp\\x1b" in text
 
 
 def test_an_index_is_evaluated_in_the_command_lines_words(archive_store):

@@ -1,0 +1,61 @@
+"""``~`` is the home, for the command line, variables, batches and Python alike."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retr.index.errors import UsageError
+from retr.index.home import home
+
+
+def test_a_home_of_the_user_and_of_others(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert home("~") == tmp_path
+    assert home("~/x/y") == home(Path("~/x/y")) == tmp_path / "x/y"
+    assert home("~root/x").is_absolute()
+    assert home("~nobody.of.that.name.png") == Path("~nobody.of.that.name.png")
+    assert home("a/~/b") == Path("a/~/b")
+
+
+def test_without_a_home_no_folder_of_that_name_is_made(monkeypatch):
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
+    with pytest.raises(UsageError, match="no home folder for '~/x'; set HOME"):
+        home("~/x")
+
+
+def test_wherever_a_path_is_given(monkeypatch, tmp_path):
+    from retr import Index
+    from retr.cli import _errors
+    from retr.cli.main import app
+
+    def retr(*arguments: object) -> int:
+        return _errors.run(lambda: app(args=[*map(str, arguments)], standalone_mode=False))
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RETR_STATE_DIR", "~/state")
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for number in range(3):
+        noise = np.random.default_rng(number).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+        (tmp_path / "arc").mkdir(exist_ok=True)
+        Image.fromarray(noise).save(tmp_path / f"arc/{number}.png")
+    (tmp_path / "l.csv").write_text("path,label\n0.png,a\n1.png,b\n2.png,b\n")
+    (tmp_path / "q.jsonl").write_text(json.dumps({"image": "~/arc/0.png"}))
+    index = Index.build("~/arc", "~/i", metadata="~/l.csv")
+    assert index.path == tmp_path / "i"
+    assert Index.open(Path("~/i")).search(image="~/arc/0.png", k=1).ids == index.search(id="0.png", k=1).ids
+    assert retr("index", "build", "~/arc", "--index=~/i", "--metadata", "~/l.csv") == 0
+    monkeypatch.setenv("RETR_INDEX", "~/i")
+    assert retr("query", "--image=~/arc/0.png", "--sheet", "~/s.html") == 0
+    assert retr("query", "--batch", "~/q.jsonl") == 0
+    assert retr("classify", "--image=~/arc/0.png", "--by", "label", "-k", 1) == 0
+    assert retr("classify", "--folder=~/arc", "--by", "label", "-k", 1) == 0
+    assert retr("show", "0.png", "--out", "~/p.png") == 0
+    assert retr("index", "check") == 0
+    assert list((tmp_path / "work").iterdir()) == []
+    assert {"i", "s.html", "p.png", "state"} <= {file.name for file in tmp_path.iterdir()}
