@@ -1,230 +1,260 @@
 """Opening a DICOM file without believing it.
 
-A header of a few bytes can ask for gigabytes: a deflated data set, a JPEG or JPEG 2000 codestream larger than
-Rows and Columns say, a segmented palette that expands without end. Each is measured here before a decoder
-sees it.
+Which encoding a data set has is read from its first bytes, since the transfer syntax in the file meta is at times
+another; whether its pixels are compressed is read from where they lie. A header of a few bytes can ask for gigabytes:
+a deflated data set is inflated up to a limit, and nothing else is unpacked here.
 """
 
 from __future__ import annotations
 
 import io
-import struct
+import re
 import zlib
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from retr.retrieval.images.picture import Options, max_pixels_allowed, read_error
+from retr.retrieval.images.dicom_codec import SYNTAXES, starts_frame
+from retr.retrieval.images.dicom_values import RefusalError, whole
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from pydicom import Dataset
 
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_SEQUENCE_END = b"\xfe\xff\xdd\xe0"
-_PALETTE_ENTRIES = 2 << 16  # entries and segments together
+    from retr.retrieval.images.picture import Options
+
+_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2"))
+_NATIVE = (_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG)
+_PIXELS = {0x7FE00010: "PixelData", 0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData"}
+_UNDEFINED = 0xFFFFFFFF
+_ITEM = b"\xfe\xff\x00\xe0"
 _BYTES_PER_PIXEL = 3
-# how the first element of a file without preamble can be encoded
-_FIRST_VRS = (b"UL", b"CS", b"UI", b"DA", b"TM", b"OB", b"SH", b"LO")
-_LONGEST_FIRST_VALUE = 64
-_INDIRECT, _NESTED_SEGMENTS = 2, 3
-_TAIL_BYTES = 1 << 16
-# SOF markers of JPEG (without DHT, JPG and DAC, which lie between them) and of JPEG-LS
-_FRAME_HEADERS = (set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}) | {0xF7}
+_VRS = frozenset(
+    b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
+)
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_FIRST_GROUPS = frozenset({2, 4, 8, 0x10, 0x18, 0x20, 0x28})
+_LONGEST_FIRST_VALUE = 1 << 10
 
 
 def is_dicom(prefix: bytes) -> bool:
     """Say whether a file that begins with ``prefix`` (132 bytes or more of it) is DICOM.
 
-    Files without the 128-byte preamble begin with an element of group 2 or 8, in either byte order.
+    Files without the 128-byte preamble begin with a plausible element, and a second behind it, in one of the three
+    encodings.
     """
     if prefix[128:132] == b"DICM":
         return True
-    group, element, rest = prefix[0:2], prefix[2:4], prefix[4:8]
-    explicit = rest[:2] in _FIRST_VRS
-    if group in {b"\2\0", b"\x08\0"} and element[1:] == b"\0":
-        return explicit or (len(rest) == 4 and int.from_bytes(rest, "little") <= _LONGEST_FIRST_VALUE)
-    return group == b"\0\x08" and element[:1] == b"\0" and explicit
+    return any(_plausible(prefix, explicit, order) for explicit, order in _ENCODINGS)
 
 
-def open_dataset(stream: BinaryIO, options: Options) -> tuple[Dataset, bool]:
-    """Read the header, and what is compressed with it.
+_ENCODINGS = ((True, "little"), (True, "big"), (False, "little"))
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An opened file.
+
+    Attributes
+    ----------
+    header
+        The data set up to its pixels.
+    syntax
+        Of the file meta, ``""`` where it has none.
+    stream, start, length
+        Where the pixel element's value lies; what the element says of its length, to the end where it says nothing.
+    keyword, representation
+        Of the pixel element.
+    encapsulated
+        Whether the value is a sequence of fragments.
+    notes
+        What was found to be other than the file meta says.
+    """
+
+    header: Dataset
+    syntax: str
+    stream: BinaryIO
+    start: int
+    length: int
+    keyword: str
+    representation: str
+    little: bool
+    encapsulated: bool
+    notes: list[str] = field(default_factory=list)
+
+    def check_size(self, options: Options) -> None:
+        """Raise RefusalError where the header asks for more pixels than the limit."""
+        rows, columns = whole(self.header, "Rows"), whole(self.header, "Columns")
+        if (rows or 0) * (columns or 0) > options.max_pixels:
+            raise RefusalError("too large")
+
+    def extended_offsets(self) -> list[int]:
+        """Return the extended offset table, empty where there is none."""
+        element = self.header.get_item("ExtendedOffsetTable") if "ExtendedOffsetTable" in self.header else None
+        value = None if element is None else element.value
+        return np.frombuffer(value[: len(value) // 8 * 8], "<u8").tolist() if isinstance(value, bytes) else []
+
+
+def open_dataset(stream: BinaryIO, options: Options) -> Opened:
+    """Read the header, and find the pixels.
 
     Parameters
     ----------
     stream
         Seekable, at the beginning of the file.
 
-    Returns
-    -------
-    tuple
-        The data set, with a transfer syntax in its file meta; and whether the pixels are still in the file
-        (native) or in the data set.
-
     Raises
     ------
-    ImageReadError
-        With reason "no pixels", "truncated", "too large" or "damaged"; pydicom raises others for bad headers.
+    RefusalError
+        "no pixels", "unsupported", "too large" or "truncated"; pydicom raises others for bad headers.
     """
-    from pydicom import dcmread
-    from pydicom.uid import DeflatedExplicitVRLittleEndian as Deflated
+    from pydicom.filereader import read_dataset
 
-    _check_deflated(stream, options)
-    header = _header(stream)
-    syntax = header.file_meta.TransferSyntaxUID
-    if "Rows" not in header:
-        raise read_error("no pixels", options.name)
-    native = not (syntax == Deflated or syntax.is_encapsulated)
-    if native:
-        has_pixels = len(stream.read(4)) == 4
+    syntax = _file_meta(stream)
+    notes: list[str] = []
+    stream, implicit, little = _encoding(stream, syntax, options, notes)
+    header = read_dataset(stream, implicit, little, stop_when=lambda tag, _vr, _length: int(tag) in _PIXELS)
+    found = _pixel_element(stream, header, implicit=implicit, little=little)
+    if found is None:
+        raise RefusalError("no pixels")
+    keyword, representation, start, length = found
+    if length == 0:
+        raise RefusalError("no pixels")
+    if syntax and syntax not in {*_NATIVE, *SYNTAXES}:
+        raise RefusalError("unsupported")
+    stream.seek(start)
+    begins = stream.read(8)
+    encapsulated = length == _UNDEFINED or (syntax in SYNTAXES and (begins[:4] == _ITEM or starts_frame(begins)))
+    if length == _UNDEFINED:
+        length = max(0, stream.seek(0, io.SEEK_END) - start)
+    if syntax and encapsulated != (syntax in SYNTAXES):
+        notes.append(f"pixels are {'compressed' if encapsulated else 'native'}, against the transfer syntax")
+    return Opened(header, syntax, stream, start, length, keyword, representation, little, encapsulated, notes)
+
+
+def _file_meta(stream: BinaryIO) -> str:
+    """Read up to the data set; return the transfer syntax."""
+    from pydicom.filereader import read_dataset
+
+    if stream.read(132)[128:] != b"DICM":
+        stream.seek(0)
+    start = stream.tell()
+    prefix = stream.read(8)
+    stream.seek(start)
+    syntax = ""
+    if prefix[:2] == b"\2\0":
+        implicit = prefix[4:6] not in _VRS
+        meta = read_dataset(stream, implicit, True, stop_when=lambda tag, _vr, _length: int(tag) >> 16 != 2)
+        element = meta.get_item("TransferSyntaxUID") if "TransferSyntaxUID" in meta else None
+        if element is not None and isinstance(element.value, bytes):
+            syntax = element.value.decode("latin-1").strip(" \0\t\r\n")
+    if stream.read(2) == b"\0\0":  # a command set, as in messages of the network
+        stream.seek(-2, io.SEEK_CUR)
+        read_dataset(stream, True, True, stop_when=lambda tag, _vr, _length: int(tag) >> 16 != 0)
     else:
-        stream.seek(0)
-        header = dcmread(stream, force=True)
-        has_pixels = any(header.get(keyword) for keyword in _PIXELS)
-    stream.seek(0)
-    if not has_pixels:
-        raise read_error("truncated", options.name)
-    rows, columns = int(header.Rows), int(header.Columns)
-    if rows < 1 or columns < 1:
-        raise read_error("damaged", options.name)
-    if rows * columns > options.max_pixels:
-        raise read_error("too large", options.name)
-    if syntax.is_encapsulated:
-        _check_codestreams(header, options)
-    _check_palettes(header, options)
-    return header, native
+        stream.seek(-2, io.SEEK_CUR)
+    return syntax
 
 
-def open_header(stream: BinaryIO) -> Dataset:
-    """Read what stands before the pixels; raises as `open_dataset` does."""
-    _check_deflated(stream, Options(None, None, "minmax", max_pixels_allowed(), False, None, "axial", None))
-    return _header(stream)
+def _encoding(stream: BinaryIO, syntax: str, options: Options, notes: list[str]) -> tuple[BinaryIO, bool, bool]:
+    """Return a stream at the beginning of the data set, and whether that is implicit and little-endian."""
+    start = stream.tell()
+    prefix = stream.read(512)
+    stream.seek(start)
+    if not prefix:
+        raise RefusalError("truncated")
+    declared = (syntax == _IMPLICIT, syntax != _BIG)
+    order = [(not implicit, "little" if little else "big") for implicit, little in [declared]]
+    order += [encoding for encoding in _ENCODINGS if encoding not in order]
+    if syntax == _DEFLATED and not any(_plausible(prefix, *encoding) for encoding in order):
+        return _inflated(stream, options), False, True
+    # a value that looks like a VR by chance is one of length 16 kB and more: explicit encodings are tried first
+    found = next((encoding for encoding in sorted(order, reverse=True) if _plausible(prefix, *encoding)), None)
+    if found is None:
+        if _plausible(_inflated_prefix(prefix), explicit=True, order="little"):
+            notes.append("the data set is deflated, against the transfer syntax")
+            return _inflated(stream, options), False, True
+        return stream, *declared
+    explicit, byte_order = found
+    if syntax and (not explicit, byte_order == "little") != declared:
+        notes.append("the data set is encoded otherwise than the transfer syntax says")
+    return stream, not explicit, byte_order == "little"
 
 
-def is_cut(stream: BinaryIO) -> bool:
-    """Say of a file that could not be read whether it ends before its pixels do."""
+def _plausible(prefix: bytes, explicit: bool, order: Any) -> bool:
+    """Say whether bytes begin with an element, and a later one behind it as far as they reach."""
+    at, last = 0, (0, 0)
+    for number in range(2):
+        head = prefix[at : at + 8]
+        if len(head) < 8:
+            return number > 0 and len(prefix) > 0
+        tag = (int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order))
+        if tag <= last or (number == 0 and tag[0] not in _FIRST_GROUPS):
+            return False
+        if explicit:
+            if head[4:6] not in _VRS:
+                return False
+            long = head[4:6] in _LONG_VRS
+            length = int.from_bytes(prefix[at + 8 : at + 12] if long else head[6:8], order)
+            at += (12 if long else 8) + length
+        else:
+            length = int.from_bytes(head[4:], order)
+            at += 8 + length
+        if number == 0 and length > _LONGEST_FIRST_VALUE and length != _UNDEFINED:
+            return False
+        if length == _UNDEFINED:
+            return True
+        last = tag
+    return True
+
+
+def _inflated_prefix(prefix: bytes) -> bytes:
     try:
-        stream.seek(0)
-        header = _header(stream)
-        at = stream.tell()
-        left = stream.seek(0, io.SEEK_END) - at
-        if header.file_meta.TransferSyntaxUID.is_encapsulated:
-            stream.seek(max(at, at + left - _TAIL_BYTES))
-            return _SEQUENCE_END not in stream.read()
-        bits = int(header.Rows) * int(header.Columns) * int(header.BitsAllocated)
-        samples = int(header.get("SamplesPerPixel") or 1) * int(header.get("NumberOfFrames") or 1)
-        if header.PhotometricInterpretation == "YBR_FULL_422":
-            bits = bits * 2 // 3
-        return left < bits * samples // 8
-    except Exception:  # noqa: BLE001 - of a header that cannot be read, only where the reading stopped is known
-        return stream.tell() >= stream.seek(0, io.SEEK_END)
+        return zlib.decompressobj(-zlib.MAX_WBITS).decompress(prefix, 512)
+    except zlib.error:
+        return b""
 
 
-def without_embedded_overlay(frame: NDArray[Any], header: Dataset) -> NDArray[Any]:
-    """Clear the bits above the stored ones where old files keep overlays in them."""
-    stored = int(header.get("BitsStored") or 0)
-    embedded = any(element.value for element in header.group_dataset(0x6000) if element.keyword == "OverlayBitPosition")
-    if not embedded or frame.dtype.kind not in "iu" or not 0 < stored < frame.dtype.itemsize * 8:
-        return frame
-    unused = frame.dtype.itemsize * 8 - stored
-    # shifted up and down again: the sign of signed values follows
-    return (frame << unused) >> unused
+def _inflated(stream: BinaryIO, options: Options) -> BinaryIO:
+    inflater, out = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO()
+    data = stream.read(1 << 16)
+    while data and not inflater.eof:
+        out.write(inflater.decompress(data, 1 << 20))
+        if out.tell() > options.max_pixels * _BYTES_PER_PIXEL:
+            raise RefusalError("too large")
+        data = inflater.unconsumed_tail or stream.read(1 << 16)
+    if not inflater.eof:
+        raise RefusalError("truncated")
+    out.seek(0)
+    return out
 
 
-def _header(stream: BinaryIO) -> Dataset:
-    """Read up to the pixels; a file without file meta gets the native transfer syntax it was read as."""
-    from pydicom import dcmread
-    from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+def _pixel_element(
+    stream: BinaryIO, header: Dataset, *, implicit: bool, little: bool
+) -> tuple[str, str, int, int] | None:
+    """Return keyword, VR, start and length of the pixel element where the stream stands; None where there is none."""
+    from pydicom.dataelem import RawDataElement
 
-    header = dcmread(stream, stop_before_pixels=True, force=True)
-    if not header.file_meta.get("TransferSyntaxUID"):
-        implicit, little = header.original_encoding
-        explicit = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-        header.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else explicit
-    return header
-
-
-def _check_deflated(stream: BinaryIO, options: Options) -> None:
-    from pydicom.filereader import _read_file_meta_info, read_preamble
-    from pydicom.uid import DeflatedExplicitVRLittleEndian as Deflated
-
-    read_preamble(stream, force=True)
-    meta = _read_file_meta_info(stream)
-    if meta.get("TransferSyntaxUID") == Deflated:
-        inflater = zlib.decompressobj(-zlib.MAX_WBITS)
-        left = options.max_pixels * _BYTES_PER_PIXEL
-        data = stream.read(1 << 16)
-        while data and not inflater.eof:
-            left -= len(inflater.decompress(data, 1 << 20))
-            if left < 0:
-                raise read_error("too large", options.name)
-            data = inflater.unconsumed_tail or stream.read(1 << 16)
-    stream.seek(0)
-
-
-def _check_codestreams(header: Dataset, options: Options) -> None:
-    from pydicom.encaps import generate_frames
-
-    size = (int(header.Rows), int(header.Columns))
-    count = int(header.get("NumberOfFrames") or 1)
-    for position, frame in enumerate(generate_frames(header.PixelData, number_of_frames=count)):
-        wanted = position % (options.every or 1) == 0
-        if wanted and codestream_size(frame) not in {None, size}:
-            raise read_error("damaged", options.name)
-        if options.every is None:
-            break
-
-
-def codestream_size(data: bytes) -> tuple[int, int] | None:
-    """Give (rows, columns) as a JPEG, JPEG-LS or JPEG 2000 codestream says itself; None for others (RLE).
-
-    Examples
-    --------
-    >>> codestream_size(bytes.fromhex("ffd8 ffc0000b 08 0010 0020 01 011100"))
-    (16, 32)
-    """
-    start = data.find(b"\xff\x4f\xff\x51")  # behind the boxes, where it comes as a JP2 file
-    if start >= 0 and data[:2] != b"\xff\xd8":
-        right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
-        return bottom - top, right - left
-    if data[:2] != b"\xff\xd8":
-        return None
-    at = 2
-    while at + 9 <= len(data) and data[at] == 0xFF:
-        marker = data[at + 1]
-        if marker in _FRAME_HEADERS:
-            return struct.unpack_from(">HH", data, at + 5)
-        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    order: Any = "little" if little else "big"
+    at = stream.tell()
+    head = stream.read(12)
+    tag = int.from_bytes(head[:2], order) << 16 | int.from_bytes(head[2:4], order)
+    if tag in _PIXELS and len(head) >= 8:
+        representation = head[4:6].decode("latin-1")
+        if implicit or not re.fullmatch("[A-Z]{2}", representation):
+            return _PIXELS[tag], "OW", at + 8, int.from_bytes(head[4:8], order)
+        if head[4:6] not in _LONG_VRS:
+            return _PIXELS[tag], representation, at + 8, int.from_bytes(head[6:8], order)
+        if len(head) == 12:
+            return _PIXELS[tag], representation, at + 12, int.from_bytes(head[8:], order)
+        raise RefusalError("truncated")
+    size = stream.seek(0, io.SEEK_END)
+    elements = list(header.elements())
+    last = max(elements, key=_tell) if elements else None
+    if isinstance(last, RawDataElement) and last.length != _UNDEFINED and last.value_tell + last.length != size:
+        raise RefusalError("truncated")
     return None
 
 
-def _check_palettes(header: Dataset, options: Options) -> None:
-    for colour in ("Red", "Green", "Blue", "Alpha"):
-        segments = header.get(f"Segmented{colour}PaletteColorLookupTableData")
-        if segments:
-            wide = int(header[f"{colour}PaletteColorLookupTableDescriptor"].value[2]) > 8
-            order = "<" if header.file_meta.TransferSyntaxUID.is_little_endian else ">"
-            words = np.frombuffer(segments[: len(segments) // 2 * 2], f"{order}u2" if wide else np.uint8)
-            if _budget_after(words, -1, _PALETTE_ENTRIES) < 0:
-                raise read_error("damaged", options.name)
-
-
-def _budget_after(words: NDArray[Any], count: int, budget: int, depth: int = 0) -> int:
-    """Take from ``budget`` one for each entry and segment that ``count`` (-1: all) segments expand to."""
-    at = 0
-    while at + 1 < len(words) and count != 0 and budget >= 0:
-        kind, length = int(words[at]), int(words[at + 1])
-        at += 2
-        count -= 1
-        if kind != _INDIRECT:
-            budget -= 1 + length
-            at += length if kind == 0 else 1
-        elif depth > _NESTED_SEGMENTS:
-            return -1
-        else:  # repeats `length` segments from an earlier place
-            wide = words.itemsize > 1
-            address = words[at : at + (2 if wide else 4)].tobytes()
-            offset = int.from_bytes(address, "little" if words.dtype.isnative else "big")
-            at += 2 if wide else 4
-            budget = _budget_after(words[offset:], length, budget - 1, depth + 1)
-    return budget
+def _tell(element: Any) -> int:
+    return int(getattr(element, "value_tell", None) or getattr(element, "file_tell", None) or 0)

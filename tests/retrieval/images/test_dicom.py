@@ -81,6 +81,8 @@ def test_every_sample_file_is_read_or_refused_with_a_reason_and_known_renderings
             assert not reference, f"{path.name}: pydicom reads it, we say {error.reason}"
             continue
         read += 1
+        if not reference:  # pydicom raises for a display attribute, or has no decoder
+            continue
         assert len(pictures) == len(reference), path.name
         expected = known_rendering(data, reference[0]) if reference[0].ndim == 2 else None
         picture = pictures[0]
