@@ -12,6 +12,7 @@ import argparse
 import gzip
 import io
 import json
+import struct
 import subprocess
 import sys
 import tempfile
@@ -94,12 +95,27 @@ def _dicom(syntax: str, *, colour: bool = False) -> Callable[[], bytes]:
         data.PixelData = bytes(MAX_PIXELS * (3 if colour else 2))
         data["PixelData"].VR = "OB" if colour else "OW"
         if wanted.is_encapsulated:
-            data.compress(wanted)
+            data.PixelData = pydicom.encaps.encapsulate([_compressed(syntax, data.SamplesPerPixel)])
+            data["PixelData"].VR, data["PixelData"].is_undefined_length = "OB", True
+            data.file_meta.TransferSyntaxUID = wanted
         stream = io.BytesIO()
         data.save_as(stream, enforce_file_format=True)
         return stream.getvalue()
 
     return make
+
+
+def _compressed(syntax: str, samples: int) -> bytes:
+    import imagecodecs
+
+    if syntax == "JPEG2000Lossless":
+        shape = (_SIZE[1], _SIZE[0], *([samples] if samples > 1 else []))
+        pixels = np.zeros(shape, np.uint8 if samples > 1 else np.uint16)
+        return bytes(imagecodecs.jpeg2k_encode(pixels, level=0, codecformat="j2k", reversible=True))
+    plane = bytes(imagecodecs.packbits_encode(bytes(MAX_PIXELS)))
+    count = 3 if samples > 1 else 2
+    starts = [64 + number * len(plane) for number in range(count)]
+    return struct.pack(f"<{1 + count}I", count, *starts).ljust(64, b"\0") + plane * count
 
 
 def _nifti() -> bytes:

@@ -86,7 +86,8 @@ def _read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
     opened = open_dataset(stream, options)
     if text(opened.header, "BurnedInAnnotation") == "YES" and not options.allow_burned_in:
         raise read_error("burned-in annotation", options.name)
-    opened.check_size(options)
+    if opened.pixels() > options.max_pixels:
+        raise read_error("too large", options.name)
     frames = open_frames(opened)
     columns = header_columns(opened.header, options.hash_key)
     for position, suffix in options.chosen(frames.layout.frames):

@@ -142,10 +142,9 @@ def _decoded(data: bytes, stream: Codestream) -> NDArray[Any]:
     import imagecodecs
 
     decoded: NDArray[Any]
-    if stream.kind == "jpeg" and stream.samples == 3:  # as the samples are, whatever libjpeg would guess
-        decoded = imagecodecs.jpeg8_decode(data, colorspace="YCBCR", outcolorspace="YCBCR")
-    elif stream.kind in {"jpeg", "jpeg lossless"}:
-        decoded = imagecodecs.jpeg8_decode(data)
+    if stream.kind in {"jpeg", "jpeg lossless"}:
+        same = "YCBCR" if stream.samples == 3 else None  # as the samples are, whatever libjpeg would guess
+        decoded = imagecodecs.jpeg8_decode(data, colorspace=same, outcolorspace=same)
     elif stream.kind == "jpeg-ls":
         decoded = imagecodecs.jpegls_decode(data)
     else:

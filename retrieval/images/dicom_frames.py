@@ -6,7 +6,6 @@ taken from the offset tables where these fit the fragments, else from where code
 
 from __future__ import annotations
 
-import math
 import struct
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 _UNDEFINED = 0xFFFFFFFF
 _PREFIX = 16
+_MOST_BITS, _MOST_SAMPLES = 64, 3
 _YBR_422_BYTES = 4  # two pixels
 
 
@@ -142,7 +142,9 @@ def _compressed(opened: Opened) -> Frames:
     described = describe(first, opened.syntax)
     frames = len(groups) if len(groups) > said else max(1, said)
     if described.kind in {"deflated", "native"}:
-        layout = native_layout(opened.header, opened.keyword, (_bits_of(opened) * frames + 7) // 8)
+        most = (opened.pixels() * _MOST_BITS * _MOST_SAMPLES + 7) // 8 + 1
+        body = inflate(first, most) if described.kind == "deflated" else first
+        layout = replace(native_layout(opened.header, opened.keyword, len(body), frames=1), frames=frames)
     else:
         layout = compressed_layout(opened.header, described, frames)
     if said and frames != said:
@@ -164,12 +166,6 @@ def _compressed(opened: Opened) -> Frames:
         return layout.values(decode(data, told, layout))
 
     return Frames(layout, read)
-
-
-def _bits_of(opened: Opened) -> int:
-    """Return how many bits a frame takes that is stored native behind its compression."""
-    factors = (("Rows", 0), ("Columns", 0), ("SamplesPerPixel", 1), ("BitsAllocated", 8))
-    return math.prod(whole(opened.header, keyword) or default for keyword, default in factors)
 
 
 def _fragments(stream: BinaryIO, start: int, stop: int) -> tuple[list[int], list[Fragment], bool]:

@@ -103,7 +103,7 @@ class Layout:
         return values
 
 
-def native_layout(header: Dataset, keyword: str, length: int) -> Layout:
+def native_layout(header: Dataset, keyword: str, length: int, frames: int | None = None) -> Layout:
     """Return how uncompressed pixels lie.
 
     Parameters
@@ -112,6 +112,8 @@ def native_layout(header: Dataset, keyword: str, length: int) -> Layout:
         Of the element that holds them.
     length
         How many bytes the element says it has.
+    frames
+        How many frames these are, where the header is not to be asked.
 
     Raises
     ------
@@ -119,7 +121,7 @@ def native_layout(header: Dataset, keyword: str, length: int) -> Layout:
         There is no way to know: "damaged"; or such pixels are not read: "unsupported".
     """
     rows, columns = _size(header)
-    said = whole(header, "NumberOfFrames") or 0
+    said = whole(header, "NumberOfFrames") or 0 if frames is None else frames
     frames = max(1, said)
     notes: list[str] = []
     pixels = rows * columns
@@ -245,7 +247,7 @@ def _with_bits(
     if real:
         stored = high = None
     if stored is None:
-        stored = coded or (high + 1 if high is not None and 0 <= high < allocated else allocated)
+        stored = high + 1 if high is not None and 0 <= high < allocated else coded or allocated
         if not real:
             notes.append(f"BitsStored taken to be {stored}")
     if high is None:

@@ -17,6 +17,7 @@ import numpy as np
 
 from retr.retrieval.images.dicom_codec import SYNTAXES, starts_frame
 from retr.retrieval.images.dicom_values import RefusalError, whole
+from retr.retrieval.images.picture import max_pixels_allowed
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -82,11 +83,9 @@ class Opened:
     encapsulated: bool
     notes: list[str] = field(default_factory=list)
 
-    def check_size(self, options: Options) -> None:
-        """Raise RefusalError where the header asks for more pixels than the limit."""
-        rows, columns = whole(self.header, "Rows"), whole(self.header, "Columns")
-        if (rows or 0) * (columns or 0) > options.max_pixels:
-            raise RefusalError("too large")
+    def pixels(self) -> int:
+        """Return how many pixels a frame has."""
+        return (whole(self.header, "Rows") or 0) * (whole(self.header, "Columns") or 0)
 
     def extended_offsets(self) -> list[int]:
         """Return the extended offset table, empty where there is none."""
@@ -108,12 +107,8 @@ def open_dataset(stream: BinaryIO, options: Options) -> Opened:
     RefusalError
         "no pixels", "unsupported", "too large" or "truncated"; pydicom raises others for bad headers.
     """
-    from pydicom.filereader import read_dataset
-
-    syntax = _file_meta(stream)
     notes: list[str] = []
-    stream, implicit, little = _encoding(stream, syntax, options, notes)
-    header = read_dataset(stream, implicit, little, stop_when=lambda tag, _vr, _length: int(tag) in _PIXELS)
+    stream, header, syntax, (implicit, little) = _header(stream, options.max_pixels, notes)
     found = _pixel_element(stream, header, implicit=implicit, little=little)
     if found is None:
         raise RefusalError("no pixels")
@@ -130,6 +125,21 @@ def open_dataset(stream: BinaryIO, options: Options) -> Opened:
     if syntax and encapsulated != (syntax in SYNTAXES):
         notes.append(f"pixels are {'compressed' if encapsulated else 'native'}, against the transfer syntax")
     return Opened(header, syntax, stream, start, length, keyword, representation, little, encapsulated, notes)
+
+
+def open_header(stream: BinaryIO) -> Dataset:
+    """Read what stands before the pixels; raises as `open_dataset` does."""
+    return _header(stream, max_pixels_allowed(), [])[1]
+
+
+def _header(stream: BinaryIO, max_pixels: int, notes: list[str]) -> tuple[BinaryIO, Dataset, str, tuple[bool, bool]]:
+    """Return the stream at the pixels, the data set before them, the transfer syntax, and the encoding in fact."""
+    from pydicom.filereader import read_dataset
+
+    syntax = _file_meta(stream)
+    stream, implicit, little = _encoding(stream, syntax, max_pixels, notes)
+    header = read_dataset(stream, implicit, little, stop_when=lambda tag, _vr, _length: int(tag) in _PIXELS)
+    return stream, header, syntax, (implicit, little)
 
 
 def _file_meta(stream: BinaryIO) -> str:
@@ -156,7 +166,7 @@ def _file_meta(stream: BinaryIO) -> str:
     return syntax
 
 
-def _encoding(stream: BinaryIO, syntax: str, options: Options, notes: list[str]) -> tuple[BinaryIO, bool, bool]:
+def _encoding(stream: BinaryIO, syntax: str, max_pixels: int, notes: list[str]) -> tuple[BinaryIO, bool, bool]:
     """Return a stream at the beginning of the data set, and whether that is implicit and little-endian."""
     start = stream.tell()
     prefix = stream.read(512)
@@ -167,13 +177,13 @@ def _encoding(stream: BinaryIO, syntax: str, options: Options, notes: list[str])
     order = [(not implicit, "little" if little else "big") for implicit, little in [declared]]
     order += [encoding for encoding in _ENCODINGS if encoding not in order]
     if syntax == _DEFLATED and not any(_plausible(prefix, *encoding) for encoding in order):
-        return _inflated(stream, options), False, True
+        return _inflated(stream, max_pixels), False, True
     # a value that looks like a VR by chance is one of length 16 kB and more: explicit encodings are tried first
     found = next((encoding for encoding in sorted(order, reverse=True) if _plausible(prefix, *encoding)), None)
     if found is None:
         if _plausible(_inflated_prefix(prefix), explicit=True, order="little"):
             notes.append("the data set is deflated, against the transfer syntax")
-            return _inflated(stream, options), False, True
+            return _inflated(stream, max_pixels), False, True
         return stream, *declared
     explicit, byte_order = found
     if syntax and (not explicit, byte_order == "little") != declared:
@@ -215,12 +225,12 @@ def _inflated_prefix(prefix: bytes) -> bytes:
         return b""
 
 
-def _inflated(stream: BinaryIO, options: Options) -> BinaryIO:
+def _inflated(stream: BinaryIO, max_pixels: int) -> BinaryIO:
     inflater, out = zlib.decompressobj(-zlib.MAX_WBITS), io.BytesIO()
     data = stream.read(1 << 16)
     while data and not inflater.eof:
         out.write(inflater.decompress(data, 1 << 20))
-        if out.tell() > options.max_pixels * _BYTES_PER_PIXEL:
+        if out.tell() > max_pixels * _BYTES_PER_PIXEL:
             raise RefusalError("too large")
         data = inflater.unconsumed_tail or stream.read(1 << 16)
     if not inflater.eof:

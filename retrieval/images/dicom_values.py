@@ -163,7 +163,8 @@ class Table:
     def to_8bit(self) -> NDArray[np.uint8]:
         """Return the entries scaled and rounded to 8 bits, uint8 ``(n,)``."""
         peak = (1 << self.bits) - 1
-        return np.rint(np.minimum(self.entries, peak) / peak * 255).astype(np.uint8)
+        scaled: NDArray[np.float64] = np.minimum(self.entries, peak) / peak * 255
+        return np.rint(scaled).astype(np.uint8)
 
     def high_bytes(self) -> NDArray[np.uint8]:
         """Return the upper eight bits of the entries, uint8 ``(n,)``; entries of fewer bits are scaled."""

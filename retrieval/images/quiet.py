@@ -12,8 +12,8 @@ import re
 import warnings
 
 # `PIL.Image` itself is not listed: its warning about decompression bombs belongs to the user.
-_MODULES = r"(PIL\.\w+ImagePlugin|pydicom|pylibjpeg|openjpeg|libjpeg|rle|nibabel|tifffile)($|\.)"
-_LOGGERS = ("pydicom", "pylibjpeg", "openjpeg", "libjpeg", "nibabel.global", "tifffile")
+_MODULES = r"(PIL\.\w+ImagePlugin|pydicom|nibabel|tifffile)($|\.)"
+_LOGGERS = ("pydicom", "nibabel.global", "tifffile")
 _FILTER = ("ignore", None, Warning, re.compile(_MODULES), 0)
 
 

@@ -4,19 +4,18 @@ import io
 import warnings
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames
-from pydicom.pixels import get_decoder, iter_pixels
+from pydicom.pixels import iter_pixels
 from pydicom.pixels.processing import apply_modality_lut, apply_voi_lut
 from pydicom.uid import (
-    HTJ2K,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
-    HTJ2KLossless,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
@@ -387,16 +386,6 @@ def test_a_file_without_preamble_and_meta(dicom, dicom_bytes, implicit):
     assert (grey(stream.getvalue()) == expected).all()
 
 
-@pytest.mark.parametrize("syntax", [RLELossless, JPEG2000Lossless])
-def test_lossless_compression(dicom, dicom_bytes, syntax):
-    ramp = np.tile(RAMP, (8, 8))
-    data = dicom(np.stack([ramp, ramp[::-1]]), BitsStored=12, WindowCenter=2000, WindowWidth=4000)
-    expected = [np.asarray(picture.image) for _, picture in read_images(dicom_bytes(data))]
-    data.compress(syntax)
-    given = [np.asarray(picture.image) for _, picture in read_images(dicom_bytes(data))]
-    assert np.array_equal(given, expected)
-
-
 def test_baseline_jpeg(dicom, dicom_bytes):
     stream = io.BytesIO()
     Image.fromarray(COLOUR).save(stream, "JPEG", quality=95, subsampling=0)
@@ -404,11 +393,6 @@ def test_baseline_jpeg(dicom, dicom_bytes):
     data.PixelData = encapsulate([stream.getvalue()])
     data["PixelData"].is_undefined_length = True
     assert np.abs(np.asarray(read_image(dicom_bytes(data)).image).astype(int) - COLOUR).mean() < 4
-
-
-@pytest.mark.parametrize("syntax", [HTJ2K, HTJ2KLossless])
-def test_high_throughput_jpeg_2000_has_a_decoder(syntax):
-    assert get_decoder(syntax).is_available
 
 
 # -- hostile and unreadable
@@ -458,13 +442,14 @@ def test_a_deflate_bomb_is_refused(dicom, dicom_bytes):
 
 
 def test_a_codestream_larger_than_the_header_says_is_refused(dicom, dicom_bytes):
-    data = dicom(np.tile(RAMP, (8, 8)))
-    data.compress(JPEG2000Lossless)
+    data = dicom(np.tile(RAMP, (8, 8)), syntax=JPEG2000Lossless)
+    data.PixelData = encapsulate([bytes(imagecodecs.jpeg2k_encode(np.tile(RAMP, (8, 8)), codecformat="j2k"))])
+    data["PixelData"].is_undefined_length = True
     data.Rows = data.Columns = 32
     assert reason(dicom_bytes(data)) == "damaged"
 
 
-def test_a_panic_of_the_rle_decoder_is_a_damaged_file(dicom, dicom_bytes):
+def test_a_run_over_the_end_of_the_picture_is_a_damaged_file(dicom, dicom_bytes):
     data = dicom(RAMP, BitsStored=12)
     data.compress(RLELossless)
     frame = bytearray(next(generate_frames(data.PixelData, number_of_frames=1)))
