@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.benchmarks.dicom_files import KINDS, SYNTAXES, codestreams, encoded, plain, written
+from retr.benchmarks.dicom_files import codestreams, encoded, written
+from retr.benchmarks.dicom_kinds import KINDS, plain
+from retr.benchmarks.dicom_syntaxes import SYNTAXES
 from retr.benchmarks.dicom_variants import DISPLAYS, FAULTS
 from retr.benchmarks.record import record
 from retr.index.errors import ImageReadError
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-    from retr.benchmarks.dicom_files import Kind
+    from retr.benchmarks.dicom_kinds import Kind
 
 _EDGE = 1e-6  # an exact whole number may come out on either side of itself
 

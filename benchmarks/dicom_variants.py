@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-    from retr.benchmarks.dicom_files import Kind, Syntax
+    from retr.benchmarks.dicom_kinds import Kind
+    from retr.benchmarks.dicom_syntaxes import Syntax
 
 
 @dataclass(frozen=True)

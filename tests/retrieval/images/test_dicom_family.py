@@ -9,7 +9,8 @@ pytest.importorskip("pydicom")
 pytest.importorskip("gdcm")
 
 from retr.benchmarks import dicom_family
-from retr.benchmarks.dicom_files import KINDS, SYNTAXES
+from retr.benchmarks.dicom_kinds import KINDS
+from retr.benchmarks.dicom_syntaxes import SYNTAXES
 from retr.benchmarks.dicom_variants import DISPLAYS, FAULTS
 
 STEP = 41
