@@ -163,6 +163,8 @@ def _report(out: Output, found: list[Any], top: int) -> None:
         _one(out, answers[0], top)
     else:
         out.rows([_line(one) for one in answers])
+        for note in dict.fromkeys(one.note for one in answers if one.note):
+            out.note(note)
     if all(getattr(one, "abstain", None) for one in answers):
         raise typer.Exit(NOTHING_FOUND)
 

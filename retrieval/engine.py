@@ -366,6 +366,7 @@ class Index(Rooms):
             store,
             queries,
             Hits.all_of(store, found, [query.describe() for query in queries]),
+            side=bridge or recorded,
             bridge=bridge,
             all_rows=where is None and exclude_same is None and min_score is None,
             said=[[*notes, *absent(store, where)] for notes in said],

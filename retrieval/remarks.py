@@ -1,4 +1,4 @@
-"""What a person should know beside the hits: that words went through a bridge, that nothing is really alike."""
+"""What a person should know beside the hits: how far words were read, and by what; that nothing is really alike."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from retr.retrieval.classify.calibration import find_novelty
+from retr.retrieval.encoders.lengths import unread_ends
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retr.index.store import Store
     from retr.retrieval.hits import Hits
-    from retr.retrieval.query import Query
+    from retr.retrieval.query import Query, TextEncoder
     from retr.retrieval.words.align import Bridge
 
 
@@ -21,6 +22,7 @@ def add_remarks(
     queries: Sequence[Query],
     hits: Sequence[Hits],
     *,
+    side: TextEncoder,
     bridge: Bridge | None,
     all_rows: bool,
     said: Sequence[Sequence[str]],
@@ -29,6 +31,8 @@ def add_remarks(
 
     Parameters
     ----------
+    side
+        What embedded the words of the queries: says which it did not read to the end.
     bridge
         What the words of the queries went through, if anything.
     all_rows
@@ -41,6 +45,7 @@ def add_remarks(
     for query, found, known in zip(queries, hits, said, strict=True):
         notes = [found.note, *known]
         texts = [part.value for part in query.parts if part.kind == "text"]
+        notes += unread_ends(side, texts)
         if bridge is not None and texts:
             notes.append(bridge.note(texts))
         pictures = all(part.kind != "text" and part.weight > 0 for part in query.parts)

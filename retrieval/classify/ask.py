@@ -17,6 +17,7 @@ from retr.retrieval.classify import findings
 from retr.retrieval.classify import probe as probes
 from retr.retrieval.classify.answers import Answer, answer, row_exclusions, store_answers
 from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Method
+from retr.retrieval.encoders.lengths import unread_ends
 from retr.retrieval.labels.label_set import LabelSet, load_labels
 from retr.retrieval.query import Query, own_rows, stated_values
 
@@ -137,6 +138,9 @@ def classify_rows(
             hint="store them with `retr index build --score`, or give --image or --folder",
         )
     method = _choose(index, labels=classes, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
+    if isinstance(method, ByWords):
+        for note in method.notes:
+            say(note)
     prefix = into or {"z": "zeroshot", "n": "neighbours", "p": "probe"}[method.key[0]]
     answered = store_answers(index.store, method, prefix=prefix)
     index.refresh()
@@ -226,6 +230,8 @@ def _classify(
         if store is not None:
             exclude, known = _kept_out(store, good, patient)
             notes = [None if one else _whose(store) for one in known]
+        if isinstance(method, ByWords):
+            notes = ["; ".join(filter(None, [one, *method.notes])) or None for one in notes]
         names = [_name(image) for image in good]
         yield from answer(store, method, vectors, names, exclude, max_set=max_set, notes=notes)
 
@@ -258,13 +264,15 @@ def _find_findings(
     encoder: BaseEncoder, side: Any, labels: LabelSet, images: Sequence[Any]
 ) -> Iterator[Findings | Unread]:
     """Score findings that may be present together; ``side`` embeds the words."""
+    asked = labels.names if side is None else [prompt for one in labels.classes for prompt in one.prompts]
+    note = "; ".join(unread_ends(encoder if side is None else side, asked)) or None
     for good, pictures, bad in _read(encoder, images):
         yield from bad
         if good:
             scores = findings.from_pictures(encoder, pictures, labels)
             if scores is None:
                 scores = findings.from_vectors(side, encoder.encode_images(pictures), labels)
-            yield from findings.present(scores, labels, [_name(image) for image in good])
+            yield from findings.present(scores, labels, [_name(image) for image in good], note)
 
 
 def image_files(folder: Path) -> list[Path]:

@@ -26,6 +26,7 @@ class Findings:
     query: str
     names: tuple[str, ...]
     probabilities: tuple[float, ...]
+    note: str | None = None
 
     def to_json(self, top: int) -> dict[str, Any]:
         """Give one JSON-ready object with the ``top`` most probable findings."""
@@ -35,16 +36,17 @@ class Findings:
             "findings": [{"label": name, "probability": p} for name, p in best],
             "method": "findings",
             "calibrated": False,
+            "note": self.note,
         }
 
 
-def present(scores: NDArray[Any], labels: LabelSet, names: Sequence[str]) -> list[Findings]:
-    """Order the findings of each picture; ``scores`` float ``(n, c)``."""
+def present(scores: NDArray[Any], labels: LabelSet, names: Sequence[str], note: str | None = None) -> list[Findings]:
+    """Order the findings of each picture; ``scores`` float ``(n, c)``, ``note`` what to know of all of them."""
     out = []
     for name, row in zip(names, scores, strict=True):
         order = np.argsort(-row, kind="stable")
         classes = tuple(labels.names[i] for i in order)
-        out.append(Findings(name, classes, tuple(round(float(row[i]), 6) for i in order)))
+        out.append(Findings(name, classes, tuple(round(float(row[i]), 6) for i in order), note))
     return out
 
 

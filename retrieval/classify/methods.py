@@ -14,6 +14,7 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.retrieval.classify import calibration
 from retr.retrieval.classify.prompts import class_vectors
+from retr.retrieval.encoders.lengths import unread_ends
 from retr.retrieval.hits import Hits
 from retr.retrieval.labels.labelled import labelled_rows
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
@@ -77,6 +78,7 @@ class ByWords:
         self.fitted_on: str | None = getattr(encoder, "fitted_on", None)
         self._encoder = encoder
         self._texts = class_vectors(encoder, [one.prompts for one in labels.classes])
+        self.notes = unread_ends(encoder, [prompt for one in labels.classes for prompt in one.prompts])
 
     @property
     def key(self) -> str:

@@ -89,6 +89,16 @@ class Tokenizer:
         encoded = self._wordpiece.encode_batch(list(texts))
         return torch.tensor([e.ids for e in encoded]), torch.tensor([e.attention_mask for e in encoded])
 
+    def lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Count the tokens of texts, special ones included, and how many of them are kept."""
+        self._wordpiece.no_padding()
+        out = []
+        for encoded in self._wordpiece.encode_batch(list(texts)):
+            # what is cut off comes in pieces, each with special tokens of its own
+            rest = sum(len(piece.ids) - sum(piece.special_tokens_mask) for piece in encoded.overflowing)
+            out.append((len(encoded.ids) + rest, len(encoded.ids)))
+        return out
+
 
 def new_bert(folder: Path) -> BertModel:
     """Build the BERT that ``config.json`` describes, with values still to be loaded."""

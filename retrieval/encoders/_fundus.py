@@ -125,6 +125,10 @@ class TextSide:
         self._state.clear()
         return tokenizer, network.eval().requires_grad_(requires_grad=False)
 
+    def lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Count the tokens of texts, each in the caption, and how many of them are read."""
+        return self._parts[0].lengths([self.prompt(text) for text in texts])
+
     @torch.inference_mode()
     def embed(self, texts: Sequence[str], device: torch.device, *, together: bool) -> NDArray[np.float32]:
         """Embed texts, each in the caption: float32 ``(n, dim)``; ``together`` pads them to the longest of them."""
@@ -183,6 +187,10 @@ class FundusEncoder(TorchEncoder):
         if not texts:
             return np.empty((0, self.info.dim), dtype=np.float32)
         return text.embed(texts, self.device, together=text.together)
+
+    def text_lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Count the tokens of texts, each in the caption, and how many of them are read."""
+        return self._text().lengths(texts)
 
     def class_embedding(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Give the authors' prototype of a class: the mean of its prompts' unit vectors, not normalised again.

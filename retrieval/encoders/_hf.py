@@ -174,6 +174,12 @@ class HfEncoder(TorchEncoder):
             rows += [self._embed(texts[start : start + _TEXTS]) for start in range(0, len(texts), _TEXTS)]
         return np.concatenate(rows)
 
+    def text_lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Count the tokens of texts, and how many of them are read."""
+        with sealed(), reading(f"the text side of {self.info.name!r}"):
+            ids = self._tokenizer(self._said(texts))["input_ids"]
+        return [(len(row), min(len(row), self._length)) for row in ids]
+
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         inputs = self._tokenizer(
             self._said(texts), padding="max_length", truncation=True, max_length=self._length, return_tensors="pt"

@@ -113,6 +113,10 @@ class KnowledgeSide:
         self._state.clear()
         return tokenizer, network.eval().requires_grad_(requires_grad=False)
 
+    def lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Count the tokens of texts, and how many of them are read."""
+        return self._parts[0].lengths(texts)
+
     def embed(self, texts: Sequence[str], device: torch.device) -> Tensor:
         """Embed texts: float32 ``(n, dim)`` on the device, not normalised."""
         tokenizer, network = self._parts
@@ -177,6 +181,10 @@ class KadEncoder(TorchEncoder):
         if not texts:
             return np.empty((0, self.info.dim), dtype=np.float32)
         return cast("NDArray[np.float32]", self.text.embed(texts, self.device).cpu().numpy())
+
+    def text_lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Count the tokens of texts, and how many of them are read."""
+        return self.text.lengths(texts)
 
     @torch.inference_mode()
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:

@@ -14,21 +14,25 @@ import torch
 from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders import open_clip as door
 from retr.retrieval.encoders import weights as files
+from retr.retrieval.encoders._open_clip_text import (
+    OPTIONS,
+    config_folder,
+    count_tokens,
+    described,
+    make_tokenizer,
+    tokenized,
+)
 from retr.retrieval.encoders._picture import picture
 from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders._torchvision import ensure_torchvision
 from retr.retrieval.encoders.base import limit_aspect
 from retr.retrieval.encoders.untrusted import (
-    TOKENIZER,
     check_folder,
     check_repository,
-    config_digest,
-    has_tokenizer,
     read_json,
     reading,
     refuse_adapter,
     sealed,
-    tokenizer_digest,
 )
 from retr.retrieval.encoders.weights import WeightFile
 
@@ -52,8 +56,6 @@ _STATED = ("mean", "std", "interpolation", "resize_mode")
 _DROPPED = ("text.transformer.embeddings.position_ids",)
 _TEXTS = 64
 _PARTS = ("vision_cfg", "text_cfg")
-# What a configuration may tell its tokenizer; others would reach transformers, `trust_remote_code` among them.
-_TOKENIZER_OPTIONS = ("clean", "strip_sep_token", "language")
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class OpenClipEncoder(TorchEncoder):
         )
         self.prepare(picture())  # a transform that cannot prepare pictures shows here
         super().__init__(info, self._model.visual, device=device, precision=precision)
-        left_out = sorted((source.model["text_cfg"].get("tokenizer_kwargs") or {}).keys() - set(_TOKENIZER_OPTIONS))
+        left_out = sorted((source.model["text_cfg"].get("tokenizer_kwargs") or {}).keys() - set(OPTIONS))
         if left_out:
             self.notes.append(f"its configuration gives the tokenizer {', '.join(map(repr, left_out))}: not passed on")
         # one image side only: the model's own is the one that runs
@@ -102,7 +104,7 @@ class OpenClipEncoder(TorchEncoder):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return _tokenizer(self._source, self._text_model)
+        return make_tokenizer(self._source, self._text_model)
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
         """Run the checkpoint's evaluation transform on one RGB picture: float32 ``(3, h, w)``."""
@@ -122,6 +124,11 @@ class OpenClipEncoder(TorchEncoder):
                 tokens = self._tokenizer(list(texts[start : start + _TEXTS])).to(self.device)
                 rows.append(self._model.encode_text(tokens).float().cpu().numpy())
         return np.concatenate(rows)
+
+    def text_lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Count the tokens of texts, and how many of them are read."""
+        with reading(f"the text side of {self.info.name!r}"):
+            return count_tokens(self._tokenizer, texts)
 
     @torch.inference_mode()
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
@@ -156,8 +163,8 @@ def load(
             similarity="cosine",
             text=True,
             weights_sha256=files.digest(source.checkpoint),
-            config_sha256=_config_digest(source, text_model),
-            text_sha256=_text_digest(source, text_model),
+            config_sha256=described(source, text_model),
+            text_sha256=tokenized(source, text_model),
             preprocessing="",
             options=options,
             source=source.where,
@@ -297,7 +304,7 @@ def _build(source: Source, text_model: Path | None) -> Any:
         vision["timm_model_pretrained"] = False
     if "hf_model_name" in text:
         text["hf_model_pretrained"] = False
-        text["hf_model_name"] = str(_text_config(text["hf_model_name"], source, text_model))
+        text["hf_model_name"] = str(config_folder(text["hf_model_name"], source, text_model))
     custom = config.pop("custom_text", False) or "hf_model_name" in text
     kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else open_clip.CLIP
     with sealed():
@@ -328,81 +335,6 @@ def _network(kind: Any, config: dict[str, Any]) -> Any:
             model.attn_mask = torch.full((places, places), float("-inf")).triu_(1)
             return model
     return kind(**config)
-
-
-def _text_config(repository: str, source: Source, text_model: Path | None) -> Path:
-    """Find the folder with the ``config.json`` of a transformers text side."""
-    wanted = WeightFile(
-        repository,
-        where=f"https://huggingface.co/{repository} (config.json and the tokenizer's files)",
-        option="text_model",
-        hub=repository,
-        hub_files=("config.json",),
-        folder=True,
-    )
-    folder = files.find(wanted, text_model, encoder=f"open_clip:{source.architecture}", network=source.hub)
-    check_folder(folder)
-    return folder
-
-
-def _tokenizer_folder(name: str, source: Source, text_model: Path | None, *, network: bool) -> Path:
-    """Find the folder with a transformers tokenizer: given, beside the weights, in the hub's cache or on the hub."""
-    for place in (text_model, source.folder):
-        if place is not None and has_tokenizer(place):
-            return place
-    where = f"https://huggingface.co/{name}"
-    try:
-        wanted = WeightFile(
-            name, where, "text_model", hub=name, hub_any=TOKENIZER, hub_also=("config.json",), folder=True
-        )
-        return files.find(wanted, encoder=f"open_clip:{source.architecture}", network=network)
-    except WeightsError as error:
-        raise WeightsError(
-            f"the tokenizer {name!r} is not on this machine",
-            hint=f"get it from {where} and pass text_model=FOLDER (--text-model FOLDER)",
-        ) from error
-
-
-def _tokenizer(source: Source, text_model: Path | None) -> Any:
-    """Make the model's own tokenizer."""
-    text = source.model["text_cfg"]
-    name = text.get("hf_tokenizer_name")
-    length = text.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
-    given = text.get("tokenizer_kwargs") or {}
-    options = {key: given[key] for key in _TOKENIZER_OPTIONS if key in given}
-    if not name:
-        clean = {key: options[key] for key in ("clean",) if key in options}
-        return open_clip.SimpleTokenizer(context_length=length, **clean)
-    folder = _tokenizer_folder(name, source, text_model, network=source.hub)
-    check_folder(folder)
-    with sealed(), reading(f"the tokenizer {name!r}", folder=folder):
-        return open_clip.tokenizer.HFTokenizer(
-            str(folder),
-            context_length=length,
-            tokenizer_mode=text.get("tokenizer_mode"),
-            local_files_only=True,
-            trust_remote_code=False,
-            **options,
-        )
-
-
-def _config_digest(source: Source, text_model: Path | None) -> str | None:
-    """Give the sha256 of what was stated beside the weights; None where all is open_clip's own."""
-    repository = source.model["text_cfg"].get("hf_model_name")
-    text = read_json(_text_config(repository, source, text_model) / "config.json") if repository else None
-    own = source.folder is not None
-    return config_digest(source.model, source.preprocess, text) if own else config_digest(text) if text else None
-
-
-def _text_digest(source: Source, text_model: Path | None) -> str | None:
-    """Give the sha256 of the tokenizer of a transformers text side, as far as it is on this machine."""
-    name = source.model["text_cfg"].get("hf_tokenizer_name")
-    if not name:
-        return None
-    try:
-        return tokenizer_digest(_tokenizer_folder(name, source, text_model, network=False))
-    except WeightsError:
-        return None
 
 
 def _describe(config: PreprocessCfg) -> str:

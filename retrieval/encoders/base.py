@@ -129,6 +129,13 @@ class BaseEncoder(ABC):
             hint="query with an image, or use an encoder that `retr encoders ls` shows with text",
         )
 
+    def text_lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:  # noqa: ARG002
+        """Count the tokens of texts, and how many of them are read; empty where any text is read to its end.
+
+        What the encoder adds (a caption, marks of beginning and end) counts, as it takes room.
+        """
+        return []
+
     def class_embedding(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Embed a class described by several prompts: float32 ``(dim,)``.
 

@@ -104,6 +104,10 @@ class ParallelEncoder(BaseEncoder):
         """Embed texts on the first device."""
         return self._first.encode_texts(texts)
 
+    def text_lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Count tokens as the encoder does."""
+        return self._first.text_lengths(texts)
+
     def class_embedding(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Embed a class on the first device."""
         return self._first.class_embedding(prompts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from retr.index.errors import EncoderMismatchError, NoTextSideError
+from retr.retrieval.encoders.lengths import lengths
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -46,6 +47,10 @@ class RecordedEncoder:
         if not self.info.text:
             no_text_side(self.info)
         return self._load().encode_texts(texts)
+
+    def text_lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Count the tokens of texts as the real encoder does; see `BaseEncoder.text_lengths`."""
+        return lengths(self._load(), texts)
 
 
 def no_text_side(info: EncoderInfo) -> NoReturn:

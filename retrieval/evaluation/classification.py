@@ -10,6 +10,7 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.retrieval.classify.probe import fit
 from retr.retrieval.classify.prompts import class_vectors
+from retr.retrieval.encoders.lengths import unread_ends
 from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of
 from retr.retrieval.evaluation.protocols.linear import folds_by_patient
 from retr.retrieval.evaluation.retrieval import nearest
@@ -118,7 +119,7 @@ def zero_shot(store: Store, cases: Cases, encoder: TextSide, labels: LabelSet, *
             f"no value of {cases.label!r} names a class of the label set {labels.name!r}",
             hint=f"its classes are {', '.join(labels.names[:8])}; add aliases to the label file",
         )
-    notes = list(cases.notes)
+    notes = [*cases.notes, *unread_ends(encoder, [prompt for one in labels.classes for prompt in one.prompts])]
     keep = np.asarray(member.any(axis=1), bool)
     if unknown:
         notes.append(

@@ -21,6 +21,7 @@ import numpy as np
 
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.vectors import unit
+from retr.retrieval.encoders.lengths import lengths
 from retr.retrieval.labels.labelled import data_version, deal, row_groups
 from retr.retrieval.progress import waiting
 from retr.retrieval.words.wordbag import WordBag
@@ -120,6 +121,10 @@ class Bridge:
         bridged: NDArray[np.float32] = np.asarray((found - self.mean) @ self.matrix, dtype=np.float32)
         return bridged
 
+    def text_lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:
+        """Count the tokens of texts as the text encoder does; empty with a bag of words, which has no end."""
+        return lengths(self.text, texts)
+
     def class_embedding(self, prompts: Sequence[str]) -> NDArray[np.float32]:
         """Embed a class: the mean of its prompts' unit vectors, made a unit vector: float32 ``(dim,)``.
 
@@ -217,6 +222,8 @@ def fit(
 
     bag = WordBag.fit(texts.texts)
     side = text_encoder or bag
+    # texts of which the encoder read the beginning only
+    cut = sum(tokens > read for tokens, read in lengths(side, texts.texts))
     mean, matrix = _fit(texts, vectors, _features(side, texts.texts), [ridge], [level])[ridge, level]
     return Bridge(
         text=side,
@@ -234,6 +241,7 @@ def fit(
             "recall_at_1": round(at_1, 4),
             "recall_at_10": round(at_10, 4),
             "pool": len(test.rows),
+            **({"texts_cut": cut} if cut else {}),
         },
         data_version=data_version(store, column),
         encoder=None if text_encoder is None else text_encoder.info.to_json(),
