@@ -292,9 +292,12 @@ def group(
     """
     from retr.retrieval.engine import Index
 
-    opened = Index.open(find_index(index))
+    opened, out = Index.open(find_index(index)), Output(json_=json_)
+    before = opened.store.schema
     opened.set_group(column)
-    Output(json_=json_).record({"group": opened.info()["group"]})
+    if opened.store.schema != before:
+        out.note(f"the column {column!r} was {before.field(column).type} and is text now, as identifiers are")
+    out.record({"group": opened.info()["group"]})
 
 
 @app.command()

@@ -7,7 +7,6 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from retr.index import schema as schemas
@@ -22,9 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.files import FileRef
     from retr.index.manifest import Dtype
-    from retr.index.segments import Segment
 
 _WRITE_ROWS = 65_536
 
@@ -123,31 +120,3 @@ class SegmentWriter:
 def parquet_writer(sink: IO[bytes], schema: pa.Schema) -> pq.ParquetWriter:
     """Open the one kind of Parquet file an index has."""
     return pq.ParquetWriter(sink, schema, compression="zstd", write_statistics=True, store_schema=True)
-
-
-def rewrite_columns(
-    root: Path, stem: str, segment: Segment, old: pa.Schema, table: pa.Table, new: pa.Schema
-) -> tuple[FileRef, FileRef | None]:
-    """Write a segment's table again, its columns replaced or dropped; return the files of the table and its columns.
-
-    Parameters
-    ----------
-    stem
-        Of the new files' names.
-    old, new
-        The columns as they are, and as they are to be.
-    table
-        ``id`` and the columns to replace, matched on the id; null for rows that it lacks.
-    """
-    names = [name for name in table.column_names if name != schemas.ID]
-    kept = pa.schema([field for field in old if field.name in {*new.names} - {*names}])
-    keys = table.column(schemas.ID).combine_chunks()
-    name = f"{SEGMENTS}/{stem}.parquet"
-    with (root / name).open("xb") as sink, parquet_writer(sink, new) as writer:
-        for part in segment.tables(kept):
-            found = pc.index_in(part.column(schemas.ID), value_set=keys)
-            for column in names:
-                part = part.append_column(new.field(column), table.column(column).take(found))  # noqa: PLW2901
-            writer.write_table(part.select(new.names))
-    columns = sidetable.write(root, name, f"{SEGMENTS}/{stem}.arrow")
-    return reference(root, name), columns

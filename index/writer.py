@@ -23,11 +23,13 @@ from retr.index import schema as schemas
 from retr.index.compaction import SEGMENT_ROWS, Compaction, compact_runs, merge, small_runs
 from retr.index.errors import RetrError, UsageError
 from retr.index.files import FileRef, disk_errors, reference, sync_folder, write_bytes
+from retr.index.grouping import incoming, moved, to_be_moved
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, SEGMENTS, publish, read_current
 from retr.index.purge import UNFINISHED, Purged, take_out
+from retr.index.rewriting import replaced
 from retr.index.schema import ID
-from retr.index.segment_writer import SegmentWriter, parquet_writer, rewrite_columns
+from retr.index.segment_writer import SegmentWriter, parquet_writer
 from retr.index.segments import HashSet, Segment, id_hashes
 from retr.index.store import Store, timestamp
 from retr.index.sweep import sweep, sweep_for_good
@@ -135,7 +137,9 @@ class Writer:
         RetrError
             The disk refused; the index is as it was at the last commit.
         """
-        table = schemas.stored_table(table)
+        if to_be_moved(self.draft, self.draft.group) is not None:
+            self.set_group(self.draft.group)
+        table = schemas.stored_table(incoming(table, self.draft))
         vectors = np.asarray(vectors)
         shape = (table.num_rows, self.draft.encoder.dim)
         if vectors.shape != shape:
@@ -215,35 +219,41 @@ class Writer:
         UsageError
             ``table`` has no ``id``, an id occurs twice, or a type cannot be held.
         """
-        table = schemas.stored_table(table)
-        keys = table.column(ID).combine_chunks()
-        if pc.count_distinct(keys).as_py() < len(keys):
+        table = schemas.stored_table(incoming(table, self.draft))
+        if pc.count_distinct(table.column(ID)).as_py() < table.num_rows:
             raise UsageError("an id occurs twice in the table of new columns", hint="keep one row for each id")
-        fields = {field.name: field for field in self.draft.schema if field.name not in drop}
-        fields.update({field.name: field for field in table.schema})
-        schema = pa.schema(list(fields.values()))
         if table.column_names == [ID] and not drop:
             return
         with self._changing("replacing columns"):
             self._close_segment()
-            segments = tuple(self._with_columns(info, table, schema) for info in self.draft.segments)
-            self.draft = dataclasses.replace(self.draft, schema=schema, segments=segments)
+            self.draft = replaced(self.store.path, self.draft, self._segments(), self._stem, table, drop)
 
-    def _with_columns(self, info: SegmentInfo, table: pa.Table, schema: pa.Schema) -> SegmentInfo:
-        """Write a segment's table again with other columns; its vectors stay where they are."""
-        ref, columns = rewrite_columns(
-            self.store.path, self._name(), self._segment(info), self.draft.schema, table, schema
-        )
-        return dataclasses.replace(info, table=ref, columns=columns)
+    def _stem(self) -> str:
+        return f"{SEGMENTS}/{self._name()}"
+
+    def _segments(self) -> list[Segment]:
+        return [self._segment(info) for info in self.draft.segments]
 
     def _segment(self, info: SegmentInfo) -> Segment:
         return Segment(self.store.path, info, dim=self.draft.encoder.dim, dtype=self.draft.dtype)
 
     def set_group(self, column: str | None) -> None:
-        """Declare the column that says which rows belong together (patient, study); ``None`` for none."""
+        """Declare the column that says which rows belong together (patient, study); ``None`` for none.
+
+        A column of another type becomes text (`retr.index.grouping`).
+
+        Raises
+        ------
+        UsageError
+            There is no such column, or it cannot tell patients apart.
+        """
         if column is not None and column not in self.draft.schema.names:
             columns = ", ".join(self.draft.schema.names)
             raise UsageError(f"there is no column {column!r}", hint=f"the columns are {columns}")
+        if column is not None and to_be_moved(self.draft, column) is not None:
+            with self._changing("writing the column that tells patients apart as text"):
+                self._close_segment()
+                self.draft = moved(self.store.path, self.draft, column, self._segments(), self._stem)
         self.draft = dataclasses.replace(self.draft, group=column)
         self._dirty = True
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
+from retr.index.grouping import faithful_texts
 from retr.index.identifiers import identifier_texts, identifies
 from retr.index.identity import only_hashes
 from retr.retrieval.archive.matching import pieces
@@ -200,7 +201,7 @@ def _one_type(column: str, new: pa.ChunkedArray, old: pa.ChunkedArray) -> tuple[
     elif {*map(str, kinds)} == {"int64", "double"}:
         wider = pa.float64()
     elif pa.types.is_string(kinds[0]) and identifies(column):
-        return new, identifier_texts(old, column)
+        return new, faithful_texts(old, column)
     else:
         number = pa.types.is_string(kinds[1])
         raise UsageError(

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.grouping import to_be_moved
 from retr.index.identity import NOTE as IDENTIFIERS
 from retr.retrieval.archive import places
 from retr.retrieval.archive.notes import NOTE, Notes
@@ -231,6 +232,7 @@ class _Run:
     def go(self) -> None:
         """Embed everything and commit."""
         self.labels.join_anew()
+        self._move_group()
         parallel = getattr(self.order.source, "parallel", 1)
         workers = self.order.workers or max(parallel, len(os.sched_getaffinity(0)))
         # enough decoded pictures for the next batch while one is embedded, and no more
@@ -394,6 +396,17 @@ class _Run:
             self.done["removed" if self.order.prune else "vanished"] += len(files)
             if self.order.prune:
                 self._delete(files)
+
+    def _move_group(self) -> None:
+        """Write the column that tells patients apart as text where an older version wrote numbers; one commit."""
+        group = self.order.group or self.writer.store.manifest.group
+        kind = to_be_moved(self.writer.store.manifest, group)
+        if kind is not None:
+            self.writer.set_group(group)
+            self.writer.commit()
+            moved = f"the column {group!r} was {kind} and is text now, as identifiers are"
+            self.key.notes.append(f"{moved}; probes and calibrations are to be made again")
+            self.shown.say(moved)
 
     def _row_path(self, path: str) -> str:
         return f"{self.order.name}/{path}" if self.order.name else path

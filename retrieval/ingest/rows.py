@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retr.index.grouping import faithful_texts
 from retr.index.identifiers import identifier_text, identifier_texts, identifies
 from retr.index.identity import COLUMNS, only_hashes
 from retr.retrieval.archive.matching import composed_text
@@ -149,7 +150,7 @@ def as_text(store: Store, columns: Sequence[str]) -> pa.Table:
     """Return ``id`` and some columns of all live rows, these as text."""
     table = store.table(["id", *columns])
     for column in columns:
-        table = set_column(table, column, identifier_texts(table[column], column))
+        table = set_column(table, column, faithful_texts(table[column], column))
     return table
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from retr.index.errors import EncoderMismatchError, IndexLockedError, UsageError
@@ -474,3 +475,22 @@ def test_the_place_of_the_archive_is_remembered_per_machine(archive, index, fake
 
     with pytest.raises(RetrError, match="does not know where the archive"):
         places.open_item(store, "healthy/000.png")
+
+
+def test_a_numeric_group_of_an_older_index_moves_over_with_a_word(archive, tmp_path, fake_encoder):
+    import dataclasses
+
+    (archive / "labels.csv").unlink()
+    build(archive, tmp_path / "index", fake_encoder)
+    store = Store.open(tmp_path / "index")
+    ids = store.table(["id"])["id"]
+    with store.writer() as writer:
+        writer.replace_columns(pa.table({"id": ids, "patient": list(range(len(ids)))}))
+        writer.draft = dataclasses.replace(writer.draft, group="patient")
+        writer.commit()
+    assert Store.open(store.path).schema.field("patient").type == pa.int64()
+    notes = build(archive, tmp_path / "index", fake_encoder).notes
+    assert any("'patient' was int64 and is text now" in note for note in notes)
+    moved = Store.open(store.path)
+    assert moved.table(["patient"])["patient"].to_pylist() == [str(number) for number in range(len(ids))]
+    assert not any("text now" in note for note in build(archive, tmp_path / "index", fake_encoder).notes)
