@@ -204,12 +204,24 @@ def _weighted(out: Output, kind: str, argument: str) -> Query:
     return query
 
 
+def _contents(batch: Path) -> bytes:
+    from retr.retrieval.regular import NotRegularError, open_regular
+
+    try:
+        with open_regular(batch) as stream:
+            return stream.read()
+    except NotRegularError:
+        raise UsageError(
+            f"the batch {str(batch)!r} is not a regular file", hint="give a file, or - for standard input"
+        ) from None
+
+
 def _read_batch(batch: str) -> tuple[list[Query], list[dict[str, Any]]]:
     import json
 
     from retr.retrieval.query import Query
 
-    data = sys.stdin.buffer.read() if batch == "-" else home(batch).read_bytes()
+    data = sys.stdin.buffer.read() if batch == "-" else _contents(home(batch))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

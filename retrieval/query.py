@@ -25,6 +25,8 @@ import numpy as np
 from retr.index.errors import ImageReadError, UsageError
 from retr.index.home import home
 from retr.index.vectors import unit
+from retr.retrieval.images.picture import read_error
+from retr.retrieval.regular import NotRegularError, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -359,8 +361,10 @@ def file_sha256(image: Any) -> str | None:
     if isinstance(image, str | Path):
         path = Path(image)
         try:
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
+        except NotRegularError:
+            raise read_error("not a file", str(image)) from None
         except OSError as error:
             raise ImageReadError(
                 f"cannot read the picture {str(image)!r}: {error.strerror}",

@@ -28,6 +28,7 @@ from retr.retrieval.archive.sources import (
     looks_like_image,
     reason_of,
 )
+from retr.retrieval.regular import is_made_up, is_regular, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,12 +106,11 @@ class FolderSource:
                 stack.pop()
                 continue
             path = prefix + name.removesuffix("/")
-            file = self.root / path
-            found = self._classify(file, path, above)
+            found = self._classify(path, above)
             if not isinstance(found, tuple):
                 yield from found
                 continue
-            inside = self._scan(file, path)
+            inside = self._scan(self.root / path, path)
             if isinstance(inside, Skipped):
                 yield inside
             else:
@@ -153,7 +153,7 @@ class FolderSource:
         except OSError as error:
             return Skipped(path or ".", reason_of(error))
 
-    def _classify(self, file: Path, path: str, above: frozenset[tuple[int, int]]) -> Iterator[Entry] | tuple[int, int]:
+    def _classify(self, path: str, above: frozenset[tuple[int, int]]) -> Iterator[Entry] | tuple[int, int]:
         """Give the entries of a file; for a folder to enter, its device and inode numbers."""
         try:
             path.encode()
@@ -161,21 +161,25 @@ class FolderSource:
             # the id could not be stored; backslashes show the bytes
             shown = os.fsencode(path).decode("utf-8", "backslashreplace")
             return iter([Skipped(shown, "name is not UTF-8")])
+        # a text, since a million Path objects are slow to make
+        file = f"{self.location}/{path}"
         try:
-            info = file.stat()
+            info = os.stat(file)  # noqa: PTH116
         except OSError as error:
-            broken = isinstance(error, FileNotFoundError) and file.is_symlink()
+            broken = isinstance(error, FileNotFoundError) and Path(file).is_symlink()
             return iter([Skipped(path, "broken link" if broken else reason_of(error))])
+        if is_made_up(info):
+            return iter([Skipped(path, "not a file")])
         if st.S_ISDIR(info.st_mode):
             number = _number(info)
-            if number in self._leave_out or _is_index(file):
+            if number in self._leave_out or _is_index(Path(file)):
                 return iter(())
             return iter([Skipped(path, "link loop")]) if number in above else number
         # a pipe or a device would be waited on for ever
-        if not st.S_ISREG(info.st_mode):
-            return iter([Other(path)])
-        if is_container_name(file.name):
-            return list_container(self._shelf, file, path + SEPARATOR)
+        if not is_regular(info):
+            return iter([Skipped(path, "not a file")])
+        if is_container_name(path):
+            return list_container(self._shelf, Path(file), path + SEPARATOR)
         return iter([classify_file(file, path, info)])
 
 
@@ -254,7 +258,7 @@ class FileSource:
 
 def read_file(path: Path) -> Bytes:
     """Give a file's bytes with the size and mtime of exactly these bytes, whatever was listed before."""
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         info = os.fstat(stream.fileno())
         if info.st_size > MAX_FILE_BYTES:
             raise ImageReadError("a file is too large to be a picture", reason="too large")
@@ -266,12 +270,12 @@ def read_file(path: Path) -> Bytes:
     return data, len(data), info.st_mtime
 
 
-def classify_file(file: Path, path: str, info: os.stat_result) -> Entry:
+def classify_file(file: str, path: str, info: os.stat_result) -> Entry:
     """Give what a regular file is by its name, or by its first bytes where the name does not tell."""
-    promised = is_image_name(file.name)
+    promised = is_image_name(path)
     if promised is None:
         try:
-            with file.open("rb") as stream:
+            with open_regular(file) as stream:
                 promised = looks_like_image(stream.read(SNIFF_BYTES))
         except OSError as error:
             return Skipped(path, reason_of(error), info.st_size, info.st_mtime)

@@ -14,7 +14,8 @@ from retr.index.errors import UsageError
 from retr.retrieval.archive.folders import read_file
 from retr.retrieval.archive.matching import other_spellings
 from retr.retrieval.archive.metadata import read_paths
-from retr.retrieval.archive.sources import Bytes, Entry, Item, Other, Skipped, reason_of
+from retr.retrieval.archive.sources import Bytes, Entry, Item, Skipped, reason_of
+from retr.retrieval.regular import is_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,8 +78,8 @@ class ListSource:
                 broken = isinstance(error, FileNotFoundError) and file.is_symlink()
                 yield Skipped(path, "broken link" if broken else reason_of(error))
                 continue
-            if not file.is_file():
-                yield Other(path)
+            if not is_regular(info):
+                yield Skipped(path, "not a file")
                 continue
             yield Item(path, info.st_size, info.st_mtime)
 

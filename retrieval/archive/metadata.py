@@ -29,6 +29,7 @@ from retr.index.incoming import stored_column
 from retr.retrieval.archive.delimited import read_delimited
 from retr.retrieval.archive.matching import Matcher, clean, pieces
 from retr.retrieval.archive.spelling import NUMBER, TEXT, as_declared, identifying, looks_numeric, narrow
+from retr.retrieval.regular import is_regular, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -137,7 +138,7 @@ def read_metadata(
     taken = set(reserved) | set(table.column_names)
     renamed = {name: _free_name(name, taken) for name in table.column_names if name in reserved}
     table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
-    with Path(file).open("rb") as stream:
+    with open_regular(file) as stream:
         digest = hashlib.file_digest(stream, "sha256")
     digest.update(f"{key}{table.schema.remove_metadata()}".encode())
     matcher = Matcher(pa.chunked_array(paths, pa.string()))
@@ -260,8 +261,9 @@ def path_column_of(names: Sequence[str], asked: str | None, called: str) -> str:
 
 def _read(file: Path, path_column: str | None) -> tuple[pa.Table, str, bool]:
     """Return a table, the name of its path column, and whether its cells are texts to be read."""
-    if not file.is_file():
-        raise UsageError(f"table {str(file)!r} does not exist", hint="give a CSV, TSV or Parquet file")
+    if not (file.exists() and is_regular(file.stat())):
+        what = "is not a regular file" if file.exists() else "does not exist"
+        raise UsageError(f"table {str(file)!r} {what}", hint="give a CSV, TSV or Parquet file")
 
     def choose(names: Sequence[str]) -> str:
         double = next((name for place, name in enumerate(names) if name in names[:place] and name), None)

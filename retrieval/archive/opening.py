@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from retr.index.errors import UsageError
 from retr.index.home import home
 from retr.retrieval.archive import containers, folders, lists
+from retr.retrieval.regular import is_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -43,6 +45,11 @@ def open_source(
 
         return RemoteSource(str(archive))
     path = home(archive)
+    if path.exists() and not path.is_dir() and not is_regular(path.stat()):
+        raise UsageError(
+            f"archive {str(archive)!r} is a pipe, a socket or a device",
+            hint="give a folder, a container, a table or a picture",
+        )
     if not path.is_file():
         return folders.FolderSource(path, leave_out=leave_out, image_column=image_column)
     if containers.is_container_name(path.name):

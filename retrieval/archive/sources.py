@@ -16,6 +16,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from retr.retrieval.regular import NotRegularError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -121,6 +123,8 @@ def reason_of(error: OSError) -> str:
     >>> reason_of(PermissionError(13, "Permission denied"))
     'no permission'
     """
+    if isinstance(error, NotRegularError):
+        return "not a file"
     if isinstance(error, PermissionError):
         return "no permission"
     if error.errno == errno.ELOOP:

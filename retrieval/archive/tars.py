@@ -69,7 +69,7 @@ class TarContainer:
         self._file = file
         self._mtime = file.stat().st_mtime
         self._compressed = not file.name.lower().endswith(".tar")
-        self._descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+        self._descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         weakref.finalize(self, os.close, self._descriptor)
         self._members: dict[str, Member] | None = None
         self._clashes: list[str] = []

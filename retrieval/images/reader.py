@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import io
 import os
-import stat
 from contextlib import closing, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -17,6 +16,7 @@ from retr.index.home import home
 from retr.retrieval.images import dicom, nifti, raster, tiff
 from retr.retrieval.images.magic import PREFIX_BYTES, UNREAD, format_of
 from retr.retrieval.images.picture import Options, Picture, max_pixels_allowed, read_error
+from retr.retrieval.regular import NotRegularError, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -178,10 +178,9 @@ def _opened(source: str | os.PathLike[str] | bytes | BinaryIO, name: str | None)
 
 def _open_file(path: Path, name: str | None) -> BinaryIO:
     try:
-        # looked at before it is opened: opening a named pipe would wait for ever
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise read_error("not a file", name)
-        return path.open("rb")
+        return open_regular(path)
+    except NotRegularError:
+        raise read_error("not a file", name) from None
     except FileNotFoundError:
         raise read_error("broken link" if path.is_symlink() else "missing", name) from None
     except PermissionError:

@@ -8,6 +8,7 @@ from typing import Any
 
 from retr.retrieval.images import dicom_header
 from retr.retrieval.images.dicom_open import is_dicom, open_header
+from retr.retrieval.regular import open_regular
 
 _PREFIX_BYTES = 352
 
@@ -27,10 +28,7 @@ def stated_identifiers(source: Any) -> dict[str, str]:
     """
     if isinstance(source, str | Path):
         try:
-            path = Path(source)
-            if not path.is_file():
-                return {}
-            with path.open("rb") as file:
+            with open_regular(source) as file:
                 if not is_dicom(file.read(_PREFIX_BYTES)):
                     return {}
                 file.seek(0)

@@ -72,8 +72,8 @@ def _picture(values: NDArray[Any], header: StreamHeader, options: Options) -> Pi
 def _decoded(data: bytes, header: StreamHeader, options: Options) -> NDArray[Any]:
     import imagecodecs
 
-    if header.kind == "jpeg" and _is_cut(data):
-        # libjpeg would fill the rest with grey
+    if header.kind in {"jpeg", "jpegls"} and _is_cut(data):
+        # libjpeg would fill the rest with grey, and CharLS look for it for half a minute
         raise read_error("truncated", options.name)
     decoders: dict[str, Callable[[bytes], NDArray[Any]]] = {
         "jpeg": imagecodecs.jpeg_decode,

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError
 from retr.index.home import home
+from retr.retrieval.regular import NotRegularError, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,7 +108,10 @@ def load_labels(source: LabelSet | str | Path | Sequence[str]) -> LabelSet:
         text = (resources.files("retr.retrieval.labels") / f"{source}.yaml").read_text(encoding="utf-8")
         return _parse(text, str(source))
     try:
-        text = path.read_text(encoding="utf-8")
+        with open_regular(path) as stream:
+            text = stream.read().decode("utf-8")
+    except NotRegularError:
+        raise UsageError(f"label set {str(source)!r} is not a regular file", hint="give a YAML file") from None
     except (OSError, UnicodeDecodeError) as error:
         reason = "not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror
         raise UsageError(

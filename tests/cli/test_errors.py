@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -191,3 +192,15 @@ def test_a_reader_that_leaves_early_is_no_error(hrf_index):
     assert done.returncode == 0
     assert done.stderr == ""
     assert done.stdout.count("\n") == 1
+
+
+def test_a_pipe_where_a_file_is_meant_is_not_waited_for(retr, hrf_index, tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    query = ("query", "--index", hrf_index)
+    for asked in (("--image", pipe), ("--image", "/dev/zero"), ("--batch", pipe)):
+        assert "is not a regular file" in retr(*query, *asked).error(2 if asked[0] == "--batch" else 1)
+    picture = next((HRF / "healthy").iterdir())
+    asked = ("classify", "--image", picture, "--index", hrf_index, "--labels", pipe)
+    assert "is not a regular file" in retr(*asked).error(2)
+    assert "is a pipe" in retr("index", "build", pipe, "--index", tmp_path / "x.retr").error(2)

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
+import socket
+import tarfile
 import tracemalloc
+import zipfile
 from pathlib import Path
 
+import imagecodecs
+import numpy as np
 import pytest
 
 from retr.index.errors import UsageError
 from retr.retrieval.archive.folders import FolderSource, read_file
+from retr.retrieval.archive.metadata import read_metadata
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.sources import Item, Other, Skipped
+from retr.retrieval.regular import NotRegularError
 
 
 def listed(folder, **options):
@@ -90,7 +99,7 @@ def test_links_are_followed_and_bad_ones_recorded(tmp_path, make_picture):
 
 def test_a_named_pipe_is_never_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
-    assert listed(tmp_path) == [Other("pipe.png")]
+    assert listed(tmp_path) == [Skipped("pipe.png", "not a file")]
 
 
 def test_a_name_that_is_not_utf8_is_recorded(tmp_path):
@@ -153,3 +162,134 @@ def test_reading_tells_the_state_of_the_bytes_it_gives(tmp_path):
     file.write_bytes(b"1234")
     os.utime(file, (5.0, 5.0))
     assert read_file(file) == (b"1234", 4, 5.0)
+
+
+# -- what is no file -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def not_files(tmp_path):
+    """A folder with one picture and one of each thing that must not be opened."""
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe")
+    os.mkfifo(folder / "pipe.png")
+    os.mkfifo(folder / "pipe.zip")
+    os.mkfifo(folder / "pipe.parquet")
+    with socket.socket(socket.AF_UNIX) as bound:
+        here = os.open(folder, os.O_RDONLY)  # the path of a socket may be 107 bytes long
+        bound.bind(f"/proc/self/fd/{here}/socket.png")
+        os.close(here)
+    links = {
+        "zero.png": "/dev/zero",
+        "terminal": "/dev/tty",
+        "memory.dcm": "/proc/self/mem",
+        "version": "/proc/version",
+    }
+    for name, target in {**links, "processes": "/proc", "devices": "/sys"}.items():
+        (folder / name).symlink_to(target)
+    return folder
+
+
+def test_what_is_no_file_is_recorded_and_never_opened(not_files, make_picture, monkeypatch):
+    names = sorted(entry.name for entry in not_files.iterdir())
+    make_picture(1).save(not_files / "seen.png")
+    opened = []
+    real = os.open
+    monkeypatch.setattr(
+        os, "open", lambda path, *more, **options: opened.append(str(path)) or real(path, *more, **options)
+    )
+    entries = listed(not_files)
+    assert {entry.path for entry in entries if isinstance(entry, Item)} == {"seen.png"}
+    assert {(entry.path, entry.reason) for entry in entries if isinstance(entry, Skipped)} == {
+        (name, "not a file") for name in names
+    }
+    assert not opened
+
+
+def test_a_list_records_what_is_no_file(not_files):
+    names = sorted(entry.name for entry in not_files.iterdir() if not entry.is_dir())
+    (not_files / "list.csv").write_text("path\n" + "\n".join(names) + "\n")
+    entries = list(open_source(not_files / "list.csv").entries())
+    assert [(entry.path, entry.reason) for entry in entries] == [(name, "not a file") for name in names]
+
+
+def test_an_archive_or_a_table_that_is_a_pipe_is_an_error(not_files):
+    with pytest.raises(UsageError, match="is a pipe, a socket or a device"):
+        open_source(not_files / "pipe.zip")
+    for name in ("pipe", "pipe.parquet", "zero.png"):
+        with pytest.raises(UsageError, match="is not a regular file"):
+            read_metadata(not_files / name, reserved=())
+
+
+def test_a_file_that_becomes_a_pipe_after_it_was_looked_at_is_not_waited_for(tmp_path, monkeypatch):
+    (tmp_path / "a.png").write_bytes(b"x")
+    regular = (tmp_path / "a.png").stat()
+    (tmp_path / "a.png").unlink()
+    os.mkfifo(tmp_path / "a.png")
+    monkeypatch.setattr(os, "stat", lambda *_args, **_options: regular)
+    with pytest.raises(NotRegularError):
+        read_file(tmp_path / "a.png")
+
+
+# -- names that promise nothing --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unnamed(make_picture) -> dict[str, bytes]:
+    """Files of every format under names that do not tell: name to bytes."""
+
+    def encoded(kind: str) -> bytes:
+        stream = io.BytesIO()
+        make_picture(1).save(stream, kind)
+        return stream.getvalue()
+
+    nibabel = pytest.importorskip("nibabel")
+    volume = nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), np.eye(4)).to_bytes()
+    data_set = b"\x08\0\x05\0CS\x0a\0ISO_IR 100" + b"\x08\0\x08\0CS\x08\0ORIGINAL" + bytes(400)
+    whole = bytes(128) + b"DICM" + data_set
+    files = {f"noext_{kind.lower()}": encoded(kind) for kind in ("BMP", "PNG", "TIFF", "JPEG", "GIF", "WEBP", "PPM")}
+    return files | {
+        "IM0001": whole,
+        "img.acr": data_set,  # without preamble
+        "1.2.840.10008.7": whole,
+        "scan.bin": whole,
+        "vol": volume,
+        "vol.gz": gzip.compress(volume),
+        "stack.0007": imagecodecs.jpegls_encode(np.zeros((4, 5), np.uint8)),
+        "photo.orf": b"IIRO\x08\0\0\0" + bytes(400),  # not read, but said so
+    }
+
+
+NOT_PICTURES = {
+    "README": b"P5 is a group",
+    "Makefile": b"all:\n",
+    "notes.page": b"BMW builds cars",
+    "x.gz": b"\x1f\x8b\x08",
+}
+
+
+def packed(folder: Path, kind: str, files: dict[str, bytes]) -> Path:
+    if kind == "folder":
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
+        return folder
+    file = folder / f"archive.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, data in files.items():
+                archive.writestr(name, data)
+        return file
+    with tarfile.open(file, "w:gz" if kind == "tar.gz" else "w") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file
+
+
+@pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
+def test_names_that_promise_nothing_are_looked_into(tmp_path, unnamed, kind):
+    entries = list(open_source(packed(tmp_path, kind, unnamed | NOT_PICTURES)).entries())
+    assert {entry.path for entry in entries if isinstance(entry, Item)} == set(unnamed)
+    assert {entry.path for entry in entries if isinstance(entry, Other)} == set(NOT_PICTURES)

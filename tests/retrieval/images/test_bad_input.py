@@ -6,7 +6,6 @@ import os
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -111,7 +110,7 @@ def test_no_permission(tmp_path, monkeypatch):
     def refuse(*_args: object, **_options: object) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(Path, "open", refuse)  # chmod does not stop root
+    monkeypatch.setattr(os, "open", refuse)  # chmod does not stop root
     assert reason(path) == "no permission"
 
 
