@@ -19,7 +19,9 @@ from retr.index import exact
 from retr.index.candidates import Candidates
 from retr.index.config import HNSW, IVF
 from retr.index.errors import IndexCorruptError, MissingExtraError
+from retr.index.faiss_file import require_whole
 from retr.index.processor import openblas_kernels, threads
+from retr.index.records import stored
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -190,12 +192,12 @@ def load(data: memoryview, vectors: Stored) -> Accelerator:
         The bytes are not an index faiss can read, or not one of these vectors.
     """
     faiss = load_faiss()
-    try:
-        index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
-    except (RuntimeError, ValueError) as error:
-        raise IndexCorruptError("an accelerator cannot be read", hint="run `retr index tune` again") from error
-    if index.ntotal != len(vectors) or index.d != vectors.shape[1]:
-        raise IndexCorruptError("an accelerator belongs to other vectors", hint="run `retr index tune` again")
+    with stored("an accelerator", "run `retr index tune` again"):
+        require_whole(data, *vectors.shape)
+        try:
+            index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
+        except RuntimeError as error:
+            raise ValueError("faiss refuses it") from error
     return _bit_lists(index, vectors) if isinstance(index, faiss.IndexPreTransform) else Refined(index, vectors)
 
 

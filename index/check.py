@@ -6,7 +6,6 @@ a writer is at work they are its business.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -19,7 +18,9 @@ from retr.index.manifest import CURRENT, Manifest, read_current
 from retr.index.purge import UNFINISHED
 from retr.index.schema import ID, texts
 from retr.index.segments import Segment, id_hashes
+from retr.index.structure import of_segment
 from retr.index.sweep import others
+from retr.index.verified import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -89,13 +90,11 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
 
 
 def _file(root: Path, ref: FileRef) -> Finding | None:
-    path = root / ref.file
     try:
         size = regular(root, ref.file).st_size
         if size != ref.bytes:
             return Finding("truncated", ref.file, f"{ref.file!r} has {size} bytes instead of {ref.bytes}")
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = digest_of(root, ref)
     except FileNotFoundError:
         return Finding("missing", ref.file, f"{ref.file!r} is missing")
     except IndexCorruptError as error:
@@ -108,16 +107,20 @@ def _file(root: Path, ref: FileRef) -> Finding | None:
 
 
 def _segment(root: Path, manifest: Manifest, info: SegmentInfo) -> Iterator[Finding]:
-    """Check that rows, vectors and deletions of one segment fit each other."""
+    """Check that the files of one segment are made as they should be, and fit each other."""
     try:
         segment = Segment(root, info, dim=manifest.encoder.dim, dtype=manifest.dtype)
-        segment.table([ID], manifest.schema)
-        gone = segment.deleted()
-        fits = len(gone) == info.n_deleted and np.all(np.diff(gone) > 0)
-        if not fits or (len(gone) and (gone[0] < 0 or gone[-1] >= info.rows)):
-            yield Finding("misaligned", info.name, "the deletions do not fit the segment")
     except RetrError as error:
         yield Finding("misaligned", info.name, error.message)
+        return
+    checks = of_segment(segment, manifest.schema, cosine=manifest.encoder.similarity == "cosine")
+    del checks[info.ids]  # which is what `_ids` looks at
+    for look in [*checks.values(), segment.require_same_columns, segment.require_accelerator]:
+        try:
+            look()
+        except RetrError as error:
+            yield Finding("misaligned", info.name, error.message)
+            return
 
 
 def _ids(root: Path, manifest: Manifest) -> Iterator[Finding]:

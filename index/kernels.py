@@ -334,6 +334,7 @@ def nearest_lists(rotated, probes, centroids, codes, factor, shift, ones, lists,
     """Fill ``lists`` and ``scores (n, probes)`` with each query's best centroids, best first, and their products.
 
     The codes of the centroids (one list, see `search_lists`) say which are worth comparing: four times as many.
+    What is left over is -1.
     """
     n, dim = rotated.shape
     total = len(centroids)
@@ -349,7 +350,10 @@ def nearest_lists(rotated, probes, centroids, codes, factor, shift, ones, lists,
         m = _largest(estimates, total, wanted, picked)
         for i in range(m):
             products[i] = _product(centroids, picked[i], query)
-        _best(products, picked, m, lists[number], scores[number])
+        kept = _best(products, picked, m, lists[number], scores[number])
+        # Of products that are no numbers none is the best.
+        for i in range(kept, probes):
+            lists[number, i], scores[number, i] = -1, -np.inf
 
 
 @compiled
@@ -396,6 +400,8 @@ def search_lists(  # type: ignore[no-untyped-def]
         m = 0
         least = np.float32(-np.inf)
         for probe in range(lists.shape[1]):
+            if lists[number, probe] < 0:
+                break
             start = bounds[lists[number, probe]]
             size = bounds[lists[number, probe] + 1] - start
             offer = offers[number, probe]

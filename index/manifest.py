@@ -307,6 +307,11 @@ def _corrupt(message: str) -> IndexCorruptError:
     return IndexCorruptError(message, hint=_HINT)
 
 
+def is_accelerator(ref: FileRef) -> bool:
+    """Say whether a file is one that an index can do without."""
+    return ref.file.endswith(".faiss")
+
+
 def exists(root: Path) -> bool:
     """Say whether there is an index at ``root``, readable or not."""
     return os.path.lexists(root / CURRENT)

@@ -7,6 +7,7 @@ for itself what a purge does to it (`Kind`); what no kind knows is dropped where
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.index.writer import Writer
 
+_LOGGER = logging.getLogger("retr")
 # Noted from the moment the rows are gone until the last of their files is: what is noted was not finished.
 UNFINISHED = "purge_unfinished"
 # Columns whose values speak of one file, whoever else has them.
@@ -125,6 +127,12 @@ class Words:
         return any("/".join(above[:depth]) in self.folders for depth in range(1, len(above) + 1)) or (
             bool(self.groups) and not self.groups.isdisjoint([*above, *re.split(r"[\W_]+", path)])
         )
+
+
+def say_unfinished(notes: Mapping[str, Any]) -> None:
+    """Say so where a purge was killed before the last file that held its rows was removed."""
+    if UNFINISHED in notes:
+        _LOGGER.warning("a purge of this index was interrupted: `retr index compact` removes what it left")
 
 
 def take_out(

@@ -23,7 +23,6 @@ import numpy as np
 from retr.index import kernels
 from retr.index.candidates import Candidates
 from retr.index.config import IVF
-from retr.index.errors import IndexCorruptError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,18 +41,14 @@ class BitLists:
     Parameters
     ----------
     index
-        faiss's ``IndexIVFRaBitQ``, trained on rotated vectors; not needed afterwards.
+        faiss's ``IndexIVFRaBitQ``, trained on rotated vectors; not needed afterwards. What is compiled does not look
+        where it reads: that every row stands in one list, once, was seen to before (`retr.index.faiss_file`).
     rotation
         What its vectors and centroids were rotated by.
     vectors
         The stored vectors ``(n, d)``, float32 or float16.
     threads
         How many may work on a batch.
-
-    Raises
-    ------
-    IndexCorruptError
-        The lists hold other rows than the vectors.
     """
 
     def __init__(self, index: Any, rotation: Rotation, vectors: NDArray[Any], *, threads: int) -> None:
@@ -66,8 +61,6 @@ class BitLists:
         self._guide = _coded(self._centroids)
         sizes = [index.invlists.list_size(number) for number in range(index.nlist)]
         self._bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        if self._bounds[-1] != len(vectors):
-            raise IndexCorruptError("an accelerator lacks rows", hint="run `retr index tune` again")
         words = -(-index.d // 64)
         self._codes = np.empty(words * len(vectors) + kernels.PADDING, np.uint64)
         self._factor, self._shift, self._ones = np.empty((3, len(vectors)), np.float32)
@@ -88,9 +81,6 @@ class BitLists:
             self._shift[part] = -(distance + centroid @ centroid) / 2 - self._factor[part] * inside
             self._ones[part] = bits.sum(axis=1)
             self._rows[part] = faiss.rev_swig_ptr(index.invlists.get_ids(number), size)
-        if self._rows.min() < 0 or self._rows.max() >= len(vectors):
-            # What is compiled does not look where it reads.
-            raise IndexCorruptError("an accelerator names rows that are not there", hint="run `retr index tune` again")
         with kernels.first_call(kernels.search_lists):
             self.search(self._centroids[:1], 1, IVF(probes=1, refine=1))
 

@@ -74,7 +74,7 @@ def stored(what: str, hint: str = "run `retr index check`") -> Iterator[None]:
     """Turn what a malformed record raises into one `IndexCorruptError` that says which record it is."""
     try:
         yield
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
+    except (ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
         raise IndexCorruptError(f"{what} cannot be read", hint=hint) from error
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,9 @@ import pyarrow.parquet as pq
 
 from retr.index import schema as schemas
 from retr.index.errors import IndexCorruptError
+from retr.index.faiss_file import require_whole
 from retr.index.files import regular
+from retr.index.records import stored
 from retr.index.sidetable import SideTable
 
 if TYPE_CHECKING:
@@ -55,7 +58,7 @@ class Segment:
             root, info.vectors, np.dtype(dtype).newbyteorder("<"), (info.rows, dim)
         )
         self._table = map_file(root, info.table)
-        self._deleted = map_file(root, info.deleted) if info.deleted else None
+        self._deleted = _map_deleted(root, info)
         self._accelerator = _map_if_whole(root, info.accelerator) if info.accelerator else None
         self._loaded: Accelerator | None = None
         self._columns = map_file(root, info.columns) if info.columns else None
@@ -70,10 +73,10 @@ class Segment:
 
     def deleted(self) -> NDArray[np.int64]:
         """Give the deleted row numbers, sorted int64."""
-        if self._deleted is None:
-            return np.empty(0, np.int64)
-        data: NDArray[np.int64] = np.load(pa.BufferReader(self._deleted), allow_pickle=False)
-        return data
+        gone = self._deleted
+        if len(gone) and (gone[0] < 0 or gone[-1] >= self.info.rows or not (gone[1:] > gone[:-1]).all()):
+            raise IndexCorruptError("the deletions do not fit the segment", hint="run `retr index check`")
+        return gone
 
     def find(
         self,
@@ -132,11 +135,15 @@ class Segment:
             if self._loaded is None:
                 if self._accelerator is None:
                     raise IndexCorruptError(
-                        f"the accelerator {self.info.accelerator.file!r} is missing or cut short",
+                        f"the accelerator {self.info.accelerator.file!r} is missing, cut short or changed",
                         hint="run `retr index tune` again",
                     )
                 self._loaded = load(memoryview(self._accelerator), self.vectors)
             return self._loaded
+
+    def distrust_accelerator(self) -> None:
+        """Do without the accelerator: it is not what was written."""
+        self._accelerator = None
 
     def table(self, columns: Sequence[str], schema: pa.Schema, rows: NDArray[np.int64] | None = None) -> pa.Table:
         """Read metadata: all rows, or exactly ``rows`` in that order; columns it lacks are null.
@@ -176,7 +183,7 @@ class Segment:
         if self._side is None and self._columns is not None:
             try:
                 side = SideTable(self._columns)
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, ValueError) as error:
                 raise IndexCorruptError(
                     f"the side table of {self.info.name!r} is not readable", hint="run `retr index check`"
                 ) from error
@@ -188,13 +195,56 @@ class Segment:
             self._side = side
         return self._side
 
+    def require_table(self, schema: pa.Schema) -> None:
+        """Raise `IndexCorruptError` where the Parquet file cannot be read as ``schema``, or an id is missing."""
+        try:
+            schemas.conform(self._file().schema_arrow.empty_table(), schema)
+        except (pa.ArrowException, ValueError) as error:
+            raise IndexCorruptError(
+                f"{self.info.table.file!r} holds other columns than the index", hint="run `retr index check`"
+            ) from error
+        if any(piece.column(0).null_count for piece in self.tables(_IDS)):
+            raise IndexCorruptError(f"{self.info.table.file!r} lacks an id", hint="run `retr index check`")
+
+    def require_side_table(self, schema: pa.Schema) -> None:
+        """Raise `IndexCorruptError` where the side table could not be read safely, or is of other columns."""
+        side = self._side_table()
+        try:
+            if side is not None:
+                side.require_whole(schema)
+        except (pa.ArrowException, ValueError) as error:
+            raise IndexCorruptError(
+                f"the side table of {self.info.name!r} is not readable", hint="run `retr index check`"
+            ) from error
+
+    def require_same_columns(self) -> None:
+        """Raise `IndexCorruptError` where the side table says something else than the Parquet file."""
+        side = self._side_table()
+        if side is None:
+            return
+        start = 0
+        schema = self._file().schema_arrow
+        target = pa.schema([field for field in schema if field.name in side.names])
+        for piece in self.tables(target):
+            same = side.plain(target.names, start, piece.num_rows)
+            # Values that are no numbers are not equal, and are spelled alike.
+            if not same.equals(piece) and repr(same.to_pydict()) != repr(piece.to_pydict()):
+                raise IndexCorruptError(
+                    f"the side table of {self.info.name!r} differs from its table", hint="run `retr index check`"
+                )
+            start += piece.num_rows
+
+    def require_accelerator(self) -> None:
+        """Raise `IndexCorruptError` where the accelerator is not of this segment's vectors, or not usable."""
+        if self._accelerator is not None:
+            with stored("an accelerator", "run `retr index tune` again"):
+                require_whole(memoryview(self._accelerator), *self.vectors.shape)
+
     def _from_parquet(self, target: pa.Schema, rows: NDArray[np.int64] | None) -> pa.Table:
         try:
             return schemas.conform(self._read(target.names, rows), target)
         except (pa.ArrowException, OSError) as error:
-            raise IndexCorruptError(
-                f"{self.info.table.file!r} is not readable as Parquet", hint="run `retr index check`"
-            ) from error
+            raise self._unreadable() from error
 
     def _read(self, columns: Sequence[str], rows: NDArray[np.int64] | None) -> pa.Table:
         file = self._file()
@@ -217,11 +267,29 @@ class Segment:
         # A ParquetFile is not safe to share between threads; its footer is, and is the costly part.
         with self._lock:
             if self._metadata is None:
-                self._metadata = pq.read_metadata(pa.BufferReader(self._table))
-                if self._metadata.num_rows != self.info.rows:
-                    rows = f"{self._metadata.num_rows} rows instead of {self.info.rows}"
+                metadata = self._footer()
+                if metadata.num_rows != self.info.rows:
+                    rows = f"{metadata.num_rows} rows instead of {self.info.rows}"
                     raise IndexCorruptError(f"{self.info.table.file!r} holds {rows}", hint="run `retr index check`")
+                groups = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+                whole, rest = divmod(self.info.rows, ROW_GROUP)
+                # A row is looked for in the group that its number says.
+                if groups != [ROW_GROUP] * whole + [rest] * (rest > 0):
+                    raise IndexCorruptError(
+                        f"{self.info.table.file!r} has row groups of another size than {ROW_GROUP}",
+                        hint="run `retr index check`",
+                    )
+                self._metadata = metadata
         return pq.ParquetFile(pa.BufferReader(self._table), metadata=self._metadata)
+
+    def _footer(self) -> pq.FileMetaData:
+        try:
+            return pq.read_metadata(pa.BufferReader(self._table))
+        except (pa.ArrowException, OSError) as error:
+            raise self._unreadable() from error
+
+    def _unreadable(self) -> IndexCorruptError:
+        return IndexCorruptError(f"{self.info.table.file!r} is not readable as Parquet", hint="run `retr index check`")
 
 
 def map_file(root: Path, ref: FileRef) -> pa.Buffer:
@@ -236,6 +304,14 @@ def map_file(root: Path, ref: FileRef) -> pa.Buffer:
         return source.read_buffer()
 
 
+def _map_deleted(root: Path, info: SegmentInfo) -> NDArray[np.int64]:
+    if info.deleted is None:
+        if info.n_deleted:
+            raise IndexCorruptError("the deletions do not fit the segment", hint="run `retr index check`")
+        return np.empty(0, np.int64)
+    return _map_array(root, info.deleted, np.dtype("<i8"), (info.n_deleted,))
+
+
 def _map_if_whole(root: Path, ref: FileRef) -> pa.Buffer | None:
     try:
         return map_file(root, ref)
@@ -243,19 +319,20 @@ def _map_if_whole(root: Path, ref: FileRef) -> pa.Buffer | None:
         return None
 
 
-def _map_array(root: Path, ref: FileRef, kind: np.dtype[Any], shape: tuple[int, int]) -> NDArray[Any]:
+def _map_array(root: Path, ref: FileRef, kind: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
     buffer = map_file(root, ref)
     header = npy_header(kind, shape)
-    size = shape[0] * shape[1] * kind.itemsize
+    size = math.prod(shape) * kind.itemsize
     if len(buffer) != len(header) + size or buffer.slice(0, len(header)).to_pybytes() != header:
         raise IndexCorruptError(
-            f"{ref.file!r} does not hold {shape[0]} x {shape[1]} {kind.name} numbers", hint="run `retr index check`"
+            f"{ref.file!r} does not hold {' x '.join(map(str, shape))} {kind.name} numbers",
+            hint="run `retr index check`",
         )
     flat: NDArray[Any] = np.frombuffer(memoryview(buffer), kind, offset=len(header))
     return flat.reshape(shape)
 
 
-def npy_header(kind: np.dtype[Any], shape: tuple[int, int]) -> bytes:
+def npy_header(kind: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """Give the ``.npy`` header; numpy pads it so that its length does not depend on the number of rows."""
     sink = io.BytesIO()
     described = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from retr.index.arrow_file import require_uncompressed
 from retr.index.files import FileRef, reference
 
 if TYPE_CHECKING:
@@ -37,11 +38,12 @@ class SideTable:
 
     Raises
     ------
-    pa.ArrowException
-        It is not an Arrow file.
+    pa.ArrowException, ValueError
+        It is not an Arrow file, or a compressed one.
     """
 
     def __init__(self, buffer: pa.Buffer) -> None:
+        require_uncompressed(memoryview(buffer))
         with pa.ipc.open_file(pa.BufferReader(buffer)) as file:
             self._batches = [file.get_batch(number) for number in range(file.num_record_batches)]
             self._table = pa.Table.from_batches(self._batches, file.schema)
@@ -51,9 +53,42 @@ class SideTable:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def require_whole(self, schema: pa.Schema) -> None:
+        """Look at every value: places of texts, codes, dictionaries.
+
+        Parameters
+        ----------
+        schema
+            The index's columns.
+
+        Raises
+        ------
+        pa.ArrowException, ValueError
+            One leads out of the file, a dictionary is not sorted as it says, or a column is none of the index's.
+        """
+        self._table.validate(full=True)
+        if len(self.names) < self._table.num_columns or not self.names <= set(schema.names):
+            raise ValueError("other columns")
+        for name, column in zip(self._table.column_names, self._table.columns, strict=True):
+            plain = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
+            pa.array([], plain).cast(schema.field(name).type)
+            if pa.types.is_dictionary(column.type) and column.num_chunks:
+                words = column.chunk(0).dictionary
+                # One dictionary is looked up for all batches, by halves where it is sorted.
+                if not pa.types.is_string(plain) or any(not part.dictionary.equals(words) for part in column.chunks):
+                    raise ValueError("dictionaries that differ")
+                if column.type.ordered and len(words) > 1 and not pc.all(pc.less(words[:-1], words[1:])).as_py():
+                    raise ValueError("a dictionary that is not sorted")
+                if words.null_count:
+                    raise ValueError("a word that is none")
+
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Give whole columns."""
         return self._table.select(names)
+
+    def plain(self, names: Sequence[str], start: int, count: int) -> pa.Table:
+        """Give some rows with their texts for codes."""
+        return _decoded(self._table.select(names).slice(start, count))
 
     def take(self, names: Sequence[str], rows: NDArray[np.int64]) -> pa.Table:
         """Give the rows ``(n,)`` in that order."""
@@ -71,6 +106,11 @@ class SideTable:
         places = np.empty_like(order)
         places[order] = np.arange(len(order))
         return table.combine_chunks().take(places)
+
+
+def _decoded(table: pa.Table) -> pa.Table:
+    plain = [field.type.value_type if pa.types.is_dictionary(field.type) else field.type for field in table.schema]
+    return table.cast(pa.schema(list(zip(table.column_names, plain, strict=True))))
 
 
 def write(root: Path, table: str, name: str) -> FileRef | None:

@@ -8,7 +8,6 @@ until the segments are compacted.
 
 from __future__ import annotations
 
-import logging
 import unicodedata
 import uuid
 from datetime import UTC, datetime
@@ -28,10 +27,12 @@ from retr.index.identity import Identity
 from retr.index.lock import writer_lock
 from retr.index.manifest import FILES, MANIFESTS, SEGMENTS, Manifest, exists, publish, read_current
 from retr.index.placement import Placement
-from retr.index.purge import UNFINISHED
+from retr.index.purge import say_unfinished
+from retr.index.records import stored
 from retr.index.schema import ID
 from retr.index.search import Plan, search
 from retr.index.segments import Segment, id_hashes, map_file
+from retr.index.verified import look_at_new
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
     from retr.index.exact import Neighbours
     from retr.index.manifest import Dtype
     from retr.index.writer import Writer
-
-_LOGGER = logging.getLogger("retr")
 
 
 class Store:
@@ -128,11 +127,11 @@ class Store:
         """
         root = home(path)
         manifest = read_current(root)
-        if UNFINISHED in manifest.extra:
-            _LOGGER.warning("a purge of this index was interrupted: `retr index compact` removes what it left")
+        say_unfinished(manifest.extra)
         while True:
             try:
-                return cls(root, manifest)
+                store = cls(root, manifest)
+                look_at_new(store)
             except FileNotFoundError as error:
                 # A writer may have committed, and removed what it replaced, since the manifest was read.
                 newer = read_current(root)
@@ -141,6 +140,8 @@ class Store:
                         "a file is missing from the index", hint="run `retr index check`"
                     ) from error
                 manifest = newer
+            else:
+                return store
 
     @staticmethod
     def exists(path: Path | str) -> bool:
@@ -416,7 +417,11 @@ class Store:
 
         if self._skipped is None:
             return pa.table({"path": pa.array([], pa.string()), "reason": pa.array([], pa.string())})
-        return pq.read_table(pa.BufferReader(self._skipped))
+        with stored("the record of skipped files"):
+            table = pq.read_table(pa.BufferReader(self._skipped))
+            if any(table.schema.field(name).type != pa.string() for name in ("path", "reason")):
+                raise ValueError("no texts")
+        return table
 
     def check(self) -> list[Finding]:
         """Compare every file with the manifest; an empty list means that all is well."""

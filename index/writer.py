@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index import schema as schemas
+from retr.index import verified
 from retr.index.compaction import SEGMENT_ROWS, Compaction, compact_runs, merge, small_runs
 from retr.index.errors import RetrError, UsageError
 from retr.index.files import FileRef, disk_errors, reference, sync_folder, write_bytes
@@ -355,6 +356,8 @@ class Writer:
             self.draft, version=self.store.version + 1, committed=timestamp(), segments=tuple(segments)
         )
         publish(self.store.path, manifest)
+        with contextlib.suppress(OSError):
+            verified.remember(self.store.path, manifest)
         # From here on the commit stands, whatever happens.
         self.store = Store(self.store.path, manifest)
         self._reset()
@@ -396,8 +399,7 @@ class Writer:
     def purge(self, kinds: Sequence[Kind] = (), *, skipped: NDArray[np.bool_] | None = None) -> Purged:
         """Commit, and leave nothing of any deleted row in any file of the index.
 
-        It is one commit: a process killed in it leaves the index as it was, or purged but for files that the next
-        writer removes, which every reader says until then.
+        A process killed in it leaves the index as it was, or purged but for files that the next writer removes.
 
         Parameters
         ----------

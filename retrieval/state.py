@@ -5,20 +5,22 @@ An index travels and holds no path of this machine. So paths are kept outside it
 
     <state folder>/archives/<index uuid>.json        {"": "/data/archive", "site2": "/mnt/site2"}
     <state folder>/encoders/<encoder identity>.json  {"weights": "/data/flair_resnet.pth"}
+
+What it remembers of an index's own files stands in ``<state folder>/verified`` (`retr.index.verified`).
 """
 
 from __future__ import annotations
 
 import json
-import os
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from retr.index.home import home
+from retr.index.state import state_folder, write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+__all__ = ["read_places", "write_atomically", "write_places"]
 
 
 def read_places(kind: str, key: str) -> dict[str, str]:
@@ -35,22 +37,5 @@ def write_places(kind: str, key: str, places: Mapping[str, str]) -> None:
     write_atomically(_file(kind, key), json.dumps(places, indent=1).encode())
 
 
-def write_atomically(path: Path, data: bytes) -> bool:
-    """Write a file so that a reader sees all of it or none; False where it cannot be written."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.write_bytes(data)
-        scratch.replace(path)
-    except OSError:
-        with suppress(OSError):
-            scratch.unlink(missing_ok=True)
-        return False
-    return True
-
-
 def _file(kind: str, key: str) -> Path:
-    from platformdirs import user_state_path
-
-    chosen = os.environ.get("RETR_STATE_DIR")
-    return (home(chosen) if chosen else user_state_path("retr")) / kind / f"{key}.json"
+    return state_folder() / kind / f"{key}.json"

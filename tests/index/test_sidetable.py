@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retr.index import columns, segment_writer, segments, sidetable
+from retr.index.check import check_path
 from retr.index.errors import IndexCorruptError
 from retr.index.files import reference
 from retr.index.manifest import publish
@@ -231,8 +232,13 @@ def test_a_damaged_side_table_is_said(both):
     file = side.path / info.columns.file
     data = file.read_bytes()
     file.write_bytes(bytes(len(data)))
-    damaged = Store.open(side.path)
+    with pytest.raises(IndexCorruptError, match=f"^'{info.columns.file}' was changed after it was written; run `retr "):
+        Store.open(side.path)
+    assert [finding.kind for finding in check_path(side.path)] == ["altered"]
+    first, second, *rest = side.manifest.segments
+    signed = dataclasses.replace(second, columns=reference(side.path, info.columns.file))
+    publish(side.path, dataclasses.replace(side.manifest, segments=(first, signed, *rest)))
     message = f"^the side table of '{info.name}' is not readable; run `retr index check`$"
     with pytest.raises(IndexCorruptError, match=message):
-        damaged.where("age > 3")
-    assert [finding.kind for finding in damaged.check()] == ["altered"]
+        Store.open(side.path)
+    assert [finding.kind for finding in check_path(side.path)] == ["misaligned"]

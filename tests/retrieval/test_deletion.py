@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fake_encoder import picture
+from fake_encoder import FakeEncoder, picture
 
 from retr import Index
 from retr.index import sidetable
@@ -25,10 +26,10 @@ PLANTED = (PATIENT, RARE, WORD, "unread-zx9.png")
 CONDITION = f"patient = '{PATIENT}'"
 
 
-@pytest.fixture
-def archive(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Sixteen patients with two pictures each in folders of their own; the one to be purged has a broken file, too."""
-    folder = tmp_path / "archive"
+    folder = tmp_path_factory.mktemp("made") / "archive"
     lines = ["path,label,patient,report,findings"]
     for number in range(32):
         patient = PATIENT if number < 2 else f"P{number // 2:02d}"
@@ -43,12 +44,22 @@ def archive(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def built(archive: Path) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sidetable, "MIN_ROWS", 1)
+        patch.setenv("RETR_STATE_DIR", str(archive.parent / "state"))
+        options = {"metadata": archive / "labels.csv", "group": "patient"}
+        return Index.build(archive, archive.parent / "x.retr", encoder=FakeEncoder(), **options).path
+
+
 @pytest.fixture
-def index(archive: Path, tmp_path: Path, fake_encoder, monkeypatch) -> Index:
+def index(built: Path, archive: Path, tmp_path: Path, fake_encoder, monkeypatch) -> Index:
     monkeypatch.setattr(sidetable, "MIN_ROWS", 1)
-    return Index.build(
-        archive, tmp_path / "x.retr", encoder=fake_encoder, metadata=archive / "labels.csv", group="patient"
-    )
+    shutil.copytree(built, tmp_path / "x.retr")
+    index = Index.open(tmp_path / "x.retr", encoder=fake_encoder)
+    places.remember(index.store.uuid, "", str(archive))
+    return index
 
 
 def everything(*roots: Path) -> dict[str, bytes]:
