@@ -16,7 +16,7 @@ from retr.index.incoming import stored_column
 from retr.index.records import Fields
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 ID = "id"
 
@@ -99,10 +99,40 @@ def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     for field in schema:
         if field.name in table.column_names:
             column = table.column(field.name)
-            columns.append(column if column.type == field.type else column.cast(field.type))
+            columns.append(as_stored(column, field.type))
         else:
             columns.append(pa.nulls(table.num_rows, field.type))
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def as_stored(column: pa.ChunkedArray[Any], kind: pa.DataType) -> pa.ChunkedArray[Any]:
+    """Bring a stored column to the wider type that the index has; `require_exact` let only exact integers become so."""
+    # indexes from before it was asked hold others, which must not end the reading
+    return column if column.type == kind else column.cast(kind, safe=not pa.types.is_integer(column.type))
+
+
+def require_exact(old: pa.Schema, wide: pa.Schema, new: pa.Table, stored: Callable[[list[str]], pa.Table]) -> None:
+    """Refuse what becomes a column of floats in ``wide`` where that would round an integer, of new rows or of stored.
+
+    Parameters
+    ----------
+    stored
+        Reads columns of the rows that there are; only asked where one of them changes.
+    """
+    floats = {field.name for field in wide if pa.types.is_float64(field.type)}
+    tables = [new.select([name for name in new.column_names if name in floats])]
+    changed = [field.name for field in old if field.name in floats and pa.types.is_integer(field.type)]
+    if changed:
+        tables.append(stored(changed))
+    for table in tables:
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            try:
+                column.cast(pa.float64())
+            except pa.ArrowInvalid:
+                raise UsageError(
+                    f"column {name!r} would hold fractions beside integers beyond 2^53, which no type of number can",
+                    hint=f"have it read as text: --type {name}=text",
+                ) from None
 
 
 def records(table: pa.Table) -> list[dict[str, Any]]:

@@ -177,7 +177,7 @@ class Segment:
         if side is None or name not in side.names:
             return None
         column = side.columns([name]).column(0)
-        return column if pa.types.is_dictionary(column.type) else column.cast(schema.field(name).type)
+        return column if pa.types.is_dictionary(column.type) else schemas.as_stored(column, schema.field(name).type)
 
     def _side_table(self) -> SideTable | None:
         if self._side is None and self._columns is not None:

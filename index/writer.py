@@ -156,6 +156,7 @@ class Writer:
             vectors = unit(vectors)
         if not len(ids):
             return
+        schemas.require_exact(self.draft.schema, wide, table, lambda names: self.preview().table(names))
         with self._changing("adding rows"):
             if self._open is not None and (self._open.schema != wide or self._open.rows >= SEGMENT_ROWS):
                 self._close_segment()
@@ -327,7 +328,8 @@ class Writer:
             self.draft = dataclasses.replace(self.draft, segments=tuple(segments))
 
     def preview(self) -> Store:
-        """Open the draft as if it were committed (for measuring accelerators before they are), on the same device."""
+        """Open the draft, with all rows added, as if it were committed (to measure accelerators), on its device."""
+        self._close_segment()
         store = Store(self.store.path, self.draft)
         store.placement = self.store.placement
         return store

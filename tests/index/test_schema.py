@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from retr.index import schema
 from retr.index.errors import UsageError
+from retr.index.manifest import publish
+from retr.index.store import Store
 
 LIST = pa.list_(pa.string())
 
@@ -61,3 +66,36 @@ def test_days_that_pythons_calendar_does_not_reach_are_text():
     ]
     near = pa.table({"day": day.slice(0, 1)})
     assert schema.records(near) == near.to_pylist()
+
+
+def test_no_integer_is_rounded_by_a_fraction_beside_it(make):
+    def added(store, ids, numbers):
+        with store.writer() as writer:
+            writer.append(pa.table({"id": ids, "acc": numbers}), np.ones((len(ids), 8)))
+            return writer.commit()
+
+    large, small, fraction = pa.array([2**53 + 1]), pa.array([2**53]), pa.array([1.5])
+    for first, second in ((large, fraction), (fraction, large)):
+        store = added(make(name=f"of {first.type}"), ["a"], first)
+        with pytest.raises(UsageError, match=r"'acc' would hold fractions beside integers.*--type acc=text"):
+            added(store, ["b"], second)
+        assert Store.open(store.path).table(["acc"]).to_pylist() == [{"acc": first[0].as_py()}]
+    store = added(added(make(), ["a"], small), ["b"], fraction)
+    assert store.table(["acc"])["acc"].to_pylist() == [2.0**53, 1.5]
+    with make(name="at once").writer() as writer:
+        writer.append(pa.table({"id": ["a"], "acc": large}), np.ones((1, 8)))
+        with pytest.raises(UsageError, match="--type acc=text"):
+            writer.append(pa.table({"id": ["b"], "acc": fraction}), np.ones((1, 8)))
+        assert len(writer.commit()) == 1
+
+
+def test_an_index_that_rounded_one_before_can_be_read(make):
+    store = make()
+    with store.writer() as writer:
+        writer.append(pa.table({"id": ["a"], "acc": [2**53 + 1]}), np.ones((1, 8)))
+        manifest = writer.commit().manifest
+    fields = [pa.field("acc", pa.float64()) if f.name == "acc" else f for f in manifest.schema]
+    publish(store.path, dataclasses.replace(manifest, version=manifest.version + 1, schema=pa.schema(fields)))
+    store = Store.open(store.path)
+    assert store.table(["acc"])["acc"].to_pylist() == [2.0**53]
+    assert store.where("acc > 9e15").tolist() == [True]
