@@ -214,7 +214,8 @@ class ContainerSource:
     def entries(self) -> Iterator[Entry]:
         """List the members."""
         try:
-            yield from self._container.entries()
+            for entry in self._container.entries():
+                yield entry if entry.path else replace(entry, path=self._file.name)
         except DAMAGED:
             yield Skipped(self._file.name, "damaged")
 

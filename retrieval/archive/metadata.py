@@ -184,7 +184,7 @@ def require_match(table: Metadata, pictures: Iterator[str], called: str) -> None
     for path in pictures:
         if table.matcher.see(path):
             return
-        if len(seen) < SHOWN:
+        if len(seen) < SHOWN and path not in seen:
             seen.append(path)
     rows = table.matcher.paths.slice(0, SHOWN).to_pylist()
     hint = "write the paths as the archive does, or name another column with --path-column"

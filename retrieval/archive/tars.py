@@ -74,7 +74,7 @@ class TarContainer:
         self._members: dict[str, Member] | None = None
         self._clashes: list[str] = []
         self._labels: dict[str, bytes] = {}
-        self._damaged = False
+        self._reason: str | None = None
         self._lock = threading.Lock()
 
     def entries(self) -> Iterator[Entry]:
@@ -89,8 +89,8 @@ class TarContainer:
             elif entry is not None and not is_sibling(name):
                 yield entry
         yield from samples.rest(lambda name: files[name].entry or self._classify(name, files[name], b""))
-        if self._damaged:
-            yield Skipped("", "damaged")
+        if self._reason is not None:
+            yield Skipped("", self._reason)
 
     def read(self, member: str) -> Bytes:
         """Read one member."""
@@ -131,7 +131,7 @@ class TarContainer:
                             labels[len(members)] = stream.content(member.size)
                             left -= member.size
                         members.append(member)
-                    self._damaged = stream.damaged
+                    self._reason = stream.reason
                 places, self._clashes = last_of_each(member.raw for member in members)
                 self._members = {name: members[place] for name, place in places.items() if name}
                 self._labels = {name: labels[place] for name, place in places.items() if place in labels}
@@ -195,7 +195,8 @@ class _Careful:
     """A stream that goes forward, of which no header is gigabytes long, and which unfolds to ``most`` bytes."""
 
     def __init__(self, stream: BinaryIO, most: int | None) -> None:
-        self.damaged = False
+        # why the members end early, if they do
+        self.reason: str | None = None
         self._stream, self._most = stream, most
         self._at = 0
 
@@ -231,11 +232,12 @@ class _Careful:
 
     def _bound(self, position: int) -> None:
         if self._most is not None and position > self._most:
+            self.reason = "too large"
             raise tarfile.ReadError("unfolds to too much")
 
 
 def _walk(stream: _Careful) -> Iterator[Member]:
-    """Return the members of all tars in a stream; what ends the reading early is noted at the stream."""
+    """Return the members of all tars in a stream; why they end early is noted at the stream."""
     # of no tar at all this raises
     tar: Any = tarfile.open(fileobj=cast("BinaryIO", stream), mode="r:")  # noqa: SIM115 - whoever opened it closes it
     info = tar.next()
@@ -255,7 +257,7 @@ def _walk(stream: _Careful) -> Iterator[Member]:
             except tarfile.EmptyHeaderError:  # type: ignore[attr-defined]
                 return
     except DAMAGE:
-        stream.damaged = True
+        stream.reason = stream.reason or "damaged"
 
 
 def _other(info: tarfile.TarInfo) -> Entry | None:

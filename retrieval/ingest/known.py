@@ -105,6 +105,11 @@ class Known:
                 rows = int(np.count_nonzero(self._alive[self._first[file] : self._first[file + 1]]))
         return rows
 
+    def seen(self, path: str) -> bool:
+        """Say whether `unchanged` was asked about the file already."""
+        seen = [file for file in self._by_path[path].tolist() if self._seen[file]]
+        return path in self._texts("path", seen)
+
     def may_hold(self, path: str) -> bool:
         """Say whether the index may have the file; `rows` reads whether it has."""
         return len(self._by_path[path]) > 0

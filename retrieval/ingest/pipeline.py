@@ -30,6 +30,7 @@ from retr.index.errors import UsageError
 from retr.index.grouping import to_be_moved
 from retr.index.identity import NOTE as IDENTIFIERS
 from retr.retrieval.archive import places
+from retr.retrieval.archive.members import TWICE
 from retr.retrieval.archive.notes import NOTE, Notes
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source
 from retr.retrieval.encoders.batches import encode_batch
@@ -267,6 +268,10 @@ class _Run:
                 self._skip(entry)
                 continue
             path = self._row_path(entry.path)
+            if self.known.seen(path):
+                # a file that is named like the member of a container: the first of the two has the rows
+                self._skip(Skipped(entry.path, TWICE, entry.size, entry.mtime))
+                continue
             self.labels.see(entry.path)
             rows = self.known.unchanged(path, entry)
             if rows:
@@ -337,7 +342,15 @@ class _Run:
         self._delete(found)
         ready = self._without_clashes(ready)
         if ready:
-            rows = make_rows(ready, self.known, self.recorded, name=self.order.name, metadata=self.order.table)
+            rows = make_rows(
+                ready,
+                self.known,
+                self.recorded,
+                name=self.order.name,
+                metadata=self.order.table,
+                schema=self.writer.store.schema,
+                group=self.order.group or self.writer.store.manifest.group,
+            )
             if rows.retyped:
                 self.writer.replace_columns(as_text(self.writer.store, rows.retyped))
                 self.said += [f"column {column!r} holds text and numbers: it is text now" for column in rows.retyped]
@@ -373,7 +386,7 @@ class _Run:
                 kept.append(file)
             else:
                 self.done["reused" if file.same else "embedded"] -= file.rows
-                self._skip(Skipped(file.item.path, "id of another picture", file.size, file.mtime))
+                self._skip(Skipped(file.item.path, TWICE, file.size, file.mtime))
         return kept
 
     def _suffixes(self, file: Read) -> list[str]:

@@ -63,7 +63,16 @@ class Rows:
     retyped: list[str]
 
 
-def make_rows(files: Sequence[Read], known: Known, notes: Notes, *, name: str, metadata: Metadata | None) -> Rows:
+def make_rows(
+    files: Sequence[Read],
+    known: Known,
+    notes: Notes,
+    *,
+    name: str,
+    metadata: Metadata | None,
+    schema: pa.Schema,
+    group: str | None,
+) -> Rows:
     """Make the rows of some files.
 
     Parameters
@@ -71,12 +80,14 @@ def make_rows(files: Sequence[Read], known: Known, notes: Notes, *, name: str, m
     files
         Read and embedded.
     known
-        The rows that the index has: those of the same bytes give their vectors and what was read from the bytes, those
+        The rows that the index had: those of the same bytes give their vectors and what was read from the bytes, those
         of the same paths their labels where no table is given.
     notes
         What the index records of its builds.
     name
         The source's name, the first part of the ids.
+    schema, group
+        The columns that the index has by now, and the one that tells patients apart.
     """
     store = known.store
     reused = np.array([row for file in files for row in file.same], dtype=np.int64)
@@ -116,8 +127,8 @@ def make_rows(files: Sequence[Read], known: Known, notes: Notes, *, name: str, m
     retyped: list[str] = []
     columns = {}
     for column in names:
-        as_text = column not in _TYPES and (notes.types.get(column) == TEXT or column == store.manifest.group)
-        columns[column] = _array([row.get(column) for row in rows], column, store.schema, retyped, as_text=as_text)
+        as_text = column not in _TYPES and (notes.types.get(column) == TEXT or column == group)
+        columns[column] = _array([row.get(column) for row in rows], column, schema, retyped, as_text=as_text)
     table = pa.table(columns)
     if metadata is not None:
         labels = metadata.take(metadata.rows_of([row["path"].removeprefix(prefix) for row in rows]))

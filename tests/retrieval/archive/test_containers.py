@@ -7,6 +7,7 @@ import io
 import json
 import os
 import tarfile
+import warnings
 import zipfile
 
 import numpy as np
@@ -16,7 +17,7 @@ import pytest
 
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
-from retr.retrieval.archive import places
+from retr.retrieval.archive import places, tars
 from retr.retrieval.archive.containers import ZipContainer
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.sources import Item, Other, Skipped
@@ -353,3 +354,94 @@ def test_a_nameless_member_of_a_zip_is_left_out(tmp_path):
         nameless.filename = ""
         container.writestr(nameless, b"")
     assert [entry.path for entry in open_source(tmp_path).entries()] == ["x.zip::a.png"]
+
+
+def tar_of(file, members, mode="w"):
+    with tarfile.open(file, mode) as container:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            container.addfile(info, io.BytesIO(data))
+    return file
+
+
+def listed(file):
+    return {entry.path: getattr(entry, "reason", entry) for entry in open_source(file).entries()}
+
+
+@pytest.mark.parametrize("form", ["zip", "tar", "tar.gz", "tar.xz", "tar.bz2"])
+def test_names_are_those_of_a_folder_and_the_last_of_one_name_counts(tmp_path, form):
+    file = tmp_path / f"a.{form}"
+    members = [
+        ("./a.png", b"old"),
+        ("x\\b.png", b"b"),
+        ("./a.png", b"a"),
+        ("c.png", b"1"),
+        ("./c.png", b"c"),
+        ("../e.png", b"e"),
+    ]
+    members += [("C:\\f.png", b"f"), ("d/./g.json", b'{"n": 1}'), ("d//g.png", b"g")]
+    if form == "zip":
+        with zipfile.ZipFile(file, "w") as container, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for name, data in members:
+                container.writestr(name, data)
+    else:
+        tar_of(file, members, "w" if form == "tar" else f"w:{form[4:]}")
+    source = open_source(file)
+    entries = list(source.entries())
+    pictures = {entry.path: source.read(entry.path)[0] for entry in entries if isinstance(entry, Item)}
+    assert pictures == {"a.png": b"a", "x/b.png": b"b", "c.png": b"c", "d/g.png": b"g"}
+    assert {entry.path: entry.columns for entry in entries if isinstance(entry, Item)}["d/g.png"] == {"n": 1}
+    assert {entry.path: entry.reason for entry in entries if isinstance(entry, Skipped)} == {
+        "c.png": "id of another picture",
+        "../e.png": "name leads out of the container",
+        "C:/f.png": "name leads out of the container",
+    }
+    assert source.read("./a.png")[0] == b"a"
+    if form.startswith("tar."):
+        assert all(entry.data == pictures[entry.path] for entry in entries if isinstance(entry, Item))
+
+
+def test_names_in_utf8_that_a_zip_does_not_declare_are_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as container:
+        container.writestr("\u00e9.png", b"x")
+    data = (tmp_path / "a.zip").read_bytes()
+    (tmp_path / "a.zip").write_bytes(data.replace(b"\x00\x08", b"\x00\x00"))
+    assert list(listed(tmp_path / "a.zip")) == ["\u00e9.png"]
+
+
+@pytest.mark.parametrize("form", ["tar", "tar.gz"])
+def test_tars_behind_each_other_are_read_to_the_end(tmp_path, form):
+    mode = "w" if form == "tar" else "w:gz"
+    parts = [tar_of(tmp_path / f"{n}.{form}", [(f"{n}.png", b"x" * 700)], mode).read_bytes() for n in range(3)]
+    (tmp_path / f"all.{form}").write_bytes(b"".join(parts))
+    assert list(listed(tmp_path / f"all.{form}")) == ["0.png", "1.png", "2.png"]
+    (tmp_path / f"torn.{form}").write_bytes(parts[0] + b"not a tar" * 100)
+    found = listed(tmp_path / f"torn.{form}")
+    assert isinstance(found["0.png"], Item)
+    assert found[f"torn.{form}"] == "damaged"
+
+
+def test_what_a_compressed_tar_takes_is_bounded(tmp_path, monkeypatch):
+    monkeypatch.setattr(tars, "_MAX_UNFOLDED_BYTES", 1 << 21)
+    monkeypatch.setattr(tars, "_MAX_UNFOLDED", 1)
+    monkeypatch.setattr(tars, "_MAX_LABELS", 3000)
+    members = [
+        ("k.1.png", b"1"),
+        *((f"k.{n}.json", b'{"n": %d}' % n + b" " * 1000) for n in range(9)),
+        ("k.2.png", b"2"),
+    ]
+    found = listed(tar_of(tmp_path / "a.tar.gz", [*members, ("k.png", bytes(1 << 22)), ("z.png", b"z")], "w:gz"))
+    assert found["k.1.png"].columns == {"n": 1}
+    assert found["k.2.json"] == "unreadable labels"
+    assert found["k.2.png"].data == b"2"
+    assert found["a.tar.gz"] == "too large"
+    assert "z.png" not in found
+
+
+def test_a_large_member_that_does_not_begin_like_a_picture_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(tars, "MAX_MEMBER_BYTES", 1 << 20)
+    found = listed(tar_of(tmp_path / "a.tar.gz", [("a.png", bytes(1 << 17)), ("b.png", bytes(10))], "w:gz"))
+    assert found["a.png"] == "not an image"
+    assert found["b.png"].data == bytes(10)

@@ -1,0 +1,240 @@
+"""Rows carry their own labels, through changes of the table, and one bad input never stops a build."""
+
+from __future__ import annotations
+
+import io
+import json
+import unicodedata
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from retr.index.errors import UsageError
+from retr.index.store import Store
+from retr.retrieval.ingest import labels as module
+from retr.retrieval.ingest.build import add, build
+
+
+def png(number):
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), (number * 7 % 256, 50, 90)).save(stream, "png")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "archive"
+    place.mkdir()
+    for number in range(3):
+        (place / f"{number}.png").write_bytes(png(number))
+    return place
+
+
+@pytest.fixture
+def index(tmp_path):
+    return tmp_path / "index"
+
+
+def table(tmp_path, text, name="labels.csv"):
+    file = tmp_path / name
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def cells(index, *columns):
+    store = Store.open(index)
+    assert store.check() == []
+    return {row["id"]: tuple(row[name] for name in columns) for row in store.table(["id", *columns]).to_pylist()}
+
+
+def pack(file, members):
+    with zipfile.ZipFile(file, "w") as container:
+        for name, data in members.items():
+            container.writestr(name, data if isinstance(data, bytes) else json.dumps(data))
+    return file
+
+
+def test_a_column_that_left_the_table_and_a_cell_that_was_cleared_are_cleared(tmp_path, folder, index, fake_encoder):
+    build(folder, index, fake_encoder, metadata=table(tmp_path, "path,label,age\n0.png,x,30\n1.png,y,40\n"))
+    report = build(folder, index, fake_encoder, metadata=table(tmp_path, "path,label\n0.png,\n1.png,y\n"))
+    assert (report.embedded, report.unchanged) == (0, 3)
+    assert cells(index, "label") == {"0.png": (None,), "1.png": ("y",), "2.png": (None,)}
+    assert "age" not in Store.open(index).schema.names
+
+
+def test_a_column_of_another_source_stays(tmp_path, folder, index, fake_encoder):
+    first = table(tmp_path, "path,age\n0.png,30\n")
+    build(folder, index, fake_encoder, metadata=first)
+    add(folder, index, fake_encoder, name="b", metadata=table(tmp_path, "path,age\n0.png,31\n", "b.csv"))
+    build(folder, index, fake_encoder, metadata=table(tmp_path, "path,label\n0.png,x\n"))
+    assert cells(index, "age", "label")["0.png"] == (None, "x")
+    assert cells(index, "age", "label")["b/0.png"] == (31, None)
+
+
+def test_the_group_column_is_not_lost_with_the_table(tmp_path, folder, index, fake_encoder):
+    build(folder, index, fake_encoder, metadata=table(tmp_path, "path,who\n0.png,1.10\n1.png,1.1\n"), group="who")
+    assert cells(index, "who")["0.png"] == ("1.10",)
+    with pytest.raises(UsageError, match="no longer has the column 'who', which tells patients apart"):
+        build(folder, index, fake_encoder, metadata=table(tmp_path, "path,label\n0.png,x\n"))
+    # the group column is text in later builds, too
+    build(folder, index, fake_encoder, metadata=table(tmp_path, "path,who\n0.png,7\n1.png,8\n"))
+    assert cells(index, "who") == {"0.png": ("7",), "1.png": ("8",), "2.png": (None,)}
+
+
+def test_declared_types_are_kept_for_later_builds(tmp_path, folder, index, fake_encoder):
+    metadata = table(tmp_path, "path,acc\n0.png,1E3\n1.png,2.50\n")
+    report = build(folder, index, fake_encoder, metadata=metadata)
+    assert "--type acc=number" in report.notes[-1]
+    assert cells(index, "acc")["0.png"] == ("1E3",)
+    build(folder, index, fake_encoder, metadata=metadata, types={"acc": "number"})
+    build(folder, index, fake_encoder, metadata=metadata)
+    assert cells(index, "acc") == {"0.png": (1000.0,), "1.png": (2.5,), "2.png": (None,)}
+
+
+def test_one_identifier_from_several_sources_is_one(tmp_path, folder, index, fake_encoder):
+    pq.write_table(pa.table({"path": ["0.png"], "patient": [17]}), tmp_path / "a.parquet")
+    build(folder, index, fake_encoder, metadata=tmp_path / "a.parquet", group="patient")
+    add(folder, index, fake_encoder, name="b", metadata=table(tmp_path, "path,patient\n0.png,17\n1.png,017\n"))
+    members = {"0.png": png(9), "0.json": {"patient": 17}, "1.png": png(10), "1.json": {"patient": "017"}}
+    add(pack(tmp_path / "c.zip", members), index, fake_encoder, name="c")
+    found = cells(index, "patient")
+    assert {found[name] for name in ("0.png", "b/0.png", "c/0.png")} == {("17",)}
+    assert {found[name] for name in ("b/1.png", "c/1.png")} == {("017",)}
+
+
+def test_columns_of_two_types_are_refused_before_anything_is_embedded(tmp_path, folder, index, fake_encoder):
+    build(folder, index, fake_encoder, metadata=table(tmp_path, "path,grade,score\n0.png,mild,1\n"))
+    seen = fake_encoder.encoded
+    (folder / "3.png").write_bytes(png(3))
+    numbers = table(tmp_path, "path,grade\n0.png,1\n")
+    with pytest.raises(UsageError, match=r"'grade' is numbers in the table and text in the index; --type grade=text"):
+        add(folder, index, fake_encoder, name="b", metadata=numbers)
+    assert fake_encoder.encoded == seen
+    add(folder, index, fake_encoder, name="b", metadata=numbers, types={"grade": "text"})
+    assert cells(index, "grade")["b/0.png"] == ("1",)
+
+
+def test_mixed_values_beside_pictures_become_text_and_none_is_lost(tmp_path, index, fake_encoder):
+    members = {f"{n:03d}.png": png(n) for n in range(6)}
+    members |= {f"{n:03d}.cls": str(n).encode() if n < 4 else b"severe" for n in range(6)}
+    report = build(pack(tmp_path / "a.zip", members), index, fake_encoder, commit_rows=2)
+    assert [value for (value,) in cells(index, "cls").values()] == ["0", "1", "2", "3", "severe", "severe"]
+    assert "column 'cls' holds text and numbers: it is text now" in report.notes
+
+
+def test_pictures_of_equal_bytes_do_not_share_the_labels_beside_them(tmp_path, index, fake_encoder):
+    build(pack(tmp_path / "a.zip", {"a.png": png(1), "a.json": {"who": "P1", "age": 3}}), index, fake_encoder)
+    members = {"a.png": png(1), "a.json": {"who": "P1"}, "b.png": png(1)}
+    build(pack(tmp_path / "a.zip", members), index, fake_encoder)
+    assert cells(index, "who", "age") == {"a.png": ("P1", None), "b.png": (None, None)}
+
+
+def test_names_that_the_index_needs_are_kept_apart(tmp_path, index, fake_encoder):
+    labels = {"size": 1, "size_meta": 2, "id": "x", "score": 3, "etag": "e"}
+    build(pack(tmp_path / "a.zip", {"a.png": png(1), "a.json": labels}), index, fake_encoder)
+    assert cells(index, "size_meta_", "size_meta", "id_meta", "score_meta", "etag_meta") == {
+        "a.png": (1, 2, "x", 3, "e")
+    }
+
+
+def test_a_bad_label_is_a_record_and_the_picture_is_there(tmp_path, index, fake_encoder, monkeypatch):
+    monkeypatch.setattr(module, "MAX_BESIDE", 40)
+    members = {f"{n}.png": png(n) for n in range(5)}
+    members |= {"0.json": b'{"a": "\\ud800"}', "1.json": {f"k{n}": n for n in range(100_000)}, "2.json": b"\xff"}
+    members |= {"3.json": {"a": 1}, "4.json": {f"k{n}": n for n in range(100)}}
+    report = build(pack(tmp_path / "a.zip", members), index, fake_encoder)
+    assert report.rows == 5
+    assert report.skipped == {"unreadable labels": 3}
+    assert cells(index, "a", "k38")["3.png"] == (1, None)
+    assert cells(index, "k38")["4.png"] == (38,)
+    assert "k39" not in Store.open(index).schema.names
+    assert any("more than 40 columns" in note for note in report.notes)
+
+
+def test_a_changed_list_changes_its_rows(tmp_path, folder, index, fake_encoder):
+    file = table(folder, "Path ,label\n0.png,x\n.\\1.png,y\n", "list.csv")
+    build(file, index, fake_encoder)
+    assert cells(index, "label") == {"0.png": ("x",), "1.png": ("y",)}
+    table(folder, "Path,label\n0.png,z\n1.png,\n", "list.csv")
+    report = build(file, index, fake_encoder, metadata=table(tmp_path, "path,age\n0.png,3\n"))
+    assert (report.embedded, report.unchanged) == (0, 2)
+    assert cells(index, "label", "age") == {"0.png": ("z", 3), "1.png": (None, None)}
+    with pytest.raises(UsageError, match=r"different cells for the path '0\.png' in rows 2 and 3"):
+        build(table(folder, "path,label\n0.png,z\n.\\0.png,a\n", "list.csv"), index, fake_encoder)
+
+
+def test_accents_decide_nothing(folder, index, fake_encoder, tmp_path):
+    name = unicodedata.normalize("NFD", "\u00c9tude")
+    (folder / name).mkdir()
+    (folder / name / "3.png").write_bytes(png(3))
+    build(folder, index, fake_encoder, metadata=table(tmp_path, "path,label\n\u00c9tude/3.png,x\n"))
+    store = Store.open(index)
+    assert store.rows_of(["\u00c9tude/3.png"]).tolist() == store.rows_of([f"{name}/3.png"]).tolist() != [-1]
+    assert cells(index, "folder", "label")[f"{name}/3.png"] == ("\u00c9tude", "x")
+    # two pictures that read alike: the table's row belongs to the one that is spelled so
+    (folder / "\u00c9tude").mkdir()
+    (folder / "\u00c9tude" / "3.png").write_bytes(png(4))
+    build(folder, index, fake_encoder, metadata=tmp_path / "labels.csv")
+    assert cells(index, "label")[f"{name}/3.png"] == (None,)
+    assert cells(index, "label")["\u00c9tude/3.png"] == ("x",)
+
+
+def test_a_row_that_fits_two_pictures_labels_neither(tmp_path, folder, index, fake_encoder):
+    metadata = table(tmp_path, "path,label\n0,x\n1,y\n")
+    report = build(folder, index, fake_encoder, metadata=metadata)
+    assert cells(index, "label") == {"0.png": ("x",), "1.png": ("y",), "2.png": (None,)}
+    assert report.unmatched_metadata == 0
+    Image.new("RGB", (8, 8)).save(folder / "1.jpg")
+    report = build(folder, index, fake_encoder, metadata=metadata)
+    assert cells(index, "label") == {"0.png": ("x",), "1.jpg": (None,), "1.png": (None,), "2.png": (None,)}
+    assert "1 rows of the table fit several pictures and label none of them, e.g. '1'" in report.notes
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "message"),
+    [
+        (
+            "path,x\nimages/0.png,1\n",
+            {},
+            "no path of the table .* the table has 'images/0.png', the archive '0.png', '1",
+        ),
+        ("path,x\n", {}, "the table has none"),
+        ('path,x\n0.png,"a\n1.png,b\n', {}, "a quote is never closed in the row that begins in line 2"),
+        ("where,x\n0.png,1\n", {}, "no path column, only 'where', 'x'; say with --path-column"),
+        ("path,x\n0.png,1\n", {"path_column": "y"}, "has no column 'y'"),
+        ("path,x\n0.png,a\n", {"types": {"x": "number"}}, "declared a number, but row 1"),
+    ],
+)
+def test_what_cannot_be_joined_is_said_before_anything_is_embedded(
+    tmp_path, folder, index, fake_encoder, text, options, message
+):
+    with pytest.raises(UsageError, match=message):
+        build(folder, index, fake_encoder, metadata=table(tmp_path, text), **options)
+    assert not index.exists()
+    assert fake_encoder.encoded == 0
+
+
+def test_a_first_build_that_fails_leaves_no_index(folder, index, fake_encoder, monkeypatch):
+    def fail(*_, **__):
+        raise MemoryError
+
+    monkeypatch.setattr("retr.retrieval.ingest.pipeline.make_rows", fail)
+    with pytest.raises(MemoryError):
+        build(folder, index, fake_encoder)
+    assert not index.exists()
+
+
+def test_a_clash_of_ids_is_a_record(tmp_path, folder, index, fake_encoder):
+    pages = [Image.new("RGB", (8, 8), (shade, 0, 0)) for shade in (10, 200)]
+    pages[0].save(folder / "p.tif", save_all=True, append_images=pages[1:])
+    (folder / "p.tif#2").write_bytes(png(5))
+    pack(folder / "z.zip", {"a.png": png(6)})
+    (folder / "z.zip::a.png").write_bytes(png(7))
+    for _ in range(2):
+        report = build(folder, index, fake_encoder)
+        assert report.rows == 6
+        assert report.skipped == {"id of another picture": 2}
+    assert set(cells(index, "folder")) == {"0.png", "1.png", "2.png", "p.tif#1", "p.tif#2", "z.zip::a.png"}
