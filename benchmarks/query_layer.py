@@ -150,8 +150,8 @@ class Sentences:
         ensure_torchvision()
         from transformers import AutoModel, AutoTokenizer
 
-        self._tokenizer = AutoTokenizer.from_pretrained(str(folder))
-        self._model = AutoModel.from_pretrained(str(folder)).eval()
+        self._tokenizer = AutoTokenizer.from_pretrained(str(folder), trust_remote_code=False)
+        self._model = AutoModel.from_pretrained(str(folder), trust_remote_code=False).eval()
         self._known: dict[str, NDArray[np.float32]] = {}
         self.info = EncoderInfo(
             name=folder.name,

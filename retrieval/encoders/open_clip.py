@@ -108,7 +108,7 @@ def _load(
             raise UsageError(f"unknown {option} {stated[option]!r}", hint=f"use {' or '.join(known)}")
     path = local(weights)
     # before torch and open_clip are imported, which takes a while
-    if path is not None and not path.exists():
+    if path is not None and not (path.is_file() or path.is_dir()):
         raise WeightsError(f"no file or folder at {str(path)!r}, weights of open_clip", hint="check the path")
     from retr.retrieval.encoders import _open_clip
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import threading
 import zipfile
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
@@ -32,6 +33,9 @@ _ADAPTERS = ("adapter_config.json", "adapter_model*", "pytorch_lora_weights*")
 _ATTENTION = ("eager", "sdpa", None)
 # Who saved a configuration, and from where, is nothing the vectors depend on.
 _HISTORY = {"_name_or_path", "name_or_path", "transformers_version", "_commit_hash"}
+# How `sealed` found the libraries, and how many are within it.
+_LOCK = threading.Lock()
+_INSIDE: dict[str, Any] = {}
 _REPOSITORY = re.compile(r"(?!\.)[\w.-]+(/(?!\.)[\w.-]+)?")
 
 
@@ -197,19 +201,33 @@ def sealed() -> Iterator[None]:
     from transformers import dynamic_module_utils
     from transformers.utils import logging
 
-    # with no time to answer, the question on the terminal is an error instead
-    before = constants.HF_HUB_OFFLINE, dynamic_module_utils.TIME_OUT_REMOTE_CODE
-    bar, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    constants.HF_HUB_OFFLINE, dynamic_module_utils.TIME_OUT_REMOTE_CODE = True, 0
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    # the switches are the process's: the first to come sets them, the last to leave sets them back
+    with _LOCK:
+        if not _INSIDE:
+            _INSIDE.update(
+                offline=constants.HF_HUB_OFFLINE,
+                time=dynamic_module_utils.TIME_OUT_REMOTE_CODE,
+                bar=logging.is_progress_bar_enabled(),
+                verbosity=logging.get_verbosity(),
+                count=0,
+            )
+            # with no time to answer, the question on the terminal is an error instead
+            constants.HF_HUB_OFFLINE, dynamic_module_utils.TIME_OUT_REMOTE_CODE = True, 0
+            logging.disable_progress_bar()
+            logging.set_verbosity_error()
+        _INSIDE["count"] += 1
     try:
         yield
     finally:
-        constants.HF_HUB_OFFLINE, dynamic_module_utils.TIME_OUT_REMOTE_CODE = before
-        logging.set_verbosity(verbosity)
-        if bar:
-            logging.enable_progress_bar()
+        with _LOCK:
+            _INSIDE["count"] -= 1
+            if not _INSIDE["count"]:
+                constants.HF_HUB_OFFLINE = _INSIDE["offline"]
+                dynamic_module_utils.TIME_OUT_REMOTE_CODE = _INSIDE["time"]
+                logging.set_verbosity(_INSIDE["verbosity"])
+                if _INSIDE["bar"]:
+                    logging.enable_progress_bar()
+                _INSIDE.clear()
 
 
 def _entries(found: Any) -> Iterator[tuple[str, Any]]:

@@ -31,6 +31,7 @@ import transformers  # noqa: E402
 from small_models import tokenizer  # noqa: E402
 
 HERE = {"device": "cpu", "precision": "fp32"}
+ROOMS = ("index", "retrieval", "cli", "benchmarks")
 CODE = """
 import pathlib
 pathlib.Path("{trace}").write_text("code of the folder ran")
@@ -118,7 +119,7 @@ def test_a_tokenizer_is_told_nothing_but_what_is_known(made, copy, monkeypatch):
 def test_every_call_into_transformers_refuses_code():
     """By the source, for calls that no test reaches."""
     calls = 0
-    for file in (Path(retr.__file__).parent / "retrieval").rglob("*.py"):
+    for file in (file for room in ROOMS for file in (Path(retr.__file__).parent / room).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             name = getattr(getattr(node, "func", None), "attr", None)
             if isinstance(node, ast.Call) and name in {"from_pretrained", "HFTokenizer", "pipeline"}:
@@ -362,3 +363,24 @@ def test_made_up_configurations_end_in_one_line(made, copy, pictures, data):
         encoder.encode_texts(["a red disc"])
     except RetrError as error:
         assert "\n" not in str(error)
+
+
+def test_a_pipe_given_as_weights_is_not_opened(tmp_path):
+    pipe = tmp_path / "pipe.pt"
+    os.mkfifo(pipe)
+    for name in ("open_clip:ViT-B-32/openai", "open_clip:ViT-B-32", "flair", "hf:me/mine", "lvm-med"):
+        with pytest.raises(WeightsError, match=r"no (file|folder)"):
+            load_encoder(name, weights=pipe, **HERE)
+
+
+def test_sealed_is_left_as_it_was_found_whoever_leaves_last():
+    from huggingface_hub import constants
+
+    found = constants.HF_HUB_OFFLINE
+    first, second = sealed(), sealed()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert constants.HF_HUB_OFFLINE
+    second.__exit__(None, None, None)
+    assert found == constants.HF_HUB_OFFLINE
