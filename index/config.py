@@ -103,6 +103,7 @@ class Cagra:
 
 
 Config: TypeAlias = Flat | IVF | HNSW | Cagra
+_CODECS = {"rabitq", "sq8", "fp16"}
 _KINDS: dict[str, type[Config]] = {"flat": Flat, "ivf": IVF, "hnsw": HNSW, "cagra": Cagra}
 
 
@@ -127,12 +128,19 @@ def from_json(data: Mapping[str, Any]) -> Config:
     settings = dict(data)
     kind = settings.pop("kind", None)
     try:
+        if not all(value in _CODECS or _is_setting(name, value) for name, value in settings.items()):
+            kind = None
         return _KINDS[kind](**settings)
     except (KeyError, TypeError) as error:
         raise FormatVersionError(
             f"the index was tuned with {dict(data)!r}, which this retr does not know",
             hint="upgrade retr, or run `retr index tune` again",
         ) from error
+
+
+def _is_setting(name: str, value: Any) -> bool:
+    """Say whether a number may be meant: one beyond these would fill the memory, and no tuner tries it."""
+    return type(value) is int and 0 <= value <= (1000 if name == "refine" else 1 << 16)
 
 
 def parse_seconds(text: str) -> float:

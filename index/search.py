@@ -12,6 +12,7 @@ import numpy as np
 from retr.index import approximate, exact
 from retr.index.config import Cagra, Flat, from_json, shown
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
+from retr.index.records import Fields, stored
 from retr.index.schema import ID, texts
 from retr.index.vectors import unit
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 # Where the manifest keeps what `tune` chose and measured.
 NOTE = "tuning"
+_NOTED = ("the note of how the index is searched", "run `retr index tune` again")
 _NOTHING = np.empty(0, np.int64)
 
 
@@ -135,8 +137,11 @@ class _How(TypedDict):
 
 def tuned(manifest: Manifest) -> tuple[Config, float]:
     """Give the index type that `tune` chose and the recall it measured; exact search where it never ran."""
-    noted = manifest.extra.get(NOTE)
-    return (from_json(noted["index"]), float(noted["recall"])) if noted else (Flat(), 1.0)
+    if not manifest.extra.get(NOTE):
+        return Flat(), 1.0
+    with stored(*_NOTED):
+        noted = Fields(manifest.extra[NOTE])
+        return from_json(noted.inner("index").data()), noted.number("recall")
 
 
 def describe(manifest: Manifest) -> dict[str, object]:
@@ -144,14 +149,16 @@ def describe(manifest: Manifest) -> dict[str, object]:
     noted = manifest.extra.get(NOTE)
     if not noted:
         return {"kind": "exact", "recall": 1.0}
-    reached = {key: noted[key] for key in ("reason", "recall", "recalls", "k", "milliseconds", "bytes") if noted[key]}
-    # Of all settings measured those that nothing cheaper reaches.
-    curve, best = [], -1.0
-    for point in sorted(noted["curve"], key=lambda point: point["milliseconds"]):
-        if min(point["recall"].values()) > best:
-            best = min(point["recall"].values())
-            curve.append(_point(point))
-    return {**shown(noted["index"]), **reached, "curve": curve}
+    with stored(*_NOTED):
+        keys = ("reason", "recall", "recalls", "k", "milliseconds", "bytes")
+        reached = {key: noted[key] for key in keys if noted[key]}
+        # Of all settings measured those that nothing cheaper reaches.
+        curve, best = [], -1.0
+        for point in sorted(noted["curve"], key=lambda point: point["milliseconds"]):
+            if min(point["recall"].values()) > best:
+                best = min(point["recall"].values())
+                curve.append(_point(point))
+        return {**shown(noted["index"]), **reached, "curve": curve}
 
 
 def _point(point: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.manifest import FORMAT_VERSION
 from retr.index.search import describe
-from retr.retrieval.labels.seen import NOTE as ADAPTED
+from retr.retrieval.labels.seen import noted_head
 
 if TYPE_CHECKING:
     from retr.index.store import Store
@@ -16,6 +16,7 @@ def summary(store: Store) -> dict[str, Any]:
     """Give the index's rows, encoder, columns, way of searching and size, as one JSON-ready object."""
     manifest = store.manifest
     encoder = manifest.encoder
+    head = noted_head(store)
     return {
         "path": store.path.name,
         "rows": len(store),
@@ -28,7 +29,7 @@ def summary(store: Store) -> dict[str, Any]:
         "precision": encoder.precision,
         "weights": encoder.weights_sha256[:12],
         "licence": encoder.licence,
-        "adapted_to": manifest.extra.get(ADAPTED, {}).get("label"),
+        "adapted_to": head.text("label") if head else None,
         "group": manifest.group,
         "hashed": store.identity.hashed_columns,
         "key": store.identity.fingerprint,

@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
+from retr.index.records import Fields, stored
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,18 +49,23 @@ class Notes:
     @classmethod
     def of(cls, store: Store) -> Notes:
         """Read what earlier builds noted; empty for a new index."""
-        noted = store.manifest.extra.get(NOTE, {})
-        return cls(
-            exact_decode=bool(noted.get("exact_decode", False)),
-            frames=int(noted.get("frames", 1)),
-            axis=noted.get("axis", "axial"),
-            scores=tuple(noted.get("scores", ())),
-            sources=list(noted.get("sources", ())),
-            metadata=dict(noted.get("metadata", {})),
-            types=dict(noted.get("types", {})),
-            beside=list(noted.get("beside", ())),
-            image_columns=dict(noted.get("image_columns", {})),
-        )
+        with stored("the notes of builds"):
+            noted = Fields(store.manifest.extra.get(NOTE, {}))
+            tables = noted.inner("metadata", {})
+            for name in tables:
+                tables.inner(name).texts("columns", ())
+            types, images = noted.inner("types", {}), noted.inner("image_columns", {})
+            return cls(
+                exact_decode=noted.flag("exact_decode", default=False),
+                frames=noted.whole("frames", 1, least=1),
+                axis=noted.choice("axis", ("axial", "coronal", "sagittal"), "axial"),
+                scores=noted.texts("scores", ()),
+                sources=list(noted.texts("sources", ())),
+                metadata={name: dict(tables.inner(name).data()) for name in tables},
+                types={name: types.text(name) for name in types},
+                beside=list(noted.texts("beside", ())),
+                image_columns={name: images.text(name) for name in images},
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Give the manifest's form."""
@@ -137,6 +143,7 @@ class Builds:
             if not pc.any(pc.starts_with(left, f"{name}/")).as_py():
                 notes.sources.remove(name)
                 notes.metadata.pop(name, None)
+                notes.image_columns.pop(name, None)
                 yield f"the source {name!r}, of which no row is left"
         if notes.sources != Notes.of(store).sources:
             writer.note(NOTE, notes.to_json())

@@ -7,10 +7,11 @@ were measured on; `retr.retrieval.classify.calibrate` writes them.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
+from retr.index.records import Fields, stored
 from retr.retrieval.labels.labelled import data_version
 from retr.retrieval.labels.seen import seen_by_bridge, seen_by_head
 from retr.retrieval.stats.confidence import Temperature, VoteScale
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 NOTE = "calibration"
 # How the files of probes begin.
 PROBE = "probe-"
+_NOTED = ("the calibration", "run `retr calibrate` again")
+_FIGURES = ("ece_before", "ece_after", "coverage", "set_size", "accuracy", "log_loss")
+_MOST_NEIGHBOURS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,26 @@ class Calibration:
     risk_coverage: list[dict[str, float]]
     data_version: str
 
+    @classmethod
+    def from_json(cls, data: Fields) -> Self:
+        """Read what a manifest holds; ``ValueError`` or ``KeyError`` for anything else."""
+        scaling = data.numbers("scaling")
+        if set(scaling) not in ({"temperature", "slope", "offset"}, {"bandwidth", "prior_weight"}):
+            raise ValueError("no scaling")
+        return cls(
+            method=data.text("method"),
+            column=data.text("column"),
+            classes=data.texts("classes"),
+            scaling=scaling,
+            alpha=data.number("alpha"),
+            threshold=data.number("threshold"),
+            rows=data.whole("rows"),
+            groups=data.whole("groups"),
+            **{name: data.number(name) for name in _FIGURES},
+            risk_coverage=[Fields({"at": point}).numbers("at") for point in data.items("risk_coverage")],
+            data_version=data.text("data_version"),
+        )
+
     @property
     def scale(self) -> Temperature | VoteScale:
         """The fitted scaling."""
@@ -89,14 +113,14 @@ def find(store: Store, method: str, column: str | None) -> tuple[Calibration | N
     ``column=None`` takes the record of any column (zero-shot answers do not depend on the labels they were measured
     on).
     """
-    records = store.manifest.extra.get(NOTE, {}).get("methods", {})
+    records = _noted(store, "methods")
     keys = [
         key for key in records if key.startswith(f"{method}|") and (column is None or key == key_of(method, column))
     ]
     if not keys:
         return None, "not calibrated; see `retr calibrate`"
-    data = records[keys[-1]]
-    found = Calibration(**{**data, "classes": tuple(data["classes"])})
+    with stored(*_NOTED):
+        found = Calibration.from_json(records.inner(keys[-1]))
     if found.data_version != data_version(store, found.column):
         return None, f"the calibration on {found.column!r} is stale; run `retr calibrate` again"
     return found, None
@@ -104,14 +128,28 @@ def find(store: Store, method: str, column: str | None) -> tuple[Calibration | N
 
 def default_neighbours(store: Store, column: str) -> int | None:
     """Give the number of neighbours that was measured best for a column."""
-    number = store.manifest.extra.get(NOTE, {}).get("neighbours", {}).get(column)
-    return None if number is None else int(number)
+    numbers = _noted(store, "neighbours")
+    with stored(*_NOTED):
+        return numbers.whole(column, least=1, most=_MOST_NEIGHBOURS) if numbers.has(column) else None
 
 
 def find_novelty(store: Store) -> Novelty | None:
     """Read the similarity below which a query is unlike anything in the archive; ``None`` if not measured."""
-    data = store.manifest.extra.get(NOTE, {}).get("novelty")
-    return None if data is None else Novelty(**data)
+    data = _noted(store, "novelty")
+    if not list(data):
+        return None
+    with stored(*_NOTED):
+        return Novelty(
+            threshold=data.number("threshold"),
+            rows=data.whole("rows"),
+            median=data.number("median"),
+            called_unlike=data.number("called_unlike"),
+        )
+
+
+def _noted(store: Store, part: str) -> Fields:
+    with stored(*_NOTED):
+        return Fields(store.manifest.extra.get(NOTE, {})).inner(part, {})
 
 
 def key_of(method: str, column: str) -> str:

@@ -15,11 +15,12 @@ import re
 import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
-from zipfile import BadZipFile
 
 import numpy as np
 
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
+from retr.index.npz import numbers, read_npz
+from retr.index.records import Fields, parse, stored
 from retr.retrieval.labels.labelled import data_version, labelled_rows
 from retr.retrieval.labels.seen import seen_by_head
 from retr.retrieval.progress import waiting
@@ -137,25 +138,31 @@ class Probe:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self | None:
         """Read what `to_bytes` wrote; ``None`` for what an older version wrote, which kept no fits of folds."""
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                if "fold_coef" not in file:
-                    return None
-                header = json.loads(file["header"].tobytes())
-                return cls(
-                    column=header["column"],
-                    classes=tuple(header["classes"]),
-                    coef=file["coef"],
-                    intercept=file["intercept"],
-                    held_out=file["held_out"],
-                    fold_of=file["fold_of"],
-                    fold_coef=file["fold_coef"],
-                    fold_intercept=file["fold_intercept"],
-                    data_version=header["data_version"],
-                    figures=header["figures"],
-                )
-        except (ValueError, KeyError, OSError, BadZipFile) as error:
-            raise IndexCorruptError("the stored probe cannot be read", hint="train it again") from error
+        with stored("the stored probe", "train it again"):
+            arrays = read_npz(data)
+            if "fold_coef" not in arrays:
+                return None
+            header = Fields(parse(arrays["header"].tobytes()))
+            classes = header.texts("classes")
+            fold_coef = numbers(arrays, "fold_coef", None, len(classes), None)
+            n_folds, n_classes, dim = fold_coef.shape
+            held_out = numbers(arrays, "held_out", None, n_classes)
+            fold_of = numbers(arrays, "fold_of", len(held_out), kind=np.int64)
+            if fold_of.min(initial=0) < 0 or fold_of.max(initial=-1) >= n_folds:
+                raise ValueError("a fold that is not there")
+            header.inner("figures").number("C")
+            return cls(
+                column=header.text("column"),
+                classes=classes,
+                coef=numbers(arrays, "coef", n_classes, dim),
+                intercept=numbers(arrays, "intercept", n_classes),
+                held_out=held_out,
+                fold_of=fold_of,
+                fold_coef=fold_coef,
+                fold_intercept=numbers(arrays, "fold_intercept", n_folds, n_classes),
+                data_version=header.text("data_version"),
+                figures=header.inner("figures").data(),
+            )
 
 
 def file_name(column: str) -> str:
@@ -248,6 +255,8 @@ def find(store: Store, column: str) -> Probe | None:
     probe = Probe.from_bytes(store.file(file_name(column)))
     if probe is None or probe.column != column:
         return None
+    if probe.coef.shape[1] != store.manifest.encoder.dim:
+        raise IndexCorruptError("the stored probe is of vectors of another length", hint="train it again")
     if probe.data_version != data_version(store, column):
         raise RetrError(
             f"the probe for {column!r} is stale: rows, labels or groups have changed since it was trained",

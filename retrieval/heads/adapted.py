@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError
+from retr.index.records import Fields, stored
 from retr.index.vectors import unit
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.recorded import load_recorded, require_same
@@ -70,8 +71,23 @@ def adapted_info(base: EncoderInfo, head: Head) -> EncoderInfo:
 
 
 def head_of(store: Store) -> Head | None:
-    """Read the head of an adapted index; ``None`` for a plain one."""
-    return Head.from_bytes(store.file(HEAD_FILE)) if HEAD_FILE in store.manifest.files else None
+    """Read the head of an adapted index; ``None`` for a plain one.
+
+    Raises
+    ------
+    IndexCorruptError
+        It cannot be read, or gives vectors of another length than the index holds.
+    """
+    if HEAD_FILE not in store.manifest.files:
+        return None
+    head = Head.from_bytes(store.file(HEAD_FILE))
+    with stored("the stored head"):
+        about = Fields(head.about)
+        about.text("label")
+        base = EncoderInfo.from_json(about.inner("encoder").data())
+        if (base.dim, store.manifest.encoder.dim) != head.weights.shape:
+            raise ValueError("a head of other lengths")
+    return head
 
 
 def load_for(store: Store, encoder: str | BaseEncoder | None, options: Mapping[str, Any]) -> BaseEncoder:

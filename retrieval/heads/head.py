@@ -13,13 +13,13 @@ import hashlib
 import io
 import json
 import warnings
-import zipfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from retr.index.errors import IndexCorruptError
+from retr.index.npz import numbers, read_npz
+from retr.index.records import Fields, parse, stored
 from retr.index.vectors import unit
 from retr.retrieval.stats.metrics import reciprocal_rank
 
@@ -85,11 +85,11 @@ class Head:
         IndexCorruptError
             It is something else.
         """
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                return cls(file["mean"], file["weights"], json.loads(file["about"].tobytes()))
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
-            raise IndexCorruptError("the stored head cannot be read", hint="run `retr index check`") from error
+        with stored("the stored head"):
+            arrays = read_npz(data)
+            mean = numbers(arrays, "mean", None)
+            about = Fields(parse(arrays["about"].tobytes()))
+            return cls(mean, numbers(arrays, "weights", len(mean), None), about.data())
 
 
 def fit(

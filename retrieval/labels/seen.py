@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retr.index.records import Fields, stored
 from retr.retrieval.labels.labelled import others
 
 if TYPE_CHECKING:
@@ -23,14 +24,31 @@ SPLIT = "adapt"
 FITTED, HELD_OUT = "fitted", "held out"
 
 
+def noted_head(store: Store) -> Fields | None:
+    """Return what the manifest notes of a head; ``None`` without one.
+
+    Raises
+    ------
+    IndexCorruptError
+        It is not what `retr adapt` notes.
+    """
+    if NOTE not in store.manifest.extra:
+        return None
+    with stored("the note of the fitted head"):
+        noted = Fields(store.manifest.extra[NOTE])
+        noted.text("label"), noted.text("split_by", "")
+        return noted
+
+
 def seen_by_head(store: Store) -> NDArray[np.bool_] | None:
     """Return which rows belong to patients that a head was fitted on: bool ``(n_total,)``; ``None`` without a head."""
-    noted = store.manifest.extra.get(NOTE)
+    noted = noted_head(store)
     if noted is None or SPLIT not in store.schema.names:
         return None
+    split_by = noted.text("split_by") if noted.has("split_by") else None
     live = store.live_rows()
     values = store.table([SPLIT], rows=live).column(0).to_pylist()
-    return _with_patients(store, live[[value == FITTED for value in values]], noted.get("split_by"))
+    return _with_patients(store, live[[value == FITTED for value in values]], split_by)
 
 
 def seen_by_bridge(store: Store, column: str) -> NDArray[np.bool_]:

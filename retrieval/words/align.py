@@ -15,11 +15,13 @@ import io
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
-from zipfile import BadZipFile
 
 import numpy as np
 
+from retr.index.encoder import EncoderInfo
 from retr.index.errors import IndexCorruptError, UsageError
+from retr.index.npz import numbers, read_npz
+from retr.index.records import Fields, parse, stored
 from retr.index.vectors import unit
 from retr.retrieval.encoders.lengths import lengths
 from retr.retrieval.labels.labelled import data_version, deal, row_groups
@@ -170,16 +172,21 @@ class Bridge:
     @classmethod
     def from_bytes(cls, data: bytes) -> Self:
         """Read what `to_bytes` wrote; a registry encoder is loaded by the name recorded."""
-        try:
-            with np.load(io.BytesIO(data), allow_pickle=False) as file:
-                arrays = dict(file)
-            header = json.loads(arrays.pop("header").tobytes())
+        with stored("the stored bridge", "run `retr align` again"):
+            arrays = read_npz(data)
+            header = Fields(parse(arrays.pop("header").tobytes()))
             bag = WordBag.from_arrays({name[4:]: array for name, array in arrays.items() if name.startswith("bag_")})
-            mean, matrix = arrays["mean"], arrays["matrix"]
-        except (ValueError, KeyError, OSError, BadZipFile) as error:
-            raise IndexCorruptError("the stored bridge cannot be read", hint="run `retr align` again") from error
-        text: TextEncoder = bag if header["encoder"] is None else _load(header["encoder"])
-        return cls(text, bag, mean, matrix, header["figures"], header["data_version"], header["encoder"])
+            mean = numbers(arrays, "mean", None)
+            matrix = numbers(arrays, "matrix", len(mean), None)
+            figures = header.inner("figures")
+            figures.text("column"), figures.number("recall_at_1"), figures.number("recall_at_10"), figures.whole("pool")
+            version = header.text("data_version")
+            encoder = header.inner("encoder").data() if header.has("encoder") else None
+            known = None if encoder is None else EncoderInfo.from_json(encoder)
+            if (bag.dim if known is None else known.dim) != len(mean):
+                raise ValueError("a matrix for other features")
+        text: TextEncoder = bag if known is None else _load(known)
+        return cls(text, bag, mean, matrix, figures.data(), version, encoder)
 
 
 def fit(
@@ -277,8 +284,13 @@ def align(
 
 
 def find(store: Store) -> Bridge | None:
-    """Read the index's bridge; ``None`` where there is none."""
-    return Bridge.from_bytes(store.file(FILE)) if FILE in store.manifest.files else None
+    """Read the index's bridge; ``None`` where there is none, `IndexCorruptError` where it is not of its vectors."""
+    if FILE not in store.manifest.files:
+        return None
+    bridge = Bridge.from_bytes(store.file(FILE))
+    if bridge.matrix.shape[1] != store.manifest.encoder.dim:
+        raise IndexCorruptError("the stored bridge leads to vectors of another length", hint="run `retr align` again")
+    return bridge
 
 
 def gather(store: Store, column: str, *, where: str | None = None, separator: str = SEPARATOR) -> Texts:
@@ -377,12 +389,11 @@ def _split(value: object, separator: str) -> list[str]:
     return [text for part in parts if part is not None and (text := str(part).strip())]
 
 
-def _load(record: dict[str, Any]) -> TextEncoder:
+def _load(info: EncoderInfo) -> TextEncoder:
     """Load the text encoder a bridge was fitted with, from where this machine has it; refuse another in its place."""
-    from retr.index.encoder import EncoderInfo
     from retr.retrieval.encoders.recorded import load_recorded
 
-    return load_recorded(None, EncoderInfo.from_json(record), {})
+    return load_recorded(None, info, {})
 
 
 class Bridges:

@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from retr.index.npz import numbers
+from retr.index.records import Fields, parse
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -47,6 +50,11 @@ class WordBag:
     vocabularies: tuple[tuple[str, ...], tuple[str, ...]]
     idf: NDArray[np.float32]
     components: NDArray[np.float16] | None
+
+    @property
+    def dim(self) -> int:
+        """Length of an embedding."""
+        return len(self.idf) if self.components is None else int(self.components.shape[1])
 
     @classmethod
     def fit(cls, texts: Sequence[str]) -> Self:
@@ -99,9 +107,15 @@ class WordBag:
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
-        """Read what `to_arrays` gave."""
-        words, letters = json.loads(arrays["terms"].tobytes())
-        return cls((tuple(words), tuple(letters)), arrays["idf"], arrays.get("components"))
+        """Read what `to_arrays` gave; ``ValueError`` or ``KeyError`` for anything else."""
+        both = Fields({"terms": parse(arrays["terms"].tobytes())}).items("terms")
+        words, letters = (Fields({"terms": terms}).texts("terms") for terms in both)
+        if len(set(words)) < len(words) or len(set(letters)) < len(letters):
+            raise ValueError("a term stands twice")
+        idf = numbers(arrays, "idf", len(words) + len(letters))
+        known = "components" in arrays
+        components = numbers(arrays, "components", len(idf), None, kind=np.float16) if known else None
+        return cls((words, letters), idf, components)
 
     @cached_property
     def _vectorizers(self) -> list[Any]:
