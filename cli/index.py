@@ -306,7 +306,7 @@ def check(
     index: IndexOption = None,
     phi: Annotated[
         bool,
-        typer.Option("--phi", help="Also look for names, dates, long numbers and e-mail addresses in the metadata."),
+        typer.Option("--phi", help="Also look for names, dates, numbers, addresses ... of persons in all its words."),
     ] = False,
     json_: JsonOption = False,
 ) -> None:
