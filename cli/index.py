@@ -35,6 +35,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Make, look at and change an index.", no_args_is_help=True, rich_markup_mode=None)
 
+RehashOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--rehash/--no-rehash",
+        help="Read files that look unchanged again: all, or none; by default those whose inode or ctime changed.",
+        show_default=False,
+    ),
+]
 PruneOption = Annotated[bool, typer.Option("--prune", help="Drop rows whose files are gone.")]
 ImageColumnOption = Annotated[
     str | None,
@@ -87,6 +95,7 @@ def build(
         ),
     ] = None,
     prune: PruneOption = False,
+    rehash: RehashOption = None,
     exact_decode: Annotated[
         bool, typer.Option("--exact-decode", help="Decode JPEGs at full size, not reduced to what the encoder needs.")
     ] = False,
@@ -132,6 +141,7 @@ def build(
         group=group,
         scores=score,
         prune=prune,
+        rehash=rehash,
         exact_decode=exact_decode,
         frames=frames,
         axis=axis,  # type: ignore[arg-type]
@@ -158,6 +168,7 @@ def add(
     image_column: ImageColumnOption = None,
     column_type: TypeOption = None,
     prune: PruneOption = False,
+    rehash: RehashOption = None,
     allow_burned_in: BurnedInOption = False,
     loading: LoadOptions,
     json_: JsonOption = False,
@@ -182,6 +193,7 @@ def add(
             image_column=image_column,
             types=column_types(column_type),
             prune=prune,
+            rehash=rehash,
             allow_burned_in=allow_burned_in,
             progress=True,
         ),

@@ -81,6 +81,7 @@ class Index(Rooms):
         group: str | None = None,
         scores: Sequence[str] | None = None,
         prune: bool = False,
+        rehash: bool | None = None,
         exact_decode: bool = False,
         frames: int | None = None,
         axis: Axis | None = None,
@@ -110,6 +111,9 @@ class Index(Rooms):
             The column that tells patients apart.
         scores
             Findings to score and store as columns, for encoders that score findings.
+        rehash
+            Read and hash files that look unchanged: all of them (True), none (False), or by default those that this
+            machine has not read in the state they are in (size, mtime, inode, ctime).
         prune
             Drop rows whose files are gone; otherwise they are kept and counted.
         exact_decode
@@ -164,6 +168,7 @@ class Index(Rooms):
             group=group,
             scores=scores,
             prune=prune,
+            rehash=rehash,
             exact_decode=exact_decode,
             frames=frames,
             axis=axis,
@@ -381,7 +386,7 @@ class Index(Rooms):
         """Embed a further folder, or one image; its rows' ids begin with ``name/``, by default the folder's name.
 
         The same name again brings that part up to date, as `build` does for the first archive; ``asked`` is as there:
-        ``path_column``, ``image_column``, ``types``, ``prune``, ``allow_burned_in``, ``progress``.
+        ``path_column``, ``image_column``, ``types``, ``prune``, ``rehash``, ``allow_burned_in``, ``progress``.
         """
         from retr.retrieval.ingest.build import add
 

@@ -6,7 +6,8 @@ An index travels and holds no path of this machine. So paths are kept outside it
     <state folder>/archives/<index uuid>.json        {"": "/data/archive", "site2": "/mnt/site2"}
     <state folder>/encoders/<encoder identity>.json  {"weights": "/data/flair_resnet.pth"}
 
-What it remembers of an index's own files stands in ``<state folder>/verified`` (`retr.index.verified`).
+What it remembers of an index's own files stands in ``<state folder>/verified`` (`retr.index.verified`), of an archive's
+files in ``<state folder>/files`` (`retr.retrieval.ingest.remembered`).
 """
 
 from __future__ import annotations

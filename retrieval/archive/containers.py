@@ -17,6 +17,7 @@ import stat as st
 import tarfile
 import zipfile
 import zlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 import pyarrow as pa
@@ -169,7 +170,8 @@ class ZipContainer:
             return Skipped(name, "link in a container")
         if info.flag_bits & 1:
             return Skipped(name, "encrypted")
-        return classify(name, info.file_size, self._mtime, lambda: self._prefix(info))
+        entry = classify(name, info.file_size, self._mtime, lambda: self._prefix(info))
+        return replace(entry, stamp=f"{info.CRC:08x}") if isinstance(entry, Item) else entry
 
     def _prefix(self, info: zipfile.ZipInfo) -> bytes:
         try:

@@ -27,6 +27,7 @@ from retr.retrieval.archive.sources import (
     is_image_name,
     looks_like_image,
     reason_of,
+    stamp_of,
 )
 from retr.retrieval.regular import is_made_up, is_regular, open_regular
 
@@ -214,8 +215,9 @@ class ContainerSource:
     def entries(self) -> Iterator[Entry]:
         """List the members."""
         try:
+            stamp = stamp_of(self._file.stat())
             for entry in self._container.entries():
-                yield entry if entry.path else replace(entry, path=self._file.name)
+                yield _stamped(entry, stamp) if entry.path else replace(entry, path=self._file.name)
         except DAMAGED:
             yield Skipped(self._file.name, "damaged")
 
@@ -246,7 +248,7 @@ class FileSource:
     def entries(self) -> Iterator[Entry]:
         """List the file; given on its own it counts as a picture whatever its name."""
         info = self.file.stat()
-        yield Item(self.file.name, info.st_size, info.st_mtime)
+        yield Item(self.file.name, info.st_size, info.st_mtime, stamp=stamp_of(info))
 
     def count(self) -> int | None:
         """Give 1."""
@@ -280,23 +282,29 @@ def classify_file(file: str, path: str, info: os.stat_result) -> Entry:
                 promised = looks_like_image(stream.read(SNIFF_BYTES))
         except OSError as error:
             return Skipped(path, reason_of(error), info.st_size, info.st_mtime)
-    return Item(path, info.st_size, info.st_mtime) if promised else Other(path)
+    return Item(path, info.st_size, info.st_mtime, stamp=stamp_of(info)) if promised else Other(path)
 
 
 def list_container(shelf: Shelf, file: Path, prefix: str) -> Iterator[Entry]:
     """List a container inside a folder; a table without an image column is an "other" file."""
     path = prefix.removesuffix(SEPARATOR)
     try:
+        stamp = stamp_of(file.stat())  # before it is opened: what comes between is noticed the next time
         container = shelf.get(file)
         if container is None:
             yield Other(path)
             return
         for entry in container.entries():
-            yield replace(entry, path=prefix + entry.path if entry.path else path)
+            yield replace(_stamped(entry, stamp), path=prefix + entry.path if entry.path else path)
     except ImageReadError as error:
         yield Skipped(path, error.reason)
     except DAMAGED:
         yield Skipped(path, "damaged")
+
+
+def _stamped(entry: Entry, stamp: str) -> Entry:
+    """Return an entry of a container with the stamp of the container before its own."""
+    return replace(entry, stamp=f"{stamp}/{entry.stamp or ''}") if isinstance(entry, Item) else entry
 
 
 def _number(info: os.stat_result) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from retr.index.errors import UsageError
 from retr.retrieval.archive.folders import read_file
 from retr.retrieval.archive.matching import other_spellings
 from retr.retrieval.archive.metadata import read_paths
-from retr.retrieval.archive.sources import Bytes, Entry, Item, Skipped, reason_of
+from retr.retrieval.archive.sources import Bytes, Entry, Item, Skipped, reason_of, stamp_of
 from retr.retrieval.regular import is_regular
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class ListSource:
             if not is_regular(info):
                 yield Skipped(path, "not a file")
                 continue
-            yield Item(path, info.st_size, info.st_mtime)
+            yield Item(path, info.st_size, info.st_mtime, stamp=stamp_of(info))
 
     def count(self) -> int | None:
         """Give the number of paths."""

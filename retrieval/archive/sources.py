@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from retr.retrieval.regular import NotRegularError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Mapping
 
 # Names that promise a picture.
@@ -54,6 +55,9 @@ class Item:
         Metadata that came with the item (siblings in a container).
     mark
         What the store says of the content, such as an ETag; None where size and mtime have to do.
+    stamp
+        What else the file system or the container says of the state, to notice a swap that keeps size and mtime; None
+        where it says nothing. It holds on this machine only and is no part of the item's identity.
     data
         The bytes, where listing had to read them anyway (compressed tar, Parquet); else None.
     """
@@ -63,6 +67,7 @@ class Item:
     mtime: float
     columns: Mapping[str, Any] = field(default_factory=dict)
     mark: str | None = None
+    stamp: str | None = field(default=None, compare=False, repr=False)
     data: bytes | None = field(default=None, repr=False)
 
     def with_columns(self, columns: Mapping[str, Any]) -> Item:
@@ -132,6 +137,11 @@ def reason_of(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return "missing"
     return "unreadable"
+
+
+def stamp_of(info: os.stat_result) -> str:
+    """Return the stamp of a file: its inode, and the time when the inode was last changed, which no program sets."""
+    return f"{info.st_ino}:{info.st_ctime_ns}"
 
 
 def is_image_name(name: str) -> bool | None:

@@ -24,7 +24,8 @@ from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, may_be_dicom
 from retr.retrieval.archive.spelling import read_types
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
-from retr.retrieval.ingest.pipeline import Order, carry_out
+from retr.retrieval.ingest.order import Order
+from retr.retrieval.ingest.pipeline import carry_out
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import RESERVED, TAKEN, score_column
 
@@ -71,7 +72,7 @@ def build(
     progress
         Show progress on standard error; or an object that shows it.
     asked
-        Fields of `retr.retrieval.ingest.pipeline.Order`: ``group``, ``scores``, ``prune`` ...
+        Fields of `retr.retrieval.ingest.order.Order`: ``group``, ``scores``, ``prune`` ...
 
     Raises
     ------

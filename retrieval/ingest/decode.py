@@ -55,6 +55,15 @@ class Read:
 
 
 @dataclass(frozen=True)
+class Same:
+    """One file that was read again and holds what its rows were made from."""
+
+    item: Item
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
 class Decoder:
     """Reads items of a source for an encoder; safe to call from several threads.
 
@@ -64,6 +73,8 @@ class Decoder:
         Where from, and for whom.
     key
         Gives the key of hashed identifiers; asked for when the first file has some.
+    holds
+        Says whether an item's rows were made from the bytes of a sha256.
     same_bytes
         Gives, for a sha256, the rows of the index that hold these bytes, none where there are none.
     exact_decode
@@ -77,14 +88,21 @@ class Decoder:
     source: Source
     encoder: BaseEncoder
     key: Callable[[], bytes]
+    holds: Callable[[Item, str], bool]
     same_bytes: Callable[[str], tuple[int, ...]]
     exact_decode: bool = False
     frames: int = 1
     axis: Axis = "axial"
     allow_burned_in: bool = False
 
-    def __call__(self, item: Item) -> Read | Skipped:
-        """Read one item; whatever is wrong with it becomes a record."""
+    def __call__(self, item: Item, rows: int = 0) -> Read | Same | Skipped:
+        """Read one item; whatever is wrong with it becomes a record.
+
+        Parameters
+        ----------
+        rows
+            How many rows the index has of the item where it looks unchanged and is read to make sure.
+        """
         try:
             if item.data is not None:
                 data, size, mtime = item.data, item.size, item.mtime
@@ -97,6 +115,8 @@ class Decoder:
             return Skipped(item.path, error.reason, item.size, item.mtime)
         sha256 = hashlib.sha256(data).hexdigest()
         item = replace(item, data=None)  # what waits for its commit holds no bytes
+        if rows and (size, mtime) == (item.size, item.mtime) and self.holds(item, sha256):
+            return Same(item, sha256, rows)
         same = self.same_bytes(sha256)
         if same:
             return Read(item, size, mtime, sha256, same=same)

@@ -1,11 +1,13 @@
 """What an index holds already: which files are unchanged, and which bytes it has seen.
 
-A file is unchanged when its size and mtime are (or, for sources that give one, its mark). Bytes that the index has
-under any path, by sha256, are not embedded again: a renamed, copied or merely touched file reuses its vector.
+A file looks unchanged when its size and mtime are (or, for sources that give one, its mark); whether that is
+believed is another question (`retr.retrieval.ingest.remembered`). Bytes that the index has under any path, by sha256,
+are not embedded again: a renamed, copied or merely touched file reuses its vector.
 
-Of each file about 50 bytes are in memory (100 while they are sorted): where its rows begin, its size and mtime, 64-bit
-hashes of its path and of its sha256. What a hash finds is compared with the text in the index before anything is done
-about it; only "unchanged" is believed where the path's hash, the size and the mtime (or mark) all agree.
+Of each file about 60 bytes are in memory (110 while they are sorted): where its rows begin, its size and mtime, 64-bit
+hashes of its path and of its sha256, the beginning of its sha256. What a hash finds is compared with the text in the
+index before anything is done about it; only "looks unchanged" is believed where the path's hash, the size and the mtime
+(or mark) all agree.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import numpy as np
 
 from retr.retrieval.archive.lookup import Lookup, hashes_of
 from retr.retrieval.archive.places import source_of
+from retr.retrieval.ingest.remembered import content_key
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -53,6 +56,7 @@ class Known:
         self._alive = store.alive()
         most = len(store)
         paths, contents, mine = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most, np.bool_)
+        self._keys = np.empty(most, np.uint64)
         self._sizes, self._mtimes = np.empty(most, np.int64), np.empty(most, np.float64)
         self._marks = np.empty(most, np.int64) if MARK in store.schema.names else None
         # a file's live rows lie between its first one and that of the next file
@@ -68,6 +72,7 @@ class Known:
             begins = [texts[row] for row in at.tolist()]
             paths[new] = hashes_of(path for path, _ in begins)
             contents[new] = hashes_of(sha256 for _, sha256 in begins)
+            self._keys[new] = list(map(content_key, (sha256 for _, sha256 in begins)))
             self._first[new] = rows[at]
             self._sizes[new] = table["size"].fill_null(-1).to_numpy()[at]
             self._mtimes[new] = table["mtime"].to_numpy()[at]
@@ -92,9 +97,15 @@ class Known:
     def __len__(self) -> int:
         return len(self._by_path.rows)
 
-    def unchanged(self, path: str, item: Item) -> int:
-        """Give how many rows the index has of the file in this state, 0 for none; and note that it is still there."""
-        rows = 0
+    def unchanged(self, path: str, item: Item) -> tuple[int, int]:
+        """Note that a file is still there; return what the index has of it where it looks unchanged.
+
+        Returns
+        -------
+        tuple
+            How many rows, 0 where it is new or changed; and the key of the content they were made from.
+        """
+        rows, key = 0, 0
         for file in self._by_path[path].tolist():
             self._seen[file] = True
             if item.mark is None:
@@ -103,7 +114,14 @@ class Known:
                 same = self._marks is not None and self._marks[file] == hash(item.mark)
             if same and self._sizes[file] == item.size:
                 rows = int(np.count_nonzero(self._alive[self._first[file] : self._first[file + 1]]))
-        return rows
+                key = int(self._keys[file])
+        return rows, key
+
+    def holds(self, path: str, sha256: str) -> bool:
+        """Say whether the rows of a path were made from these bytes."""
+        files = self._by_path[path].tolist()
+        paths, contents = self._texts("path", files), self._texts("sha256", files)
+        return (path, sha256) in zip(paths, contents, strict=True)
 
     def seen(self, path: str) -> bool:
         """Say whether `unchanged` was asked about the file already."""

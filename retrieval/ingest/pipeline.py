@@ -20,7 +20,7 @@ import os
 import time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,31 +32,30 @@ from retr.index.identity import NOTE as IDENTIFIERS
 from retr.retrieval.archive import places
 from retr.retrieval.archive.members import TWICE
 from retr.retrieval.archive.notes import NOTE, Notes
-from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source
+from retr.retrieval.archive.sources import Item, Other, Skipped
 from retr.retrieval.encoders.batches import encode_batch
 from retr.retrieval.encoders.recorded import require_same
 from retr.retrieval.ingest.build_key import BuildKey
-from retr.retrieval.ingest.decode import Decoder, Frame, Read
+from retr.retrieval.ingest.decode import Decoder, Frame, Read, Same
 from retr.retrieval.ingest.known import Known
 from retr.retrieval.ingest.labels import Labels
+from retr.retrieval.ingest.remembered import Remembered, content_key
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import as_text, make_rows, score_column, skipped_table
 from retr.retrieval.progress import make_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
     from concurrent.futures import Future
 
     from numpy.typing import NDArray
 
     from retr.index.store import Store
     from retr.index.writer import Writer
-    from retr.retrieval.archive.metadata import Metadata
     from retr.retrieval.encoders.base import BaseEncoder
-    from retr.retrieval.images.picture import Axis
+    from retr.retrieval.ingest.order import Order
     from retr.retrieval.progress import Progress
 
-COMMIT_ROWS = 4096
 # What was listed with its bytes waits for its turn in memory: so many at most.
 AHEAD_BYTES = 1 << 28
 # A slow encoder commits by the clock: this many seconds of work are what a crash can cost.
@@ -64,73 +63,6 @@ COMMIT_SECONDS = 120.0
 EXAMPLES = 5
 # Every commit makes a segment; a search visits them all, so a build that made many ends by merging them.
 MANY_SEGMENTS = 64
-
-
-@dataclass(frozen=True)
-class Order:
-    """What is to be built.
-
-    Attributes
-    ----------
-    source, entries, first
-        The archive, what it lists, and its first item.
-    name
-        The source's name, with which the ids begin; empty for the archive the index was first built from.
-    table
-        The metadata to join.
-    types
-        Columns to be stored as ``"number"`` or as ``"text"``, whatever they look like; kept for later builds.
-    image_column
-        The column that the pictures of a table were read from, where one was chosen; kept for reading them again.
-    group
-        The column that tells patients apart.
-    scores
-        Findings to score and store as columns ``p_<finding>``, for encoders with ``encode_and_score``. Kept for later
-        builds of the same index, as are ``exact_decode``, ``frames`` and ``axis``.
-    prune
-        Drop rows whose files are gone.
-    exact_decode
-        Decode JPEGs in full rather than reduced to what the encoder needs.
-    frames
-        Of a file with several pictures (DICOM frames, TIFF pages, NIfTI slices) take the first and every nth; 1, all of
-        them, by default.
-    axis
-        Along which axis NIfTI volumes are cut: ``"axial"`` (the default), ``"coronal"``, ``"sagittal"``.
-    allow_burned_in
-        Read DICOM files that say their pixels hold annotations, which may name the patient.
-    commit_rows
-        Rows between two commits.
-    workers
-        Threads that read and decode; by default as many as there are cores.
-    """
-
-    source: Source
-    entries: Iterator[Entry]
-    first: Item
-    name: str = ""
-    table: Metadata | None = None
-    types: Mapping[str, str] = field(default_factory=dict)
-    image_column: str | None = None
-    group: str | None = None
-    scores: Sequence[str] | None = None
-    prune: bool = False
-    exact_decode: bool = False
-    frames: int | None = None
-    axis: Axis | None = None
-    allow_burned_in: bool = False
-    commit_rows: int = COMMIT_ROWS
-    workers: int | None = None
-
-    def check(self) -> None:
-        """Raise `UsageError` for what cannot be meant."""
-        if self.commit_rows < 1:
-            raise UsageError(f"commit_rows must be at least 1, got: {self.commit_rows!r}")
-        if self.frames is not None and self.frames < 1:
-            raise UsageError(f"frames must be at least 1, got: {self.frames!r}", hint="1 takes every picture of a file")
-        if self.axis not in {None, "axial", "coronal", "sagittal"}:
-            raise UsageError(f"unknown axis {self.axis!r}", hint="use axial, coronal or sagittal")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"workers must be at least 1, got: {self.workers!r}")
 
 
 def carry_out(
@@ -180,11 +112,13 @@ class _Run:
         self.known = Known(writer.store, order.name, list(self.recorded.sources))
         self.labels = Labels(order.table, order.name, writer, self.recorded, has_rows=len(self.known) > 0)
         self._refuse_another_archive()
+        self.remembered = Remembered(writer.store.uuid, order.name)
         self.key = BuildKey(writer.store, self._read_row)
         self.decode = Decoder(
             order.source,
             encoder,
             self.key,
+            lambda item, sha256: self.known.holds(self._row_path(item.path), sha256),
             self.known.same_bytes,
             exact_decode=self.recorded.exact_decode,
             frames=self.recorded.frames,
@@ -197,6 +131,11 @@ class _Run:
             *_licence(encoder),
             *self.key.notes,
         ]
+        if len(self.known) and not self.remembered.any and order.rehash is None:
+            self.notes.append(
+                "this machine has not read this archive for the index yet: all files are read and compared once, "
+                "and what is the same is not embedded again (--no-rehash trusts size and time)"
+            )
         self.files: deque[Read] = deque()
         self.queue: list[Frame] = []
         # paths whose old rows go, each with the word under which it is counted
@@ -238,13 +177,13 @@ class _Run:
         workers = self.order.workers or max(parallel, len(os.sched_getaffinity(0)))
         # enough decoded pictures for the next batch while one is embedded, and no more
         ahead = 2 * self.encoder.batch_size + 2 * workers
-        window: deque[Future[Read | Skipped]] = deque()
+        window: deque[Future[Read | Same | Skipped]] = deque()
         sizes: deque[int] = deque()
         with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             try:
-                for item in self._to_read():
+                for item, rows in self._to_read():
                     sizes.append(len(item.data or b""))
-                    window.append(pool.submit(self.decode, item))
+                    window.append(pool.submit(self.decode, item, rows))
                     while window and (len(window) >= ahead or sum(sizes) > AHEAD_BYTES):
                         sizes.popleft()
                         self._take(window.popleft().result())
@@ -257,9 +196,11 @@ class _Run:
         self._drop_vanished()
         self._commit(last=True)
         self.labels.settle()
+        if not self.remembered.settle():
+            self.said.append("the state folder cannot be written: the next build reads unchanged files again")
 
-    def _to_read(self) -> Iterator[Item]:
-        """List the archive; give the items that are new or changed."""
+    def _to_read(self) -> Iterator[tuple[Item, int]]:
+        """List the archive; return the items that are new or changed, or may be, then with the number of their rows."""
         for entry in self.order.entries:
             if isinstance(entry, Other):
                 self.done["other"] += 1
@@ -273,18 +214,30 @@ class _Run:
                 self._skip(Skipped(entry.path, TWICE, entry.size, entry.mtime))
                 continue
             self.labels.see(entry.path)
-            rows = self.known.unchanged(path, entry)
-            if rows:
+            rows, content = self.known.unchanged(path, entry)
+            if rows and not self._must_read(path, entry, content):
                 self.done["unchanged"] += rows
                 self.shown.step()
             else:
-                yield self.labels.own(entry)
+                yield self.labels.own(entry), rows
 
-    def _take(self, result: Read | Skipped) -> None:
+    def _must_read(self, path: str, item: Item, content: int) -> bool:
+        """Say whether a file that looks unchanged is read to make sure; else keep what is remembered of it."""
+        known = item.stamp is None or self.remembered.knows(path, item.stamp, content)
+        if self.order.rehash is False and not known and item.stamp is not None:
+            self.remembered.note(path, item.stamp, content)
+        return not known if self.order.rehash is None else self.order.rehash
+
+    def _take(self, result: Read | Same | Skipped) -> None:
         """Take one file from the decoding threads, in the order of the listing."""
         self.shown.step()
         if isinstance(result, Skipped):
             self._skip(result)
+            return
+        if isinstance(result, Same):
+            self.done["unchanged"] += result.rows
+            self.done["rehashed"] += 1
+            self._remember(result)
             return
         self._drop(self._row_path(result.item.path), "changed")
         self.done["reused" if result.same else "embedded"] += result.rows
@@ -294,6 +247,10 @@ class _Run:
         ready = sum(file.rows for file in self.files)
         if ready >= self.order.commit_rows or time.monotonic() - self.committed_at > COMMIT_SECONDS:
             self._commit()
+
+    def _remember(self, file: Read | Same) -> None:
+        if file.item.stamp is not None:
+            self.remembered.note(self._row_path(file.item.path), file.item.stamp, content_key(file.sha256))
 
     def _skip(self, entry: Skipped) -> None:
         path = self._row_path(entry.path)
@@ -371,6 +328,9 @@ class _Run:
             ):
                 self.writer.record_skipped(skipped)
         self.writer.commit()
+        for file in ready:
+            self._remember(file)
+        self.remembered.append()
         if last and len(self.writer.store.manifest.segments) > MANY_SEGMENTS:
             self.writer.compact()
         self.committed_at = time.monotonic()
@@ -433,6 +393,7 @@ class _Run:
             embedded=done["embedded"],
             reused=done["reused"],
             unchanged=done["unchanged"],
+            rehashed=done["rehashed"],
             changed=done["changed"],
             vanished=done["vanished"],
             removed=done["removed"],

@@ -19,6 +19,8 @@ class BuildReport:
         Rows in the index afterwards.
     embedded, reused, unchanged
         Rows whose vector was computed; taken from a row with the same bytes; left alone.
+    rehashed
+        Files among the unchanged that were read again to make sure.
     changed
         Files of the embedded and reused rows that the index held in another state.
     vanished, removed
@@ -40,6 +42,7 @@ class BuildReport:
     embedded: int = 0
     reused: int = 0
     unchanged: int = 0
+    rehashed: int = 0
     changed: int = 0
     vanished: int = 0
     removed: int = 0

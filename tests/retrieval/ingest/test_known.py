@@ -14,6 +14,7 @@ from retr.retrieval.archive.places import source_of
 from retr.retrieval.archive.sources import Item
 from retr.retrieval.ingest import known as module
 from retr.retrieval.ingest.known import Known
+from retr.retrieval.ingest.remembered import content_key
 
 NAMES = ["", "site2"]
 
@@ -79,12 +80,12 @@ def test_a_file_is_unchanged_in_the_same_state_only(index, reference):
     known = Known(index, "", NAMES)
     for path, (size, mtime, mark, rows) in reference[0].items():
         mine = path.startswith("a/")
-        assert known.unchanged(path, Item(path, size, mtime)) == (len(rows) if mine else 0)
-        assert known.unchanged(path, Item(path, size, mtime + 0.25)) == 0
-        assert known.unchanged(path, Item(path, size + 1000, mtime)) == 0
+        assert known.unchanged(path, Item(path, size, mtime))[0] == (len(rows) if mine else 0)
+        assert known.unchanged(path, Item(path, size, mtime + 0.25))[0] == 0
+        assert known.unchanged(path, Item(path, size + 1000, mtime))[0] == 0
         # where there is a mark, it tells, not the mtime
-        assert known.unchanged(path, Item(path, size, 0.0, mark=mark)) == (len(rows) if mine else 0)
-    assert known.unchanged("a/none.png", Item("a/none.png", -5, 0.0)) == 0
+        assert known.unchanged(path, Item(path, size, 0.0, mark=mark))[0] == (len(rows) if mine else 0)
+    assert known.unchanged("a/none.png", Item("a/none.png", -5, 0.0))[0] == 0
 
 
 def test_bytes_are_found_under_any_path(index, reference):
@@ -96,6 +97,16 @@ def test_bytes_are_found_under_any_path(index, reference):
     for sha256, groups in by_content.items():
         assert known.same_bytes(sha256) in groups
     assert known.same_bytes("0" * 64) == ()
+
+
+def test_a_file_holds_the_bytes_that_its_rows_were_made_from(index, reference):
+    known = Known(index, "", NAMES)
+    for path, _, _, _, sha256 in reference[1]:
+        assert known.holds(path, sha256) == path.startswith("a/")
+        assert not known.holds(path, "0" * 64)
+        size, mtime = reference[0][path][:2]
+        if path.startswith("a/"):
+            assert known.unchanged(path, Item(path, size, mtime))[1] == content_key(sha256)
 
 
 def test_what_was_not_seen_has_vanished(tmp_path, fake_encoder):
@@ -120,7 +131,7 @@ def test_what_was_not_seen_has_vanished(tmp_path, fake_encoder):
 def test_an_empty_index_knows_nothing(tmp_path, fake_encoder):
     known = Known(Store.create(tmp_path / "index", encoder=fake_encoder.info), "", [""])
     assert len(known) == 0
-    assert known.unchanged("a.png", Item("a.png", 1, 1.0)) == 0
+    assert known.unchanged("a.png", Item("a.png", 1, 1.0))[0] == 0
     assert [rows.tolist() for rows in known.rows(["a.png"])] == [[]]
     assert known.same_bytes("0" * 64) == ()
     assert list(known.vanished(set())) == []

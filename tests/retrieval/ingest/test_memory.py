@@ -20,7 +20,9 @@ CODE = """
     from retr.index.store import Store
     from retr.retrieval.archive.sources import Item, Skipped
     from retr.retrieval.ingest.known import PIECE
-    from retr.retrieval.ingest.pipeline import Order, carry_out
+    from retr.retrieval.ingest.order import Order
+    from retr.retrieval.ingest.pipeline import carry_out
+    from retr.retrieval.ingest.remembered import Remembered, content_key
 
     ROWS = 300_000
 
@@ -41,7 +43,8 @@ CODE = """
         def entries(self):
             # the first tenth is gone, every thousandth file is touched
             for number in range(ROWS // 10, ROWS):
-                yield Item(path(number), len(data(number)), number + (number % 1000 == 0))
+                mtime = number + (number % 1000 == 0)
+                yield Item(path(number), len(data(number)), mtime, stamp=f"{{number}}:1")
 
         def count(self):
             return ROWS
@@ -67,6 +70,10 @@ CODE = """
                 }}
                 writer.append(pa.table(table), rng.standard_normal((PIECE, DIM), np.float32))
             writer.commit()
+        states = Remembered(store.uuid, "")
+        for number in range(ROWS):
+            states.note(path(number), f"{{number}}:1", content_key(hashlib.sha256(data(number)).hexdigest()))
+        states.settle()
 
     encoder = FakeEncoder()
     if not Store.exists({index!r}):
@@ -89,7 +96,7 @@ CODE = """
 """
 # What reading the texts of one piece after another, the libraries and the writer take.
 FIXED_MIB = 80
-BYTES_A_FILE = 100
+BYTES_A_FILE = 120
 
 
 @pytest.mark.slow
