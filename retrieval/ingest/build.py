@@ -30,7 +30,7 @@ from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import RESERVED, TAKEN, score_column
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from retr.index.manifest import Dtype
     from retr.retrieval.encoders.base import BaseEncoder
@@ -93,7 +93,7 @@ def build(
     source = open_source(archive, leave_out=(path,), **reading)
     asked |= {"image_column": image_column}
     order = _order(source, archive, metadata, path_column, before, asked)
-    _require_group(order, () if before is None else before.schema.names)
+    _require_columns(order, () if before is None else before.schema.names, asked.get("types") or ())
     loaded = encoder() if callable(encoder) else encoder
     fresh = before is None
     store = Store.create(path, encoder=loaded.info, dtype=dtype or "float32") if fresh else Store.open(path)
@@ -145,6 +145,7 @@ def add(
     if not name or "/" in name or "::" in name or name.startswith("."):
         raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
     order = _order(opened, source, metadata, path_column, store, {"name": name, "image_column": image_column, **asked})
+    _require_columns(order, store.schema.names, asked.get("types") or ())
     return carry_out(order, encoder() if callable(encoder) else encoder, store, progress)[0]
 
 
@@ -158,17 +159,19 @@ def _require_dtype(store: Store, dtype: Dtype | None) -> None:
         )
 
 
-def _require_group(order: Order, present: Sequence[str]) -> None:
-    """Refuse a group key that is no column of the index or its table, where the archive cannot bring it either."""
-    group, source = order.group, order.source
+def _require_columns(order: Order, present: Sequence[str], types: Iterable[str]) -> None:
+    """Refuse a group key, or a typed column, that neither index nor table has, where the archive cannot bring it."""
+    source = order.source
     columns = [*RESERVED, *present, *order.first.columns, *map(score_column, order.scores or ())]
     columns += [] if order.table is None else order.table.table.column_names
-    # the members of a container may have columns of any name: only reading them tells
-    if group is None or group in columns or source.count() is None:
-        return
-    if group in HEADER_COLUMNS and any(may_be_dicom(entry.path) for entry in source.entries()):
-        return
-    raise UsageError(f"there is no column {group!r}", hint=f"the columns are {', '.join(dict.fromkeys(columns))}")
+    columns += [] if order.table is None else list(order.table.renamed)
+    for column in [*([] if order.group is None else [order.group]), *types]:
+        # the members of a container may have columns of any name: only reading them tells
+        if column in columns or source.count() is None:
+            continue
+        if column in HEADER_COLUMNS and any(may_be_dicom(entry.path) for entry in source.entries()):
+            continue
+        raise UsageError(f"there is no column {column!r}", hint=f"the columns are {', '.join(dict.fromkeys(columns))}")
 
 
 def _order(
@@ -182,7 +185,7 @@ def _order(
     """Look at the archive and its tables, and check what is asked."""
     first, entries = _with_first_item(source, str(archive))
     types = {} if before is None else Notes.of(before).types
-    types |= read_types(asked.pop("types", None) or {})
+    types |= read_types(asked.get("types") or {})
     group = asked.get("group") or (None if before is None else before.manifest.group)
     reading: dict[str, Any] = {"reserved": TAKEN, "types": types, "group": group}
     table = None
@@ -197,7 +200,7 @@ def _order(
     elif table is not None:
         pictures = (entry.path for entry in source.entries() if isinstance(entry, Item))
         require_match(table, itertools.chain([first.path], pictures), str(metadata))
-    order = Order(source=source, entries=entries, first=first, table=table, types=types, **asked)
+    order = Order(source=source, entries=entries, first=first, table=table, **{**asked, "types": types})
     order.check()
     return order
 

@@ -208,7 +208,13 @@ def _one_type(column: str, new: pa.ChunkedArray, old: pa.ChunkedArray) -> tuple[
             f"column {column!r} is {_words(kinds[0])} in the table and {_words(kinds[1])} in the index",
             hint=f"--type {column}={TEXT if number else NUMBER} reads it so, or rename the column in the table",
         )
-    return new.cast(wider), old.cast(wider)
+    try:
+        return new.cast(wider), old.cast(wider)
+    except pa.ArrowInvalid:
+        raise UsageError(
+            f"column {column!r} holds fractions in one place and integers beyond 2^53 in another",
+            hint=f"--type {column}={TEXT} reads it as text",
+        ) from None
 
 
 def _words(kind: pa.DataType) -> str:

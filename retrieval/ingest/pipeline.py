@@ -305,7 +305,7 @@ class _Run:
                 self.recorded,
                 name=self.order.name,
                 metadata=self.order.table,
-                schema=self.writer.store.schema,
+                now=self.writer.store,
                 group=self.order.group or self.writer.store.manifest.group,
             )
             if rows.retyped:

@@ -6,6 +6,7 @@ gave, then scores.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -20,7 +21,7 @@ from retr.index.identifiers import identifier_text, identifier_texts, identifies
 from retr.index.identity import COLUMNS, only_hashes
 from retr.retrieval.archive.matching import composed_text
 from retr.retrieval.archive.places import source_of
-from retr.retrieval.archive.spelling import TEXT
+from retr.retrieval.archive.spelling import NUMBER, TEXT, as_declared, looks_numeric
 from retr.retrieval.hits import ANSWER
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.ingest.known import MARK, Known
@@ -70,7 +71,7 @@ def make_rows(
     *,
     name: str,
     metadata: Metadata | None,
-    schema: pa.Schema,
+    now: Store,
     group: str | None,
 ) -> Rows:
     """Make the rows of some files.
@@ -86,8 +87,8 @@ def make_rows(
         What the index records of its builds.
     name
         The source's name, the first part of the ids.
-    schema, group
-        The columns that the index has by now, and the one that tells patients apart.
+    now, group
+        The index as of the last commit, and the column that tells patients apart.
     """
     store = known.store
     reused = np.array([row for file in files for row in file.same], dtype=np.int64)
@@ -121,14 +122,15 @@ def make_rows(
         for _ in file.same:
             copy = next(copies)
             suffix = copy["id"].removeprefix(copy["path"])
-            rows.append({**own, **copy, **common, "id": path + suffix})
+            said = {column: value for column, value in copy.items() if value is not None}
+            rows.append({**own, **said, **common, "id": path + suffix})
             vectors.append(next(old_vectors))
     names = list(dict.fromkeys([*RESERVED, *(column for row in rows for column in row)]))
     retyped: list[str] = []
-    columns = {}
-    for column in names:
-        as_text = column not in _TYPES and (notes.types.get(column) == TEXT or column == group)
-        columns[column] = _array([row.get(column) for row in rows], column, schema, retyped, as_text=as_text)
+    types = notes.types if group is None else {group: TEXT, **notes.types}
+    columns = {
+        column: _array([row.get(column) for row in rows], column, now, retyped, types.get(column)) for column in names
+    }
     table = pa.table(columns)
     if metadata is not None:
         labels = metadata.take(metadata.rows_of([row["path"].removeprefix(prefix) for row in rows]))
@@ -212,21 +214,48 @@ def set_column(table: pa.Table, column: str, values: Any) -> pa.Table:
     return table.append_column(column, values)
 
 
-def _array(values: list[Any], column: str, schema: pa.Schema, retyped: list[str], *, as_text: bool = False) -> pa.Array:
+def _array(values: list[Any], column: str, now: Store, retyped: list[str], declared: str | None) -> pa.Array:
     """Return a column of the type it has in the index already, widened or as text where the values ask for it."""
-    known = schema.field(column).type if column in schema.names else _TYPES.get(column)
-    fresh = known is None or pa.types.is_null(known)
-    if not as_text and not (fresh and identifies(column)):
-        try:
-            return pa.array(values, None if fresh else known)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
-            if known == pa.int64() and all(isinstance(value, int | float | None) for value in values):
-                return pa.array([None if value is None else float(value) for value in values])
-    if all(value is None for value in values):
-        return pa.nulls(len(values), None if fresh else known)
-    if not fresh and not pa.types.is_string(known):
+    known = now.schema.field(column).type if column in now.schema.names else pa.null()
+    if column in _TYPES:
+        return pa.array(values, _TYPES[column])
+    if declared == NUMBER:
+        values = [_number(value) for value in values]
+    natural = (
+        None if declared == TEXT or (declared is None and known == pa.null() and identifies(column)) else _plain(values)
+    )
+    if natural is not None:
+        if known in {pa.null(), natural.type} or pa.types.is_null(natural.type):
+            return natural if natural.type != pa.null() else natural.cast(known)
+        if {str(known), str(natural.type)} == {"int64", "double"}:
+            with contextlib.suppress(pa.ArrowInvalid):  # integers that a float would round
+                if known == pa.int64():
+                    now.table([column])[column].cast(pa.float64())
+                return natural.cast(pa.float64())
+    if known != pa.null() and not pa.types.is_string(known):
         retyped.append(column)
     return pa.array([_text(value) for value in values], pa.string())
+
+
+def _plain(values: list[Any]) -> pa.Array | None:
+    """Return values of one kind as a column; None where they are of several, of which none holds all."""
+    kinds = {_kind(value) for value in values if value is not None}
+    if len(kinds) > 1 and kinds != {int, float}:
+        return None
+    try:
+        return pa.array(values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return None
+
+
+def _kind(value: Any) -> type:
+    return next((kind for kind in (bool, int, float, str, bytes) if isinstance(value, kind)), type(value))
+
+
+def _number(value: Any) -> Any:
+    """Return the number that a text spells, and whatever else as it is."""
+    cells = pa.chunked_array([[value]]) if isinstance(value, str) else None
+    return as_declared(cells, "", NUMBER)[0].as_py() if cells is not None and looks_numeric(cells) else value
 
 
 def _text(value: Any) -> str | None:

@@ -125,11 +125,39 @@ def test_mixed_values_beside_pictures_become_text_and_none_is_lost(tmp_path, ind
     assert "column 'cls' holds text and numbers: it is text now" in report.notes
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "stored"),
+    [
+        (3, 2.5, [3.0, 2.5]),
+        (2.5, 3, [2.5, 3.0]),
+        (2**60 + 1, 0.5, [str(2**60 + 1), "0.5"]),
+        (0.5, 2**60 + 1, ["0.5", str(2**60 + 1)]),
+        (True, 1, ["true", "1"]),
+        (7, None, [7, None]),
+        ("x", 17.0, ["x", "17"]),
+        (1, [1, 2], ["1", "[1, 2]"]),
+    ],
+)
+@pytest.mark.parametrize("commit_rows", [1, 2])
+def test_no_value_beside_a_picture_is_changed(tmp_path, index, fake_encoder, first, second, stored, commit_rows):
+    members = {"0.png": png(0), "0.json": {"v": first}, "1.png": png(1), "1.json": {"v": second}}
+    build(pack(tmp_path / "a.zip", members), index, fake_encoder, commit_rows=commit_rows)
+    found = [value for (value,) in cells(index, "v").values()]
+    assert [(type(value), value) for value in found] == [(type(value), value) for value in stored]
+
+
+def test_texts_beside_pictures_are_numbers_where_that_was_declared(tmp_path, index, fake_encoder):
+    members = {"0.png": png(0), "0.json": {"acc": "1E3"}, "1.png": png(1), "1.json": {"acc": "2.50"}}
+    build(pack(tmp_path / "a.zip", members), index, fake_encoder, types={"acc": "number"})
+    assert cells(index, "acc") == {"0.png": (1000.0,), "1.png": (2.5,)}
+
+
 def test_pictures_of_equal_bytes_do_not_share_the_labels_beside_them(tmp_path, index, fake_encoder):
-    build(pack(tmp_path / "a.zip", {"a.png": png(1), "a.json": {"who": "P1", "age": 3}}), index, fake_encoder)
-    members = {"a.png": png(1), "a.json": {"who": "P1"}, "b.png": png(1)}
-    build(pack(tmp_path / "a.zip", members), index, fake_encoder)
-    assert cells(index, "who", "age") == {"a.png": ("P1", None), "b.png": (None, None)}
+    build(pack(tmp_path / "a.zip", {"a.png": png(1), "a.json": {"patient": "P1", "age": 3}}), index, fake_encoder)
+    members = {"a.png": png(1), "a.json": {"patient": "P1"}, "b.png": png(1)}
+    report = build(pack(tmp_path / "a.zip", members), index, fake_encoder)
+    assert report.reused == 2
+    assert cells(index, "patient", "age") == {"a.png": ("P1", None), "b.png": (None, None)}
 
 
 def test_names_that_the_index_needs_are_kept_apart(tmp_path, index, fake_encoder):
@@ -206,6 +234,7 @@ def test_a_row_that_fits_two_pictures_labels_neither(tmp_path, folder, index, fa
         ("where,x\n0.png,1\n", {}, "no path column, only 'where', 'x'; say with --path-column"),
         ("path,x\n0.png,1\n", {"path_column": "y"}, "has no column 'y'"),
         ("path,x\n0.png,a\n", {"types": {"x": "number"}}, "declared a number, but row 1"),
+        ("path,x\n0.png,1\n", {"types": {"y": "number"}}, "there is no column 'y'"),
     ],
 )
 def test_what_cannot_be_joined_is_said_before_anything_is_embedded(
