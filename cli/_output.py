@@ -10,7 +10,6 @@ A program gets the data exactly, in UTF-8 whatever the locale. A person gets esc
 from __future__ import annotations
 
 import csv
-import datetime as dt
 import io
 import json
 import math
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from retr.cli import _streams
 from retr.index.errors import RetrError, UsageError
+from retr.index.plain import to_plain
 from retr.index.visible import columns_wide, visible
 
 if TYPE_CHECKING:
@@ -232,29 +232,6 @@ def to_json(value: Any) -> str:
     except UnicodeEncodeError:
         return json.dumps(to_plain(value))
     return text
-
-
-def to_plain(value: Any) -> Any:
-    """Return what JSON can hold.
-
-    Numpy's numbers and arrays become plain; dates and moments ISO 8601; decimals, paths and all else text; bytes
-    hexadecimal digits; NaN and the infinities null.
-    """
-    if isinstance(value, bool | int | str) or value is None:
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {str(key): to_plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_plain(item) for item in value]
-    if hasattr(value, "tolist"):
-        return to_plain(value.tolist())
-    if isinstance(value, dt.date | dt.time):
-        return value.isoformat()
-    if isinstance(value, bytes):
-        return value.hex()
-    return str(value)
 
 
 def unwritten(error: OSError) -> RetrError:

@@ -20,8 +20,9 @@ from retr.cli._options import (
     SeparatorOption,
     unfold,
 )
-from retr.cli._output import Output, to_plain
+from retr.cli._output import Output
 from retr.index.home import home
+from retr.index.plain import to_plain
 
 if TYPE_CHECKING:
     from retr.retrieval.encoders.base import BaseEncoder

@@ -124,7 +124,7 @@ class _Binder:
         for operand in (node.left, pattern):
             if self.family(operand) not in {"text", "null"}:
                 message = f"'like' needs text, but {_describe(operand)} is {_WORDS[self.family(operand)]}"
-                fail(self._text, message, operand.at)
+                fail(self._text, message, operand.at, _read_as(operand.name, "text"))
         if not isinstance(pattern.value, str):
             fail(self._text, "expected a pattern in quotes after 'like'", pattern.at)
         try:
@@ -163,7 +163,9 @@ class _Binder:
             other = second if left.name is not None else first
             hint = "texts are written in single quotes, numbers without" if "text" in families else None
             if families == {"text", "number"} and column is not None and None in {left.name, right.name}:
-                hint = f"{hint}; `retr index build ... --type {column}={other}` has the column read as {other}"
+                hint = f"{hint}; {_read_as(column, other)}"
+            if "true or false" in families:
+                hint = "write true or false, without quotes"
             fail(self._text, f"cannot compare: {mismatch}", right.at, hint)
 
     def _read_date(self, text: Operand, other: Operand, *, at: int) -> None:
@@ -185,6 +187,10 @@ _WORDS = {
     "list": "a list",
     "binary": "binary data",
 }
+
+
+def _read_as(column: str | None, what: str) -> str | None:
+    return None if column is None else f"`retr index build ... --type {column}={what}` has the column read as {what}"
 
 
 def _describe(operand: Operand) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.plain import to_plain
 from retr.index.schema import records
 
 if TYPE_CHECKING:
@@ -67,12 +68,12 @@ class Hit:
         return str(self.metadata.get("path", self.id))
 
     def to_json(self) -> dict[str, Any]:
-        """Return one flat object: rank, id, score, path, then the metadata columns.
+        """Return one flat object, ready for JSON: rank, id, score, path, then the metadata columns.
 
         A column called ``rank``, ``score`` or ``query`` comes as ``rank_meta`` ..., never in place of the hit's own.
         """
         names = shown_names(list(self.metadata))
-        columns = {names[column]: value for column, value in self.metadata.items()}
+        columns = {names[column]: to_plain(value) for column, value in self.metadata.items()}
         return {"rank": self.rank, "id": self.id, "score": self.score, "path": self.path, **columns}
 
 

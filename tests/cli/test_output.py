@@ -13,6 +13,8 @@ import sys
 from decimal import Decimal
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -20,6 +22,7 @@ from retr.cli import _errors
 from retr.cli._output import Output, to_json
 from retr.index.errors import UsageError
 from retr.index.visible import visible
+from retr.retrieval.hits import Hit
 
 EVIL = "a\x1b[2Jb\r\u202egnp\u200b\x9b\u2028\x07.png"
 ROW = {"path": "a.png", "age [years]": 3, "[/bold]": "[link=x]y[/link]", EVIL: EVIL, "名前": "日本", "e": "e\u0301"}
@@ -37,11 +40,11 @@ def odd(tmp_path_factory):
         file.parent.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(number).integers(0, 255, (24, 24, 3), dtype=np.uint8)
         Image.fromarray(noise).save(file)
-    lines = [["path", "score", "rank", "query", "note", "age [years]", "[/bold]"]]
-    lines += [[name, number, 9 - number, "q", "=cmd()", -1.5, "[red]"] for number, name in enumerate(names)]
-    with (folder / "labels.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(lines)
-    Index.build(folder / "archive", folder / "odd.retr", metadata=folder / "labels.csv")
+    numbers = range(len(names))
+    columns = {"path": names, "score": numbers, "rank": [9 - n for n in numbers], "query": ["q"] * 5}
+    columns |= {"note": ["=cmd()"] * 5, "age [years]": [-1.5] * 5, "[/bold]": ["[red]"] * 5}
+    pq.write_table(pa.table(columns), folder / "labels.parquet")
+    Index.build(folder / "archive", folder / "odd.retr", metadata=folder / "labels.parquet")
     return folder / "odd.retr"
 
 
@@ -161,10 +164,15 @@ def test_a_column_never_takes_the_place_of_a_hits_own(retr, odd):
     assert "did you mean 'score_meta'" in retr("index", "ls", "--where", "score = 3", "--index", odd).error(2)
 
 
+def test_a_hit_is_ready_for_json():
+    metadata = {"day": dt.date(2024, 1, 2), "score": float("nan"), "tags": [dt.date(2024, 1, 2)], "raw": b"\xff"}
+    text = json.dumps(Hit(rank=1, id="a", score=0.5, metadata=metadata).to_json(), allow_nan=False)
+    columns = {"day": "2024-01-02", "score_meta": None, "tags": ["2024-01-02"], "raw": "ff"}
+    assert json.loads(text) == {"rank": 1, "id": "a", "score": 0.5, "path": "a", **columns}
+
+
 def test_an_index_that_stores_such_columns_already(retr, hrf_copy):
     """As older versions did."""
-    import pyarrow as pa
-
     from retr import Index
 
     index = Index.open(hrf_copy)
