@@ -156,10 +156,11 @@ def config_digest(*configurations: dict[str, Any] | None) -> str:
 
 def check_archive(path: Path) -> None:
     """Refuse a zip whose members are compressed or overlap: torch writes neither, and a small one fills the memory."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        members = archive.infolist()
+    with reading(f"the checkpoint {path.name!r}"):
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
     if any(one.compress_type for one in members) or sum(one.file_size for one in members) > path.stat().st_size:
         raise WeightsError(f"{path.name!r} is compressed, which torch never writes", hint="save its state dict again")
 

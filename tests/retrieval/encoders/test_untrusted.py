@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -307,6 +308,31 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, name, write):
     with pytest.raises(WeightsError, match=f"'{name}'") as caught:
         load_state_dict(tmp_path / name)
     assert "\n" not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def whole():
+    """A small checkpoint in each form, as bytes."""
+    state = {"a.weight": torch.ones(20, 30), "b": torch.arange(7)}
+    zipped, old = io.BytesIO(), io.BytesIO()
+    torch.save({"state_dict": state}, zipped)
+    torch.save(state, old, _use_new_zipfile_serialization=False)
+    return {"zip.pt": zipped.getvalue(), "old.pt": old.getvalue(), "x.safetensors": safetensors.torch.save(state)}
+
+
+@settings(max_examples=80, deadline=None)
+@given(data=st.data())
+def test_torn_and_altered_checkpoints_end_in_one_line(whole, tmp_path_factory, data):
+    name = data.draw(st.sampled_from(sorted(whole)))
+    altered = bytearray(whole[name])
+    for _ in range(data.draw(st.integers(1, 4))):
+        altered[data.draw(st.integers(0, len(altered) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(altered[: data.draw(st.sampled_from([None, None, len(altered) // 2, len(altered) - 30]))])
+    try:
+        load_state_dict(path)
+    except WeightsError as error:
+        assert "\n" not in str(error)
 
 
 @pytest.mark.parametrize("name", ["tf_model.h5", "flax_model.msgpack", "model.gguf"])
