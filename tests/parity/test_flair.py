@@ -204,3 +204,12 @@ def _small(folder: Path, **changes: torch.Tensor) -> tuple[Path, Path]:
     state["logit_scale"] = torch.tensor(2.0)
     torch.save(state | changes, folder / "flair_resnet.pth")
     return folder / "flair_resnet.pth", text
+
+
+def test_a_long_text_is_counted_with_its_caption(flair: Any) -> None:
+    (short, read), (tokens, kept) = flair.text_lengths(["drusen", "drusen " * 200])
+    bare = flair.text_lengths(["A fundus photograph of drusen"])
+    assert bare == [(short, read)]
+    assert short == read < 77
+    assert tokens >= 202
+    assert kept == 77

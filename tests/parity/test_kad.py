@@ -219,3 +219,11 @@ def test_files_that_do_not_fit(small: dict[str, Any], tmp_path: Path) -> None:
         load_encoder("kad", weights=file)
     with pytest.raises(UsageError, match="unknown resolution 500"):
         load_encoder("kad", weights=file, resolution=500)
+
+
+def test_a_long_text_is_counted(kad: Any) -> None:
+    (short, read), (tokens, kept) = kad.text_lengths(["edema", "edema " * 400])
+    assert short == read < 256
+    assert tokens >= 402
+    assert kept == 256
+    assert kad.info.text_sha256 is not None
