@@ -1,33 +1,37 @@
 """The columns a DICOM header may give to an index: an allow-list, and nothing beside it.
 
 Who the patient is enters only as keyed hashes (`retr.index.hash_key`), and only where the caller gives a
-key. Coded values (VR CS) are kept when they look like codes: free text typed into them is dropped.
+key. Codes enter if they are defined terms, maker and model if they are made of known words
+(`retr.retrieval.images.dicom_terms`): free text and names typed into such fields are dropped. Ages above 89 are cut to
+90, and of dates the study's year alone enters.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import MutableSequence
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
 from retr.index.hash_key import keyed_hash
+from retr.retrieval.images.dicom_terms import LATERALITIES, MODALITIES, SEXES, VIEWS, body_part, maker, model
+from retr.retrieval.images.dicom_values import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from pydicom import Dataset
 
 HEADER_COLUMNS = (
     *("modality", "body_part_examined", "view_position", "laterality", "patient_sex", "patient_age", "study_year"),
     *("manufacturer", "manufacturer_model_name", "pixel_spacing_row", "pixel_spacing_column"),
-    *("patient", "study", "series"),
+    *("patient", "study", "series", "header_notes"),
 )
 
 _IDENTIFIERS = {"patient": "PatientID", "study": "StudyInstanceUID", "series": "SeriesInstanceUID"}
-_CODE = re.compile(r"[A-Z0-9_ ]{1,16}")
-_PRODUCT = re.compile(r"[\w .,/+()&-]{1,64}")
+# years of studies: before, there was no such picture; a later one than the clock's is a mistake
+_FIRST_YEAR = 1960
+# HIPAA's safe harbour: ages above 89 are one group
+_OLDEST, _TOO_OLD = 90.0, 89.0
+_YEARS = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 
 
 def header_columns(header: Dataset, hash_key: bytes | None) -> dict[str, Any]:
@@ -45,16 +49,15 @@ def header_columns(header: Dataset, hash_key: bytes | None) -> dict[str, Any]:
         ``study`` and ``series`` as hex of HMAC-SHA256.
     """
     columns: dict[str, Any] = {
-        "modality": _matching(header, "Modality", _CODE, str.upper),
-        "body_part_examined": _matching(header, "BodyPartExamined", _CODE, str.upper),
-        "view_position": _matching(header, "ViewPosition", _CODE, str.upper),
-        "laterality": _matching(header, "Laterality", _CODE, str.upper)
-        or _matching(header, "ImageLaterality", _CODE, str.upper),
-        "patient_sex": _matching(header, "PatientSex", re.compile("[MFO]"), str.upper),
+        "modality": _term(header, "Modality", MODALITIES),
+        "body_part_examined": body_part(_text(header, "BodyPartExamined")),
+        "view_position": _term(header, "ViewPosition", VIEWS),
+        "laterality": _term(header, "Laterality", LATERALITIES) or _term(header, "ImageLaterality", LATERALITIES),
+        "patient_sex": _term(header, "PatientSex", SEXES),
         "patient_age": _age(header),
         "study_year": _year(header),
-        "manufacturer": _matching(header, "Manufacturer", _PRODUCT, str),
-        "manufacturer_model_name": _matching(header, "ManufacturerModelName", _PRODUCT, str),
+        "manufacturer": maker(_text(header, "Manufacturer")),
+        "manufacturer_model_name": model(_text(header, "ManufacturerModelName")),
     }
     columns["pixel_spacing_row"], columns["pixel_spacing_column"] = _spacing(header)
     if hash_key is not None:
@@ -91,37 +94,41 @@ def _text(header: Dataset, keyword: str) -> str:
     return value.strip(" \0") if isinstance(value, str) else ""
 
 
-def _matching(header: Dataset, keyword: str, pattern: re.Pattern[str], change: Callable[[str], str]) -> str | None:
-    value = change(_text(header, keyword))
-    return value if pattern.fullmatch(value) else None
+def _term(header: Dataset, keyword: str, terms: frozenset[str]) -> str | None:
+    value = _text(header, keyword).upper()
+    return value if value in terms else None
 
 
 def _date(header: Dataset, keyword: str) -> date | None:
+    match = re.fullmatch(r"(\d{4})\.?(\d\d)\.?(\d\d)", _text(header, keyword))
     try:
-        return date.fromisoformat(_text(header, keyword))
+        return date(*map(int, match.groups())) if match else None
     except ValueError:
         return None
 
 
 def _year(header: Dataset) -> int | None:
     day = _date(header, "StudyDate")
-    return day.year if day else None
+    # a birth date typed in its place would say the year of birth
+    if day is None or day == _date(header, "PatientBirthDate"):
+        return None
+    return day.year if _FIRST_YEAR <= day.year <= datetime.now(tz=UTC).year + 1 else None
 
 
 def _age(header: Dataset) -> float | None:
-    """Give the age in years, from PatientAge (``045Y``, ``018M``, ...) or else from birth and study date."""
-    match = re.fullmatch(r"(\d{1,3})([DWMY])", _text(header, "PatientAge"))
-    if match:
-        return round(int(match[1]) / {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}[match[2]], 2)
+    """Return the age in years, from PatientAge (``045Y``, ``018M``, ...) or else from birth and study date."""
+    match = re.fullmatch(r"(\d{1,4})([DWMY])", _text(header, "PatientAge").upper())
     born, seen = _date(header, "PatientBirthDate"), _date(header, "StudyDate")
-    if born is None or seen is None or seen < born:
+    if match:
+        age = round(int(match[1]) / _YEARS[match[2]], 2)
+    elif born is None or seen is None or seen < born:
         return None
-    return float(seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day)))
+    else:
+        age = float(seen.year - born.year - ((seen.month, seen.day) < (born.month, born.day)))
+    return _OLDEST if age > _TOO_OLD else age
 
 
 def _spacing(header: Dataset) -> tuple[float | None, float | None]:
-    try:
-        row, column = (float(value) for value in header.PixelSpacing)
-    except Exception:  # noqa: BLE001 - absent, empty, or not two numbers
-        return None, None
-    return (row, column) if math.isfinite(row) and math.isfinite(column) else (None, None)
+    found = numbers(header, "PixelSpacing")
+    row, column = found * 2 if len(found) == 1 else found if len(found) == 2 else (None, None)
+    return (row, column) if row and column and row > 0 and column > 0 else (None, None)

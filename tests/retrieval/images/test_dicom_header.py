@@ -41,6 +41,7 @@ def test_the_allow_list(dicom, dicom_bytes):
         "pixel_spacing_row": 0.143,
         "pixel_spacing_column": 0.15,
     }
+    data.WindowWidth = "0"
     assert set(read_image(dicom_bytes(data), hash_key=KEY).columns) == set(HEADER_COLUMNS)
 
 
@@ -95,7 +96,74 @@ def test_frames_share_their_columns(dicom_bytes):
         ({"PatientBirthDate": "19800601", "StudyDate": "20200601"}, 40.0),
         ({"PatientBirthDate": "20200601", "StudyDate": "20190601"}, None),
         ({"StudyDate": "20190601"}, None),
+        ({"PatientAge": "089Y"}, 89.0),
+        ({"PatientAge": "090Y"}, 90.0),
+        ({"PatientAge": "104Y"}, 90.0),
+        ({"PatientAge": "1100M"}, 90.0),
+        ({"PatientBirthDate": "19120601", "StudyDate": "20200531"}, 90.0),
+        ({"PatientBirthDate": "1912.06.01", "StudyDate": "2020.05.31"}, 90.0),
+        ({"PatientAge": "old"}, None),
     ],
 )
 def test_age_in_years(dicom, attributes, age):
     assert header_columns(dicom(PIXELS, **attributes), None).get("patient_age") == age
+
+
+@pytest.mark.parametrize(
+    ("keyword", "column", "kept", "dropped"),
+    [
+        ("Modality", "modality", ["CT", "OPT", "mg"], ["DOE JANE", "CTX", "4711"]),
+        ("ViewPosition", "view_position", ["PA", "mlo", "LL"], ["ROE", "MRN 1003", "PA ROE"]),
+        ("Laterality", "laterality", ["L", "r", "B"], ["LEFT", "X", "DOE"]),
+        ("ImageLaterality", "laterality", ["U"], ["JANE"]),
+        ("PatientSex", "patient_sex", ["M", "f", "O"], ["MALE", "JANE", "X"]),
+        ("BodyPartExamined", "body_part_examined", ["CHEST", "C SPINE", "Lumbar Spine"], ["RICHARD ROE", "MRN 1003"]),
+        (
+            "Manufacturer",
+            "manufacturer",
+            ["GE MEDICAL SYSTEMS", "Carl Zeiss Meditec", "FUJIFILM Corporation", "Philips", "TOPCON CO., LTD."],
+            ["Richard Roe", "Siemens, Dr. Roe", "SIEMENS 01.02.1950", "Carl Roe", "SIEMENS jane@example.org"],
+        ),
+        (
+            "ManufacturerModelName",
+            "manufacturer_model_name",
+            [
+                "SOMATOM Definition AS+",
+                "Discovery CT750 HD",
+                "DRX-1",
+                "TRC-NW8",
+                "CIRRUS HD-OCT 5000",
+                "LightSpeed VCT",
+            ],
+            ["Jane Doe", "MRN1003", "Discovery Jane Doe", "SOMATOM 19500102", "SPECTRALIS Roe^Richard"],
+        ),
+    ],
+)
+def test_what_is_no_term_does_not_enter(dicom, keyword, column, kept, dropped):
+    for value in kept:
+        assert column in header_columns(dicom(PIXELS, **{keyword: value}), None), value
+    for value in dropped:
+        assert column not in header_columns(dicom(PIXELS, **{keyword: value}), None), value
+
+
+@pytest.mark.parametrize(
+    ("attributes", "year"),
+    [
+        ({"StudyDate": "20190314"}, 2019),
+        ({"StudyDate": "2019.03.14"}, 2019),
+        ({"StudyDate": "19000101"}, None),
+        ({"StudyDate": "29990101"}, None),
+        ({"StudyDate": "19520229", "PatientBirthDate": "19520229"}, None),
+        ({"StudyDate": "19720229", "PatientBirthDate": "19720229"}, None),
+        ({"StudyDate": "spring 1999"}, None),
+        ({"StudyDate": "20190230"}, None),
+    ],
+)
+def test_a_study_year_is_one_of_a_study(dicom, attributes, year):
+    assert header_columns(dicom(PIXELS, **attributes), None).get("study_year") == year
+
+
+@pytest.mark.parametrize(("spacing", "columns"), [("0.5", (0.5, 0.5)), (["0", "1"], (None, None)), ("x", (None, None))])
+def test_spacings_that_are_no_pair(dicom, spacing, columns):
+    found = header_columns(dicom(PIXELS, PixelSpacing=spacing) if spacing != "x" else dicom(PIXELS), None)
+    assert (found.get("pixel_spacing_row"), found.get("pixel_spacing_column")) == columns
