@@ -128,6 +128,12 @@ def _ht(frame: NDArray[Any], kind: Kind, bits: int, *, reversible: bool = True) 
     return bytes(imagecodecs.htj2k_encode(values, level, reversible=reversible, rgb=colour, resolutions=2))
 
 
+def _jpeg_xl(frame: NDArray[Any], _kind: Kind, bits: int) -> bytes:
+    import imagecodecs
+
+    return bytes(imagecodecs.jpegxl_encode(_unsigned(frame, bits), lossless=True, bitspersample=bits))
+
+
 def _deflated(frame: NDArray[Any], kind: Kind, _bits: int) -> bytes:
     made = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS)
     return made.compress(_uncompressed(frame, kind, 0)) + made.flush()
@@ -285,6 +291,12 @@ _SYNTAXES = [
         compress=partial(_jpeg_2000, level=40),
         decode=partial(_by_gdcm, uid=f"{_BASE}.4.91"),
         fits=_grey_bytes,
+    ),
+    Syntax(
+        "jpeg xl lossless",
+        f"{_BASE}.4.110",
+        compress=_jpeg_xl,
+        fits=lambda kind: _coded(kind) and "YBR" not in kind.photometric,
     ),
     Syntax("htj2k lossless", f"{_BASE}.4.201", compress=_ht, fits=_coded),
     Syntax("htj2k", f"{_BASE}.4.203", compress=partial(_ht, reversible=False), decode=_by_openjph, fits=_eight),

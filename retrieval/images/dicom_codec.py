@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from retr.retrieval.images.codestreams import UnknownStreamError, stream_header
 from retr.retrieval.images.dicom_values import RefusalError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from retr.retrieval.images.dicom_layout import Layout
 
-Kind = Literal["jpeg", "jpeg lossless", "jpeg-ls", "jpeg 2000", "rle", "deflated", "native"]
+Kind = Literal["jpeg", "jpeg lossless", "jpeg-ls", "jpeg 2000", "jpeg xl", "rle", "deflated", "native"]
 
 _SOI, _SOC_SIZ, _JP2 = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
 _APP0, _APP14, _COD, _SOS = 0xE0, 0xEE, 0x52, 0xDA
@@ -39,6 +40,7 @@ SYNTAXES: dict[str, Kind] = {
     **{f"1.2.840.10008.1.2.4.{last}": "jpeg" for last in (*range(50, 67), 70)},
     **{f"1.2.840.10008.1.2.4.{last}": "jpeg-ls" for last in (80, 81)},
     **{f"1.2.840.10008.1.2.4.{last}": "jpeg 2000" for last in (90, 91, 201, 202, 203)},
+    **{f"1.2.840.10008.1.2.4.{last}": "jpeg xl" for last in (110, 111, 112)},
     "1.2.840.10008.1.2.5": "rle",
     "1.2.840.10008.1.2.8.1": "deflated",
     "1.2.840.10008.1.2.1.98": "native",
@@ -91,6 +93,8 @@ def describe(data: bytes, syntax: str) -> Codestream:
             return _jpeg(data)
         if data[:4] == _SOC_SIZ or data[:8] == _JP2:
             return _jpeg_2000(data[data.index(_SOC_SIZ) :])
+        if _is_jpeg_xl(data):
+            return _jpeg_xl(data)
     except (struct.error, ValueError, IndexError):
         raise RefusalError("damaged") from None
     kind = SYNTAXES.get(syntax)
@@ -103,7 +107,7 @@ def describe(data: bytes, syntax: str) -> Codestream:
 
 def starts_frame(data: bytes) -> bool:
     """Say whether a fragment begins as JPEG, JPEG 2000 and RLE frames begin."""
-    if data[:2] == _SOI or data[:4] == _SOC_SIZ or data[:8] == _JP2:
+    if data[:2] == _SOI or data[:4] == _SOC_SIZ or data[:8] == _JP2 or _is_jpeg_xl(data):
         return True
     return data[4:8] == b"\x40\0\0\0" and 1 <= int.from_bytes(data[:4], "little") <= _MOST_SEGMENTS
 
@@ -124,14 +128,15 @@ def decode(data: bytes, stream: Codestream, layout: Layout) -> NDArray[Any]:
     """
     if stream.kind == "rle":
         return _rle(data, layout)
-    if stream.kind.startswith("jpeg") and stream.kind != "jpeg 2000" and b"\xff\xd9" not in data[-_TAIL:]:
+    if stream.kind in {"jpeg", "jpeg lossless", "jpeg-ls"} and b"\xff\xd9" not in data[-_TAIL:]:
         raise RefusalError("damaged")  # libjpeg would fill what is missing with grey
     try:
         frame = _decoded(data, stream)
     except MemoryError:
         raise
     except Exception:  # noqa: BLE001 - each decoder has its own errors
-        raise RefusalError("damaged") from None
+        # of JPEG XL it is not known whether the stream is at fault or uses what libjxl does not read
+        raise RefusalError("unsupported" if stream.kind == "jpeg xl" else "damaged") from None
     shape = (layout.rows, layout.columns) + ((layout.samples,) if layout.samples > 1 else ())
     if frame.shape != shape:
         raise RefusalError("damaged")
@@ -145,6 +150,8 @@ def _decoded(data: bytes, stream: Codestream) -> NDArray[Any]:
     if stream.kind in {"jpeg", "jpeg lossless"}:
         same = "YCBCR" if stream.samples == 3 else None  # as the samples are, whatever libjpeg would guess
         decoded = imagecodecs.jpeg8_decode(data, colorspace=same, outcolorspace=same)
+    elif stream.kind == "jpeg xl":
+        decoded = imagecodecs.jpegxl_decode(data, keeporientation=True)
     elif stream.kind == "jpeg-ls":
         decoded = imagecodecs.jpegls_decode(data)
     else:
@@ -164,6 +171,21 @@ def inflate(data: bytes, most: int) -> bytes:
         return zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, most)
     except zlib.error:
         raise RefusalError("unsupported") from None
+
+
+def _is_jpeg_xl(data: bytes) -> bool:
+    return data[:2] == b"\xff\x0a" or data[:8] == b"\0\0\0\x0cJXL "
+
+
+def _jpeg_xl(data: bytes) -> Codestream:
+    try:
+        told = stream_header(data)
+    except UnknownStreamError:
+        raise RefusalError("unsupported") from None
+    if not 1 <= told.bits <= 16:
+        raise RefusalError("unsupported")
+    # how many channels there are it says only to its decoder, which gives colours as RGB
+    return Codestream("jpeg xl", told.height, told.width, None, told.bits, colour="RGB")
 
 
 def _rle(data: bytes, layout: Layout) -> NDArray[Any]:

@@ -189,7 +189,7 @@ def compressed_layout(header: Dataset, stream: Codestream, frames: int) -> Layou
     rows, columns = _size(header)
     notes: list[str] = []
     if (stream.rows or rows, stream.columns or columns) != (rows, columns):
-        raise RefusalError("damaged")
+        raise RefusalError("unsupported" if stream.kind == "jpeg xl" else "damaged")
     photometric, said = _photometric(header), whole(header, "SamplesPerPixel")
     allocated = whole(header, "BitsAllocated") or 0
     samples = stream.samples or said or _samples_of(photometric) or 1
@@ -211,7 +211,7 @@ def compressed_layout(header: Dataset, stream: Codestream, frames: int) -> Layou
     if samples == _COLOUR_SAMPLES:
         labelled = "YBR" if photometric in YBR or (unsaid and stream.kind == "jpeg") else "RGB"
         colour = stream.colour or labelled
-        if colour != labelled and not unsaid:
+        if colour != labelled and not unsaid and stream.kind != "jpeg xl":
             notes.append(f"colours are {colour}, against PhotometricInterpretation")
         layout = replace(layout, photometric="YBR_FULL" if colour == "YBR" else "RGB")
     return _with_coded_bits(layout, stream)
