@@ -121,7 +121,7 @@ def arranged(data: bytes, layout: Layout, *, little: bool, skip: int = 0) -> NDA
 
 def _compressed(opened: Opened) -> Frames:
     stream = opened.stream
-    table, fragments, ended = _fragments(stream, opened.start, opened.start + opened.length)
+    table, fragments, ended = _fragments(stream, opened.start, opened.start + opened.length, delimited=opened.delimited)
     if not fragments:
         raise RefusalError("damaged" if ended else "truncated")
     said = whole(opened.header, "NumberOfFrames") or 0
@@ -168,7 +168,7 @@ def _compressed(opened: Opened) -> Frames:
     return Frames(layout, read)
 
 
-def _fragments(stream: BinaryIO, start: int, stop: int) -> tuple[list[int], list[Fragment], bool]:
+def _fragments(stream: BinaryIO, start: int, stop: int, *, delimited: bool) -> tuple[list[int], list[Fragment], bool]:
     """Return the basic offset table, the fragments behind it, and whether the sequence is ended."""
     size = min(stop, stream.seek(0, 2))
     stream.seek(start)
@@ -187,7 +187,7 @@ def _fragments(stream: BinaryIO, start: int, stop: int) -> tuple[list[int], list
             head = stream.read(8)
             at += 1
         if head[:4] != _ITEM or len(head) < 8:
-            return _offsets(table), fragments, len(head) == 8 or at >= stop
+            return _offsets(table), fragments, len(head) == 8 or (at >= stop and not delimited)
         length = int.from_bytes(head[4:], "little")
         cut = length == _UNDEFINED or at + 8 + length > size
         if first:

@@ -66,8 +66,8 @@ class Opened:
         Where the pixel element's value lies; what the element says of its length, to the end where it says nothing.
     keyword, representation
         Of the pixel element.
-    encapsulated
-        Whether the value is a sequence of fragments.
+    encapsulated, delimited
+        Whether the value is a sequence of fragments, and whether that ends in a delimiter rather than at its length.
     notes
         What was found to be other than the file meta says.
     """
@@ -81,6 +81,7 @@ class Opened:
     representation: str
     little: bool
     encapsulated: bool
+    delimited: bool
     notes: list[str] = field(default_factory=list)
 
     def pixels(self) -> int:
@@ -120,11 +121,14 @@ def open_dataset(stream: BinaryIO, options: Options) -> Opened:
     stream.seek(start)
     begins = stream.read(8)
     encapsulated = length == _UNDEFINED or (syntax in SYNTAXES and (begins[:4] == _ITEM or starts_frame(begins)))
-    if length == _UNDEFINED:
+    delimited = length == _UNDEFINED
+    if delimited:
         length = max(0, stream.seek(0, io.SEEK_END) - start)
     if syntax and encapsulated != (syntax in SYNTAXES):
         notes.append(f"pixels are {'compressed' if encapsulated else 'native'}, against the transfer syntax")
-    return Opened(header, syntax, stream, start, length, keyword, representation, little, encapsulated, notes)
+    return Opened(
+        header, syntax, stream, start, length, keyword, representation, little, encapsulated, delimited, notes
+    )
 
 
 def open_header(stream: BinaryIO) -> Dataset:
@@ -158,11 +162,11 @@ def _file_meta(stream: BinaryIO) -> str:
         element = meta.get_item("TransferSyntaxUID") if "TransferSyntaxUID" in meta else None
         if element is not None and isinstance(element.value, bytes):
             syntax = element.value.decode("latin-1").strip(" \0\t\r\n")
-    if stream.read(2) == b"\0\0":  # a command set, as in messages of the network
-        stream.seek(-2, io.SEEK_CUR)
+    at = stream.tell()
+    group = stream.read(2)
+    stream.seek(at)
+    if group == b"\0\0":  # a command set, as in messages of the network
         read_dataset(stream, True, True, stop_when=lambda tag, _vr, _length: int(tag) >> 16 != 0)
-    else:
-        stream.seek(-2, io.SEEK_CUR)
     return syntax
 
 
@@ -260,7 +264,9 @@ def _pixel_element(
         raise RefusalError("truncated")
     size = stream.seek(0, io.SEEK_END)
     elements = list(header.elements())
-    last = max(elements, key=_tell) if elements else None
+    if not elements:
+        raise RefusalError("truncated")
+    last = max(elements, key=_tell)
     if isinstance(last, RawDataElement) and last.length != _UNDEFINED and last.value_tell + last.length != size:
         raise RefusalError("truncated")
     return None
