@@ -99,7 +99,10 @@ def describe(data: bytes, syntax: str) -> Codestream:
         raise RefusalError("damaged") from None
     kind = SYNTAXES.get(syntax)
     if kind == "rle" or (kind is None and starts_frame(data)):
-        return Codestream("rle", planes=int.from_bytes(data[:4], "little"))
+        planes = int.from_bytes(data[:4], "little")
+        if not 1 <= planes <= _MOST_SEGMENTS:
+            raise RefusalError("damaged")
+        return Codestream("rle", planes=planes)
     if kind in {"deflated", "native"}:
         return Codestream(kind)
     raise RefusalError("damaged")

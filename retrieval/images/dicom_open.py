@@ -118,9 +118,7 @@ def open_dataset(stream: BinaryIO, options: Options) -> Opened:
         raise RefusalError("no pixels")
     if syntax and syntax not in {*_NATIVE, *SYNTAXES}:
         raise RefusalError("unsupported")
-    stream.seek(start)
-    begins = stream.read(8)
-    encapsulated = length == _UNDEFINED or (syntax in SYNTAXES and (begins[:4] == _ITEM or starts_frame(begins)))
+    encapsulated = length == _UNDEFINED or _looks_encapsulated(stream, start, syntax)
     delimited = length == _UNDEFINED
     if delimited:
         length = max(0, stream.seek(0, io.SEEK_END) - start)
@@ -129,6 +127,20 @@ def open_dataset(stream: BinaryIO, options: Options) -> Opened:
     return Opened(
         header, syntax, stream, start, length, keyword, representation, little, encapsulated, delimited, notes
     )
+
+
+def _looks_encapsulated(stream: BinaryIO, start: int, syntax: str) -> bool:
+    """Say whether a value of stated length holds fragments, or a bare codestream, all the same."""
+    stream.seek(start)
+    begins = stream.read(8)
+    if syntax in SYNTAXES:
+        return begins[:4] == _ITEM or starts_frame(begins)
+    if begins[:4] != _ITEM:
+        return False
+    # two items where the first says they are, and a codestream in the second, are no native pixels by chance
+    stream.seek(int.from_bytes(begins[4:], "little"), io.SEEK_CUR)
+    second = stream.read(24)
+    return second[:4] == _ITEM and starts_frame(second[8:])
 
 
 def open_header(stream: BinaryIO) -> Dataset:
@@ -214,7 +226,7 @@ def _plausible(prefix: bytes, explicit: bool, order: Any) -> bool:
         else:
             length = int.from_bytes(head[4:], order)
             at += 8 + length
-        if number == 0 and length > _LONGEST_FIRST_VALUE and length != _UNDEFINED:
+        if number == 0 and length > _LONGEST_FIRST_VALUE:
             return False
         if length == _UNDEFINED:
             return True
