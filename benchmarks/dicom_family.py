@@ -196,7 +196,7 @@ def main() -> None:
 
         print(json.dumps(figures, indent=1))
     else:
-        record("dicom_family", figures, note="`equal` counts members that agree in every pixel of every frame.")
+        record("dicom_family", figures, note="`equal` counts members that agree in every pixel of every frame")
     sys.exit(figures["combinations"] != figures["equal"])
 
 
