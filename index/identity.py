@@ -44,6 +44,7 @@ NOTE = "identifiers"
 # The columns that DICOM headers fill with hashes.
 COLUMNS = ("patient", "series", "study")
 _HASH = re.compile(r"[0-9a-f]{64}")
+_WHOLE_HASH = f"^{_HASH.pattern}$"
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _EQUAL = {"equal": False, "not_equal": True}
 
@@ -61,7 +62,7 @@ class Identity:
         self._store, self._columns = store, store.columns
         self._noted = NOTE in store.manifest.extra
         self._fingerprint, self._hashed = _read(store.manifest.extra.get(NOTE))
-        self._distinct: dict[str, tuple[bool, list[str]]] = {}
+        self._distinct: dict[str, tuple[bool, pa.Array]] = {}
         self._spelled: dict[str, dict[str, list[str]]] = {}
 
     @property
@@ -95,19 +96,19 @@ class Identity:
         """The columns that hold keyed hashes."""
         return [column for column in COLUMNS if self.hashed(column)]
 
-    def _seen(self, column: str) -> tuple[bool, list[str]]:
+    def _seen(self, column: str) -> tuple[bool, pa.Array]:
         """Say whether hashes occur in a column of texts, and return what else occurs."""
         if column not in self._distinct:
-            values = [value for value in self._columns.distinct(column).to_pylist() if value is not None]
-            raw = [value for value in values if not _HASH.fullmatch(value)]
-            self._distinct[column] = len(raw) < len(values), [value for value in raw if value.strip()]
+            values = self._columns.distinct(column).drop_null()
+            hashes = pc.match_substring_regex(values, _WHOLE_HASH)
+            self._distinct[column] = bool(pc.any(hashes).as_py()), values.filter(pc.invert(hashes))
         return self._distinct[column]
 
     def _raw(self, column: str) -> dict[str, list[str]]:
         """Return the raw identifiers of a hashed column by their hash."""
         if column not in self._spelled:
             found: dict[str, list[str]] = {}
-            for value in self._seen(column)[1]:
+            for value in _without_blank(self._seen(column)[1]).drop_null().to_pylist():
                 found.setdefault(keyed_hash(self.key, value), []).append(value)
             self._spelled[column] = found
         return self._spelled[column]
@@ -191,7 +192,7 @@ class Identity:
 
     def _one_hash(self, values: pa.Array) -> pa.Array:
         values = _without_blank(values)
-        raw = pc.and_(pc.is_valid(values), pc.invert(pc.match_substring_regex(values, f"^{_HASH.pattern}$")))
+        raw = pc.and_(pc.is_valid(values), pc.invert(pc.match_substring_regex(values, _WHOLE_HASH)))
         if not pc.any(raw).as_py():
             return values
         words = {value: keyed_hash(self.key, value) for value in values.filter(raw).unique().to_pylist()}
@@ -247,6 +248,11 @@ class Identity:
         negated = tree.negated != _EQUAL.get(tree.kind, False)
         return Predicate(tree.at, "in", column, tuple(spelled), negated)
 
+    def absent(self, *conditions: str | None) -> list[str]:
+        """Say which identifiers conditions name that no row has, a phrase each; None is no condition."""
+        named = [one for where in conditions if where is not None for one in self.nobody(where)]
+        return [f"no row has the {column} {value!r} that the condition names" for column, value in dict.fromkeys(named)]
+
     def nobody(self, expression: str) -> list[tuple[str, str]]:
         """Return the identifiers that a condition names and no row has, each with its column.
 
@@ -268,7 +274,7 @@ class Identity:
 
 def only_hashes(texts: Any) -> Any:
     """Return a column of texts in which everything but keyed hashes is null."""
-    return pc.if_else(pc.match_substring_regex(texts, f"^{_HASH.pattern}$"), texts, pa.scalar(None, pa.string()))
+    return pc.if_else(pc.match_substring_regex(texts, _WHOLE_HASH), texts, pa.scalar(None, pa.string()))
 
 
 def _read(note: Any) -> tuple[str | None, tuple[str, ...]]:

@@ -198,13 +198,14 @@ class Writer:
 
     def taken(self, ids: list[str]) -> set[str]:
         """Return those of some ids that rows of the last commit have which are not deleted since."""
-        hashes, stays, start = id_hashes(ids), self.store.alive() & ~self._gone, 0
-        found: set[str] = set()
+        return set(self._taken(id_hashes(ids), lambda at: [ids[i] for i in at]))
+
+    def _taken(self, hashes: NDArray[np.uint64], names: Callable[[NDArray[np.int64]], Sequence[str]]) -> Iterator[str]:
+        """Give the ids that `Segment.find` would look up and that rows of the last commit have which stay."""
+        stays, start = self.store.alive() & ~self._gone, 0
         for segment in self.store.segments:
-            among = stays[start : start + len(segment)]
-            found.update(ids[at] for at in segment.find(hashes, lambda at: [ids[i] for i in at], among)[0])
+            yield from segment.ids(segment.find(hashes, names, stays[start : start + len(segment)])[1])
             start += len(segment)
-        return found
 
     def replace_columns(self, table: pa.Table, drop: Collection[str] = ()) -> None:
         """Add metadata columns, or replace them, matched on ``id``; rows that ``table`` lacks become null.
@@ -367,17 +368,9 @@ class Writer:
             sweep(self.store.path, manifest)
 
     def _refuse_taken_ids(self) -> None:
-        stays = self.store.alive() & ~self._gone
         for new in self._closed:
-            start = 0
-            for old in self.store.segments:
-                _, taken = old.find(new.hashes, new.hashed_ids, stays[start : start + len(old)])
-                if len(taken):
-                    raise UsageError(
-                        f"the id {old.ids(taken[:1])[0]!r} is in the index already",
-                        hint="delete the old row in the same commit",
-                    )
-                start += len(old)
+            for name in self._taken(new.hashes, new.hashed_ids):
+                raise UsageError(f"the id {name!r} is in the index already", hint="delete the old row with this commit")
 
     def compact(self) -> Compaction:
         """Commit, then merge segments and drop deleted rows for good, as a commit of its own.

@@ -19,7 +19,7 @@ from retr.index.schema import records
 from retr.index.search import require_k
 from retr.index.store import Store
 from retr.retrieval.encoders.recorded import RecordedEncoder, load_recorded, mismatch, no_text_side, require_same
-from retr.retrieval.exclude import absent, same_rows
+from retr.retrieval.exclude import same_rows
 from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.hits import Hits
 from retr.retrieval.query import Query, gather, own_rows, resolve
@@ -374,7 +374,7 @@ class Index(Rooms):
             side=bridge or recorded,
             bridge=bridge,
             all_rows=where is None and exclude_same is None and min_score is None,
-            said=[[*notes, *absent(store, where)] for notes in said],
+            said=[[*notes, *store.identity.absent(where), *store.identity.warnings()] for notes in said],
         )
         return hits[0] if single else hits
 

@@ -88,13 +88,6 @@ def same_rows(
     return [np.unique(np.concatenate(parts)) for parts in rows], notes
 
 
-def absent(store: Store, where: str | None) -> list[str]:
-    """Say which patients a condition names that no row has, and that the key of the hashes lies open."""
-    named = [] if where is None else store.identity.nobody(where)
-    said = [f"no row has the {column} {value!r} that the condition names" for column, value in named]
-    return [*said, *store.identity.warnings()]
-
-
 def _each(exclude_same: Same, n: int) -> list[Mapping[str, Any]]:
     if exclude_same is None:
         return [{}] * n

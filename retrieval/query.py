@@ -21,10 +21,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
+import pyarrow as pa
 
 from retr.index.errors import ImageReadError, UsageError
 from retr.index.home import home
 from retr.index.vectors import unit
+from retr.retrieval.archive.places import recall
 from retr.retrieval.images.picture import read_error
 from retr.retrieval.regular import NotRegularError, open_regular
 
@@ -289,9 +291,9 @@ def resolve(
 def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
     """Find, for each query, the rows that are it: its ids, its files, and byte-identical copies of either.
 
-    Copies are known by the column ``sha256``; where a file holds several pictures (``"scan.dcm#3"``), only
-    the picture of the same number is a copy of an id. PIL images, arrays and vectors have no bytes to
-    compare.
+    Copies are known by the column ``sha256``; where a file holds several pictures (``"scan.dcm#3"``), only the picture
+    of the same number is a copy of an id. By its place in the archive a file is a row's own, whatever it holds by now.
+    PIL images, arrays and vectors have no bytes to compare.
     """
     wanted: list[tuple[int, str, str | None]] = []  # query, sha256, frame suffix (None: any)
     rows: list[list[int]] = [[] for _ in queries]
@@ -309,12 +311,11 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
                         wanted.append((number, sha, _frame(part.value)))
             elif part.kind == "image" and hashed:
                 image, frame = split_frame(part.value)
+                rows[number] += _in_place(store, image, frame)
                 sha = file_sha256(image)
                 if sha is not None:
                     wanted.append((number, sha, frame))
     if wanted:
-        import pyarrow as pa
-
         hashes = pa.array([sha for _, sha, _ in wanted]).unique()
         copies = dict(zip(hashes.to_pylist(), store.rows_with("sha256", hashes), strict=True))
         for number, sha, frame in wanted:
@@ -325,9 +326,30 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
     return [np.unique(np.array(found, dtype=np.int64)) for found in rows]
 
 
+def _in_place(store: Store, image: Any, frame: str | None) -> list[int]:
+    """Find the live rows of a file that lies where this machine knows the index's archive to be."""
+    if not isinstance(image, str | Path) or "path" not in store.schema.names:
+        return []
+    named = {Path(image).absolute(), Path(image).resolve()}
+    paths = {
+        f"{name}/{file.relative_to(place).as_posix()}" if name else file.relative_to(place).as_posix()
+        for name, location in recall(store.uuid).items()
+        if "://" not in location
+        for place in (Path(location), Path(location).resolve())
+        for file in named
+        if file.is_relative_to(place)
+    }
+    if not paths:
+        return []
+    found = np.concatenate(store.rows_with("path", pa.array(sorted(paths), pa.string())))
+    ids = store.table(["id"], rows=found)["id"].to_pylist()
+    return [row for row, name in zip(found.tolist(), ids, strict=True) if frame in {None, _frame(name)}]
+
+
 def split_frame(image: Any) -> tuple[Any, str | None]:
     """Part a path such as ``scan.dcm#3`` into the file and the picture in it, where no file has the whole name."""
     if isinstance(image, str | Path):
+        image = home(image)
         match = _FRAME.search(str(image))
         if match and not Path(image).exists() and Path(str(image)[: match.start()]).is_file():
             return Path(str(image)[: match.start()]), match[0]
@@ -341,7 +363,7 @@ def stated_values(column: str, images: Sequence[Any]) -> list[str | None]:
     return [stated_identifiers(split_frame(image)[0]).get(column) for image in images]
 
 
-def _one_picture(image: Any) -> Any:
+def one_picture(image: Any) -> Any:
     """Return what an encoder reads: the picture of a ``scan.dcm#3``, everything else as it is."""
     file, frame = split_frame(image)
     if frame is None:
@@ -351,7 +373,8 @@ def _one_picture(image: Any) -> Any:
     for suffix, picture in read_images(file, name=str(file)):
         if suffix == frame:
             return picture.image
-    raise UsageError(f"the file {str(file)!r} has no picture {frame!r}", hint="pictures of a file count from #1")
+    what = f"the file {str(file)!r} has no picture {frame!r}"
+    raise ImageReadError(what, reason="not found", hint="the pictures of a file count from #1")
 
 
 def file_sha256(image: Any) -> str | None:
@@ -375,7 +398,7 @@ def file_sha256(image: Any) -> str | None:
 
 
 def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder) -> list[NDArray[Any]]:
-    images = [_one_picture(part.value) for part in parts if part.kind == "image"]
+    images = [one_picture(part.value) for part in parts if part.kind == "image"]
     pictures = iter(encoder.encode_images(images)) if images else iter(())
     out: list[NDArray[Any]] = []
     for part in parts:

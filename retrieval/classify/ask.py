@@ -19,7 +19,7 @@ from retr.retrieval.classify.answers import Answer, answer, row_exclusions, stor
 from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Method
 from retr.retrieval.encoders.lengths import unread_ends
 from retr.retrieval.labels.label_set import LabelSet, load_labels
-from retr.retrieval.query import Query, own_rows, stated_values
+from retr.retrieval.query import Query, one_picture, own_rows, stated_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -194,6 +194,8 @@ def _choose(
             say(index.bridge.note([]))
         return ByWords(index.text_side, labels)
     if by is not None:
+        for line in index.store.identity.absent(where):
+            say(line)
         return ByNeighbours(index.store, by, k, where=where)
     assert probe is not None
     found = None if retrain else probes.find(index.store, probe)
@@ -229,7 +231,9 @@ def _classify(
         notes: list[str | None] = [None] * len(good)
         if store is not None:
             exclude, known = _kept_out(store, good, patient)
-            notes = [None if one else _whose(store) for one in known]
+            open_key = store.identity.warnings()
+            said = [[*([] if one else [_whose(store)]), *open_key] for one in known]
+            notes = ["; ".join(one) or None for one in said]
         if isinstance(method, ByWords):
             notes = ["; ".join(filter(None, [one, *method.notes])) or None for one in notes]
         names = [_name(image) for image in good]
@@ -303,7 +307,7 @@ def _read(encoder: BaseEncoder, images: Sequence[Any]) -> Iterator[tuple[list[An
         good, pictures, bad = [], [], []
         for image in images[start : start + BATCH]:
             try:
-                pictures.append(read_image(image, draft_size=info.draft_size, grey16=info.grey16).image)
+                pictures.append(read_image(one_picture(image), draft_size=info.draft_size, grey16=info.grey16).image)
                 good.append(image)
             except ImageReadError as error:
                 bad.append((_name(image), error))

@@ -13,7 +13,6 @@ from retr.index.errors import NoTextSideError, UsageError
 from retr.retrieval.evaluation import classification
 from retr.retrieval.evaluation.evaluation import Evaluation, Options
 from retr.retrieval.evaluation.retrieval import retrieval
-from retr.retrieval.exclude import absent
 from retr.retrieval.labels.cases import find_cases
 from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.labels.seen import seen_by_head
@@ -81,8 +80,6 @@ def evaluate(
         store, label, separator=separator, group=group, same_patient=same_patient, where=where, queries=queries
     )
     cases = _without_seen(store, cases, asked=queries is not None)
-    said = [note for expression in (where, queries) for note in absent(store, expression)]
-    cases = replace(cases, notes=(*cases.notes, *dict.fromkeys(said)))
     options = Options(resamples, seed, tuple(subgroups))
     if task == "retrieval":
         return retrieval(

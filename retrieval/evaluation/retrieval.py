@@ -114,4 +114,9 @@ def nearest(store: Store, cases: Cases, k: int) -> tuple[NDArray[np.int64], NDAr
         found = store.search(vectors, k, mask=gallery, exclude=own)
         rows.append(place[found.rows])
         scores.append(found.scores)
-    return np.concatenate(rows), np.concatenate(scores)
+    # a search gives no more places than there are rows
+    empty = ((0, 0), (0, max(0, k - rows[0].shape[1])))
+    return (
+        np.pad(np.concatenate(rows), empty, constant_values=-1),
+        np.pad(np.concatenate(scores), empty, constant_values=-np.inf),
+    )

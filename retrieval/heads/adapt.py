@@ -125,9 +125,10 @@ def adapt(
         raise RetrError(f"there is an index at {str(out)!r} already", hint="choose another --out")
     cases = find_cases(store, label, separator=separator, group=group, same_patient=same_patient, where=where)
     inside = _halves(cases, seed) if fit is None else store.where(fit)[cases.rows]
+    missing = store.identity.absent(fit)
     single = np.asarray(cases.member.sum(axis=1) == 1)
     _check(cases, inside & single, inside)
-    notes = list(cases.notes)
+    notes = [*cases.notes, *missing]
     if cases.group is None and fit is None:
         notes.append("split by picture: two pictures of one patient may stand on both sides")
     if not single.all():

@@ -137,6 +137,7 @@ def find_cases(
             f"the same patient cannot be excluded: there is no column {group!r}",
             hint=f"the columns are {', '.join(store.schema.names)}",
         )
+    notes += store.identity.absent(where, queries)
     allowed = store.alive() if where is None else store.where(where)
     rows = np.flatnonzero(allowed)
     values = store.table([label], rows=rows)[label].to_pylist()

@@ -6,12 +6,14 @@ import io
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from dicom_file import dicom
 
-from retr.index.errors import FilterError, UsageError
+from retr.index.errors import FilterError, ImageReadError, UsageError
 from retr.index.hash_key import keyed_hash, load_hash_key
 from retr.retrieval.engine import Index
+from retr.retrieval.labels.labelled import row_groups
 from retr.retrieval.query import Query
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")
@@ -122,7 +124,7 @@ def test_a_frame_of_a_file_names_its_patient(index, tmp_path):
     assert left(third) & MRN1001 == set()
     first = index.search(image=file, k=8, exclude_same="patient")
     assert third.scores.tolist() != first.scores.tolist()
-    with pytest.raises(UsageError, match="no picture '#4'"):
+    with pytest.raises(ImageReadError, match="no picture '#4'"):
         index.search(image=f"{file}#4")
 
 
@@ -168,6 +170,15 @@ def test_a_column_of_hashes_and_raw_identifiers(mixed):
     one_each = mixed.search(vector=np.ones(56), k=20, one_per="patient")
     assert len(one_each) == 6
     assert len(both & left(one_each)) == 1
+    ids = mixed.table(["id"])["id"].to_pylist()
+    with mixed.store.writer() as writer:
+        writer.replace_columns(pa.table({"id": ids, "site": [one.partition("/")[0][:4] == "more" for one in ids]}))
+        writer.commit()
+    mixed.refresh()
+    leaks = mixed.leaks("site", group="patient", exact_only=True)
+    assert list(leaks.groups.values()) == [{"False": 2, "True": 2}]
+    mixed.set_group("patient")
+    assert len(set(row_groups(mixed.store, mixed.store.rows_of(sorted(both))))) == 1
 
 
 def test_another_key_is_refused_where_a_value_must_be_hashed(mixed, monkeypatch, tmp_path):
@@ -208,3 +219,68 @@ def retr_batch(capsys, monkeypatch):
         return [{"hits": [hit.to_json() for hit in one]} for one in hits]
 
     return run
+
+
+def labelled(index):
+    """Give the files labels and train on them; two files of a patient have one label."""
+    ids = index.table(["id"])["id"].to_pylist()
+    with index.store.writer() as writer:
+        writer.replace_columns(pa.table({"id": ids, "label": ["ab"[int(one[0]) // 2 % 2] for one in ids]}))
+        writer.commit()
+    index.refresh()
+
+
+def voters(answer):
+    return set(answer.neighbours.ids)
+
+
+def test_no_picture_is_named_by_its_own_patient(index, folder, tmp_path):
+    labelled(index)
+    new = dicom("MRN1001", 60)
+    (tmp_path / "cine.dcm").write_bytes(dicom("MRN1001", 61, frames=3))
+    blank = dicom(None, 62)
+    said, frame, named, unknown = (
+        next(iter(index.classify([image], by="label", k=8, **how)))
+        for image, how in (
+            (new, {}),
+            (f"{tmp_path}/cine.dcm#2", {}),
+            (blank, {"patient": "MRN1001"}),
+            (blank, {}),
+        )
+    )
+    for answer in (said, frame, named):
+        assert voters(answer) == {one for one in index.table(["id"])["id"].to_pylist() if one not in MRN1001}
+        assert "whose picture" not in answer.note
+    assert len(voters(unknown)) == 8
+    assert "name it with --patient" in unknown.note
+    # the file of a row, whatever it holds by now
+    (folder / "2.dcm").write_bytes(dicom(None, 63))
+    (again,) = index.classify([folder / "2.dcm"], by="label", k=8)
+    assert voters(again) & MRN1001 == set()
+    lines = []
+    list(index.classify([blank], by="label", patient="MRN9", where="patient != 'MRN8'", say=lines.append))
+    assert any("no row has the patient 'MRN9'" in line for line in lines)
+    assert any("no row has the patient 'MRN8' that the condition names" in line for line in lines)
+    with pytest.raises(UsageError, match="no row has the patient 'MRN9'"):
+        list(index.classify([blank], by="label", patient="MRN9", strict_exclude=True))
+
+
+def test_a_probe_heeds_the_header_and_the_name(index):
+    labelled(index)
+    blank, new = dicom(None, 62), dicom("MRN1001", 62)
+    plain, named, said = (
+        next(iter(index.classify([image], probe="label", **how)))
+        for image, how in ((blank, {}), (blank, {"patient": "MRN1001"}), (new, {}))
+    )
+    assert dict(zip(named.classes, named.probabilities, strict=True)) == dict(
+        zip(said.classes, said.probabilities, strict=True)
+    )
+    assert plain.probabilities != named.probabilities
+
+
+def test_evaluations_say_which_patients_a_condition_does_not_find(index):
+    labelled(index)
+    found = index.evaluate("retrieval", "label", where="patient != 'MRN9'", resamples=5)
+    assert "no row has the patient 'MRN9' that the condition names" in found.notes
+    assert found.facts["patients"] == 4
+    assert index.evaluate("retrieval", "label", where="patient != 'MRN1001'", resamples=5).facts["patients"] == 3

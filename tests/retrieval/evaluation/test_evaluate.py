@@ -78,6 +78,14 @@ def test_retrieval_is_what_brute_force_finds_without_the_patient(archive_store, 
     assert got.metrics["precision@1"].groups == 40
 
 
+def test_an_index_of_fewer_rows_than_k_is_measured(tmp_path):
+    store = make_store(tmp_path / "few.retr", np.eye(8)[:4], patient=list("abcd"), label=["x", "y", "x", "y"])
+    found = Index(store).evaluate("retrieval", "label", resamples=5)
+    assert found.metrics["recall@10"].value == 1
+    assert found.metrics["precision@10"].value == pytest.approx(0.1)
+    assert Index(store).evaluate("neighbours", "label", k=9, resamples=5).facts["queries"] == 4
+
+
 def test_the_same_patient_helps_when_allowed(archive_store):
     apart = retrieval(archive_store, find_cases(archive_store, "label"), ks=(1, 5, 10), options=QUICK)
     together = retrieval(
