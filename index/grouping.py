@@ -58,7 +58,7 @@ def moved(root: Path, draft: Manifest, column: str, segments: Sequence[Segment],
     segments
         Those of the draft.
     stem
-        Gives the names of new files, relative to ``root`` and without suffix.
+        Gives the names of new files, without suffix.
 
     Raises
     ------

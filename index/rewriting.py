@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from retr.index import sidetable
 from retr.index.files import reference
+from retr.index.manifest import SEGMENTS
 from retr.index.schema import ID
 from retr.index.segment_writer import parquet_writer
 
@@ -34,17 +35,17 @@ def rewritten(
     Parameters
     ----------
     stem
-        Of the names of the new files, relative to ``root``.
+        Of the names of the new files.
     old, new
         What is read, and what is written.
     change
         Turns what was read into what is written, in any order of columns.
     """
-    name = f"{stem}.parquet"
+    name = f"{SEGMENTS}/{stem}.parquet"
     with (root / name).open("xb") as sink, parquet_writer(sink, new) as writer:
         for part in segment.tables(old):
             writer.write_table(change(part).select(new.names))
-    columns = sidetable.write(root, name, f"{stem}.arrow")
+    columns = sidetable.write(root, name, f"{SEGMENTS}/{stem}.arrow")
     return replace(segment.info, table=reference(root, name), columns=columns)
 
 

@@ -229,10 +229,7 @@ class Writer:
             return
         with self._changing("replacing columns"):
             self._close_segment()
-            self.draft = replaced(self.store.path, self.draft, self._segments(), self._stem, table, drop)
-
-    def _stem(self) -> str:
-        return f"{SEGMENTS}/{self._name()}"
+            self.draft = replaced(self.store.path, self.draft, self._segments(), self._name, table, drop)
 
     def _segments(self) -> list[Segment]:
         return [self._segment(info) for info in self.draft.segments]
@@ -256,7 +253,7 @@ class Writer:
         if column is not None and to_be_moved(self.draft, column) is not None:
             with self._changing("writing the column that tells patients apart as text"):
                 self._close_segment()
-                self.draft = moved(self.store.path, self.draft, column, self._segments(), self._stem)
+                self.draft = moved(self.store.path, self.draft, column, self._segments(), self._name)
         self.draft = dataclasses.replace(self.draft, group=column)
         self._dirty = True
 

@@ -22,7 +22,8 @@ from retr.retrieval.encoders.recorded import RecordedEncoder, load_recorded, mis
 from retr.retrieval.exclude import same_rows
 from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.hits import Hits
-from retr.retrieval.query import Query, gather, own_rows, resolve
+from retr.retrieval.own import own_rows
+from retr.retrieval.query import Query, gather, resolve
 from retr.retrieval.remarks import add_remarks
 from retr.retrieval.rooms import Rooms
 from retr.retrieval.summary import summary

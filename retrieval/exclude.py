@@ -14,7 +14,8 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.index.identifiers import identifier_text
-from retr.retrieval.query import Query, own_rows, stated_values
+from retr.retrieval.own import own_rows, stated_values
+from retr.retrieval.query import Query
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -201,7 +201,7 @@ def row_exclusions(
     Parameters
     ----------
     own
-        For each query, its own live rows (`retr.retrieval.query.own_rows`), or its patient's.
+        For each query, its own live rows (`retr.retrieval.own.own_rows`), or its patient's.
     patient
         The group key's value of all queries, where the user knows it; raw where the index keeps hashes.
 

@@ -19,7 +19,8 @@ from retr.retrieval.classify.answers import Answer, answer, row_exclusions, stor
 from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Method
 from retr.retrieval.encoders.lengths import unread_ends
 from retr.retrieval.labels.label_set import LabelSet, load_labels
-from retr.retrieval.query import Query, one_picture, own_rows, stated_values
+from retr.retrieval.own import own_rows, stated_values
+from retr.retrieval.query import Query, one_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -8,7 +8,8 @@ import pytest
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import ImageReadError, NoTextSideError, UsageError
-from retr.retrieval.query import Query, own_rows, resolve
+from retr.retrieval.own import own_rows
+from retr.retrieval.query import Query, resolve
 
 DIM = 6
 
