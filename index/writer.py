@@ -240,12 +240,7 @@ class Writer:
     def set_group(self, column: str | None) -> None:
         """Declare the column that says which rows belong together (patient, study); ``None`` for none.
 
-        A column of another type becomes text (`retr.index.grouping`).
-
-        Raises
-        ------
-        UsageError
-            There is no such column, or it cannot tell patients apart.
+        A column of another type becomes text; `UsageError` where that cannot tell patients apart.
         """
         if column is not None and column not in self.draft.schema.names:
             columns = ", ".join(self.draft.schema.names)
