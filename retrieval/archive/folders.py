@@ -285,6 +285,15 @@ def classify_file(file: str, path: str, info: os.stat_result) -> Entry:
     return Item(path, info.st_size, info.st_mtime, stamp=stamp_of(info)) if promised else Other(path)
 
 
+def is_picture_file(file: Path) -> bool:
+    """Say whether a file is listed as a picture: by its name, or by its first bytes where the name does not tell."""
+    try:
+        info = file.stat()
+    except OSError:
+        return False
+    return is_regular(info) and isinstance(classify_file(str(file), file.name, info), Item)
+
+
 def list_container(shelf: Shelf, file: Path, prefix: str) -> Iterator[Entry]:
     """List a container inside a folder; a table without an image column is an "other" file."""
     path = prefix.removesuffix(SEPARATOR)

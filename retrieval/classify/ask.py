@@ -288,12 +288,12 @@ def image_files(folder: Path) -> list[Path]:
     UsageError
         If there is none.
     """
-    from retr.retrieval.archive.sources import is_image_name
+    from retr.retrieval.archive.folders import is_picture_file
 
     folder = home(folder)
     if not folder.is_dir():
         raise UsageError(f"no folder {str(folder)!r}", hint="check the path")
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and is_image_name(path.name))
+    files = sorted(path for path in folder.rglob("*") if is_picture_file(path))
     if not files:
         raise UsageError(f"no image files in {str(folder)!r}", hint="check the path")
     return files

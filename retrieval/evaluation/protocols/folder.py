@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.archive.sources import is_image_name
+from retr.retrieval.archive.folders import is_picture_file
 from retr.retrieval.encoders.batches import encode_all
 from retr.retrieval.stats.bootstrap import group_codes, intervals
 from retr.retrieval.stats.metrics import macro
@@ -184,7 +184,7 @@ def _by_folder(root: Path) -> dict[str, list[str]]:
     found = {}
     for folder in root.iterdir():
         if folder.is_dir() and not folder.name.startswith("."):
-            names = sorted(file.name for file in folder.iterdir() if is_image_name(file.name))
+            names = sorted(file.name for file in folder.iterdir() if is_picture_file(file))
             found[folder.name] = [f"{folder.name}/{name}" for name in names]
     return found
 

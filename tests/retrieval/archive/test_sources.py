@@ -20,6 +20,7 @@ from retr.retrieval.archive.folders import FolderSource, read_file
 from retr.retrieval.archive.metadata import read_metadata
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.sources import Item, Other, Skipped
+from retr.retrieval.classify.ask import image_files
 from retr.retrieval.regular import NotRegularError
 
 
@@ -286,6 +287,11 @@ def packed(folder: Path, kind: str, files: dict[str, bytes]) -> Path:
             info.size = len(data)
             archive.addfile(info, io.BytesIO(data))
     return file
+
+
+def test_pictures_that_are_asked_about_are_found_as_those_of_an_archive_are(tmp_path, unnamed, not_files):
+    packed(not_files, "folder", unnamed | NOT_PICTURES)
+    assert {file.name for file in image_files(not_files)} == set(unnamed)
 
 
 @pytest.mark.parametrize("kind", ["folder", "zip", "tar", "tar.gz"])
