@@ -11,6 +11,7 @@ should hold. A single row is found again by streaming only its own row group.
 
 from __future__ import annotations
 
+import contextlib
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -111,11 +112,13 @@ class _Table:
         kinds: dict[str, pa.DataType] = {}
         for name in self._metadata_columns:
             kind = self.schema.field(name).type
-            if kind == pa.uint64() or pa.types.is_decimal(kind):
-                types = {_stored(batch.column(0), name).type for batch in self.batches([name])}
-                kinds[name] = types.pop() if len(types) == 1 else pa.string()
-            else:
-                kinds[name] = _stored(pa.array([], kind), name).type
+            # what has no text either, such as an interval, is left out
+            with contextlib.suppress(pa.ArrowNotImplementedError):
+                if kind == pa.uint64() or pa.types.is_decimal(kind):
+                    types = {_stored(batch.column(0), name).type for batch in self.batches([name])}
+                    kinds[name] = types.pop() if len(types) == 1 else pa.string()
+                else:
+                    kinds[name] = _stored(pa.array([], kind), name).type
         return kinds
 
     def read(self, member: str) -> Bytes:

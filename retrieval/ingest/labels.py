@@ -122,9 +122,7 @@ class Labels:
         if not self._has_rows:
             self._agree_on_types(self.table, store)
             return
-        joined = _joined(self.table, store, self._recorded, self._name, gone)
-        empty = [column for column in gone if joined[column].null_count == len(joined)]
-        self._writer.replace_columns(joined.drop_columns(empty), drop=empty)
+        self._writer.replace_columns(_joined(self.table, store, self._recorded, self._name, gone))
         self._writer.note(NOTE, self._recorded.to_json())
         self._writer.commit()
 
@@ -176,7 +174,8 @@ def _joined(metadata: Metadata, store: Store, notes: Notes, name: str, gone: Seq
         at = end
     joined = metadata.take(np.where(mine, found, -1))
     for column in gone:
-        joined = joined.append_column(column, pa.nulls(len(rows), store.schema.field(column).type))
+        # of no type: where no other source has cells in it, another table may bring any
+        joined = joined.append_column(column, pa.chunked_array([pa.nulls(len(rows))]))
     for column in shared:
         if store.identity.hashed(column):
             kept = pc.coalesce(identifier_texts(joined[column], column), only_hashes(rows[column]))

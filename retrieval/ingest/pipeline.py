@@ -209,8 +209,9 @@ class _Run:
                 self._skip(entry)
                 continue
             path = self._row_path(entry.path)
-            if self.known.seen(path):
-                # a file that is named like the member of a container: the first of the two has the rows
+            elsewhere = places.source_of(path, self.recorded.sources)[0] != self.order.name
+            if elsewhere or self.known.seen(path):
+                # named like what lies in another source, or like the member of a container that was listed before
                 self._skip(Skipped(entry.path, TWICE, entry.size, entry.mtime))
                 continue
             self.labels.see(entry.path)

@@ -80,7 +80,7 @@ def test_a_broken_first_picture_is_a_record(tmp_path, fake_encoder):
 def test_the_other_columns_keep_their_type(tmp_path):
     day, moment = dt.date(2020, 1, 1), dt.datetime(2020, 1, 1, 12, tzinfo=dt.UTC)
     file = save(
-        tmp_path / "a.parquet",
+        tmp_path / "a.arrow",
         {
             "image": hub(png(1), png(2)),
             "exam": pa.array([day, None]),
@@ -91,6 +91,7 @@ def test_the_other_columns_keep_their_type(tmp_path):
             "x": pa.array([float("nan"), 0.5]),
             "boxes": [[{"x": 1}], None],
             "took": pa.array([5, None], pa.duration("s")),
+            "span": pa.array([(1, 2, 3), None], pa.month_day_nano_interval()),
             "at": pa.array([dt.time(1, 2), None]),
             "label": pa.array(["e\u0301", None]).dictionary_encode(),
         },

@@ -61,8 +61,10 @@ def test_a_column_that_left_the_table_and_a_cell_that_was_cleared_are_cleared(tm
     build(folder, index, fake_encoder, metadata=table(tmp_path, "path,label,age\n0.png,x,30\n1.png,y,40\n"))
     report = build(folder, index, fake_encoder, metadata=table(tmp_path, "path,label\n0.png,\n1.png,y\n"))
     assert (report.embedded, report.unchanged) == (0, 3)
-    assert cells(index, "label") == {"0.png": (None,), "1.png": ("y",), "2.png": (None,)}
-    assert "age" not in Store.open(index).schema.names
+    assert cells(index, "label", "age") == {"0.png": (None, None), "1.png": ("y", None), "2.png": (None, None)}
+    # the name is free for cells of another type
+    build(folder, index, fake_encoder, metadata=table(tmp_path, "path,age\n0.png,old\n"))
+    assert cells(index, "label", "age")["0.png"] == (None, "old")
 
 
 def test_a_column_of_another_source_stays(tmp_path, folder, index, fake_encoder):
@@ -267,3 +269,13 @@ def test_a_clash_of_ids_is_a_record(tmp_path, folder, index, fake_encoder):
         assert report.rows == 6
         assert report.skipped == {"id of another picture": 2}
     assert set(cells(index, "folder")) == {"0.png", "1.png", "2.png", "p.tif#1", "p.tif#2", "z.zip::a.png"}
+
+
+def test_a_folder_that_is_named_like_another_source_is_a_record(folder, index, fake_encoder):
+    build(folder, index, fake_encoder)
+    add(folder, index, fake_encoder, name="site2")
+    (folder / "site2").mkdir()
+    (folder / "site2" / "9.png").write_bytes(png(9))
+    report = build(folder, index, fake_encoder)
+    assert report.skipped == {"id of another picture": 1}
+    assert report.rows == 6
