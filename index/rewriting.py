@@ -15,7 +15,7 @@ from retr.index.schema import ID
 from retr.index.segment_writer import parquet_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from retr.index.manifest import Manifest, SegmentInfo
@@ -55,7 +55,6 @@ def replaced(
     segments: Sequence[Segment],
     stem: Callable[[], str],
     table: pa.Table,
-    drop: Collection[str],
 ) -> Manifest:
     """Write the tables of all segments again with the columns of ``table``, and return the draft that names them.
 
@@ -67,15 +66,13 @@ def replaced(
         Gives the names of new files, as `rewritten` takes them.
     table
         ``id`` and the columns to add or replace, matched on the id; null for rows that it lacks.
-    drop
-        Columns that the index loses.
     """
-    fields = {field.name: field for field in draft.schema if field.name not in drop}
+    fields = {field.name: field for field in draft.schema}
     fields.update({field.name: field for field in table.schema})
     schema = pa.schema(list(fields.values()))
     keys = table.column(ID).combine_chunks()
     names = [name for name in table.column_names if name != ID]
-    kept = pa.schema([field for field in draft.schema if field.name in {*schema.names} - {*names}])
+    kept = pa.schema([field for field in draft.schema if field.name not in names])
 
     def change(part: pa.Table) -> pa.Table:
         found = pc.index_in(part.column(ID), value_set=keys)

@@ -37,7 +37,7 @@ from retr.index.sweep import sweep, sweep_for_good
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -207,15 +207,8 @@ class Writer:
             yield from segment.ids(segment.find(hashes, names, stays[start : start + len(segment)])[1])
             start += len(segment)
 
-    def replace_columns(self, table: pa.Table, drop: Collection[str] = ()) -> None:
+    def replace_columns(self, table: pa.Table) -> None:
         """Add metadata columns, or replace them, matched on ``id``; rows that ``table`` lacks become null.
-
-        Parameters
-        ----------
-        table
-            ``id`` and the columns.
-        drop
-            Columns that the index loses.
 
         Raises
         ------
@@ -225,11 +218,11 @@ class Writer:
         table = schemas.stored_table(incoming(table, self.draft))
         if pc.count_distinct(table.column(ID)).as_py() < table.num_rows:
             raise UsageError("an id occurs twice in the table of new columns", hint="keep one row for each id")
-        if table.column_names == [ID] and not drop:
+        if table.column_names == [ID]:
             return
         with self._changing("replacing columns"):
             self._close_segment()
-            self.draft = replaced(self.store.path, self.draft, self._segments(), self._name, table, drop)
+            self.draft = replaced(self.store.path, self.draft, self._segments(), self._name, table)
 
     def _segments(self) -> list[Segment]:
         return [self._segment(info) for info in self.draft.segments]
