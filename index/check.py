@@ -6,6 +6,7 @@ a writer is at work they are its business.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 
 from retr.index.errors import IndexCorruptError, RetrError
 from retr.index.files import regular
+from retr.index.lock import NAME as LOCK
 from retr.index.manifest import CURRENT, Manifest, read_current
 from retr.index.purge import UNFINISHED
 from retr.index.schema import ID, texts
@@ -76,6 +78,11 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
         if finding is not None:
             findings.append(finding)
             damaged.add(ref.file)
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            regular(root, LOCK)
+        except IndexCorruptError as error:
+            findings.append(Finding("unreadable", LOCK, error.message))
     for info in manifest.segments:
         if damaged.isdisjoint(ref.file for ref in info.refs()):
             findings.extend(_segment(root, manifest, info))

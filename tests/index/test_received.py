@@ -100,6 +100,7 @@ def test_a_lock_that_is_no_file_is_refused(make, kind):
     bound = odd(store.path / "lock", kind)
     with pytest.raises(IndexCorruptError, match=r"^'lock' is a "), store.writer():
         pass
+    assert [(finding.kind, finding.file) for finding in check_path(store.path)] == [("unreadable", "lock")]
     if bound is not None:
         bound.close()
 
