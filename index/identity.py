@@ -224,6 +224,7 @@ class Identity:
         if isinstance(tree, Logic):
             return Logic(tree.kind, tuple(self.meaning(part, expression) for part in tree.parts))
         operands = (tree.left, *tree.right)
+        self._need_texts(operands, expression)
         hashed = [one for one in operands if one.name is not None and self.hashed(one.name)]
         if not hashed or tree.kind == "null":
             return tree
@@ -232,12 +233,23 @@ class Identity:
         if tree.kind in {"equal", "not_equal", "in"} and all(one.name is None for one in values):
             if all(one.value is None or isinstance(one.value, str) for one in values):
                 return self._any_spelling(tree, column, values)
-            return tree  # a number or a truth value: refused where types are checked
+            return tree  # a truth value: refused where types are checked
         if len(hashed) == len(operands):
             return tree
         message = f"the column {column.name!r} holds keyed hashes, which can only be equal or not"
         hint = f"write {column.name} = 'MRN1003', or {column.name} in ('MRN1003', 'MRN1004'): the key is applied"
         return fail(expression, message, column.at, hint)
+
+    def _need_texts(self, operands: Sequence[Operand], expression: str) -> None:
+        """Refuse to compare the column that tells patients apart, which stays text, with a number."""
+        group = self._store.manifest.group
+        column = next((one.name for one in operands if one.name is not None and one.name == group), None)
+        number = next((one for one in operands if isinstance(one.value, comparisons.Number)), None)
+        if column is not None and number is not None and self._columns.has_text(column):
+            message = (
+                f"cannot compare: the column {column!r} holds identifiers, which are text, {number.text} is a number"
+            )
+            fail(expression, message, number.at, f"write it in single quotes: '{number.text}'")
 
     def _any_spelling(self, tree: Predicate, column: Operand, values: Sequence[Operand]) -> Predicate:
         spelled = [

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pytest
 
 from retr.index.encoder import EncoderInfo
-from retr.index.errors import UsageError
+from retr.index.errors import FilterError, UsageError
 from retr.index.store import Store
 
 INFO = EncoderInfo(
@@ -152,6 +152,14 @@ def test_other_columns_stay_what_they_are_and_group_by_value(tmp_path):
     ]
     one_each = store.search(np.ones((1, 4), np.float32), 5, one_per="age")
     assert (one_each.rows >= 0).sum() == 4
+
+
+def test_a_number_compared_with_the_group_says_how_to_write_it(tmp_path):
+    store = make(tmp_path / "x.retr", rows(2, patient=[17, 18], age=[60, 70]), group="patient")
+    for where in ("patient = 17", "patient in (17, 18)", "17 = patient", "patient between 17 and 18"):
+        with pytest.raises(FilterError, match=r"'patient' holds identifiers, which are text.*in single quotes: '17'"):
+            store.where(where)
+    assert store.where("patient = '17' and age < 65").tolist() == [True, False]
 
 
 def test_blanks_are_nobody(tmp_path):
