@@ -137,14 +137,18 @@ def require_exact(old: pa.Schema, wide: pa.Schema, new: pa.Table, stored: Callab
 
 def records(table: pa.Table) -> list[dict[str, Any]]:
     """Return the rows as objects of Python; a day that its calendar does not reach, such as 12024-01-01, as text."""
+    columns = [_values(column) for column in table.columns]
+    return [dict(zip(table.column_names, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _values(column: pa.ChunkedArray[Any]) -> list[Any]:
     try:
-        return cast("list[dict[str, Any]]", table.to_pylist())
+        return cast("list[Any]", column.to_pylist())
     except (OverflowError, ValueError):
-        columns = [_as_text(column) if pa.types.is_temporal(column.type) else column for column in table.columns]
-        return cast("list[dict[str, Any]]", pa.table(columns, names=table.column_names).to_pylist())
+        return _as_text(column)
 
 
-def _as_text(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
+def _as_text(column: pa.ChunkedArray[Any]) -> list[str | None]:
     date = pa.types.is_date(column.type)
     numbers = column.cast(pa.int32() if date else pa.int64())
     moments = np.asarray(numbers.fill_null(0).to_numpy(), np.int64).astype(
@@ -152,7 +156,7 @@ def _as_text(column: pa.ChunkedArray[Any]) -> pa.Array[Any]:
     )
     zone = "" if date or column.type.tz is None else "+00:00"
     texts = [f"{moment}{zone}" for moment in moments]
-    return pa.array(texts, pa.string(), mask=numbers.is_null().to_numpy())
+    return [text if known else None for text, known in zip(texts, numbers.is_valid().to_pylist(), strict=True)]
 
 
 def texts(column: pa.ChunkedArray[Any]) -> list[str]:

@@ -66,6 +66,11 @@ def test_days_that_pythons_calendar_does_not_reach_are_text():
     ]
     near = pa.table({"day": day.slice(0, 1)})
     assert schema.records(near) == near.to_pylist()
+    assert schema.records(pa.table({"day": day, "near": near["day"].combine_chunks().take([0, 0, 0])}))[2] == {
+        "day": None,
+        "near": near["day"][0].as_py(),
+    }
+    assert schema.records(pa.table({"day": day.slice(0, 0)})) == []
 
 
 def test_no_integer_is_rounded_by_a_fraction_beside_it(make):
