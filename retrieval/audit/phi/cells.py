@@ -23,8 +23,9 @@ _ZEROS = str.maketrans("123456789", "000000000")
 _LETTERS = re.compile(r"([^\W\d_])([^\W\d_]*)")
 _SHOWN = 80
 _NAME = 80
-# A cell is read so far; longer ones are documents, whose first pages tell whether they tell.
-_READ = 20_000
+# A cell is read so far, and in windows of so many characters: a document's first pages tell whether it tells, and no
+# pattern is given a text on which it takes long.
+_READ, _WINDOW, _OVERLAP = 200_000, 1000, 100
 _PSEUDONYM = re.compile(r"[A-Za-z_-]{1,10}\d{1,4}|\d{1,2}")
 
 
@@ -53,6 +54,12 @@ def kinds(value: str, title: str = "") -> Iterator[str]:
     if text[0] in "{[" and len(value) <= _READ:
         yield from dict.fromkeys(kind for key, leaf in _leaves(text) for kind in kinds(leaf, key or title))
         return
+    windows = range(0, max(len(text) - _OVERLAP, 1), _WINDOW - _OVERLAP)
+    yield from dict.fromkeys(kind for at in windows for kind in _judged(text[at : at + _WINDOW], title))
+
+
+def _judged(text: str, title: str) -> Iterator[str]:
+    """Yield the kinds of a text of one window."""
     promised = titles.promise(title) if title else None
     found = dict.fromkeys(forms.in_text(text))
     if promised is not None and promised not in found and _keeps(promised, text, title):
@@ -97,7 +104,7 @@ def _leaves(text: str) -> Iterator[tuple[str, str]]:
         yield "", " " + text
 
 
-@lru_cache(maxsize=1 << 15)
+@lru_cache(maxsize=1 << 14)
 def _has_name(text: str, *, thing: bool) -> bool:
     # digits do not matter to a name: given without them, a million numbered files are one question
     return (not text.isascii() and scripts.has_name(text, thing=thing)) or names.has_name(text, thing=thing)

@@ -55,7 +55,7 @@ _SOME_MONTH = re.compile(
 )
 _NO_DIGIT = str.maketrans("", "", "0123456789")
 _EAST = re.compile(r"[省市区區道都府県路街가-힣]")
-_EMAIL = re.compile(r"[\w.+%-]+@[\w-]+(?:\.[\w-]+)+")
+_EMAIL = re.compile(r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+")
 _UID = re.compile(r"(?<![\d.])(?:[0-2](?:\.\d+){5,}|[0-2](?:\.\d+){3,}\.\d{3,}|2\.25\.\d{15,39})(?![\d.]*\d)")
 _ABSOLUTE = re.compile(
     r"(?:^|[\s\"'(=<]|file://)(?:/(?:home|Users|mnt|media|data|srv|root|tmp|var|export|net|Volumes|scratch|nas|opt|"
@@ -112,7 +112,7 @@ _STATES = (
 _ADDRESS = re.compile(
     rf"(?<![\w.])\d{{1,5}}[A-Za-z]?,? (?:(?:[NSEW]\.?|North|South|East|"
     rf"West) )?(?:[A-Z][\w'’.-]+ ){{1,3}}(?i:{_LAST})\b(?![-/]\w)"
-    rf"|(?<!\w)[A-ZÄÖÜ][\w.'’ -]*?(?:(?i:{_ENDING})|-(?i:ring|pad)),? \d{{1,4}}"
+    rf"|(?<!\w)[A-ZÄÖÜ][\w.'’ -]{{0,40}}?(?:(?i:{_ENDING})|-(?i:ring|pad)),? \d{{1,4}}"
     r"|\b\d{1,5} [A-Z][\w'’-]+(?: [A-Z][\w'’-]+){0,2},? (?:Apt|Apartment|Suite|Ste|Unit|Flat|Room)\b"
     r"|(?<!\w)\d{1,4},? ?(?:bis |ter )?,?(?:rue|avenue|boulevard|bd|chemin|impasse|allée|place|quai|cours|route|"
     r"square|passage) "
@@ -125,11 +125,11 @@ _ADDRESS = re.compile(
     r"|\b(?:[A-Z]{1,2}\d[A-Z\d]? \d[ABD-HJLNP-UW-Z]{2}|[ABCEGHJ-NPR-TVXY]\d[A-Z] \d[A-Z]\d|"
     r"[1-9]\d{3} [A-Z]{2},? [A-Z][a-z]+)\b"
     r"|, (?:[A-Z]{1,2}-)?(?:\d{2}-\d{3}|\d{5}-\d{3}|\d{3} \d{2}|\d{4,5}),? [A-ZÀ-Þ][a-zà-ÿ]{2,}|〒 ?\d{3}"
-    r"|(?:省|市|自治区).{1,14}(?:路|街|道|巷|号|座|镇)|[都道府県].{1,10}[市区町村郡].*?[\d一二三四五六七八九十]+(?:丁目|番|-|号)"
+    r"|(?:省|市|自治区).{1,14}(?:路|街|道|巷|号|座|镇)|[都道府県].{1,10}[市区町村郡].{0,30}?[\d一二三四五六七八九十]+(?:丁目|番|-|号)"
     r"|[가-힣]+(?:시|도) .{0,16}[가-힣\d]+(?:로|길|동) ?\d+"
 )
 _ZIP_LABEL = re.compile(r"\b(?:zip(?: ?code)?|postal ?code|postcode|plz|c\.?p\.?|cap)[ :.]{1,3}[a-z]{0,2}-?\d{4,6}\b")
-_HASH = re.compile(r"(?=[0-9]*[a-fA-F])[0-9a-fA-F]{12,}")
+_HASH = re.compile(r"(?<![0-9a-fA-F])(?=[0-9]*[a-fA-F])[0-9a-fA-F]{12,}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 # A run of digits that names a code, a quantity, a picture's place in a row, or what stands after a decimal point.
 _NO_DIGITS = re.compile(
@@ -137,8 +137,9 @@ _NO_DIGITS = re.compile(
     r"eudract|pmc|pmid|doi|"
     r"arxiv|orcid|isbn|issn|isic|ref|lot|seed|build|rev|version|epoch|step|iter|frame|slice|image|img|im|file|page|"
     r"dsc|drusen|cnv|dme)"
-    r"[^\w]{0,3}[ _:#-]?\d[\d.-]*|\d+[.,]\d+|10\.\d{4,9}/\S+|(?<![1-9])00+\d+"
-    r"|\d+ ?(?:px|pixels?|cells?|bytes?|kb|mb|gb|hz|khz|mhz|iu|ie|ui|units?|mm|um|µm|nm|ms|ml|mg|copies|k|rows|images|"
+    r"[^\w]{0,3}[ _:#-]?\d[\d.-]*|(?<!\d)\d+[.,]\d+|10\.\d{4,9}/\S+|(?<!\d)00+\d+"
+    r"|(?<!\d)\d+ ?(?:px|pixels?|cells?|bytes?|kb|mb|gb|hz|khz|mhz|iu|ie|ui|units?|mm|um|µm|nm|ms|ml|mg|copies|"
+    r"k|rows|images|"
     r"steps|/)(?![a-z])"
 )
 _DIGITS = re.compile(r"(?<!\d)\d{6,}(?!\d)|\d{3}[- ]\d{3}[- ]\d{3,4}(?!\d)")

@@ -23,7 +23,7 @@ _TOKEN = re.compile(r"[A-Z][a-z]+-[a-z]{2,}(?![A-Za-z])|[A-Za-z]+(?:['’][A-Za-
 _CAMEL = re.compile(r"(?<=[a-z])(?<!\bMc)(?<!\bMac)(?<!\bDe)(?<!\bDi)(?<!\bLa)(?<!\bLe)(?<!\bVan)(?=[A-Z][a-z])")
 _EXTENSION = re.compile(r"\.[A-Za-z]{2,5}(?:\.gz)?$")
 _FILE = re.compile(r"[\w)\]]\.(?:gz|[A-Za-z]{2,4}\d?)$|[/\\_]|^[a-z0-9]+-[a-z0-9-]+$")
-_CARET = re.compile(r"[^\W\d_][\w'’. -]*\^[^\W\d_]")
+_CARET = re.compile(r"[^\W\d_][\w'’. -]{0,60}\^[^\W\d_]")
 _SEPARATORS = re.compile(r" {1,2}|, ?|_{1,2}|-|\.|\. | - |\+|")
 
 _INTRODUCED = re.compile(
@@ -49,8 +49,8 @@ _CUE = re.compile(
 # A word of these must stand in a text before `_INTRODUCED` and `_CUE` are tried, which take their time.
 _INTRODUCERS, _CUES = lists()["introducers"], lists()["cues"]
 _INITIALS = re.compile(
-    r"(?<![\w.])(?:[A-Z]\. ?(?:-?[A-Z]\. ?)*(?P<after>[A-Z][a-z]+(?:['’-][A-Z]?[a-z]+)*|[A-Z]{3,})"
-    r"|(?P<before>[A-Z][a-z]+(?:['’-][A-Z]?[a-z]+)*|[A-Z]{3,}),? [A-Z]\.(?: ?[A-Z]\.)*)(?![\w])"
+    r"(?<![\w.])(?:[A-Z]\. ?(?:-?[A-Z]\. ?){0,4}(?P<after>[A-Z][a-z]+(?:['’-][A-Z]?[a-z]+)*|[A-Z]{3,})"
+    r"|(?P<before>[A-Z][a-z]+(?:['’-][A-Z]?[a-z]+)*|[A-Z]{3,}),? [A-Z]\.(?: ?[A-Z]\.){0,4})(?![\w])"
 )
 # How much a common and a rare given name speak for a name.
 _COMMON, _RARE = 3.0, 1.9
@@ -253,6 +253,8 @@ def _in_words(text: str, *, filed: bool, thing: bool) -> bool:
     alone = _is_alone(words, text)
     for one, other, at in _pairs(words, text):
         shapes = {one.shape, other.shape}
+        if shapes == {"L"} and not all(len(word.folded) > 3 or _listed(word.folded) for word in (one, other)):
+            continue
         if shapes > {"L"} or f"{one.folded} {other.folded}" in _NOBODY:
             continue
         if text[one.end : other.start] == "-" and not filed:

@@ -105,8 +105,8 @@ def scan(store: Store) -> list[PhiFinding]:
     manifest = store.manifest
     for title, value in texts(dict(manifest.extra)):
         tally.look("manifest", value, title)
-    for title, value in texts(manifest.encoder.to_json()):
-        tally.look("manifest", value, title)
+    for _, value in texts(manifest.encoder.to_json()):
+        tally.look("manifest", value, "encoder")  # whose name, such as vit_mae, is nobody's
     for name in manifest.files:
         tally.look(f"file {mask(name) if list(kinds(name)) else name}", name)
         _file(tally, name, store.file(name))
