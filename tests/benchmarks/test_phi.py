@@ -1,4 +1,4 @@
-"""The planted set that ``--phi`` is measured on: two halves without a name in common, none of the rules' own entries."""
+"""The planted set that ``--phi`` is measured on: halves without a name in common, none of the rules' own entries."""
 
 from __future__ import annotations
 
