@@ -44,13 +44,14 @@ def classification(rng: np.random.Generator) -> dict[str, float]:
     logits = rng.normal(size=(len(truth), classes)) + np.eye(classes)[truth]
     probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     answer = probabilities.argmax(axis=1)
-    ours = metrics.classification(probabilities, truth, topk=(1, 3))
+    ours = metrics.classification(probabilities, truth, topk=(1, 3), grades=np.arange(classes))
     known = {
         "top1": theirs.accuracy_score(truth, answer),
         "top3": theirs.top_k_accuracy_score(truth, probabilities, k=3) if classes > 3 else 1.0,
         "balanced_accuracy": theirs.balanced_accuracy_score(truth, answer),
         "macro_f1": theirs.f1_score(truth, answer, average="macro"),
-        "kappa": theirs.cohen_kappa_score(truth, answer, weights="quadratic"),
+        "kappa": theirs.cohen_kappa_score(truth, answer),
+        "kappa_quadratic": theirs.cohen_kappa_score(truth, answer, weights="quadratic"),
         "auroc": theirs.roc_auc_score(truth, probabilities, multi_class="ovr"),
     }
     return {name: abs(ours[name] - value) for name, value in known.items()}

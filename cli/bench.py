@@ -141,7 +141,8 @@ def flair(
 ) -> None:
     """Run FLAIR's evaluation: zero-shot, and a linear probe.
 
-    Zero-shot is by class prototypes; both are stated as ACA, kappa and macro F1. The probe runs with folds by image, as
+    Zero-shot is by class prototypes; both are stated as ACA, kappa and macro F1, and as quadratic kappa where the label
+    set is `ordered`. The probe runs with folds by image, as
     published, and with whole patients in a fold.
 
     Example: retr bench flair --data messidor --encoder flair --labels labels.yaml

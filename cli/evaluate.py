@@ -68,6 +68,16 @@ class QueryOptions:
     seed: SeedOption = 0
 
 
+OrderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--order",
+        metavar="CLASSES",
+        help="Grades from the least to the most, e.g. none,mild,severe: quadratic kappa is measured, too.",
+    ),
+]
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReportOptions:
     """How the numbers are shown."""
@@ -110,6 +120,7 @@ def neighbours(
     cases: CaseOptions,
     index: IndexOption = None,
     k: Annotated[int, typer.Option("-k", help="How many neighbours vote.")] = 5,
+    order: OrderOption = None,
     device: DeviceOption = "auto",
     asking: QueryOptions,
     report: ReportOptions,
@@ -120,7 +131,7 @@ def neighbours(
 
     Example: retr eval neighbours --label label -k 10
     """
-    _measure("neighbours", index, cases, asking, report, {"device": device}, k=k)
+    _measure("neighbours", index, cases, asking, report, {"device": device}, k=k, order=_order(order))
 
 
 @app.command("probe")
@@ -130,6 +141,7 @@ def probe(
     cases: CaseOptions,
     index: IndexOption = None,
     folds: Annotated[int, typer.Option("--folds", help="Into how many parts the patients are dealt.")] = 5,
+    order: OrderOption = None,
     asking: QueryOptions,
     report: ReportOptions,
 ) -> None:
@@ -140,7 +152,7 @@ def probe(
 
     Example: retr eval probe --label label
     """
-    _measure("probe", index, cases, asking, report, folds=folds)
+    _measure("probe", index, cases, asking, report, folds=folds, order=_order(order))
 
 
 @app.command("zero-shot")
@@ -149,6 +161,7 @@ def zero_shot(
     *,
     cases: CaseOptions,
     labels: LabelSetOption = None,
+    order: OrderOption = None,
     index: IndexOption = None,
     asking: QueryOptions,
     loading: LoadOptions,
@@ -160,7 +173,7 @@ def zero_shot(
 
     Example: retr eval zero-shot --label label --labels odir
     """
-    _measure("zero-shot", index, cases, asking, report, loading.options, labels=labels)
+    _measure("zero-shot", index, cases, asking, report, loading.options, labels=labels, order=_order(order))
 
 
 def _measure(
@@ -176,6 +189,10 @@ def _measure(
 
     asked = {**asdict(cases), **asdict(asking), "subgroups": _names(asking.subgroups or ""), **own}
     _show(Index.open(find_index(index), **(options or {})).evaluate(task, **asked), report)
+
+
+def _order(listed: str | None) -> list[str] | None:
+    return None if listed is None else _names(listed)
 
 
 def _names(listed: str) -> list[str]:

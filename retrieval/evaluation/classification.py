@@ -136,10 +136,27 @@ def zero_shot(store: Store, cases: Cases, encoder: TextSide, labels: LabelSet, *
         groups=np.unique(cases.groups[keep], return_inverse=True)[1].astype(np.int64),
         group_values=tuple(value for value, inside in zip(cases.group_values, keep, strict=True) if inside),
         notes=tuple(notes),
+        grades=_grades(labels, cases),
     )
     asked = logits[keep][kept.queries].astype(np.float64)
     scores = 1 / (1 + np.exp(-asked)) if kept.several or labels.multilabel else softmax(asked)
     return _classification("zero-shot", store, kept, scores, options, {"label_set": labels.name})
+
+
+def _grades(labels: LabelSet, cases: Cases) -> NDArray[np.int64] | None:
+    """Return the places of a label set's classes in the declared order: its own, or that of the cases."""
+    if labels.ordered:
+        return np.arange(len(labels.classes))
+    if cases.grades is None:
+        return None
+    grade = {labels.class_of(name): place for name, place in zip(cases.classes, cases.grades.tolist(), strict=True)}
+    absent = [name for at, name in enumerate(labels.names) if at not in grade]
+    if absent:
+        raise UsageError(
+            f"the order of the classes does not place {absent[0]!r} of the label set {labels.name!r}",
+            hint="write `ordered: true` into the label file, with its classes from the least grade to the most",
+        )
+    return np.array([grade[at] for at in range(len(labels.classes))], np.int64)
 
 
 def _classification(
@@ -154,7 +171,7 @@ def _classification(
     asked, codes = cases.member[cases.queries], cases.groups[cases.queries]
     # a statistic that is no mean is computed anew for every resample: fewer of them
     resamples = max(1, options.resamples // 5)
-    score = _several if cases.several else _single
+    score = _several if cases.several else partial(_single, grades=cases.grades)
 
     def estimates(inside: NDArray[np.bool_], names: Sequence[str] | None = None) -> dict[str, Estimate]:
         rows = np.flatnonzero(inside)
@@ -192,7 +209,7 @@ def _classification(
         }
     return Evaluation(
         kind=kind,
-        facts=facts_of(store, cases, options) | facts,
+        facts=facts_of(store, cases, options) | facts | _meanings(cases),
         metrics=estimates(everything),
         per_class=per_class,
         per_subgroup=by_subgroup(store, cases, options, lambda inside: estimates(inside, shown)),
@@ -201,10 +218,27 @@ def _classification(
     )
 
 
+def _meanings(cases: Cases) -> dict[str, Any]:
+    """Say what those numbers are that have several definitions."""
+    if cases.several:
+        return {"definitions": "auroc and auprc: macro over classes, each against the rest"}
+    order = "by name, which means nothing" if cases.grades is None else ", ".join(cases.classes)
+    graded = "" if cases.grades is None else "; kappa_quadratic: weighted by the squared distance of grades"
+    return {
+        "order_of_classes": order,
+        "definitions": f"macro: over the classes that occur; auroc: macro, each class against the rest; "
+        f"kappa: Cohen's, unweighted{graded}",
+    }
+
+
 def _single(
-    probabilities: NDArray[np.float64], member: NDArray[np.bool_], names: Sequence[str] | None
+    probabilities: NDArray[np.float64],
+    member: NDArray[np.bool_],
+    names: Sequence[str] | None,
+    *,
+    grades: NDArray[np.int64] | None,
 ) -> dict[str, float]:
-    scores = metrics.classification(probabilities, member.argmax(axis=1))
+    scores = metrics.classification(probabilities, member.argmax(axis=1), grades=grades)
     return scores if names is None else {name: scores[name] for name in names}
 
 

@@ -37,6 +37,7 @@ def evaluate(
     k: int | Sequence[int] | None = None,
     folds: int = 5,
     labels: LabelSet | str | Path | Sequence[str] | None = None,
+    order: Sequence[str] | None = None,
     separator: str | None = None,
     group: str | None = None,
     same_patient: bool = False,
@@ -61,6 +62,9 @@ def evaluate(
         Probe: into how many parts the patients are dealt.
     labels
         Zero-shot: the classes and their prompts, as `retr.retrieval.labels.label_set.load_labels` takes them.
+    order
+        Naming: the classes from the least grade to the most, where they are grades; then quadratic kappa is measured.
+        For zero-shot an ordered label set declares it, too.
     separator, group, same_patient, where, queries
         Which rows ask and answer; see `retr.retrieval.labels.cases.find_cases`.
     subgroups
@@ -77,8 +81,18 @@ def evaluate(
     """
     store = index.store
     cases = find_cases(
-        store, label, separator=separator, group=group, same_patient=same_patient, where=where, queries=queries
+        store,
+        label,
+        separator=separator,
+        group=group,
+        same_patient=same_patient,
+        where=where,
+        queries=queries,
+        order=order,
     )
+    if order is not None and (task == "retrieval" or cases.several):
+        why = "retrieval names no classes" if task == "retrieval" else "rows carry several of them"
+        raise UsageError(f"an order of classes means nothing here: {why}", hint="leave the order out")
     cases = _without_seen(store, cases, asked=queries is not None)
     options = Options(resamples, seed, tuple(subgroups))
     if task == "retrieval":

@@ -38,7 +38,7 @@ class Cases:
     asks
         bool ``(n,)``: which of them ask.
     classes
-        The classes' names, sorted.
+        The classes' names: in the order that was declared, else sorted by name, which means nothing.
     member
         bool ``(n, c)``: the classes of each row.
     groups
@@ -47,6 +47,8 @@ class Cases:
         The group column's value of each row as text, in one spelling; ``None`` where there is none (or a blank, NaN).
     notes
         What a reader of the numbers must know, one line each.
+    grades
+        int64 ``(c,)``: the place of each class in the declared order; ``None`` where none was declared.
     """
 
     label: str
@@ -58,6 +60,7 @@ class Cases:
     groups: NDArray[np.int64]
     group_values: tuple[str | None, ...]
     notes: tuple[str, ...]
+    grades: NDArray[np.int64] | None = None
 
     @cached_property
     def several(self) -> bool:
@@ -97,6 +100,7 @@ def find_cases(
     same_patient: bool = False,
     where: str | None = None,
     queries: str | None = None,
+    order: Sequence[str] | None = None,
 ) -> Cases:
     """Find the labelled rows.
 
@@ -116,6 +120,8 @@ def find_cases(
         Only rows for which this is true ask and answer.
     queries
         Of those, only rows for which this is true ask.
+    order
+        All classes from the least grade to the most, where they are grades; they need not all occur.
 
     Raises
     ------
@@ -146,7 +152,7 @@ def find_cases(
     if not labelled.all():
         notes.append(f"{int((~labelled).sum())} rows have no {label!r} and are left out")
     rows, named = rows[labelled], [names for names in named if names]
-    classes = tuple(sorted({name for names in named for name in names}))
+    classes = _ordered({name for names in named for name in names}, order, label)
     if len(classes) < 2:
         raise UsageError(
             f"the column {label!r} holds {len(classes)} classes in {len(rows)} rows, at least two are needed",
@@ -179,7 +185,21 @@ def find_cases(
         groups=group_codes(group_values, len(rows)),
         group_values=tuple(group_values),
         notes=tuple(notes),
+        grades=None if order is None else np.array([list(order).index(name) for name in classes], np.int64),
     )
+
+
+def _ordered(classes: set[str], order: Sequence[str] | None, label: str) -> tuple[str, ...]:
+    """Order classes as declared, else by name."""
+    if order is None:
+        return tuple(sorted(classes))
+    absent = sorted(classes - set(order))
+    if absent or len(set(order)) < len(order):
+        what = f"lacks {absent[0]!r}, which {label!r} holds" if absent else "names a class twice"
+        raise UsageError(
+            f"the order {', '.join(order)} {what}", hint="name every class once, from the least grade to the most"
+        )
+    return tuple(name for name in order if name in classes)
 
 
 def _classes_of(value: object, separator: str | None) -> tuple[str, ...]:

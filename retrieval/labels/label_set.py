@@ -7,6 +7,7 @@ A label file is YAML (or JSON) in one of three forms::
     name: my-set                                  with everything
     templates: ["A fundus photograph of {}"]      each prompt goes into each template
     multilabel: false                             true: findings that may be present together
+    ordered: false                                true: the classes are grades, from the least to the most
     classes:
       - name: macular hole
         prompts: [a macular hole, ...]            by default the name
@@ -30,7 +31,7 @@ from retr.retrieval.regular import NotRegularError, open_regular
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_SET_KEYS = {"name", "about", "source", "templates", "multilabel", "classes"}
+_SET_KEYS = {"name", "about", "source", "templates", "multilabel", "ordered", "classes"}
 _CLASS_KEYS = {"name", "prompts", "templates", "aliases"}
 
 
@@ -47,13 +48,15 @@ class LabelClass:
 class LabelSet:
     """The classes of a question, in order.
 
-    ``multilabel`` says that several may be true of one picture, so that each is a question of its own.
+    ``multilabel`` says that several may be true of one picture, so that each is a question of its own; ``ordered`` that
+    the classes are grades, in their order.
     """
 
     name: str
     classes: tuple[LabelClass, ...]
     multilabel: bool = False
     about: str = ""
+    ordered: bool = False
 
     @property
     def names(self) -> list[str]:
@@ -173,6 +176,7 @@ def _read_set(data: Any, name: str) -> LabelSet:
         classes=read,
         multilabel=bool(data.get("multilabel", False)),
         about=str(data.get("about") or ""),
+        ordered=bool(data.get("ordered", False)),
     )
 
 

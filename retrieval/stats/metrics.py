@@ -188,13 +188,30 @@ def top_k_accuracy(probabilities: ArrayLike, truth: ArrayLike, k: int) -> float:
     return float(top_k_accuracy_score(truth, scores, k=k, labels=np.arange(scores.shape[1])))
 
 
+def kappa(predicted: ArrayLike, truth: ArrayLike) -> float:
+    """Cohen's kappa, unweighted: agreement beyond chance, in which every mistake counts the same.
+
+    >>> round(kappa([0, 1, 2, 0], [0, 1, 2, 2]), 4)
+    0.6364
+    """
+    return _kappa(predicted, truth, None)
+
+
 def quadratic_kappa(predicted: ArrayLike, truth: ArrayLike, classes: int) -> float:
-    """Cohen's kappa with quadratic weights: for classes 0..``classes``-1 that are grades, in their order."""
+    """Cohen's kappa with quadratic weights, for grades 0..``classes``-1 in their order: far mistakes count more.
+
+    It says nothing about classes without an order.
+    """
+    return _kappa(predicted, truth, "quadratic", labels=np.arange(classes))
+
+
+def _kappa(predicted: ArrayLike, truth: ArrayLike, weights: str | None, **given: Any) -> float:
     from sklearn.metrics import cohen_kappa_score
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # one class only: the value is nan, which says it
-        return float(cohen_kappa_score(truth, predicted, labels=np.arange(classes), weights="quadratic"))
+        with np.errstate(all="ignore"):
+            return float(cohen_kappa_score(truth, predicted, weights=weights, **given))
 
 
 def auroc_per_class(scores: ArrayLike, member: NDArray[np.bool_]) -> NDArray[np.float64]:
@@ -243,7 +260,13 @@ def _per_class(name: str, scores: ArrayLike, member: NDArray[np.bool_]) -> NDArr
     )
 
 
-def classification(probabilities: ArrayLike, truth: ArrayLike, *, topk: Sequence[int] = (1, 3, 5)) -> dict[str, float]:
+def classification(
+    probabilities: ArrayLike,
+    truth: ArrayLike,
+    *,
+    topk: Sequence[int] = (1, 3, 5),
+    grades: NDArray[np.integer] | None = None,
+) -> dict[str, float]:
     """Score single-label answers.
 
     Parameters
@@ -254,12 +277,15 @@ def classification(probabilities: ArrayLike, truth: ArrayLike, *, topk: Sequence
         int ``(n,)``, the true class of each row.
     topk
         For which k top-k accuracy is given.
+    grades
+        int ``(c,)``: the place of each class in an order that was declared, from 0.
 
     Returns
     -------
     dict
-        ``top1`` ..., ``balanced_accuracy`` and ``macro_f1`` over the classes that occur in ``truth``,
-        ``kappa`` (quadratic), ``auroc`` (macro, one against the rest), ``ece``.
+        ``top1`` ..., ``balanced_accuracy`` and ``macro_f1`` over the classes that occur in ``truth``, ``kappa``
+        (Cohen's, unweighted), ``auroc`` (macro over the classes with rows inside and outside, one against the rest: no
+        class is the positive one), ``ece``; and with ``grades`` ``kappa_quadratic``.
     """
     from sklearn.metrics import f1_score, recall_score
 
@@ -268,11 +294,15 @@ def classification(probabilities: ArrayLike, truth: ArrayLike, *, topk: Sequence
     present = np.unique(target)
     every = {"labels": present, "average": "macro"}
     auroc = auroc_per_class(scores, target[:, None] == np.arange(scores.shape[1]))
+    graded = {}
+    if grades is not None:
+        graded["kappa_quadratic"] = quadratic_kappa(grades[predicted], grades[target], int(grades.max()) + 1)
     return {
         **{f"top{k}": top_k_accuracy(scores, target, k) for k in topk},
         "balanced_accuracy": float(recall_score(target, predicted, **every)),
         "macro_f1": float(f1_score(target, predicted, **every)),
-        "kappa": quadratic_kappa(predicted, target, scores.shape[1]),
+        "kappa": kappa(predicted, target),
+        **graded,
         "auroc": macro(auroc),
         "ece": ece(scores, target),
     }

@@ -258,3 +258,64 @@ def test_an_index_is_evaluated_in_the_command_lines_words(archive_store):
         index.evaluate("rank", "label")
     with pytest.raises(UsageError, match="exclude each other"):
         index.evaluate("retrieval", "label", group="patient", same_patient=True)
+
+
+def test_quadratic_kappa_is_measured_where_an_order_is_declared(archive_store, tmp_path):
+    from sklearn.metrics import cohen_kappa_score
+
+    index = Index(archive_store)
+    plain = index.evaluate("neighbours", "label", resamples=5)
+    assert "kappa_quadratic" not in plain.metrics
+    assert plain.facts["order_of_classes"] == "by name, which means nothing"
+    order = ["normal", "mild", "glaucoma", "drusen"]
+    graded = index.evaluate("neighbours", "label", order=order, resamples=5)
+    assert [row["class"] for row in graded.per_class] == ["normal", "glaucoma", "drusen"]
+    assert graded.curves["confusion"]["classes"] == ["normal", "glaucoma", "drusen"]
+    for name in ("top1", "kappa", "auroc", "macro_f1", "balanced_accuracy"):
+        assert graded.metrics[name].value == pytest.approx(plain.metrics[name].value), "no number depends on the order"
+    counts = np.array(graded.curves["confusion"]["counts"])
+    truth, answer = np.nonzero(counts)
+    weights = counts[truth, answer]
+    grade = np.array([0, 2, 3])
+    expected = cohen_kappa_score(
+        grade[truth], grade[answer], weights="quadratic", labels=range(4), sample_weight=weights
+    )
+    assert graded.metrics["kappa_quadratic"].value == pytest.approx(expected)
+    unweighted = cohen_kappa_score(truth, answer, sample_weight=weights)
+    assert graded.metrics["kappa"].value == pytest.approx(unweighted)
+
+
+def test_an_order_that_cannot_be_meant_is_an_error(archive_store):
+    index = Index(archive_store)
+    with pytest.raises(UsageError, match="lacks 'normal', which 'label' holds"):
+        index.evaluate("probe", "label", order=["drusen", "glaucoma"])
+    with pytest.raises(UsageError, match="names a class twice"):
+        index.evaluate("probe", "label", order=["drusen", "glaucoma", "normal", "normal"])
+    with pytest.raises(UsageError, match="rows carry several"):
+        index.evaluate("probe", "both", separator="|", order=["normal", "glaucoma", "drusen"])
+    with pytest.raises(UsageError, match="retrieval names no classes"):
+        index.evaluate("retrieval", "label", order=["normal", "glaucoma", "drusen"])
+
+
+def test_a_label_set_declares_the_order_of_zero_shot(tmp_path):
+    rng = np.random.default_rng(2)
+    truth = rng.integers(0, 3, 60)
+    vectors = np.eye(8)[truth] + 0.8 * rng.normal(size=(60, 8))
+    store = make_store(
+        tmp_path / "z.retr", vectors, patient=[f"P{i}" for i in range(60)], label=[("c", "a", "b")[t] for t in truth]
+    )
+    words = Words({name: np.eye(8)[i] for i, name in enumerate(("c", "a", "b"))})
+    (tmp_path / "set.yaml").write_text("ordered: true\nclasses: [c, a, b]\n")
+    ordered = zero_shot(
+        store, find_cases(store, "label"), words, load_labels(tmp_path / "set.yaml"), options=QUICK
+    ).metrics
+    given = find_cases(store, "label", order=["c", "a", "b"])
+    told = zero_shot(store, given, words, load_labels(["a", "b", "c"]), options=QUICK).metrics
+    other = zero_shot(
+        store, find_cases(store, "label", order=["a", "b", "c"]), words, load_labels(["a", "b", "c"]), options=QUICK
+    ).metrics
+    assert told["kappa_quadratic"].value == pytest.approx(ordered["kappa_quadratic"].value)
+    assert told["kappa"].value == pytest.approx(other["kappa"].value)
+    assert abs(told["kappa_quadratic"].value - other["kappa_quadratic"].value) > 0.01
+    with pytest.raises(UsageError, match="does not place 'd' of the label set"):
+        zero_shot(store, given, Words({n: np.eye(8)[0] for n in "abcd"}), load_labels(list("abcd")), options=QUICK)

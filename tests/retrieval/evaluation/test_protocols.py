@@ -147,6 +147,14 @@ def test_flair_probes_by_image_and_by_patient(data, fake_encoder):
         assert set(measured[name]) == {"ACA", "kappa", "macro F1"}
 
 
+def test_flairs_quadratic_kappa_needs_a_declared_order(data, fake_encoder, tmp_path):
+    (tmp_path / "grades.yaml").write_text("ordered: true\nclasses: [healthy, glaucoma]\n")
+    measured = flair.run(data, fake_encoder, labels=load_labels(tmp_path / "grades.yaml"))["measured"]
+    strict = measured["linear probe, strict (folds by patient)"]
+    assert set(strict) == {"ACA", "kappa", "kappa_quadratic", "macro F1"}
+    assert strict["kappa_quadratic"]["value"] == pytest.approx(strict["kappa"]["value"]), "two grades have one distance"
+
+
 def test_flairs_zero_shot_is_the_nearest_prototype(data, fake_encoder):
     vectors = data.embed(fake_encoder)
     means = {name: vectors[data.labels == c].mean(axis=0) for c, name in enumerate(data.classes)}

@@ -99,7 +99,7 @@ def test_classification_agrees_with_scikit_learn(answers):
         "top9": 1.0,
         "balanced_accuracy": sk.balanced_accuracy_score(truth, predicted),
         "macro_f1": sk.f1_score(truth, predicted, average="macro"),
-        "kappa": sk.cohen_kappa_score(truth, predicted, weights="quadratic"),
+        "kappa": sk.cohen_kappa_score(truth, predicted),
         "auroc": sk.roc_auc_score(truth, probabilities, multi_class="ovr"),
         "ece": metrics.ece(probabilities, truth),
     }
@@ -115,13 +115,41 @@ def test_classes_that_do_not_occur_or_are_never_answered():
     got = metrics.classification(np.eye(4)[predicted], truth, topk=(1, 4))
     assert got["balanced_accuracy"] == pytest.approx(np.mean([1 / 2, 1 / 2, 0]))
     assert got["macro_f1"] == pytest.approx(np.mean([1 / 2, 1 / 2, 0]))
-    by_chance = np.square(predicted[:, None] - truth).mean()
-    assert got["kappa"] == pytest.approx(1 - np.square(predicted - truth).mean() / by_chance)
+    shares = np.array([[np.mean(side == c) for c in range(4)] for side in (truth, predicted)])
+    by_chance = (shares[0] * shares[1]).sum()
+    assert got["kappa"] == pytest.approx((2 / 5 - by_chance) / (1 - by_chance))
+    assert "kappa_quadratic" not in got, "classes have no order unless one is declared"
     assert got["top4"] == 1
     assert metrics.quadratic_kappa([0, 3, 1], [0, 3, 3], 4) == pytest.approx(1 - (4 / 3) / (36 / 9))
     one = metrics.classification(np.eye(4)[predicted], np.zeros(5, int), topk=(1,))
     assert np.isnan(one["auroc"])
     assert np.isnan(metrics.quadratic_kappa(np.ones(3, int), np.ones(3, int), 4))
+    assert np.isnan(metrics.kappa(np.ones(3, int), np.ones(3, int)))
+
+
+def test_quadratic_kappa_goes_by_the_declared_grades():
+    """Alphabetical codes 0, 1, 2 are mild, none, severe; a fourth grade, moderate, does not occur."""
+    import sklearn.metrics as sk
+
+    grades = np.array([1, 0, 3])
+    rng = np.random.default_rng(4)
+    truth, predicted = rng.integers(0, 3, 200), rng.integers(0, 3, 200)
+    got = metrics.classification(np.eye(3)[predicted], truth, topk=(1,), grades=grades)
+    expected = sk.cohen_kappa_score(grades[truth], grades[predicted], weights="quadratic", labels=range(4))
+    assert got["kappa_quadratic"] == pytest.approx(expected)
+    assert got["kappa"] == pytest.approx(sk.cohen_kappa_score(truth, predicted))
+    alphabetical = sk.cohen_kappa_score(truth, predicted, weights="quadratic")
+    assert abs(expected - alphabetical) > 0.001
+
+
+def test_two_classes_have_one_auroc_whichever_is_called_positive():
+    import sklearn.metrics as sk
+
+    rng = np.random.default_rng(5)
+    truth, score = rng.integers(0, 2, 50), rng.random(50)
+    got = metrics.classification(np.stack([1 - score, score], axis=1), truth, topk=(1,))
+    assert got["auroc"] == pytest.approx(sk.roc_auc_score(truth, score))
+    assert got["auroc"] == pytest.approx(sk.roc_auc_score(1 - truth, 1 - score))
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
