@@ -23,7 +23,7 @@ from retr.index.errors import RetrError
 from retr.index.store import Store
 from retr.index.tune import Tuning
 
-DIM, ROWS, TRIES = 16, 400, 12
+DIM, ROWS, TRIES = 16, 400, 6
 KINDS: dict[str, IVF | HNSW] = {"bits": IVF(), "bytes": IVF(codec="sq8"), "graph": HNSW()}
 NUMBERS = (0, 255, 1 << 20, 1 << 31, 1 << 40, (1 << 63) - 1, (1 << 64) - 1)
 

@@ -104,7 +104,8 @@ def test_a_writer_killed_at_any_instant_leaves_the_last_commit(make, writers):
         time.sleep(rng.random() * 0.3)
         printed = writer_of.kill()
         after = Store.open(store.path)
-        assert after.check() == []
+        # A purge that was killed before its last old file was removed is said, until the next writer.
+        assert {finding.kind for finding in after.check()} <= {"unpurged"}
         assert after.version > before.version
         if printed:
             assert after.version >= printed[-1][0]
@@ -115,6 +116,7 @@ def test_a_writer_killed_at_any_instant_leaves_the_last_commit(make, writers):
         assert all(i.startswith(f"{v}-") for i, v in zip(*table.to_pydict().values(), strict=True))
         with after.writer() as writer:
             assert others(store.path, writer.store.manifest) == ([], [])
+            assert writer.store.check() == []
 
 
 def test_a_reader_keeps_its_snapshot(make):

