@@ -90,6 +90,10 @@ def leaks(
     out.rows(rows)
     if group is None and opened.store.manifest.group is None:
         out.note("no column tells patients apart: only duplicates were looked for; name one with --group")
+    if crossing.without_part:
+        out.note(f"{crossing.without_part} rows have no {split!r}: they are in no part")
+    if crossing.without_group:
+        out.note(f"{crossing.without_group} rows do not say whose they are: only their duplicates were looked for")
     out.note(f"{len(crossing.groups)} patients and {len(crossing.pairs)} duplicates cross {split!r}")
     if rows:
         raise typer.Exit(1)

@@ -85,11 +85,14 @@ class Leaks:
     """What crosses a split.
 
     ``groups`` gives, for each patient with rows in several parts, how many rows each part has; ``pairs`` the duplicates
-    whose two rows are in different parts, with these parts.
+    whose two rows are in different parts, with these parts. ``without_part`` and ``without_group`` count the rows that
+    could not be looked at: those in no part, and those in one whose patient is not known.
     """
 
     groups: dict[str, dict[str, int]]
     pairs: tuple[tuple[Pair, str, str], ...]
+    without_part: int = 0
+    without_group: int = 0
 
 
 def duplicates(
@@ -174,17 +177,20 @@ def leaks(
     part_of = dict(zip(parts["id"].to_pylist(), parts[split].to_pylist(), strict=True))
     group = group or store.manifest.group
     seen: dict[str, dict[str, int]] = {}
+    unknown = 0
     if group is not None:
         for value, part in zip(store.identity.of(group, store.live_rows()), part_of.values(), strict=True):
             if value is not None and part is not None:
                 counts = seen.setdefault(value, {})
                 counts[str(part)] = counts.get(str(part), 0) + 1
+            unknown += value is None and part is not None
     crossing = [
         (pair, str(part_of[pair.a]), str(part_of[pair.b]))
         for pair in duplicates(index, group=group, threshold=threshold, exact_only=exact_only).pairs
         if None not in {part_of[pair.a], part_of[pair.b]} and part_of[pair.a] != part_of[pair.b]
     ]
-    return Leaks({value: counts for value, counts in seen.items() if len(counts) > 1}, tuple(crossing))
+    groups = {value: counts for value, counts in seen.items() if len(counts) > 1}
+    return Leaks(groups, tuple(crossing), sum(part is None for part in part_of.values()), unknown)
 
 
 def perceptual_hash(image: Image.Image) -> NDArray[np.float32]:

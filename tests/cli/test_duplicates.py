@@ -57,3 +57,19 @@ def test_check_phi(retr, index):
     assert [(row["column"], row["kind"], row["rows"]) for row in done.json] == [("seen_by", "name", 7)]
     assert "Weber" not in done.out
     assert retr("index", "check", "--index", index).code == 0
+
+
+def test_rows_that_a_search_for_leaks_cannot_place_are_said(retr, tmp_path):
+    from retr.retrieval.ingest.build import build
+
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for number in range(4):
+        picture(number).save(folder / f"{number}.png")
+    table = "path,patient,split\n0.png,,train\n1.png,P1,\n2.png,P2,train\n3.png,,\n"
+    (tmp_path / "labels.csv").write_text(table)
+    build(folder, tmp_path / "index", FakeEncoder(), metadata=tmp_path / "labels.csv", group="patient")
+    done = retr("index", "leaks", "--index", tmp_path / "index", "--split", "split", "--exact-only")
+    assert done.code == 0
+    assert "2 rows have no 'split'" in done.err
+    assert "1 rows do not say whose they are" in done.err
