@@ -1,11 +1,13 @@
-"""``~`` is the home folder, wherever a path is given: on the command line, in a variable, in a batch, in Python.
+"""Folders of the user: the home that ``~`` stands for, and the cache.
 
-A shell expands it only where it stands alone: not in ``--index=~/x``, and never in a file or in Python.
+``~`` is the home wherever a path is given: on the command line, in a variable, in a batch, in Python. A shell expands
+it only where it stands alone: not in ``--index=~/x``, and never in a file or in Python.
 """
 
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from retr.index.errors import UsageError
@@ -23,3 +25,17 @@ def home(path: str | os.PathLike[str]) -> Path:
     if expanded == "~" or expanded.startswith("~/"):
         raise UsageError(f"there is no home folder for {os.fspath(path)!r}", hint="set HOME, or write the whole path")
     return Path(expanded)
+
+
+def cache_folder() -> Path:
+    """Folder for what can be made again: ``RETR_CACHE_DIR``, else the user's cache; made if missing and possible."""
+    given = os.environ.get("RETR_CACHE_DIR")
+    if given:
+        path = home(given)
+    else:
+        from platformdirs import user_cache_path
+
+        path = user_cache_path("retr")
+    with suppress(OSError):
+        path.mkdir(parents=True, exist_ok=True)
+    return path

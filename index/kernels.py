@@ -16,7 +16,10 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core import config as numba_config
 from numba.extending import intrinsic
+
+from retr.index.home import cache_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -38,11 +41,16 @@ _HALVINGS = 40
 
 
 def compiled(function: Callable[..., Any]) -> Any:
-    """Compile for every sort of arguments, and keep that on disk wherever there is a place for it."""
+    """Compile for every sort of arguments, and keep that in the cache folder, or wherever else there is a place."""
+    given = numba_config.CACHE_DIR
     try:
+        # numba looks here for the place when it wraps the function; ``NUMBA_CACHE_DIR`` goes before
+        numba_config.CACHE_DIR = given or str(cache_folder() / "kernels")
         return njit(function, fastmath=_FAST, nogil=True, cache=True)
     except RuntimeError:
         return njit(function, fastmath=_FAST, nogil=True)
+    finally:
+        numba_config.CACHE_DIR = given
 
 
 def fixed(array: NDArray[Any]) -> NDArray[Any]:

@@ -182,6 +182,17 @@ assert {{name: os.environ[name] for name in {wanted!r}}} == {wanted!r}
     assert done.returncode == 0, done.stderr
 
 
+def test_compiled_loops_are_kept_in_the_cache_folder(tmp_path, monkeypatch):
+    from retr.index import kernels
+    from retr.index.home import cache_folder
+
+    monkeypatch.setenv("RETR_CACHE_DIR", str(tmp_path / "cache"))
+    assert cache_folder() == tmp_path / "cache"
+    assert cache_folder().is_dir()
+    kept = kernels.compiled(kernels.stored)._cache.cache_path
+    assert Path(kept).is_relative_to(tmp_path / "cache/kernels")
+
+
 def test_the_switches_stand_in_the_documentation():
     page = (Path(__file__).parents[1] / "docs/privacy.md").read_text()
     for name, (value, _) in telemetry.SWITCHES.items():

@@ -24,6 +24,7 @@ import numpy as np
 import PIL.Image
 
 from retr.index.errors import UsageError, WeightsError
+from retr.index.home import cache_folder
 from retr.retrieval.encoders import weights as files
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.registry import Card, Spec
@@ -123,7 +124,7 @@ class LiteEncoder(BaseEncoder):
         with waiting("exporting its network to ONNX, once on this machine"):
             graph = _lite_export.export(path, self._feature)
         content = hashlib.sha256(graph).hexdigest()[:16]
-        if not write_atomically(files.cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph):
+        if not write_atomically(cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph):
             self.notes.append(
                 "the network exported for 'lite' cannot be kept, so every start exports it again: "
                 "let RETR_CACHE_DIR name a folder that can be written"
@@ -138,7 +139,7 @@ def _stem(feature: str) -> str:
 
 def _cached(feature: str) -> bytes | None:
     """Read the exported network; None where there is none that is what its name says."""
-    for path in sorted(files.cache_folder().glob(f"{_stem(feature)}-*.onnx")):
+    for path in sorted(cache_folder().glob(f"{_stem(feature)}-*.onnx")):
         graph = path.read_bytes()
         if hashlib.sha256(graph).hexdigest()[:16] == path.stem.rpartition("-")[2]:
             return graph

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from retr.retrieval.encoders import weights
+from retr.index.home import cache_folder
 from retr.retrieval.encoders._picture import picture
 from retr.retrieval.state import write_atomically
 
@@ -93,7 +93,7 @@ def verify(encoder: BaseEncoder) -> Verification:
     found = fingerprint(encoder.encode_images([picture()])[0])
     key = _key(info)
     shipped = _shipped().get(key)
-    local = weights.cache_folder() / "fingerprints" / f"{key}.json"
+    local = cache_folder() / "fingerprints" / f"{key}.json"
     recorded = shipped or _read(local)
     if recorded is None:
         write_atomically(local, json.dumps(asdict(found)).encode())

@@ -19,14 +19,13 @@ import json
 import os
 import warnings
 import zipfile
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retr.index.errors import WeightsError
-from retr.index.home import home
+from retr.index.home import cache_folder, home
 from retr.retrieval.encoders.untrusted import check_archive, reading, refuse_adapter
 from retr.retrieval.state import write_atomically
 
@@ -154,20 +153,6 @@ def digest(*paths: Path) -> str:
     """
     each = sorted(_digest(Path(path)) for path in paths)
     return each[0] if len(each) == 1 else hashlib.sha256("\n".join(each).encode()).hexdigest()
-
-
-def cache_folder() -> Path:
-    """Folder for what can be made again: ``RETR_CACHE_DIR``, else the user's cache; made if missing and possible."""
-    given = os.environ.get("RETR_CACHE_DIR")
-    if given:
-        path = home(given)
-    else:
-        from platformdirs import user_cache_path
-
-        path = user_cache_path("retr")
-    with suppress(OSError):
-        path.mkdir(parents=True, exist_ok=True)
-    return path
 
 
 def _digest(path: Path) -> str:

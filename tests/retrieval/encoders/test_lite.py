@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from retr.index.errors import NoTextSideError, UsageError, WeightsError
+from retr.index.home import cache_folder
 from retr.retrieval.encoders import lite as module
 from retr.retrieval.encoders import weights
 from retr.retrieval.encoders._picture import picture
@@ -152,7 +153,7 @@ def test_an_unwritable_cache_is_a_note_and_no_error(tmp_path, monkeypatch, lite)
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
     monkeypatch.setenv("RETR_CACHE_DIR", str(blocked / "cache"))
-    assert not weights.write_atomically(weights.cache_folder() / "x.onnx", b"data")
+    assert not weights.write_atomically(cache_folder() / "x.onnx", b"data")
     encoder = load_encoder("lite")
     (note,) = encoder.notes
     assert "RETR_CACHE_DIR" in note

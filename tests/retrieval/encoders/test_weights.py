@@ -145,8 +145,3 @@ def test_a_pattern_never_drops_a_key_the_network_has():
     state = {"weight": torch.ones(3, 2), "bias": torch.ones(3)}
     load_strictly(module, state, file="x.pth", dropped=["*"])
     assert torch.equal(module.bias, torch.ones(3))
-
-
-def test_the_cache_folder_can_be_moved(tmp_path):
-    assert weights.cache_folder() == tmp_path / "cache"
-    assert weights.cache_folder().is_dir()
