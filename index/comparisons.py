@@ -265,9 +265,11 @@ def _columns(function: str, left: Column, right: Column) -> Value:
     if kinds[0] == kinds[1]:
         return pc.call_function(function, [left, right])
     if any(map(pa.types.is_floating, kinds)):
-        if any(map(pa.types.is_decimal, kinds)):
+        try:
+            # Arrow refuses to cast an integer that a double does not hold.
             return pc.call_function(function, [left.cast(pa.float64()), right.cast(pa.float64())])
-        return _by_floor(function, left, right)
+        except pa.ArrowInvalid:
+            return _by_floor(function, left, right)
     if any(map(pa.types.is_date, kinds)):
         return _by_floor(function, left, right)
     if pa.types.is_timestamp(kinds[0]):
