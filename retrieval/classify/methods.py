@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from retr.index.errors import UsageError
+from retr.index.errors import IndexCorruptError, UsageError
 from retr.retrieval.classify import calibration
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.encoders.lengths import unread_ends
@@ -152,6 +152,8 @@ class ByProbe:
     def __init__(self, probe: Probe, store: Store) -> None:
         self._probe, self._store = probe, store
         self._labelled = labelled_rows(store, probe.column)
+        if len(self._labelled) != len(probe.fold_of):
+            raise IndexCorruptError("the stored probe is of other rows", hint="train it again with --retrain")
         self.column = probe.column
 
     @property

@@ -74,6 +74,17 @@ class Probe:
     data_version: str
     figures: dict[str, Any]
 
+    def _require_shapes(self) -> None:
+        """Raise ``ValueError`` where the arrays do not belong together."""
+        classes, dim = self.coef.shape
+        n, folds = len(self.fold_of), len(self.fold_coef)
+        fits = self.fold_coef.shape == (folds, classes, dim) and self.fold_intercept.shape == (folds, classes)
+        rows = self.held_out.shape == (n, classes) and self.fold_of.shape == (n,) and self.fold_of.dtype == np.int64
+        if not (fits and rows and self.intercept.shape == (classes,) and len(self.classes) == classes):
+            raise ValueError("arrays of different lengths")
+        if n and not 0 <= self.fold_of.min() <= self.fold_of.max() < folds:
+            raise ValueError("a fold that is not there")
+
     def logits(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
         """Score unit vectors (or, for dot-product indexes, vectors as they are): float32 ``(n, c)``."""
         scores: NDArray[np.float32] = np.asarray(vectors, dtype=np.float32) @ self.coef.T + self.intercept

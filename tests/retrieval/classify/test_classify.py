@@ -1,5 +1,6 @@
 """Neighbours, probe, zero-shot and calibration on a store of drawn clusters with patients."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -144,6 +145,9 @@ def test_a_probe_is_stored_found_and_refused_when_stale(store):
         probe.find(store, "label")
     with pytest.raises(IndexCorruptError):
         probe.Probe.from_bytes(b"no probe")
+    for crafted in ({"fold_of": trained.fold_of + 9}, {"held_out": trained.held_out[1:]}, {"coef": trained.coef[:2]}):
+        with pytest.raises(IndexCorruptError):
+            probe.Probe.from_bytes(replace(trained, **crafted).to_bytes())
 
 
 def test_a_probe_answers_a_known_patient_by_the_fold_that_has_not_seen_it(tmp_path):
