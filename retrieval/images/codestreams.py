@@ -36,6 +36,8 @@ class StreamHeader:
         Significant bits a sample, 0 where the stream does not say.
     marker
         JPEG's and JPEG-LS's kind of frame (``0xC3``: lossless), else 0.
+    signed
+        Whether samples of JPEG 2000 are.
     """
 
     kind: str
@@ -44,6 +46,7 @@ class StreamHeader:
     samples: int
     bits: int
     marker: int = 0
+    signed: bool = False
 
 
 def stream_header(data: bytes) -> StreamHeader:
@@ -93,8 +96,9 @@ def _jpeg2000(data: bytes) -> StreamHeader:
     start = data.index(_JPEG2000_SIZE)  # behind the boxes, where it comes as a JP2 file
     right, bottom, left, top = struct.unpack_from(">4I", data, start + 8)
     (samples,) = struct.unpack_from(">H", data, start + 40)
-    bits = max((data[start + 42 + 3 * sample] & 0x7F) + 1 for sample in range(samples))
-    return StreamHeader("jpeg2000", right - left, bottom - top, samples, bits)
+    depths = [data[start + 42 + 3 * sample] for sample in range(samples)]
+    bits, signed = max((depth & 0x7F) + 1 for depth in depths), any(depth & 0x80 for depth in depths)
+    return StreamHeader("jpeg2000", right - left, bottom - top, samples, bits, signed=signed)
 
 
 def _webp(data: bytes) -> StreamHeader:

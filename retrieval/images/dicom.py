@@ -34,7 +34,7 @@ from retr.retrieval.images.dicom_header import header_columns
 from retr.retrieval.images.dicom_layout import GREY, PALETTE
 from retr.retrieval.images.dicom_open import is_dicom, open_dataset
 from retr.retrieval.images.dicom_values import RefusalError, numbers, text
-from retr.retrieval.images.picture import Options, Picture, made_square, read_error
+from retr.retrieval.images.picture import MAX_ASPECT, Options, Picture, made_square, read_error
 from retr.retrieval.images.quiet import silence_decoders
 
 __all__ = ["is_dicom", "read"]
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from retr.retrieval.images.dicom_frames import Frames
     from retr.retrieval.images.dicom_open import Opened
 
+_BURNED_IN = {"YES", "Y", "TRUE", "T", "1"}  # the first is the defined term
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 
 
@@ -84,7 +85,7 @@ def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
 
 def _read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
     opened = open_dataset(stream, options)
-    if text(opened.header, "BurnedInAnnotation") == "YES" and not options.allow_burned_in:
+    if text(opened.header, "BurnedInAnnotation") in _BURNED_IN and not options.allow_burned_in:
         raise read_error("burned-in annotation", options.name)
     if opened.pixels() > options.max_pixels:
         raise read_error("too large", options.name)
@@ -103,7 +104,7 @@ def _picture(frames: Frames, opened: Opened, position: int, columns: dict[str, A
         if layout.photometric in GREY:
             pixels, notes["window"] = grey(frame, header, shown, layout, said)
         else:
-            pixels = rgb(frame, layout, header)
+            pixels = rgb(frame, layout, header, said)
     image = Image.fromarray(pixels).convert("RGB")
     square = _square(image, shown, options.max_pixels, said)
     if square.size != image.size:
@@ -132,7 +133,7 @@ def _square(image: Image.Image, shown: Shown, max_pixels: int, notes: list[str])
             pair = pair * 2
         if len(pair) == 2:
             down, across = pair
-            if down is not None and across is not None and down > 0 and across > 0:
+            if down and across and 1 / MAX_ASPECT <= down / across <= MAX_ASPECT:
                 return made_square(image, across, down, max_pixels)
         notes.append(f"{keyword} ignored")
     return image

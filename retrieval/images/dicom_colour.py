@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.retrieval.images.dicom_layout import PALETTE, YBR
-from retr.retrieval.images.dicom_values import RefusalError, Table, lookup_table, segmented_table
+from retr.retrieval.images.dicom_values import PALETTE_BITS, RefusalError, Table, lookup_table, segmented_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -25,13 +25,15 @@ _BLOCK_PIXELS = 1 << 20
 _OUT_OF_RANGE, _OUT_SHARE = 16.0, 0.01
 
 
-def rgb(values: NDArray[Any], layout: Layout, header: Dataset) -> NDArray[np.uint8]:
+def rgb(values: NDArray[Any], layout: Layout, header: Dataset, notes: list[str]) -> NDArray[np.uint8]:
     """Return a colour frame as uint8 ``(rows, columns, 3)``.
 
     Parameters
     ----------
     values
         ``(rows, columns, 3)``, or ``(rows, columns)`` of palette indices.
+    notes
+        What was corrected is appended.
 
     Raises
     ------
@@ -39,7 +41,7 @@ def rgb(values: NDArray[Any], layout: Layout, header: Dataset) -> NDArray[np.uin
         A palette is missing or cannot be expanded: "damaged".
     """
     if layout.photometric == PALETTE:
-        return _through_palette(values, layout, header)
+        return _through_palette(values, layout, header, notes)
     shown = _high_bytes(values, layout.stored)
     return ybr_to_rgb(shown) if layout.photometric in YBR else shown
 
@@ -88,19 +90,19 @@ def _high_bytes(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray((values >> (bits - 8)).astype(np.uint8))
 
 
-def _through_palette(indices: NDArray[Any], layout: Layout, header: Dataset) -> NDArray[np.uint8]:
+def _through_palette(indices: NDArray[Any], layout: Layout, header: Dataset, notes: list[str]) -> NDArray[np.uint8]:
     tables = [_palette(header, colour, layout) for colour in ("Red", "Green", "Blue")]
     bits = max(table.bits for table in tables)
-    channels = []
-    for table in tables:
-        shown = replace(table, entries=replace(table, bits=bits).high_bytes())
-        channels.append(shown(indices))
+    tables = [replace(table, bits=bits) for table in tables]
+    if not all(table.is_as_said for table in tables):
+        notes.append("palette read otherwise than its descriptor says")
+    channels = [replace(table, entries=table.high_bytes())(indices) for table in tables]
     return np.stack(channels, axis=-1)
 
 
 def _palette(header: Dataset, colour: str, layout: Layout) -> Table:
     descriptor = f"{colour}PaletteColorLookupTableDescriptor"
-    table = lookup_table(header, descriptor, f"{colour}PaletteColorLookupTableData", layout.reach)
+    table = lookup_table(header, descriptor, f"{colour}PaletteColorLookupTableData", layout.reach, PALETTE_BITS)
     if table is None:
         segments = f"Segmented{colour}PaletteColorLookupTableData"
         table = segmented_table(header, descriptor, segments, layout.reach)

@@ -7,6 +7,7 @@ LUT leaves the window.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -78,8 +79,14 @@ def grey(
     for start in range(0, frame.shape[0], rows):
         block = frame[start : start + rows]
         values = block if modality is None else modality(block)
-        out[start : start + rows] = show(np.nan_to_num(values) if values.dtype.kind == "f" else values)
+        out[start : start + rows] = show(_finite(values) if values.dtype.kind == "f" else values)
     return out, note
+
+
+def _finite(values: NDArray[Any]) -> NDArray[Any]:
+    """Return floats with the lowest number in place of what is none, and the ends in place of infinities."""
+    finite: NDArray[Any] = np.nan_to_num(values, nan=np.finfo(values.dtype).min)
+    return finite
 
 
 def _modality(shown: Shown, layout: Layout, notes: list[str]) -> tuple[Transform | None, tuple[float, float]]:
@@ -88,11 +95,15 @@ def _modality(shown: Shown, layout: Layout, notes: list[str]) -> tuple[Transform
     for item in items(source, "ModalityLUTSequence"):
         table = lookup_table(item, "LUTDescriptor", "LUTData", layout.reach)
         if table is not None:
+            if not table.is_as_said:
+                notes.append("ModalityLUTSequence read otherwise than its descriptor says")
             return table, (0.0, float((1 << table.bits) - 1))
     if "ModalityLUTSequence" in source:
         notes.append("ModalityLUTSequence ignored")
     source = shown.holder("RescaleSlope", "RescaleIntercept")
     if "RescaleSlope" not in source or "RescaleIntercept" not in source:
+        if "RescaleSlope" in source or "RescaleIntercept" in source:  # half of a transform is none
+            notes.append("rescale ignored")
         return None, layout.reach
     slope, intercept = first_number(source, "RescaleSlope"), first_number(source, "RescaleIntercept")
     if not slope:
@@ -104,6 +115,9 @@ def _modality(shown: Shown, layout: Layout, notes: list[str]) -> tuple[Transform
     if slope == 1 and intercept == 0:
         return None, layout.reach
     low, high = sorted(end * slope + intercept for end in layout.reach)
+    if not (layout.real or math.isfinite(high - low)):
+        notes.append("rescale ignored")
+        return None, layout.reach
     return lambda values: values.astype(np.float64) * slope + intercept, (low, high)
 
 
@@ -156,8 +170,10 @@ def _voi_lut(shown: Shown, reach: tuple[float, float], notes: list[str], *, inve
     for item in items(source, "VOILUTSequence"):
         table = lookup_table(item, "LUTDescriptor", "LUTData", reach)
         if table is not None:
+            if not table.is_as_said:
+                notes.append("VOILUTSequence read otherwise than its descriptor says")
             entries = table.to_8bit()
-            return type(table)(table.first, 255 - entries if inverted else entries, table.bits)
+            return replace(table, entries=255 - entries if inverted else entries)
     if "VOILUTSequence" in source:
         notes.append("VOILUTSequence ignored")
     return None

@@ -23,7 +23,8 @@ GREY = ("MONOCHROME1", "MONOCHROME2")
 YBR = ("YBR_FULL", "YBR_FULL_422")
 PALETTE = "PALETTE COLOR"
 # YBR_ICT, YBR_RCT and XYB name transforms of the codestream, which its decoder undoes
-_DECODED = ("YBR_ICT", "YBR_RCT", "XYB")
+_TRANSFORMED = ("YBR_ICT", "YBR_RCT")
+_DECODED = (*_TRANSFORMED, "XYB")
 _PHOTOMETRIC = (*GREY, *YBR, *_DECODED, PALETTE, "RGB")
 _COLOUR_SAMPLES = 3
 _CONTAINERS = (8, 16, 32, 64)
@@ -94,13 +95,36 @@ class Layout:
         """
         width = max(cells.dtype.itemsize * 8, next(bits for bits in _CONTAINERS if bits > self.high))
         kind = f"{'i' if self.signed else 'u'}{width // 8}"
-        if self.high == width - 1 and self.stored == width:
-            return cells.astype(f"u{width // 8}", copy=False).view(kind)
-        values = cells.astype(f"u{width // 8}").view(kind)
-        # up to the top and down again: the sign follows
-        np.left_shift(values, width - 1 - self.high, out=values)
+        plain = cells.astype(f"u{width // 8}", copy=False)
+        if self.stored == width:
+            return plain.view(kind)
+        low = self._from_bit(plain, kind, self.stored - 1)
+        if self.high == self.stored - 1:
+            if not self._fits(plain, low):
+                self._note("bits above the stored ones left out")
+            return low
+        # a HighBit that is wrong: the values lie at the bottom, and would lose their lowest bits
+        if (plain & ((1 << (self.high + 1 - self.stored)) - 1)).any() and self._fits(plain, low):
+            self._note(f"HighBit taken to be {self.stored - 1}")
+            return low
+        return self._from_bit(plain, kind, self.high)
+
+    def _from_bit(self, cells: NDArray[Any], kind: str, high: int) -> NDArray[Any]:
+        """Return the values whose highest bit is ``high``: up to the top and down again, so that the sign follows."""
+        width = cells.dtype.itemsize * 8
+        values: NDArray[Any] = np.left_shift(cells, width - 1 - high).view(kind)
         np.right_shift(values, width - self.stored, out=values)
         return values
+
+    def _fits(self, cells: NDArray[Any], values: NDArray[Any]) -> bool:
+        """Say whether nothing but zeros or the sign stands above the stored bits."""
+        if not self.signed:
+            return bool((values == cells).all())
+        return bool(((values.view(cells.dtype) == cells) | (cells >> self.stored == 0)).all())
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
 
 
 def native_layout(header: Dataset, keyword: str, length: int, frames: int | None = None) -> Layout:
@@ -206,14 +230,18 @@ def compressed_layout(header: Dataset, stream: Codestream, frames: int) -> Layou
     if said != samples:
         notes.append(f"SamplesPerPixel taken to be {samples}")
     unsaid = photometric is None or _samples_of(photometric) != samples
+    # JPEG undoes no transform of colours that JPEG 2000 names
+    is_ybr = photometric in YBR or (photometric in _TRANSFORMED and stream.kind != "jpeg 2000")
     photometric = _settled(photometric, samples, header, notes)
     layout = _with_bits(header, rows, columns, samples, allocated, photometric, frames, False, notes, stream.bits)
     if samples == _COLOUR_SAMPLES:
-        labelled = "YBR" if photometric in YBR or (unsaid and stream.kind == "jpeg") else "RGB"
+        labelled = "YBR" if is_ybr or (unsaid and stream.kind == "jpeg") else "RGB"
         colour = stream.colour or labelled
         if colour != labelled and not unsaid and stream.kind != "jpeg xl":
             notes.append(f"colours are {colour}, against PhotometricInterpretation")
         layout = replace(layout, photometric="YBR_FULL" if colour == "YBR" else "RGB")
+    if stream.signed and not layout.signed:
+        notes.append("sign of the codestream left out")
     return _with_coded_bits(layout, stream)
 
 

@@ -23,6 +23,8 @@ _MOST_VALUES = 64
 _WORD = 1 << 16
 # how many bits the entries of a table are taken to have, by the largest of them
 _ENTRY_BITS = (8, 10, 12, 14, 16)
+# palettes have these alone: one of 16 bits that stays below a quarter of them is dark
+PALETTE_BITS = (8, 16)
 # A table that uses a quarter of its declared range or less would show a picture that is next to black.
 _SPARE_BITS = 2
 _SEGMENT_DISCRETE, _SEGMENT_LINEAR, _SEGMENT_INDIRECT = 0, 1, 2
@@ -149,11 +151,19 @@ class Table:
         Unsigned integers ``(n,)``, n at least 1.
     bits
         Of an entry: what is declared, or what is in use where that is clearly another.
+    said
+        How many entries, and of how many bits, the descriptor says there are.
     """
 
     first: int
     entries: NDArray[Any]
     bits: int
+    said: tuple[int, int]
+
+    @property
+    def is_as_said(self) -> bool:
+        """Whether the descriptor is right."""
+        return (len(self.entries), self.bits) == self.said
 
     def __call__(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return the entries of values of any shape and number type."""
@@ -171,7 +181,13 @@ class Table:
         return np.asarray(self.to_8bit() if self.bits < 8 else self.entries >> (self.bits - 8), dtype=np.uint8)
 
 
-def lookup_table(data: Dataset, descriptor: str, content: str, reach: tuple[float, float]) -> Table | None:
+def lookup_table(
+    data: Dataset,
+    descriptor: str,
+    content: str,
+    reach: tuple[float, float],
+    widths: tuple[int, ...] = _ENTRY_BITS,
+) -> Table | None:
     """Return a lookup table of a data set, or None where it is absent or has no entries.
 
     Entries are bytes or words by how many of them there are, not by what the descriptor says.
@@ -182,6 +198,8 @@ def lookup_table(data: Dataset, descriptor: str, content: str, reach: tuple[floa
         Keywords of the descriptor (number of entries, first value, bits of an entry) and of the entries.
     reach
         Lowest and highest value that is looked up.
+    widths
+        How many bits an entry may have other than declared, ascending.
     """
     described = words(data, descriptor)
     if described is None or len(described) < 3:
@@ -190,7 +208,8 @@ def lookup_table(data: Dataset, descriptor: str, content: str, reach: tuple[floa
     entries = _entries(data, content, count, declared)
     if entries is None or not entries.size:
         return None
-    return Table(signed_like(first, reach, len(entries)), entries, bits_in_use(int(entries.max()), declared))
+    bits = bits_in_use(int(entries.max()), declared, widths)
+    return Table(signed_like(first, reach, len(entries)), entries, bits, (count, declared))
 
 
 def segmented_table(
@@ -215,10 +234,11 @@ def segmented_table(
     entries = np.concatenate([np.zeros(0, np.int64), *expanded])[:count].astype(np.uint16)
     if len(entries) < count:
         raise RefusalError("damaged")
-    return Table(signed_like(first, reach, len(entries)), entries, bits_in_use(int(entries.max()), declared))
+    bits = bits_in_use(int(entries.max()), declared, PALETTE_BITS)
+    return Table(signed_like(first, reach, len(entries)), entries, bits, (count, declared))
 
 
-def bits_in_use(largest: int, declared: int) -> int:
+def bits_in_use(largest: int, declared: int, widths: tuple[int, ...] = _ENTRY_BITS) -> int:
     """Return how many bits the entries of a table have.
 
     Examples
@@ -226,8 +246,8 @@ def bits_in_use(largest: int, declared: int) -> int:
     >>> bits_in_use(255, 16), bits_in_use(4095, 16), bits_in_use(30000, 16), bits_in_use(4095, 8), bits_in_use(200, 8)
     (8, 12, 16, 12, 8)
     """
-    used = next(bits for bits in _ENTRY_BITS if largest < 1 << bits)
-    believable = 1 <= declared <= _ENTRY_BITS[-1] and largest < 1 << declared
+    used = next(bits for bits in widths if largest < 1 << bits)
+    believable = 1 <= declared <= widths[-1] and largest < 1 << declared
     return declared if believable and declared - used < _SPARE_BITS else used
 
 

@@ -46,6 +46,9 @@ def scale_to_8bit(pixels: NDArray[Any], how: Grey16 = "minmax") -> NDArray[np.ui
     >>> scale_to_8bit(np.array([[100, 200, 300]], dtype=np.uint16), "max").tolist()
     [[85, 170, 255]]
     """
+    if how == "minmax" and pixels.dtype.kind in "iu" and pixels.dtype.itemsize == 8 and pixels.size:
+        # neighbouring large integers are one float64: the lowest is taken off before they become floats
+        pixels = pixels.astype(np.uint64) - pixels.min().astype(np.uint64)
     low, high = finite_range(pixels)
     if how == "max":
         low = 0.0

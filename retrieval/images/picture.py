@@ -58,7 +58,7 @@ MAX_PIXELS = 50_331_648
 
 
 # A longer pixel is a mistake in the header.
-_MAX_ASPECT = 10.0
+MAX_ASPECT = 10.0
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def made_square(image: Image.Image, across: float, down: float, max_pixels: int)
         above 10) or that would grow over ``max_pixels`` comes back as it is.
     """
     width, height = image.size
-    if not (across > 0 and down > 0 and 1 / _MAX_ASPECT <= down / across <= _MAX_ASPECT):
+    if not (across > 0 and down > 0 and 1 / MAX_ASPECT <= down / across <= MAX_ASPECT):
         return image
     size = (width, round(height * down / across)) if down > across else (round(width * across / down), height)
     if size == image.size or size[0] * size[1] > max_pixels:

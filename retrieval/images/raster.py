@@ -6,7 +6,7 @@ header and pixels. Pillow's own limit is a warning first, and warnings are not t
 
 Colour becomes RGB by ``convert("RGB")``, which drops alpha without compositing: encoders' published
 preprocessing does exactly that. Grey deeper than 8 bit is scaled by `retr.retrieval.images.levels`. Colour
-deeper than 8 bit keeps its high byte, which is what Pillow decodes.
+deeper than 8 bit keeps its high byte, which is what Pillow decodes of PNG.
 """
 
 from __future__ import annotations
@@ -103,10 +103,12 @@ def _better_reader(stream: BinaryIO, kind: str) -> Callable[[BinaryIO, Options],
     header = _header(stream)
     if header is not None and header.kind == "jpegls":  # behind an application's segment
         return streams.read
-    if header is None or header.bits <= 8:
+    if header is None:
         return None
-    # Pillow knows no JPEG deeper than 8 bit, keeps the high byte of grey with alpha, and has 16 bits for grey
-    deep = kind == "jpeg" or header.samples == 2 or (header.samples == 1 and header.bits > 16)
+    if kind == "jpeg2000":  # of other than 8 bits Pillow rounds white up to black, and leaves shallow grey dark
+        return None if header.bits == 8 and not header.signed else streams.read
+    # Pillow knows no JPEG deeper than 8 bit, and keeps the high byte of grey with alpha
+    deep = header.bits > 8 and (kind == "jpeg" or header.samples == 2)
     return streams.read if deep else None
 
 
@@ -182,8 +184,9 @@ def finish(image: Image.Image, stream: BinaryIO | None, options: Options) -> Pic
         raise read_error("truncated" if cut else "damaged", name) from None
     except _UnsupportedModeError:
         raise read_error("unsupported", name) from None
-    except Exception:  # noqa: BLE001 - decoders raise nearly anything for bad content
-        raise read_error("damaged", name) from None
+    except Exception as error:  # noqa: BLE001 - decoders raise nearly anything for bad content
+        cut = "not enough image data" in str(error).lower()
+        raise read_error("truncated" if cut else "damaged", name) from None
     return Picture(image=rgb, width=width, height=height, mode=mode, notes=notes)
 
 

@@ -1,7 +1,7 @@
 """Encoded pictures that Pillow cannot read or reads with the wrong meaning, through imagecodecs.
 
-JPEG-LS, JPEG XL, JPEG deeper than 8 bit (12 bit, lossless up to 16), JPEG 2000 and PNG in grey deeper than 8 bit with
-alpha. The size is checked in the header first; alpha is dropped, as everywhere.
+JPEG-LS, JPEG XL, JPEG deeper than 8 bit (12 bit, lossless up to 16), JPEG 2000 of other than 8 bits, PNG in grey deeper
+than 8 bit with alpha. The size is checked in the header first; alpha is dropped, as everywhere.
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ _STREAMS = {_JPEG, 34887, 33003, 33004, 33005, 34712, 34933, 50001, 50002, 52546
 _COMPRESSIONS = _PLAIN | _STREAMS | {34925, 50000}
 _PREDICTORS = {1: "uif", 2: "ui", 3: "f"}
 _ASSOCIATED = 1
+# grey with alpha that Pillow turns into RGB: unspecified or not associated
+_GREY_ALPHA = {(_BLACK_IS_ZERO, 0), (_BLACK_IS_ZERO, 2)}
 # TIFF's types of values: BYTE, ASCII, SHORT, LONG, RATIONAL, ...
 _TYPE_BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), start=1)) | {16: 8, 17: 8, 18: 8}
 # A page and its alpha, as the samples lie in the file: as many bytes for each pixel that a picture may have.
@@ -86,15 +88,17 @@ def _read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
     start = stream.read(12)
     stream.seek(0)
     try:
-        pages = list(tifffile.TiffFile(stream, name="picture").pages)
+        file = tifffile.TiffFile(stream, name="picture")
+        pages = list(file.pages)
         camera = _is_raw_camera(start, pages)
+        hidden = len(pages) == 1 and _has_hidden_planes(file)
     except (MemoryError, RecursionError):
         raise read_error("too large", options.name) from None
     except TypeError:  # tifffile has one sample format for all samples of a pixel
         raise read_error("unsupported", options.name) from None
     except Exception:  # noqa: BLE001 - struct.error, KeyError, ValueError, TiffFileError, ... for bad headers
         raise read_error("damaged", options.name) from None
-    if camera:
+    if camera or hidden:
         raise read_error("unsupported", options.name)
     if not pages:
         raise read_error("damaged", options.name)
@@ -149,6 +153,16 @@ def _is_raw_camera(start: bytes, pages: list[Any]) -> bool:
             if below.photometric in _SENSOR or (larger and not below.subfiletype & _REDUCED):
                 return True
     return False
+
+
+def _has_hidden_planes(file: Any) -> bool:
+    """Say whether more pictures follow the only page, which no directory names: ImageJ's above 4 GB, MetaMorph's."""
+    if file.is_stk:
+        return int((file.stk_metadata or {}).get("NumberPlanes", 1)) > 1
+    if file.is_imagej:
+        return int((file.imagej_metadata or {}).get("images", 1)) > 1
+    pixels = math.prod(file.pages[0].shape)
+    return any(math.prod(described.get("shape", ())) > pixels for described in file.shaped_metadata or ())
 
 
 def _is_cut(stream: BinaryIO) -> bool:
@@ -274,7 +288,7 @@ def _pillow_reads(page: Any) -> bool:
         and page.compression in {*_PLAIN, _JPEG}
         and page.photometric != _PALETTE
         and extra == len(page.extrasamples)
-        and (not extra or page.photometric in {_BLACK_IS_ZERO, _RGB})
+        and (not extra or page.photometric == _RGB or (page.photometric, page.extrasamples[0]) in _GREY_ALPHA)
     )
 
 

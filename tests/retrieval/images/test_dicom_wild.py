@@ -341,3 +341,90 @@ def test_the_syntax_is_that_of_the_data(dicom, dicom_bytes):
     lying = dicom(RAMP, **WINDOW)
     lying.file_meta.TransferSyntaxUID = JPEG2000Lossless
     assert (shown(dicom_bytes(compressed(lying, [jpeg_2000(RAMP)], ExplicitVRLittleEndian))) == expected).all()
+
+
+# -- what was left out is said, and what was meant is shown
+
+
+def header_notes(source: bytes) -> str:
+    return read_image(source).columns.get("header_notes", "")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_values_that_lie_lower_than_high_bit_says(dicom, dicom_bytes, sign):
+    values = RAMP if sign == 1 else RAMP.astype(np.int16) - 2048
+    window = WINDOW | {"WindowCenter": 2048 if sign == 1 else 0}
+    data = dicom(values, **window)
+    data.HighBit = 15
+    assert (shown(dicom_bytes(data)) == shown(dicom_bytes(values, **window))).all()
+    assert header_notes(dicom_bytes(data)) == "HighBit taken to be 11"
+    # and values that do lie up there
+    data.PixelData = (values.view(np.uint16) << 4).tobytes()
+    assert (shown(dicom_bytes(data)) == shown(dicom_bytes(values, **window))).all()
+    assert header_notes(dicom_bytes(data)) == ""
+
+
+def test_bits_above_the_stored_ones_are_said(dicom, dicom_bytes):
+    assert header_notes(dicom_bytes(RAMP, BitsStored=10)) == "bits above the stored ones left out"
+    signed = RAMP.astype(np.int16) - 1800
+    for cells in (signed, signed.view(np.uint16) & 0xFFF):  # a sign that is extended, and one that is not
+        assert header_notes(dicom_bytes(cells, BitsStored=12, PixelRepresentation=1)) == ""
+
+
+@pytest.mark.parametrize(
+    "rescale",
+    [{"RescaleSlope": "2"}, {"RescaleIntercept": "-1024"}, {"RescaleSlope": "1e308", "RescaleIntercept": "0"}],
+)
+def test_a_rescale_that_cannot_be_used_is_left_out_and_said(dicom_bytes, rescale):
+    data = dicom_bytes(RAMP, **WINDOW, **rescale)
+    assert (shown(data) == shown(dicom_bytes(RAMP, **WINDOW))).all()
+    assert header_notes(data) == "rescale ignored"
+
+
+def test_an_impossible_spacing_is_said(dicom_bytes):
+    data = dicom_bytes(RAMP, **WINDOW, PixelSpacing=["1", "20"], PixelAspectRatio=["1", "2"])
+    assert shown(data).shape == (8, 16, 3)
+    assert header_notes(data) == "PixelSpacing ignored"
+
+
+def test_a_table_that_is_not_as_its_descriptor_says(dicom, dicom_bytes):
+    data, item = dicom(RAMP, BitsStored=12), Dataset()
+    item.add_new("LUTDescriptor", "US", [4096, 0, 12])
+    item.add_new("LUTData", "US", list(range(4096)))
+    data.VOILUTSequence = [item]
+    assert header_notes(dicom_bytes(data)) == ""
+    item["LUTData"].value = list(range(1000))
+    assert header_notes(dicom_bytes(data)) == "VOILUTSequence read otherwise than its descriptor says"
+
+
+def test_a_dark_palette_stays_dark(dicom, dicom_bytes):
+    data = dicom(GREY, PhotometricInterpretation="PALETTE COLOR")
+    for colour, step in (("Red", 0), ("Green", 40), ("Blue", 60)):
+        data.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [256, 0, 16])
+        data.add_new(f"{colour}PaletteColorLookupTableData", "OW", (np.arange(256, dtype="<u2") * step).tobytes())
+    picture = shown(dicom_bytes(data))
+    assert (picture == np.stack([GREY * 0, GREY.astype(int) * 40 >> 8, GREY.astype(int) * 60 >> 8], -1)).all()
+    assert header_notes(dicom_bytes(data)) == ""
+
+
+@pytest.mark.parametrize("window", [{}, {"WindowCenter": "1500", "WindowWidth": "4000"}])
+def test_not_a_number_is_the_lowest_value(dicom_bytes, window):
+    values = np.linspace(-1000, 3000, 64, dtype=np.float32).reshape(8, 8)
+    values[0, 1:4] = np.nan, np.inf, -np.inf
+    assert shown(dicom_bytes(values, **window))[0, 1:4, 0].tolist() == [0, 255, 0]
+
+
+@pytest.mark.parametrize("value", ["YES", "yes ", "Y", "TRUE", "1"])
+def test_burned_in_annotation_in_any_spelling(dicom_bytes, value):
+    assert reason(dicom_bytes(RAMP, BurnedInAnnotation=value)) == "burned-in annotation"
+
+
+def test_jpeg_labelled_with_a_transform_of_jpeg_2000_is_ybr(dicom, dicom_bytes):
+    frame = bytes(imagecodecs.jpeg8_encode(COLOUR, level=95, subsampling="444"))
+    at = frame.index(b"\xff\xe0")
+    bare = frame[:at] + frame[at + 18 :]
+    given = [
+        shown(dicom_bytes(compressed(dicom(COLOUR, PhotometricInterpretation=label), [bare], JPEGBaseline8Bit)))
+        for label in ("YBR_ICT", "YBR_FULL")
+    ]
+    assert (given[0] == given[1]).all()

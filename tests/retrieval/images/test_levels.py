@@ -87,3 +87,9 @@ def test_white_is_zero_is_inverted():
 def test_an_unknown_scaling_is_refused():
     with pytest.raises(UsageError, match="'clip'"):
         read_image(np.zeros((2, 2), np.uint16), grey16="clip")
+
+
+@pytest.mark.parametrize(("dtype", "lowest"), [(np.uint64, 2**63 + 5), (np.int64, -(2**62)), (np.int64, -(2**63))])
+def test_neighbouring_large_integers_are_told_apart(dtype, lowest):
+    values = np.arange(256, dtype=dtype).reshape(16, 16) + dtype(lowest)
+    assert scale_to_8bit(values).ravel().tolist() == list(range(256))

@@ -184,3 +184,25 @@ def test_a_palette_png_and_an_animated_one_show_their_first_picture():
     data += chunk(b"fcTL", struct.pack(">I", 1) + control[4:])
     data += chunk(b"fdAT", struct.pack(">I", 2) + zlib.compress(bytes(40 * 57))) + chunk(b"IEND", b"")
     assert np.array_equal(seen(data)[..., 0], DOWN)
+
+
+@pytest.mark.parametrize("bits", range(1, 17))
+def test_jpeg_2000_of_any_depth_reaches_from_black_to_white(bits):
+    white = (1 << bits) - 1
+    grey = np.linspace(0, white, 40 * 56).round().astype(np.uint16 if bits > 8 else np.uint8).reshape(40, 56)
+    colour = np.stack([grey, grey[::-1], white - grey], -1)
+    options = {"level": 0, "reversible": True, "bitspersample": bits}
+    if bits > 8:
+        assert np.array_equal(seen(imagecodecs.jpeg2k_encode(grey, **options)), minmax(grey))
+        assert np.array_equal(seen(imagecodecs.jpeg2k_encode(colour, **options)), colour >> (bits - 8))
+    else:
+        for values in (grey, colour):
+            stretched = (values.astype(int) * 255 + white // 2) // white
+            expected = stretched if values.ndim == 3 else np.stack([stretched] * 3, -1)
+            assert np.array_equal(seen(imagecodecs.jpeg2k_encode(values, **options)), expected)
+
+
+def test_signed_jpeg_2000_of_eight_bits():
+    grey = EIGHT[..., 0].astype(np.int16) - 128
+    assert np.array_equal(seen(imagecodecs.jpeg2k_encode(grey.astype(np.int8), level=0)), minmax(grey))
+    assert reason(imagecodecs.jpeg2k_encode((EIGHT.astype(np.int16) - 128).astype(np.int8), level=0)) == "unsupported"

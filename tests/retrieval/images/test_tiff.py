@@ -425,3 +425,32 @@ def test_nothing_is_said_on_the_terminal(capfd, caplog):
         read_image(bytes(data))
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
+
+
+def tiff(values: np.ndarray, **options: object) -> bytes:
+    stream = io.BytesIO()
+    tifffile.imwrite(stream, values, **options)
+    return stream.getvalue()
+
+
+def without_next_directory(data: bytes) -> bytes:
+    first = tifffile.TiffFile(io.BytesIO(data)).pages[0]
+    order = "<" if data[:2] == b"II" else ">"
+    (count,) = struct.unpack_from(f"{order}H", data, first.offset)
+    at = first.offset + 2 + 12 * count
+    return data[:at] + bytes(4) + data[at + 4 :]
+
+
+def test_pictures_that_no_directory_names_are_not_dropped_in_silence():
+    stack = np.stack([samples("u2", 1)[..., 0]] * 3)
+    assert len(list(read_images(tiff(stack, imagej=True)))) == 3
+    assert reason(without_next_directory(tiff(stack, imagej=True))) == "unsupported"  # ImageJ's above 4 GB
+    assert reason(tiff(stack, photometric="minisblack", truncate=True)) == "unsupported"
+    assert len(list(read_images(tiff(stack[0], photometric="minisblack", truncate=True)))) == 1
+    assert len(list(read_images(tiff(stack[0], imagej=True)))) == 1
+
+
+def test_grey_with_associated_alpha():
+    grey = samples("u1", 1)[..., 0]
+    data = tiff(np.stack([grey // 2, np.full_like(grey, 128)], -1), photometric="minisblack", extrasamples=[1])
+    assert np.abs(seen(data)[..., 0].astype(int) - grey).max() <= 2
