@@ -45,6 +45,9 @@ WhereOption = Annotated[
         "--where", metavar="EXPR", help="Only rows for which this is true, e.g. \"age >= 60 and sex = 'Female'\"."
     ),
 ]
+StrictExcludeOption = Annotated[
+    bool, typer.Option("--strict-exclude", help="A value to leave out that no row has is an error, not a note.")
+]
 ColumnsOption = Annotated[str | None, typer.Option("--columns", help="Columns to show, separated by commas.")]
 MetadataOption = Annotated[
     Path | None,
@@ -82,7 +85,7 @@ LabelSetOption = Annotated[
 SeparatorOption = Annotated[
     str | None, typer.Option("--separator", help='What joins several classes in one value, e.g. "|".')
 ]
-SeedOption = Annotated[int, typer.Option("--seed", help="Seed of splits and intervals.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of splits and intervals.")]
 
 
 @dataclass(frozen=True, kw_only=True)

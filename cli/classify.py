@@ -16,6 +16,7 @@ from retr.cli._options import (
     LabelSetOption,
     LoadOptions,
     SafeCsvOption,
+    StrictExcludeOption,
     WhereOption,
     find_index,
     unfold,
@@ -69,9 +70,7 @@ def classify(
             help="The pictures' value of the group key: rows of the same patient say nothing about them.",
         ),
     ] = None,
-    strict_exclude: Annotated[
-        bool, typer.Option("--strict-exclude", help="A patient that no row has is an error, not a note.")
-    ] = False,
+    strict_exclude: StrictExcludeOption = False,
     max_set: Annotated[
         int | None,
         typer.Option(

@@ -17,6 +17,7 @@ from retr.cli._options import (
     LabelOption,
     LabelSetOption,
     LoadOptions,
+    SafeCsvOption,
     SeedOption,
     SeparatorOption,
     WhereOption,
@@ -87,6 +88,7 @@ class ReportOptions:
     ] = None
     json_: JsonOption = False
     csv_: CsvOption = False
+    safe_csv: SafeCsvOption = False
 
 
 @app.command("retrieval")
@@ -108,7 +110,7 @@ def retrieval(
     Example: retr eval retrieval --label label --subgroups sex,age --html report.html
     """
     depths = _names(k)
-    if not all(part.isdigit() for part in depths):
+    if not depths or not all(part.isascii() and part.isdigit() for part in depths):
         raise UsageError(f"-k takes whole numbers separated by commas, got: {k!r}", hint="for example -k 1,5,10")
     _measure("retrieval", index, cases, asking, report, {"device": device}, k=[int(part) for part in depths])
 
@@ -200,7 +202,7 @@ def _names(listed: str) -> list[str]:
 
 
 def _show(evaluation: Evaluation, report: ReportOptions) -> None:
-    out = Output(json_=report.json_, csv_=report.csv_)
+    out = Output(json_=report.json_, csv_=report.csv_, safe_csv=report.safe_csv)
     if report.html is not None:
         from retr.retrieval.evaluation.page import render
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ from retr.cli._options import (
     Paths0Option,
     PathsOption,
     SafeCsvOption,
+    StrictExcludeOption,
     WhereOption,
     find_index,
     unfold,
@@ -35,7 +37,8 @@ if TYPE_CHECKING:
 
 # what a table shows of a hit unless --columns says otherwise: names that archives commonly have
 DEFAULT_COLUMNS = ["label", "patient", "age", "sex", "folder"]
-# options that a line of a batch cannot have: one that looks as if it did must not be passed over
+# what a line of a batch may have, and options that it cannot have; a key that is nearly one must not be passed over
+OF_A_LINE = {"image", "text", "not", "id", "vector", "weight", "exclude_same"}
 OF_THE_BATCH = {"where", "k", "one_per", "min_score", "include_self", "strict_exclude"}
 
 
@@ -71,9 +74,7 @@ def query(
             "VALUE for a query that is neither indexed nor a DICOM file; repeats.",
         ),
     ] = None,
-    strict_exclude: Annotated[
-        bool, typer.Option("--strict-exclude", help="A value to leave out that no row has is an error, not a note.")
-    ] = False,
+    strict_exclude: StrictExcludeOption = False,
     one_per: Annotated[
         str | None, typer.Option("--one-per", metavar="COLUMN", help="At most one row for each value of a column.")
     ] = None,
@@ -180,7 +181,12 @@ def _queries(
     if batch is not None:
         if images or texts or nots or ids:
             raise UsageError("--batch excludes --image, --text, --not and --id", hint="put them into its lines")
-        return _read_batch(batch)
+        lines, same = _read_batch(batch)
+        parts = [part for line in lines for part in line.parts if part.kind == "text"]
+        literal = next((part for part in parts if part.weight_hint()), None)
+        if literal is not None:
+            out.note(f"the text {literal.value!r} of the batch is taken as it stands; {literal.weight_hint()}")
+        return lines, same
     asked = [Query.id(id_) for id_ in ids]
     asked += [
         Query.image(sys.stdin.buffer.read()) if image == "-" else _weighted(out, "image", image) for image in images
@@ -200,7 +206,8 @@ def _weighted(out: Output, kind: str, argument: str) -> Query:
     query = Query.weighted(kind, argument)
     (part,) = query.parts
     if part.value not in {argument, home(argument)}:
-        out.note(f"--{kind} {argument!r}: weight {abs(part.weight):g} for {str(part.value)!r}")
+        weight = -part.weight if kind == "not" else part.weight
+        out.note(f"--{kind} {argument!r}: weight {weight:g} for {str(part.value)!r}")
     return query
 
 
@@ -241,11 +248,7 @@ def _read_batch(batch: str) -> tuple[list[Query], list[dict[str, Any]]]:
                 raise UsageError(f"line {number} of the batch holds too long a number or too deep a list") from error
             if not isinstance(record, dict):
                 raise UsageError(f"line {number} of the batch is no object, got: {line.strip()[:40]!r}")
-            for option in OF_THE_BATCH & record.keys():
-                raise UsageError(
-                    f"line {number} of the batch has {option!r}, which is asked of the whole batch",
-                    hint=f"give --{option.replace('_', '-')}, or name the key otherwise",
-                )
+            _require_keys(record, number)
             queries.append(Query.from_json(record))
             own = record.get("exclude_same") or {}
             if not isinstance(own, str | dict):
@@ -257,6 +260,19 @@ def _read_batch(batch: str) -> tuple[list[Query], list[dict[str, Any]]]:
     if not queries:
         raise UsageError("the batch is empty", hint='one query a line, e.g. {"image": "x.png"}')
     return queries, same
+
+
+def _require_keys(record: dict[str, Any], number: int) -> None:
+    """Refuse a key that is an option of the whole batch, or differs from ours by its case or a hyphen."""
+    ours = {key.replace("_", ""): key for key in OF_A_LINE | OF_THE_BATCH}
+    for key in (key for key in record if key not in OF_A_LINE):
+        meant = ours.get(re.sub("[-_ ]", "", key).lower())
+        line = f"line {number} of the batch has {key!r}"
+        if meant in OF_THE_BATCH:
+            option = "-k" if meant == "k" else f"--{meant.replace('_', '-')}"
+            raise UsageError(f"{line}, which is asked of the whole batch", hint=f"give {option}, or rename the key")
+        if meant is not None:
+            raise UsageError(f"{line}, which would not be looked at", hint=f"write {meant!r}, or rename the key")
 
 
 def _shown(columns: str | None, store: Store) -> list[str]:

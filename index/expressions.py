@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from decimal import InvalidOperation
+from itertools import takewhile
 from typing import NoReturn, TypeAlias
 
 from retr.index.comparisons import Literal, Number
@@ -129,6 +130,10 @@ class _Parser:
 
     def _unreadable(self, at: int) -> NoReturn:
         start = self._text[at]
+        if start.isdecimal() or start in "+-.":
+            word = "".join(takewhile(lambda sign: sign.isalnum() or sign in "+-._", self._text[at:]))
+            hint = "numbers are written like 60, -1.5 or 1e3, texts in single quotes"
+            fail(self._text, f"cannot read {word[:40]!r}", at, hint)
         if start == "'":
             fail(self._text, "a text has no closing quote", at, "texts are written 'like this', a quote as ''")
         if start in '"`':

@@ -132,7 +132,7 @@ class Identity:
         UsageError
             The column is unknown, a value cannot be one of it, or a key is needed and not here.
         """
-        kind = self._columns.require(column)
+        kind = self.require(column)
         wanted = [self._stored(column, kind, value) for value in values]
         distinct = list(dict.fromkeys(one for spelled in wanted for one in spelled))
         groups, nothing = self._columns.groups(column), np.empty(0, np.int64)
@@ -148,7 +148,6 @@ class Identity:
             if text is None or not text.strip():
                 return []
             return self.spellings(column, text) if self.hashed(column) else [text]
-        self._refuse_lossy(column, kind)
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return []
         try:
@@ -184,10 +183,8 @@ class Identity:
 
     def _canonical(self, column: str) -> Callable[[pa.Array], pa.Array]:
         """Return the function that brings a column's values to one spelling each, null where there is nobody."""
-        kind = self._columns.require(column)
-        if pa.types.is_string(kind):
+        if pa.types.is_string(self.require(column)):
             return self._one_hash if self.hashed(column) else _without_blank
-        self._refuse_lossy(column, kind)
         return comparisons.canonical
 
     def _one_hash(self, values: pa.Array) -> pa.Array:
@@ -198,7 +195,15 @@ class Identity:
         words = {value: keyed_hash(self.key, value) for value in values.filter(raw).unique().to_pylist()}
         return pa.array([words.get(value, value) for value in values.to_pylist()], pa.string())
 
-    def _refuse_lossy(self, column: str, kind: pa.DataType) -> None:
+    def require(self, column: str) -> pa.DataType:
+        """Return the type of a column that can tell rows apart.
+
+        Raises
+        ------
+        UsageError
+            It is unknown, or holds lists, bytes, or numbers too large to be told apart.
+        """
+        kind = self._columns.require(column)
         if pa.types.is_nested(kind) or pa.types.is_binary(kind):
             raise UsageError(
                 f"the column {column!r} is {kind} and cannot tell rows apart", hint="name a column of texts or numbers"
@@ -208,6 +213,7 @@ class Identity:
                 f"the column {column!r} holds numbers beyond 2^53, among which different identifiers may be one",
                 hint=f"build again with the table it came from, --metadata FILE --type {column}=text",
             )
+        return kind
 
     # conditions
 

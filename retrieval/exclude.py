@@ -59,13 +59,14 @@ def same_rows(
     Raises
     ------
     UsageError
-        A column is unknown, a query's picture has no value of it, or a key is needed and not here.
+        A column is unknown or cannot tell rows apart, a query's picture has no value of it, or a key is needed and not
+        here.
     """
     named = _each(exclude_same, len(queries))
     rows: list[list[NDArray[np.int64]]] = [[_NOTHING] for _ in queries]
     notes: list[list[str]] = [[] for _ in queries]
     for column in dict.fromkeys(column for one in named for column in one):
-        store.columns.require(column)
+        store.identity.require(column)
         wanted: list[tuple[int, list[object], str]] = []  # query, values that name one patient, in words
         for number, (query, one) in enumerate(zip(queries, named, strict=True)):
             if column not in one:

@@ -61,6 +61,14 @@ class Part:
         factor = "" if self.weight == 1 else f"{self.weight:g} * "
         return f"{factor}{self.kind} {shown}"
 
+    def weight_hint(self) -> str | None:
+        """Say how a weight is given, where an id or words look as if they began with one."""
+        match = _WEIGHTED.fullmatch(self.value)
+        if match is None or (self.kind == "text" and not match[2][0].isalpha()):
+            return None
+        example = json.dumps({self.kind: match[2], "weight": float(match[1])}, ensure_ascii=False)
+        return f"a weight is a field of its own: {example}"
+
 
 @dataclass(frozen=True, eq=False)
 class Query:
@@ -320,9 +328,10 @@ def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: 
         elif part.kind == "id":
             row = store.rows_of([part.value])
             if row[0] < 0:
+                hint = "an id is the path relative to the archive; `retr index ls` lists them"
+                more = part.weight_hint()
                 raise UsageError(
-                    f"no row with id {part.value!r} in this index",
-                    hint="an id is the path relative to the archive; `retr index ls` lists them" + _weight_hint(part),
+                    f"no row with id {part.value!r} in this index", hint=f"{hint}, and {more}" if more else hint
                 )
             out.append(np.asarray(store.vectors(row)[0], dtype=np.float32))
         else:
@@ -339,13 +348,6 @@ def _weight(value: object) -> float:
         return float(value)
     except OverflowError:
         raise UsageError("a weight must be finite, got a number of hundreds of digits") from None
-
-
-def _weight_hint(part: Part) -> str:
-    """Say how a weight is given, where an id looks as if it began with one."""
-    match = _WEIGHTED.fullmatch(part.value)
-    example = json.dumps({"id": match[2], "weight": float(match[1])}, ensure_ascii=False) if match else ""
-    return f", and a weight is a field of its own: {example}" if match else ""
 
 
 def _is_file(name: str) -> bool:

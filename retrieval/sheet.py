@@ -20,6 +20,7 @@ from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.index.home import home
 from retr.index.visible import visible
 from retr.retrieval import explain
+from retr.retrieval.hits import shown_names
 from retr.retrieval.query import Part, Query, resolve
 
 if TYPE_CHECKING:
@@ -146,7 +147,8 @@ def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Ima
 
 
 def _hit(index: Index, hit: Any, vector: Any) -> Card:
-    facts = {key: value for key, value in hit.metadata.items() if value is not None and key not in _HOUSEKEEPING}
+    names = shown_names(list(hit.metadata))
+    facts = {names[key]: value for key, value in hit.metadata.items() if value is not None and key not in _HOUSEKEEPING}
     picture = _from_archive(index, hit.id)
     laid = None
     if vector is not None and picture is not None:

@@ -308,7 +308,9 @@ def _read(encoder: BaseEncoder, images: Sequence[Any]) -> Iterator[tuple[list[An
         good, pictures, bad = [], [], []
         for image in images[start : start + BATCH]:
             try:
-                pictures.append(read_image(one_picture(image), draft_size=info.draft_size, grey16=info.grey16).image)
+                read = one_picture(image)
+                picture = read_image(read, draft_size=info.draft_size, grey16=info.grey16, name=_name(image))
+                pictures.append(picture.image)
                 good.append(image)
             except ImageReadError as error:
                 bad.append((_name(image), error))

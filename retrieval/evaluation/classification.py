@@ -62,6 +62,8 @@ def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evalua
     options
         Resamples, seed and subgroups.
     """
+    if folds < 2:
+        raise UsageError(f"patients are dealt into at least 2 folds, got: {folds!r}")
     vectors = np.asarray(store.vectors(cases.rows), dtype=np.float32)
     folds = min(folds, len(np.unique(cases.groups)))
     if folds < 2:

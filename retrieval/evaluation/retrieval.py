@@ -30,7 +30,7 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options
     store, cases
         The index and its labelled rows (`retr.retrieval.labels.cases.find_cases`).
     ks
-        At which depths.
+        At which depths; deeper than there are labelled rows, the places beyond them count as wrong.
     options
         Resamples, seed and subgroups.
 
@@ -48,18 +48,19 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options
     ks = sorted(set(ks))
     if not ks or ks[0] < 1:
         raise UsageError(f"k must be at least 1, got: {list(ks)!r}")
-    neighbours = nearest(store, cases, max(ks))[0]
+    neighbours = nearest(store, cases, ks[-1])[0]
     asked = cases.member[cases.queries]
     found = np.where((neighbours >= 0)[:, :, None], cases.member[neighbours], False)  # (q, k, c)
     hits = np.asarray((found & asked[:, None, :]).any(axis=2), bool)
     relevant = cases.relevant()
     values: dict[str, NDArray[np.float64]] = {}
     for k in ks:
-        values[f"precision@{k}"] = metrics.precision_at(hits, k)
-        values[f"any_hit@{k}"] = metrics.any_hit_at(hits, k)
-        values[f"recall@{k}"] = metrics.recall_at(hits, k, relevant)
-        values[f"map@{k}"] = metrics.average_precision_at(hits, k, relevant)
-        values[f"ndcg@{k}"] = metrics.ndcg_at(hits, k, relevant)
+        depth = min(k, hits.shape[1])
+        values[f"precision@{k}"] = metrics.precision_at(hits, depth) * (depth / k)
+        values[f"any_hit@{k}"] = metrics.any_hit_at(hits, depth)
+        values[f"recall@{k}"] = metrics.recall_at(hits, depth, relevant)
+        values[f"map@{k}"] = metrics.average_precision_at(hits, depth, relevant)
+        values[f"ndcg@{k}"] = metrics.ndcg_at(hits, depth, relevant)
     values["mrr"] = metrics.reciprocal_rank(hits)
     codes = cases.groups[cases.queries]
     mean = partial(bootstrap.mean_interval, resamples=options.resamples, seed=options.seed)
@@ -75,6 +76,9 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options
         {"class": name, **cell(cases, asked[:, c]), **numbers(asked[:, c])} for c, name in enumerate(cases.classes)
     ]
     notes = list(cases.notes)
+    if ks[-1] > len(cases.rows):
+        labelled = f"there are {len(cases.rows)} labelled rows"
+        notes.append(f"{labelled}: in precision@{ks[-1]} the places beyond count as wrong")
     if (relevant == 0).any():
         notes.append(
             f"{int((relevant == 0).sum())} queries have no other picture of their class in the gallery: they count as "
@@ -99,7 +103,11 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options
 
 
 def nearest(store: Store, cases: Cases, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Find each query's nearest cases of other patients: places in ``cases.rows`` ``(q, k)``, -1 padded, and scores."""
+    """Find each query's nearest cases of other patients: places in ``cases.rows``, -1 padded, and scores.
+
+    Both are ``(q, min(k, n))`` for ``n`` cases.
+    """
+    k = min(k, len(cases.rows))
     gallery = np.zeros(store.n_total, dtype=bool)
     gallery[cases.rows] = True
     place = np.full(store.n_total + 1, -1, dtype=np.int64)  # the last entry serves the padding
@@ -114,9 +122,4 @@ def nearest(store: Store, cases: Cases, k: int) -> tuple[NDArray[np.int64], NDAr
         found = store.search(vectors, k, mask=gallery, exclude=own)
         rows.append(place[found.rows])
         scores.append(found.scores)
-    # a search gives no more places than there are rows
-    empty = ((0, 0), (0, max(0, k - rows[0].shape[1])))
-    return (
-        np.pad(np.concatenate(rows), empty, constant_values=-1),
-        np.pad(np.concatenate(scores), empty, constant_values=-np.inf),
-    )
+    return np.concatenate(rows), np.concatenate(scores)

@@ -42,6 +42,7 @@ def odd(tmp_path_factory):
         Image.fromarray(noise).save(file)
     numbers = range(len(names))
     columns = {"path": names, "score": numbers, "rank": [9 - n for n in numbers], "query": ["q"] * 5}
+    columns |= {"tags": [["a"]] * 5, "raw": [b"\xff"] * 5}
     columns |= {"note": ["=cmd()"] * 5, "age [years]": [-1.5] * 5, "[/bold]": ["[red]"] * 5}
     pq.write_table(pa.table(columns), folder / "labels.parquet")
     Index.build(folder / "archive", folder / "odd.retr", metadata=folder / "labels.parquet")
@@ -199,6 +200,14 @@ def test_k_of_a_billion_is_the_rows_there_are(retr, odd, k):
     assert len(retr("query", "--id", "=1+1.png", "-k", k, "--json", "--index", odd).json[0]["hits"]) == 4
     assert len(retr("query", "--id", "=1+1.png", "-k", k, "--one-per", "folder", "--csv", "--index", odd).out) > 0
     assert retr("index", "ls", "--limit", k, "--paths0", "--index", odd).out.count("\0") == 5
+
+
+@pytest.mark.parametrize("column", ["tags", "raw"])
+def test_a_column_that_cannot_tell_rows_apart_is_refused(retr, odd, column):
+    for asked in (["--exclude-same", column], ["--exclude-same", f"{column}=a"], ["--one-per", column]):
+        line = retr("query", "--id", "=1+1.png", *asked, "--index", odd).error(2)
+        assert f"the column '{column}' is " in line
+        assert "cannot tell rows apart" in line
 
 
 @pytest.mark.parametrize("k", [0, -1, 1.5, float("nan"), float("inf"), True, "5", None])

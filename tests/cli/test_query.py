@@ -127,6 +127,10 @@ def test_a_batch_of_json_lines(retr, hrf_index):
         (b'{"vector": [' + b"9" * 5000 + b"]}", "too long a number"),
         (b'{"id": "\xff"}', "not UTF-8"),
         (b'{"id": "\\ud800"}', "no row with id"),
+        (b'{"id": "healthy/02_h.jpg", "k": 3}', "asked of the whole batch; give -k,"),
+        (b'{"id": "healthy/02_h.jpg", "minScore": 0.5}', "give --min-score"),
+        (b'{"id": "healthy/02_h.jpg", "exclude-same": "label"}', "write 'exclude_same', or rename"),
+        (b'{"id": "healthy/02_h.jpg", "Not": "haze"}', "write 'not', or rename"),
     ],
 )
 def test_a_batch_that_cannot_be_meant(retr, hrf_index, line, words):
@@ -143,6 +147,15 @@ def test_a_weight_that_was_read_is_said(retr, hrf_index):
     done = retr("query", "--image", f"2:{other}", "--json", "--index", hrf_index)
     assert "weight 2 for" in done.err
     assert done.json[0]["hits"][0]["id"] != "healthy/02_h.jpg"
+    assert "weight -1 for" in retr("query", "--image", f"-1:{other}", "--index", hrf_index).err
+    assert "weight 2 for 'haze'" in retr("query", "--not", "2:haze", "--index", hrf_index).err
+    batch = b'{"text": "12:30 scan"}\n{"text": ["2:drusen", "3:haze"]}'
+    said = retr("query", "--batch", "-", "--index", hrf_index, stdin=batch).err.splitlines()
+    assert said[0] == (
+        "the text '2:drusen' of the batch is taken as it stands; "
+        'a weight is a field of its own: {"text": "drusen", "weight": 2.0}'
+    )
+    assert len(said) == 2  # and that this encoder has no text side
 
 
 def test_show_gives_everything_of_one_row(retr, hrf_index):

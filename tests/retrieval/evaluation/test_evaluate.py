@@ -86,6 +86,23 @@ def test_an_index_of_fewer_rows_than_k_is_measured(tmp_path):
     assert Index(store).evaluate("neighbours", "label", k=9, resamples=5).facts["queries"] == 4
 
 
+def test_a_depth_of_any_size_costs_what_the_rows_cost(tmp_path):
+    store = make_store(tmp_path / "few.retr", np.eye(8)[:4], patient=list("abcd"), label=["x", "y", "x", "y"])
+    index, deep = Index(store), 10**23
+    found = index.evaluate("retrieval", "label", k=[3, deep], resamples=5)
+    for name in ("any_hit", "recall", "map", "ndcg"):
+        assert found.metrics[f"{name}@{deep}"] == found.metrics[f"{name}@3"]
+    assert found.metrics[f"precision@{deep}"].value == pytest.approx(1e-23)
+    assert any("there are 4 labelled rows" in note for note in found.notes)
+    few, all_ = (index.evaluate("neighbours", "label", k=k, resamples=5).metrics for k in (3, deep))
+    assert few == all_
+
+
+def test_too_few_folds_are_an_error_of_their_own(archive_store):
+    with pytest.raises(UsageError, match="at least 2 folds, got: 1"):
+        probe(archive_store, find_cases(archive_store, "label"), folds=1, options=QUICK)
+
+
 def test_the_same_patient_helps_when_allowed(archive_store):
     apart = retrieval(archive_store, find_cases(archive_store, "label"), ks=(1, 5, 10), options=QUICK)
     together = retrieval(
