@@ -73,12 +73,13 @@ class Groups:
         """
         found: list[list[NDArray[np.int64]]] = [[np.empty(0, np.int64)] for _ in range(len(values))]
         start = 0
-        values = canonical(values)
+        plain = canonical(values)
         for part in self._parts:
+            # a dictionary has texts as they were written: whoever asks gives each spelling
             coded = pa.types.is_dictionary(part.type) and part.num_chunks > 0
-            keys = _codes_of(values, part.chunk(0).dictionary, ordered=part.type.ordered) if coded else values
+            keys = _codes_of(values, part.chunk(0).dictionary, ordered=part.type.ordered) if coded else plain
             for chunk in part.chunks:
-                matches = _coded_matches(chunk, keys) if coded else _matches(canonical(chunk), values)
+                matches = _coded_matches(chunk, keys) if coded else _matches(canonical(chunk), plain)
                 for mine, at in zip(found, matches, strict=True):
                     if len(at):
                         mine.append(at + start)

@@ -5,7 +5,8 @@ of them stands for it together with the side on which the literal lies; an integ
 float's floor. So nothing passes through a rounding to 53 bits, and no literal is too large. Only a fraction (``0.1``)
 or a decimal column is rounded to the nearest double when it meets a float column, as SQL engines do.
 
-A literal is a ``str``, a ``bool``, a ``Number`` or ``None``. A column is an Arrow array, chunked or not.
+Texts are compared with their accents composed (NFC). A literal is a ``str`` (composed), a ``bool``, a ``Number``, or
+``None``. A column is an Arrow array, chunked or not.
 """
 
 from __future__ import annotations
@@ -101,15 +102,21 @@ def family(kind: pa.DataType) -> str:
     return "list" if pa.types.is_nested(kind) else "binary"
 
 
+def composed(texts: Column) -> Column:
+    """Return plain texts with their accents composed (NFC): how they were typed decides nothing."""
+    ascii_only = pc.all(pc.string_is_ascii(texts)).as_py() is not False
+    return texts if ascii_only else pc.utf8_normalize(texts, form="NFC")
+
+
 def present(column: Column) -> Column:
-    """Bring a column to a type that can be compared: texts plain, floats double; NaN, a missing number, to null."""
+    """Return a column as it is compared: texts plain and composed, floats double; NaN, a missing number, as null."""
     kind = column.type
     if pa.types.is_floating(kind):
         column = column if pa.types.is_float64(kind) else column.cast(pa.float64())
         nan = pc.is_nan(column)
         return pc.if_else(nan, pa.scalar(None, pa.float64()), column) if pc.any(nan).as_py() else column
-    if family(kind) == "text" and not pa.types.is_string(kind):
-        return column.cast(pa.string())
+    if family(kind) == "text":
+        return composed(column if pa.types.is_string(kind) else column.cast(pa.string()))
     return column.cast(pa.date32()) if pa.types.is_date64(kind) else column
 
 

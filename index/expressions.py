@@ -16,6 +16,7 @@ Every mistake is a `FilterError` that points at its column of the expression.
 from __future__ import annotations
 
 import re
+import unicodedata
 from dataclasses import dataclass
 from decimal import InvalidOperation
 from itertools import takewhile
@@ -240,7 +241,8 @@ class _Parser:
             except InvalidOperation:
                 fail(self._text, "the exponent of a number is too large", token.at)
         if token.kind == "string":
-            return Operand(token.at, value=token.text[1:-1].replace("''", "'"), text=token.text)
+            value = unicodedata.normalize("NFC", token.text[1:-1].replace("''", "'"))
+            return Operand(token.at, value=value, text=token.text)
         if token.kind == "quoted":
             return Operand(token.at, name=token.text[1:-1].replace('""', '"'))
         if token.kind == "word":

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -147,7 +148,10 @@ class Identity:
             text = identifier_text(value)
             if text is None or not text.strip():
                 return []
-            return self.spellings(column, text) if self.hashed(column) else [text]
+            if self.hashed(column):
+                return self.spellings(column, text)
+            # whatever the accents of a cell are composed like, one of these is its text
+            return list(dict.fromkeys((text, *(unicodedata.normalize(form, text) for form in ("NFC", "NFD")))))
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return []
         try:
@@ -316,4 +320,5 @@ def _predicates(tree: Node) -> Iterator[Predicate]:
 
 
 def _without_blank(values: pa.Array) -> pa.Array:
+    values = comparisons.composed(values)
     return pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), pa.scalar(None, pa.string()), values)

@@ -95,13 +95,11 @@ def _common(old: pa.DataType, new: pa.DataType, column: str) -> pa.DataType:
 
 def conform(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Bring a table to ``schema``: missing columns become null, narrower types are cast."""
-    columns: list[Any] = []
-    for field in schema:
-        if field.name in table.column_names:
-            column = table.column(field.name)
-            columns.append(as_stored(column, field.type))
-        else:
-            columns.append(pa.nulls(table.num_rows, field.type))
+    there = dict(zip(table.column_names, table.columns, strict=True))
+    columns: list[Any] = [
+        as_stored(there[field.name], field.type) if field.name in there else pa.nulls(table.num_rows, field.type)
+        for field in schema
+    ]
     return pa.Table.from_arrays(columns, schema=schema)
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import pyarrow as pa
 
 from retr.index.errors import UsageError
+from retr.retrieval.archive.matching import composed_text
 from retr.retrieval.archive.sources import is_image_name
 
 if TYPE_CHECKING:
@@ -65,9 +66,11 @@ class _Rows:
         head = next(self._lines(), "")
         self.delimiter = _delimiter(file.suffix.lower(), head)
         self._rows = self._read()
-        self.names = [name.strip() for name in next(self._rows, [])]
+        self.names = [composed_text(name.strip()) for name in next(self._rows, [])]
         if not any(self.names):
             self._fail("there is no header")
+        if "\0" in "".join(self.names):
+            self._fail("its header holds NUL bytes, as UTF-16 does", "save it as UTF-8 CSV")
 
     def pieces(self) -> Iterator[list[list[str]]]:
         """Return the rows behind the header, some thousands at a time."""
@@ -141,6 +144,8 @@ def _holds_a_row(cells: list[str], key: int, delimiter: str) -> bool:
 
 def _named(table: pa.Table) -> pa.Table:
     """Leave out columns without a name and without a cell; others without a name are called by their place."""
-    keep = [n for n, name in enumerate(table.column_names) if name or any(table.column(n).unique().to_pylist())]
-    names = [table.column_names[n] or f"column_{n + 1}" for n in keep]
-    return table.select(keep).rename_columns(names)
+    names = [
+        name or (f"column_{n + 1}" if any(table.column(n).unique().to_pylist()) else "")
+        for n, name in enumerate(table.column_names)
+    ]
+    return table.select([n for n, name in enumerate(names) if name]).rename_columns([name for name in names if name])

@@ -15,6 +15,7 @@ Of each row the table's cells, the path and some bytes are in memory.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,8 +28,8 @@ from retr.index.errors import UsageError
 from retr.index.identifiers import identifier_texts, identifies, lossy
 from retr.index.incoming import stored_column
 from retr.retrieval.archive.delimited import read_delimited
-from retr.retrieval.archive.matching import Matcher, clean, pieces
-from retr.retrieval.archive.spelling import NUMBER, TEXT, as_declared, identifying, looks_numeric, narrow
+from retr.retrieval.archive.matching import Matcher, clean, composed_text, pieces
+from retr.retrieval.archive.spelling import NUMBER, TEXT, as_declared, doubts, identifying, looks_numeric, narrow
 from retr.retrieval.regular import is_regular, open_regular
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ KEYS = (
     *("image", "imagefile", "imagename", "imageindex", "imageid", "img", "dicom", "dicompath", "dicomid", "key"),
 )
 SHOWN = 3
+# More columns are a table that lies on its side, or an attack.
+MAX_COLUMNS = 5000
 
 
 @dataclass
@@ -266,7 +269,10 @@ def _read(file: Path, path_column: str | None) -> tuple[pa.Table, str, bool]:
         raise UsageError(f"table {str(file)!r} {what}", hint="give a CSV, TSV or Parquet file")
 
     def choose(names: Sequence[str]) -> str:
-        double = next((name for place, name in enumerate(names) if name in names[:place] and name), None)
+        if len(names) > MAX_COLUMNS:
+            many = f"table {str(file)!r} has {len(names)} columns, more than {MAX_COLUMNS}"
+            raise UsageError(many, hint="give one row a picture, and the columns you need")
+        double = next((name for name, count in Counter(names).items() if name and count > 1), None)
         if double is not None:
             raise UsageError(f"table {str(file)!r} has the column {double!r} twice", hint="rename one of them")
         return path_column_of([name for name in names if name], path_column, str(file))
@@ -289,7 +295,7 @@ def _read_parquet(file: Path) -> pa.Table:
     with pq.ParquetFile(file) as reader:
         table = reader.read()
     table.validate(full=True)
-    return table.rename_columns([name.strip() for name in table.column_names])
+    return table.rename_columns([composed_text(name.strip()) for name in table.column_names])
 
 
 def _may_be_path(kind: pa.DataType) -> bool:
@@ -314,6 +320,7 @@ def _stored(raw: pa.Table, types: Mapping[str, str], group: str | None, notes: l
         if declared is not None:
             plain = as_declared(plain, name, declared)
         elif as_text:
+            notes += doubts(plain, name) if pa.types.is_string(plain.type) else []
             plain = identifying(plain, name)
         elif spelled:
             cells, plain = plain, narrow(plain)

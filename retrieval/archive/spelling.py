@@ -77,6 +77,25 @@ def identifying(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     return cells
 
 
+def doubts(column: pa.ChunkedArray, name: str) -> list[str]:
+    """Return what to say of identifiers that may not be meant as they are written, without showing one."""
+    said = []
+    empty = _count(column, _NO_IDENTIFIER[1:])
+    if empty:
+        said.append(f"column {name!r}: nan counts as missing ({empty} cells); --type {name}={TEXT} keeps it as a text")
+    words = _count(column, tuple(word for word in _MISSING if word not in _NO_IDENTIFIER))
+    if words:
+        said.append(
+            f"column {name!r}: NA, null and the like are identifiers here ({words} cells); empty cells are missing"
+        )
+    distinct = _without(column, _NO_IDENTIFIER).unique().drop_null()
+    read = pc.utf8_lower(pc.utf8_trim_whitespace(pc.utf8_normalize(distinct, form="NFKC")))
+    alike = len(distinct) - pc.count_distinct(read).as_py()
+    if alike:
+        said.append(f"column {name!r}: {alike} of its values differ from another in blanks, capitals or width alone")
+    return said
+
+
 def as_declared(column: pa.ChunkedArray, name: str, declared: str) -> pa.ChunkedArray:
     """Return a column as the type that was declared for it, `NUMBER` or `TEXT`.
 
@@ -120,6 +139,15 @@ def read_types(given: Mapping[str, str]) -> dict[str, str]:
     return dict(given)
 
 
+def require_text(group: str | None, types: Mapping[str, str]) -> None:
+    """Refuse that the column that tells patients apart is declared a number; raises `UsageError`."""
+    if group is not None and types.get(group) == NUMBER:
+        raise UsageError(
+            f"the column {group!r} tells patients apart and stays text: as numbers, 0123 and 123 would be one",
+            hint=f"build with --type {group}={TEXT}",
+        )
+
+
 def _is_faithful(cells: pa.ChunkedArray) -> bool:
     """Say whether each cell is a plain number of its own."""
     if not _all(pc.match_substring_regex(cells, _ANY_NUMBER)):
@@ -136,6 +164,10 @@ def _is_faithful(cells: pa.ChunkedArray) -> bool:
 def _float(cells: pa.ChunkedArray) -> pa.ChunkedArray:
     """Read decimals; Arrow takes no leading plus, and a zero loses its sign."""
     return pc.add(pc.replace_substring_regex(cells, r"^\+", "").cast(pa.float64()), 0.0)
+
+
+def _count(column: pa.ChunkedArray, words: tuple[str, ...]) -> int:
+    return int(pc.sum(pc.is_in(column, value_set=pa.array(words))).as_py() or 0)
 
 
 def _without(column: pa.ChunkedArray, words: tuple[str, ...]) -> pa.ChunkedArray:

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from retr.index.errors import UsageError
 from retr.index.grouping import to_be_moved
@@ -379,6 +380,8 @@ class _Run:
             self.writer.set_group(group)
             self.writer.commit()
             moved = f"the column {group!r} was {kind} and is text now, as identifiers are"
+            if self.order.table is None and not pa.types.is_integer(kind):
+                moved += "; build again with its --metadata for the spelling there"
             self.key.notes.append(f"{moved}; probes and calibrations are to be made again")
             self.shown.say(moved)
 

@@ -128,24 +128,22 @@ def make_rows(
     names = list(dict.fromkeys([*RESERVED, *(column for row in rows for column in row)]))
     retyped: list[str] = []
     types = notes.types if group is None else {group: TEXT, **notes.types}
-    columns = {
+    columns: dict[str, Any] = {
         column: _array([row.get(column) for row in rows], column, now, retyped, types.get(column)) for column in names
     }
-    table = pa.table(columns)
     if metadata is not None:
         labels = metadata.take(metadata.rows_of([row["path"].removeprefix(prefix) for row in rows]))
     else:
         labels = _labels([row["path"] for row in rows], known, notes.metadata_columns(name))
-        labels = _as_tables_gave(labels, table)
-    for column in labels.column_names:
+        labels = _as_tables_gave(labels, columns)
+    for column, cells in zip(labels.column_names, labels.columns, strict=True):
         # whose a picture is: by the table, and where that does not say by the header
-        stated = column in COLUMNS and column in table.column_names
-        values = pc.coalesce(identifier_texts(labels[column], column), table[column]) if stated else labels[column]
-        table = set_column(table, column, values)
+        stated = column in COLUMNS and column in columns
+        columns[column] = pc.coalesce(identifier_texts(cells, column), columns[column]) if stated else cells
         if column in retyped:
             retyped.remove(column)
-    empty = [c for c in table.column_names if pa.types.is_null(table[c].type)]
-    return Rows(table.drop_columns(empty), np.stack(vectors), retyped)
+    table = pa.table({name: cells for name, cells in columns.items() if not pa.types.is_null(cells.type)})
+    return Rows(table, np.stack(vectors), retyped)
 
 
 def _own(brought: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,11 +196,11 @@ def _as_headers_gave(table: pa.Table, labelled: Collection[str]) -> pa.Table:
     return table
 
 
-def _as_tables_gave(labels: pa.Table, table: pa.Table) -> pa.Table:
+def _as_tables_gave(labels: pa.Table, brought: Mapping[str, Any]) -> pa.Table:
     """Drop, of the cells that earlier rows had, the hashes of the headers that newer headers stand for."""
-    for column in {*COLUMNS} & {*labels.column_names} & {*table.column_names}:
+    for column in {*COLUMNS} & {*labels.column_names} & {*brought}:
         cells = identifier_texts(labels[column], column)
-        old = pc.and_(pc.is_valid(only_hashes(cells)), pc.is_valid(table[column]))
+        old = pc.and_(pc.is_valid(only_hashes(cells)), pc.is_valid(brought[column]))
         labels = set_column(labels, column, pc.if_else(old, pa.scalar(None, pa.string()), cells))
     return labels
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import sqlite3
+import unicodedata
 
 import numpy as np
 import pyarrow as pa
@@ -142,6 +143,26 @@ def test_a_mistake_is_pointed_at(expression, position, message):
         rows(expression)
     assert caught.value.position == position - 1
     assert f"column {position} of" in str(caught.value)
+
+
+@pytest.mark.parametrize("typed", ["NFC", "NFD"])
+@pytest.mark.parametrize("stored", ["NFC", "NFD"])
+def test_how_accents_are_composed_decides_nothing(stored, typed):
+    words = [unicodedata.normalize(stored, word) for word in ("caf\u00e9", "cafe", "\u00e9", "z")]
+    table = pa.table({"word": [*words, None], "other": [unicodedata.normalize("NFC", word) for word in words] + [None]})
+    for expression, expected in (
+        ("word = 'caf\u00e9'", [0]),
+        ("word != 'caf\u00e9'", [1, 2, 3]),
+        ("word in ('\u00e9', 'z')", [2, 3]),
+        ("word not in ('\u00e9', 'z')", [0, 1]),
+        ("word like 'caf_'", [0, 1]),
+        ("word like '%\u00e9'", [0, 2]),
+        ("word between '\u00e9' and '\u00ea'", [2]),
+        ("word < '\u00e9'", [0, 1, 3]),
+        ("word = other", [0, 1, 2, 3]),
+        ("'caf\u00e9' in ('cafe\u0301') and word = 'z'", [3]),
+    ):
+        assert rows(unicodedata.normalize(typed, expression), table) == expected, expression
 
 
 def test_a_long_list_is_fast_enough_to_use():

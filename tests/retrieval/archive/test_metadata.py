@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -9,7 +11,7 @@ import pytest
 from retr.index.errors import UsageError
 from retr.retrieval.archive import lookup, matching
 from retr.retrieval.archive.matching import clean
-from retr.retrieval.archive.metadata import joined, path_column_of, read_metadata, require_match
+from retr.retrieval.archive.metadata import MAX_COLUMNS, joined, path_column_of, read_metadata, require_match
 from retr.retrieval.ingest.rows import RESERVED
 
 
@@ -231,3 +233,26 @@ def test_two_tables_of_one_list_are_one(tmp_path):
     both = joined(first, second)
     assert both.table.to_pydict() == {"label": [None, "z"], "age": [1, 2]}
     assert both.notes == ["1 rows of the metadata table name nothing in the list"]
+
+
+def test_a_table_of_very_many_columns_is_read_fast_or_refused(tmp_path):
+    names = [f"c{number}" for number in range(MAX_COLUMNS)]
+    file = write(tmp_path, f"path,{','.join(names[1:])}\na.png,{','.join('1' for _ in names[1:])}\n")
+    assert read(file).table.num_columns == MAX_COLUMNS - 1
+    with pytest.raises(UsageError, match=f"has {MAX_COLUMNS + 1} columns, more than {MAX_COLUMNS}"):
+        read(write(tmp_path, f"path,{','.join(names)}\n"))
+    pq.write_table(pa.table({"path": ["a.png"], **{name: [1] for name in names}}), tmp_path / "t.parquet")
+    with pytest.raises(UsageError, match="columns, more than"):
+        read(tmp_path / "t.parquet")
+
+
+def test_names_of_columns_are_composed(tmp_path):
+    decomposed = unicodedata.normalize("NFD", "\u00e9tude")
+    assert read(write(tmp_path, f"path,{decomposed}\na.png,1\n")).table.column_names == ["\u00e9tude"]
+    pq.write_table(pa.table({"path": ["a.png"], decomposed: [1]}), tmp_path / "t.parquet")
+    assert read(tmp_path / "t.parquet").table.column_names == ["\u00e9tude"]
+    with pytest.raises(UsageError, match="has the column '\u00e9tude' twice"):
+        read(write(tmp_path, f"path,{decomposed},\u00e9tude\na.png,1,2\n"))
+    with pytest.raises(UsageError, match="its header holds NUL bytes, as UTF-16 does"):
+        (tmp_path / "wide.csv").write_bytes("path,x\na.png,1\n".encode("utf-16-le"))
+        read(tmp_path / "wide.csv")

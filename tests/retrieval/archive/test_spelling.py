@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from retr.index.errors import UsageError
-from retr.retrieval.archive.spelling import as_declared, identifying, looks_numeric, narrow, read_types
+from retr.retrieval.archive.spelling import as_declared, doubts, identifying, looks_numeric, narrow, read_types
 
 
 def column(*cells: str | None) -> pa.ChunkedArray:
@@ -97,3 +97,14 @@ def test_a_declared_type_holds():
     assert not looks_numeric(column("", ""))
     with pytest.raises(UsageError, match="type of column 'a' must be number or text, got: 'date'"):
         read_types({"a": "date"})
+
+
+def test_what_may_not_be_meant_as_it_is_written_is_said_and_not_shown():
+    assert doubts(pa.chunked_array([["P1", "P2", "", None, "017", "17", "1.0"]]), "patient") == []
+    said = doubts(pa.chunked_array([["Smith", "smith ", "nan", "NaN", "NA", "x", "\uff58"]]), "who")
+    assert [line.split(": ")[1].partition(" (")[0] for line in said] == [
+        "nan counts as missing",
+        "NA, null and the like are identifiers here",
+        "2 of its values differ from another in blanks, capitals or width alone",
+    ]
+    assert "smith" not in "".join(said).lower()

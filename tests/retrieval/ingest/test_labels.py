@@ -7,11 +7,13 @@ import json
 import unicodedata
 import zipfile
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from retr import Index
 from retr.index.errors import UsageError
 from retr.index.store import Store
 from retr.retrieval.ingest import labels as module
@@ -84,6 +86,23 @@ def test_the_group_column_is_not_lost_with_the_table(tmp_path, folder, index, fa
     # the group column is text in later builds, too
     build(folder, index, fake_encoder, metadata=table(tmp_path, "path,who\n0.png,7\n1.png,8\n"))
     assert cells(index, "who") == {"0.png": ("7",), "1.png": ("8",), "2.png": (None,)}
+
+
+def test_the_group_column_is_never_read_as_numbers(tmp_path, folder, index, fake_encoder):
+    metadata = table(tmp_path, "path,who\n0.png,0123\n1.png,123\n")
+    message = "the column 'who' tells patients apart and stays text"
+    with pytest.raises(UsageError, match=message):
+        build(folder, index, fake_encoder, metadata=metadata, types={"who": "number"}, group="who")
+    build(folder, index, fake_encoder, metadata=metadata, types={"who": "number"})
+    for declare in (
+        lambda: build(folder, index, fake_encoder, group="who"),
+        lambda: build(folder, index, fake_encoder, metadata=metadata, group="who"),
+        lambda: Index.open(index).set_group("who"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            declare()
+    build(folder, index, fake_encoder, metadata=metadata, types={"who": "text"}, group="who")
+    assert cells(index, "who") == {"0.png": ("0123",), "1.png": ("123",), "2.png": (None,)}
 
 
 def test_declared_types_are_kept_for_later_builds(tmp_path, folder, index, fake_encoder):
@@ -200,8 +219,15 @@ def test_accents_decide_nothing(folder, index, fake_encoder, tmp_path):
     name = unicodedata.normalize("NFD", "\u00c9tude")
     (folder / name).mkdir()
     (folder / name / "3.png").write_bytes(png(3))
-    build(folder, index, fake_encoder, metadata=table(tmp_path, "path,label\n\u00c9tude/3.png,x\n"))
+    who = unicodedata.normalize("NFD", "Zo\u00eb")
+    metadata = table(tmp_path, f"path,label,patient\n\u00c9tude/3.png,x,{who}\n")
+    build(folder, index, fake_encoder, metadata=metadata, group="patient")
     store = Store.open(index)
+    for text in (f"{name}/3.png", "\u00c9tude/3.png"):
+        assert np.flatnonzero(store.where(f"id = '{text}'")).tolist() == store.rows_of([text]).tolist()
+        assert [rows.tolist() for rows in store.identity.rows("path", [text])] == [store.rows_of([text]).tolist()]
+    assert store.identity.rows("patient", [who])[0].tolist() == store.rows_of([f"{name}/3.png"]).tolist()
+    assert store.identity.of("path", store.rows_of([f"{name}/3.png"])) == ["\u00c9tude/3.png"]
     assert store.rows_of(["\u00c9tude/3.png"]).tolist() == store.rows_of([f"{name}/3.png"]).tolist() != [-1]
     assert cells(index, "folder", "label")[f"{name}/3.png"] == ("\u00c9tude", "x")
     # two pictures that read alike: the table's row belongs to the one that is spelled so
