@@ -134,7 +134,7 @@ def test_examples(expression, expected):
         ("day = sex", 7, "is text, .* is a date"),
         ("", 1, "empty.*write for example: age >= 60 and sex = 'F'"),
         ("   ", 1, "empty"),
-        ("3x = 1", 1, "cannot read '3'"),
+        ("3x = 1", 1, "cannot read '3x'"),
         ("(" * 5000 + "age" + ")" * 5000, 101, "too many parentheses"),
     ],
 )
