@@ -110,12 +110,13 @@ def query(
     """
     without_pandas()
     from retr.retrieval.engine import Index
+    from retr.retrieval.exclude import both
 
     out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0)
     if explain and sheet is None:
         raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
     queries, same = _queries(out, image or [], text or [], not_ or [], id_ or [], batch)
-    left_out = [{**_same(exclude_same), **own} for own in same]
+    left_out = [both(_same(exclude_same), own) for own in same]
     opened = Index.open(find_index(index), **loading.options)
     shown = _shown(columns, opened.store)
     found = opened.search(
@@ -290,10 +291,7 @@ def _same(exclude_same: list[str] | None) -> dict[str, Any]:
     same: dict[str, Any] = {}
     for item in exclude_same or ():
         column, equals, value = item.partition("=")
-        before = same.get(column, [])
-        if (before is None) == bool(equals) and column in same:
-            raise UsageError(f"--exclude-same {column} is given with and without a value", hint="give one of them")
-        same[column] = [*(before or []), value] if equals else None
+        same.setdefault(column, []).append(value if equals else None)
     return same
 
 

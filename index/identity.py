@@ -236,7 +236,8 @@ class Identity:
         operands = (tree.left, *tree.right)
         self._need_texts(operands, expression)
         hashed = [one for one in operands if one.name is not None and self.hashed(one.name)]
-        if not hashed or tree.kind == "null":
+        unknown = any(one.name is not None and one.name not in self._store.schema.names for one in operands)
+        if not hashed or tree.kind == "null" or unknown:  # an unknown name is refused where names are looked up
             return tree
         column = hashed[0]
         values = [one for one in operands if one is not column]

@@ -42,8 +42,8 @@ def same_rows(
     store
         The index.
     exclude_same
-        A column, or columns with the value to leave out, or a list of values; ``None`` as value takes what the query's
-        pictures and rows have, each of them. A sequence of such mappings has one for each query.
+        A column, or columns with the value to leave out, or a list of values; ``None`` as value, also in a list, takes
+        what the query's pictures and rows have, each of them. A sequence of such mappings has one for each query.
     queries
         What is asked.
     own
@@ -59,8 +59,8 @@ def same_rows(
     Raises
     ------
     UsageError
-        A column is unknown or cannot tell rows apart, a query's picture has no value of it, or a key is needed and not
-        here.
+        A column is unknown or cannot tell rows apart, a value is empty, a query's picture has none, or a key is needed
+        and not here.
     """
     named = _each(exclude_same, len(queries))
     rows: list[list[NDArray[np.int64]]] = [[_NOTHING] for _ in queries]
@@ -71,12 +71,11 @@ def same_rows(
         for number, (query, one) in enumerate(zip(queries, named, strict=True)):
             if column not in one:
                 continue
-            given = one[column]
-            if given is None:
-                wanted += [(number, values, words) for values, words in _own(store, column, query, own[number])]
-            else:
-                values = list(given) if isinstance(given, list | tuple) else [given]
-                wanted += [(number, [value], f"{column} {value!r}") for value in map(_known, values)]
+            for given in _listed(one[column]):
+                if given is None:
+                    wanted += [(number, values, words) for values, words in _own(store, column, query, own[number])]
+                else:
+                    wanted.append((number, [given], f"{column} {given!r}"))
         values = [value for _, same, _ in wanted for value in same]
         found = iter(store.identity.rows(column, values))
         for number, same, words in wanted:
@@ -106,11 +105,22 @@ def _each(exclude_same: Same, n: int) -> list[Mapping[str, Any]]:
     return [{} if one is None else one for one in exclude_same if not isinstance(one, str)]
 
 
-def _known(value: object) -> object:
-    text = identifier_text(value)
-    if text is None or not text.strip():
+def _listed(given: Any) -> list[Any]:
+    """Return the values to leave out, None for the query's own."""
+    values = list(given) if isinstance(given, list | tuple) else [given]
+    if not values or any(value is not None and not (identifier_text(value) or "").strip() for value in values):
         raise UsageError("the value to leave out is empty", hint="leave '=' out to take the query's own")
-    return value
+    return values
+
+
+def both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what leaves out all that either leaves out.
+
+    >>> both({"patient": "P17", "eye": "left"}, {"patient": None})
+    {'patient': ['P17', None], 'eye': 'left'}
+    """
+    shared = {column: [*_listed(value), *_listed(other[column])] for column, value in one.items() if column in other}
+    return {**one, **other, **shared}
 
 
 def _own(store: Store, column: str, query: Query, own: NDArray[np.int64]) -> list[tuple[list[object], str]]:

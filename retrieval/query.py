@@ -308,11 +308,14 @@ def one_picture(image: Any) -> Any:
         return image
     from retr.retrieval.images import read_images
 
+    single = False
     for suffix, picture in read_images(file, name=str(file)):
+        single = not suffix
         if suffix == frame:
             return picture.image
     what = f"the file {str(file)!r} has no picture {frame!r}"
-    raise ImageReadError(what, reason="not found", hint="the pictures of a file count from #1")
+    hint = f"it holds one picture: leave {frame!r} out" if single else "the pictures of a file count from #1"
+    raise ImageReadError(what, reason="not found", hint=hint)
 
 
 def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder) -> list[NDArray[Any]]:

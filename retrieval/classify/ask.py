@@ -12,6 +12,7 @@ import numpy as np
 
 from retr.index.errors import ImageReadError, UsageError
 from retr.index.home import home
+from retr.index.identifiers import identifier_text
 from retr.index.vectors import unit
 from retr.retrieval.classify import findings
 from retr.retrieval.classify import probe as probes
@@ -97,13 +98,21 @@ def classify(
             )
         side = None if hasattr(index.encoder, "score") else index.text_side
         return _find_findings(index.encoder, side, classes, images)
+    remarks = [*index.store.identity.absent(where), *_nobody(index.store, patient, strict=strict_exclude)]
     method = _choose(index, labels=classes, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
-    if patient is not None and not len(row_exclusions(index.store, [np.empty(0, np.int64)], patient)[0]):
-        absent = f"no row has the {index.store.manifest.group} {patient!r}"
-        if strict_exclude:
-            raise UsageError(absent, hint=f"see the values with `retr index ls --columns {index.store.manifest.group}`")
-        say(f"{absent}: nothing was kept out for it")
-    return _classify(index.encoder, index.store, method, images, patient=patient, max_set=max_set)
+    return _classify(index.encoder, index.store, method, images, patient=patient, max_set=max_set, remarks=remarks)
+
+
+def _nobody(store: Store, patient: str | None, *, strict: bool) -> list[str]:
+    """Say, or raise where ``strict``, that no row is of a patient."""
+    if patient is None or len(row_exclusions(store, [np.empty(0, np.int64)], patient)[0]):
+        return []
+    if not (identifier_text(patient) or "").strip():
+        raise UsageError("the patient is empty", hint="leave the patient out where it is not known")
+    absent = f"no row has the {store.manifest.group} {patient!r}"
+    if strict:
+        raise UsageError(absent, hint=f"see the values with `retr index ls --columns {store.manifest.group}`")
+    return [f"{absent}: nothing was kept out for it"]
 
 
 def classify_rows(
@@ -139,9 +148,8 @@ def classify_rows(
             hint="store them with `retr index build --score`, or give --image or --folder",
         )
     method = _choose(index, labels=classes, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
-    if isinstance(method, ByWords):
-        for note in method.notes:
-            say(note)
+    for note in (*index.store.identity.absent(where), *(method.notes if isinstance(method, ByWords) else ())):
+        say(note)
     prefix = into or {"z": "zeroshot", "n": "neighbours", "p": "probe"}[method.key[0]]
     answered = store_answers(index.store, method, prefix=prefix)
     index.refresh()
@@ -195,8 +203,6 @@ def _choose(
             say(index.bridge.note([]))
         return ByWords(index.text_side, labels)
     if by is not None:
-        for line in index.store.identity.absent(where):
-            say(line)
         return ByNeighbours(index.store, by, k, where=where)
     assert probe is not None
     found = None if retrain else probes.find(index.store, probe)
@@ -204,7 +210,9 @@ def _choose(
         found = probes.train_and_store(index.store, probe)
         index.refresh()
         figures = found.figures
-        measured = ", ".join(f"{name} {figures[name]:.3f}" for name in ("accuracy", "top5", "macro_recall"))
+        measured = ", ".join(
+            f"{name} {figures[name]:.3f}" for name in ("accuracy", "top5", "macro_recall") if name in figures
+        )
         say(
             f"trained a probe for {probe!r} on {figures['rows']} rows of {figures['groups']} patients; "
             f"{'in-sample, for the head has seen all of them' if figures['in_sample'] else 'held-out'} {measured}"
@@ -220,6 +228,7 @@ def _classify(
     *,
     patient: str | None = None,
     max_set: int | None = None,
+    remarks: Sequence[str] = (),
 ) -> Iterator[Answer | Unread]:
     for good, pictures, bad in _read(encoder, images):
         yield from bad
@@ -229,14 +238,12 @@ def _classify(
         if encoder.info.similarity == "cosine":
             vectors = unit(vectors)
         exclude = [np.empty(0, dtype=np.int64)] * len(good)
-        notes: list[str | None] = [None] * len(good)
+        said: list[list[str]] = [[] for _ in good]
         if store is not None:
             exclude, known = _kept_out(store, good, patient)
-            open_key = store.identity.warnings()
-            said = [[*([] if one else [_whose(store)]), *open_key] for one in known]
-            notes = ["; ".join(one) or None for one in said]
-        if isinstance(method, ByWords):
-            notes = ["; ".join(filter(None, [one, *method.notes])) or None for one in notes]
+            said = [[*([] if one else [_whose(store)]), *remarks, *store.identity.warnings()] for one in known]
+        ways = method.notes if isinstance(method, ByWords) else ()
+        notes = ["; ".join([*one, *ways]) or None for one in said]
         names = [_name(image) for image in good]
         yield from answer(store, method, vectors, names, exclude, max_set=max_set, notes=notes)
 

@@ -60,7 +60,8 @@ class Probe:
     data_version
         Version of the data it was trained on (`retr.retrieval.labels.labelled.data_version`).
     figures
-        What was measured held-out: rows, groups, accuracy, top5, macro_recall, and the strength ``C`` chosen.
+        What was measured held-out: rows, groups, accuracy, top5 (of more than 5 classes), macro_recall, and the
+        strength ``C`` chosen.
     """
 
     column: str
@@ -224,14 +225,14 @@ def train(store: Store, column: str) -> Probe:
 
 
 def measure(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str, float]:
-    """Give accuracy, top-5 accuracy and macro recall of probabilities ``(n, c)`` against codes ``(n,)``."""
+    """Measure probabilities ``(n, c)`` against codes ``(n,)``; top-5 accuracy only of more than 5 classes."""
     from retr.retrieval.stats.metrics import top_k_accuracy
 
     best = probabilities.argmax(axis=1)
     recalls = [float((best[truth == code] == code).mean()) for code in np.unique(truth)]
     return {
         "accuracy": round(float((best == truth).mean()), 4),
-        "top5": round(top_k_accuracy(probabilities, truth, 5), 4),
+        **({"top5": round(top_k_accuracy(probabilities, truth, 5), 4)} if probabilities.shape[1] > 5 else {}),
         "macro_recall": round(float(np.mean(recalls)), 4),
     }
 

@@ -136,7 +136,6 @@ def zero_shot(store: Store, cases: Cases, encoder: TextSide, labels: LabelSet, *
         classes=tuple(labels.names),
         member=member[keep],
         groups=np.unique(cases.groups[keep], return_inverse=True)[1].astype(np.int64),
-        group_values=tuple(value for value, inside in zip(cases.group_values, keep, strict=True) if inside),
         notes=tuple(notes),
         grades=_grades(labels, cases),
     )
@@ -224,8 +223,10 @@ def _meanings(cases: Cases) -> dict[str, Any]:
     """Say what those numbers are that have several definitions."""
     if cases.several:
         return {"definitions": "auroc and auprc: macro over classes, each against the rest"}
-    order = "by name, which means nothing" if cases.grades is None else ", ".join(cases.classes)
-    graded = "" if cases.grades is None else "; kappa_quadratic: weighted by the squared distance of grades"
+    order, graded = "by name, which means nothing", ""
+    if cases.grades is not None:
+        order = ", ".join(cases.classes[at] for at in np.argsort(cases.grades))
+        graded = "; kappa_quadratic: weighted by the squared distance of grades"
     return {
         "order_of_classes": order,
         "definitions": f"macro: over the classes that occur; auroc: macro, each class against the rest; "

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.stats.bootstrap import group_codes
+from retr.retrieval.labels.labelled import grouped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,9 +42,8 @@ class Cases:
     member
         bool ``(n, c)``: the classes of each row.
     groups
-        int64 ``(n,)``: the group of each row; a row without a group value is a group of its own.
-    group_values
-        The group column's value of each row as text, in one spelling; ``None`` where there is none (or a blank, NaN).
+        int64 ``(n,)``: the group of each row, as `retr.retrieval.labels.labelled.grouped` numbers them; without a
+        group column each row is one of its own.
     notes
         What a reader of the numbers must know, one line each.
     grades
@@ -58,7 +57,6 @@ class Cases:
     classes: tuple[str, ...]
     member: NDArray[np.bool_]
     groups: NDArray[np.int64]
-    group_values: tuple[str | None, ...]
     notes: tuple[str, ...]
     grades: NDArray[np.int64] | None = None
 
@@ -153,6 +151,7 @@ def find_cases(
         notes.append(f"{int((~labelled).sum())} rows have no {label!r} and are left out")
     rows, named = rows[labelled], [names for names in named if names]
     classes = _ordered({name for names in named for name in names}, order, label)
+    notes += [f"no row holds {name!r}, which the order names" for name in order or () if name not in classes]
     if len(classes) < 2:
         raise UsageError(
             f"the column {label!r} holds {len(classes)} classes in {len(rows)} rows, at least two are needed",
@@ -162,16 +161,17 @@ def find_cases(
     member = np.zeros((len(rows), len(classes)), dtype=bool)
     for i, names in enumerate(named):
         member[i, [place[name] for name in names]] = True
-    group_values: list[str | None] = [None] * len(rows) if group is None else store.identity.of(group, rows)
+    groups = np.arange(len(rows))
     if group is not None:
-        missing = sum(value is None for value in group_values)
+        groups, known = grouped(store, group, rows)
+        missing = int((~known).sum())
         if missing == len(rows):
             raise UsageError(
                 f"the same patient cannot be excluded: the column {group!r} is empty for these rows",
                 hint="name another column with --group, or allow the same patient with --same-patient",
             )
         if missing:
-            notes.append(f"{missing} rows have no {group!r}: each counts as a patient of its own")
+            notes.append(f"{missing} rows have no {group!r}: each file counts as a patient of its own")
     asks = np.ones(len(rows), dtype=bool) if queries is None else store.where(queries)[rows]
     if not asks.any():
         raise UsageError(f"no labelled row asks: none fits {queries!r}", hint="use a wider --queries")
@@ -182,8 +182,7 @@ def find_cases(
         asks=asks,
         classes=classes,
         member=member,
-        groups=group_codes(group_values, len(rows)),
-        group_values=tuple(group_values),
+        groups=groups,
         notes=tuple(notes),
         grades=None if order is None else np.array([list(order).index(name) for name in classes], np.int64),
     )
@@ -193,6 +192,10 @@ def _ordered(classes: set[str], order: Sequence[str] | None, label: str) -> tupl
     """Order classes as declared, else by name."""
     if order is None:
         return tuple(sorted(classes))
+    if isinstance(order, str):
+        raise UsageError(
+            f"an order is a list of classes, got: {order!r}", hint="for example ['none', 'mild', 'severe']"
+        )
     absent = sorted(classes - set(order))
     if absent or len(set(order)) < len(order):
         what = f"lacks {absent[0]!r}, which {label!r} holds" if absent else "names a class twice"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
 
 from retr.index.errors import UsageError
 
@@ -114,22 +115,40 @@ def labelled_rows(store: Store, column: str, *, labels: LabelSet | None = None, 
 
 
 def row_groups(store: Store, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number the groups of some rows: int64 ``(n,)``.
+    """Number the groups of some rows by the index's group key, as `grouped` does: int64 ``(n,)``."""
+    return grouped(store, store.manifest.group, rows)[0]
 
-    A row without a group value belongs where a byte-identical file among ``rows`` does.
+
+def grouped(store: Store, key: str | None, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Number the groups of some rows, and say of which rows the group is known.
+
+    A row without a group value belongs where a byte-identical file of the index does; byte-identical files without one
+    belong together.
+
+    Returns
+    -------
+    tuple
+        int64 ``(n,)`` and bool ``(n,)``.
     """
-    key = store.manifest.group
-    own = [None] * len(rows) if key is None or key not in store.schema.names else store.identity.of(key, rows)
-    hashed = "sha256" in store.schema.names
+    key = key if key in store.schema.names else None
+    own = [None] * len(rows) if key is None else store.identity.of(key, rows)
+    hashed = "sha256" in store.schema.names and pa.types.is_string(store.schema.field("sha256").type)
     sha = store.table(["sha256"], rows=rows).column(0).to_pylist() if hashed else [None] * len(rows)
-    known = {digest: value for value, digest in zip(own, sha, strict=True) if digest and value is not None}
+    copied = {digest for value, digest in zip(own, sha, strict=True) if digest and value is None}
+    known: dict[str, str] = {}
+    if key is not None and copied:
+        copies = np.concatenate(store.rows_with("sha256", pa.array(sorted(copied), pa.string())))
+        theirs = zip(
+            store.table(["sha256"], rows=copies).column(0).to_pylist(), store.identity.of(key, copies), strict=True
+        )
+        known = {digest: value for digest, value in theirs if value is not None}
     numbers: dict[tuple[str, object], int] = {}
     groups = np.empty(len(rows), dtype=np.int64)
-    for i, (given, digest) in enumerate(zip(own, sha, strict=True)):
-        value = known.get(digest) if given is None else given
+    values = [known.get(digest) if value is None else value for value, digest in zip(own, sha, strict=True)]
+    for i, (value, digest) in enumerate(zip(values, sha, strict=True)):
         name = ("group", value) if value is not None else ("file", digest) if digest else ("row", i)
         groups[i] = numbers.setdefault(name, len(numbers))
-    return groups
+    return groups, np.array([value is not None for value in values], bool)
 
 
 def deal(groups: NDArray[np.int64], n: int) -> NDArray[np.int64]:
@@ -156,8 +175,6 @@ def data_version(store: Store, column: str) -> str:
 
     It stays the same through compaction and through changes to other columns.
     """
-    import pyarrow as pa
-
     names = dict.fromkeys(name for name in ("id", "sha256", column, store.manifest.group) if name)
     table = store.table([name for name in names if name in store.schema.names]).sort_by("id").combine_chunks()
     digest = hashlib.sha256(repr(store.manifest.encoder.identity).encode())

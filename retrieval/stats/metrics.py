@@ -276,7 +276,7 @@ def classification(
     truth
         int ``(n,)``, the true class of each row.
     topk
-        For which k top-k accuracy is given.
+        For which k top-k accuracy is given; of k that all classes fit into only ``top1``, since that says nothing.
     grades
         int ``(c,)``: the place of each class in an order that was declared, from 0.
 
@@ -298,7 +298,7 @@ def classification(
     if grades is not None:
         graded["kappa_quadratic"] = quadratic_kappa(grades[predicted], grades[target], int(grades.max()) + 1)
     return {
-        **{f"top{k}": top_k_accuracy(scores, target, k) for k in topk},
+        **{f"top{k}": top_k_accuracy(scores, target, k) for k in topk if k == 1 or k < scores.shape[1]},
         "balanced_accuracy": float(recall_score(target, predicted, **every)),
         "macro_f1": float(f1_score(target, predicted, **every)),
         "kappa": kappa(predicted, target),

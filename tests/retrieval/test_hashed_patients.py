@@ -53,6 +53,11 @@ def test_a_raw_identifier_is_hashed_where_the_index_keeps_hashes(index, tmp_path
         assert (len(hits), hits.note) == (6, None)
     both = index.search(image=file, k=8, exclude_same={"patient": ["MRN1001", "MRN1000"]})
     assert left(both) == {f"{n}.dcm" for n in range(4, 8)}
+    for empty in ("", " ", [], ["MRN1001", ""], float("nan")):
+        with pytest.raises(UsageError, match="the value to leave out is empty"):
+            index.search(image=file, exclude_same={"patient": empty})
+    own = index.search(id="0.dcm", k=8, exclude_same={"patient": [None, "MRN1001"]})
+    assert left(own) == {f"{n}.dcm" for n in range(4, 8)}
     unknown = index.search(image=file, k=8, exclude_same={"patient": "mrn1001"})
     assert len(unknown) == 8
     assert "no row has the patient 'mrn1001'" in unknown.note
@@ -85,6 +90,12 @@ def test_conditions_know_the_raw_identifier(index, where, rows):
 )
 def test_what_hashes_cannot_answer_is_refused(index, where):
     with pytest.raises(FilterError, match=r"'patient' holds keyed hashes.*patient in \('MRN1003', 'MRN1004'\)"):
+        index.count(where=where)
+
+
+@pytest.mark.parametrize("where", ["patient = MRN1001", 'patient != "MRN1001"'])
+def test_an_identifier_without_quotes_is_named_as_such(index, where):
+    with pytest.raises(FilterError, match=r"no column 'MRN1001'.*single quotes"):
         index.count(where=where)
 
 
@@ -126,6 +137,9 @@ def test_a_frame_of_a_file_names_its_patient(index, tmp_path):
     assert third.scores.tolist() != first.scores.tolist()
     with pytest.raises(ImageReadError, match="no picture '#4'"):
         index.search(image=f"{file}#4")
+    file.write_bytes(dicom("MRN1001", 50))
+    with pytest.raises(ImageReadError, match="it holds one picture: leave '#1' out"):
+        index.search(image=f"{file}#1", exclude_same="patient")
 
 
 def test_padding_and_accents_make_no_second_patient(tmp_path, fake_encoder):
@@ -202,21 +216,29 @@ def test_a_batch_line_leaves_its_own_patient_out(index, retr_batch):
         {"id": "0.dcm", "exclude_same": "patient"},
     ]
     answers = retr_batch(index, lines)
-    assert [len(MRN1001 & {hit["id"] for hit in answer["hits"]}) for answer in answers] == [2, 0, 2]
-    assert "1.dcm" not in {hit["id"] for hit in answers[2]["hits"]}
+    assert [len(MRN1001 & found) for found in answers] == [2, 0, 2]
+    assert "1.dcm" not in answers[2]
+    # a line adds to what is left out of all of them
+    answers = retr_batch(
+        index, [*lines, {"id": "0.dcm", "exclude_same": {"patient": ["MRN1003", None]}}], "patient=MRN1002"
+    )
+    assert [found & {"4.dcm", "5.dcm"} for found in answers] == [set()] * 4
+    assert [len(found) for found in answers] == [5, 3, 4, 2]
 
 
 @pytest.fixture
 def retr_batch(capsys, monkeypatch):
-    def run(index, lines):
-        from retr.cli import query
+    def run(index, lines, *options):
+        from retr.cli.main import app
 
-        answers = query._read_batch
+        capsys.readouterr()
+        monkeypatch.setattr(Index, "open", lambda *_, **__: index)
         file = index.path.parent / "batch.jsonl"
         file.write_text("\n".join(map(json.dumps, lines)))
-        asked, same = answers(str(file))
-        hits = index.search(asked, k=8, exclude_same=same)
-        return [{"hits": [hit.to_json() for hit in one]} for one in hits]
+        given = [word for option in options for word in ("--exclude-same", option)]
+        command = ["query", "--batch", str(file), "--index", str(index.path), "-k", "8", "--json", *given]
+        app(command, standalone_mode=False)
+        return [{hit["id"] for hit in json.loads(line)["hits"]} for line in capsys.readouterr().out.splitlines()]
 
     return run
 
@@ -257,10 +279,12 @@ def test_no_picture_is_named_by_its_own_patient(index, folder, tmp_path):
     (folder / "2.dcm").write_bytes(dicom(None, 63))
     (again,) = index.classify([folder / "2.dcm"], by="label", k=8)
     assert voters(again) & MRN1001 == set()
-    lines = []
-    list(index.classify([blank], by="label", patient="MRN9", where="patient != 'MRN8'", say=lines.append))
-    assert any("no row has the patient 'MRN9'" in line for line in lines)
-    assert any("no row has the patient 'MRN8' that the condition names" in line for line in lines)
+    (absent,) = index.classify([blank], by="label", patient="MRN9", where="patient != 'MRN8'")
+    assert "no row has the patient 'MRN9': nothing was kept out for it" in absent.note
+    assert "no row has the patient 'MRN8' that the condition names" in absent.note
+    for empty in ("", " "):
+        with pytest.raises(UsageError, match="the patient is empty"):
+            index.classify([blank], by="label", patient=empty)
     with pytest.raises(UsageError, match="no row has the patient 'MRN9'"):
         list(index.classify([blank], by="label", patient="MRN9", strict_exclude=True))
 

@@ -17,6 +17,7 @@ from retr.retrieval.evaluation.evaluation import Options
 from retr.retrieval.evaluation.retrieval import retrieval
 from retr.retrieval.labels.cases import find_cases, subgroups
 from retr.retrieval.labels.label_set import load_labels
+from retr.retrieval.labels.labelled import row_groups
 
 INFO = EncoderInfo(
     name="fake", dim=8, similarity="cosine", modality="none", text=True, weights_sha256="0" * 64, preprocessing="none"
@@ -119,6 +120,24 @@ def test_a_missing_group_is_an_error_when_asked_and_a_note_when_not(tmp_path):
     with pytest.raises(UsageError, match=r"the column 'empty' is empty"):
         find_cases(store, "label", group="empty")
     assert "no group key" in find_cases(store, "label").notes[0]
+
+
+def test_a_row_without_patient_is_of_the_patient_whose_file_it_is(tmp_path):
+    """The patient may be known from a copy that has no label; what is unknown is a patient for each file."""
+    store = make_store(
+        tmp_path / "copies.retr",
+        np.repeat(np.eye(8)[:3], [3, 3, 2], axis=0),
+        patient=["P1", None, "P1", "P2", None, " ", "P3", None],
+        label=["a", "a", None, "b", "b", "b", "c", None],
+        sha256=["1", "2", "2", "3", "4", "4", None, None],
+    )
+    cases = find_cases(store, "label")
+    assert cases.rows.tolist() == [0, 1, 3, 4, 5, 6]
+    assert cases.groups.tolist() == [0, 0, 1, 2, 2, 3]
+    assert "2 rows have no 'patient': each file counts as a patient of its own" in cases.notes
+    assert cases.groups.tolist() == row_groups(store, cases.rows).tolist(), "folds keep apart what evaluations do"
+    # without a group each row asks all the others
+    assert find_cases(store, "label", same_patient=True).groups.tolist() == [0, 1, 2, 3, 4, 5]
 
 
 def test_rows_without_a_label_neither_ask_nor_answer(tmp_path):
@@ -298,6 +317,8 @@ def test_quadratic_kappa_is_measured_where_an_order_is_declared(archive_store, t
         grade[truth], grade[answer], weights="quadratic", labels=range(4), sample_weight=weights
     )
     assert graded.metrics["kappa_quadratic"].value == pytest.approx(expected)
+    assert "no row holds 'mild', which the order names" in graded.notes
+    assert plain.metrics.keys().isdisjoint({"top3", "top5"}), "of three classes they would be 1"
     unweighted = cohen_kappa_score(truth, answer, sample_weight=weights)
     assert graded.metrics["kappa"].value == pytest.approx(unweighted)
 
@@ -308,6 +329,10 @@ def test_an_order_that_cannot_be_meant_is_an_error(archive_store):
         index.evaluate("probe", "label", order=["drusen", "glaucoma"])
     with pytest.raises(UsageError, match="names a class twice"):
         index.evaluate("probe", "label", order=["drusen", "glaucoma", "normal", "normal"])
+    with pytest.raises(UsageError, match="an order is a list of classes, got: 'drusen,glaucoma,normal'"):
+        index.evaluate("probe", "label", order="drusen,glaucoma,normal")
+    with pytest.raises(UsageError, match="at least 2 folds, got: 1"):
+        index.evaluate("probe", "label", folds=1)
     with pytest.raises(UsageError, match="rows carry several"):
         index.evaluate("probe", "both", separator="|", order=["normal", "glaucoma", "drusen"])
     with pytest.raises(UsageError, match="retrieval names no classes"):
@@ -327,7 +352,9 @@ def test_a_label_set_declares_the_order_of_zero_shot(tmp_path):
         store, find_cases(store, "label"), words, load_labels(tmp_path / "set.yaml"), options=QUICK
     ).metrics
     given = find_cases(store, "label", order=["c", "a", "b"])
-    told = zero_shot(store, given, words, load_labels(["a", "b", "c"]), options=QUICK).metrics
+    found = zero_shot(store, given, words, load_labels(["a", "b", "c"]), options=QUICK)
+    assert found.facts["order_of_classes"] == "c, a, b"
+    told = found.metrics
     other = zero_shot(
         store, find_cases(store, "label", order=["a", "b", "c"]), words, load_labels(["a", "b", "c"]), options=QUICK
     ).metrics
