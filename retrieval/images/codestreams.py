@@ -20,6 +20,10 @@ class UnknownStreamError(Exception):
     """The stream is of no kind that is known here, ends early, or uses what is not read."""
 
 
+class EndsEarlyError(UnknownStreamError):
+    """The bytes end before the stream says of what size it is."""
+
+
 @dataclass(frozen=True)
 class StreamHeader:
     """What a stream says of its picture.
@@ -55,7 +59,7 @@ def stream_header(data: bytes) -> StreamHeader:
     Raises
     ------
     UnknownStreamError
-        It is of another kind, or ends before it says.
+        It is of another kind, or ends before it says (`EndsEarlyError`).
 
     Examples
     --------
@@ -76,7 +80,9 @@ def stream_header(data: bytes) -> StreamHeader:
             return _webp(data)
         if data[:6] == b"Lerc2 ":
             return _lerc(data)
-    except (struct.error, IndexError, KeyError, ValueError):
+    except (struct.error, IndexError):
+        raise EndsEarlyError from None
+    except (KeyError, ValueError):
         pass
     raise UnknownStreamError
 
@@ -133,7 +139,7 @@ class _Bits:
     def take(self, count: int) -> int:
         self._left -= count
         if self._left < 0:
-            raise ValueError
+            raise IndexError
         value = self._data & ((1 << count) - 1)
         self._data >>= count
         return value

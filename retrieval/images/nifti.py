@@ -104,6 +104,8 @@ def _volume(stream: BinaryIO, options: Options) -> tuple[NDArray[Any], tuple[flo
     _exactly(file, offset - kind.template_dtype.itemsize)
     volume = np.empty(shape, dtype, order="F")
     _fill(file, volume.reshape(-1, order="A").view(np.uint8).data)
+    if file is not stream:
+        _check_end(file)
     zooms = [float(length) for length in (*header.get_zooms()[:3], 1.0, 1.0)[:3]]
     orientation = nibabel.io_orientation(header.get_best_affine())
     if np.isfinite(orientation).all():
@@ -128,6 +130,15 @@ def _fill(file: BinaryIO, buffer: memoryview) -> None:
         if not count:
             raise EOFError
         buffer = buffer[count:]
+
+
+def _check_end(file: BinaryIO) -> None:
+    """Have gzip compare its checksum, where the voxels are the last of the file; what follows it has no part in it."""
+    try:
+        file.read(_PIECE)
+    except gzip.BadGzipFile as error:
+        if "CRC" in str(error) or "length" in str(error):
+            raise
 
 
 def _slices(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from retr.retrieval.images.codestreams import StreamHeader, UnknownStreamError, stream_header
+from retr.retrieval.images.codestreams import EndsEarlyError, StreamHeader, UnknownStreamError, stream_header
 from retr.retrieval.images.picture import Options, Picture, read_error
 from retr.retrieval.images.samples import UnknownMeaningError, colour_to_8bit, grey_picture, layout_name
 
@@ -36,9 +36,10 @@ def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
     data = stream.read()
     try:
         header = stream_header(data)
-    except UnknownStreamError:
+    except UnknownStreamError as error:
         # a stream that is recognised and ends before its size is cut; one that goes on uses what is not read
-        raise read_error("truncated" if _is_cut(data) else "unsupported", options.name) from None
+        cut = isinstance(error, EndsEarlyError) or _is_cut(data)
+        raise read_error("truncated" if cut else "unsupported", options.name) from None
     if min(header.width, header.height) < 1:
         raise read_error("damaged", options.name)
     if header.width * header.height > options.max_pixels:
