@@ -74,10 +74,11 @@ _BODY_PARTS = {
 _MAKERS = _set(
     """
     acuson agfa alcon aloka alpinion arri barco canon carestream centervue dentsply dexis eizo elekta elscint esaote
-    fonar fuji fujifilm ge gendex hamamatsu heidelberg hitachi hologic icare instrumentarium kodak konica kowa lasair
-    leica lodox lorad medison mindray minolta mitsubishi neusoft nidek nikon olympus optopol optos optovue philips
-    planmeca planmed quantel rayence samsung sectra sedecal shimadzu siemens sirona sonosite swissray sysmex terarecon
-    tomey topcon toshiba trixell trophy uih ultrasonix varian vatech vidar visionix zeiss zonare
+    fonar fuji fujifilm ge gendex gevaert hamamatsu heidelberg hitachi hologic icare instrumentarium kodak konica
+    kowa lasair leica lodox lorad medison mindray minolta mitsubishi neusoft nidek nikon olympus optopol optos
+    optovue philips planmeca planmed quantel rayence samsung sectra sedecal shimadzu siemens sirona sonosite
+    swissray sysmex terarecon tomey topcon toshiba trixell trophy uih ultrasonix varian vatech vidar visionix zeiss
+    zonare
     """
 )
 _MAKERS_OF_TWO_WORDS = {"carl zeiss": "zeiss", "general electric": "ge", "united imaging": "uih", "welch allyn": "ge"}
@@ -87,30 +88,38 @@ _COMPANY = _set(
     france germany gmbh group health healthcare healthineers imaging inc industries instruments international intl
     japan k kg kk korea limited llc ltd mbh medical meditec medizintechnik nv of ophthalmic optical oy products s sa
     sas service services shanghai software solutions spa srl system systems technologies technology the ultrasound usa
-    vision x ray xray
+    vision xray
     """
 )
 _PRODUCTS = _set(
     """
-    acclarix achieva acuson afc affiniti alphenix altus angiostar antares aplio aquilion arcadis arietta aristos artis
-    avanto axiom azurion biograph bodytom brightspeed brilliance bucky camera celesteion centricity cios cirrus clinac
-    combidiagnost compact cr cube definition definium digital digitaldiagnost dimension dimensions discovery dri drx
-    dryview duodiagnost dx echelon endura envisor epiq essenta evolution fcr fd fit flash flexavision fluorospot
-    fundus geode hd hde hdi hdx hdxt image imagenet imager infinia infinix ingenia ingenuity innova inova inspiration
-    intera intevo kinetix lightspeed logiq lumify luminos maestro magnetom mammomat mct mobilediagnost mobilett multix
-    navigator neo nexus non mydriatic nonmyd nw oct octane omnidiagnost optima optimus orthophos orthopos panorama
-    panther performa platinum plus polaris precedence precision primus prodigy prospect proteus quantum radnext radrex
-    regius resona retinal revolution saturn scan scanner scenaria select selenia senobright senographe sensation
-    sequoia signa sireskop skyra somatom sonoline spectra spectralis stratus supria symbia symphony synergy system tac
-    tomo tomosynthesis trc trilogy triton triumph truebeam ultra vantage vct veradius verio versana visucam visuscout
+    acclarix achieva acuson afc affiniti allura alphenix altus ambition angiostar antares aplio aquilion arcadis
+    arietta aristos artis avanto axiom azurion biograph bodytom brightspeed brilliance bucky camera celesteion
+    centricity cios cirrus clinac combidiagnost compact cr cube definition definium digital digitaldiagnost
+    dimension dimensions discovery dri drx dryview duodiagnost dx echelon elite elition endura envisor epiq essenta
+    essenza evolution fcr fd fit flash flexavision fluorospot fundus geode hd hde hdi hdx hdxt image imagenet imager
+    infinia infinix ingenia ingenuity innova inova inspiration intera intevo iqon kinetix lightspeed logiq lumify
+    lumina luminos maestro magnetom mammomat mct mobilediagnost mobilett multix mydriatic navigator neo nexus non
+    nonmyd nw oct octane omnidiagnost optima optimus orthophos orthopos panorama panther performa platinum plus
+    polaris precedence precision primus prisma pristina prodigy prospect proteus quantum radnext radrex regius
+    resona retinal revolution saturn scan scanner scenaria select selenia senobright senographe sensation sequoia
+    signa sireskop skyra somatom sonoline spectra spectralis stratus supria symbia symphony synergy system tac tomo
+    tomosynthesis trc trilogy triton triumph truebeam ultra vantage vct veradius verio versana visucam visuscout
     vivid voluson vx workstation xario xeleris xper xpress xvision yxlon zenition
     """
 )
 _WORD = re.compile(r"[^\W_]+\+?")
 _PUNCTUATION = re.compile(r"[\s.,/()&+_-]*")
 _BASE = re.compile(r"([a-z]+)\d{0,4}[a-z]{0,3}\+?")  # a product's name with its number
-_SHORT = re.compile(r"[A-Z]{1,3}\+?")
-_NUMBERED = re.compile(r"[A-Za-z]{0,4}\d{1,4}[A-Za-z]{0,3}\+?")
+# what stands beside a product's name: a version, a number; initials, short surnames and records look much alike
+_VERSIONS = _set(
+    """
+    ag as at ct cr dr ds dx duo eos eq evo ex expert fd fs hd hq i ii iii iv le ls lx max mp mr nt nx one plus pro prime
+    rf rt rx se sl slx st tx us us2 v vi x xe xl xp xr xt z
+    """
+)
+_NUMBERED = re.compile(r"[A-Za-z]{0,2}\d{1,4}[A-Za-z]{0,2}\+?")
+_MOST_OTHERS = 2
 _LONGEST = 64
 
 
@@ -144,19 +153,20 @@ def maker(value: str) -> str | None:
 
 
 def model(value: str) -> str | None:
-    """Return a model's name as it stands if it holds a known product, and beside it short codes alone.
+    """Return a model's name as it stands if it holds a known product, and beside it versions and short numbers alone.
 
     Examples
     --------
-    >>> model("SOMATOM Definition AS+"), model("LightSpeed VCT"), model("Jane Doe"), model("MRN1003")
+    >>> model("SOMATOM Definition AS+"), model("LightSpeed VCT"), model("Scanner J DOE"), model("Scanner MRN1003")
     ('SOMATOM Definition AS+', 'LightSpeed VCT', None, None)
     """
     words = _words(value)
     known = [_is_product(word.lower()) for word in words]
     if not any(known):
         return None
-    others = (word for word, is_known in zip(words, known, strict=True) if not is_known)
-    return value if all(_SHORT.fullmatch(word) or _NUMBERED.fullmatch(word) for word in others) else None
+    others = [word for word, is_known in zip(words, known, strict=True) if not is_known]
+    plain = all(word.lower().rstrip("+") in _VERSIONS or _NUMBERED.fullmatch(word) for word in others)
+    return value if plain and len(others) <= _MOST_OTHERS else None
 
 
 def _is_product(word: str) -> bool:
@@ -168,4 +178,4 @@ def _words(value: str) -> list[str]:
     """Return the words of a product text; none where anything else stands between them."""
     if len(value) > _LONGEST or not _PUNCTUATION.fullmatch(_WORD.sub("", value)):
         return []
-    return _WORD.findall(value)
+    return _WORD.findall(re.sub(r"\bx[ -]ray\b", "xray", value, flags=re.IGNORECASE))

@@ -122,7 +122,14 @@ def test_age_in_years(dicom, attributes, age):
             "Manufacturer",
             "manufacturer",
             ["GE MEDICAL SYSTEMS", "Carl Zeiss Meditec", "FUJIFILM Corporation", "Philips", "TOPCON CO., LTD."],
-            ["Richard Roe", "Siemens, Dr. Roe", "SIEMENS 01.02.1950", "Carl Roe", "SIEMENS jane@example.org"],
+            [
+                "Richard Roe",
+                "Siemens, Dr. Roe",
+                "SIEMENS 01.02.1950",
+                "Carl Roe",
+                "SIEMENS jane@example.org",
+                "Canon Ray",
+            ],
         ),
         (
             "ManufacturerModelName",
@@ -134,8 +141,13 @@ def test_age_in_years(dicom, attributes, age):
                 "TRC-NW8",
                 "CIRRUS HD-OCT 5000",
                 "LightSpeed VCT",
+                "Optima CT660",
+                "Revolution EVO",
             ],
-            ["Jane Doe", "MRN1003", "Discovery Jane Doe", "SOMATOM 19500102", "SPECTRALIS Roe^Richard"],
+            [
+                *("Jane Doe", "MRN1003", "Discovery Jane Doe", "SOMATOM 19500102", "SPECTRALIS Roe^Richard"),
+                *("Scanner LEE", "SIGNA J DOE", "Scanner MRN1003", "Camera 1934 01 02", "Camera JD 12"),
+            ],
         ),
     ],
 )

@@ -249,3 +249,11 @@ def test_what_nibabel_does_not_take_either(fields, expected):
 
 def test_an_offset_of_zero_is_the_end_of_the_header():
     assert np.array_equal(slices(patched(nifti(VOLUME), offset=0.0)), slices(nifti(VOLUME)))
+
+
+def test_gzip_compares_its_checksum():
+    data = bytearray(gzip.compress(nifti(VOLUME)))
+    assert len(slices(bytes(data) + b"what follows is no part of it")) == 8
+    assert reason(bytes(data[:-4])) == "truncated"
+    data[-8] ^= 1
+    assert reason(bytes(data)) == "damaged"

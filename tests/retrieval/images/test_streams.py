@@ -206,3 +206,8 @@ def test_signed_jpeg_2000_of_eight_bits():
     grey = EIGHT[..., 0].astype(np.int16) - 128
     assert np.array_equal(seen(imagecodecs.jpeg2k_encode(grey.astype(np.int8), level=0)), minmax(grey))
     assert reason(imagecodecs.jpeg2k_encode((EIGHT.astype(np.int16) - 128).astype(np.int8), level=0)) == "unsupported"
+
+
+def test_jpeg_xl_that_ends_before_it_says_its_size_is_truncated():
+    data = bytes(imagecodecs.jpegxl_encode(GREY, lossless=True, usecontainer=True))
+    assert {reason(data[:end]) for end in (13, 20, 31, 40, 50)} == {"truncated"}
