@@ -182,7 +182,7 @@ def _jpegxl_start(data: bytes) -> bytes:
             begin += 8
         if kind in {b"jxlc", b"jxlp"}:
             begin += 4 if kind == b"jxlp" else 0  # its number
-            if data[begin : begin + 2] != _JPEGXL:
+            if data[begin : begin + 2] != _JPEGXL[: len(data) - begin]:
                 raise ValueError
             return data[begin + 2 : begin + 66]
         if length < 8:
