@@ -5,6 +5,8 @@ are part of a UID. Where webdataset adds words behind the key, the longest name 
 beside ``0001.seg.png`` if that has no JSON of its own, and ``0001.caption.txt`` beside ``0001.png``. A word begins with
 a letter; what begins with a digit is another number of a UID.
 
+How accents are composed decides nothing, as long as one picture alone reads so.
+
 The text of ``0001.txt`` becomes the column ``txt`` (of ``0001.caption.txt``, ``caption.txt``), ``0001.cls`` an integer
 where it is spelled as one, and the keys of ``0001.json`` columns of their own names. Whatever cannot be read as labels
 is refused whole: no picture gets a part of them.
@@ -48,18 +50,37 @@ class Siblings:
 
     def __init__(self, names: Iterable[str]) -> None:
         self._named: defaultdict[str, list[str]] = defaultdict(list)
-        self._worded: defaultdict[str, list[str]] = defaultdict(list)
+        self._worded: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
         stems: set[str] = set()
         for name in names:
             if is_sibling(name):
                 self._named[name.rpartition(".")[0]].append(name)
             elif is_image_name(name) is not False:
                 stems.update(_stems(name))
+        self._compose(stems)
         for named, siblings in self._named.items():
             if named not in stems:
                 key = next((stem for stem in _shorter(named) if stem in stems), None)
                 if key is not None:
-                    self._worded[key] += siblings
+                    word = named[len(key) + 1 :]
+                    self._worded[key] += [(name, f"{word}{name[name.rindex('.') :]}") for name in siblings]
+
+    def _compose(self, stems: set[str]) -> None:
+        """Put what stands beside no picture to the one whose accents alone are composed in another way."""
+        reads: defaultdict[str, set[str]] = defaultdict(set)
+        for stem in stems:
+            for one in () if stem.isascii() else (stem, *_shorter(stem)):
+                reads[composed_text(one)].add(one)
+        known = set().union(*reads.values())
+        for named in [named for named in self._named if not named.isascii() and named not in known]:
+            for one in (named, *_shorter(named)):
+                same = reads.get(composed_text(one), ())
+                if len(same) == 1 and one not in known:
+                    beside = next(iter(same)) + named[len(one) :]
+                    # what is spelled as the picture is read last, and so has the last word
+                    self._named[beside] = self._named.pop(named) + self._named[beside]
+                if same:
+                    break
 
     def of(self, picture: str) -> dict[str, str]:
         """Return the members beside a picture, those of its very name last, and what a text of each is called."""
@@ -72,7 +93,7 @@ class Siblings:
             found |= {name: _suffix(name) for name in named}
             have.update(map(_suffix, named))
         for stem in stems:
-            found |= {name: name[len(stem) + 1 :] for name in self._worded.get(stem, ())}
+            found |= dict(self._worded.get(stem, ()))
         return found | {name: _suffix(name) for name in own}
 
 

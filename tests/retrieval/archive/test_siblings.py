@@ -29,6 +29,26 @@ def test_a_label_belongs_to_the_picture_of_its_name_dots_and_all():
     assert beside("1.2.840.113", "1.2.840.113.json") == {"1.2.840.113": {"1.2.840.113.json": "json"}}
 
 
+def test_how_accents_are_composed_decides_nothing():
+    nfc, nfd = "\u00e9", "e\u0301"
+    for here, there in ((nfc, nfd), (nfd, nfc)):
+        assert beside(f"{here}.png", f"{there}.json", f"{there}.caption.txt", f"{there}x.json", "e.json") == {
+            f"{here}.png": {f"{there}.json": "json", f"{there}.caption.txt": "caption.txt"}
+        }
+        assert beside(f"{here}/1.png", f"{there}/1.cls") == {f"{here}/1.png": {f"{there}/1.cls": "cls"}}
+        assert beside(f"{here}.seg.png", f"{there}.json") == {f"{here}.seg.png": {f"{there}.json": "json"}}
+        # that of its own spelling comes last and has the last word
+        assert list(beside(f"{here}.png", f"{here}.json", f"{there}.json")[f"{here}.png"])[-1] == f"{here}.json"
+    # two pictures that read alike: each has what is spelled as it is
+    assert beside(f"{nfc}.png", f"{nfd}.png", f"{nfd}.json", f"{nfd}.t.txt") == {
+        f"{nfc}.png": {},
+        f"{nfd}.png": {f"{nfd}.json": "json", f"{nfd}.t.txt": "t.txt"},
+    }
+    three = "\u1ea5", "\u00e2\u0301", "a\u0302\u0301"
+    found = beside(f"{three[0]}.png", f"{three[1]}.png", f"{three[2]}.json")
+    assert found == {f"{three[0]}.png": {}, f"{three[1]}.png": {}}
+
+
 def test_webdataset_shards_keep_their_samples():
     found = beside("0001.png", "0001.cls", "0001.json", "0001.seg.png", "0001.caption.txt", "0002.png", "a/0001.png")
     assert found == {
