@@ -17,6 +17,7 @@ Invariants:
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections import Counter, deque
 from concurrent.futures import ThreadPoolExecutor
@@ -88,6 +89,10 @@ def carry_out(
         run.go()
         rows = len(writer.store)
     return run.report(rows, time.monotonic() - start), run.reasons
+
+
+# How members that a tar calls ./a.png were listed once.
+_OLD_SPELLING = re.compile(r"(^|/|::)\./")
 
 
 class _Run:
@@ -367,10 +372,16 @@ class _Run:
 
     def _drop_vanished(self) -> None:
         unreadable = {entry.path for entry in self.skipped if not entry.was_read}
+        respelled = 0
         for files in self.known.vanished(unreadable):
             self.done["removed" if self.order.prune else "vanished"] += len(files)
             if self.order.prune:
                 self._delete(files)
+            else:
+                respelled += sum(_OLD_SPELLING.search(one) is not None for one in self.known.ids(files))
+        if respelled:
+            why = f"{respelled} rows have ids with ./, as members of containers were called by an older version"
+            self.said.append(f"{why}: their pictures are there twice until --prune removes these rows")
 
     def _move_group(self) -> None:
         """Write the column that tells patients apart as text where an older version wrote numbers; one commit."""

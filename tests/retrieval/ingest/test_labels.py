@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import tarfile
 import unicodedata
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +18,7 @@ from PIL import Image
 from retr import Index
 from retr.index.errors import UsageError
 from retr.index.store import Store
+from retr.retrieval.archive.tars import TarContainer
 from retr.retrieval.ingest import labels as module
 from retr.retrieval.ingest.build import add, build
 
@@ -213,6 +216,24 @@ def test_a_changed_list_changes_its_rows(tmp_path, folder, index, fake_encoder):
     assert cells(index, "label", "age") == {"0.png": ("z", 3), "1.png": (None, None)}
     with pytest.raises(UsageError, match=r"different cells for the path '0\.png' in rows 2 and 3"):
         build(table(folder, "path,label\n0.png,z\n.\\0.png,a\n", "list.csv"), index, fake_encoder)
+
+
+def test_members_that_an_older_version_called_otherwise_are_told_of_and_pruned(tmp_path, index, fake_encoder):
+    archive = tmp_path / "a.tar"
+    with tarfile.open(archive, "w") as container:
+        for number in range(2):
+            member = tarfile.TarInfo(f"./{number}.png")
+            member.size = len(png(number))
+            container.addfile(member, io.BytesIO(png(number)))
+    now = TarContainer.entries
+    with pytest.MonkeyPatch.context() as old:
+        old.setattr(TarContainer, "entries", lambda self: (replace(one, path=f"./{one.path}") for one in now(self)))
+        build(archive, index, fake_encoder)
+    report = build(archive, index, fake_encoder)
+    assert (report.reused, report.vanished) == (2, 2)
+    assert "2 rows have ids with ./" in report.notes[0]
+    assert build(archive, index, fake_encoder, prune=True).notes == ()
+    assert set(cells(index)) == {"0.png", "1.png"}
 
 
 def test_accents_decide_nothing(folder, index, fake_encoder, tmp_path):
