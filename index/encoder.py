@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 Similarity = Literal["cosine", "dot"]
 Option = str | int | float | bool | None
+# Options that say where files lie or what runs them: a machine's matter, never a received index's.
+_NOT_RECORDED = {"weights", "text_model", "device", "precision"}
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,8 @@ class EncoderInfo:
         options = given.inner("options", {}).data()
         if not all(isinstance(value, str | int | float | bool | None) for value in options.values()):
             raise ValueError("an option is no single value")
+        if not _NOT_RECORDED.isdisjoint(options):
+            raise ValueError("an option names a place or a device")
         return cls(
             name=given.text("name"),
             dim=given.whole("dim"),

@@ -16,6 +16,7 @@ from retr.retrieval.archive import places
 from retr.retrieval.archive.notes import Builds, Notes
 from retr.retrieval.classify.calibration import Calibrations
 from retr.retrieval.heads.adapted import FittedHead
+from retr.retrieval.ingest import remembered
 from retr.retrieval.words.align import Bridges
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def delete(index: Index, *, ids: Sequence[str] | None = None, where: str | None 
         chosen = Chosen.of(writer.store, ids, where)
         sources = Notes.of(writer.store).sources
         writer.delete(chosen.rows)
+        remembered.forget(store.uuid)
         done = writer.purge(KINDS, skipped=chosen.skipped)
         left = Notes.of(writer.store).sources
     for name in set(sources) - set(left):

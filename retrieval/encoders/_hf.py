@@ -12,16 +12,17 @@ import torch
 from retr.index.errors import NoTextSideError, WeightsError
 from retr.retrieval.encoders import hf as door
 from retr.retrieval.encoders import weights as files
+from retr.retrieval.encoders._fitting import Contents
 from retr.retrieval.encoders._picture import picture
 from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders._torchvision import ensure_torchvision
 from retr.retrieval.encoders.base import limit_aspect
 from retr.retrieval.encoders.untrusted import (
     TOKENIZER,
-    check_archive,
     check_folder,
     first_line,
     has_tokenizer,
+    read_json,
     reading,
     sealed,
     tokenizer_digest,
@@ -223,9 +224,10 @@ def _unpack(packed: torch.Tensor) -> dict[str, torch.Tensor]:
 
 def _read_model(folder: Path, family: str, checkpoints: Sequence[Path]) -> Any:
     """Load a model strictly from a folder, in float32."""
-    for path in checkpoints:
-        check_archive(path)
-    with sealed(), reading(f"the folder {folder.name!r}", folder=folder):
+    where = f"config.json in {folder.name!r}"
+    contents = Contents(checkpoints)
+    contents.require_depth(read_json(folder / "config.json") or {}, where)
+    with sealed(), reading(f"the folder {folder.name!r}", folder=folder), contents.bounding(where):
         model, report = transformers.AutoModel.from_pretrained(
             folder,
             local_files_only=True,
@@ -233,10 +235,12 @@ def _read_model(folder: Path, family: str, checkpoints: Sequence[Path]) -> Any:
             use_safetensors=checkpoints[0].suffix == ".safetensors",
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # told below, with the other differences
             **({"mask_ratio": 0.0} if family == "vit_mae" else {}),
         )
     left = [key for key in report["unexpected_keys"] if not any(part in key for part in _DROPPED)]
-    for word, keys in (("missing", report["missing_keys"]), ("unknown", left)):
+    reshaped = [str(key[0]) for key in report["mismatched_keys"]]
+    for word, keys in (("missing", report["missing_keys"]), ("unknown", left), ("of another shape", reshaped)):
         if keys:
             raise WeightsError(
                 f"the weights in {folder.name!r} do not fit config.json: {len(keys)} {word} ({min(keys)}, ...)",

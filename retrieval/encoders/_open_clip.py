@@ -6,6 +6,7 @@ import copy
 import difflib
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders import open_clip as door
 from retr.retrieval.encoders import weights as files
+from retr.retrieval.encoders._fitting import Contents
 from retr.retrieval.encoders._open_clip_text import (
     OPTIONS,
     config_folder,
@@ -44,7 +46,6 @@ from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preproc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import PIL.Image
     from numpy.typing import NDArray
@@ -55,6 +56,8 @@ _STATED = ("mean", "std", "interpolation", "resize_mode")
 # Kept by transformers before 4.31; the network has no place for it.
 _DROPPED = ("text.transformer.embeddings.position_ids",)
 _TEXTS = 64
+# Of a text: the mask over its tokens is made before the weights are looked at.
+_LONGEST = 8192
 _PARTS = ("vision_cfg", "text_cfg")
 
 
@@ -305,12 +308,22 @@ def _build(source: Source, text_model: Path | None) -> Any:
     if "hf_model_name" in text:
         text["hf_model_pretrained"] = False
         text["hf_model_name"] = str(config_folder(text["hf_model_name"], source, text_model))
+    where = "its configuration"
+    contents = Contents([source.checkpoint])
+    contents.require_depth(config, where)
+    if "hf_model_name" in text:
+        named = Path(text["hf_model_name"])
+        contents.require_depth(read_json(named / "config.json") or {}, f"config.json in {named.name!r}")
+    if not all(isinstance(n, int) and n <= _LONGEST for n in (text.get("context_length", 1),)):
+        raise WeightsError(f"{where} states texts of more than {_LONGEST} tokens", hint="get it again")
     custom = config.pop("custom_text", False) or "hf_model_name" in text
     kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else open_clip.CLIP
-    with sealed():
+    with sealed(), contents.bounding(where):
         model = _network(kind, config)
     state = files.load_state_dict(source.checkpoint)
     state = state.get("state_dict", state)
+    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
+        raise WeightsError(f"{source.checkpoint.name!r} holds no state dict", hint="save its state dict alone")
     if state and next(iter(state)).startswith("module."):
         state = {key.removeprefix("module."): value for key, value in state.items()}
     state = convert_state_dict(model, state)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retr.index.errors import WeightsError
+from retr.retrieval.encoders._fitting import Contents
 from retr.retrieval.encoders._torchvision import ensure_torchvision
-from retr.retrieval.encoders.untrusted import check_folder, reading, sealed
+from retr.retrieval.encoders.untrusted import check_folder, read_json, reading, sealed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,10 +36,13 @@ def load_pretrained(model: str, folder: Path) -> nn.Module:
     for name in ("config.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise WeightsError(f"no {name} in {folder.name!r}", hint="get the whole folder as its authors publish it")
+    where = f"config.json in {folder.name!r}"
+    contents = Contents([folder / "model.safetensors"])
+    contents.require_depth(read_json(folder / "config.json") or {}, where)
     ensure_torchvision()
     import transformers
 
-    with sealed(), reading(f"{folder.name!r} as a {model}", folder=folder):
+    with sealed(), reading(f"{folder.name!r} as a {model}", folder=folder), contents.bounding(where):
         network, report = getattr(transformers, model).from_pretrained(
             folder,
             local_files_only=True,

@@ -11,6 +11,7 @@ same is halved.
 from __future__ import annotations
 
 import copy
+import math
 from abc import abstractmethod
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 import numpy as np
 import torch
 
-from retr.index.errors import RetrError, UsageError
+from retr.index.errors import RetrError, UsageError, WeightsError
 from retr.retrieval.encoders._picture import picture
 from retr.retrieval.encoders.base import BaseEncoder
 
@@ -102,6 +103,8 @@ class TorchEncoder(BaseEncoder):
     """
 
     def __init__(self, info: EncoderInfo, network: torch.nn.Module, *, device: str, precision: str) -> None:
+        if info.logit_scale is not None and not math.isfinite(info.logit_scale):
+            raise WeightsError(f"the weights of {info.name!r} hold a scale that is no number", hint="get them again")
         self.notes = []
         self.device = choose_device(device)
         wanted = choose_precision(precision, self.device)

@@ -31,6 +31,8 @@ TOKENIZER = (
 _CONFIGURATIONS = ("config.json", "open_clip_config.json", *PROCESSORS, *TOKENIZER[1:4])
 _ADAPTERS = ("adapter_config.json", "adapter_model*", "pytorch_lora_weights*")
 _ATTENTION = ("eager", "sdpa", None)
+# Of a configuration: the longest are lists of special words, some megabytes.
+_MOST_BYTES = 64 << 20
 # Who saved a configuration, and from where, is nothing the vectors depend on.
 _HISTORY = {"_name_or_path", "name_or_path", "transformers_version", "_commit_hash"}
 # How `sealed` found the libraries, and how many are within it.
@@ -86,6 +88,8 @@ def read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         raise WeightsError(f"{where} is no file", hint="get it again")
     try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise WeightsError(f"{where} is longer than any configuration", hint="get it again")
         found = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError, OSError) as error:
         raise WeightsError(f"{where} is not JSON: {first_line(error)}", hint="get it again") from error

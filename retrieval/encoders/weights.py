@@ -277,6 +277,14 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], *, file: str, 
                 "of another shape",
                 {k for k in wanted.keys() & kept.keys() if wanted[k].shape != kept[k].shape},
             ),
+            (
+                "of whole numbers",
+                {
+                    k
+                    for k in wanted.keys() & kept.keys()
+                    if wanted[k].is_floating_point() and not kept[k].is_floating_point()
+                },
+            ),
         )
         if keys
     ]

@@ -11,6 +11,7 @@ and content, 8 bytes; with the content in it, a hash says nothing of an index th
 from __future__ import annotations
 
 from array import array
+from contextlib import suppress
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -90,6 +91,13 @@ class Remembered:
         """Write down the states that a whole build has seen, and no others; False where nothing can be written."""
         states = np.concatenate([self._states[self._kept], np.array(self._new, "<u8")])
         return write_atomically(self._file, np.unique(states).astype("<u8").tobytes())
+
+
+def forget(uuid: str) -> None:
+    """Forget what was read for an index: a hash tells whoever guesses a path and a content that it was there."""
+    with suppress(OSError):
+        for file in (state_folder() / "files").glob(f"{uuid}*.u64"):
+            file.unlink(missing_ok=True)
 
 
 def content_key(sha256: str) -> int:

@@ -257,6 +257,15 @@ def test_a_manifest_that_is_no_manifest_is_one_line(make, text):
         Store.open(store.path)
 
 
+@pytest.mark.parametrize("option", ["weights", "text_model", "device", "precision"])
+def test_an_index_names_no_place_and_no_device_for_its_encoder(make, option):
+    store = make(3)
+    data = json.loads((store.path / store.manifest.file).read_bytes())
+    rewrite(store.path, changed(data, ("encoder", "options"), {option: "/dev/zero"}))
+    with pytest.raises(IndexCorruptError, match=r"^the manifest cannot be read; "):
+        Store.open(store.path)
+
+
 def test_a_segment_named_twice_is_refused(make):
     store = make(3)
     data = json.loads((store.path / store.manifest.file).read_bytes())

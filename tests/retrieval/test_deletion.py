@@ -113,6 +113,7 @@ def test_a_purge_leaves_nothing_of_a_patient(index, archive):
         writer.commit()
     index.refresh()
     state = Path(os.environ["RETR_STATE_DIR"])
+    assert list((state / "files").glob(f"{index.store.uuid}*"))
     where = f"{CONDITION} or path like '{PATIENT}%'"
     planted = needles(index, where)
     before = {needle for _, needle in held_in(planted, index.path)}
@@ -121,7 +122,8 @@ def test_a_purge_leaves_nothing_of_a_patient(index, archive):
     assert (done.rows, done.skipped) == (4, 2)
     said = "; ".join(done.dropped)
     assert all(word in said for word in ("retr calibrate", "probe-label.npz", "retr align", "neighbours.bin"))
-    assert held_in(planted, index.path, state / "archives") == []
+    assert held_in(planted, index.path, state) == []
+    assert not list((state / "files").glob(f"{index.store.uuid}*"))
     extra = index.store.manifest.extra
     assert "build" in extra
     assert extra["key"] == "0123456789abcdef"
