@@ -305,10 +305,13 @@ def group(
     from retr.retrieval.engine import Index
 
     opened, out = Index.open(find_index(index)), Output(json_=json_)
-    before = opened.store.schema
+    before = opened.store
     opened.set_group(column)
-    if opened.store.schema != before:
-        out.note(f"the column {column!r} was {before.field(column).type} and is text now, as identifiers are")
+    if opened.store.schema != before.schema:
+        out.note(f"the column {column!r} was {before.schema.field(column).type} and is text now, as identifiers are")
+    if column is None:
+        was = f": it was {before.manifest.group!r}" if before.manifest.group else ""
+        out.note(f"no column tells patients apart{was}")
     out.record({"group": opened.info()["group"]})
 
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
+from retr.index.filters import nearest
 from retr.index.grouping import faithful_texts
 from retr.index.identifiers import identifier_texts, identifies
 from retr.index.identity import only_hashes
@@ -51,15 +52,27 @@ class Labels:
         The index, and what it notes about its builds; ``recorded`` is brought up to date.
     has_rows
         Whether the index has rows of the source.
+    group
+        The column that the build declares to tell patients apart, if it does.
     """
 
-    def __init__(self, table: Metadata | None, name: str, writer: Writer, recorded: Notes, *, has_rows: bool) -> None:
+    def __init__(
+        self,
+        table: Metadata | None,
+        name: str,
+        writer: Writer,
+        recorded: Notes,
+        *,
+        has_rows: bool,
+        group: str | None = None,
+    ) -> None:
         self.table = table
         self.without = 0
         self._name = name
         self._writer = writer
         self._recorded = recorded
         self._has_rows = has_rows
+        self._group = group
         self._beside = set(recorded.beside)
         self._left_out: set[str] = set()
 
@@ -86,7 +99,7 @@ class Labels:
     def notes(self) -> list[str]:
         """Return what the user should know about the table, one line each."""
         many = f"the pictures bring more than {MAX_BESIDE} columns: those that came after them were left out"
-        notes = [many] if self._left_out else []
+        notes = [*([many] if self._left_out else []), *self._nobodys()]
         if self.table is None:
             return notes
         notes += [f"column {old!r} of the table is stored as {new!r}" for old, new in self.table.renamed.items()]
@@ -114,17 +127,34 @@ class Labels:
         had = () if before is None else before.get("columns", ())
         store = self._writer.store
         gone = [column for column in had if column not in noted["columns"] and column in store.schema.names]
-        if store.manifest.group in gone:
+        if store.manifest.group in gone and self._group not in noted["columns"]:
             raise UsageError(
                 f"the table no longer has the column {store.manifest.group!r}, which tells patients apart",
-                hint="bring the column back, or choose another with `retr index group`",
+                hint="bring the column back, or name another of the table with `retr index build --group COLUMN`",
             )
         if not self._has_rows:
             self._agree_on_types(self.table, store)
             return
         self._writer.replace_columns(_joined(self.table, store, self._recorded, self._name, gone))
+        if store.manifest.group in gone:
+            self._writer.set_group(self._group)
         self._writer.note(NOTE, self._recorded.to_json())
         self._writer.commit()
+
+    def _nobodys(self) -> list[str]:
+        """Say of how many pictures of the source the group column does not say whose they are."""
+        store = self._writer.store
+        group = store.manifest.group
+        if group is None or group not in store.schema.names:
+            return []
+        rows = store.table(list({"path", group}))
+        blank = pc.equal(pc.utf8_trim_whitespace(rows[group].cast(pa.string())), "")
+        paths = rows["path"].filter(pc.fill_null(blank, True)).to_pylist()
+        mine = sum(source_of(path, self._recorded.sources)[0] == self._name for path in paths)
+        columns = [] if self.table is None else self.table.table.column_names
+        near = None if group in columns else nearest(group, columns)
+        said = f"{mine} pictures of this source have no {group!r}: nothing says whose they are"
+        return [said + (f"; is it the table's column {near!r}?" if near else "")] if mine else []
 
     def _agree_on_types(self, table: Metadata, store: Store) -> None:
         """Make sure that the index can hold the cells of a source that is new to it."""

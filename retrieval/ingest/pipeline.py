@@ -116,7 +116,9 @@ class _Run:
         if order.image_column is not None:
             self.recorded.image_columns[order.name] = order.image_column
         self.known = Known(writer.store, order.name, list(self.recorded.sources))
-        self.labels = Labels(order.table, order.name, writer, self.recorded, has_rows=len(self.known) > 0)
+        self.labels = Labels(
+            order.table, order.name, writer, self.recorded, has_rows=len(self.known) > 0, group=order.group
+        )
         self._refuse_another_archive()
         self.remembered = Remembered(writer.store.uuid, order.name)
         self.key = BuildKey(writer.store, self._read_row)

@@ -331,8 +331,6 @@ def test_an_order_that_cannot_be_meant_is_an_error(archive_store):
         index.evaluate("probe", "label", order=["drusen", "glaucoma", "normal", "normal"])
     with pytest.raises(UsageError, match="an order is a list of classes, got: 'drusen,glaucoma,normal'"):
         index.evaluate("probe", "label", order="drusen,glaucoma,normal")
-    with pytest.raises(UsageError, match="at least 2 folds, got: 1"):
-        index.evaluate("probe", "label", folds=1)
     with pytest.raises(UsageError, match="rows carry several"):
         index.evaluate("probe", "both", separator="|", order=["normal", "glaucoma", "drusen"])
     with pytest.raises(UsageError, match="retrieval names no classes"):

@@ -89,6 +89,22 @@ def test_the_group_column_is_not_lost_with_the_table(tmp_path, folder, index, fa
     # the group column is text in later builds, too
     build(folder, index, fake_encoder, metadata=table(tmp_path, "path,who\n0.png,7\n1.png,8\n"))
     assert cells(index, "who") == {"0.png": ("7",), "1.png": ("8",), "2.png": (None,)}
+    # a column that the table names otherwise is the group from then on
+    renamed = table(tmp_path, "path,whose\n0.png,7\n1.png,8\n2.png,0\n")
+    assert build(folder, index, fake_encoder, metadata=renamed, group="whose").notes == ()
+    assert Store.open(index).manifest.group == "whose"
+    assert cells(index, "whose", "who")["2.png"] == ("0", None)
+
+
+def test_pictures_of_nobody_are_said(tmp_path, folder, index, fake_encoder):
+    metadata = table(tmp_path, "path,patient\n0.png,P1\n1.png, \n")
+    first = build(folder, index, fake_encoder, metadata=metadata, group="patient")
+    assert "2 pictures of this source have no 'patient': nothing says whose they are" in first.notes
+    other = table(tmp_path, "path,PatientID\n0.png,P1\n1.png,P1\n2.png,P2\n", "b.csv")
+    (note,) = add(folder, index, fake_encoder, name="b", metadata=other).notes
+    assert note.startswith("3 pictures of this source have no 'patient'")
+    assert note.endswith("is it the table's column 'PatientID'?")
+    assert build(folder, index, fake_encoder, group="path").notes == ()
 
 
 def test_the_group_column_is_never_read_as_numbers(tmp_path, folder, index, fake_encoder):
