@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -37,7 +37,13 @@ class Cell:
 
 
 _SCRIPTS = ("han", "japanese", "hangul", "cyrillic", "other script")
+# Of faker's providers those that are asked, and those that they ask: to load all of each locale takes most of the time.
+_PROVIDERS = [
+    f"faker.providers.{name}"
+    for name in ["address", "company", "date_time", "internet", "person", "phone_number", "ssn"]
+]
 _PARTS = Path(__file__).with_name("phi_cells.txt")
+_STRANGER = Path(__file__).with_name("phi_stranger.tsv")
 
 
 @cache
@@ -65,7 +71,7 @@ class _Maker:
 
     def faker(self, locale: str) -> Faker:
         if locale not in self._fakers:
-            self._fakers[locale] = self._make(locale)
+            self._fakers[locale] = self._make(locale, providers=_PROVIDERS)
             self._fakers[locale].seed_instance(self._random.randrange(1 << 30))
         return self._fakers[locale]
 
@@ -219,7 +225,7 @@ class _Maker:
 
     def innocent(self, group: str) -> Cell:
         if group == "concept":
-            value = self.mine(self._concepts())
+            value = self._random.choice(self._concepts)
         elif group == "hash":
             value = self._random.randbytes(self._random.choice([8, 16, 20, 32])).hex()
         elif group == "counter":
@@ -234,11 +240,12 @@ class _Maker:
         assert title is not None
         return Cell("path" if group == "file" else title, value, None, f"innocent, {group}")
 
+    @cached_property
     def _concepts(self) -> list[str]:
         from pydicom.sr._concepts_dict import concepts  # type: ignore[import-not-found,unused-ignore]
 
         names = {entry[0] for scheme in ("DCM", "SCT") for uses in concepts[scheme].values() for entry in uses.values()}
-        return sorted(names)
+        return sorted(filter(self._belongs, names))
 
 
 def cells(half: Half, count: int, seed: int = 0) -> list[Cell]:
@@ -282,3 +289,13 @@ def cells(half: Half, count: int, seed: int = 0) -> list[Cell]:
         weights, makers = zip(*options, strict=True)
         made.append(chooser.choices(makers, weights)[0]())
     return made
+
+
+def stranger() -> list[Cell]:
+    """Read the set that was written by hand without knowledge of the rules; no rule was fitted to it."""
+    lines = [line for line in _STRANGER.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    read = [line.split("\t") for line in lines]
+    return [
+        Cell(title, value, None, f"innocent, {group}") if kind == "-" else Cell(title, value, kind, group)
+        for kind, group, title, value in read
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from retr.benchmarks.phi import measure
-from retr.benchmarks.phi_cells import _parts, cells
+from retr.benchmarks.phi_cells import _parts, cells, stranger
 from retr.retrieval.audit.phi.lexicon import fold, lists
 
 
@@ -28,7 +28,14 @@ def test_innocents_are_none_of_the_names_that_the_rules_know_as_nobodys():
 
 
 def test_a_small_set_is_found_and_passed_over_as_is_claimed(halves):
-    figures = measure("development", 250, 0)
+    figures = measure(halves["development"])
     assert figures["recall"] > 0.85
     assert figures["precision"] > 0.85
     assert {cell.kind is None for cell in halves["test"]} == {True, False}
+
+
+def test_a_set_written_without_knowing_the_rules_is_judged_as_is_claimed():
+    figures = measure(stranger())
+    assert figures["cells"] > 1200
+    assert figures["recall"] > 0.88
+    assert figures["precision"] > 0.92

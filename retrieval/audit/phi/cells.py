@@ -26,6 +26,7 @@ _NAME = 80
 # A cell is read so far, and in windows of so many characters: a document's first pages tell whether it tells, and no
 # pattern is given a text on which it takes long.
 _READ, _WINDOW, _OVERLAP = 200_000, 1000, 100
+_SERIAL = re.compile(r"[1-5]\d{4}(?:\.\d+)?")  # a day as a spreadsheet counts it
 _PSEUDONYM = re.compile(r"[A-Za-z_-]{1,10}\d{1,4}|\d{1,2}")
 
 
@@ -126,7 +127,11 @@ def _keeps(promised: str, text: str, title: str) -> bool:
     if promised == "phone":
         return digits >= 6
     if promised == "date":
-        return (6 <= digits <= 20 and "." not in text.strip(".")) or (digits >= 6 and text.count(".") == 2)
+        return (
+            (6 <= digits <= 20 and "." not in text.strip("."))
+            or (digits >= 6 and text.count(".") == 2)
+            or _SERIAL.fullmatch(text) is not None
+        )
     if promised == "address":
         return len(text) > 3
     if promised == "uid":

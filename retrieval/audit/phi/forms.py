@@ -31,17 +31,18 @@ _MM, _DD = r"(?:0[1-9]|1[0-2])", r"(?:0[1-9]|[12]\d|3[01])"
 # All patterns but those that ask for capitals read small letters alone, which is twice as fast as ignoring case.
 _DATE = re.compile(
     # not within a longer number, a version or a document's number
-    rf"(?<![\d.])(?<!v\d)(?<!\d-)(?:{_YEAR}(?P<a>[-./_ ]){_M}(?P=a){_D}|(?<!v){_D}(?P<b>[-./_]){_D}(?P=b)(?:{_YEAR}|"
+    rf"(?=[\dn])(?<![\d.])(?<!v\d)(?<!\d-)(?<!ver )(?<!ver\. )(?<!version )(?:{_YEAR}(?P<a>[-./_ ]){_M}(?P=a){_D}|"
+    rf"(?<!v){_D}(?P<b>[-./_]){_D}(?P=b)(?:{_YEAR}|"
     rf"\d\d)"
     rf"|{_YEAR}{_MM}{_DD}(?:[t_]?(?:[01]\d|2[0-3])(?:[0-5]\d){{1,2}})?|(?:{_DD}{_MM}|{_MM}{_DD})(?:19|20)\d\d|"
     rf"{_MM}/{_YEAR}|"
     rf"{_YEAR}-w[0-5]\d"
-    r"|\d{1,2}月\d{1,2}日|\d{1,2}월 ?\d{1,2}일)(?!\d|\.\d{3})"
+    r"|\d{1,2}月\d{1,2}日|ngày \d{1,2} tháng \d{1,2}|\d{1,2}월 ?\d{1,2}일)(?!\d|\.\d{3})"
 )
 _NAMED_DATE = re.compile(
     rf"(?<!\d){_D}(?:st|nd|rd|th|\.|er|º)?[ _-]?(?:of |de |di )?[ ._/-]?(?<![a-z]){_MONTH}(?![a-z])[. ,_/-]*(?:de |"
     rf"del )?'?(?:{_YEAR}|\d\d)(?!\d)"
-    rf"|(?<![a-z]){_MONTH}[ _-]+{_D}(?:st|nd|rd|th)?,?[ _-]+'?{_YEAR}(?!\d)"
+    rf"|(?<![a-z]){_MONTH}[ _-]+{_D}(?:st|nd|rd|th)?,?[ _-]+(?:\d\d:\d\d(?::\d\d)? (?:[a-z]{{2,4}} )?)?'?{_YEAR}(?!\d)"
     rf"|(?<![a-z])(?!set|out|mar |gen |oct\b){_MONTH}[ ,/-]+(?:19|20)\d\d(?!\d)"
     rf"|(?<!\d){_YEAR}[ -]{_MONTH}[ -]{_D}(?!\d)|^{_D}(?:st|nd|rd|th|\.)? {_MONTH}$|(?<![a-z]){_MONTH} {_D}(?:st|nd|"
     rf"rd|th)\b"
@@ -69,15 +70,19 @@ _SSN_LABEL = re.compile(
 _LABEL = (
     r"mrn|med(?:ical)?[ _.-]?rec(?:ord)?|pat(?:ient(?:en)?|\.)?|hosp(?:ital)?|chart|case|record|account|acct|"
     r"accession|nhs|insurance|policy|member|"
-    r"encounter|visit|medicare|medicaid|health ?card|passport|nhc|historia(?: cl[ií]nica)?|hc|dossier|nip|ipp|fall|"
+    r"encounter|visit|medicare|medicaid|health ?card|passport|nhc|historia(?: cl[ií]nica)?|hc|cartella(?: clinica)?|"
+    r"dossier(?: patient)?|nip|ipp|fall|"
     r"vers(?:icherungs)?|"
-    r"kranken(?:akten|haus)?|hkid|cpf|dni|nie|bsn|pesel|inss|nino|aadhaar|id|subject|карт[аы]|снилс|полис|істор\w+"
+    r"kranken(?:akten|haus)?|hkid|cpf|dni|nie|bsn|pesel|inss|nino|aadhaar|id|subject|карт[аы]|снилс|полис|істор\w+|"
+    r"истори[яи] болезни|иб"
 )
 _LABELLED = re.compile(
-    rf"(?<![a-z])(?:{_LABEL})(?:[\W_]{{0,3}}(?:no|nr|num|nummer|number|id|ident|identifier|№)(?![a-z])[\W_]{{0,4}}|"
-    rf"[ _]{{0,2}}[:=#№][\W_]{{0,3}})"
-    r"[a-z]{0,3}-?\d(?:[\d -]{2,}|\d{2,})\d"
-    r"|(?<![a-z])(?:mrn|nhs|ssn|hkid|cpf|dni|nie|bsn|pesel|nhc|ipp|снилс)[\W_]{1,3}[a-z]{0,3}\d[\d .-]{3,}\d"
+    rf"(?<![a-z])(?:{_LABEL})(?:[\W_]{{0,3}}(?:no|nr|num|nummer|number|id|ident|identifier|№|n(?=[.°º]))(?![a-z])"
+    # without such a word four digits may be a year
+    rf"[\W_]{{0,4}}|[ _]{{0,2}}[:=#№][\W_]{{0,3}}(?!(?:19|20)\d\d(?!\d)))"
+    r"(?:[a-z]{0,3}-?\d(?=(?:[ -]?\d){4})[\d -]{3,}\d|(?:[a-z]{0,3}/?\d){4,})"
+    r"|(?<![a-z])(?:mrn|nhs|ssn|hkid|cpf|dni|nie|bsn|pesel|nhc|ipp|снилс|n[°º] ?dossier|истори[яи] болезни)"
+    r"[\W_]{1,3}[a-z]{0,3}\d[\d .-]{2,}[/\d]\d*"
     r"|(?:病历号|病案号|住院号|门诊号|登记号|身份证号?|カルテ番号|患者番号|患者id|등록번호|환자번호|병록번호)\W{0,3}[a-z]{0,3}\d{3,}"
 )
 _GLUED = re.compile(r"(?<![a-z])(?:mrn|pid|ptid)\d{4,}")
@@ -110,23 +115,31 @@ _STATES = (
     "V[AIT]|W[AIVY]"
 )
 _ADDRESS = re.compile(
-    rf"(?<![\w.])\d{{1,5}}[A-Za-z]?,? (?:(?:[NSEW]\.?|North|South|East|"
+    # every form but one begins a word, which is asked once
+    rf"(?<!\w)(?:(?<!\.)\d{{1,5}}[A-Za-z]?,? (?:(?:[NSEW]\.?|North|South|East|"
     rf"West) )?(?:[A-Z][\w'’.-]+ ){{1,3}}(?i:{_LAST})\b(?![-/]\w)"
-    rf"|(?<!\w)[A-ZÄÖÜ][\w.'’ -]{{0,40}}?(?:(?i:{_ENDING})|-(?i:ring|pad)),? \d{{1,4}}"
-    r"|\b\d{1,5} [A-Z][\w'’-]+(?: [A-Z][\w'’-]+){0,2},? (?:Apt|Apartment|Suite|Ste|Unit|Flat|Room)\b"
-    r"|(?<!\w)\d{1,4},? ?(?:bis |ter )?,?(?:rue|avenue|boulevard|bd|chemin|impasse|allée|place|quai|cours|route|"
+    rf"|[A-ZÄÖÜ][\w.'’ -]{{0,40}}?(?:(?i:{_ENDING})|-(?i:ring|pad)),? \d{{1,4}}"
+    r"|\d{1,5} [A-Z][\w'’-]+(?: [A-Z][\w'’-]+){0,2},? (?:Apt|Apartment|Suite|Ste|Unit|Flat|Room)\b"
+    r"|\d{1,4},? ?(?:bis |ter )?,?(?:rue|avenue|boulevard|bd|chemin|impasse|allée|place|quai|cours|route|"
     r"square|passage) "
     r"(?:d[eu]s? |de la |d['’]|l['’]|[A-ZÀ-Þ])"
-    r"|(?<!\w)(?:rue|avenue|boulevard|chemin|impasse) (?:d[eu]s? |de la )?[A-ZÀ-Þ][\w'’ -]+"
-    rf"|(?<!\w)(?:{_FIRST}) (?:d[aeiou]s? |de la |del(?:la|lo|"
+    r"|(?:rue|avenue|boulevard|chemin|impasse) (?:d[eu]s? |de la )?[A-ZÀ-Þ][\w'’ -]+"
+    rf"|(?:{_FIRST}) (?:d[aeiou]s? |de la |del(?:la|lo|"
     rf"l['’])? ?)?[A-ZÀ-ÞĀ-Ž А-Я][^\d\n]{{1,40}}?,? ?(?:n[º°o.]*|д\.|№)? ?\d{{1,4}}"
-    r"|\b(?:P\.? ?O\.? ?Box|Postfach|PSC|Apartado|Casella postale|Boîte postale|Unit \d+ Box) ?\d+"
-    rf"|\b[A-Z][\w'.-]+,? (?:{_STATES}) \d{{5}}(?:-\d{{4}})?\b"
-    r"|\b(?:[A-Z]{1,2}\d[A-Z\d]? \d[ABD-HJLNP-UW-Z]{2}|[ABCEGHJ-NPR-TVXY]\d[A-Z] \d[A-Z]\d|"
+    r"|(?:P\.? ?O\.? ?Box|Postfach|PSC|Apartado|Casella postale|Boîte postale|Unit \d+ Box) ?\d+"
+    rf"|[A-Z][\w'.-]+,? (?:{_STATES}) \d{{5}}(?:-\d{{4}})?\b"
+    r"|(?:[A-Z]{1,2}\d[A-Z\d]? \d[ABD-HJLNP-UW-Z]{2}|[ABCEGHJ-NPR-TVXY]\d[A-Z] \d[A-Z]\d|"
     r"[1-9]\d{3} [A-Z]{2},? [A-Z][a-z]+)\b"
-    r"|, (?:[A-Z]{1,2}-)?(?:\d{2}-\d{3}|\d{5}-\d{3}|\d{3} \d{2}|\d{4,5}),? [A-ZÀ-Þ][a-zà-ÿ]{2,}|〒 ?\d{3}"
-    r"|(?:省|市|自治区).{1,14}(?:路|街|道|巷|号|座|镇)|[都道府県].{1,10}[市区町村郡].{0,30}?[\d一二三四五六七八九十]+(?:丁目|番|-|号)"
+    r")|, (?:[A-Z]{1,2}-)?(?:\d{2}-\d{3}|\d{5}-\d{3}|\d{3} \d{2}|\d{4,5}),? [A-ZÀ-Þ][a-zà-ÿ]{2,}"
+)
+_EAST_ADDRESS = re.compile(
+    r"〒 ?\d{3}|(?:省|市|自治区).{1,14}(?:路|街|道|巷|号|座|镇)"
+    r"|[都道府県].{1,10}[市区町村郡].{0,30}?[\d一二三四五六七八九十]+(?:丁目|番|-|号)"
     r"|[가-힣]+(?:시|도) .{0,16}[가-힣\d]+(?:로|길|동) ?\d+"
+)
+_LIVES = re.compile(
+    r"(?<![^\W\d_])(?i:lives at|living at|resid(?:es|ing) (?:at|in)|wohnt|wohnhaft|habite|domicili\w+|vive en|abita in|"
+    r"mieszka) (?:(?:in|im|an|at|the|der|dem) ){0,2}[A-ZÀ-Þ][^\d\n]{1,50}(?<![\d-])\d{1,3}(?![\d.])"
 )
 _ZIP_LABEL = re.compile(r"\b(?:zip(?: ?code)?|postal ?code|postcode|plz|c\.?p\.?|cap)[ :.]{1,3}[a-z]{0,2}-?\d{4,6}\b")
 _HASH = re.compile(r"(?<![0-9a-fA-F])(?=[0-9]*[a-fA-F])[0-9a-fA-F]{12,}")
@@ -136,7 +149,7 @@ _NO_DIGITS = re.compile(
     r"(?:snomed(?:[- ]?ct)?|sct|sctid|loinc|icd|rxnorm|rxcui|umls|cui|mesh|radlex|atc|gtin|cpt|ndc|nct|isrctn|drks|"
     r"eudract|pmc|pmid|doi|"
     r"arxiv|orcid|isbn|issn|isic|ref|lot|seed|build|rev|version|epoch|step|iter|frame|slice|image|img|im|file|page|"
-    r"dsc|drusen|cnv|dme)"
+    r"dsc|drusen|cnv|dme|dicom|normal)"
     r"[^\w]{0,3}[ _:#-]?\d[\d.-]*|(?<!\d)\d+[.,]\d+|10\.\d{4,9}/\S+|(?<!\d)00+\d+"
     r"|(?<!\d)\d+ ?(?:px|pixels?|cells?|bytes?|kb|mb|gb|hz|khz|mhz|iu|ie|ui|units?|mm|um|µm|nm|ms|ml|mg|copies|"
     r"k|rows|images|"
@@ -161,12 +174,13 @@ def in_text(value: str) -> Iterator[str]:
     )
     if dated:
         yield "date"
-    if digits >= 5:
+    if digits >= 4:
         yield from _numbers(value, lowered, digits, dated=dated)
     if (
         (" " in value and _ADDRESS.search(value))
-        or (("〒" in value or _EAST.search(value)) and _ADDRESS.search(value))
+        or (("〒" in value or _EAST.search(value)) and _EAST_ADDRESS.search(value))
         or _ZIP_LABEL.search(lowered)
+        or _LIVES.search(value)
     ):
         yield "address"
 

@@ -24,7 +24,9 @@ _CAMEL = re.compile(r"(?<=[a-z])(?<!\bMc)(?<!\bMac)(?<!\bDe)(?<!\bDi)(?<!\bLa)(?
 _EXTENSION = re.compile(r"\.[A-Za-z]{2,5}(?:\.gz)?$")
 _FILE = re.compile(r"[\w)\]]\.(?:gz|[A-Za-z]{2,4}\d?)$|[/\\_]|^[a-z0-9]+-[a-z0-9-]+$")
 _CARET = re.compile(r"[^\W\d_][\w'’. -]{0,60}\^[^\W\d_]")
-_SEPARATORS = re.compile(r" {1,2}|, ?|_{1,2}|-|\.|\. | - |\+|")
+# Letters that terms in English, German or a Romance language do not have.
+_FOREIGN = re.compile("[ÅåØøÆæÐðÞþ\u0100-\u017f\u0218-\u021b\u1ea0-\u1ef9]")
+_SEPARATORS = re.compile(r" {1,2}|,[ _]?|_{1,2}|-|\.|\. | - |\+|")
 
 _INTRODUCED = re.compile(
     r"(?<![\w])(?:(?:Mrs?|Ms|Miss|Mx|Dr|Drs|Prof|Professor|Doctor|Herrn?|Frau|Hr|Fr|Mme|Mlle|Madame|Monsieur|Sr|Sra|"
@@ -49,22 +51,44 @@ _CUE = re.compile(
 # A word of these must stand in a text before `_INTRODUCED` and `_CUE` are tried, which take their time.
 _INTRODUCERS, _CUES = lists()["introducers"], lists()["cues"]
 _INITIALS = re.compile(
-    r"(?<![\w.])(?:[A-Z]\. ?(?:-?[A-Z]\. ?){0,4}(?P<after>[A-Z][a-z]+(?:['’-][A-Z]?[a-z]+)*|[A-Z]{3,})"
+    r"(?<![\w.])(?:[A-Z]\. ?(?:-?[A-Z]\. ?){0,4}(?:(?:von|van|der|den|ter|ten|zu|al|el|bin|ibn) )*"
+    r"(?P<after>[A-Z][a-z]+(?:['’-][A-Z]?[a-z]+)*|[A-Z]{3,})"
     r"|(?P<before>[A-Z][a-z]+(?:['’-][A-Z]?[a-z]+)*|[A-Z]{3,}),? [A-Z]\.(?: ?[A-Z]\.){0,4})(?![\w])"
 )
 # How much a common and a rare given name speak for a name.
-_COMMON, _RARE = 3.0, 1.9
+_COMMON, _RARE = 3.0, 1.6
 # How much two words must speak for a name, by whether they stand alone in a cell or in a file's name, and whether in
 # small letters.
-_NEEDED = {(True, False): 3.0, (False, False): 4.0, (True, True): 3.1, (False, True): 5.0}
+_NEEDED = {(True, False): 2.7, (False, False): 4.0, (True, True): 3.1, (False, True): 5.0}
 _PARTICLES, _SUFFIXES = lists()["particles"], lists()["suffixes"]
 # After these a proper name is that of a disease, sign, test, device, place or study.
 _THINGS = re.compile(f"(?:{'|'.join(lists()['thing stems'])})|(?:{'|'.join(lists()['thing nouns'])})(?:e?s)?$")
 _AFTER_THINGS = re.compile(
-    r"(?:morbus|m\.|maladie d[eu']|syndrome d[eu'e]|s[íi]ndrome d[ei]|enfermedad de|malattia di|doença de|signe de|"
+    r"(?:morbus|m\.|maladie d[eu']|syndrome d[eu'e]|sindrome d[ei]|enfermedad de|malattia di|doenca de|signe de|"
     r"signo de|mal de|ziekte van|"
     r"ad modum|sec(?:undum)?\.?|nach|after|modified|per|using|with an?|on an?|the) ?$",
     re.IGNORECASE,
+)
+# So do these, with a capital: in ``at the clinic John Smith`` somebody is meant.
+_INSTITUTION = re.compile(
+    r"(?<![A-Za-z])(?:[A-Z][a-z]*k|K)linik\w* $|(?<![A-Za-z])(?:Clini[ck]\w*|Hospital|Hopital|Ospedale|Policlinico|"
+    r"Universi[a-z]+|Institut[a-z]*|School|College)(?: (?:of|de|di|du|da))? $"
+)
+# ``Tsai Ya-ting``, ``Kim, Min-jun``: a listed surname beside two syllables of Chinese or Korean.
+_SYLLABLE = r"(?:[bcdfghjklmnpqrstwxyz]|[ckstz]h|hs|k[wy]|[hmr]y)?[aeiouy]{1,3}(?:ng?|[hklmprt])?"
+_SYLLABLES = rf"(?=[A-Z])(?i:{_SYLLABLE}-{_SYLLABLE})(?![\w-])"
+_ROMANISED = re.compile(
+    rf"(?<![\w-])(?:(?P<before>[A-Z][A-Za-z]+)(?:,? |_){_SYLLABLES}|"
+    rf"{_SYLLABLES}(?: |_)(?P<after>[A-Z][A-Za-z]+))(?![\w-])"
+)
+# Before these a proper name is that of a place.
+_SAINTS = frozenset(["san", "santa", "santo", "sao", "saint", "sankt", "los", "las"])
+_SAINT = re.compile(r"(?<![A-Za-z])(?:San|Santa|Santo|Sao|Saint|Sankt|St\.?|Los|Las) $")
+# Endings of terms in the languages of Europe, which surnames do not have.
+_TERM = re.compile(
+    r"...(?:ungen|ierung|igung|rung|lung|tung|heit|keit|schaft|itis|osis|ose|oosi|patie|pat[hi]+[ae]?|log[hi]+[ae]|"
+    r"gra(?:ph|f)i[ea]?|[sk][ck]opi[ea]|e[ck]tomi[ea]|tion|zione|cion|cao|sjon|psi[ea]|a?emi[ae]|troph?i[ea]|"
+    r"plasi[ea]|genesis?|om[ae]|omat|itas|ism[uo]s?|skop|meter|gramm?|ektasi[ea]|stenose)$"
 )
 # Words that stand in tables of eyes and lungs, with a capital, and look like names.
 _WORDS = lists()["common words"]
@@ -104,6 +128,7 @@ def has_name(value: str, *, thing: bool = False) -> bool:
         It stands in a column of devices, diseases, drugs: proper names that are nobody's.
     """
     text = plain(value)
+    foreign = not value.isascii() and _FOREIGN.search(value) is not None
     if "^" in text and _CARET.search(text):
         return True
     tokens = _TOKEN.findall(text)
@@ -116,15 +141,17 @@ def has_name(value: str, *, thing: bool = False) -> bool:
         return True
     if "." in text and any(_is_initialled(found, text, thing=thing) for found in _INITIALS.finditer(text)):
         return True
+    if "-" in text and not thing and any(_is_romanised(found, text) for found in _ROMANISED.finditer(text)):
+        return True
     filed = _FILE.search(text) is not None
-    # a pair is two words with a capital, or has a listed given name
+    # a pair is two words with a capital, or has a listed given name, in a file's name a listed name
     capitals = sum(not token[0].islower() for token in tokens)
-    if capitals < 2 and not (filed and capitals) and _given_names().isdisjoint(lowered):
+    if capitals < 2 and not (filed and capitals) and _telling(filed=filed).isdisjoint(lowered):
         return False
     if not filed:
-        return _in_words(text, filed=False, thing=thing)
+        return _in_words(text, filed=False, thing=thing, foreign=foreign)
     pieces = re.split(r"[/\\]|::", _EXTENSION.sub("", text))
-    return any(_in_words(piece, filed=True, thing=thing) for piece in pieces)
+    return any(_in_words(piece, filed=True, thing=thing, foreign=foreign) for piece in pieces)
 
 
 def could_be_name(value: str) -> bool:
@@ -168,8 +195,10 @@ def _words(text: str) -> list[_Word]:
 
 
 @cache
-def _given_names() -> frozenset[str]:
-    return (lists()["given"] | lists()["rare given"]) - lists()["words"] - _WORDS
+def _telling(*, filed: bool) -> frozenset[str]:
+    """Return the listed names that are no words, without surnames for a text that is no file's name."""
+    names = lists()["given"] | lists()["rare given"] | (lists()["surnames"] if filed else frozenset())
+    return names - lists()["words"] - _WORDS
 
 
 def _is_word(folded: str) -> bool:
@@ -200,17 +229,20 @@ def _surname(folded: str) -> float:
 
 def _form(folded: str, most: float) -> float:
     """Return how much the letters of a word in no list speak for a name, at most so much."""
-    return -9.0 if folded in _WORDS or len(folded) < 2 else min(likeness(folded), most)
+    ordinary = folded in _WORDS or len(folded) < 2 or _TERM.search(folded) is not None
+    return -9.0 if ordinary else min(likeness(folded), most)
 
 
 def _score(one: str, other: str) -> float:
     """Return how much two neighbouring words speak for a name, in either order."""
-    return max(_as_name(one, other), _as_name(other, one))
+    # neither listed, they may as well be two words of a language that the letters were not told from
+    doubt = 0.0 if _listed(one) or _listed(other) else 0.3
+    return max(_as_name(one, other), _as_name(other, one)) - doubt
 
 
 def _as_name(given: str, surname: str) -> float:
     # letters alone speak less for a given name: more of those are in the lists
-    return (_given(given) or 0.4 * _form(given, 4) - 0.4) + (_surname(surname) or _form(surname, 1.5))
+    return (_given(given) or 0.5 * _form(given, 4) - 0.4) + (_surname(surname) or _form(surname, 2))
 
 
 def _pairs(words: Sequence[_Word], text: str) -> Iterator[tuple[_Word, _Word, int]]:
@@ -246,31 +278,50 @@ def _is_suffix(word: _Word) -> bool:
     return word.folded in _SUFFIXES or (word.shape == "U" and len(word.folded) == 2)
 
 
-def _in_words(text: str, *, filed: bool, thing: bool) -> bool:
+def _in_words(text: str, *, filed: bool, thing: bool, foreign: bool) -> bool:
     words = _words(text)
     if len(words) < 2:
         return False
     alone = _is_alone(words, text)
+    small = sum(word.shape == "L" for word in words)
+    quoted = not filed and small >= 2 and len(words) - small <= 4  # a sentence, in which a capital is no title's
     for one, other, at in _pairs(words, text):
         shapes = {one.shape, other.shape}
         if shapes == {"L"} and not all(len(word.folded) > 3 or _listed(word.folded) for word in (one, other)):
             continue
         if shapes > {"L"} or f"{one.folded} {other.folded}" in _NOBODY:
             continue
-        if text[one.end : other.start] == "-" and not filed:
+        between = text[one.end : other.start]
+        if (between == "-" and not filed) or _is_abbreviated(one, other, between):
+            continue
+        if one.folded in _SAINTS or _SAINT.search(text[: one.start]):
             continue
         needed = _NEEDED[filed or alone, shapes == {"L"}]
         if filed and "L" not in shapes:
             needed -= 0.4
         elif alone and not thing and _COMMON in {_given(one.folded), _given(other.folded)}:
             needed -= 0.5
-        if alone and "," in text[one.end : other.start]:
-            needed -= 0.5
+        elif quoted:
+            needed -= 0.8
+        if alone and "," in between:
+            # as a list of persons has it: a listed surname, then a listed given name
+            needed = 1.4 if len(words) == 2 and _given(other.folded) and _surname(one.folded) else needed - 0.5
+        if foreign and (alone or filed):
+            needed -= 0.8
         if thing:
-            needed += 2.1
+            needed += 2.4
         if _score(one.folded, other.folded) >= needed and not _is_thing(words, at, text, one):
             return True
     return False
+
+
+def _is_abbreviated(one: _Word, other: _Word, between: str) -> bool:
+    """Say whether one of two words is an abbreviation: three capitals beside small letters, as in ``Ventolin HFA``."""
+    return (
+        {one.shape, other.shape} == {"T", "U"}
+        and "," not in between
+        and any(word.shape == "U" and len(word.folded) == 3 and not _listed(word.folded) for word in (one, other))
+    )
 
 
 def _is_alone(words: Sequence[_Word], text: str) -> bool:
@@ -289,7 +340,11 @@ def _is_thing(words: Sequence[_Word], at: int, text: str, first: _Word) -> bool:
     around = [word.folded for word in words[at : at + 3]]
     if _listed(around[0]):
         del around[0]
-    return any(map(_THINGS.match, around)) or _AFTER_THINGS.search(text[: first.start]) is not None
+    if not _listed(first.folded):
+        around.append(first.folded)
+    before = text[: first.start]
+    named_after = _AFTER_THINGS.search(before) or _INSTITUTION.search(before)
+    return named_after is not None or any(map(_THINGS.match, around))
 
 
 def _is_person(name: str, text: str, end: int) -> bool:
@@ -308,6 +363,12 @@ def _is_cued(found: re.Match[str], text: str) -> bool:
     if found["name"].isupper() and len(folded) < 4:
         return False
     return bool(found["colon"]) or _given(folded) >= _RARE or _surname(folded) >= 2 or likeness(folded) > 0.5
+
+
+def _is_romanised(found: re.Match[str], text: str) -> bool:
+    following = _TOKEN.match(text, found.end() + 1)
+    surname = fold(found["before"] or found["after"])
+    return surname in lists()["surnames"] and not (following and _THINGS.match(fold(following[0])))
 
 
 def _is_initialled(found: re.Match[str], text: str, *, thing: bool) -> bool:

@@ -27,9 +27,13 @@ _HAN_CUE = re.compile(
     r"(?:姓名|患者|病人|医生|医师|醫師|主任|大夫|护士|家属|联系人|检查者|报告人|审核|操作者|氏名|担当医|担当|主治医|執刀医|检查医|技师)(?:氏?名)?[::\s是为]{0,2}"
     r"(?P<name>[\u3400-\u9fff]{2,6}?)(?=先生|女士|小姐|様|さん|[,,。、;;\s\d男女()()]|$)"
 )
-_HAN_TITLED = re.compile(
-    r"(?P<name>[\u3400-\u9fff]{1,4})(?:先生|女士|小姐|医生|医师|醫師|主任|大夫|教授|様|さん|殿|くん|ちゃん)(?![\u3400-\u9fff])"
+_HAN_BY = re.compile(
+    r"由(?P<name>[\u3400-\u9fff]{2,4}?)(?:[拍摄攝照]|检查|檢查|审[核阅]|審[核閱]|操作|标注|標註|阅片|閱片|诊断|診斷|报告|報告|记录|上传|完成|负责)"
 )
+_HAN_TITLE = re.compile(
+    r"(?<=[\u3400-\u9fff々])(?:先生|女士|小姐|医生|醫生|医师|醫師|主任|大夫|教授|様|さん|殿|くん|ちゃん)(?P<more>[\u3400-\u9fff])?"
+)
+_HAN_END = re.compile(r"[\u3400-\u9fff々]{1,5}$")
 # What stands beside a name without being one: a side, a sex.
 _ASIDE = lists()["beside names"]
 _KANA = re.compile(r"[\u3041-\u3096ー]{2,6}|[\u30a1-\u30fa・ー]{2,8}")
@@ -37,8 +41,8 @@ _MIXED = re.compile(r"[\u3041-\u3096ー々\u3400-\u9fff]{1,4}|[\u30a1-\u30faー]
 _HANGUL_RUN = re.compile(r"[가-힣]+")
 _HANGUL_SURNAMES, _HANGUL_GIVEN = lists()["korean surnames"], lists()["korean given"]
 _HANGUL_CUE = re.compile(
-    r"(?:환자|이름|성명|성함|담당의|주치의|의사|보호자)[:\s]{1,3}(?P<a>[가-힣]{2,4})"
-    r"|(?P<b>[가-힣]{2,4}) ?(?:님|씨|교수|선생)(?![가-힣])"
+    r"(?:환자|이름|성명|성함|담당의|주치의|판독의|전공의|의사|간호사|검사자|촬영자|보호자)[:\s]{1,3}(?P<a>[가-힣]{2,4})"
+    r"|(?P<b>[가-힣]{2,4}) ?(?:님|씨|교수|선생|과장|원장|의사|간호사)(?![가-힣])"
 )
 
 
@@ -56,6 +60,7 @@ _CYRILLIC_ENDING = re.compile(
     r"(?:[оеё]в|[иы]н|ский|цкий|[оеё]ва|[иы]на|ская|цкая|ской|енко|ейко|чук|щук|[аюя]к|ик|ич|ець|ко|ова|ева|ія|ий|ян|"
     r"дзе|швили|ых|их|ску|ев|ски|ска)$"
 )
+_CYRILLIC_SURNAME = re.compile(r"...(?:[оеё]в|[оеё]ва|[сц]кий|[сц]кая|енко|чук|швили|дзе|ян)$")
 _CYRILLIC_CUE = re.compile(
     rf"(?i:пациент(?:ка)?|больной|больная|врач|доктор|хирург|фио|имя|пацієнт(?:ка)?|лікар|лекар|"
     rf"пациентка)[:\s]{{1,3}}(?P<name>{_CAPITAL}{_SMALL}+)"
@@ -76,6 +81,8 @@ _HONOURED = re.compile(
     r"גב['׳]|גברת|פרופ['׳]|"
     r"श्री(?:मती|मान)?|डॉ\.?|कुमारी|जनाब|मरीज|रोगी)\s+[\u0590-\u06ff\u0900-\u097f]{2,}"
 )
+# Georgian and Armenian surnames by their endings, a word of at least two letters beside them.
+_CAUCASIAN = re.compile(r"[ა-ჰ]{2,} [ა-ჰ]{2,}(?:შვილი|ძე)(?![ა-ჰ])|[Ա-Ֆա-և]{2,} [Ա-Ֆա-և]{2,}յան(?![ա-և])")
 _GREEK = re.compile(r"(?<!\w)[Α-ΩΆΈΉΊΌΎΏ][α-ωά-ώς]+(?!\w)")
 _GREEK_ENDING = re.compile(
     r"(?:πουλοσ|πουλος|πουλου|ιδησ|ιδης|ιδου|ακησ|ακης|ακη|ατος|ογλου|ελης|ακος|ιαννης|ιτης|αιος|ουδης)$"
@@ -91,6 +98,8 @@ def has_name(value: str, *, thing: bool = False) -> bool:
     if _HAN_RUN.search(value):
         return not thing and _han(value)
     if _THAI.search(value) or _HONOURED.search(value):
+        return True
+    if _CAUCASIAN.search(value):
         return True
     if len(_GREEK.findall(value)) > 1:
         words = [fold(word) for word in _GREEK.findall(value)]
@@ -155,11 +164,15 @@ def _han(value: str) -> bool:
     for found in _HAN_CUE.finditer(value):
         if _is_chinese(found["name"]) or _is_japanese(found["name"]):
             return True
-    for found in _HAN_TITLED.finditer(value):
-        name = found["name"]
-        if _is_chinese(name) or _is_japanese(name) or name in lists()["japanese surnames"]:
+    if any(_is_chinese(found["name"]) for found in _HAN_BY.finditer(value)):
+        return True
+    for found in _HAN_TITLE.finditer(value):
+        run = "".join(_HAN_END.findall(value[: found.start()][-5:]))
+        # within a sentence a whole name tells, as its last word a surname too
+        parts = [run] if found["more"] is None else [run[-size:] for size in (4, 3) if size <= len(run)]
+        if any(_is_chinese(part) or _is_japanese(part) for part in parts):
             return True
-        if len(name) == 1 and name in _SURNAMES:
+        if found["more"] is None and (run in _SURNAMES or run in lists()["japanese surnames"]):
             return True
     runs = re.findall(r"[\u3400-\u9fff々\u3041-\u309f\u30a0-\u30ff]+", value)
     full = [run for run in runs if run not in _ASIDE]
@@ -217,5 +230,7 @@ def _cyrillic(value: str) -> bool:
         if one in given or other in given:
             return True
         if _CYRILLIC_ENDING.search(one) and _CYRILLIC_ENDING.search(other):
+            return True
+        if _CYRILLIC_SURNAME.search(one) or (begin and _CYRILLIC_SURNAME.search(other)):
             return True
     return False

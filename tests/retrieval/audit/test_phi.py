@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -43,6 +44,17 @@ from retr.retrieval.ingest.build import build
                 "Frau Becker kam",
                 "Mme Lefèvre",
                 "Mrs O'Neill called",
+                # in no list, known by their letters
+                "Kateřina Vondráčková",
+                "Oyelaran Babatunde",
+                "Zdzisław Krawczyk",
+                "scan belongs to Tomoko Hayashida, not to this eye",
+                "same as Ruslan Bogdanov, delete",
+                "Walsh, Hope",
+                "Kowalczyk,_Danuta_OS.jpg",
+                "Chen Wei-ling",
+                "Kim, Soo-ah",
+                "C. van den Berg",
             ],
         ),
         (
@@ -57,6 +69,9 @@ from retr.retrieval.ingest.build import build
                 "鈴木様",
                 "김민수",
                 "환자 박지영 님",
+                "由赵晓明检查",
+                "刘文清医生复核",
+                "박지영 과장",
             ],
         ),
         (
@@ -68,6 +83,9 @@ from retr.retrieval.ingest.build import build
                 "пациент Сидоров",
                 "Γιώργος Παπαδόπουλος",
                 "محمد علي",
+                "Соколова Нина, правый глаз",
+                "ნათია გელაშვილი",
+                "Արմեն Պետրոսյան",
             ],
         ),
         (
@@ -93,6 +111,8 @@ from retr.retrieval.ingest.build import build
                 "1965年7月12日",
                 "March 2019",
                 "１９６５／０７／１２",
+                "Thu Feb 03 14:22:10 2011",
+                "ngày 12 tháng 9 năm 2020",
             ],
         ),
         (
@@ -105,6 +125,11 @@ from retr.retrieval.ingest.build import build
                 "943 476 5919",
                 "病历号 884213",
                 "DE89 3704 0044 0532 0130 00",
+                "MRN 4711",
+                "Pat.-Nr. 2011",
+                "cartella clinica n. 77120",
+                "passport no. K12X4477",
+                "история болезни 5512/20",
             ],
         ),
         ("ssn", ["123-45-6789", "SSN: 123456789", "social security 123 45 6789"]),
@@ -133,6 +158,7 @@ from retr.retrieval.ingest.build import build
                 "ул. Ленина, д. 5",
             ],
         ),
+        ("address", ["wohnt Hinter der Kirche 4", "lives at The Old Mill, flat 3"]),
         ("address", ["北京市朝阳区建国路88号", "東京都新宿区西新宿2-8-1", "NW1 6XE"]),
         ("digits", ["MRN4711082", "a/123456.dcm", "P8842913"]),
         ("uid", ["1.2.840.113619.2.55.3.604688119", "2.25.329800735698586629295641978511506172918"]),
@@ -194,6 +220,19 @@ def test_planted_data_is_found(kind, values):
             "shards/0001.tar::a/b.png",
             "patient001_left.png",
             "resnet50",
+        ],
+        [
+            "Flovent HFA",
+            "Doença de Parkinson",
+            "Hospital San Rafael",
+            "Clínica Santa Lucia",
+            "Ver. 05.02.01",
+            "visit: 2019",
+            "case: 12-24 mmHg",
+            "lives at home with 3 cats",
+            "Hornhautverkrümmung Links",
+            "医生建议复查",
+            "주치의 상담",
         ],
         [
             "left eye, 61 years, 2019",
@@ -262,6 +301,9 @@ def test_what_is_nobodys_data_is_not_a_finding(values):
         ("phone", "5551234", "phone"),
         ("dob", "12 07 1965", "date"),
         ("zip", "62704", "address"),
+        ("exam_date", "43210", "date"),
+        ("site", "Hong Kong", None),
+        ("note", "43210", None),
         # nothing that the title promises
         ("name", "glaucoma", None),
         ("name", "ResNet50", None),
@@ -322,7 +364,7 @@ def test_a_masked_value_has_no_digit_and_no_second_letter_of_a_word(value):
 
 
 @given(
-    st.dates().map(lambda day: day.replace(year=1900 + day.year % 130)),
+    st.dates(date(1900, 1, 1), date(2029, 12, 31)),
     st.sampled_from(["%Y-%m-%d", "%d.%m.%Y", "%Y%m%d", "%d %B %Y", "%B %d, %Y", "%Y年%m月%d日"]),
 )
 def test_every_day_is_a_date(day, form):
