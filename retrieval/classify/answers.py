@@ -123,26 +123,26 @@ def answer(
     evidence, hits = method.evidence(vectors, exclude)
     found, novelty, near = None, None, np.full(len(vectors), np.nan)
     why: str | None = "not calibrated: no index"
-    promised = np.zeros(len(vectors), dtype=bool)
+    known = np.zeros(len(vectors), dtype=bool)
     if store is not None:
         found, why = calibration.find(store, method.key, method.column)
         novelty = calibration.find_novelty(store)
         nearest = store.search(vectors, 1, exclude=exclude)
         near = np.where(nearest.rows[:, 0] >= 0, nearest.scores[:, 0], np.nan)
         seen = calibration.seen(store, method.fitted_on)
-        promised = np.array([found is not None and (seen is None or not seen[rows].any()) for rows in exclude], bool)
+        known = np.array([seen is not None and seen[rows].any() for rows in exclude], bool)
     plain = method.uncalibrated.probabilities(evidence)
     scaled = plain if found is None else found.scale.probabilities(evidence)
     limit = max_set or math.ceil(len(method.classes) / 2)
     answers = []
     for i, name in enumerate(names):
-        holds = found if promised[i] else None
+        holds = None if known[i] else found
         chances = plain[i] if holds is None else scaled[i]
         order = np.argsort(-chances, kind="stable")
         own = None if holds is None else confidence.prediction_sets(chances, holds.threshold)
         similarity = None if np.isnan(near[i]) else float(near[i])
         chosen = None if own is None else tuple(method.classes[j] for j in order if own[j])
-        said = [why if found is None or holds is not None else SEEN, None if notes is None else notes[i]]
+        said = [SEEN if known[i] else why, None if notes is None else notes[i]]
         answers.append(
             Answer(
                 query=name,

@@ -16,7 +16,8 @@ from retr.index.identifiers import identifier_text
 from retr.index.vectors import unit
 from retr.retrieval.classify import findings
 from retr.retrieval.classify import probe as probes
-from retr.retrieval.classify.answers import Answer, answer, row_exclusions, store_answers
+from retr.retrieval.classify.answers import SEEN, Answer, answer, row_exclusions, store_answers
+from retr.retrieval.classify.calibration import seen
 from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Method
 from retr.retrieval.encoders.lengths import unread_ends
 from retr.retrieval.labels.label_set import LabelSet, load_labels
@@ -150,6 +151,9 @@ def classify_rows(
     method = _choose(index, labels=classes, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
     for note in (*index.store.identity.absent(where), *(method.notes if isinstance(method, ByWords) else ())):
         say(note)
+    known = seen(index.store, method.fitted_on)
+    if known is not None and known.any():
+        say(f"{int((known & index.store.alive()).sum())} rows: {SEEN}")
     prefix = into or {"z": "zeroshot", "n": "neighbours", "p": "probe"}[method.key[0]]
     answered = store_answers(index.store, method, prefix=prefix)
     index.refresh()

@@ -6,8 +6,11 @@ import pytest
 
 from retr.index.errors import UsageError
 from retr.index.store import Store
+from retr.retrieval.classify.answers import SEEN, answer
+from retr.retrieval.classify.methods import ByNeighbours
 from retr.retrieval.engine import Index
 from retr.retrieval.heads.adapted import head_of, load_for
+from retr.retrieval.labels.labelled import others
 from retr.retrieval.labels.seen import FITTED, HELD_OUT, SPLIT, seen_by_head
 
 
@@ -71,6 +74,15 @@ def test_patients_that_the_head_has_seen_measure_nothing(make_archive, tmp_path,
         late = writer.preview()
     assert late.table([SPLIT])[SPLIT].null_count == 1
     np.testing.assert_array_equal(seen_by_head(late), seen_by_head(done.store))
+    # before anything is calibrated, too
+    said: list[str] = []
+    adapted.classify_rows(by="label", say=said.append)
+    assert said == [f"{36 - held_out} rows: {SEEN}"]
+    store = adapted.store
+    method, ids = ByNeighbours(store, "label", 5), rows["id"].to_pylist()
+    for side, note in ((FITTED, SEEN), (HELD_OUT, "not calibrated; see `retr calibrate`")):
+        at = store.rows_of([ids[rows[SPLIT].to_pylist().index(side)]])
+        assert answer(store, method, store.vectors(at), ["x"], others(store, at))[0].note == note
     measured, novelty = adapted.calibrate("label")
     assert {one.rows for one in measured} == {held_out}
     assert novelty.rows == held_out
