@@ -56,6 +56,11 @@ def open_source(
         source = folders.ContainerSource.open(path, image_column)
         if source is not None:
             return source
+        if image_column is not None:
+            raise UsageError(
+                f"table {str(archive)!r} has no column {image_column!r} of pictures",
+                hint="name another with --image-column, or leave it out",
+            )
     if lists.is_list_name(path.name):
         return lists.ListSource(path, path_column)
     return folders.FileSource(path)

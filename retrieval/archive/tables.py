@@ -12,6 +12,7 @@ should hold. A single row is found again by streaming only its own row group.
 from __future__ import annotations
 
 import contextlib
+from collections import Counter
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,7 @@ def open_table(file: Path, image_column: str | None = None) -> Container | None:
     Raises
     ------
     ImageReadError
-        There are several image columns, and none is chosen.
+        There are several image columns, and none is chosen; or two columns of one name.
     """
     table = _Parquet(file) if file.suffix.lower() == ".parquet" else _Arrow(file)
     return table if table.choose(image_column) else None
@@ -67,6 +68,11 @@ class _Table:
 
     def choose(self, asked: str | None) -> bool:
         """Find the image column, and what to do with the others; say whether there is one."""
+        double = next((name for name, count in Counter(self.schema.names).items() if count > 1), None)
+        if double is not None:
+            raise ImageReadError(
+                f"a table has the column {double!r} twice", reason="a column twice", hint="rename one of them"
+            )
         found = self._image_columns()
         if asked is not None:
             may = asked in self.schema.names and (asked in found or _is_binary(self.schema.field(asked).type))

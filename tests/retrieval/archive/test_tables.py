@@ -30,7 +30,7 @@ def hub(*images):
 
 
 def save(file, columns):
-    table = pa.table(columns)
+    table = columns if isinstance(columns, pa.Table) else pa.table(columns)
     if file.suffix == ".parquet":
         pq.write_table(table, file)
     else:
@@ -56,6 +56,17 @@ def test_several_image_columns_are_asked_about_and_pixels_are_no_metadata(tmp_pa
     # and again, and read back, without being told
     build(file, tmp_path / "index", fake_encoder)
     assert places.open_item(store, "0.png") == png(2)
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "arrow"])
+def test_a_table_that_cannot_be_meant_is_refused_by_name(tmp_path, fake_encoder, suffix):
+    file = tmp_path / f"a.{suffix}"
+    save(file, pa.Table.from_arrays([hub(png(1)), pa.array([1]), pa.array([2])], names=["image", "x", "x"]))
+    with pytest.raises(UsageError, match="has the column 'x' twice"):
+        build(file, tmp_path / "index", fake_encoder)
+    save(file, {"image": hub(png(1)), "x": [1]})
+    with pytest.raises(UsageError, match="has no column 'eye' of pictures"):
+        build(file, tmp_path / "index", fake_encoder, image_column="eye")
 
 
 def test_in_a_folder_the_question_is_a_record(tmp_path, fake_encoder):
