@@ -14,6 +14,7 @@ import csv
 from typing import TYPE_CHECKING, NoReturn
 
 import pyarrow as pa
+import pyarrow.csv as arrow_csv
 
 from retr.index.errors import UsageError
 from retr.retrieval.archive.matching import composed_text
@@ -48,6 +49,9 @@ def read_delimited(file: Path, path_column: Callable[[list[str]], str]) -> pa.Ta
     names = rows.names
     key = names.index(path_column(names))
     rows.swallowed = lambda cells: _holds_a_row(cells, key, rows.delimiter)
+    plain = _without_quotes(file, names, rows.delimiter, rows.line)
+    if plain is not None:
+        return _named(plain)
     schema = pa.schema([pa.field(name, pa.string()) for name in names])
     batches = [
         pa.record_batch([pa.array(column, pa.string()) for column in zip(*piece, strict=True)], schema=schema)
@@ -56,12 +60,33 @@ def read_delimited(file: Path, path_column: Callable[[list[str]], str]) -> pa.Ta
     return _named(pa.Table.from_batches(batches, schema))
 
 
+def _without_quotes(file: Path, names: list[str], delimiter: str, header: int) -> pa.Table | None:
+    """Return the cells below the header as Arrow reads them; None where there is a quote, or anything is wrong.
+
+    Where no quote is, nothing can be torn, and Arrow reads what Python does, several times faster.
+    """
+    with file.open("rb") as stream:
+        if any(b'"' in piece for piece in iter(lambda: stream.read(1 << 20), b"")):
+            return None
+    numbers = [str(number) for number in range(len(names))]
+    try:
+        table = arrow_csv.read_csv(
+            file,
+            arrow_csv.ReadOptions(column_names=numbers, skip_rows=header),
+            arrow_csv.ParseOptions(delimiter=delimiter, quote_char=False),
+            arrow_csv.ConvertOptions(column_types=dict.fromkeys(numbers, pa.string()), strings_can_be_null=False),
+        )
+    except pa.ArrowInvalid:
+        return None
+    return table.rename_columns(names)
+
+
 class _Rows:
-    """The rows of one file, and the line of the one that was read last."""
+    """The rows of one file, and ``line``, where the one that was read last begins."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._line = 1
+        self.line = 1
         self.swallowed: Callable[[list[str]], bool] | None = None
         head = next(self._lines(), "")
         self.delimiter = _delimiter(file.suffix.lower(), head)
@@ -78,7 +103,7 @@ class _Rows:
         for row in self._rows:
             if len(row) != len(self.names):
                 found = f"{len(row)} cell{'s' * (len(row) != 1)}"
-                self._fail(f"the row of line {self._line} has {found}, the header {len(self.names)}")
+                self._fail(f"the row of line {self.line} has {found}, the header {len(self.names)}")
             piece.append(row)
             if len(piece) == PIECE:
                 yield piece
@@ -91,20 +116,20 @@ class _Rows:
             try:
                 yield from stream
             except UnicodeDecodeError:
-                self._fail(f"it is not UTF-8 behind line {self._line}", "save it as UTF-8 CSV")
+                self._fail(f"it is not UTF-8 behind line {self.line}", "save it as UTF-8 CSV")
 
     def _read(self) -> Iterator[list[str]]:
         """Return the cells of every row that is not an empty line."""
         reader = csv.reader(self._lines(), delimiter=self.delimiter, strict=True)
         while True:
-            self._line = reader.line_num + 1
+            self.line = reader.line_num + 1
             try:
                 row = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
                 self._torn(str(error), reader.line_num)
-            if reader.line_num > self._line and self.swallowed is not None and self.swallowed(row):
+            if reader.line_num > self.line and self.swallowed is not None and self.swallowed(row):
                 self._torn("a quoted cell holds a whole row", reader.line_num)
             if row:
                 yield row
@@ -113,9 +138,9 @@ class _Rows:
         what = "text behind a closing quote" if "expected after" in why else why
         what = "a quote is never closed" if "unexpected end" in why else what
         what = "a cell is too long: its quote may never be closed" if "field larger" in why else what
-        until = f" (read up to line {last})" if last > self._line else ""
+        until = f" (read up to line {last})" if last > self.line else ""
         self._fail(
-            f"{what} in the row that begins in line {self._line}{until}",
+            f"{what} in the row that begins in line {self.line}{until}",
             'close the quote there; a quote inside a quoted cell is written twice: ""',
         )
 

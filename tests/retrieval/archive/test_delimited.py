@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retr.index.errors import UsageError
+from retr.retrieval.archive import delimited
 from retr.retrieval.archive.delimited import read_delimited
 
 
@@ -87,3 +88,33 @@ def test_a_table_is_read_as_python_reads_it_or_refused(tmp_path_factory, text):
         assert "holds a whole row" in error.message
         return
     assert list(zip(*table.to_pydict().values(), strict=True)) == rows[1:]
+
+
+ODD = st.sampled_from(["", "a", "\u00e9", " ", "\0", "\u2028", "\x0b", "\x0c", "\x85", "NULL", "NA", "1.0", "\\", "'"])
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    rows=st.lists(st.lists(ODD, min_size=1, max_size=3), max_size=5),
+    ends=st.lists(st.sampled_from(["\n", "\r\n", "\r", "\n\n", ""]), min_size=7, max_size=7),
+    tail=st.sampled_from([b"", b"\xff"]),
+)
+def test_a_table_without_a_quote_is_read_alike_by_both_readers(tmp_path_factory, rows, ends, tail):
+    lines = ["", "p,x", *map(",".join, rows)]
+    data = "".join(line + end for line, end in zip(lines, ends, strict=False)).encode() + tail
+    folder = tmp_path_factory.mktemp("t")
+    found = []
+    for reader in (delimited._without_quotes, lambda *_: None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(delimited, "_without_quotes", reader)
+            try:
+                found.append(read(folder, data).to_pydict())
+            except UsageError as error:
+                found.append(error.message)
+    assert found[0] == found[1]
+
+
+def test_a_large_table_without_a_quote_is_not_read_row_by_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(delimited._Rows, "pieces", lambda self: pytest.fail("read by rows"))
+    table = read(tmp_path, "\r\npath,x,\r\n" + "a.png, 007 ,\r\n\r\n" * 3)
+    assert table.to_pydict() == {"path": ["a.png"] * 3, "x": [" 007 "] * 3}
