@@ -132,10 +132,12 @@ def _texts(values: Sequence[Any]) -> pa.Array:
 def identifies(column: str) -> bool:
     """Say whether a column's name says that it tells patients, studies, eyes or the like apart.
 
+    Numbers at its end tell nothing, nor does ``_meta``, which a column gets whose name an index needs itself.
+
     >>> [name for name in ("Patient", "StudyInstanceUID", "eye", "Patient Age", "valid") if identifies(name)]
     ['Patient', 'StudyInstanceUID', 'eye']
     """
     words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+", column)]
-    while len(words) > 1 and words[-1].isdecimal():
+    while len(words) > 1 and (words[-1].isdecimal() or words[-1] == "meta"):
         words.pop()
     return bool(words) and (words[-1] in _MARKS or _ROLE.fullmatch("".join(words)) is not None)

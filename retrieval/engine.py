@@ -428,9 +428,9 @@ class Index(Rooms):
     def set_group(self, column: str | None) -> None:
         """Declare the column that tells patients apart, or take the declaration back with ``None``."""
         from retr.retrieval.archive.notes import Notes
-        from retr.retrieval.archive.spelling import require_text
+        from retr.retrieval.archive.spelling import require_group
 
-        require_text(column, Notes.of(self.store).types)
+        require_group(column, Notes.of(self.store).types)
         with self.store.writer() as writer:
             writer.set_group(column)
             writer.commit()

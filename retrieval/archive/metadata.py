@@ -137,10 +137,17 @@ def read_metadata(
     texts = identifier_texts(raw[key], key)
     paths = [[relative(text or "") for text in piece.to_pylist()] for piece in pieces(texts)]
     notes: list[str] = []
-    table = _stored(raw.drop_columns([key]), types or {}, group, notes, spelled=spelled)
-    taken = set(reserved) | set(table.column_names)
-    renamed = {name: _free_name(name, taken) for name in table.column_names if name in reserved}
-    table = table.rename_columns([renamed.get(name, name) for name in table.column_names])
+    taken = set(reserved) | set(raw.column_names)
+    renamed = {name: _free_name(name, taken) for name in raw.column_names if name in reserved and name != key}
+    if group in renamed:
+        raise UsageError(
+            f"the column {group!r} is the index's own, and the table's {group!r} is stored as {renamed[group]!r}",
+            hint=f"name that one: --group {renamed[group]}",
+        )
+    declared = {renamed.get(name, name): kind for name, kind in (types or {}).items()}
+    cells = raw.drop_columns([key])
+    cells = cells.rename_columns([renamed.get(name, name) for name in cells.column_names])
+    table = _stored(cells, declared, group, notes, spelled=spelled)
     with open_regular(file) as stream:
         digest = hashlib.file_digest(stream, "sha256")
     digest.update(f"{key}{table.schema.remove_metadata()}".encode())

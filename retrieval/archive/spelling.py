@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
 from retr.index.identifiers import identifier_texts
+from retr.index.schema import ID
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -139,8 +140,13 @@ def read_types(given: Mapping[str, str]) -> dict[str, str]:
     return dict(given)
 
 
-def require_text(group: str | None, types: Mapping[str, str]) -> None:
-    """Refuse that the column that tells patients apart is declared a number; raises `UsageError`."""
+def require_group(group: str | None, types: Mapping[str, str]) -> None:
+    """Refuse a column that cannot tell patients apart: the rows' own ids, or one declared a number; `UsageError`."""
+    if group == ID:
+        raise UsageError(
+            f"the column {ID!r} is another one for each picture and tells no patients apart",
+            hint=f"of a table or a JSON that has a column {ID!r}, it is stored as '{ID}_meta'",
+        )
     if group is not None and types.get(group) == NUMBER:
         raise UsageError(
             f"the column {group!r} tells patients apart and stays text: as numbers, 0123 and 123 would be one",

@@ -22,7 +22,7 @@ from retr.retrieval.archive.metadata import joined, read_metadata, require_match
 from retr.retrieval.archive.notes import Notes
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, may_be_dicom
-from retr.retrieval.archive.spelling import read_types, require_text
+from retr.retrieval.archive.spelling import read_types, require_group
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.ingest.order import Order
 from retr.retrieval.ingest.pipeline import carry_out
@@ -187,7 +187,7 @@ def _order(
     types = {} if before is None else Notes.of(before).types
     types |= read_types(asked.get("types") or {})
     group = asked.get("group") or (None if before is None else before.manifest.group)
-    require_text(group, types)
+    require_group(group, types)
     reading: dict[str, Any] = {"reserved": TAKEN, "types": types, "group": group}
     table = None
     if metadata is not None:

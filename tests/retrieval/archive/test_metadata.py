@@ -194,7 +194,7 @@ def test_identifiers_are_text_and_declared_types_are_kept(tmp_path):
     }
     assert metadata.notes == [
         f"column {name!r} stays text, since numbers would not keep its spelling; --type {name}=number stores numbers"
-        for name in ("acc", "size")
+        for name in ("acc", "size_meta")
     ]
     types = {"acc": "number", "size": "number", "patient": "number", "group": "text"}
     table = read(write(tmp_path, text), types=types).table

@@ -124,6 +124,19 @@ def test_the_group_column_is_never_read_as_numbers(tmp_path, folder, index, fake
     assert cells(index, "who") == {"0.png": ("0123",), "1.png": ("123",), "2.png": (None,)}
 
 
+def test_a_group_that_the_index_has_a_column_of_its_own_for_is_not_mistaken(tmp_path, folder, index, fake_encoder):
+    metadata = table(tmp_path, "path,id,folder\n0.png,7.10,345.10\n1.png,7.10,2\n")
+    for name in ("id", "folder"):
+        with pytest.raises(UsageError, match=f"'{name}'.* stored as '{name}_meta'"):
+            build(folder, index, fake_encoder, metadata=metadata, group=name)
+    build(folder, index, fake_encoder, metadata=metadata, group="folder_meta")
+    assert cells(index, "id_meta", "folder_meta")["0.png"] == ("7.10", "345.10")
+    with pytest.raises(UsageError, match="tells no patients apart"):
+        Index.open(index).set_group("id")
+    build(folder, tmp_path / "new", fake_encoder, metadata=metadata, group="id_meta", types={"folder": "number"})
+    assert cells(tmp_path / "new", "id_meta", "folder_meta")["0.png"] == ("7.10", 345.1)
+
+
 def test_declared_types_are_kept_for_later_builds(tmp_path, folder, index, fake_encoder):
     metadata = table(tmp_path, "path,acc\n0.png,1E3\n1.png,2.50\n")
     report = build(folder, index, fake_encoder, metadata=metadata)
