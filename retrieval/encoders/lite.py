@@ -105,20 +105,15 @@ class LiteEncoder(BaseEncoder):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         options.log_severity_level = 3
+        # a file that is named is looked at, also where the network needs none any more
+        path = None if weights is None else _checked(_find(weights))
         graph = _cached(self._feature)
         if graph is None:
-            graph = self._export(_find(weights))
+            graph = self._export(path or _checked(_find(None)))
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
     def _export(self, path: Path) -> bytes:
         """Export the checked weights and keep the graph in the cache."""
-        actual = hashlib.sha256(path.read_bytes()).hexdigest()
-        if actual != WEIGHTS_SHA256:
-            raise WeightsError(
-                f"{path.name!r} is not the file this encoder was made with: its sha256 is {actual[:16]}..., "
-                f"expected {WEIGHTS_SHA256[:16]}...",
-                hint=f"get it again from {_FILE.where}",
-            )
         from retr.retrieval.encoders import _lite_export
 
         with waiting("exporting its network to ONNX, once on this machine"):
@@ -130,6 +125,18 @@ class LiteEncoder(BaseEncoder):
                 "let RETR_CACHE_DIR name a folder that can be written"
             )
         return graph
+
+
+def _checked(path: Path) -> Path:
+    """Return the checkpoint if it is the one that the encoder was made with."""
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    if actual != WEIGHTS_SHA256:
+        raise WeightsError(
+            f"{path.name!r} is not the file this encoder was made with: its sha256 is {actual[:16]}..., "
+            f"expected {WEIGHTS_SHA256[:16]}...",
+            hint=f"get it again from {_FILE.where}",
+        )
+    return path
 
 
 def _stem(feature: str) -> str:

@@ -57,6 +57,16 @@ REASONS: tuple[str, ...] = tuple(_TEXTS)
 MAX_PIXELS = 50_331_648
 
 
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
 # A longer pixel is a mistake in the header.
 MAX_ASPECT = 10.0
 
@@ -138,6 +148,12 @@ def max_pixels_allowed() -> int:
             hint=f"unset it for the default of {MAX_PIXELS}",
         )
     return int(value)
+
+
+def turned(image: Image.Image, orientation: Any) -> Image.Image:
+    """Return a picture upright, by EXIF's number of its orientation; by any other value as it is."""
+    method = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
+    return image if method is None else image.transpose(method)
 
 
 def made_square(image: Image.Image, across: float, down: float, max_pixels: int) -> Image.Image:

@@ -30,7 +30,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from retr.retrieval.images import netpbm, streams
 from retr.retrieval.images.codestreams import StreamHeader, UnknownStreamError, stream_header
 from retr.retrieval.images.levels import Grey16, scale_to_8bit
-from retr.retrieval.images.picture import Options, Picture, read_error
+from retr.retrieval.images.picture import Options, Picture, read_error, turned
 from retr.retrieval.images.quiet import silence_decoders
 
 if TYPE_CHECKING:
@@ -53,16 +53,6 @@ _PLUGINS: dict[str, type[ImageFile]] = {
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 # as much of a file as is looked at for its header
 _HEADER_BYTES = (4096, 1 << 20)
-
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 def read(stream: BinaryIO, options: Options, *, kind: str) -> Iterator[tuple[str, Picture]]:
@@ -199,8 +189,7 @@ def _upright(image: Image.Image) -> Image.Image:
         orientation = image.getexif().get(Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - a broken EXIF block says nothing about the pixels
         orientation = 1
-    method = _TRANSPOSE.get(orientation) if isinstance(orientation, int) else None
-    return image if method is None else image.transpose(method)
+    return turned(image, orientation)
 
 
 def _to_rgb(image: Image.Image, grey16: Grey16) -> tuple[Image.Image, dict[str, str]]:

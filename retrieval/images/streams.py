@@ -6,13 +6,16 @@ than 8 bit with alpha. The size is checked in the header first; alpha is dropped
 
 from __future__ import annotations
 
+import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from PIL import Image
+from PIL.ExifTags import Base
 
 from retr.retrieval.images.codestreams import EndsEarlyError, StreamHeader, UnknownStreamError, stream_header
-from retr.retrieval.images.picture import Options, Picture, read_error
+from retr.retrieval.images.picture import Options, Picture, read_error, turned
 from retr.retrieval.images.samples import UnknownMeaningError, colour_to_8bit, grey_picture, layout_name
 
 if TYPE_CHECKING:
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _MOST_SAMPLES = 4
+_APP1, _START_OF_SCAN = 0xE1, 0xDA
 # how streams begin, and the mark that they end in
 _ENDS = ((b"\xff\xd8", b"\xff\xd9"), (b"\xff\x4f", b"\xff\xd9"), (b"\0\0\0\x0cjP", b"\xff\xd9"), (b"\x89PNG", b"IEND"))
 
@@ -46,7 +50,36 @@ def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
         raise read_error("too large", options.name)
     if header.samples > _MOST_SAMPLES:
         raise read_error("unsupported", options.name)
-    yield "", _picture(_decoded(data, header, options), header, options)
+    picture = _picture(_decoded(data, header, options), header, options)
+    image = turned(picture.image, _orientation(data, header.kind))
+    yield "", replace(picture, image=image, width=image.width, height=image.height)
+
+
+def _orientation(data: bytes, kind: str) -> Any:
+    """Return EXIF's number of the orientation of a JPEG or PNG, None where it says none."""
+    try:
+        exif = Image.Exif()
+        exif.load(next(_exif_blocks(data, kind), b""))
+        return exif.get(Base.Orientation)
+    except Exception:  # noqa: BLE001 - a broken EXIF block says nothing about the pixels
+        return None
+
+
+def _exif_blocks(data: bytes, kind: str) -> Iterator[bytes]:
+    if kind == "png":
+        at = 8
+        while at + 8 <= len(data):
+            length, name = struct.unpack_from(">I4s", data, at)
+            if name == b"eXIf":
+                yield data[at + 8 : at + 8 + length]
+            at += 12 + length
+    elif kind in {"jpeg", "jpegls"}:
+        at = 2
+        while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != _START_OF_SCAN:
+            length = int.from_bytes(data[at + 2 : at + 4], "big")
+            if data[at + 1] == _APP1 and data[at + 4 : at + 10] == b"Exif\0\0":
+                yield data[at + 4 : at + 2 + length]
+            at += 2 + length
 
 
 def _picture(values: NDArray[Any], header: StreamHeader, options: Options) -> Picture:

@@ -92,6 +92,14 @@ def test_what_it_cannot_do_is_refused(option, value):
         load_encoder("lite", **{option: value})
 
 
+def test_weights_that_are_named_are_looked_at_where_the_network_is_kept(lite, tmp_path):
+    other = tmp_path / "other.pth"
+    for given in (other, tmp_path / "none.pth"):
+        other.write_bytes(b"other weights")
+        with pytest.raises(WeightsError):
+            load_encoder("lite", weights=given)
+
+
 def test_other_weights_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("RETR_CACHE_DIR", str(tmp_path / "cache"))
     other = tmp_path / "efficientnet-lite0-57934424.pth"

@@ -6,6 +6,7 @@ import zlib
 import imagecodecs
 import numpy as np
 import pytest
+from PIL import Image
 
 from retr.index.errors import ImageReadError
 from retr.retrieval.images import read_image, read_images
@@ -211,3 +212,29 @@ def test_signed_jpeg_2000_of_eight_bits():
 def test_jpeg_xl_that_ends_before_it_says_its_size_is_truncated():
     data = bytes(imagecodecs.jpegxl_encode(GREY, lossless=True, usecontainer=True))
     assert {reason(data[:end]) for end in (13, 20, 31, 40, 50)} == {"truncated"}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_is_applied(orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    block = exif.tobytes()
+    jpeg = bytes(imagecodecs.jpeg8_encode(GREY, lossless=True, bitspersample=12))
+    segment = b"\xff\xe1" + struct.pack(">H", len(block) + 2) + block
+    alpha = bytes(imagecodecs.png_encode(np.stack([GREY, GREY], -1)))
+    body = b"eXIf" + block.removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    turned = {
+        1: GREY,
+        2: GREY[:, ::-1],
+        3: GREY[::-1, ::-1],
+        4: GREY[::-1],
+        5: GREY.T,
+        6: GREY.T[:, ::-1],
+        7: GREY.T[::-1, ::-1],
+        8: GREY.T[::-1],
+    }[orientation]
+    for data in (jpeg[:2] + segment + jpeg[2:], alpha[:33] + chunk + alpha[33:]):
+        picture = read_image(data)
+        assert np.array_equal(np.asarray(picture.image), minmax(turned))
+        assert (picture.width, picture.height) == picture.image.size
