@@ -127,7 +127,10 @@ class LoadOptions:
 
 
 def unfold(command: Callable[..., None]) -> Callable[..., None]:
-    """Let a command take dataclasses of options: typer sees their fields, the command gets the objects."""
+    """Let a command take dataclasses of options: typer sees their fields, the command gets the objects.
+
+    In every path ``~`` is replaced by the home.
+    """
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, Any] = {name: hint for name, hint in hints.items() if is_dataclass(hint)}
     seen: list[inspect.Parameter] = []
@@ -139,6 +142,7 @@ def unfold(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
+        given = {name: home(value) if isinstance(value, Path) else value for name, value in given.items()}
         for name, group in groups.items():
             given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
         command(**given)

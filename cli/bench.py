@@ -21,7 +21,6 @@ from retr.cli._options import (
     unfold,
 )
 from retr.cli._output import Output
-from retr.index.home import home
 from retr.index.plain import to_plain
 
 if TYPE_CHECKING:
@@ -70,9 +69,7 @@ class DataOptions:
         else:
             show(result, out)
         if self.out is not None:
-            home(self.out).write_text(
-                json.dumps(to_plain(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8"
-            )
+            self.out.write_text(json.dumps(to_plain(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
             out.note(f"written to {self.out}")
 
 

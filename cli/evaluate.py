@@ -26,7 +26,6 @@ from retr.cli._options import (
 )
 from retr.cli._output import Output
 from retr.index.errors import UsageError
-from retr.index.home import home
 
 if TYPE_CHECKING:
     from retr.retrieval.evaluation.evaluate import Task
@@ -206,7 +205,7 @@ def _show(evaluation: Evaluation, report: ReportOptions) -> None:
     if report.html is not None:
         from retr.retrieval.evaluation.page import render
 
-        home(report.html).write_text(render(evaluation), encoding="utf-8")
+        report.html.write_text(render(evaluation), encoding="utf-8")
         out.note(f"report written to {report.html}")
     if out.form == "json":
         out.record(evaluation.to_json())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retr.index.errors import UsageError
+from retr.index.home import home
 from retr.retrieval.archive.folders import read_file
 from retr.retrieval.archive.matching import other_spellings
 from retr.retrieval.archive.metadata import read_paths
@@ -65,6 +66,8 @@ class ListSource:
     def _absolute(self, path: str) -> str:
         """Return where a row's file lies: as it is written, else with other accents or with slashes for backslashes."""
         path = path.strip()
+        if path.startswith("~") and not os.path.lexists(self._folder / path):
+            path = str(home(path))
         ways = [os.path.normpath(self._folder / way) for way in (path, *other_spellings(path))]
         return next((way for way in ways if os.path.lexists(way)), ways[-1])
 

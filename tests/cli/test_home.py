@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from retr.cli._options import unfold
 from retr.index.errors import UsageError
 from retr.index.home import home
 
@@ -26,6 +28,22 @@ def test_without_a_home_no_folder_of_that_name_is_made(monkeypatch):
     monkeypatch.setattr("os.path.expanduser", lambda path: path)
     with pytest.raises(UsageError, match="no home folder for '~/x'; set HOME"):
         home("~/x")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Files:
+    given: Path | None = None
+    missing: Path | None = None
+
+
+def test_in_every_option_of_a_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    @unfold
+    def command(*, out: Path, text: str, files: Files) -> None:
+        assert (out, text, files) == (tmp_path / "o", "~/t", Files(given=tmp_path / "g"))
+
+    command(out=Path("~/o"), text="~/t", given=Path("~/g"), missing=None)
 
 
 def test_wherever_a_path_is_given(monkeypatch, tmp_path):
@@ -57,5 +75,7 @@ def test_wherever_a_path_is_given(monkeypatch, tmp_path):
     assert retr("classify", "--folder=~/arc", "--by", "label", "-k", 1) == 0
     assert retr("show", "0.png", "--out", "~/p.png") == 0
     assert retr("index", "check") == 0
+    (tmp_path / "list.csv").write_text("path,label\n~/arc/0.png,a\n~/arc/2.png,b\n")
+    assert Index.build("~/list.csv", "~/i2").table()["label"].to_pylist() == ["a", "b"]
     assert list((tmp_path / "work").iterdir()) == []
     assert {"i", "s.html", "p.png", "state"} <= {file.name for file in tmp_path.iterdir()}
