@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import signal
 import sys
 from contextlib import suppress
@@ -130,5 +131,7 @@ def _value_of(parameter: object) -> str | None:
 
 
 def _say(message: str, code: int) -> int:
-    sys.stderr.write("error: " + visible(" ".join(message.split())) + "\n")
+    # blanks inside a name are part of it
+    line = " ".join(part.strip() for part in re.split(r"[\r\n]+", message.strip()))
+    sys.stderr.write(f"error: {visible(line)}\n")
     return code

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import io
+import warnings
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +116,10 @@ def _figure(caption: str, data: Any, draw: Callable[[Any, Any], None]) -> str:
     sink = io.StringIO()
     # text stays text (small, searchable); a fixed salt gives the same page for the same numbers
     # and a class called "$x" is no formula
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "retr", "text.parse_math": False}):
+    shown = {"svg.fonttype": "none", "svg.hashsalt": "retr", "text.parse_math": False}
+    with rc_context(shown), warnings.catch_warnings():
+        # the reader's fonts draw the text, not these
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure = Figure(figsize=(4.6, 3.6), layout="constrained")
         draw(figure, data)
         figure.savefig(sink, format="svg", metadata={"Date": None})

@@ -166,6 +166,7 @@ def test_a_damaged_index_is_found_and_named(retr, hrf_copy):
     [
         (RetrError("it broke", hint="mend it"), 1, "it broke; mend it"),
         (UsageError("no such value: 3"), 2, "no such value: 3"),
+        (UsageError("no column 'a  b\u2028\u00a0c'\n  of\r\nthese"), 2, "no column 'a  b\\u2028\u00a0c' of these"),
         (OSError(errno.ENOSPC, "No space left on device"), 1, "no space left"),
         (PermissionError(errno.EACCES, "Permission denied", "x.csv"), 1, "permission denied: 'x.csv'"),
         (MemoryError(), 1, "out of memory"),

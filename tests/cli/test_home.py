@@ -12,7 +12,7 @@ from PIL import Image
 
 from retr.cli._options import unfold
 from retr.index.errors import UsageError
-from retr.index.home import home
+from retr.index.home import cache_folder, home
 
 
 def test_a_home_of_the_user_and_of_others(monkeypatch, tmp_path):
@@ -22,6 +22,8 @@ def test_a_home_of_the_user_and_of_others(monkeypatch, tmp_path):
     assert home("~root/x").is_absolute()
     assert home("~nobody.of.that.name.png") == Path("~nobody.of.that.name.png")
     assert home("a/~/b") == Path("a/~/b")
+    monkeypatch.setenv("RETR_CACHE_DIR", "~/cache")
+    assert cache_folder() == tmp_path / "cache"
 
 
 def test_without_a_home_no_folder_of_that_name_is_made(monkeypatch):
@@ -54,6 +56,7 @@ def test_wherever_a_path_is_given(monkeypatch, tmp_path):
     def retr(*arguments: object) -> int:
         return _errors.run(lambda: app(args=[*map(str, arguments)], standalone_mode=False))
 
+    monkeypatch.setenv("RETR_CACHE_DIR", str(cache_folder()))  # the network is exported once, not in every home
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RETR_STATE_DIR", "~/state")
     (tmp_path / "work").mkdir()

@@ -268,13 +268,14 @@ def test_the_page_stands_alone_and_holds_every_number(archive_store):
 def test_class_names_are_neither_markup_nor_formulas_on_a_page(archive_store):
     pytest.importorskip("matplotlib")
     found = probe(archive_store, find_cases(archive_store, "label"), folds=5, options=Options(resamples=5))
-    names = ["<script>x</script>", "$\\frac{", "\u202egnp\x1b"]
-    curves = {"confusion": {"classes": names, "counts": np.eye(3).tolist()}}
+    names = ["<script>x</script>", "$\\frac{", "\u202egnp\x1b", "日本"]
+    curves = {"confusion": {"classes": names, "counts": np.eye(4).tolist()}}
     rows = [{**found.per_class[0], "class": name, "patients": [name]} for name in names]
     text = page.render(replace(found, curves={**found.curves, **curves}, per_class=rows))
     assert "<script>" not in text
     assert not set("\u202e\x1b") & set(text)
     assert "\\u202egnp\\x1b" in text
+    assert text.count("日本") >= 2
 
 
 def test_an_index_is_evaluated_in_the_command_lines_words(archive_store):
