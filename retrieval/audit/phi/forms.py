@@ -78,8 +78,8 @@ _LABEL = (
 )
 _LABELLED = re.compile(
     rf"(?<![a-z])(?:{_LABEL})(?:[\W_]{{0,3}}(?:no|nr|num|nummer|number|id|ident|identifier|№|n(?=[.°º]))(?![a-z])"
-    # without such a word four digits may be a year
-    rf"[\W_]{{0,4}}|[ _]{{0,2}}[:=#№][\W_]{{0,3}}(?!(?:19|20)\d\d(?!\d)))"
+    # without such a word four digits may be a year or a size
+    rf"[\W_]{{0,4}}|[ _]{{0,2}}[:=#№][\W_]{{0,3}}(?=(?:[a-z]{{0,3}}[ /-]?\d){{5}}))"
     r"(?:[a-z]{0,3}-?\d(?=(?:[ -]?\d){4})[\d -]{3,}\d|(?:[a-z]{0,3}/?\d){4,})"
     r"|(?<![a-z])(?:mrn|nhs|ssn|hkid|cpf|dni|nie|bsn|pesel|nhc|ipp|снилс|n[°º] ?dossier|истори[яи] болезни)"
     r"[\W_]{1,3}[a-z]{0,3}\d[\d .-]{2,}[/\d]\d*"

@@ -228,6 +228,7 @@ def test_planted_data_is_found(kind, values):
             "Clínica Santa Lucia",
             "Ver. 05.02.01",
             "visit: 2019",
+            "fall: 1500 mm",
             "case: 12-24 mmHg",
             "lives at home with 3 cats",
             "Hornhautverkrümmung Links",
