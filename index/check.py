@@ -19,8 +19,8 @@ from retr.index.lock import NAME as LOCK
 from retr.index.manifest import CURRENT, Manifest, read_current
 from retr.index.purge import UNFINISHED
 from retr.index.schema import ID, texts
-from retr.index.segments import Segment, id_hashes
-from retr.index.structure import of_segment
+from retr.index.segments import Segment, id_hashes, map_file
+from retr.index.structure import of_segment, of_skipped
 from retr.index.sweep import others
 from retr.index.verified import digest_of
 
@@ -86,6 +86,11 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
     for info in manifest.segments:
         if damaged.isdisjoint(ref.file for ref in info.refs()):
             findings.extend(_segment(root, manifest, info))
+    if (skipped := manifest.skipped) is not None and skipped.file not in damaged:
+        try:
+            of_skipped(map_file(root, skipped), manifest.n_skipped)
+        except RetrError as error:
+            findings.append(Finding("misaligned", skipped.file, error.message))
     if not findings:
         findings.extend(_ids(root, manifest))
     if manifest.version == live.version:

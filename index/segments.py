@@ -23,6 +23,7 @@ from retr.index import schema as schemas
 from retr.index.errors import IndexCorruptError
 from retr.index.faiss_file import require_whole
 from retr.index.files import regular
+from retr.index.parquet_file import moderate_batches
 from retr.index.records import stored
 from retr.index.sidetable import SideTable
 
@@ -197,14 +198,17 @@ class Segment:
 
     def require_table(self, schema: pa.Schema) -> None:
         """Raise `IndexCorruptError` where the Parquet file cannot be read as ``schema``, or an id is missing."""
+        said = self.info.table.file
         try:
             schemas.conform(self._file().schema_arrow.empty_table(), schema)
-        except (pa.ArrowException, ValueError) as error:
+            batches = moderate_batches(self._table, beside=self.info.vectors.bytes)
+            whole = all(batch.column(schemas.ID).null_count == 0 for batch in batches)
+        except (pa.ArrowException, OSError, LookupError, ValueError) as error:
             raise IndexCorruptError(
-                f"{self.info.table.file!r} holds other columns than the index", hint="run `retr index check`"
+                f"{said!r} holds other columns than the index, or more than it may", hint="run `retr index check`"
             ) from error
-        if any(piece.column(0).null_count for piece in self.tables(_IDS)):
-            raise IndexCorruptError(f"{self.info.table.file!r} lacks an id", hint="run `retr index check`")
+        if not whole:
+            raise IndexCorruptError(f"{said!r} lacks an id", hint="run `retr index check`")
 
     def require_side_table(self, schema: pa.Schema) -> None:
         """Raise `IndexCorruptError` where the side table could not be read safely, or is of other columns."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import IndexCorruptError
+from retr.index.records import stored
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,6 +42,24 @@ def of_segment(segment: Segment, schema: pa.Schema, *, cosine: bool) -> dict[Fil
     if info.columns is not None:
         checks[info.columns] = lambda: segment.require_side_table(schema)
     return checks
+
+
+def of_skipped(data: pa.Buffer, rows: int) -> None:
+    """Raise `IndexCorruptError` where a record of skipped files is not of ``rows`` files, or fills the memory."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from retr.index.parquet_file import moderate_batches
+
+    with stored("the record of skipped files"):
+        try:
+            names, found = set(pq.read_schema(pa.BufferReader(data)).names), 0
+            for batch in moderate_batches(data):
+                found += batch.num_rows
+        except pa.ArrowException as error:
+            raise ValueError("no Parquet") from error
+        if found != rows or not {"path", "reason"} <= names:
+            raise ValueError("of other files")
 
 
 def _nothing(_: Any) -> None:

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING
 from retr.index.errors import IndexCorruptError
 from retr.index.files import regular
 from retr.index.manifest import is_accelerator
+from retr.index.segments import map_file
 from retr.index.state import state_folder, write_atomically
-from retr.index.structure import of_segment
+from retr.index.structure import of_segment, of_skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -95,6 +96,8 @@ def look_at_new(store: Store) -> None:
         if accelerator in new and not is_whole(store.path, accelerator):
             segment.distrust_accelerator()
             bad.append(accelerator)
+    if (skipped := store.manifest.skipped) is not None:
+        checks[skipped] = lambda: of_skipped(map_file(store.path, skipped), store.manifest.n_skipped)
     look_at(store.path, [ref for ref in new if not is_accelerator(ref)], checks)
     remember(store.path, store.manifest, but=bad)
 

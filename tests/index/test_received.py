@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from retr.index import parquet_file
 from retr.index.check import check_path
 from retr.index.errors import IndexCorruptError, RetrError
 from retr.index.store import Store
@@ -282,3 +285,49 @@ def test_a_manifest_that_lies_about_its_version_is_not_swept_away(make):
     with pytest.raises(IndexCorruptError, match=r"says that it is .manifests/00000077\.json."):
         Store.open(store.path)
     assert (store.path / store.manifest.file).exists()
+
+
+def honest(data: Any, root: Path, ref: dict[str, Any], text: bytes) -> None:
+    """Replace a file, and its hash and size in the manifest."""
+    (root / ref["file"]).write_bytes(text)
+    ref.update(sha256=hashlib.sha256(text).hexdigest(), bytes=len(text))
+    rewrite(root, data)
+
+
+def packed(table: pa.Table, **options: Any) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(table, sink, compression="zstd", row_group_size=10_000, **options)
+    return sink.getvalue()
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+@pytest.mark.parametrize("which", ["table", "skipped"])
+def test_a_small_table_that_fills_the_memory_is_refused(make, which, dictionary, monkeypatch):
+    monkeypatch.setattr(parquet_file, "_FREE", 1 << 20)
+    store = full(make)
+    data = json.loads((store.path / store.manifest.file).read_bytes())
+    ref = data["segments"][0]["table"] if which == "table" else data["skipped"]
+    table = pq.read_table(store.path / ref["file"])
+    name = "patient" if which == "table" else "reason"
+    long = pa.array(["x" * (1 << 20)])
+    words = pa.DictionaryArray.from_arrays(np.zeros(table.num_rows, np.int32), long)
+    if which == "skipped":
+        table, data["n_skipped"] = table.take([0] * 30), 30
+        words = pa.DictionaryArray.from_arrays(np.zeros(30, np.int32), long)
+    table = table.set_column(table.schema.get_field_index(name), name, words)
+    text = packed(table, use_dictionary=dictionary, write_statistics=False, store_schema=False)
+    assert len(text) < 100 << 10
+    honest(data, store.path, ref, text)
+    with pytest.raises(IndexCorruptError, match=r"more than it may|record of skipped files cannot be read"):
+        Store.open(store.path)
+    assert check_path(store.path)
+
+
+@pytest.mark.parametrize("text", [b"PAR1", packed(pa.table({"a": [1]})), packed(pa.table({"path": ["x", "y"]}))])
+def test_a_record_of_skipped_files_is_one(make, text):
+    store = full(make)
+    data = json.loads((store.path / store.manifest.file).read_bytes())
+    honest(data, store.path, data["skipped"], text)
+    with pytest.raises(IndexCorruptError, match="record of skipped files cannot be read"):
+        Store.open(store.path)
+    assert [finding.file for finding in check_path(store.path)] == [data["skipped"]["file"]]
