@@ -34,23 +34,27 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("retr")
 # Less than this is read before anybody wonders.
-_LONG = 1 << 30
+_LONG, _SHORT = 1 << 30, 1 << 27
 # Where the state folder cannot be written, one process at least looks once.
 _this_process: set[str] = set()
 
 
-def remember(root: Path, manifest: Manifest, *, but: Collection[FileRef] = ()) -> None:
+def remember(root: Path, manifest: Manifest, *, but: Collection[FileRef] = ()) -> bool:
     """Note that every file of a state is as it was written: this machine has just written it, or looked at it.
 
     Parameters
     ----------
     but
         Files that are not, and that the index can do without.
+
+    Returns
+    -------
+    False where only this process will know, since the state folder cannot be written.
     """
     marks = _marks(root, [ref for ref in manifest.refs() if ref not in but])
     digest = _digest(marks.values())
     _this_process.add(digest)
-    write_atomically(_memory(root, manifest), "\n".join([digest, *sorted(marks.values()), ""]).encode())
+    return write_atomically(_memory(root, manifest), "\n".join([digest, *sorted(marks.values()), ""]).encode())
 
 
 def unknown(root: Path, manifest: Manifest) -> list[FileRef]:
@@ -99,7 +103,11 @@ def look_at_new(store: Store) -> None:
     if (skipped := store.manifest.skipped) is not None:
         checks[skipped] = lambda: of_skipped(map_file(store.path, skipped), store.manifest.n_skipped)
     look_at(store.path, [ref for ref in new if not is_accelerator(ref)], checks)
-    remember(store.path, store.manifest, but=bad)
+    kept = remember(store.path, store.manifest, but=bad)
+    if not kept and sum(ref.bytes for ref in new) > _SHORT:
+        _LOGGER.warning(
+            "the state folder cannot be written, so every start checks the index anew: let RETR_STATE_DIR name another"
+        )
 
 
 def look_at(root: Path, refs: Sequence[FileRef], structure: Mapping[FileRef, Callable[[], None]]) -> None:

@@ -106,3 +106,19 @@ def test_a_memory_that_was_damaged_is_made_anew(make, looked):
     another_process()
     Store.open(store.path)
     assert len(looked) == 3
+
+
+def test_a_state_folder_that_cannot_be_written_is_said_for_what_takes_long(make, looked, tmp_path, monkeypatch, caplog):
+    store = make(30)
+    (tmp_path / "file").write_text("no folder")
+    monkeypatch.setenv("RETR_STATE_DIR", str(tmp_path / "file"))
+    Store.open(store.path)
+    assert not caplog.messages
+    monkeypatch.setattr(verified, "_SHORT", 100)
+    another_process()
+    Store.open(store.path)
+    assert len(caplog.messages) == 1
+    assert "RETR_STATE_DIR" in caplog.text
+    looked.clear()
+    Store.open(store.path)
+    assert (looked, len(caplog.messages)) == ([], 1)
