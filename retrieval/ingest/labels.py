@@ -75,6 +75,7 @@ class Labels:
         self._group = group
         self._beside = set(recorded.beside)
         self._left_out: set[str] = set()
+        self._disturbed: set[str] = set()
 
     def see(self, path: str) -> None:
         """Note that there is a picture of this path."""
@@ -91,6 +92,10 @@ class Labels:
         if not new[room:]:
             return item
         return replace(item, columns={name: value for name, value in item.columns.items() if name in self._beside})
+
+    def disturbed(self, item: Item) -> bool:
+        """Say whether the table that was joined anew overwrote labels that came with a picture."""
+        return not self._disturbed.isdisjoint(item.columns)
 
     def unmatched(self) -> pa.ChunkedArray:
         """Return the paths of the table that no picture had."""
@@ -123,7 +128,6 @@ class Labels:
         before = self._recorded.metadata.get(self._name)
         if before == noted:
             return
-        self._recorded.metadata[self._name] = noted
         had = () if before is None else before.get("columns", ())
         store = self._writer.store
         gone = [column for column in had if column not in noted["columns"] and column in store.schema.names]
@@ -132,6 +136,10 @@ class Labels:
                 f"the table no longer has the column {store.manifest.group!r}, which tells patients apart",
                 hint="bring the column back, or name another of the table with `retr index build --group COLUMN`",
             )
+        if self._has_rows:
+            self._disturbed = {*noted["columns"], *gone} & {*self._recorded.beside}
+        # until those pictures got their own labels back, the table counts as not joined
+        self._recorded.metadata[self._name] = {**noted, "unsettled": True} if self._disturbed else noted
         if not self._has_rows:
             self._agree_on_types(self.table, store)
             return
@@ -168,6 +176,10 @@ class Labels:
 
     def settle(self) -> None:
         """Take labels back that a picture was given before another one was seen that they fit as well."""
+        if self._disturbed:
+            self._recorded.metadata[self._name].pop("unsettled", None)
+            self._writer.note(NOTE, self._recorded.to_json())
+            self._writer.commit()
         if self.table is None or not self.table.matcher.contested():
             return
         store = self._writer.store

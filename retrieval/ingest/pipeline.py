@@ -224,6 +224,8 @@ class _Run:
                 continue
             self.labels.see(entry.path)
             rows, content = self.known.unchanged(path, entry)
+            if self.labels.disturbed(entry):
+                rows = 0
             if rows and not self._must_read(path, entry, content):
                 self.done["unchanged"] += rows
                 self.shown.step()

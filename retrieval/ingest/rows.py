@@ -136,10 +136,15 @@ def make_rows(
     else:
         labels = _labels([row["path"] for row in rows], known, notes.metadata_columns(name))
         labels = _as_tables_gave(labels, columns)
-    for column, cells in zip(labels.column_names, labels.columns, strict=True):
-        # whose a picture is: by the table, and where that does not say by the header
-        stated = column in COLUMNS and column in columns
-        columns[column] = pc.coalesce(identifier_texts(cells, column), columns[column]) if stated else cells
+    for column, given in zip(labels.column_names, labels.columns, strict=True):
+        cells = given
+        # by the table, and where that does not say by the header, or by what stands beside the picture
+        brought = columns.get(column)
+        if brought is not None and column in COLUMNS:
+            cells = pc.coalesce(identifier_texts(cells, column), brought)
+        elif brought is not None and brought.type == cells.type:
+            cells = pc.coalesce(cells, brought)
+        columns[column] = cells
         if column in retyped:
             retyped.remove(column)
     table = pa.table({name: cells for name, cells in columns.items() if not pa.types.is_null(cells.type)})

@@ -21,6 +21,7 @@ from retr.index.store import Store
 from retr.retrieval.archive.tars import TarContainer
 from retr.retrieval.ingest import labels as module
 from retr.retrieval.ingest.build import add, build
+from retr.retrieval.ingest.labels import Labels
 
 
 def png(number):
@@ -135,6 +136,26 @@ def test_a_group_that_the_index_has_a_column_of_its_own_for_is_not_mistaken(tmp_
         Index.open(index).set_group("id")
     build(folder, tmp_path / "new", fake_encoder, metadata=metadata, group="id_meta", types={"folder": "number"})
     assert cells(tmp_path / "new", "id_meta", "folder_meta")["0.png"] == ("7.10", 345.1)
+
+
+def test_a_table_takes_no_label_from_a_picture_that_it_does_not_name(tmp_path, index, fake_encoder):
+    members = {f"{n}.png": png(n) for n in range(3)} | {f"{n}.json": {"patient": f"P{n}", "v": n} for n in range(3)}
+    archive = pack(tmp_path / "a.zip", members)
+    own = {"0.png": ("P0", 0), "1.png": ("P1", 1), "2.png": ("P2", 2)}
+    build(archive, index, fake_encoder, metadata=table(tmp_path, "path,patient,v\n0.png,Q,7\n"), group="patient")
+    assert cells(index, "patient", "v") == {**own, "0.png": ("Q", 7)}
+    # the same of a changed one, also where the build that joined it was killed
+    changed = table(tmp_path, "path,patient,v\n1.png,R,8\n2.png,,\n")
+    with pytest.MonkeyPatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr(Labels, "see", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        build(archive, index, fake_encoder, metadata=changed)
+    encoded = fake_encoder.encoded
+    report = build(archive, index, fake_encoder, metadata=changed)
+    assert cells(index, "patient", "v") == {**own, "1.png": ("R", 8)}
+    assert (report.reused, fake_encoder.encoded) == (3, encoded)
+    assert build(archive, index, fake_encoder, metadata=changed).unchanged == 3
+    build(archive, index, fake_encoder, metadata=table(tmp_path, "path,patient\n2.png,S\n"))
+    assert cells(index, "patient", "v") == {**own, "2.png": ("S", 2)}
 
 
 def test_declared_types_are_kept_for_later_builds(tmp_path, folder, index, fake_encoder):
