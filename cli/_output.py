@@ -15,6 +15,7 @@ import json
 import math
 import re
 import sys
+import unicodedata
 from typing import TYPE_CHECKING, Any, Literal
 
 from retr.cli import _streams
@@ -25,9 +26,8 @@ from retr.index.visible import columns_wide, visible
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+_UNWRAPPED = 1 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
-# What a spreadsheet takes for a formula, also after blanks and in full width; and the numbers that it may begin with.
-_FORMULA = re.compile(r"""[\s\x00-\x20"'\u200b-\u200f\ufeff]*[=+\-@|%＝＋－＠]|[\t\r\n]""")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 Form = Literal["table", "json", "csv", "paths"]
 
@@ -143,7 +143,7 @@ class Output:
         plain = to_plain(value)
         if isinstance(plain, list | dict):
             plain = json.dumps(plain, ensure_ascii=False)
-        if self._safe and isinstance(plain, str) and _FORMULA.match(plain) and not _NUMBER.fullmatch(plain):
+        if self._safe and isinstance(plain, str) and _is_formula(plain):
             return f"'{plain}"
         return plain
 
@@ -163,11 +163,25 @@ class Output:
         for row in rows:
             table.add_row(*(Text(_seen(_brief(show(row.get(column))))) for column in columns))
         # read by a machine or redirected: never wrap at a guessed width
-        terminal = sys.stdout.isatty()
+        width = None if sys.stdout.isatty() else _UNWRAPPED
         drawn = io.StringIO()
-        Console(file=drawn, width=None if terminal else 200, force_terminal=terminal, highlight=False).print(table)
+        Console(file=drawn, width=width, force_terminal=width is None, highlight=False).print(table)
         for line in drawn.getvalue().split("\n")[:-1]:
             self._write(line.rstrip() + "\n")
+
+
+def _is_formula(text: str) -> bool:
+    """Say whether a spreadsheet may take a text for a formula: in any width, and after quotes and what is not seen.
+
+    >>> _is_formula("=1"), _is_formula(" ＝1"), _is_formula("-1.5"), _is_formula("a=1")
+    (True, True, False, False)
+    """
+    if _NUMBER.fullmatch(text):
+        return False
+    passed = {"Cc", "Cf", "Zl", "Zp", "Zs"}
+    signs = (sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign) not in passed)
+    first = next((sign for sign in signs if sign not in "\"'"), "")
+    return text.startswith(("\t", "\r", "\n")) or first in set("=+-@|%")
 
 
 def _seen(text: str) -> str:

@@ -83,6 +83,12 @@ def test_columns_stand_below_each_other(capsys):
     ]
 
 
+def test_a_table_that_is_redirected_is_not_wrapped(capsys):
+    path = "folder/" * 100 + "a.png"
+    Output().rows([{"id": path, "label": "x"}, {"id": "b.png", "label": "y"}], title="q" * 300)
+    assert capsys.readouterr().out.splitlines()[2] == f"{path}  x"
+
+
 def test_programs_get_the_data_exactly(capsys):
     for form in ("json", "csv"):
         Output(**{f"{form}_": True}).rows([ROW])
@@ -115,6 +121,10 @@ def test_every_value_becomes_json():
         ("\t=x", "'\t=x"),
         ("\rx", "'\rx"),
         ("＝1", "'＝1"),
+        ("﹣1", "'﹣1"),
+        ("％x", "'％x"),
+        ("\u202e\u00ad=1", "'\u202e\u00ad=1"),
+        ("'=1", "''=1"),
         (" =1", "' =1"),
         ('"=1', "'\"=1"),
         ("-1.5", "-1.5"),
