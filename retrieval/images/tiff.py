@@ -106,9 +106,15 @@ def _read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
     pillow = _Pillow(stream, options)
     for position, suffix in options.chosen(len(own)):
         page = pages[own[position]]
-        _check(page, stream, options)
+        try:
+            _check(page, stream, options)
+            by_pillow = _pillow_reads(page)
+        except ImageReadError:
+            raise
+        except Exception:  # noqa: BLE001 - tifffile reads tags when asked: tiles of no width, strips of no rows
+            raise read_error("damaged", options.name) from None
         # Pillow decodes the next page into the same memory, so each picture is finished before the next is opened
-        if _pillow_reads(page) and pillow.opens(own[position]):
+        if by_pillow and pillow.opens(own[position]):
             yield suffix, pillow.picture()
         else:
             yield suffix, _picture(page, options)

@@ -454,3 +454,11 @@ def test_grey_with_associated_alpha():
     grey = samples("u1", 1)[..., 0]
     data = tiff(np.stack([grey // 2, np.full_like(grey, 128)], -1), photometric="minisblack", extrasamples=[1])
     assert np.abs(seen(data)[..., 0].astype(int) - grey).max() <= 2
+
+
+@pytest.mark.parametrize(("tag", "options"), [(322, {"tile": (16, 16)}), (323, {"tile": (16, 16)}), (278, {})])
+def test_tiles_and_strips_of_no_size_are_damaged(tag, options):
+    data = bytearray(tiff(samples("u2", 1)[..., 0], photometric="minisblack", **options))
+    size = tifffile.TiffFile(io.BytesIO(data)).pages[0].tags[tag]
+    data[size.valueoffset : size.valueoffset + size.valuebytecount] = bytes(size.valuebytecount)
+    assert reason(bytes(data)) == "damaged"
