@@ -11,6 +11,7 @@ import typer
 
 from retr.cli import (
     _errors,
+    _once,
     _streams,
     adapt,
     align,
@@ -47,6 +48,7 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("align")(align.align)
 app.command("adapt")(adapt.adapt)
 app.add_typer(bench.app, name="bench")
+_once.count(app)
 
 
 def _version(asked: bool) -> None:

@@ -205,3 +205,22 @@ def test_a_pipe_where_a_file_is_meant_is_not_waited_for(retr, hrf_index, tmp_pat
     asked = ("classify", "--image", picture, "--index", hrf_index, "--labels", pipe)
     assert "is not a regular file" in retr(*asked).error(2)
     assert "is a pipe" in retr("index", "build", pipe, "--index", tmp_path / "x.retr").error(2)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("query", "--id", "x", "--where", "a = 1", "--where", "b = 2"),
+        ("index", "ls", "--where", "a = 1", "--where=b = 2"),
+        ("classify", "--patient", "P1", "--patient", "P2", "--by", "label", "--image", "x.png"),
+        ("query", "--id", "x", "--one-per", "patient", "--one-per", "eye"),
+        ("eval", "probe", "--label", "x", "--queries", "a = 1", "--where", "a = 1", "--queries", "b = 2"),
+    ],
+)
+def test_a_second_condition_is_not_taken_for_the_only_one(retr, command):
+    assert "is given 2 times, and only the last would count" in retr(*command).error(2)
+
+
+def test_options_that_may_repeat_still_do(retr, tmp_path):
+    twice = ("--exclude-same", "a=1", "--exclude-same", "a=2", "-k", "1", "-k", "2", "--json", "--json")
+    assert "no index" in retr("query", "--id", "x", "--id", "y", *twice, "--index", tmp_path / "none").error(1)

@@ -1,0 +1,52 @@
+"""Options that choose rows count once: of two conditions or patients the parser would drop the first in silence."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from typer.core import TyperCommand
+
+from retr.index.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import typer
+    from typer.models import CommandInfo
+
+_CONDITIONS = {"where": "--where", "queries": "--queries", "fit": "--fit"}
+_CHOOSE = {**_CONDITIONS, "patient": "--patient", "one_per": "--one-per", "group": "--group"}
+
+
+class Once(TyperCommand):
+    """A command that refuses a second value of an option that chooses rows."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Count the options, then read them.
+
+        Raises
+        ------
+        UsageError
+            One that chooses rows is given again.
+        """
+        *_, order = self.make_parser(ctx).parse_args(args=list(args))
+        for name, times in Counter(option.name for option in order).items():
+            if times > 1 and name in _CHOOSE:
+                hint = "join conditions with 'and'" if name in _CONDITIONS else "give one"
+                raise UsageError(f"{_CHOOSE[name]} is given {times} times, and only the last would count", hint=hint)
+        read: list[str] = super().parse_args(ctx, args)
+        return read
+
+
+def count(app: typer.Typer) -> None:
+    """Make all commands of an application count their options."""
+    for command in _commands(app):
+        command.cls = Once
+
+
+def _commands(app: typer.Typer) -> Iterator[CommandInfo]:
+    yield from app.registered_commands
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            yield from _commands(group.typer_instance)
