@@ -105,6 +105,13 @@ class Labels:
         """Return what the user should know about the table, one line each."""
         many = f"the pictures bring more than {MAX_BESIDE} columns: those that came after them were left out"
         notes = [*([many] if self._left_out else []), *self._nobodys()]
+        both = [column for column in self._recorded.metadata_columns(self._name) if column in self._beside]
+        if both:
+            shared = f"{', '.join(map(repr, both))} stand in the table and beside pictures: the table's cells count"
+            rest = (
+                "others where it has none of their type" if self.table is not None else "as last given: give it again"
+            )
+            notes.append(f"{shared}, {rest}")
         if self.table is None:
             return notes
         notes += [f"column {old!r} of the table is stored as {new!r}" for old, new in self.table.renamed.items()]

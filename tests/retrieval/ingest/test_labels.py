@@ -153,6 +153,8 @@ def test_a_table_takes_no_label_from_a_picture_that_it_does_not_name(tmp_path, i
     report = build(archive, index, fake_encoder, metadata=changed)
     assert cells(index, "patient", "v") == {**own, "1.png": ("R", 8)}
     assert (report.reused, fake_encoder.encoded) == (3, encoded)
+    assert any("'patient', 'v' stand in the table and beside pictures" in note for note in report.notes)
+    assert any("give it again" in note for note in build(archive, index, fake_encoder).notes)
     assert build(archive, index, fake_encoder, metadata=changed).unchanged == 3
     build(archive, index, fake_encoder, metadata=table(tmp_path, "path,patient\n2.png,S\n"))
     assert cells(index, "patient", "v") == {**own, "2.png": ("S", 2)}
