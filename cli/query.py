@@ -162,6 +162,13 @@ def show(
     opened = Index.open(find_index(index))
     printer = Output(json_=json_)
     row = opened.row(id_)
+    if out is not None:
+        picture = opened.picture(id_).image
+        try:
+            picture.save(home(out))
+        except ValueError:
+            hint = "end its name in .png, .jpg or .tif"
+            raise UsageError(f"no kind of picture is called {out.name!r}", hint=hint) from None
     if printer.form == "table":
         # for a person, with their units
         row["size"] = f"{row['size']} bytes" if row.get("size") is not None else None
@@ -169,7 +176,6 @@ def show(
             row["mtime"] = dt.datetime.fromtimestamp(row["mtime"]).astimezone().isoformat(" ", "seconds")
     printer.record(row)
     if out is not None:
-        opened.picture(id_).image.save(home(out))
         printer.note(f"picture written to {out}")
 
 

@@ -83,7 +83,7 @@ Literal: TypeAlias = "str | bool | Number | None"
 
 
 def family(kind: pa.DataType) -> str:
-    """Give what a type can be compared with: ``number``, ``text``, ``date``, ``true or false``, ``null``.
+    """Return what a type can be compared with: ``number``, ``text``, ``date``, ``true or false``, ``null``.
 
     Anything else is ``list`` or ``binary``: it can only be tested for null.
     """
@@ -220,7 +220,7 @@ def _with_literal(function: str, left: Column, right: Literal) -> Value:
 
 
 def _point(kind: pa.DataType, literal: Literal) -> tuple[pa.Scalar[Any], int]:
-    """Give the column value that stands for a literal, and whether the literal lies below (-1), at (0) or above it."""
+    """Return the column value that stands for a literal, and whether the literal lies below (-1), at (0), above it."""
     if isinstance(literal, bool) or (isinstance(literal, str) and family(kind) == "text"):
         return pa.scalar(literal, kind), 0
     if isinstance(literal, Number) and pa.types.is_floating(kind):
@@ -245,7 +245,7 @@ def _double(number: Number) -> tuple[pa.Scalar[Any], int]:
 
 @lru_cache(maxsize=64)
 def _ladder(kind: pa.DataType) -> tuple[int | Fraction, int, int]:
-    """Give how many steps of a column's type there are to one (number, or microsecond), and its first and last."""
+    """Return how many steps of a column's type there are to one (number, or microsecond), and its first and last."""
     if pa.types.is_decimal(kind):
         most = 10**kind.precision - 1
         return Fraction(10) ** kind.scale, -most, most

@@ -75,7 +75,7 @@ class Condition:
 
 
 def truths(array: Column) -> NDArray[np.bool_]:
-    """Give the bool ``(n,)`` of an Arrow array of booleans, false where it is null."""
+    """Return the bool ``(n,)`` of an Arrow array of booleans, false where it is null."""
     valid, bits = (None if buffer is None else np.frombuffer(buffer, np.uint8) for buffer in array.buffers())
     if bits is None or not len(array):
         return np.zeros(len(array), bool)
@@ -87,7 +87,7 @@ def truths(array: Column) -> NDArray[np.bool_]:
 
 
 def nearest(name: str, names: Sequence[str]) -> str | None:
-    """Give the name that was probably meant."""
+    """Return the name that was probably meant."""
     same = [other for other in names if other.lower() == name.lower()]
     near = same or difflib.get_close_matches(name, names, 1, 0.5)
     return near[0] if near else None
@@ -133,7 +133,7 @@ class _Binder:
             fail(self._text, "the pattern is too long", pattern.at)
 
     def family(self, operand: Operand) -> str:
-        """Give what an operand can be compared with."""
+        """Return what an operand can be compared with."""
         if operand.name is None:
             if isinstance(operand.value, bool):
                 return "true or false"

@@ -84,6 +84,8 @@ class Query:
     @classmethod
     def image(cls, image: Any) -> Query:
         """Ask with a picture: a path, the bytes of a file, a PIL image or a uint8 array."""
+        if isinstance(image, str | Path) and "\0" in str(image):
+            raise UsageError(f"no file is called {str(image)!r}", hint="check the path")
         image = home(image) if isinstance(image, str | Path) and str(image).startswith("~") else image
         return cls((Part("image", image),))
 

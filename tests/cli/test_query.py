@@ -127,6 +127,7 @@ def test_a_batch_of_json_lines(retr, hrf_index):
         (b'{"vector": [' + b"9" * 5000 + b"]}", "too long a number"),
         (b'{"id": "\xff"}', "not UTF-8"),
         (b'{"id": "\\ud800"}', "no row with id"),
+        (b'{"image": "a\\u0000b.png"}', "no file is called 'a\\x00b.png'"),
         (b'{"id": "healthy/02_h.jpg", "k": 3}', "asked of the whole batch; give -k,"),
         (b'{"id": "healthy/02_h.jpg", "minScore": 0.5}', "give --min-score"),
         (b'{"id": "healthy/02_h.jpg", "exclude-same": "label"}', "write 'exclude_same', or rename"),
@@ -168,6 +169,8 @@ def test_show_gets_the_picture_back_out_of_the_archive(retr, tmp_path):
     retr("index", "build", HRF, "--index", tmp_path / "x.retr")
     done = retr("show", "glaucoma/05_g.jpg", "--out", tmp_path / "found.png", "--index", tmp_path / "x.retr")
     assert done.code == 0
+    line = retr("show", "glaucoma/05_g.jpg", "--out", tmp_path / "x.nope", "--index", tmp_path / "x.retr").error(2)
+    assert line == "error: no kind of picture is called 'x.nope'; end its name in .png, .jpg or .tif"
     with Image.open(tmp_path / "found.png") as found, Image.open(IMAGE) as original:
         assert np.array_equal(np.asarray(found), np.asarray(original.convert("RGB")))
 
