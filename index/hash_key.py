@@ -88,6 +88,12 @@ def load_hash_key(*, make: bool = True) -> bytes:
         with path.open("rb") as file:
             key = file.read(_LONGEST_KEY).strip()
     except FileNotFoundError:
+        named = _given()
+        if named is not None and os.sep not in named and len(named) >= _SHORTEST_KEY and "." not in named:
+            # most likely the key itself, which no error may show
+            raise UsageError(
+                f"{VARIABLE} names no file: it must hold the path of a key file, not the key", hint=_MAKE_ONE
+            ) from None
         raise UsageError(
             f"there is no key file {_shown(path)!r}", hint=f"{_MAKE_ONE}, or name one in {VARIABLE}"
         ) from None

@@ -69,6 +69,13 @@ def test_what_is_no_key_file_is_one_line(tmp_path, monkeypatch):
         load_hash_key()
 
 
+def test_a_key_in_place_of_its_file_is_not_shown(monkeypatch):
+    monkeypatch.setenv("RETR_KEY_FILE", key := "0f1e2d3c4b5a69788796a5b4c3d2e1f0")
+    with pytest.raises(UsageError, match="the path of a key file, not the key") as caught:
+        load_hash_key()
+    assert key not in str(caught.value)
+
+
 def test_no_place_for_a_key_says_where_to_put_one(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("not a folder")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file"))
