@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import ImageReadError
+from retr.index.hash_key import keyed_hash
 from retr.retrieval.archive.sources import Item, Skipped, Source, reason_of
 from retr.retrieval.images import read_images
 from retr.retrieval.images.dicom_open import is_dicom
+from retr.retrieval.images.stated import stated_identifiers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +41,10 @@ class Frame:
 
 @dataclass
 class Read:
-    """One file that was read: its pictures, or the rows of the index that hold the same bytes."""
+    """One file that was read: its pictures, or the rows of the index that hold the same bytes.
+
+    ``stated`` are the hashed identifiers of a DICOM header, of a file that the index has rows of.
+    """
 
     item: Item
     size: int
@@ -47,6 +52,7 @@ class Read:
     sha256: str
     frames: list[Frame] = field(default_factory=list)
     same: tuple[int, ...] = ()
+    stated: dict[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -119,11 +125,15 @@ class Decoder:
             return Same(item, sha256, rows)
         same = self.same_bytes(sha256)
         if same:
-            return Read(item, size, mtime, sha256, same=same)
+            return Read(item, size, mtime, sha256, same=same, stated=self._stated(data))
         try:
             return Read(item, size, mtime, sha256, frames=self._frames(data))
         except ImageReadError as error:
             return Skipped(item.path, error.reason, size, mtime, was_read=True)
+
+    def _stated(self, data: bytes) -> dict[str, str]:
+        """Return the hashed identifiers of a DICOM header: rows of the same bytes may have those of a table instead."""
+        return {column: keyed_hash(self.key(), value) for column, value in stated_identifiers(data).items()}
 
     def _frames(self, data: bytes) -> list[Frame]:
         info = self.encoder.info

@@ -76,6 +76,7 @@ class Labels:
         self._beside = set(recorded.beside)
         self._left_out: set[str] = set()
         self._disturbed: set[str] = set()
+        self._of_headers: set[str] = set()
 
     def see(self, path: str) -> None:
         """Note that there is a picture of this path."""
@@ -94,8 +95,8 @@ class Labels:
         return replace(item, columns={name: value for name, value in item.columns.items() if name in self._beside})
 
     def disturbed(self, item: Item) -> bool:
-        """Say whether the table that was joined anew overwrote labels that came with a picture."""
-        return not self._disturbed.isdisjoint(item.columns)
+        """Say whether the table that was joined anew touched labels that only the picture's own file can give back."""
+        return item.path in self._of_headers or not self._disturbed.isdisjoint(item.columns)
 
     def unmatched(self) -> pa.ChunkedArray:
         """Return the paths of the table that no picture had."""
@@ -146,11 +147,14 @@ class Labels:
         if self._has_rows:
             self._disturbed = {*noted["columns"], *gone} & {*self._recorded.beside}
         # until those pictures got their own labels back, the table counts as not joined
-        self._recorded.metadata[self._name] = {**noted, "unsettled": True} if self._disturbed else noted
         if not self._has_rows:
+            self._recorded.metadata[self._name] = noted
             self._agree_on_types(self.table, store)
             return
-        self._writer.replace_columns(_joined(self.table, store, self._recorded, self._name, gone))
+        joined, self._of_headers = _joined(self.table, store, self._recorded, self._name, gone)
+        unsettled = bool(self._disturbed or self._of_headers)
+        self._recorded.metadata[self._name] = {**noted, "unsettled": True} if unsettled else noted
+        self._writer.replace_columns(joined)
         if store.manifest.group in gone:
             self._writer.set_group(self._group)
         self._writer.note(NOTE, self._recorded.to_json())
@@ -183,21 +187,26 @@ class Labels:
 
     def settle(self) -> None:
         """Take labels back that a picture was given before another one was seen that they fit as well."""
-        if self._disturbed:
+        if self._disturbed or self._of_headers:
             self._recorded.metadata[self._name].pop("unsettled", None)
             self._writer.note(NOTE, self._recorded.to_json())
             self._writer.commit()
         if self.table is None or not self.table.matcher.contested():
             return
         store = self._writer.store
-        joined = _joined(self.table, store, self._recorded, self._name)
+        joined, _ = _joined(self.table, store, self._recorded, self._name)
         if not joined.equals(store.table(joined.column_names)):
             self._writer.replace_columns(joined)
             self._writer.commit()
 
 
-def _joined(metadata: Metadata, store: Store, notes: Notes, name: str, gone: Sequence[str] = ()) -> pa.Table:
+def _joined(
+    metadata: Metadata, store: Store, notes: Notes, name: str, gone: Sequence[str] = ()
+) -> tuple[pa.Table, set[str]]:
     """Return ``id`` and the table's columns for all live rows; rows of other sources keep their cells.
+
+    An identifier that an earlier table put in the place of a header's, and that this one lacks, stays until the file is
+    read again: a patient's picture is at no time nobody's. The paths of these files are returned beside the table.
 
     Parameters
     ----------
@@ -225,14 +234,18 @@ def _joined(metadata: Metadata, store: Store, notes: Notes, name: str, gone: Seq
     for column in gone:
         # of no type: where no other source has cells in it, another table may bring any
         joined = joined.append_column(column, pa.chunked_array([pa.nulls(len(rows))]))
+    of_headers: set[str] = set()
     for column in shared:
         if store.identity.hashed(column):
-            kept = pc.coalesce(identifier_texts(joined[column], column), only_hashes(rows[column]))
-            joined = set_column(joined, column, kept)
+            old = identifier_texts(rows[column], column)
+            kept = pc.coalesce(identifier_texts(joined[column], column), only_hashes(old))
+            lost = pc.and_(pc.and_(pc.is_null(kept), pc.is_valid(old)), pa.array(mine))
+            of_headers.update(source_of(path, notes.sources)[1] for path in rows["path"].filter(lost).to_pylist())
+            joined = set_column(joined, column, pc.if_else(lost, old, kept))
         if not mine.all():
             new, old = _one_type(column, joined[column], rows[column])
             joined = set_column(joined, column, pc.if_else(pa.array(mine), new, old))
-    return joined.add_column(0, "id", rows["id"])
+    return joined.add_column(0, "id", rows["id"]), of_headers
 
 
 def _one_type(column: str, new: pa.ChunkedArray, old: pa.ChunkedArray) -> tuple[pa.ChunkedArray, pa.ChunkedArray]:

@@ -123,7 +123,7 @@ def make_rows(
             copy = next(copies)
             suffix = copy["id"].removeprefix(copy["path"])
             said = {column: value for column, value in copy.items() if value is not None}
-            rows.append({**own, **said, **common, "id": path + suffix})
+            rows.append({**own, **said, **file.stated, **common, "id": path + suffix})
             vectors.append(next(old_vectors))
     names = list(dict.fromkeys([*RESERVED, *(column for row in rows for column in row)]))
     retyped: list[str] = []

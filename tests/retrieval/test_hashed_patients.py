@@ -195,6 +195,23 @@ def test_a_column_of_hashes_and_raw_identifiers(mixed):
     assert len(set(row_groups(mixed.store, mixed.store.rows_of(sorted(both))))) == 1
 
 
+def test_a_table_that_lets_a_picture_go_gives_it_back_to_its_header(folder, tmp_path, fake_encoder):
+    """Neither a cell that is cleared nor a renamed file makes a patient's picture nobody's."""
+    (tmp_path / "t.csv").write_text("path,patient\n0.dcm,RAW0\n1.dcm,RAW1\n")
+    index = Index.build(folder, tmp_path / "t.retr", encoder=fake_encoder, group="patient", metadata=tmp_path / "t.csv")
+    cells = dict(zip(*index.table().select(["id", "patient"]).to_pydict().values(), strict=True))
+    assert (cells["0.dcm"], cells["1.dcm"]) == ("RAW0", "RAW1")
+    digest = keyed_hash(load_hash_key(), "MRN1000")
+    (tmp_path / "t.csv").write_text("path,patient\n1.dcm,RAW1\n2.dcm,RAW2\n")
+    (folder / "1.dcm").rename(folder / "moved.dcm")
+    index = Index.build(folder, tmp_path / "t.retr", encoder=fake_encoder, metadata=tmp_path / "t.csv", prune=True)
+    cells = dict(zip(*index.table().select(["id", "patient"]).to_pydict().values(), strict=True))
+    assert (cells["0.dcm"], cells["moved.dcm"]) == (digest, digest)
+    assert index.report.embedded == 0
+    again = Index.build(folder, tmp_path / "t.retr", encoder=fake_encoder, metadata=tmp_path / "t.csv", prune=True)
+    assert (again.report.unchanged, again.report.changed) == (8, 0)
+
+
 def test_another_key_is_refused_where_a_value_must_be_hashed(mixed, monkeypatch, tmp_path):
     (tmp_path / "other.key").write_text("another key of another user")
     monkeypatch.setenv("RETR_KEY_FILE", str(tmp_path / "other.key"))
