@@ -169,14 +169,14 @@ class Coverage:
     pairs: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def missing(self) -> list[tuple[str, str]]:
-        """Give the operators that a type allows and that never met it."""
+        """Return the operators that a type allows and that never met it."""
         met = {(sign, kind) for sign, kind, _ in self.seen}
         return [
             (sign, name) for name, kind in KINDS.items() for sign in _operators(name, kind) if (sign, name) not in met
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """Give one line an operator, and one for the columns that were compared with each other."""
+        """Return one line an operator, and one for the columns that were compared with each other."""
         signs = sorted({sign for sign, _, _ in self.seen})
         table = {}
         for sign in signs:

@@ -97,7 +97,7 @@ class _Maker:
     # what tells of a person
 
     def latin_name(self) -> tuple[str, str]:
-        """Give a value and where it stands: in a note, in a path, or alone."""
+        """Return a value and where it stands: in a note, in a path, or alone."""
         faker = self.faker(self._random.choice(_parts()["locales latin"]))
         first, last = self.draw(faker.first_name), self.draw(faker.last_name)
         place = self._random.choice(["alone", "alone", "note", "path"])

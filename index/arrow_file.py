@@ -64,19 +64,19 @@ class _Tables:
         return at + int(self.read("I", at)[0])
 
     def field(self, table: int, number: int) -> int | None:
-        """Give the place of a field; ``None`` where the table lacks it."""
+        """Return the place of a field; ``None`` where the table lacks it."""
         layout = table - self.read("i", table)[0]
         size = self.read("H", layout)[0]
         place = self.read("H", layout + 4 + 2 * number)[0] if 4 + 2 * number < size else 0
         return table + place if place else None
 
     def table(self, table: int, number: int) -> int | None:
-        """Give the place of a table inside."""
+        """Return the place of a table inside."""
         at = self.field(table, number)
         return None if at is None else self._follow(at)
 
     def structs(self, table: int, number: int, size: int) -> range:
-        """Give the places of the structures in a field."""
+        """Return the places of the structures in a field."""
         at = self.table(table, number)
         if at is None:
             return range(0)

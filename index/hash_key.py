@@ -143,7 +143,7 @@ def agreed_key(recorded: str | None, *, make: bool = False) -> bytes:
 
 
 def exposure() -> str | None:
-    """Say that others can read the key, where they can; ``None`` where not."""
+    """Return a warning where others can read the key; ``None`` where they cannot."""
     path = hash_key_path()
     try:
         mode = path.stat().st_mode

@@ -113,7 +113,7 @@ def identifier_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
 
 
 def lossy(column: pa.ChunkedArray) -> bool:
-    """Say whether a column of floats holds whole numbers so large that different identifiers may have become one."""
+    """Return whether a column of floats holds whole numbers beyond 2^53, among which identifiers may be one."""
     if not pa.types.is_floating(column.type):
         return False
     most = EXACT if column.type == pa.float64() else 2**24 if column.type == pa.float32() else 2**11
@@ -130,7 +130,7 @@ def _texts(values: Sequence[Any]) -> pa.Array:
 
 
 def identifies(column: str) -> bool:
-    """Say whether a column's name says that it tells patients, studies, eyes or the like apart.
+    """Return whether a column's name says that it tells patients, studies, eyes or the like apart.
 
     Numbers at its end tell nothing, nor does ``_meta``, which a column gets whose name an index needs itself.
 

@@ -88,7 +88,7 @@ class Identity:
         return [] if open_key is None else [open_key]
 
     def hashed(self, column: str) -> bool:
-        """Say whether a column holds keyed hashes, alone or among raw identifiers."""
+        """Return whether a column holds keyed hashes, alone or among raw identifiers."""
         may = column in (self._hashed if self._noted else COLUMNS) and self._columns.has_text(column)
         return may and self._seen(column)[0]
 
@@ -98,7 +98,7 @@ class Identity:
         return [column for column in COLUMNS if self.hashed(column)]
 
     def _seen(self, column: str) -> tuple[bool, pa.Array]:
-        """Say whether hashes occur in a column of texts, and return what else occurs."""
+        """Return whether hashes occur in a column of texts, and what else occurs."""
         if column not in self._distinct:
             values = self._columns.distinct(column).drop_null()
             hashes = pc.match_substring_regex(values, _WHOLE_HASH)
@@ -272,7 +272,7 @@ class Identity:
         return Predicate(tree.at, "in", column, tuple(spelled), negated)
 
     def absent(self, *conditions: str | None) -> list[str]:
-        """Say which identifiers conditions name that no row has, a phrase each; None is no condition."""
+        """Return which identifiers conditions name that no row has, a phrase each; None is no condition."""
         named = [one for where in conditions if where is not None for one in self.nobody(where)]
         return [f"no row has the {column} {value!r} that the condition names" for column, value in dict.fromkeys(named)]
 

@@ -95,72 +95,72 @@ class Fields:
         return self._data[key]
 
     def text(self, key: str, default: Any = _REQUIRED) -> str:
-        """Give a string."""
+        """Return a string."""
         value = self._take(key, default)
         if not isinstance(value, str) or not _encodes(value):
             raise _unfit(f"{key} is no text")
         return value
 
     def choice(self, key: str, among: tuple[str, ...], default: Any = _REQUIRED) -> Any:
-        """Give one of a few strings."""
+        """Return one of a few strings."""
         value = self.text(key, default)
         if value not in among:
             raise _unfit(f"{key} is none of {among}")
         return value
 
     def whole(self, key: str, default: Any = _REQUIRED, *, least: int = 0, most: int = _MOST) -> int:
-        """Give a whole number between two bounds."""
+        """Return a whole number between two bounds."""
         value = self._take(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise _unfit(f"{key} is no whole number from {least} to {most}")
         return value
 
     def number(self, key: str, default: Any = _REQUIRED) -> float:
-        """Give a finite number."""
+        """Return a finite number."""
         value = self._take(key, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise _unfit(f"{key} is no number")
         return float(value)
 
     def flag(self, key: str, default: Any = _REQUIRED) -> bool:
-        """Give true or false."""
+        """Return true or false."""
         value = self._take(key, default)
         if not isinstance(value, bool):
             raise _unfit(f"{key} is neither true nor false")
         return value
 
     def texts(self, key: str, default: Any = _REQUIRED) -> tuple[str, ...]:
-        """Give a list of strings."""
+        """Return a list of strings."""
         value = self._take(key, default)
         if not isinstance(value, list | tuple) or not all(isinstance(one, str) and _encodes(one) for one in value):
             raise _unfit(f"{key} is no list of texts")
         return tuple(value)
 
     def numbers(self, key: str, default: Any = _REQUIRED) -> dict[str, float]:
-        """Give an object of finite numbers."""
+        """Return an object of finite numbers."""
         inner = self.inner(key, default)
         return {name: inner.number(name) for name in inner}
 
     def inner(self, key: str, default: Any = _REQUIRED) -> Fields:
-        """Give an object inside."""
+        """Return an object inside."""
         return Fields(self._take(key, default))
 
     def items(self, key: str, default: Any = _REQUIRED) -> list[Any]:
-        """Give a list of anything."""
+        """Return a list of anything."""
         value = self._take(key, default)
         if not isinstance(value, list):
             raise _unfit(f"{key} is no list")
         return value
 
     def has(self, key: str) -> bool:
-        """Say whether there is something under a key: ``null`` is nothing."""
+        """Return whether there is something under a key: ``null`` is nothing."""
         return self._data.get(key) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._data)
 
     def data(self) -> dict[str, Any]:
-        """Give the object itself."""
+        """Return the object itself."""
         return self._data
 
 
@@ -169,5 +169,5 @@ def _unfit(why: str) -> ValueError:
 
 
 def _encodes(value: str) -> bool:
-    """Say whether a text can be written: half of a surrogate pair cannot."""
+    """Return whether a text can be written: half of a surrogate pair cannot."""
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)

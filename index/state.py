@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def state_folder() -> Path:
-    """Give the folder: ``RETR_STATE_DIR`` where set, else where the system keeps such things."""
+    """Return the folder: ``RETR_STATE_DIR`` where set, else where the system keeps such things."""
     chosen = os.environ.get("RETR_STATE_DIR")
     if chosen:
         return home(chosen)

@@ -27,7 +27,7 @@ _SLACK = 1e-3
 
 
 def of_segment(segment: Segment, schema: pa.Schema, *, cosine: bool) -> dict[FileRef, Callable[[], None]]:
-    """Give the check of each file of a segment, to be called once the file is known to be as it was written.
+    """Return the check of each file of a segment, to be called once the file is known to be as it was written.
 
     Each raises `IndexCorruptError`. Accelerators are checked whenever they are loaded.
     """

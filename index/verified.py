@@ -58,7 +58,7 @@ def remember(root: Path, manifest: Manifest, *, but: Collection[FileRef] = ()) -
 
 
 def unknown(root: Path, manifest: Manifest) -> list[FileRef]:
-    """Give the files of a state that this machine has not looked at as they lie there.
+    """Return the files of a state that this machine has not looked at as they lie there.
 
     Raises
     ------
@@ -139,7 +139,7 @@ def look_at(root: Path, refs: Sequence[FileRef], structure: Mapping[FileRef, Cal
 
 
 def is_whole(root: Path, ref: FileRef) -> bool:
-    """Say whether a file that the index can do without is as it was written."""
+    """Return whether a file that the index can do without is as it was written."""
     try:
         return digest_of(root, ref) == ref.sha256
     except (OSError, IndexCorruptError):
@@ -147,7 +147,7 @@ def is_whole(root: Path, ref: FileRef) -> bool:
 
 
 def digest_of(root: Path, ref: FileRef) -> str:
-    """Give the sha256 of a file as it lies there."""
+    """Return the sha256 of a file as it lies there."""
     regular(root, ref.file)
     with (root / ref.file).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -159,7 +159,7 @@ def _memory(root: Path, manifest: Manifest) -> Path:
 
 
 def _marks(root: Path, refs: Iterable[FileRef]) -> dict[str, str]:
-    """Give what tells each file apart from another in its place, and from itself when it was changed."""
+    """Return what tells each file apart from another in its place, and from itself when it was changed."""
     marks = {}
     for ref in refs:
         try:

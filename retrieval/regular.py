@@ -25,7 +25,7 @@ class NotRegularError(OSError):
 
 
 def is_regular(info: os.stat_result) -> bool:
-    """Say whether a file that ``stat`` looked at is a regular one on a disk.
+    """Return whether a file that ``stat`` looked at is a regular one on a disk.
 
     >>> is_regular(Path(os.__file__).stat()), is_regular(Path("/dev/null").stat())
     (True, False)
@@ -34,7 +34,7 @@ def is_regular(info: os.stat_result) -> bool:
 
 
 def is_made_up(info: os.stat_result) -> bool:
-    """Say whether a file or folder lies where the kernel makes them up."""
+    """Return whether a file or folder lies where the kernel makes them up."""
     return info.st_dev in _devices()
 
 

@@ -92,7 +92,7 @@ class Matcher:
         return np.flatnonzero(self._torn & ~self._taken)
 
     def contested(self) -> bool:
-        """Say whether a row fits more pictures than one, so that the first of them may have been given it."""
+        """Return whether a row fits more pictures than one, so that the first of them may have been given it."""
         return bool(np.any(self._torn | (self._taken & (self._claims != 0))))
 
     def _fit(self, path: str) -> tuple[int, bool]:
@@ -158,13 +158,13 @@ def other_spellings(path: str) -> Iterator[str]:
 
 
 def pieces(column: pa.ChunkedArray) -> Iterator[pa.ChunkedArray]:
-    """Give a column some thousands of rows at a time: so many texts may be Python's at once."""
+    """Return a column some thousands of rows at a time: so many texts may be Python's at once."""
     for start in range(0, len(column), PIECE):
         yield column.slice(start, PIECE)
 
 
 def _is_short(path: str) -> bool:
-    """Say whether a path lacks the suffix that every picture of its kind has."""
+    """Return whether a path lacks the suffix that every picture of its kind has."""
     return bool(path) and is_image_name(path) is not True
 
 

@@ -35,7 +35,7 @@ _INTEGER = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 
 
 def is_sibling(name: str) -> bool:
-    """Say whether a member is one that labels pictures."""
+    """Return whether a member is one that labels pictures."""
     return name.lower().endswith(SUFFIXES)
 
 

@@ -59,7 +59,7 @@ def narrow(column: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def looks_numeric(column: pa.ChunkedArray) -> bool:
-    """Say whether a text column holds nothing but numbers, however they are spelled."""
+    """Return whether a text column holds nothing but numbers, however they are spelled."""
     cells = _without(column, _MISSING)
     return cells.null_count < len(cells) and _all(pc.match_substring_regex(cells, _ANY_NUMBER))
 
@@ -155,7 +155,7 @@ def require_group(group: str | None, types: Mapping[str, str]) -> None:
 
 
 def _is_faithful(cells: pa.ChunkedArray) -> bool:
-    """Say whether each cell is a plain number of its own."""
+    """Return whether each cell is a plain number of its own."""
     if not _all(pc.match_substring_regex(cells, _ANY_NUMBER)):
         return False
     digits = pc.replace_substring_regex(pc.replace_substring_regex(cells, r"[-+.]", ""), "^0+", "")

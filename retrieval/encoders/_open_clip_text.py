@@ -94,7 +94,7 @@ def make_tokenizer(source: Source, text_model: Path | None) -> Any:
 
 
 def described(source: Source, text_model: Path | None) -> str | None:
-    """Give the sha256 of what was stated beside the weights; None where all is open_clip's own."""
+    """Return the sha256 of what was stated beside the weights; None where all is open_clip's own."""
     repository = source.model["text_cfg"].get("hf_model_name")
     text = read_json(config_folder(repository, source, text_model) / "config.json") if repository else None
     own = source.folder is not None
@@ -102,7 +102,7 @@ def described(source: Source, text_model: Path | None) -> str | None:
 
 
 def tokenized(source: Source, text_model: Path | None) -> str | None:
-    """Give the sha256 of the tokenizer of a transformers text side, as far as it is on this machine."""
+    """Return the sha256 of the tokenizer of a transformers text side, as far as it is on this machine."""
     name = source.model["text_cfg"].get("hf_tokenizer_name")
     if not name:
         return None

@@ -116,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
 
 
 def check_repository(name: Any, where: str) -> str:
-    """Give the name of a hub repository that a configuration holds; `WeightsError` where it is anything else."""
+    """Return the name of a hub repository that a configuration holds; `WeightsError` where it is anything else."""
     if not isinstance(name, str) or not _REPOSITORY.fullmatch(name):
         raise WeightsError(f"{where} names {name!r}, which is no model's name", hint="get it again")
     return name
@@ -135,7 +135,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 def tokenizer_digest(folder: Path, *others: str) -> str:
-    """Give the sha256 of a folder's tokenizer files, and of other files by name, as far as they are there."""
+    """Return the sha256 of a folder's tokenizer files, and of other files by name, as far as they are there."""
     found = {path for pattern in (*TOKENIZER, *others) for path in folder.glob(pattern) if path.is_file()}
     each = [
         f"{path.name} "
@@ -150,7 +150,7 @@ def tokenizer_digest(folder: Path, *others: str) -> str:
 
 
 def config_digest(*configurations: dict[str, Any] | None) -> str:
-    """Give the sha256 of what configurations say; spacing, order, and who saved them do not count."""
+    """Return the sha256 of what configurations say; spacing, order, and who saved them do not count."""
     said = [
         None if one is None else {key: value for key, value in one.items() if key not in _HISTORY}
         for one in configurations
@@ -170,7 +170,7 @@ def check_archive(path: Path) -> None:
 
 
 def first_line(error: BaseException) -> str:
-    """Give an error's first line, or its kind where it says nothing."""
+    """Return an error's first line, or its kind where it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

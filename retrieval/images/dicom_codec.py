@@ -109,7 +109,7 @@ def describe(data: bytes, syntax: str) -> Codestream:
 
 
 def starts_frame(data: bytes) -> bool:
-    """Say whether a fragment begins as JPEG, JPEG 2000 and RLE frames begin."""
+    """Return whether a fragment begins as JPEG, JPEG 2000 and RLE frames begin."""
     if data[:2] == _SOI or data[:4] == _SOC_SIZ or data[:8] == _JP2 or _is_jpeg_xl(data):
         return True
     return data[4:8] == b"\x40\0\0\0" and 1 <= int.from_bytes(data[:4], "little") <= _MOST_SEGMENTS

@@ -64,7 +64,7 @@ def ybr_to_rgb(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def is_ybr(values: NDArray[Any]) -> bool:
-    """Say whether colours can be YBR_FULL: what was RGB before stays within its range, other numbers do not.
+    """Return whether colours can be YBR_FULL: what was RGB before stays within its range, other numbers do not.
 
     Parameters
     ----------

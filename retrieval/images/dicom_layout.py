@@ -117,7 +117,7 @@ class Layout:
         return values
 
     def _fits(self, cells: NDArray[Any], values: NDArray[Any]) -> bool:
-        """Say whether nothing but zeros or the sign stands above the stored bits."""
+        """Return whether nothing but zeros or the sign stands above the stored bits."""
         if not self.signed:
             return bool((values == cells).all())
         return bool(((values.view(cells.dtype) == cells) | (cells >> self.stored == 0)).all())

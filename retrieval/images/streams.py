@@ -139,6 +139,6 @@ def _jpegxl(data: bytes) -> NDArray[Any]:
 
 
 def _is_cut(data: bytes) -> bool:
-    """Say whether the mark that such a stream ends in is missing; JPEG XL has none."""
+    """Return whether the mark that such a stream ends in is missing; JPEG XL has none."""
     end = next((mark for start, mark in _ENDS if data.startswith(start)), None)
     return end is not None and end not in data.rstrip(b"\0")[-64:]

@@ -145,7 +145,7 @@ class _Pillow:
 
 
 def _is_raw_camera(start: bytes, pages: list[Any]) -> bool:
-    """Say whether a TIFF holds what a camera's sensor saw, with a developed thumbnail at most."""
+    """Return whether a TIFF holds what a camera's sensor saw, with a developed thumbnail at most."""
     # Canon's and Phase One's mark behind the TIFF header
     if start[8:10] == b"CR" or start[8:12] in {b"IIII", b"MMMM"}:
         return True
@@ -162,7 +162,7 @@ def _is_raw_camera(start: bytes, pages: list[Any]) -> bool:
 
 
 def _has_hidden_planes(file: Any) -> bool:
-    """Say whether more pictures follow the only page, which no directory names: ImageJ's above 4 GB, MetaMorph's."""
+    """Return whether more pictures follow the only page, which no directory names: ImageJ's above 4 GB, MetaMorph's."""
     if file.is_stk:
         return int((file.stk_metadata or {}).get("NumberPlanes", 1)) > 1
     if file.is_imagej:
@@ -172,7 +172,7 @@ def _has_hidden_planes(file: Any) -> bool:
 
 
 def _is_cut(stream: BinaryIO) -> bool:
-    """Say whether the first directory, or a value that it points to, lies beyond the end of the file."""
+    """Return whether the first directory, or a value that it points to, lies beyond the end of the file."""
     size = stream.seek(0, 2)
     stream.seek(0)
     start = stream.read(16)
@@ -243,7 +243,7 @@ def _check_streams(page: Any, stream: BinaryIO, options: Options) -> None:
 
 
 def _is_known(page: Any) -> bool:
-    """Say whether the page's layout is one that Pillow or tifffile is known to read right."""
+    """Return whether the page's layout is one that Pillow or tifffile is known to read right."""
     bits, photometric, samples = page.bitspersample, page.photometric, page.samplesperpixel
     if page.dtype is None or page.dtype.kind not in "uifb" or not isinstance(bits, int) or page.imagedepth != 1:
         return False
@@ -282,7 +282,7 @@ def _is_subsampled(page: Any) -> bool:
 
 
 def _pillow_reads(page: Any) -> bool:
-    """Say whether Pillow reads the page's layout right."""
+    """Return whether Pillow reads the page's layout right."""
     extra = page.samplesperpixel - _SAMPLES[page.photometric]
     bilevel = page.bitspersample == 1 and page.photometric in {_WHITE_IS_ZERO, _BLACK_IS_ZERO}
     return (

@@ -92,7 +92,7 @@ class BuildKey:
 
 
 def _agrees(store: Store, key: bytes, columns: list[str], read: Callable[[str], bytes]) -> bool | None:
-    """Say whether a key gives the hashes of some rows again; ``None`` where no file of theirs is as it was."""
+    """Return whether a key gives the hashes of some rows again; ``None`` where no file of theirs is as it was."""
     rows = store.live_rows()
     table = store.table(["path", "sha256", *columns], rows)
     hashed = np.zeros(len(rows), bool)

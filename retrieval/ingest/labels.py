@@ -95,7 +95,7 @@ class Labels:
         return replace(item, columns={name: value for name, value in item.columns.items() if name in self._beside})
 
     def disturbed(self, item: Item) -> bool:
-        """Say whether the table that was joined anew touched labels that only the picture's own file can give back."""
+        """Return whether the table that was joined anew touched labels that only the file itself can give back."""
         return item.path in self._of_headers or not self._disturbed.isdisjoint(item.columns)
 
     def unmatched(self) -> pa.ChunkedArray:
@@ -123,7 +123,7 @@ class Labels:
         return [*self.table.notes, *notes]
 
     def join_anew(self) -> None:
-        """Give existing rows the cells of a table that is new or changed since the last build.
+        """Write the cells of a table that is new or changed since the last build into existing rows.
 
         Raises
         ------

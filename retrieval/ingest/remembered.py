@@ -50,7 +50,7 @@ class Remembered:
         self._appended = 0
 
     def knows(self, path: str, stamp: str, content: int) -> bool:
-        """Say whether the file was read in this state, and keep that.
+        """Return whether the file was read in this state, and keep that.
 
         Parameters
         ----------

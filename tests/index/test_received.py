@@ -189,7 +189,7 @@ def changed(data: Any, at: tuple[Any, ...], value: Any) -> Any:
 
 
 def places(data: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Give the way to every value of a manifest; of a list only its first."""
+    """Return the way to every value of a manifest; of a list only its first."""
     pairs = data.items() if isinstance(data, dict) else list(enumerate(data))[:1] if isinstance(data, list) else ()
     for key, value in pairs:
         yield (*at, key)

@@ -261,7 +261,7 @@ def retr_batch(capsys, monkeypatch):
 
 
 def labelled(index):
-    """Give the files labels and train on them; two files of a patient have one label."""
+    """Label the files and train on them; two files of a patient have one label."""
     ids = index.table(["id"])["id"].to_pylist()
     with index.store.writer() as writer:
         writer.replace_columns(pa.table({"id": ids, "label": ["ab"[int(one[0]) // 2 % 2] for one in ids]}))

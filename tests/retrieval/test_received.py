@@ -102,7 +102,7 @@ def test_no_value_in_a_note_makes_more_than_one_line(stores, monkeypatch):
 
 
 def variants(data: bytes) -> Iterator[bytes]:
-    """Give the arrays of an npz with one of them missing, of another shape, type or value; and broken bytes."""
+    """Return the arrays of an npz with one of them missing, of another shape, type or value; and broken bytes."""
     yield data[: len(data) // 2]
     yield b""
     with np.load(io.BytesIO(data)) as file:

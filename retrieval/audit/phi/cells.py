@@ -112,7 +112,7 @@ def _has_name(text: str, *, thing: bool) -> bool:
 
 
 def _keeps(promised: str, text: str, title: str) -> bool:
-    """Say whether a cell keeps what its column's title promises."""
+    """Return whether a cell keeps what its column's title promises."""
     if names.is_placeholder(text):
         return False
     digits = sum(map(str.isdigit, text))

@@ -215,7 +215,7 @@ def _is_phone(value: str, digits: int) -> bool:
 
 
 def _is_nhs(value: str) -> bool:
-    """Say whether ten digits in threes and four have the check digit of an NHS number."""
+    """Return whether ten digits in threes and four have the check digit of an NHS number."""
     for found in _TEN.finditer(value):
         digits = [int(digit) for digit in found[1] + found[3] + found[4]]
         total = sum(weight * digit for weight, digit in zip(range(10, 1, -1), digits, strict=False))
@@ -238,5 +238,5 @@ def without_emails(value: str) -> str:
 
 
 def is_hash(value: str) -> bool:
-    """Say whether a value is nothing but a hash or a UUID."""
+    """Return whether a value is nothing but a hash or a UUID."""
     return (_HASH.fullmatch(value) is not None and not _is_iban(value)) or _UUID.fullmatch(value) is not None

@@ -113,12 +113,12 @@ class _Word(NamedTuple):
 
 
 def is_placeholder(value: str) -> bool:
-    """Say whether a value stands for a name that is not told: ``Anonymous``, ``n/a``."""
+    """Return whether a value stands for a name that is not told: ``Anonymous``, ``n/a``."""
     return _PLACEHOLDER.fullmatch(value) is not None
 
 
 def has_name(value: str, *, thing: bool = False) -> bool:
-    """Say whether a text names a person.
+    """Return whether a text names a person.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def has_name(value: str, *, thing: bool = False) -> bool:
 
 
 def could_be_name(value: str) -> bool:
-    """Say whether a cell under a title such as ``name`` or ``doctor`` can be a person's name."""
+    """Return whether a cell under a title such as ``name`` or ``doctor`` can be a person's name."""
     words = _words(plain(value))
     if not words or len(words) > 6 or re.search(r"\d", value) or is_placeholder(value):
         return False
@@ -274,7 +274,7 @@ def _pairs(words: Sequence[_Word], text: str) -> Iterator[tuple[_Word, _Word, in
 
 
 def _is_suffix(word: _Word) -> bool:
-    """Say whether a word is a degree or, as two capitals are, an abbreviation."""
+    """Return whether a word is a degree or, as two capitals are, an abbreviation."""
     return word.folded in _SUFFIXES or (word.shape == "U" and len(word.folded) == 2)
 
 
@@ -316,7 +316,7 @@ def _in_words(text: str, *, filed: bool, thing: bool, foreign: bool) -> bool:
 
 
 def _is_abbreviated(one: _Word, other: _Word, between: str) -> bool:
-    """Say whether one of two words is an abbreviation: three capitals beside small letters, as in ``Ventolin HFA``."""
+    """Return whether one of two words is an abbreviation: three capitals beside small letters: ``Ventolin HFA``."""
     return (
         {one.shape, other.shape} == {"T", "U"}
         and "," not in between
@@ -325,7 +325,7 @@ def _is_abbreviated(one: _Word, other: _Word, between: str) -> bool:
 
 
 def _is_alone(words: Sequence[_Word], text: str) -> bool:
-    """Say whether a cell holds nothing but capitalised words, as few as a name has."""
+    """Return whether a cell holds nothing but capitalised words, as few as a name has."""
     full = [word for word in words if word.shape != "I" and word.folded not in _PARTICLES | _SUFFIXES]
     cased = {word.shape for word in full}
     return (
@@ -336,7 +336,7 @@ def _is_alone(words: Sequence[_Word], text: str) -> bool:
 
 
 def _is_thing(words: Sequence[_Word], at: int, text: str, first: _Word) -> bool:
-    """Say whether what stands around two words makes them the name of a thing."""
+    """Return whether what stands around two words makes them the name of a thing."""
     around = [word.folded for word in words[at : at + 3]]
     if _listed(around[0]):
         del around[0]

@@ -90,7 +90,7 @@ _GREEK_ENDING = re.compile(
 
 
 def has_name(value: str, *, thing: bool = False) -> bool:
-    """Say whether a text names a person in letters other than Latin ones."""
+    """Return whether a text names a person in letters other than Latin ones."""
     if _CYRILLIC.search(value) or _PATRONYMIC.search(value):
         return not thing and _cyrillic(value)
     if _HANGUL_RUN.search(value):
@@ -110,7 +110,7 @@ def has_name(value: str, *, thing: bool = False) -> bool:
 
 
 def could_be_name(value: str) -> bool:
-    """Say whether a cell under a title that promises names can be one: a few letters of such a script."""
+    """Return whether a cell under a title that promises names can be one: a few letters of such a script."""
     letters = re.sub(r"[\s・,、.·^='’-]+", "", value)
     if not letters or len(letters) > 40 or any(unicodedata.category(sign)[0] not in "LM" for sign in letters):
         return False
@@ -122,7 +122,7 @@ def could_be_name(value: str) -> bool:
 
 
 def _is_chinese(run: str) -> bool:
-    """Say whether signs are a Chinese surname and one or two signs of a given name.
+    """Return whether signs are a Chinese surname and one or two signs of a given name.
 
     >>> _is_chinese("王秀英"), _is_chinese("黄斑"), _is_chinese("白内障")
     (True, False, False)
@@ -145,7 +145,7 @@ def _longest() -> int:
 
 
 def _is_japanese(run: str) -> bool:
-    """Say whether signs are a Japanese surname and one to three signs of a given name.
+    """Return whether signs are a Japanese surname and one to three signs of a given name.
 
     >>> _is_japanese("山田太郎"), _is_japanese("緑内障")
     (True, False)
@@ -185,7 +185,7 @@ def _han(value: str) -> bool:
 
 
 def _is_korean(run: str) -> bool:
-    """Say whether syllables are a Korean surname and two of a given name.
+    """Return whether syllables are a Korean surname and two of a given name.
 
     >>> _is_korean("김민수"), _is_korean("백내장"), _is_korean("고혈압")
     (True, False, False)

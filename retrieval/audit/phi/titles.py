@@ -72,17 +72,17 @@ def promise(title: str) -> str | None:
 
 @lru_cache(maxsize=4096)
 def is_quantity(title: str) -> bool:
-    """Say whether a column's title is that of quantities or of codes, whose digits tell of nobody."""
+    """Return whether a column's title is that of quantities or of codes, whose digits tell of nobody."""
     return not _QUANTITIES.isdisjoint(words(title))
 
 
 @lru_cache(maxsize=4096)
 def is_thing(title: str) -> bool:
-    """Say whether a column's title is that of devices, diseases, drugs, classes: proper names that are nobody's."""
+    """Return whether a column's title is that of devices, diseases, drugs, classes: proper names that are nobody's."""
     return not _THINGS.isdisjoint(words(title))
 
 
 @lru_cache(maxsize=4096)
 def is_sure(title: str) -> bool:
-    """Say whether a title that promises names can promise nothing else."""
+    """Return whether a title that promises names can promise nothing else."""
     return "".join(words(title)) not in _WEAK
