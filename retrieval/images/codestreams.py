@@ -64,7 +64,7 @@ def stream_header(data: bytes) -> StreamHeader:
     Examples
     --------
     >>> stream_header(bytes.fromhex("ffd8 ffc1000b 0c 0010 0020 01 011100"))
-    StreamHeader(kind='jpeg', width=32, height=16, samples=1, bits=12, marker=193)
+    StreamHeader(kind='jpeg', width=32, height=16, samples=1, bits=12, marker=193, signed=False)
     """
     try:
         if data[:2] == b"\xff\xd8":
