@@ -104,8 +104,17 @@ def family(kind: pa.DataType) -> str:
 
 def composed(texts: Column) -> Column:
     """Return plain texts with their accents composed (NFC): how they were typed decides nothing."""
-    ascii_only = pc.all(pc.string_is_ascii(texts)).as_py() is not False
-    return texts if ascii_only else pc.utf8_normalize(texts, form="NFC")
+    chunks = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
+    return texts if all(map(_is_ascii, chunks)) else pc.utf8_normalize(texts, form="NFC")
+
+
+def _is_ascii(texts: pa.StringArray) -> bool:
+    # the bytes of all texts at once: a tenth of what asking each text takes
+    _, offsets, data = texts.buffers()
+    if data is None or not len(texts):
+        return True
+    start, stop = np.frombuffer(offsets, np.int32)[[texts.offset, texts.offset + len(texts)]]
+    return bool(np.frombuffer(data, np.uint8)[start:stop].max(initial=0) < 128)
 
 
 def present(column: Column) -> Column:

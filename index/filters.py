@@ -216,8 +216,7 @@ class _Evaluator:
         if test.left.name is not None and all(operand.name is None for operand in test.right):
             values = self._column(test.left.name)
             if pa.types.is_dictionary(values.type) and test.kind != "null":
-                values = values.unify_dictionaries() if isinstance(values, pa.ChunkedArray) else values
-                chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+                chunks = _of_one_dictionary(values)
                 if chunks:
                     return _by_code(self._judge(test, chunks[0].dictionary), chunks)
         return self._judge(test, self._value(test.left))
@@ -260,6 +259,16 @@ class _Evaluator:
             return operand.value
         values = self._column(operand.name)
         return values.cast(values.type.value_type) if pa.types.is_dictionary(values.type) else values
+
+
+def _of_one_dictionary(values: Column) -> Sequence[Any]:
+    """Return the chunks of a dictionary-encoded column, whose codes mean the same in all of them."""
+    chunks = values.chunks if isinstance(values, pa.ChunkedArray) else [values]
+    # a stored column has one dictionary, which comparing finds at once; making one of many takes long
+    if all(chunk.dictionary.equals(chunks[0].dictionary) for chunk in chunks[1:]):
+        return chunks
+    unified: Sequence[Any] = values.unify_dictionaries().chunks
+    return unified
 
 
 def _is_literal(value: object) -> bool:
