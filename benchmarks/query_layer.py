@@ -109,10 +109,10 @@ def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: P
             "abstained": round(float(np.mean([one.abstain is not None for one in answers])), 4),
         }
     best = store.search(data.vectors[asked], 1).scores[:, 0]
-    figures["held_out_called_unlike"] = round(float((best < novelty.threshold).mean()), 4)
+    figures["held_out_called_unlike"] = round(float(np.mean([bool(novelty.unlike(one)) for one in best])), 4)
     for name, other in others.items():
         scores = store.search(other.vectors, 1).scores[:, 0]
-        figures[f"{name}_called_unlike"] = round(float((scores < novelty.threshold).mean()), 4)
+        figures[f"{name}_called_unlike"] = round(float(np.mean([bool(novelty.unlike(one)) for one in scores])), 4)
     return figures
 
 

@@ -16,6 +16,14 @@ def calibrate(
     label: LabelOption,
     labels: LabelSetOption = None,
     alpha: Annotated[float, typer.Option("--alpha", help="Error level of the sets: 0.1 promises 90 %.")] = 0.1,
+    device_column: Annotated[
+        str | None,
+        typer.Option(
+            "--device-column",
+            metavar="COLUMN",
+            help="The column of cameras or scanners: a picture is unlike the archive where it is unlike each of them.",
+        ),
+    ] = None,
     index: IndexOption = None,
     loading: LoadOptions,
     json_: JsonOption = False,
@@ -34,11 +42,11 @@ def calibrate(
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index), **loading.options)
-    measured, novelty = opened.calibrate(label, labels=labels, alpha=alpha)
+    measured, fence = opened.calibrate(label, labels=labels, alpha=alpha, device_column=device_column)
     if opened.store.manifest.group is None:
         out.note("no group key: every row counts as a patient of its own; see `retr index group`")
     if out.form == "json":
-        out.record({"methods": [asdict(one) for one in measured], "novelty": asdict(novelty)})
+        out.record({"methods": [asdict(one) for one in measured], "novelty": fence.to_json()})
         return
     out.rows(
         [
@@ -57,7 +65,5 @@ def calibrate(
         ],
         title="ece: by how much probabilities miss, before and after scaling; coverage: sets that hold the truth",
     )
-    out.note(
-        f"a query whose nearest row scores below {novelty.threshold:.3f} is unlike this archive "
-        f"({100 * novelty.called_unlike:.1f} % of its own rows are)"
-    )
+    for line in fence.says():
+        out.note(line)

@@ -17,6 +17,7 @@ from retr.retrieval.archive.notes import Builds, Notes
 from retr.retrieval.classify.calibration import Calibrations
 from retr.retrieval.heads.adapted import FittedHead
 from retr.retrieval.ingest import remembered
+from retr.retrieval.novelty import Fences
 from retr.retrieval.words.align import Bridges
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.engine import Index
 
-KINDS: tuple[Kind, ...] = (FittedHead(), Bridges(), Calibrations(), Builds())
+KINDS: tuple[Kind, ...] = (FittedHead(), Bridges(), Calibrations(), Fences(), Builds())
 
 
 @dataclass(frozen=True)

@@ -360,11 +360,12 @@ class Index(Rooms):
         bridge = self.bridge if any(query.uses_text for query in queries) else None
         vectors = resolve(queries, recorded, store, text_encoder=bridge)
         same, said = same_rows(store, exclude_same, queries, own, strict=strict_exclude)
+        exclude = same if include_self else [np.union1d(*both) for both in zip(own, same, strict=True)]
         found = store.search(
             vectors,
             k,
             where=where,
-            exclude=same if include_self else [np.union1d(*both) for both in zip(own, same, strict=True)],
+            exclude=exclude,
             one_per=one_per,
             min_score=min_score,
         )
@@ -372,6 +373,8 @@ class Index(Rooms):
             store,
             queries,
             Hits.all_of(store, found, [query.describe() for query in queries]),
+            vectors=vectors,
+            exclude=exclude,
             side=bridge or recorded,
             bridge=bridge,
             all_rows=where is None and exclude_same is None and min_score is None,

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from retr.retrieval.classify.calibration import find_novelty
+from retr.retrieval import novelty
 from retr.retrieval.encoders.lengths import unread_ends
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
 
     from retr.index.store import Store
     from retr.retrieval.hits import Hits
@@ -22,6 +25,8 @@ def add_remarks(
     queries: Sequence[Query],
     hits: Sequence[Hits],
     *,
+    vectors: NDArray[np.float32],
+    exclude: Sequence[NDArray[np.int64]],
     side: TextEncoder,
     bridge: Bridge | None,
     all_rows: bool,
@@ -31,6 +36,8 @@ def add_remarks(
 
     Parameters
     ----------
+    vectors, exclude
+        Of the queries, float32 ``(n, dim)``, and the rows that each was not shown.
     side
         What embedded the words of the queries: says which it did not read to the end.
     bridge
@@ -40,19 +47,23 @@ def add_remarks(
     said
         Of each query, what is known already.
     """
-    novelty = find_novelty(store) if all_rows else None
+    fence, stale = novelty.find(store) if all_rows and any(map(_is_picture, queries)) else (None, None)
     out = []
-    for query, found, known in zip(queries, hits, said, strict=True):
+    for at, (query, found, known) in enumerate(zip(queries, hits, said, strict=True)):
         notes = [found.note, *known]
         texts = [part.value for part in query.parts if part.kind == "text"]
         notes += unread_ends(side, texts)
         if bridge is not None and texts:
             notes.append(bridge.note(texts))
-        pictures = all(part.kind != "text" and part.weight > 0 for part in query.parts)
-        if novelty is not None and pictures and len(found) and found.scores[0] < novelty.threshold:
-            notes.append(
-                f"unlike anything in this archive: the best hit scores {found.scores[0]:.3f}, "
-                f"its own kind {novelty.threshold:.3f} or more"
-            )
+        if _is_picture(query) and len(found):
+            notes.append(stale)
+            if fence is not None and fence.unlike(float(found.scores[0])):
+                # an accelerator may have missed the nearest row
+                notes.append(fence.unlike(novelty.nearest_score(store, vectors[at], exclude[at])))
         out.append(replace(found, note="; ".join(note for note in notes if note) or None))
     return out
+
+
+def _is_picture(query: Query) -> bool:
+    """Say whether a query is one picture: what a mix is near to says nothing of its parts."""
+    return len(query.parts) == 1 and query.parts[0].kind != "text" and query.parts[0].weight > 0

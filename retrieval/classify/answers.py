@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.retrieval import novelty
 from retr.retrieval.classify import calibration
 from retr.retrieval.labels.labelled import others, row_groups
 from retr.retrieval.stats import confidence
@@ -121,14 +122,18 @@ def answer(
         For each, what the user should know beside the answer, or ``None``.
     """
     evidence, hits = method.evidence(vectors, exclude)
-    found, novelty, near = None, None, np.full(len(vectors), np.nan)
+    found, fence, stale, near = None, None, None, np.full(len(vectors), np.nan)
     why: str | None = "not calibrated: no index"
     known = np.zeros(len(vectors), dtype=bool)
     if store is not None:
         found, why = calibration.find(store, method.key, method.column)
-        novelty = calibration.find_novelty(store)
+        fence, stale = novelty.find(store)
         nearest = store.search(vectors, 1, exclude=exclude)
         near = np.where(nearest.rows[:, 0] >= 0, nearest.scores[:, 0], np.nan)
+        if fence is not None:
+            # an accelerator may have missed the nearest row
+            for i in [i for i, score in enumerate(near) if fence.unlike(float(score))]:
+                near[i] = novelty.nearest_score(store, vectors[i], exclude[i])
         seen = calibration.seen(store, method.fitted_on)
         known = np.array([seen is not None and seen[rows].any() for rows in exclude], bool)
     plain = method.uncalibrated.probabilities(evidence)
@@ -142,7 +147,7 @@ def answer(
         own = None if holds is None else confidence.prediction_sets(chances, holds.threshold)
         similarity = None if np.isnan(near[i]) else float(near[i])
         chosen = None if own is None else tuple(method.classes[j] for j in order if own[j])
-        said = [SEEN if known[i] else why, None if notes is None else notes[i]]
+        said = [SEEN if known[i] else why, stale, None if notes is None else notes[i]]
         answers.append(
             Answer(
                 query=name,
@@ -152,7 +157,7 @@ def answer(
                 calibrated=holds is not None,
                 prediction_set=chosen,
                 alpha=None if holds is None else holds.alpha,
-                abstain=_reason(similarity, novelty, chosen, limit),
+                abstain=_reason(similarity, fence, chosen, limit),
                 nearest=similarity,
                 neighbours=hits[i] if hits else None,
                 column=method.column,
@@ -232,12 +237,12 @@ def row_exclusions(
 
 
 def _reason(
-    similarity: float | None, novelty: calibration.Novelty | None, chosen: tuple[str, ...] | None, limit: int
+    similarity: float | None, fence: novelty.Novelty | None, chosen: tuple[str, ...] | None, limit: int
 ) -> str | None:
     """Say why not to answer; ``None`` where there is no reason."""
-    if novelty is not None and similarity is not None and similarity < novelty.threshold:
-        near, fence = f"{similarity:.3f}", f"{novelty.threshold:.3f}"
-        return f"unlike anything in this archive: its nearest row scores {near}, its own kind {fence} or more"
+    unlike = None if fence is None or similarity is None else fence.unlike(similarity)
+    if unlike is not None:
+        return unlike
     if chosen is not None and not chosen:
         return "no class is probable enough to be in the set"
     if chosen is not None and len(chosen) > limit:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.retrieval import novelty
 from retr.retrieval.classify import calibration, probe
-from retr.retrieval.classify.calibration import NOTE, Calibration, Novelty, key_of
+from retr.retrieval.classify.calibration import NOTE, Calibration, key_of
 from retr.retrieval.classify.methods import ByWords
 from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.labels.labelled import Labelled, data_version, deal, labelled_rows, others
@@ -46,7 +47,8 @@ def calibrate(
     *,
     labels: LabelSet | str | Path | Sequence[str] | None = None,
     alpha: float = 0.1,
-) -> tuple[list[Calibration], Novelty]:
+    device_column: str | None = None,
+) -> tuple[list[Calibration], novelty.Novelty]:
     """Measure every way to classify by a column, and how near the archive's own rows are to each other.
 
     The neighbours' vote is measured for each of `NEIGHBOURS`, the probe is trained anew, zero-shot is measured where
@@ -60,6 +62,8 @@ def calibrate(
         Label set for zero-shot; the column's values are matched by name and alias.
     alpha
         Error level of the sets: 0.1 promises 90 %.
+    device_column
+        The column that names each row's camera or scanner: each gets a fence of its own against what is unlike.
 
     Raises
     ------
@@ -91,17 +95,18 @@ def calibrate(
         named = sample(labelled_rows(store, label, labels=words.labels))
         logits = words.logits(store.vectors(named.rows))
         measured.append(measure(words.key, logits, named, version, alpha, before=Temperature(), fit=Temperature.fit))
-    novelty = measure_novelty(store)
+    fence = novelty.measure(store, device_column)
     noted = store.manifest.extra.get(NOTE, {})
     records = {**noted.get("methods", {}), **{key_of(one.method, label): asdict(one) for one in measured}}
     best = min((one for one in measured if one.method.startswith("neighbours:")), key=lambda one: one.log_loss)
     defaults = {**noted.get("neighbours", {}), label: int(best.method.partition(":")[2])}
     with store.writer() as writer:
         writer.add_file(probe.file_name(label), trained.to_bytes())
-        writer.note(NOTE, {"methods": records, "neighbours": defaults, "novelty": asdict(novelty)})
+        writer.note(NOTE, {"methods": records, "neighbours": defaults})
+        writer.note(novelty.NOTE, novelty.noted(store, fence))
         writer.commit()
     index.refresh()
-    return measured, novelty
+    return measured, fence
 
 
 def measure(
@@ -166,24 +171,6 @@ def measure(
         log_loss=round(confidence.log_loss(after, truth), 4),
         risk_coverage=confidence.risk_coverage(after, truth),
         data_version=version,
-    )
-
-
-def measure_novelty(store: Store) -> Novelty:
-    """Measure how similar the archive's rows are to their nearest row of another group."""
-    live, seen = store.live_rows(), calibration.seen(store, None)
-    live = live if seen is None else live[~seen[live]]
-    rows = np.sort(np.random.default_rng(0).permutation(live)[:MAX_ROWS])
-    found = store.search(np.asarray(store.vectors(rows), dtype=np.float32), 1, exclude=others(store, rows))
-    nearest = found.scores[found.rows[:, 0] >= 0, 0]
-    if len(nearest) < 2:
-        raise UsageError("all rows belong to one group, so nothing can be held out", hint="add rows of others")
-    threshold = confidence.novelty_threshold(nearest)
-    return Novelty(
-        threshold=threshold,
-        rows=len(nearest),
-        median=round(float(np.median(nearest)), 4),
-        called_unlike=round(float((nearest < threshold).mean()), 4),
     )
 
 

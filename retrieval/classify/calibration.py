@@ -97,16 +97,6 @@ class Calibration:
         return VoteScale(**self.scaling) if "bandwidth" in self.scaling else Temperature(**self.scaling)
 
 
-@dataclass(frozen=True)
-class Novelty:
-    """Below which similarity to its nearest row a query is unlike anything in the archive; see `confidence`."""
-
-    threshold: float
-    rows: int
-    median: float
-    called_unlike: float
-
-
 def find(store: Store, method: str, column: str | None) -> tuple[Calibration | None, str | None]:
     """Read the calibration of a method, and say why there is none: one of the two is ``None``.
 
@@ -131,20 +121,6 @@ def default_neighbours(store: Store, column: str) -> int | None:
     numbers = _noted(store, "neighbours")
     with stored(*_NOTED):
         return numbers.whole(column, least=1, most=_MOST_NEIGHBOURS) if numbers.has(column) else None
-
-
-def find_novelty(store: Store) -> Novelty | None:
-    """Read the similarity below which a query is unlike anything in the archive; ``None`` if not measured."""
-    data = _noted(store, "novelty")
-    if not list(data):
-        return None
-    with stored(*_NOTED):
-        return Novelty(
-            threshold=data.number("threshold"),
-            rows=data.whole("rows"),
-            median=data.number("median"),
-            called_unlike=data.number("called_unlike"),
-        )
 
 
 def _noted(store: Store, part: str) -> Fields:

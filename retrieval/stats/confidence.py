@@ -2,8 +2,7 @@
 
 Three evidences become probabilities, each by a scaling that is fitted on held-out rows: logits (zero-shot, probe) by
 a temperature; a vote of neighbours by the bandwidth of its weights and a prior. A split-conformal threshold turns
-probabilities into sets that hold the truth as often as promised. A fence around the held-out nearest-neighbour
-distances says what is unlike anything seen.
+probabilities into sets that hold the truth as often as promised.
 """
 
 from __future__ import annotations
@@ -242,18 +241,3 @@ def risk_coverage(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) 
             }
         )
     return curve
-
-
-def novelty_threshold(nearest: NDArray[Any]) -> float:
-    """Find the similarity below which a query is unlike anything seen.
-
-    Tukey's fence (1.5 interquartile ranges below the first quartile) around the held-out nearest-neighbour
-    similarities, and never above their 1 % point: at most one in a hundred of the archive's own kind falls below.
-
-    Parameters
-    ----------
-    nearest
-        float ``(n,)``: similarity of rows to their nearest row of another group.
-    """
-    low, high = np.quantile(nearest, [0.25, 0.75])
-    return float(min(low - 1.5 * (high - low), np.quantile(nearest, 0.01)))

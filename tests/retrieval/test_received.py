@@ -16,6 +16,7 @@ from retr.index.config import IVF
 from retr.index.errors import IndexCorruptError, RetrError
 from retr.index.search import describe, tuned
 from retr.index.tune import Point, Tuning
+from retr.retrieval import novelty
 from retr.retrieval.archive.notes import Notes
 from retr.retrieval.classify import calibration, probe
 from retr.retrieval.heads.adapted import HEAD_FILE, head_of
@@ -79,7 +80,7 @@ def read_notes(store: Store) -> None:
         found, _ = calibration.find(store, method, "label")
         if found is not None:
             assert found.scale is not None
-    calibration.find_novelty(store)
+    novelty.find(store)
     calibration.default_neighbours(store, "label")
 
 

@@ -1,4 +1,4 @@
-"""Scaling, conformal sets, risk and novelty, on drawn numbers whose answer is known."""
+"""Scaling, conformal sets and risk, on drawn numbers whose answer is known."""
 
 from itertools import pairwise
 
@@ -108,13 +108,3 @@ def test_risk_falls_with_coverage():
     assert curve[0]["risk"] < curve[-1]["risk"]
     assert curve[-1]["risk"] == pytest.approx((chance.argmax(axis=1) != truth).mean(), abs=1e-4)
     assert all(a["confidence"] >= b["confidence"] for a, b in pairwise(curve))
-
-
-def test_novelty_lies_below_the_archives_own_kind():
-    nearest = np.random.default_rng(0).normal(0.9, 0.02, 5000)
-    threshold = confidence.novelty_threshold(nearest)
-    assert 0.75 < threshold < 0.9
-    assert (nearest < threshold).mean() <= 0.01
-    # copies in the archive (similarity 1) must not raise the fence above most of it
-    nearest[:4000] = 1.0
-    assert (nearest < confidence.novelty_threshold(nearest)).mean() <= 0.01

@@ -1,0 +1,267 @@
+"""When a picture is unlike an archive: the fence measured on its rows, and whether it still counts.
+
+A fence (`retr.retrieval.stats.novelty`) is measured by `retr calibrate` and noted in the manifest with a fingerprint of
+all that it depends on: rows, their files, whose they are, and the encoder with its head. Where any of it has changed
+the fence is stale, which is said, and nothing is called unlike by it.
+
+Another camera alone can make a picture unlike an archive. With a column that names each row's camera every camera has
+a fence of its own, and a picture is unlike only where it is below all of them: whichever camera it came from, no more
+of its ordinary pictures are called unlike than that camera's fence states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from retr.index.errors import UsageError
+from retr.index.records import Fields, stored
+from retr.retrieval.labels.labelled import grouped, others
+from retr.retrieval.labels.seen import seen_by_head
+from retr.retrieval.stats import novelty
+from retr.retrieval.stats.novelty import LEAST_GROUPS, Fence
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.index.writer import Writer
+
+#: The key of the note in the manifest.
+NOTE = "novelty"
+_NOTED = ("the fence of unlike pictures", "run `retr calibrate` again")
+STALE = "not known whether this is unlike the archive: its rows changed since that was measured; run `retr calibrate`"
+# More rows change the fence of nothing, nor do more of one patient.
+_MOST_ROWS, _MOST_OF_A_GROUP = 5000, 50
+# So many cameras are said; all are in the note.
+_SHOWN = 20
+# What a fence depends on, of each row.
+_OF_ROWS = ("id", "sha256", "mode")
+
+
+@dataclass(frozen=True)
+class Novelty:
+    """Below which similarity to its nearest row a picture is unlike anything in the archive.
+
+    Attributes
+    ----------
+    threshold
+        ``None`` where there are fewer than `LEAST_GROUPS` groups: then nothing is called unlike.
+    rate
+        At most this share of new groups' pictures is called unlike, on average over archives.
+    high
+        In this archive so, with a confidence of 95 %.
+    groups, rows
+        How many were measured.
+    unit
+        The column that tells groups apart; ``None`` where each file stands alone.
+    column, devices
+        The column of cameras, and the fence of each; the key ``""`` has the rows without one.
+    """
+
+    threshold: float | None
+    rate: float
+    high: float
+    groups: int
+    rows: int
+    unit: str | None = None
+    column: str | None = None
+    devices: dict[str, Fence] | None = None
+
+    def unlike(self, score: float) -> str | None:
+        """Return why a picture with this similarity to its nearest row is unlike the archive; ``None`` if it is not."""
+        if self.threshold is None or not score < self.threshold:
+            return None
+        camera = "or a camera that is not in it" if self.column else "or another camera"
+        return (
+            f"unlike anything in this archive: the nearest row scores {score:.3f}, and at most {percent(self.rate)} of "
+            f"its own kind score below {self.threshold:.3f}; another kind of picture, {camera}"
+        )
+
+    def says(self) -> Iterator[str]:
+        """Yield what was measured, a line each."""
+        who = "patients" if self.unit else "pictures"
+        if self.threshold is None:
+            yield f"nothing is called unlike this archive: it takes {LEAST_GROUPS} {who}, {self.groups} are here"
+            return
+        yield (
+            f"a picture whose nearest row scores below {self.threshold:.3f} is called unlike this archive: at most "
+            f"{percent(self.rate)} of the pictures of {'new patients' if self.unit else 'its own kind'} are (of this "
+            f"archive at most {percent(self.high)}, with 95 % confidence), measured on {self.groups} {who}"
+        )
+        for value, one in sorted((self.devices or {}).items(), key=lambda item: -item[1].groups)[:_SHOWN]:
+            name = f"{self.column} {value!r}" if value else f"without {self.column!r}"
+            yield f"{name}: at most {percent(one.rate)} ({percent(one.high)}) of its pictures, {one.groups} {who}"
+        if len(self.devices or {}) > _SHOWN:
+            yield f"and {len(self.devices or {}) - _SHOWN} more values of {self.column!r}: all with --json"
+        if not self.devices:
+            yield "pictures of another camera may be called unlike, too; --device-column gives each camera a fence"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a JSON-ready dictionary."""
+        return asdict(self)
+
+
+def percent(share: float) -> str:
+    """Return a share as text, with two significant digits.
+
+    >>> percent(0.01), percent(1 / 46)
+    ('1 %', '2.2 %')
+    """
+    return f"{100 * share:.2g} %"
+
+
+def measure(store: Store, column: str | None = None) -> Novelty:
+    """Measure how similar an archive's rows are to their nearest row of another group.
+
+    Rows of patients that a head was fitted on measure nothing, nor, where a column tells patients apart, do rows of
+    which it does not say whose they are.
+
+    Parameters
+    ----------
+    column
+        Names each row's camera.
+
+    Raises
+    ------
+    UsageError
+        The column is unknown.
+    """
+    rows, groups = _measured(store)
+    found = store.search(np.asarray(store.vectors(rows), dtype=np.float32), 1, exclude=others(store, rows))
+    held = found.rows[:, 0] >= 0
+    rows, groups, nearest = rows[held], groups[held], found.scores[held, 0].astype(np.float64)
+    unit, count = store.manifest.group, len(np.unique(groups))
+    values = np.array([] if column is None else _cells(store, column, rows))
+    if count < LEAST_GROUPS:
+        return Novelty(None, 1 / (count + 1), 1.0, count, len(rows), unit, column)
+    whole = novelty.fence(nearest, groups)
+    devices = {
+        str(value): novelty.fence(nearest[values == value], groups[values == value]) for value in np.unique(values)
+    }
+    threshold = min(one.threshold for one in (whole, *devices.values()))
+    return Novelty(threshold, whole.rate, whole.high, count, len(rows), unit, column, devices or None)
+
+
+def noted(store: Store, measured: Novelty) -> dict[str, Any]:
+    """Return what the manifest holds of a fence that was measured on this snapshot."""
+    return {**measured.to_json(), "files": _files(store), "version": _version(store, measured.column)}
+
+
+def find(store: Store) -> tuple[Novelty | None, str | None]:
+    """Return the fence of an index and, where it no longer counts, why: one of the two is ``None``, or both."""
+    note = store.manifest.extra
+    if NOTE not in note:
+        return None, None
+    with stored(*_NOTED):
+        data = Fields(note[NOTE])
+        found = _read(data)
+        fresh = data.text("files") == _files(store)
+        if not fresh and (found.column is None or found.column in store.schema.names):
+            fresh = data.text("version") == _version(store, found.column)
+    return (found, None) if fresh else (None, STALE)
+
+
+def nearest_score(store: Store, vector: NDArray[np.float32], exclude: NDArray[np.int64]) -> float:
+    """Return the similarity of a vector ``(dim,)`` to its nearest row, found without accelerators; -inf for no row."""
+    found = store.search(vector[None], 1, exclude=[exclude], exactly=True)
+    return float(found.scores[0, 0]) if found.rows[0, 0] >= 0 else -np.inf
+
+
+def _measured(store: Store) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the rows to measure and the group of each: whole groups, drawn until there are enough rows."""
+    live, seen = store.live_rows(), seen_by_head(store)
+    live = live if seen is None else live[~seen[live]]
+    groups, known = grouped(store, store.manifest.group, live)
+    if store.manifest.group is not None:
+        live, groups = live[known], groups[known]
+    rng = np.random.default_rng(0)
+    shuffled = rng.permutation(len(live))
+    # the rows of a group in the order drawn, groups in an order of their own
+    order = shuffled[np.argsort(rng.permutation(groups.max(initial=-1) + 1)[groups[shuffled]], kind="stable")]
+    ordered = groups[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.empty(0, np.int64)
+    place = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.r_[starts, len(ordered)]))
+    order = order[place < _MOST_OF_A_GROUP]
+    cut = groups[order[:_MOST_ROWS]]
+    order = np.sort(order[: len(cut)])
+    return live[order], groups[order]
+
+
+def _cells(store: Store, column: str, rows: NDArray[np.int64] | None = None) -> list[str]:
+    """Return a column's values as text; empty ones as ``""``."""
+    if column not in store.schema.names:
+        raise UsageError(f"no column {column!r}", hint=f"columns: {', '.join(store.schema.names)}")
+    found = store.table([column], rows).column(0).to_pylist()
+    return ["" if value is None else str(value).strip() for value in found]
+
+
+def _files(store: Store) -> str:
+    """Fingerprint the files of the rows, and what they are to each other: equal, and nothing has changed."""
+    manifest = store.manifest
+    refs = [ref.sha256 if ref else None for one in manifest.segments for ref in (one.table, one.vectors, one.deleted)]
+    return _digest(refs, _setting(store))
+
+
+def _version(store: Store, column: str | None) -> str:
+    """Fingerprint what a fence depends on: the same through compaction, and changes of other columns."""
+    names = dict.fromkeys(name for name in (*_OF_ROWS, store.manifest.group, column) if name)
+    table = store.table([name for name in names if name in store.schema.names]).sort_by("id").combine_chunks()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
+        writer.write_table(table.replace_schema_metadata(None))
+    return _digest(hashlib.sha256(memoryview(sink.getvalue())).hexdigest(), _setting(store))
+
+
+def _setting(store: Store) -> list[Any]:
+    info = store.manifest.encoder
+    return [repr(info.identity), info.config_sha256, store.manifest.group]
+
+
+def _digest(*values: Any) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:32]
+
+
+def _read(data: Fields) -> Novelty:
+    devices = data.inner("devices") if data.has("devices") else None
+    return Novelty(
+        threshold=data.number("threshold") if data.has("threshold") else None,
+        rate=data.number("rate"),
+        high=data.number("high"),
+        groups=data.whole("groups"),
+        rows=data.whole("rows"),
+        unit=data.text("unit") if data.has("unit") else None,
+        column=data.text("column") if data.has("column") else None,
+        devices=None if devices is None else {name: _fence(devices.inner(name)) for name in devices},
+    )
+
+
+def _fence(data: Fields) -> Fence:
+    return Fence(
+        threshold=data.number("threshold"),
+        rate=data.number("rate"),
+        high=data.number("high"),
+        groups=data.whole("groups"),
+        rows=data.whole("rows"),
+    )
+
+
+class Fences:
+    """The fence, as a kind of side data (`retr.index.purge.Kind`)."""
+
+    def holds(self, name: str) -> bool:
+        """Say whether it is the note."""
+        return name == NOTE
+
+    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:  # noqa: ARG002
+        """Drop it: it was measured on the rows, and may name the camera of one."""
+        if NOTE in writer.draft.extra:
+            writer.note(NOTE, None)
+            yield "the fence of unlike pictures (measure it again with `retr calibrate`)"
