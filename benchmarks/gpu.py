@@ -1,15 +1,17 @@
-"""Search on a GPU against what its memory allows, and against the CPU's answers.
+"""Search on a GPU against what the GPU allows, against faiss and torch, and against the CPU's answers.
 
-Exact search with float16 vectors on the GPU: seconds of the scan alone and of the whole search (candidates scored again
-from the stored vectors) at four batch sizes; for one query also as a multiple of the floor, the time in which the GPU
-reads the vectors' bytes once at the rate of a device copy (measured with torch, in a process of its own; a copy reads
-and writes, and both count). The ids of 16 queries are compared with the CPU's, up to ties. Then IVF (``sq8``, ``fp16``)
-and, where faiss has cuVS, CAGRA over ``--ann-rows`` rows, each tuned to recall 0.95.
+Exact search of the 10 best among float16 vectors: milliseconds of the scan alone and of the whole search at four batch
+sizes, also as multiples of the floor: the time in which the vectors are read once at the rate of a device copy (a copy
+reads and writes, and both count), or multiplied at the rate of a large bfloat16 product, whichever is longer. Beside it
+on the same vectors: faiss's own ``GpuIndexFlatIP`` in float16, and torch's ``mm`` and ``topk``. The ids of 16 queries
+are compared with the CPU's, up to ties. Then IVF (``sq8``, ``fp16``) and, where faiss has cuVS, CAGRA over
+``--ann-rows`` rows, each tuned to recall 0.95.
 
 Data: a mixture of Gaussians in chunks (a centre for 200 rows, at most 20,000; a common offset, so that random pairs are
-similar as real embeddings are), stored as float16. ``--index FOLDER`` keeps the index and finds it again.
+similar as real embeddings are), stored as float16.
 
-Needs ``retr[gpu]`` and a GPU; 10 million x 768 take 19 GB of GPU memory, 16 GB of disk and 20 GB of memory.
+Needs a GPU and torch for CUDA; faiss's part and the accelerators need ``retr[gpu]``. 10 million x 768 take 31 GB of GPU
+memory with faiss's copy, and 20 GB of memory.
 
 Run: ``python -m retr.benchmarks.gpu --rows 10000000 --dim 768``
 """
@@ -17,14 +19,12 @@ Run: ``python -m retr.benchmarks.gpu --rows 10000000 --dim 768``
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
-import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,14 +34,15 @@ import pyarrow as pa
 
 from retr.benchmarks.exact import seconds
 from retr.benchmarks.record import record
-from retr.index import devices, tune
-from retr.index.config import Flat
+from retr.index import devices, exact, tune
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError
+from retr.index.exact import Block
 from retr.index.store import Store
+from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -59,75 +60,142 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--ann-rows", type=int, default=1_000_000, help="of IVF and CAGRA; 0 leaves them out")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cuda:all")
-    parser.add_argument("--index", type=Path, help="where to keep the index, or find it")
-    parser.add_argument("--copy-rate", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if not args.device.startswith("cuda"):
         parser.error(f"--device is a GPU, got {args.device!r}")
-    if args.copy_rate:
-        print(copy_rate())
-        return
     try:
-        devices.numbers(devices.parse(args.device))
-        figures = measure(args)
+        numbers = devices.numbers(devices.parse(args.device))
     except RetrError as error:
         sys.exit(f"error: {error}")
     command = f"python -m retr.benchmarks.gpu --rows {args.rows} --dim {args.dim} --ann-rows {args.ann_rows}"
-    note = None if "floor, ms" in figures else "without the floor: torch sees no GPU here"
-    record(f"gpu_{args.rows}x{args.dim}", figures, command=f"{command} --device {args.device}", note=note)
-
-
-def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Give all figures."""
     figures: dict[str, Any] = {"rows": args.rows, "dim": args.dim, "device": args.device, "k": K}
-    rate = copy_rate_apart()
-    if rate is not None:
-        figures["copy, GB/s read and written"] = round(rate / 1e9, 1)
-        gpus = len(devices.numbers(devices.parse(args.device)))
-        figures["floor, ms"] = round(1e3 * 2 * args.rows * args.dim / rate / gpus, 4)
-    with tempfile.TemporaryDirectory() as folder:
-        path = args.index or Path(folder)
-        store = opened(path / f"{args.rows}x{args.dim}", args.rows, args.dim)
-        figures["exact"] = exact(store, args.device, figures.get("floor, ms"))
-        if args.ann_rows:
-            smaller = opened(path / f"{args.ann_rows}x{args.dim}", args.ann_rows, args.dim)
-            kinds = tune.gpu_kinds()
-            figures["approximate"] = {
-                "rows": args.ann_rows,
-                **{
-                    f"{type(kind).__name__} {getattr(kind, 'codec', '')}".strip(): tuned(smaller, kind, args.device)
-                    for kind in kinds
-                },
-            }
-    return figures
+    # after every step: what was measured is kept when a later step fails, or is stopped
+    for _ in measure(args, numbers, figures):
+        record(f"gpu_{args.rows}x{args.dim}", figures, command=f"{command} --device {args.device}")
 
 
-def exact(store: Store, device: str, floor_ms: float | None) -> dict[str, Any]:
-    """Measure exact search on the GPU, and compare its answers with the CPU's."""
-    queries = questions(max(*BATCHES, COMPARED), store.manifest.encoder.dim)
-    placed = Store.open(store.path)
-    placed.place(device)
+def measure(args: argparse.Namespace, numbers: Sequence[int], figures: dict[str, Any]) -> Iterator[None]:
+    """Add the figures of one step after another."""
+    copied, multiplied = rates()
+    figures["copy, GB/s read and written"] = round(copied / 1e9, 1)
+    figures["bfloat16 product, TFLOP/s"] = round(multiplied / 1e12, 1)
+    floors = {
+        batch: 2e3 * args.rows * args.dim * max(1 / copied, batch / multiplied) / len(numbers) for batch in BATCHES
+    }
+    blocks = [Block(made(args.rows, args.dim), 0)]
+    queries = unit(questions(max(*BATCHES, COMPARED), args.dim))
+    for figures["exact"] in ours(blocks, args.dim, numbers, queries, floors):
+        yield
+    if devices.torch_sees():
+        for figures["torch mm and topk, ms"] in torch_alone(blocks, numbers, queries):
+            yield
+    if devices.faiss_sees():
+        for figures["faiss GpuIndexFlatIP, ms"] in faiss_alone(blocks, args.dim, numbers, queries):
+            yield
+    if args.ann_rows and devices.faiss_sees():
+        figures["approximate"] = kinds = dict[str, Any](rows=args.ann_rows)
+        with tempfile.TemporaryDirectory() as folder:
+            store = stored(Path(folder) / "index", args.ann_rows, args.dim)
+            for kind in tune.gpu_kinds():
+                name = f"{type(kind).__name__} {getattr(kind, 'codec', '')}".strip()
+                kinds[name] = tuned(store, kind, args.device)
+                yield
+
+
+def ours(
+    blocks: Sequence[Block],
+    dim: int,
+    numbers: Sequence[int],
+    queries: NDArray[np.float32],
+    floors: Mapping[int, float],
+) -> Iterator[dict[str, Any]]:
+    """Yield the figures of exact search, more of them each time."""
     start = time.perf_counter()
-    scan = placed.placement.take(placed, Flat(), 1).scan
+    scan = exact_scanner(blocks, dim, numbers)
     figures: dict[str, Any] = {"seconds to put the vectors there": round(time.perf_counter() - start, 1)}
-    assert scan is not None
     for batch in BATCHES:
-        asked = queries[:batch]
         none = [_NO_EXCLUSION] * batch
-        alone = seconds(lambda asked=asked, none=none: scan(asked, None, none, K + scan.margin))  # type: ignore[misc]
-        whole = seconds(lambda asked=asked: placed.search(asked, K))  # type: ignore[misc]
+        alone = seconds(lambda b=batch, n=none: scan(queries[:b], None, n, K + scan.margin))  # type: ignore[misc]
+        whole = seconds(lambda b=batch: search(blocks, queries[:b], scan))  # type: ignore[misc]
         figures[f"batch {batch}"] = {
+            "floor, ms": round(floors[batch], 3),
             "scan, ms": round(1e3 * alone, 3),
             "search, ms": round(1e3 * whole, 3),
+            "scan, times the floor": round(1e3 * alone / floors[batch], 2),
+            "search, times the floor": round(1e3 * whole / floors[batch], 2),
             "queries/s": round(batch / whole, 1),
         }
-        if floor_ms is not None and batch == 1:
-            figures["batch 1"]["scan, times the floor"] = round(1e3 * alone / floor_ms, 2)
-            figures["batch 1"]["search, times the floor"] = round(1e3 * whole / floor_ms, 2)
-    ours, theirs = placed.search(queries[:COMPARED], K), store.search(queries[:COMPARED], K)
-    same = [agree(*pair) for pair in zip(ours.rows, ours.scores, theirs.rows, theirs.scores, strict=True)]
+        yield figures
+    allowed = np.random.default_rng(0).random(len(blocks[0].vectors)) < 0.1
+    filtered = seconds(lambda: search(blocks, queries[:1], scan, allowed))
+    figures["batch 1, a filter that lets a tenth through: search, ms"] = round(1e3 * filtered, 3)
+    found, truth = search(blocks, queries[:COMPARED], scan), search(blocks, queries[:COMPARED], None)
+    same = [agree(*pair) for pair in zip(found.rows, found.scores, truth.rows, truth.scores, strict=True)]
     figures["queries with the CPU's ids, up to ties"] = f"{sum(same)} of {len(same)}"
-    return figures
+    yield figures
+
+
+def exact_scanner(blocks: Sequence[Block], dim: int, numbers: Sequence[int]) -> Any:
+    """Return the scan that `retr.index.placement` takes here."""
+    if devices.torch_sees():
+        from retr.index.gpu_torch import TorchScan
+
+        return TorchScan(blocks, dim, 1.001, numbers)
+    from retr.index.gpu import GpuScan
+
+    return GpuScan(blocks, dim, 1.001, numbers)
+
+
+def search(
+    blocks: Sequence[Block], queries: NDArray[np.float32], scan: Any, allowed: NDArray[np.bool_] | None = None
+) -> exact.Neighbours:
+    """Search as `Store.search` does when it has read what was asked."""
+    ask = exact.Ask(K, allowed, [_NO_EXCLUSION] * len(queries), None, None)
+    ids = "{:09d}".format
+    return exact.search(
+        blocks, queries, ask, max_norm=1.001, cosine=False, ids_of=lambda rows: list(map(ids, rows)), scanner=scan
+    )
+
+
+def torch_alone(
+    blocks: Sequence[Block], numbers: Sequence[int], queries: NDArray[np.float32]
+) -> Iterator[dict[str, float]]:
+    """Yield milliseconds of torch's product and selection for each batch; all vectors lie on the first GPU."""
+    import torch
+
+    device = torch.device("cuda", numbers[0])
+    vectors = torch.cat([torch.from_numpy(np.asarray(block.vectors)).to(device) for block in blocks])
+    figures: dict[str, float] = {}
+
+    def work(batch: int) -> None:
+        for start in range(0, batch, 256):
+            asked = torch.from_numpy(queries[start : min(start + 256, batch)]).to(device).half()
+            for part in torch.topk(torch.mm(asked, vectors.t()), K):
+                part.cpu()
+
+    for batch in BATCHES:
+        figures[f"batch {batch}"] = round(1e3 * seconds(partial(work, batch), 3), 3)
+        yield figures
+
+
+def faiss_alone(
+    blocks: Sequence[Block], dim: int, numbers: Sequence[int], queries: NDArray[np.float32]
+) -> Iterator[dict[str, float]]:
+    """Yield milliseconds of faiss's own search for each batch."""
+    from retr.index.gpu import GpuScan
+
+    # in parts of 4 GiB of float32 a GPU: a second call of `add` would move what is there
+    parts = [part for device in GpuScan(blocks, dim, 1.001, numbers)._devices for part, _ in device]
+    figures: dict[str, float] = {}
+
+    def work(batch: int) -> None:
+        for start in range(0, batch, 256):
+            for part in parts:
+                part.search(queries[start : min(start + 256, batch)], K)
+
+    for batch in BATCHES:
+        figures[f"batch {batch}"] = round(1e3 * seconds(partial(work, batch), 3), 3)
+        yield figures
 
 
 def tuned(store: Store, kind: Any, device: str) -> dict[str, Any]:
@@ -171,29 +239,16 @@ def agree(
     return all(set(ids[start:stop]) == set(others[start:stop]) for start, stop in list(pairwise(runs))[:-1])
 
 
-def opened(path: Path, rows: int, dim: int) -> Store:
-    """Open the index of made-up rows at ``path``, or make it."""
-    if Store.exists(path):
-        store = Store.open(path)
-        if (store.n_total, store.manifest.encoder.dim) == (rows, dim):
-            return store
-    # chunks come at unit length, each made by a core: the one writer need not scale them again
+def stored(path: Path, rows: int, dim: int) -> Store:
+    """Make an index of made-up rows."""
+    # they come at unit length: the writer need not scale them again
     info = EncoderInfo("synthetic", dim, "dot", "none", text=False, weights_sha256="0", preprocessing="none")
-    store = Store.create(path, encoder=info, dtype="float16")
-    means = np.random.default_rng(0).standard_normal((min(20_000, max(50, rows // 200)), dim), np.float32)
-    cores = len(os.sched_getaffinity(0))
-    with store.writer() as writer, ThreadPoolExecutor(cores) as pool:
-        starts = iter(range(0, rows, _CHUNK))
-        ahead: deque[tuple[int, Future[NDArray[np.float32]]]] = deque()
-        while True:
-            for start in itertools.islice(starts, cores + 1 - len(ahead)):
-                ahead.append((start, pool.submit(chunk, start, min(_CHUNK, rows - start), means)))
-            if not ahead:
-                return writer.commit()
-            start, made = ahead.popleft()
-            vectors = made.result()
-            ids = [f"{number:09d}" for number in range(start, start + len(vectors))]
-            writer.append(pa.table({"id": ids}), vectors)
+    vectors = made(rows, dim)
+    with Store.create(path, encoder=info, dtype="float16").writer() as writer:
+        for start in range(0, rows, _CHUNK):
+            part = vectors[start : start + _CHUNK]
+            writer.append(pa.table({"id": [f"{number:09d}" for number in range(start, start + len(part))]}), part)
+        return writer.commit()
 
 
 def chunk(seed: int, n: int, means: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -213,35 +268,35 @@ def questions(n: int, dim: int) -> NDArray[np.float32]:
     return chunk(2**40, n, means)
 
 
-def copy_rate_apart() -> float | None:
-    """Give bytes a second read and written by a device copy, or ``None`` where torch sees no GPU.
+def made(rows: int, dim: int) -> NDArray[np.float16]:
+    """Draw the vectors, each chunk by a core."""
+    means = np.random.default_rng(0).standard_normal((min(20_000, max(50, rows // 200)), dim), np.float32)
+    vectors = np.empty((rows, dim), np.float16)
 
-    In a process of its own: what torch takes of the GPU's memory is gone when faiss comes.
-    """
-    command = [sys.executable, "-m", "retr.benchmarks.gpu", "--copy-rate"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    try:
-        return float(done.stdout) or None
-    except ValueError:
-        return None
+    def fill(start: int) -> None:
+        part = vectors[start : start + _CHUNK]
+        part[:] = chunk(start, len(part), means)
+
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        list(pool.map(fill, range(0, rows, _CHUNK)))
+    return vectors
 
 
-def copy_rate() -> float:
-    """Copy 4 GiB within the first GPU, 20 times; 0 where torch is not installed or sees no GPU."""
-    try:
-        import torch
-    except ImportError:
-        return 0.0
-    if not torch.cuda.is_available():
-        return 0.0
+def rates() -> tuple[float, float]:
+    """Return bytes a second of a copy within the first GPU, read and written, and operations a second of a product."""
+    import torch
+
     source = torch.ones(1 << 30, dtype=torch.float32, device="cuda")
     target = torch.empty_like(source)
+    left, right = (torch.randn((8192, 8192), dtype=torch.bfloat16, device="cuda") for _ in range(2))
 
-    def copy() -> None:
-        target.copy_(source)
+    def work(call: Callable[[], object]) -> None:
+        call()
         torch.cuda.synchronize()
 
-    return 2 * source.nbytes / seconds(copy, 20)
+    copied = 2 * source.nbytes / seconds(lambda: work(lambda: target.copy_(source)), 20)
+    multiplied = 2 * 8192**3 / seconds(lambda: work(lambda: left @ right), 20)
+    return copied, multiplied
 
 
 if __name__ == "__main__":

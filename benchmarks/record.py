@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import platform
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
+# elsewhere where a checkout cannot be written to, or is thrown away
+RESULTS = Path(os.environ.get("RETR_RESULTS") or Path(__file__).resolve().parent / "results")
 
 
 def record(name: str, figures: dict[str, Any], *, command: str | None = None, note: str | None = None) -> Path:
@@ -54,8 +56,13 @@ def record(name: str, figures: dict[str, Any], *, command: str | None = None, no
 
 
 def commit() -> str:
-    """Give the short hash of the checkout, with ``+`` where it holds uncommitted changes."""
-    root = RESULTS.parent
+    """Return the short hash of the checkout, with ``+`` where it holds uncommitted changes.
+
+    A copy without its history is told by ``RETR_COMMIT``.
+    """
+    if given := os.environ.get("RETR_COMMIT"):
+        return given
+    root = Path(__file__).resolve().parent
     head = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
     )
@@ -71,7 +78,6 @@ def commit() -> str:
 
 def machine() -> dict[str, Any]:
     """Say what ran: processor, cores, memory, accelerator, and the versions that matter."""
-    import os
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}

@@ -85,7 +85,7 @@ def search(
         below = scores < -1
         if below.any():
             scores[below & (rows >= 0)] = -1
-    result = _ranked(rows, scores, ask, ids_of)
+    result = Neighbours(*exact.ranked(rows, scores, ask, ids_of), exact=False)
     n_allowed = sum(len(block.vectors) for block in blocks)
     if ask.allowed is not None:
         n_allowed = int(np.count_nonzero(ask.allowed))
@@ -97,33 +97,6 @@ def search(
         rest = dataclasses.replace(ask, exclude=[ask.exclude[number] for number in again.tolist()])
         whole = exact.search(blocks, queries[again], rest, max_norm=max_norm, cosine=cosine, ids_of=ids_of)
         result.rows[again], result.scores[again] = whole.rows, whole.scores
-    return result
-
-
-def _ranked(
-    rows: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    ask: Ask,
-    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
-) -> Neighbours:
-    """Put scored candidates ``(n, c)`` in the order of `exact.order`, all queries at once where nothing forbids it."""
-    n, c = rows.shape
-    single = np.arange(n)
-    if ask.one_per is None and ask.min_score is None and c >= ask.k:
-        falling = scores[:, 1:] < scores[:, :-1]
-        if falling.all():
-            return Neighbours(rows[:, : ask.k], scores[:, : ask.k], exact=False)
-        each, best = single[:, None], np.argsort(-scores, axis=1, kind="stable")
-        rows, scores = rows[each, best], scores[each, best]
-        result = Neighbours(rows[:, : ask.k], scores[:, : ask.k], exact=False)
-        single = np.flatnonzero((scores[:, 1:] >= scores[:, :-1]).any(axis=1))
-    else:
-        result = Neighbours(np.empty((n, ask.k), np.int64), np.empty((n, ask.k), np.float32), exact=False)
-    for number in single:
-        found = np.flatnonzero(rows[number] >= 0)
-        kept, kept_scores = exact.order(rows[number, found], scores[number, found], ask, ids_of)
-        result.rows[number], result.scores[number] = -1, -np.inf
-        result.rows[number, : len(kept)], result.scores[number, : len(kept)] = kept, kept_scores
     return result
 
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import ctypes
 import re
+import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retr.index.ann import load_faiss
-from retr.index.errors import RetrError, UsageError
+from retr.index.errors import MissingExtraError, RetrError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,36 +58,57 @@ def worthwhile(n_queries: int, rows: int, dim: int) -> bool:
     return n_queries >= _AUTO_QUERIES and float(n_queries) * rows * dim >= _AUTO_PRODUCTS
 
 
-def count() -> int:
-    """Give the number of GPUs that faiss sees."""
-    faiss = load_faiss()
+def torch_sees() -> int:
+    """Return the number of GPUs that torch sees; 0 where it is not installed."""
+    try:
+        import torch
+    except ImportError:
+        return 0
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def faiss_sees() -> int:
+    """Return the number of GPUs that faiss sees; 0 where it was built without them, or is not installed."""
+    try:
+        faiss = load_faiss()
+    except MissingExtraError:
+        return 0
     return int(faiss.get_num_gpus()) if hasattr(faiss, "get_num_gpus") else 0
 
 
+def count() -> int:
+    """Return the number of GPUs that can be searched on."""
+    return torch_sees() or faiss_sees()
+
+
 def numbers(wanted: Wanted) -> list[int]:
-    """Give the numbers of the GPUs that are wanted; ``auto`` wants all.
+    """Return the numbers of the GPUs that are wanted; ``auto`` wants all.
 
     Raises
     ------
     UsageError
-        faiss does not see them.
-    MissingExtraError
-        faiss is not installed.
+        They are not there.
     """
     found = count()
     if found == 0:
-        built = hasattr(load_faiss(), "StandardGpuResources")
-        hint = "`nvidia-smi` lists those there are" if built else 'faiss-cpu is installed: `pip install "retr[gpu]"`'
-        raise UsageError("faiss sees no GPU", hint=f"{hint}; or compute with --device cpu")
+        raise UsageError(
+            "neither torch nor faiss sees a GPU",
+            hint="`nvidia-smi` lists those there are, and torch must be a build for CUDA; or compute with --device cpu",
+        )
     chosen = list(range(found)) if isinstance(wanted, str) else list(wanted)
     absent = [number for number in chosen if number >= found]
     if absent:
-        raise UsageError(f"no device 'cuda:{absent[0]}'", hint=f"faiss sees {found}: cuda:0 to cuda:{found - 1}")
+        raise UsageError(f"no device 'cuda:{absent[0]}'", hint=f"there are {found}: cuda:0 to cuda:{found - 1}")
     return chosen
 
 
 def free_bytes(number: int) -> int | None:
-    """Give the free memory of a GPU, or ``None`` where the CUDA runtime cannot be asked."""
+    """Return the free memory of a GPU, or ``None`` where neither torch nor the CUDA runtime can be asked."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        # what torch keeps for itself it gives to its own next tensors; faiss would not get it
+        torch.cuda.empty_cache()
+        return int(torch.cuda.mem_get_info(number)[0])
     for name in _RUNTIMES:
         try:
             runtime = ctypes.CDLL(name)

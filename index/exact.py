@@ -9,12 +9,14 @@ exactly, and a query's answer does not depend on its neighbours in the batch.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from retr.index.processor import threads
 from retr.index.products import Product, choose
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.columns import Groups
-    from retr.index.gpu import GpuScan
 
 # Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
 _BLOCK_SCORES = 1_000_000
@@ -33,10 +34,9 @@ _FIRST_ROWS = 4096
 _GROWTH = 8
 # Below this share of allowed rows, copying them together costs less than scoring all.
 _GATHER_SHARE = 0.35
-# What faiss's GPU indexes can return for a query.
-GPU_MAX_WANT = 2048
-# Float64 values copied together at a time while candidates are scored again.
+# Float64 values copied together at a time while candidates are scored again, by all threads and at least by each.
 _RESCORE_VALUES = 4_000_000
+_THREAD_VALUES = 250_000
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,46 @@ class Scan:
     floor: float
 
 
+@dataclass(frozen=True)
+class Scans:
+    """Candidates of ``n`` queries.
+
+    Attributes
+    ----------
+    rows
+        int64 ``(n, c)`` row numbers, -1 where a query has fewer.
+    scores
+        float64 ``(n, c)``, each pair's own, ``-inf`` where there is no row; ``None`` where they are still to be
+        computed from the stored vectors.
+    floor
+        float64 ``(n,)``: what no dropped row's true score exceeds, ``-inf`` where none was dropped.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64] | None
+    floor: NDArray[np.float64]
+
+
+class Scanner(Protocol):
+    """A scan of all rows elsewhere than on the CPU."""
+
+    @property
+    def margin(self) -> int:
+        """How many more candidates than asked for are worth keeping."""
+
+    def reaches(self, wanted: int, allowed: NDArray[np.bool_] | None) -> bool:
+        """Say whether so many allowed rows can be found for a query."""
+
+    def __call__(
+        self,
+        queries: NDArray[np.float32],
+        allowed: NDArray[np.bool_] | None,
+        exclude: Sequence[NDArray[np.int64]],
+        want: int,
+    ) -> Scans:
+        """Return about ``want`` candidates for each query, or what there are."""
+
+
 def search(
     blocks: Sequence[Block],
     queries: NDArray[np.float32],
@@ -101,7 +141,7 @@ def search(
     max_norm: float,
     cosine: bool,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
-    gpu: GpuScan | None = None,
+    scanner: Scanner | None = None,
 ) -> Neighbours:
     """Find the ``ask.k`` best rows for each query.
 
@@ -119,8 +159,8 @@ def search(
         Whether scores are clipped to [-1, 1].
     ids_of
         Gives the ids of rows; only asked where scores tie.
-    gpu
-        Makes the first scans, where it is given and reaches far enough.
+    scanner
+        Makes the scans, where it is given and reaches far enough.
     """
     n = len(queries)
     rows = np.full((n, ask.k), -1, np.int64)
@@ -130,33 +170,35 @@ def search(
     if allowed is not None:
         available = int(np.count_nonzero(allowed))
     norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
-    pending = list(range(n))
-    product: Product | GpuScan = choose(n, queries.shape[1], rows=total)
+    pending = np.arange(n)
+    product = choose(n, queries.shape[1], rows=total)
     want = ask.k * (4 if ask.one_per is not None else 1)
-    if gpu is not None and gpu.reaches(want, allowed):
-        product = gpu
-    want = min(available, want + product.margin)
-    while pending and available:
-        again = []
-        exclude = [ask.exclude[i] for i in pending]
-        if isinstance(product, Product):
-            found = scan(blocks, queries[pending], allowed, exclude, want, product)
+    if scanner is not None and not scanner.reaches(want, allowed):
+        scanner = None
+    want = min(available, want + (scanner or product).margin)
+    while len(pending) and available:
+        asked, exclude = queries[pending], [ask.exclude[i] for i in pending.tolist()]
+        if scanner is None:
+            # The error of the product on either side: a score that is compared, and the floor.
+            error = 2 * product.error * norms[pending]
+            found = _rectangular(scan(blocks, asked, allowed, exclude, want, product), error)
         else:
-            found = product(queries[pending], allowed, exclude, want)
-        exactly = _rescored(blocks, queries[pending], found, cosine)
-        for i, part, part_scores in zip(pending, found, exactly, strict=True):
-            kept, exact = order(part.rows, part_scores, ask, ids_of)
-            worst = exact[-1] if len(kept) == ask.k else -np.inf
-            if ask.min_score is not None:
-                worst = max(worst, ask.min_score)
-            # Equal scores are settled by id, so a dropped row that may tie matters too: the error of the product
-            # on either side, and the rounding of the score that is compared.
-            if worst <= part.floor + (2 * product.error + 2.0**-22) * norms[i] and part.floor > -np.inf:
-                again.append(i)
-                continue
-            rows[i, : len(kept)], scores[i, : len(kept)] = kept, exact
-        pending, want = again, min(available, want * 8)
-        if isinstance(product, Product) or want > GPU_MAX_WANT:
+            found = scanner(asked, allowed, exclude, want)
+        if found.scores is None:
+            exactly = rescore(blocks, asked, found.rows, cosine=cosine)
+        else:
+            exactly = _rounded(found.scores, found.rows, cosine)
+        kept, kept_scores = ranked(found.rows, exactly, ask, ids_of)
+        worst = kept_scores[:, -1]
+        if ask.min_score is not None:
+            worst = np.maximum(worst, ask.min_score)
+        # Equal scores are settled by id, so a dropped row that may tie after rounding matters too.
+        final = np.isneginf(found.floor) | (worst > found.floor + 2.0**-22 * norms[pending])
+        rows[pending[final]], scores[pending[final]] = kept[final], kept_scores[final]
+        pending, want = pending[~final], min(available, want * 8)
+        if scanner is not None and not scanner.reaches(want, allowed):
+            scanner = None
+        if scanner is None:
             product = choose(len(pending), queries.shape[1], rows=total, fast=False)
     return Neighbours(rows, scores)
 
@@ -287,18 +329,25 @@ def rescore(
     dim = queries.shape[1]
     exactly = queries.astype(np.float64)
     if rows.size * dim <= _RESCORE_VALUES:
-        scores = _products(blocks, rows, exactly)
-    else:
-        scores = np.empty((n, c), np.float64)
-        wide = max(1, min(c, _RESCORE_VALUES // dim))
-        high = max(1, _RESCORE_VALUES // (wide * dim))
-        for top in range(0, n, high):
-            for left in range(0, c, wide):
-                part = slice(top, top + high), slice(left, left + wide)
-                scores[part] = _products(blocks, rows[part], exactly[part[0]])
+        return _rounded(_products(blocks, rows, exactly), rows, cosine)
+    scores = np.empty((n, c), np.float64)
+    values = max(_THREAD_VALUES, _RESCORE_VALUES // threads())
+    wide = max(1, min(c, values // dim))
+    high = max(1, values // (wide * dim))
+
+    def part(corner: tuple[int, int]) -> None:
+        top, left = corner
+        place = slice(top, top + high), slice(left, left + wide)
+        scores[place] = _products(blocks, rows[place], exactly[place[0]])
+
+    with ThreadPoolExecutor(threads()) as pool:
+        list(pool.map(part, [(top, left) for top in range(0, n, high) for left in range(0, c, wide)]))
+    return _rounded(scores, rows, cosine)
+
+
+def _rounded(scores: NDArray[np.float64], rows: NDArray[np.int64], cosine: bool) -> NDArray[np.float32]:
     if cosine:
-        np.minimum(scores, 1.0, out=scores)
-        np.maximum(scores, -1.0, out=scores)
+        scores = scores.clip(-1.0, 1.0)
     scores[rows < 0] = -np.inf
     return scores.astype(np.float32)
 
@@ -321,15 +370,63 @@ def _gather(blocks: Sequence[Block], rows: NDArray[np.int64]) -> NDArray[np.floa
     return values
 
 
-def _rescored(
-    blocks: Sequence[Block], queries: NDArray[np.float32], found: Sequence[Scan], cosine: bool
-) -> list[NDArray[np.float32]]:
-    """`rescore` each query's candidates, however many each has."""
+def _rectangular(found: Sequence[Scan], error: NDArray[np.float64]) -> Scans:
+    """Put candidates side by side, however many each query has; ``error`` is how far off each floor may be."""
     rows = np.full((len(found), max(len(part.rows) for part in found)), -1, np.int64)
     for number, part in enumerate(found):
         rows[number, : len(part.rows)] = part.rows
-    scores = rescore(blocks, queries, rows, cosine=cosine)
-    return [scores[number, : len(part.rows)] for number, part in enumerate(found)]
+    return Scans(rows, None, np.array([part.floor for part in found]) + error)
+
+
+def best(
+    rows: NDArray[np.int64], scores: NDArray[Any], want: int
+) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[Any]]:
+    """Keep the ``want`` best of each query's candidates ``(n, c)``, c above ``want``, in no order.
+
+    Returns
+    -------
+    tuple
+        Rows and scores ``(n, want)``, and the best score that was dropped ``(n,)``.
+    """
+    places = np.argpartition(-scores, want, axis=1)
+    dropped = np.take_along_axis(scores, places[:, want:], axis=1).max(axis=1)
+    places = places[:, :want]
+    return np.take_along_axis(rows, places, axis=1), np.take_along_axis(scores, places, axis=1), dropped
+
+
+def ranked(
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    ask: Ask,
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Put scored candidates ``(n, c)`` in the order of `order`, all queries at once where nothing forbids it.
+
+    Returns
+    -------
+    tuple
+        int64 rows and float32 scores ``(n, k)``, -1 and ``-inf`` where there are fewer.
+    """
+    n, c = rows.shape
+    kept = np.full((n, ask.k), -1, np.int64)
+    kept_scores = np.full((n, ask.k), -np.inf, np.float32)
+    single = np.arange(n)
+    if ask.one_per is None and ask.min_score is None:
+        if not (scores[:, 1:] < scores[:, :-1]).all():
+            each, places = single[:, None], np.argsort(-scores, axis=1, kind="stable")
+            rows, scores = rows[each, places], scores[each, places]
+        width = min(c, ask.k)
+        kept[:, :width], kept_scores[:, :width] = rows[:, :width], scores[:, :width]
+        # ids settle ties, also one between the last that is kept and the first that is not
+        head = scores[:, : ask.k + 1]
+        tied = (head[:, 1:] >= head[:, :-1]) & (rows[:, 1 : ask.k + 1] >= 0)
+        single = np.flatnonzero(tied.any(axis=1))
+    for number in single:
+        found = np.flatnonzero(rows[number] >= 0)
+        mine, my_scores = order(rows[number, found], scores[number, found], ask, ids_of)
+        kept[number], kept_scores[number] = -1, -np.inf
+        kept[number, : len(mine)], kept_scores[number, : len(mine)] = mine, my_scores
+    return kept, kept_scores
 
 
 def order(
@@ -342,8 +439,8 @@ def order(
     if ask.min_score is not None:
         keep = scores >= ask.min_score
         rows, scores = rows[keep], scores[keep]
-    best = np.argsort(-scores, kind="stable")
-    rows, scores = rows[best], scores[best]
+    places = np.argsort(-scores, kind="stable")
+    rows, scores = rows[places], scores[places]
     rows = _settle_ties(rows, scores, ids_of)
     if ask.one_per is not None:
         codes = ask.one_per[rows]

@@ -17,7 +17,7 @@ import numpy as np
 
 from retr.index import devices
 from retr.index.ann import load_faiss
-from retr.index.exact import GPU_MAX_WANT, Scan
+from retr.index.exact import Scans, best
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
     from retr.index.exact import Block
 
+# What faiss's GPU indexes can return for a query.
+_MAX_WANT = 2048
 # float16 has 11 significant bits, for both factors; sums run in float32.
 _ERROR = 2.1 * 2.0**-11
 # faiss moves what a GPU index holds whenever it grows; filled by one call it reserves once. So vectors come in parts of
@@ -60,8 +62,9 @@ class GpuScan:
 
     def __init__(self, blocks: Sequence[Block], dim: int, max_norm: float, numbers: Sequence[int]) -> None:
         # Below 2**-14 a float16 loses bits: half of its last one, in every dimension, is the most a score is off by.
-        self.error = _ERROR + dim * 2.0**-24 + 4 * dim**0.5 * 2.0**-25
-        self._scale = float(_power_of_two(np.array([max_norm]))[0])
+        self._error = _ERROR + dim * 2.0**-24 + 4 * dim**0.5 * 2.0**-25
+        self._max_norm = max_norm
+        self._scale = float(power_of_two(np.array([max_norm]))[0])
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(len(numbers), "gpu")
         total = sum(len(block.vectors) for block in blocks)
@@ -91,7 +94,7 @@ class GpuScan:
 
     def reaches(self, wanted: int, allowed: NDArray[np.bool_] | None) -> bool:
         """Say whether the most that a GPU returns for a query holds so many allowed rows, with room to spare."""
-        return wanted + self.margin <= GPU_MAX_WANT * (1.0 if allowed is None else float(allowed.mean()))
+        return wanted + self.margin <= _MAX_WANT * (1.0 if allowed is None else float(allowed.mean()))
 
     def __call__(
         self,
@@ -99,28 +102,26 @@ class GpuScan:
         allowed: NDArray[np.bool_] | None,
         exclude: Sequence[NDArray[np.int64]],
         want: int,
-    ) -> list[Scan]:
-        """Give about ``want`` candidates for each query; see `exact.scan`."""
+    ) -> Scans:
+        """Return about ``want`` candidates for each query; see `exact.Scans`."""
         want += max(map(len, exclude), default=0)
         if allowed is not None:
             want = int(want / max(float(allowed.mean()), 1e-9))
-        want = min(want, GPU_MAX_WANT)
-        scale = _power_of_two(np.linalg.norm(queries, axis=1))
+        want = min(want, _MAX_WANT)
+        norms = np.linalg.norm(queries, axis=1)
+        scale = power_of_two(norms)
         with self._lock, devices.one_line("searching"):
             asked = (queries * scale[:, None]).astype(np.float32)
             found = devices.in_batches(lambda batch: self._batch(batch, want), asked, _BATCH)
-        scans: list[Scan] = []
-        for rows, scores, floor in found:
-            for row, score, low in zip(rows, scores, floor, strict=True):
-                number = len(scans)
-                unscaled = np.float32(scale[number] * self._scale)
-                keep = row >= 0
-                if allowed is not None:
-                    keep &= allowed[row]
-                if len(exclude[number]):
-                    keep &= ~np.isin(row, exclude[number])
-                scans.append(Scan(row[keep], score[keep] / unscaled, float(low / unscaled)))
-        return scans
+        rows, _, floor = (np.concatenate(part) for part in zip(*found, strict=True))
+        if allowed is not None:
+            rows[~allowed[rows]] = -1
+        for number, excluded in enumerate(exclude):
+            if len(excluded):
+                rows[number, np.isin(rows[number], excluded)] = -1
+        # The error of the product on either side: a score that is compared, and the floor.
+        error = 2 * self._error * norms * self._max_norm
+        return Scans(rows, None, floor / (scale * self._scale) + error)
 
     def _batch(
         self, queries: NDArray[np.float32], want: int
@@ -137,10 +138,8 @@ class GpuScan:
                 scores.append(part_scores)
         together, score = np.concatenate(rows, axis=1), np.concatenate(scores, axis=1)
         if together.shape[1] > want:
-            best = np.argpartition(-score, want, axis=1)
-            np.maximum(floor, np.take_along_axis(score, best[:, want:], axis=1).max(axis=1), out=floor)
-            together = np.take_along_axis(together, best[:, :want], axis=1)
-            score = np.take_along_axis(score, best[:, :want], axis=1)
+            together, score, dropped = best(together, score, want)
+            np.maximum(floor, dropped, out=floor)
         return together, score, floor
 
 
@@ -154,8 +153,8 @@ def _search(
     return np.where(found >= 0, found + start, -1), scores, k == index.ntotal
 
 
-def _power_of_two(norms: NDArray[Any]) -> NDArray[np.float64]:
-    """Give factors that round nothing and bring vectors of these norms near length 1, where float16 is fine enough."""
+def power_of_two(norms: NDArray[Any]) -> NDArray[np.float64]:
+    """Return factors that round nothing and bring vectors of these norms near length 1, where float16 is fine."""
     factors: NDArray[np.float64] = np.exp2(-np.round(np.log2(np.maximum(norms, 1e-15, dtype=np.float64))))
     return factors
 

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from retr.index.config import Cagra, Flat
-from retr.index.errors import IndexCorruptError, MissingExtraError, RetrError
+from retr.index.errors import IndexCorruptError, RetrError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retr.index.config import Config
-    from retr.index.gpu import GpuScan
+    from retr.index.exact import Scanner
     from retr.index.gpu_ann import GpuAccelerators
     from retr.index.store import Store
 
@@ -32,7 +32,7 @@ class Placed:
         What a person should know about where a search ran.
     """
 
-    scan: GpuScan | None = None
+    scan: Scanner | None = None
     accelerators: GpuAccelerators | None = None
     note: str | None = None
 
@@ -102,27 +102,34 @@ class Placement:
             return _place(store, config, devices.numbers(wanted))
         try:
             return _place(store, config, devices.numbers(wanted)) if devices.count() else Placed()
-        except MissingExtraError:
-            return Placed()
         except RetrError as error:
             return Placed(note=f"searched on the CPU: {error.message}")
 
 
 def _place(store: Store, config: Config, numbers: Sequence[int]) -> Placed:
     """Put accelerators on the GPUs where there are some that have a form there, else all vectors."""
-    from retr.index import gpu_ann
-    from retr.index.gpu import GpuScan
+    from retr.index import devices, gpu_ann
 
     note = None
     if gpu_ann.has_form(config):
-        note = "searched exactly: CAGRA needs faiss with cuVS (`pip install faiss-gpu-cuvs` in place of faiss-gpu)"
-        if not isinstance(config, Cagra) or gpu_ann.has_cagra():
+        if devices.faiss_sees() <= max(numbers):
+            note = 'searched exactly: faiss sees no GPU (`pip install "retr[gpu]"`)'
+        elif isinstance(config, Cagra) and not gpu_ann.has_cagra():
+            note = "searched exactly: CAGRA needs faiss with cuVS (`pip install faiss-gpu-cuvs` in place of faiss-gpu)"
+        else:
             try:
                 return Placed(accelerators=gpu_ann.GpuAccelerators(store.segments, config, numbers))
             except IndexCorruptError as error:
                 note = f"searched exactly: {error}"
     max_norm = max((info.max_norm for info in store.manifest.segments), default=0.0)
-    return Placed(GpuScan(store.blocks(), store.manifest.encoder.dim, max_norm, numbers), note=note)
+    vectors = store.blocks(), store.manifest.encoder.dim, max_norm, numbers
+    if devices.torch_sees():
+        from retr.index.gpu_torch import TorchScan
+
+        return Placed(TorchScan(*vectors), note=note)
+    from retr.index.gpu import GpuScan
+
+    return Placed(GpuScan(*vectors), note=note)
 
 
 def _identity(store: Store, config: Config) -> str:

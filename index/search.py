@@ -76,7 +76,7 @@ def search(
         else:
             accelerators, said = plan.accelerators
     if not any(accelerators):
-        found = exact.search(plan.blocks, queries, ask, **how, gpu=placed.scan)
+        found = exact.search(plan.blocks, queries, ask, **how, scanner=placed.scan)
     else:
         found = approximate.search(plan.blocks, accelerators, plan.config, queries, ask, **how)
     note = "; ".join(part for part in (said, placed.note) if part)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
+import torch
 from gpu_standin import MAX_K, SIGNATURES, Gpus
 
 from retr.benchmarks.gpu import agree
-from retr.index import devices, gpu
+from retr.index import devices, gpu, gpu_torch
 from retr.index.config import Flat
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
+from retr.index.vectors import unit
 
 faiss = pytest.importorskip("faiss")
 IS_GPU_BUILD = hasattr(faiss, "StandardGpuResources")
 N_GPUS = faiss.get_num_gpus() if IS_GPU_BUILD else 0
+ENCODER = EncoderInfo("fake", 32, "cosine", "none", text=False, weights_sha256="0", preprocessing="none")
 needs_gpu = pytest.mark.skipif(N_GPUS == 0, reason="faiss sees no GPU")
 
 
 def make(path, similarity="cosine", dtype="float32", scale=1.0) -> Store:
-    info = EncoderInfo("fake", 32, similarity, "none", text=False, weights_sha256="0", preprocessing="none")
-    created = Store.create(path, encoder=info, dtype=dtype)
+    created = Store.create(path, encoder=replace(ENCODER, similarity=similarity), dtype=dtype)
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((40, 32))
     vectors = scale * (centres[rng.integers(0, 40, 5000)] + 0.5 * rng.standard_normal((5000, 32)))
@@ -45,6 +50,18 @@ def questions(store: Store) -> np.ndarray:
     queries = np.random.default_rng(1).standard_normal((30, 32)).astype(np.float32)
     queries[:5] = store.vectors(np.array([100, 101, 1, 4000, 2]))
     return queries
+
+
+@pytest.fixture
+def torch_on_the_cpu(monkeypatch):
+    """``torch_on_the_cpu(count)``: torch sees so many GPUs, whose memory and arithmetic are the CPU's."""
+
+    def pretend(count: int) -> None:
+        Gpus(monkeypatch, 0)
+        monkeypatch.setattr(devices, "torch_sees", lambda: count)
+        monkeypatch.setattr(gpu_torch, "_device", lambda number: torch.device("cpu"))
+
+    return pretend
 
 
 def compare(store: Store, device: str) -> None:
@@ -84,14 +101,50 @@ def test_the_answers_are_those_of_the_cpu(store, monkeypatch, count, device, use
     assert max(gpus.asked) <= MAX_K
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(("count", "device"), [(1, "cuda"), (3, "cuda:all")])
+def test_torch_gives_the_answers_of_the_cpu(tmp_path, monkeypatch, torch_on_the_cpu, dtype, count, device):
+    monkeypatch.setattr(gpu_torch, "_TEMPORARY_BYTES", 300_000)
+    monkeypatch.setattr(gpu_torch, "_PIECE_BYTES", 70_000)
+    torch_on_the_cpu(count)
+    store = make(tmp_path / "index", dtype=dtype)
+    compare(store, device)
+    placed = Store.open(store.path)
+    placed.place(device)
+    # what is stored in float16 is scored on the GPU; what is not is scored again from what is stored
+    queries = questions(store)
+    none = [np.empty(0, np.int64)] * len(queries)
+    scans = placed.placement.take(placed, Flat(), 1).scan(queries, None, none, 10)
+    assert (scans.scores is None) == (dtype == "float32")
+
+
+@pytest.mark.parametrize("k", [1, 64, 2048])
+def test_no_dropped_row_is_above_the_floor(tmp_path, torch_on_the_cpu, k):
+    torch_on_the_cpu(1)
+    store = make(tmp_path / "index")
+    scan = gpu_torch.TorchScan(store.blocks(), 32, 1.0, [0])
+    queries = questions(store)
+    queries /= np.linalg.norm(queries, axis=1, keepdims=True)
+    allowed = np.random.default_rng(5).random(store.n_total) < 0.8
+    found = scan(queries, allowed, [np.arange(3)] * len(queries), k)
+    scores = queries.astype(np.float64) @ store.vectors(np.arange(store.n_total)).astype(np.float64).T
+    scores[:, ~allowed] = -np.inf
+    scores[:, :3] = -np.inf
+    for number in range(len(queries)):
+        assert found.rows[number].min() >= 0
+        scores[number, found.rows[number]] = -np.inf
+        assert scores[number].max() <= found.floor[number] + 1e-9
+
+
+@pytest.mark.parametrize("by", ["faiss", "torch"])
 @pytest.mark.parametrize("scale", [1e-6, 1e6])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_dot_products_that_float16_cannot_hold(tmp_path, monkeypatch, scale, dtype):
+def test_dot_products_that_float16_cannot_hold(tmp_path, monkeypatch, torch_on_the_cpu, scale, dtype, by):
     if dtype == "float16":
         scale = {1e-6: 1e-3, 1e6: 1e3}[scale]
     store = make(tmp_path / "index", "dot", dtype, scale)
     placed = Store.open(store.path)
-    Gpus(monkeypatch, 1)
+    Gpus(monkeypatch, 1) if by == "faiss" else torch_on_the_cpu(1)
     placed.place("cuda")
     queries = questions(store) * np.float32(scale)
     plain, fast = store.search(queries, 10), placed.search(queries, 10)
@@ -167,7 +220,7 @@ def test_auto_leaves_small_calls_alone():
 def test_without_a_gpu_the_choice_is_said_or_quietly_the_cpu(store, monkeypatch):
     Gpus(monkeypatch, 0)
     store.place("cuda")
-    with pytest.raises(UsageError, match="no GPU"):
+    with pytest.raises(UsageError, match="sees a GPU"):
         store.search(questions(store), 5)
     monkeypatch.setattr(devices, "worthwhile", lambda *_: True)
     store.place("auto")
@@ -179,7 +232,7 @@ def test_without_a_gpu_the_choice_is_said_or_quietly_the_cpu(store, monkeypatch)
 def test_a_gpu_that_is_not_there(store, monkeypatch):
     Gpus(monkeypatch, 2)
     store.place("cuda:2")
-    with pytest.raises(UsageError, match="'cuda:2'; faiss sees 2"):
+    with pytest.raises(UsageError, match="'cuda:2'; there are 2"):
         store.search(questions(store), 5)
 
 
@@ -198,11 +251,114 @@ def test_faiss_itself_takes_the_arguments_and_misses_only_the_gpu(store):
         gpu.GpuScan(store.blocks(), 32, 1.0, [0])
 
 
+@pytest.fixture(params=["torch", "faiss"])
+def by(request, monkeypatch) -> str:
+    """Which library scans on the real GPU."""
+    if request.param == "torch" and not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    if request.param == "faiss":
+        if N_GPUS == 0:
+            pytest.skip("faiss sees no GPU")
+        monkeypatch.setattr(devices, "torch_sees", lambda: 0)
+    return request.param
+
+
 @pytest.mark.gpu
-@needs_gpu
 @pytest.mark.parametrize("device", ["cuda", "cuda:all"])
-def test_a_real_gpu_gives_the_answers_of_the_cpu(store, device):
-    compare(store, device)
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_real_gpu_gives_the_answers_of_the_cpu(tmp_path, by, dtype, device):
+    compare(make(tmp_path / "index", dtype=dtype), device)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dim", [32, 100, 768])
+@pytest.mark.parametrize("n", [1, 2, 16, 17, 33, 100, 256, 300, 4096])
+def test_a_real_gpu_in_batches_of_any_size(tmp_path, by, n, dim):
+    rng = np.random.default_rng(n)
+    vectors = unit(rng.standard_normal((20_000, dim)) + 0.5)
+    store = Store.create(tmp_path / "index", encoder=replace(ENCODER, dim=dim), dtype="float16")
+    with store.writer() as writer:
+        writer.append(pa.table({"id": [f"{i:05d}" for i in range(20_000)]}), vectors)
+        store = writer.commit()
+    placed = Store.open(store.path)
+    placed.place("cuda")
+    queries = rng.standard_normal((n, dim)).astype(np.float32)
+    for k in (1, 10, 2048) if n <= 300 else (10,):
+        plain, fast = store.search(queries, k), placed.search(queries, k)
+        assert all(map(agree, plain.rows, plain.scores, fast.rows, fast.scores))
+        assert fast.exact
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_scans_with_what_triton_compiled(store):
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    scan = gpu_torch.TorchScan(store.blocks(), 32, 1.0, [0])
+    assert scan._maxima.func is gpu_torch._compiled_maxima
+    shard = scan._shards[0]
+    queries = torch.from_numpy(questions(store)).cuda()
+    full = torch.zeros((30, shard.vectors.shape[1]), device="cuda")
+    full[:, :32] = queries
+    mask = torch.from_numpy((np.random.default_rng(0).random(shard.rows) < 0.5).astype(np.uint8)).cuda()
+    groups = torch.arange(30, device="cuda")[:, None].repeat(1, 2).contiguous()
+    for allowed in (None, mask):
+        ours, theirs = scan._maxima(shard, full.half(), allowed), gpu_torch._maxima(shard, full.half(), allowed)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+        ours, theirs = (loop(shard, full, groups, allowed) for loop in (scan._scores, gpu_torch._scores))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
+
+
+@pytest.mark.gpu
+def test_two_placements_of_one_index_on_a_real_gpu(store, by):
+    both = [Store.open(store.path) for _ in range(2)]
+    for placed in both:
+        placed.place("cuda")
+    queries = questions(store)
+    plain = store.search(queries, 10)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda number: both[number % 2].search(queries, 10), range(20)))
+    for fast in found:
+        np.testing.assert_array_equal(fast.rows, plain.rows)
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_without_room(store, by, monkeypatch):
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU to fill")
+    free = devices.free_bytes(0)
+    assert free is not None
+    filling = torch.empty(free - (2 << 30), dtype=torch.uint8, device="cuda")
+    try:
+        store.place("cuda")
+        with pytest.raises(RetrError, match=r"of cuda:0, which has .* GB free; spread"):
+            store.search(questions(store), 5)
+        monkeypatch.setattr(devices, "worthwhile", lambda *_: True)
+        store.place("auto")
+        found = store.search(questions(store), 5)
+        assert found.note is not None
+        assert found.note.startswith("searched on the CPU: ")
+    finally:
+        del filling
+        torch.cuda.empty_cache()
+
+
+@pytest.mark.gpu
+def test_a_real_gpu_that_fills_up_after_the_vectors_are_there(store, by):
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU to fill")
+    plain = store.search(questions(store), 10)
+    store.place("cuda")
+    store.search(questions(store)[:1], 10)
+    free = devices.free_bytes(0)
+    assert free is not None
+    filling = torch.empty(free - (24 << 20), dtype=torch.uint8, device="cuda")
+    try:
+        np.testing.assert_array_equal(store.search(questions(store), 10).rows, plain.rows)
+    except RetrError as error:
+        assert "out of memory" in str(error)
+    finally:
+        del filling
+        torch.cuda.empty_cache()
 
 
 @pytest.mark.gpu
