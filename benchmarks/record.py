@@ -15,8 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-# elsewhere where a checkout cannot be written to, or is thrown away
-RESULTS = Path(os.environ.get("RETR_RESULTS") or Path(__file__).resolve().parent / "results")
+RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def record(name: str, figures: dict[str, Any], *, command: str | None = None, note: str | None = None) -> Path:
@@ -49,8 +48,10 @@ def record(name: str, figures: dict[str, Any], *, command: str | None = None, no
     }
     text = json.dumps(result, indent=1, ensure_ascii=False)
     sys.stdout.write(text + "\n")
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    # elsewhere where the checkout is thrown away
+    folder = Path(os.environ.get("RETR_RESULTS") or RESULTS)
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.json"
     path.write_text(text + "\n", encoding="utf-8")
     return path
 
