@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from itertools import islice, pairwise
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from retr.cli._errors import NOTHING_FOUND
 from retr.cli._options import GroupOption, IndexOption, JsonOption, LoadOptions, find_index, unfold
 from retr.cli._output import Output
+from retr.index.errors import UsageError
+
+if TYPE_CHECKING:
+    from retr.retrieval.audit.duplicates import Duplicates
 
 ThresholdOption = Annotated[
     float | None,
@@ -16,6 +21,10 @@ ThresholdOption = Annotated[
 ]
 ExactOption = Annotated[
     bool, typer.Option("--exact-only", help="Compare bytes only; needs neither archive nor encoder.")
+]
+PairsOption = Annotated[
+    int,
+    typer.Option("--pairs", metavar="N", min=1, help="List at most so many pairs across a border; all are counted."),
 ]
 
 
@@ -27,12 +36,14 @@ def duplicates(
     threshold: ThresholdOption = None,
     exact_only: ExactOption = False,
     across: Annotated[bool, typer.Option("--across", help="Only pairs of different patients.")] = False,
+    pairs: PairsOption = 1000,
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
     """List rows that show the same picture.
 
-    They have the same bytes, or one is a copy of the other, confirmed by a perceptual hash.
+    They have the same bytes, or one is a copy of the other, confirmed by a perceptual hash. With --across copies of
+    copies count, too: all pairs of different patients are listed that are connected through copies.
 
     Example: retr index duplicates --across
     """
@@ -42,17 +53,40 @@ def duplicates(
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index), **loading.options)
-    found = opened.duplicates(group=group, threshold=threshold, exact_only=exact_only)
-    shown = [pair for pair in found.pairs if pair.across or not across]
+    if across and group is None and opened.store.manifest.group is None:
+        raise UsageError(
+            "no column says whose a picture is, so no pair is known to cross",
+            hint="name one with --group, or declare it with `retr index group COLUMN`",
+        )
+    found = opened.duplicates(group=group, threshold=threshold, exact_only=exact_only, limit=pairs)
+    shown = found.crossing if across else found.pairs
     out.rows([asdict(pair) for pair in shown])
-    exact = sum(pair.kind == "exact" for pair in shown)
-    out.note(f"{exact} exact and {len(shown) - exact} near duplicates")
-    if found.threshold is not None:
-        out.note(f"{found.candidates} pairs of cosine at least {found.threshold:.3f} were compared by perceptual hash")
-    if found.unreadable:
-        out.note(f"{found.unreadable} rows could not be read again and were not compared")
+    if across:
+        out.note(f"{found.n_crossing} pairs of different patients show one picture")
+        _say_more(out, len(shown), found.n_crossing)
+    else:
+        exact = sum(pair.kind == "exact" for pair in shown)
+        out.note(f"{exact} exact and {len(shown) - exact} near duplicates: {len(found.clusters)} pictures stand twice")
+    _say_how(out, found)
     if not shown:
         raise typer.Exit(NOTHING_FOUND)
+
+
+def _say_how(out: Output, found: Duplicates) -> None:
+    """Say how near duplicates were found, and what was not looked at."""
+    if found.threshold is not None:
+        out.note(f"{found.candidates} pairs of cosine at least {found.threshold:.3f} were compared by perceptual hash")
+    if found.stopped:
+        out.note(f"of {found.stopped} rows only the nearest candidates were compared, none of which was a copy")
+    if found.unreadable:
+        out.note(f"{found.unreadable} rows could not be read again and were not compared")
+    if found.note:
+        out.note(f"candidates were searched for: {found.note}")
+
+
+def _say_more(out: Output, shown: int, count: int) -> None:
+    if shown < count:
+        out.note(f"{count - shown} more pairs: --pairs {count} lists them")
 
 
 @unfold
@@ -65,12 +99,14 @@ def leaks(
     group: GroupOption = None,
     threshold: ThresholdOption = None,
     exact_only: ExactOption = False,
+    pairs: PairsOption = 1000,
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
     """List patients and duplicates that cross a train/test split.
 
-    The exit code is 1 when there are any.
+    Copies of copies are one picture, also through rows in no part. Patients who share a picture may be one person: sets
+    of them whose other rows cross are listed, too. The exit code is 1 when there is anything.
 
     Example: retr index leaks --split split --group patient
     """
@@ -78,22 +114,42 @@ def leaks(
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index), **loading.options)
-    crossing = opened.leaks(split, group=group, threshold=threshold, exact_only=exact_only)
+    crossing = opened.leaks(split, group=group, threshold=threshold, exact_only=exact_only, limit=pairs)
+    patients = group is not None or opened.store.manifest.group is not None
     rows = [
         {"kind": "patient", "a": value, "b": None, "parts": ", ".join(f"{part} {n}" for part, n in counts.items())}
         for value, counts in crossing.groups.items()
+    ]
+    rows += [
+        {"kind": "patients of one picture", "a": a, "b": b, "parts": _of_two(linked[a], linked[b])}
+        for linked in crossing.linked
+        for a, b in pairwise(linked)
     ]
     rows += [
         {"kind": pair.kind, "a": pair.a, "b": pair.b, "parts": f"{first}, {second}"}
         for pair, first, second in crossing.pairs
     ]
     out.rows(rows)
-    if group is None and opened.store.manifest.group is None:
-        out.note("no column tells patients apart: only duplicates were looked for; name one with --group")
+    if not patients:
+        out.note("no column says whose a picture is: only duplicates were looked for; name one with --group")
+    parts = [f"{n} {part!r}" for part, n in islice(crossing.parts.items(), 10)]
+    more = len(crossing.parts) - len(parts)
+    out.note(f"rows of {split!r}: {', '.join([*parts, *([f'{more} more parts'] if more else [])]) or 'in no part'}")
+    for warning in crossing.warnings:
+        out.note(warning)
     if crossing.without_part:
         out.note(f"{crossing.without_part} rows have no {split!r}: they are in no part")
     if crossing.without_group:
         out.note(f"{crossing.without_group} rows do not say whose they are: only their duplicates were looked for")
-    out.note(f"{len(crossing.groups)} patients and {len(crossing.pairs)} duplicates cross {split!r}")
-    if rows:
+    _say_how(out, crossing.duplicates)
+    if crossing.linked:
+        out.note(f"{len(crossing.linked)} sets of patients who share a picture cross {split!r}: one person each, maybe")
+    out.note(f"{f'{len(crossing.groups)} patients and ' * patients}{crossing.n_pairs} duplicates cross {split!r}")
+    _say_more(out, len(crossing.pairs), crossing.n_pairs)
+    if crossing:
         raise typer.Exit(1)
+
+
+def _of_two(one: dict[str, int], other: dict[str, int]) -> str:
+    """Return the parts of two patients."""
+    return "; ".join(", ".join(f"{part} {n}" for part, n in counts.items()) or "no part" for counts in (one, other))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retr.retrieval import tuning
-    from retr.retrieval.audit import duplicates
+    from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import ask, calibrate
     from retr.retrieval.evaluation import evaluate
     from retr.retrieval.heads import adapt
@@ -42,8 +42,8 @@ class Rooms:
         evaluate = evaluate.evaluate
         adapt = adapt.adapt
         align = align.align
-        leaks = duplicates.leaks
         duplicates = duplicates.duplicates
+        leaks = leaks.leaks
         tune = tuning.tune
     else:
         classify = _In("classify.ask")
@@ -53,5 +53,5 @@ class Rooms:
         adapt = _In("heads.adapt")
         align = _In("words.align")
         duplicates = _In("audit.duplicates")
-        leaks = _In("audit.duplicates")
+        leaks = _In("audit.leaks")
         tune = _In("tuning")

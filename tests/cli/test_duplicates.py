@@ -73,3 +73,38 @@ def test_rows_that_a_search_for_leaks_cannot_place_are_said(retr, tmp_path):
     assert done.code == 0
     assert "2 rows have no 'split'" in done.err
     assert "1 rows do not say whose they are" in done.err
+
+
+def test_a_copy_in_no_part_hides_no_leak_and_long_lists_say_what_is_left_out(retr, tmp_path):
+    from retr.retrieval.ingest.build import build
+
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    lines = ["path,patient,split"]
+    for number, part in enumerate(["", "train", "Train", "test", "test"]):
+        picture(0).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,P{number},{part}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    where = tmp_path / "index"
+    build(folder, where, FakeEncoder(), metadata=tmp_path / "labels.csv", group="patient")
+    done = retr("index", "leaks", "--index", where, "--split", "split", "--exact-only", "--pairs", 2, "--json")
+    assert done.code == 1
+    assert [row["kind"] for row in done.json] == ["exact", "exact"]
+    assert "0 patients and 5 duplicates cross 'split'" in done.err
+    assert "3 more pairs: --pairs 5 lists them" in done.err
+    assert "'Train', 'train' are taken as different parts" in done.err
+    assert "2 'test'" in done.err
+    across = retr("index", "duplicates", "--index", where, "--exact-only", "--across", "--pairs", 4, "--json")
+    assert (across.code, len(across.json)) == (0, 4)
+    assert "6 more pairs: --pairs 10 lists them" in across.err
+
+
+def test_nobody_knows_what_crosses_without_a_column_that_says_whose(retr, tmp_path):
+    from retr.retrieval.ingest.build import build
+
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    for number in range(2):
+        picture(0).save(folder / f"{number}.png")
+    build(folder, tmp_path / "index", FakeEncoder())
+    assert "whose" in retr("index", "duplicates", "--index", tmp_path / "index", "--exact-only", "--across").error(2)

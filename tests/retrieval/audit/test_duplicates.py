@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance
 
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
-from retr.retrieval.audit.duplicates import MIN_AGREEMENT, perceptual_hash
+from retr.retrieval.audit.copies import MIN_AGREEMENT, perceptual_hash
 from retr.retrieval.engine import Index
 from retr.retrieval.ingest.build import build
 

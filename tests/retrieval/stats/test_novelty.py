@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retr.retrieval.stats.novelty import RATE, fence
@@ -37,6 +37,7 @@ def test_new_patients_are_called_unlike_as_rarely_as_stated(n, most):
     st.lists(st.tuples(st.integers(0, 30), st.integers(0, 12)), min_size=1, max_size=80),
     st.floats(0.01, 0.4),
 )
+@settings(deadline=None)
 def test_it_is_what_its_definition_says(pairs, rate):
     nearest, groups = np.array([a / 30 for a, _ in pairs]), np.array([b for _, b in pairs])
     found = fence(nearest, groups, rate)

@@ -1,0 +1,241 @@
+"""Which pictures are copies of each other: candidates by their vectors, confirmed by a hash of their pixels.
+
+Candidates are pairs whose cosine is at least what copies of this index's own pictures reach, measured by shrinking and
+recompressing, and by brightening, a sample of them and embedding the copies. A candidate is confirmed by a perceptual
+hash of the pixels (`perceptual_hash`): the hashes of two rows must correlate by at least `MIN_AGREEMENT`. An embedding
+alone does not tell a copy from another photograph of the same eye; the hash does. Measured on fundus photographs and
+chest X-rays (45 to 800 of each, all pairs): 99 % of the copies that were recompressed, resized or brightened agree by
+0.996 or more; of 387,000 pairs of other pictures one, two eyes too dark to see, agrees by 0.994. A crop is not found.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from retr.index.errors import ImageReadError, RetrError
+from retr.retrieval.archive.notes import Notes
+from retr.retrieval.archive.pictures import picture_in
+from retr.retrieval.archive.places import Archive
+from retr.retrieval.audit.clusters import components
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.retrieval.encoders.base import BaseEncoder
+
+MIN_AGREEMENT = 0.994
+_SIDE = 32
+# So many candidates a row are compared at a time; more for as long as that finds copies.
+_NEIGHBOURS = 16
+_SAMPLE = 32
+_BATCH = 256
+
+
+def perceptual_hash(image: Image.Image) -> NDArray[np.float32]:
+    """Reduce a picture to how 32 x 32 places differ from their surroundings: float32 ``(1024,)``, a unit vector.
+
+    Taking the surroundings away leaves vessels and ribs, and removes the round field and the lungs that all pictures of
+    a kind have in common.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    grey = np.asarray(small, dtype=np.float32)
+    detail = (grey - gaussian_filter(grey, 2)).ravel()
+    centred = detail - detail.mean()
+    return np.asarray(centred / max(float(np.linalg.norm(centred)), 1e-6), dtype=np.float32)
+
+
+@dataclass
+class Copies:
+    """Which of some rows are copies of each other.
+
+    Attributes
+    ----------
+    edges
+        Pairs of places, the lower first, with their cosine and the agreement of their hashes.
+    hashes
+        Of all places that were compared; ``None`` where the picture could not be read again.
+    threshold
+        The cosine above which pairs were compared, and ``candidates`` how many they were.
+    stopped
+        Rows that have further candidates, which were not compared since the nearest were no copies.
+    note
+        What a person should know of how candidates were found.
+    """
+
+    threshold: float
+    edges: dict[tuple[int, int], tuple[float, float]] = field(default_factory=dict)
+    hashes: dict[int, NDArray[np.float32] | None] = field(default_factory=dict)
+    candidates: int = 0
+    stopped: int = 0
+    note: str | None = None
+
+    @property
+    def unreadable(self) -> int:
+        """How many rows with candidates could not be read again."""
+        return sum(value is None for value in self.hashes.values())
+
+    def agreement(self, a: int, b: int) -> float | None:
+        """Return the correlation of two places' hashes; ``None`` where one has none."""
+        one, other = self.hashes.get(a), self.hashes.get(b)
+        return None if one is None or other is None else float(one @ other)
+
+
+class Pictures:
+    """Reads rows' pictures again from the archive.
+
+    ``ids`` and ``paths`` name all rows; a place is a position in them.
+    """
+
+    def __init__(self, store: Store, ids: list[str], paths: list[str]) -> None:
+        self._archive, self._notes = Archive(store), Notes.of(store)
+        self._ids, self._paths = ids, paths
+        self._grey16 = store.manifest.encoder.grey16
+
+    def read(self, at: int, draft_size: int | None = None) -> Image.Image | None:
+        """Return a row's picture; None where it cannot be read any more."""
+        try:
+            data = self._archive.read(self._paths[at])
+            reading = {"draft_size": draft_size, "grey16": self._grey16}
+            return picture_in(data, self._ids[at], self._notes, **reading).image
+        except ImageReadError:
+            pass
+        except RetrError:
+            if not self._archive.in_reach(self._paths[at]):
+                raise
+        return None
+
+    def hashes(self, chosen: list[int]) -> dict[int, NDArray[np.float32] | None]:
+        """Hash some rows' pictures, in threads; None where one cannot be read any more."""
+
+        def one(at: int) -> NDArray[np.float32] | None:
+            image = self.read(at, draft_size=4 * _SIDE)
+            return None if image is None else perceptual_hash(image)
+
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            return dict(zip(chosen, pool.map(one, chosen), strict=True))
+
+
+def measure_threshold(
+    store: Store, encoder: BaseEncoder, numbers: NDArray[np.int64], unique: NDArray[np.int64], pictures: Pictures
+) -> float:
+    """Return the lowest cosine that copies of a sample reach: shrunk and compressed ones, and brightened ones.
+
+    ``numbers`` are the row numbers of all places, ``unique`` the places to draw from.
+    """
+    sample = unique[np.linspace(0, len(unique) - 1, min(_SAMPLE, len(unique)), dtype=np.int64)]
+    originals = [(at, pictures.read(int(at))) for at in sample]
+    readable = [(at, image) for at, image in originals if image is not None]
+    if not readable:
+        raise RetrError(
+            "no picture of a sample of the index can be read again, so near duplicates cannot be confirmed",
+            hint="bring the archive back, or compare bytes only with --exact-only",
+        )
+    stored = unit_rows(store.vectors(numbers[[at for at, _ in readable]]))
+    lowest = 1.0
+    for change in (_recompressed, _brightened):
+        copies = unit_rows(encoder.encode_images([change(image) for _, image in readable]))
+        lowest = min(lowest, float((stored * copies).sum(axis=1).min()))
+    return max(lowest, 0.01)
+
+
+def _recompressed(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    size = (max(1, image.width * 7 // 10), max(1, image.height * 7 // 10))
+    image.resize(size, Image.Resampling.BICUBIC).save(buffer, "JPEG", quality=75)
+    return buffer.getvalue()
+
+
+def _brightened(image: Image.Image) -> Image.Image:
+    return ImageEnhance.Brightness(image).enhance(1.15)
+
+
+def find_copies(
+    store: Store, numbers: NDArray[np.int64], unique: NDArray[np.int64], pictures: Pictures, threshold: float
+) -> Copies:
+    """Find the copies among rows of different bytes.
+
+    Each row's `_NEIGHBOURS` nearest are compared. Where all of them are candidates and one was a copy, there may be
+    more: the next nearest are compared, leaving out what hangs together already, until that finds no copy.
+    """
+    found = Copies(threshold)
+    compared: dict[tuple[int, int], float] = {}
+    apart: dict[int, set[int]] = {}
+    labels = np.arange(len(numbers))
+    active = unique.tolist()
+    while active:
+        fresh, full, note = _candidates(store, numbers, unique, active, labels, apart, threshold)
+        found.note = found.note or note
+        fresh = {pair: cosine for pair, cosine in fresh.items() if pair not in compared}
+        compared |= fresh
+        wanted = {at for pair in fresh for at in pair} - found.hashes.keys()
+        found.hashes |= pictures.hashes(sorted(wanted))
+        grown = set()
+        for (a, b), cosine in sorted(fresh.items()):
+            agreement = found.agreement(a, b)
+            if agreement is not None and agreement >= MIN_AGREEMENT:
+                found.edges[a, b] = cosine, round(agreement, 4)
+                grown |= {a, b}
+            elif a in full or b in full:
+                apart.setdefault(a, set()).add(b)
+                apart.setdefault(b, set()).add(a)
+        labels = components(len(numbers), found.edges)
+        active = sorted(full & grown)
+        found.stopped += len(full - grown)
+    found.candidates = len(compared)
+    return found
+
+
+def _candidates(
+    store: Store,
+    numbers: NDArray[np.int64],
+    unique: NDArray[np.int64],
+    active: list[int],
+    labels: NDArray[np.int64],
+    apart: dict[int, set[int]],
+    threshold: float,
+) -> tuple[dict[tuple[int, int], float], set[int], str | None]:
+    """Return pairs of places with their cosine, the places all of whose nearest are candidates, and a note."""
+    position = np.full(store.n_total, -1, np.int64)
+    position[numbers] = np.arange(len(numbers))
+    mask = np.zeros(store.n_total, dtype=np.bool_)
+    mask[numbers[unique]] = True
+    order = unique[np.argsort(labels[unique], kind="stable")]
+    starts = np.searchsorted(labels[order], np.arange(labels.max(initial=-1) + 2))
+    pairs: dict[tuple[int, int], float] = {}
+    full: set[int] = set()
+    note = None
+    for start in range(0, len(active), _BATCH):
+        chosen = active[start : start + _BATCH]
+        vectors = store.vectors(numbers[chosen]).astype(np.float32)
+        exclude = []
+        for at in chosen:
+            own = numbers[order[starts[labels[at]] : starts[labels[at] + 1]]]
+            exclude.append(np.union1d(own, numbers[sorted(apart[at])]) if at in apart else np.sort(own))
+        near = store.search(vectors, _NEIGHBOURS, mask=mask, exclude=exclude)
+        note = note or near.note
+        for at, vector, rows in zip(chosen, unit_rows(vectors), near.rows, strict=True):
+            others = rows[rows >= 0]
+            cosines = unit_rows(store.vectors(others)) @ vector
+            hits = [(int(position[row]), float(c)) for row, c in zip(others, cosines, strict=True) if c >= threshold]
+            if len(hits) == _NEIGHBOURS:
+                full.add(at)
+            for other, cosine in hits:
+                pairs[min(at, other), max(at, other)] = cosine
+    return pairs, full, note
+
+
+def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float32]:
+    """Return vectors ``(n, dim)`` of length one, float32."""
+    exact = vectors.astype(np.float32)
+    norms = np.linalg.norm(exact, axis=1, keepdims=True)
+    return np.asarray(exact / np.maximum(norms, np.float32(1e-12)))
