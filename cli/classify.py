@@ -79,6 +79,14 @@ def classify(
             help="Abstain when more classes than this stay possible; by default half of them, rounded up.",
         ),
     ] = None,
+    calibrated_on: Annotated[
+        str | None,
+        typer.Option(
+            "--calibrated-on",
+            metavar="COLUMN",
+            help="With --labels: the column whose calibration counts, where there are calibrations on several.",
+        ),
+    ] = None,
     into: Annotated[
         str | None,
         typer.Option(
@@ -124,6 +132,7 @@ def classify(
         return
     opened = Index.open(find_index(index), **loading.options)
     way: dict[str, Any] = {"labels": labels, "by": by, "probe": probe, "k": k, "where": where, "retrain": retrain}
+    way["calibrated_on"] = calibrated_on
     if all_:
         if patient is not None:
             raise UsageError(f"--patient names whose the pictures are, got: {patient!r}", hint="with --all rows say it")

@@ -42,6 +42,8 @@ STALE = "not known whether this is unlike the archive: its rows changed since th
 _MOST_ROWS, _MOST_OF_A_GROUP = 5000, 50
 # So many cameras are said; all are in the note.
 _SHOWN = 20
+# The fingerprints in the note.
+_VERSIONS = ("files", "version")
 # What a fence depends on, of each row.
 _OF_ROWS = ("id", "sha256", "mode")
 
@@ -153,6 +155,14 @@ def measure(store: Store, column: str | None = None) -> Novelty:
 def noted(store: Store, measured: Novelty) -> dict[str, Any]:
     """Return what the manifest holds of a fence that was measured on this snapshot."""
     return {**measured.to_json(), "files": _files(store), "version": _version(store, measured.column)}
+
+
+def recorded(store: Store) -> dict[str, Any]:
+    """Return what was measured, fresh or stale: what `to_json` gave, or nothing."""
+    if NOTE not in store.manifest.extra:
+        return {}
+    with stored(*_NOTED):
+        return {key: value for key, value in Fields(store.manifest.extra[NOTE]).data().items() if key not in _VERSIONS}
 
 
 def find(store: Store) -> tuple[Novelty | None, str | None]:

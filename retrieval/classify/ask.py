@@ -52,6 +52,7 @@ def classify(
     patient: str | None = None,
     strict_exclude: bool = False,
     max_set: int | None = None,
+    calibrated_on: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Iterator[Answer | Findings | Unread]:
     """Name what pictures show, in their order and in batches; one that cannot be read gives its name and the error.
@@ -80,6 +81,8 @@ def classify(
         A patient that no row has is an error; otherwise the answers' note says so.
     max_set
         Abstain when more classes than this stay possible; by default half of them, rounded up.
+    calibrated_on
+        Zero-shot: the column whose calibration counts, where there are calibrations on several.
     say
         Told what a person should know of the way chosen, a line at a time.
 
@@ -90,7 +93,7 @@ def classify(
     NoTextSideError
         Zero-shot, for an encoder without a text side, and no bridge.
     """
-    classes = _checked(labels, by, probe, k, where)
+    classes = _checked(labels, by, probe, k, where, calibrated_on)
     if classes is not None and _asks_findings(index.encoder, classes):
         if patient is not None:
             raise UsageError(
@@ -100,7 +103,8 @@ def classify(
         side = None if hasattr(index.encoder, "score") else index.text_side
         return _find_findings(index.encoder, side, classes, images)
     remarks = [*index.store.identity.absent(where), *_nobody(index.store, patient, strict=strict_exclude)]
-    method = _choose(index, labels=classes, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
+    words = None if classes is None else ByWords(index.text_side, classes, calibrated_on=calibrated_on)
+    method = _choose(index, words, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
     return _classify(index.encoder, index.store, method, images, patient=patient, max_set=max_set, remarks=remarks)
 
 
@@ -126,6 +130,7 @@ def classify_rows(
     where: str | None = None,
     retrain: bool = False,
     into: str | None = None,
+    calibrated_on: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """Name every row of the index, each without its own patient; the answers become columns of it.
@@ -134,7 +139,7 @@ def classify_rows(
     ----------
     into
         What the new columns' names begin with; by default zeroshot, neighbours or probe.
-    labels, by, probe, k, where, retrain, say
+    labels, by, probe, k, where, retrain, calibrated_on, say
         As in `classify`.
 
     Returns
@@ -142,13 +147,14 @@ def classify_rows(
     dict
         ``rows``, how many of them were ``answered``, and the ``columns``.
     """
-    classes = _checked(labels, by, probe, k, where)
+    classes = _checked(labels, by, probe, k, where, calibrated_on)
     if classes is not None and _asks_findings(index.encoder, classes):
         raise UsageError(
             f"the findings of {classes.name!r} are scored on pictures, not on stored vectors",
             hint="store them with `retr index build --score`, or give --image or --folder",
         )
-    method = _choose(index, labels=classes, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
+    words = None if classes is None else ByWords(index.text_side, classes, calibrated_on=calibrated_on)
+    method = _choose(index, words, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
     for note in (*index.store.identity.absent(where), *(method.notes if isinstance(method, ByWords) else ())):
         say(note)
     known = seen(index.store, method.fitted_on)
@@ -180,6 +186,7 @@ def _checked(
     probe: str | None,
     k: int | None,
     where: str | None,
+    calibrated_on: str | None,
 ) -> LabelSet | None:
     """Refuse what cannot be meant; give the classes of zero-shot, where that is the way."""
     if sum(one is not None for one in (labels, by, probe)) != 1:
@@ -188,13 +195,18 @@ def _checked(
         raise UsageError(f"a condition chooses the rows that vote, got: {where!r}", hint="use it with --by")
     if k is not None and by is None:
         raise UsageError(f"k is how many rows vote, got: {k!r}", hint="use it with --by; --top shows more classes")
+    if calibrated_on is not None and labels is None:
+        raise UsageError(
+            f"{calibrated_on!r} would choose a calibration of zero-shot; other ways have one for their own column",
+            hint="use --calibrated-on with --labels",
+        )
     return None if labels is None else load_labels(labels)
 
 
 def _choose(
     index: Index,
+    words: ByWords | None,
     *,
-    labels: LabelSet | None,
     by: str | None,
     probe: str | None,
     k: int | None,
@@ -202,10 +214,10 @@ def _choose(
     retrain: bool,
     say: Callable[[str], None],
 ) -> Method:
-    if labels is not None:
+    if words is not None:
         if index.bridge is not None:
             say(index.bridge.note([]))
-        return ByWords(index.text_side, labels)
+        return words
     if by is not None:
         return ByNeighbours(index.store, by, k, where=where)
     assert probe is not None

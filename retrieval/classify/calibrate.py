@@ -8,7 +8,7 @@ than none is not applied. The records (`retr.retrieval.classify.calibration`) go
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,9 +17,10 @@ from retr.index.errors import UsageError
 from retr.retrieval import novelty
 from retr.retrieval.classify import calibration, probe
 from retr.retrieval.classify.calibration import NOTE, Calibration, key_of
+from retr.retrieval.classify.depends import dependencies
 from retr.retrieval.classify.methods import ByWords
 from retr.retrieval.labels.label_set import load_labels
-from retr.retrieval.labels.labelled import Labelled, data_version, deal, labelled_rows, others
+from retr.retrieval.labels.labelled import Labelled, deal, labelled_rows, others
 from retr.retrieval.stats import confidence
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 from retr.retrieval.stats.metrics import ece
@@ -81,27 +82,32 @@ def calibrate(
             hint="calibrate without labels; the bridge states its held-out recall",
         )
     store = index.store
-    version = data_version(store, label)
     labelled = labelled_rows(store, label)
     unseen = _unseen(store, labelled)
     trained = probe.train(store, label)
     measured = [
-        measure(f"neighbours:{k}", votes, part, version, alpha, before=VoteScale(), fit=VoteScale.fit)
+        measure(f"neighbours:{k}", votes, part, alpha, before=VoteScale(), fit=VoteScale.fit)
         for k, votes, part in _votes(store, labelled, labelled.part(unseen))
     ]
     held_out, rows = trained.held_out[unseen], labelled.part(unseen)
-    measured.append(measure("probe", held_out, rows, version, alpha, before=Temperature(), fit=Temperature.fit))
+    measured.append(measure("probe", held_out, rows, alpha, before=Temperature(), fit=Temperature.fit))
     if words is not None:
         named = sample(labelled_rows(store, label, labels=words.labels))
         logits = words.logits(store.vectors(named.rows))
-        measured.append(measure(words.key, logits, named, version, alpha, before=Temperature(), fit=Temperature.fit))
+        measured.append(measure(words.key, logits, named, alpha, before=Temperature(), fit=Temperature.fit))
     fence = novelty.measure(store, device_column)
+    files = {probe.file_name(label): trained.to_bytes()}
+    measured = [
+        replace(one, depends=dependencies(store, one.method, label, fence.to_json(), files=files)) for one in measured
+    ]
     noted = store.manifest.extra.get(NOTE, {})
-    records = {**noted.get("methods", {}), **{key_of(one.method, label): asdict(one) for one in measured}}
+    kept = {key: one for key, one in noted.get("methods", {}).items() if isinstance(one, dict) and "depends" in one}
+    records = {**kept, **{key_of(one.method, label): asdict(one) for one in measured}}
     best = min((one for one in measured if one.method.startswith("neighbours:")), key=lambda one: one.log_loss)
     defaults = {**noted.get("neighbours", {}), label: int(best.method.partition(":")[2])}
     with store.writer() as writer:
-        writer.add_file(probe.file_name(label), trained.to_bytes())
+        for name, data in files.items():
+            writer.add_file(name, data)
         writer.note(NOTE, {"methods": records, "neighbours": defaults})
         writer.note(novelty.NOTE, novelty.noted(store, fence))
         writer.commit()
@@ -113,7 +119,6 @@ def measure(
     method: str,
     evidence: Any,
     labelled: Labelled,
-    version: str,
     alpha: float,
     *,
     before: Temperature | VoteScale,
@@ -170,7 +175,7 @@ def measure(
         accuracy=round(float((after.argmax(axis=1) == truth).mean()), 4),
         log_loss=round(confidence.log_loss(after, truth), 4),
         risk_coverage=confidence.risk_coverage(after, truth),
-        data_version=version,
+        depends={},
     )
 
 

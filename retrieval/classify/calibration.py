@@ -1,18 +1,20 @@
 """What was measured of an index's answers, and whether it still counts.
 
-The records are JSON in the manifest under ``extra["calibration"]``, one a method, with the version of the data they
-were measured on; `retr.retrieval.classify.calibrate` writes them.
+The records are JSON in the manifest under ``extra["calibration"]``, one for each method and column, with all that they
+depend on (`retr.retrieval.classify.depends`); `retr.retrieval.classify.calibrate` writes them.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from retr.index.records import Fields, stored
-from retr.retrieval.labels.labelled import data_version
+from retr.retrieval import novelty
+from retr.retrieval.classify.depends import changed, dependencies
 from retr.retrieval.labels.seen import seen_by_bridge, seen_by_head
 from retr.retrieval.stats.confidence import Temperature, VoteScale
 
@@ -50,8 +52,8 @@ class Calibration:
         Cross-fitted figures; ``coverage`` is to be compared with ``1 - alpha``.
     risk_coverage
         See `retr.retrieval.stats.confidence.risk_coverage`.
-    data_version
-        Of the data measured; other data, and the record no longer counts.
+    depends
+        What it was measured on, a hash of each thing; where one of them is another now, the record no longer counts.
     """
 
     method: str
@@ -69,7 +71,7 @@ class Calibration:
     accuracy: float
     log_loss: float
     risk_coverage: list[dict[str, float]]
-    data_version: str
+    depends: dict[str, str]
 
     @classmethod
     def from_json(cls, data: Fields) -> Self:
@@ -88,7 +90,7 @@ class Calibration:
             groups=data.whole("groups"),
             **{name: data.number(name) for name in _FIGURES},
             risk_coverage=[Fields({"at": point}).numbers("at") for point in data.items("risk_coverage")],
-            data_version=data.text("data_version"),
+            depends=_texts(data.inner("depends", {})),
         )
 
     @property
@@ -98,22 +100,31 @@ class Calibration:
 
 
 def find(store: Store, method: str, column: str | None) -> tuple[Calibration | None, str | None]:
-    """Read the calibration of a method, and say why there is none: one of the two is ``None``.
+    """Read the calibration of a method on a column, and say why there is none: one of the two is ``None``.
 
-    ``column=None`` takes the record of any column (zero-shot answers do not depend on the labels they were measured
-    on).
+    ``column=None``, of an answer that depends on no column (zero-shot), takes the record of the only column that the
+    method was calibrated on; of several columns one must be named.
     """
     records = _noted(store, "methods")
-    keys = [
-        key for key in records if key.startswith(f"{method}|") and (column is None or key == key_of(method, column))
-    ]
-    if not keys:
+    named = [_asked(key) for key in records]
+    columns = [one for way, one in named if way == method and column in {None, one}]
+    if not columns:
         return None, "not calibrated; see `retr calibrate`"
+    if len(columns) > 1:
+        return None, f"calibrated on {' and '.join(map(repr, columns))}: name one of them (--calibrated-on)"
     with stored(*_NOTED):
-        found = Calibration.from_json(records.inner(keys[-1]))
-    if found.data_version != data_version(store, found.column):
-        return None, f"the calibration on {found.column!r} is stale; run `retr calibrate` again"
+        found = Calibration.from_json(records.inner(key_of(method, columns[0])))
+        if (found.method, found.column) != (method, columns[0]):
+            raise ValueError("a record of something else")
+    other = changed(found.depends, _present(store, found))
+    if other:
+        what = "; ".join(other)
+        return None, f"the calibration on {found.column!r} is stale ({what} changed); run `retr calibrate` again"
     return found, None
+
+
+def _present(store: Store, found: Calibration) -> dict[str, str]:
+    return dependencies(store, found.method, found.column, novelty.recorded(store))
 
 
 def default_neighbours(store: Store, column: str) -> int | None:
@@ -129,8 +140,25 @@ def _noted(store: Store, part: str) -> Fields:
 
 
 def key_of(method: str, column: str) -> str:
-    """Give the name a method's record has."""
-    return f"{method}|{column}"
+    """Return the name that the record of a method on a column has; no other pair has it.
+
+    >>> key_of("probe", "label")
+    '["probe", "label"]'
+    """
+    return json.dumps([method, column])
+
+
+def _asked(key: str) -> tuple[str, str]:
+    """Return the method and the column of a record's name; blanks for the names of older versions."""
+    try:
+        method, column = json.loads(key)
+    except (ValueError, TypeError):
+        return "", ""
+    return str(method), str(column)
+
+
+def _texts(fields: Fields) -> dict[str, str]:
+    return {key: fields.text(key) for key in fields}
 
 
 def seen(store: Store, fitted_on: str | None) -> NDArray[np.bool_] | None:
@@ -138,7 +166,7 @@ def seen(store: Store, fitted_on: str | None) -> NDArray[np.bool_] | None:
 
     That is the head of an adapted index, and the bridge that words go through where ``fitted_on`` names its texts.
     """
-    masks = [seen_by_head(store), None if fitted_on is None else seen_by_bridge(store, fitted_on)]
+    masks = [seen_by_head(store), None if fitted_on is None else seen_by_bridge(store)]
     known = [mask for mask in masks if mask is not None]
     return np.logical_or.reduce(known) if known else None
 

@@ -42,7 +42,7 @@ class Method(Protocol):
 
     @property
     def column(self) -> str | None:
-        """The label column it answers for, if any."""
+        """The label column it answers for, or whose calibration is asked for; ``None`` for the only one there is."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -63,18 +63,27 @@ class Method(Protocol):
 
 
 class ByWords:
-    """Zero-shot: similarity to the prompts of each class, in the encoder's own scale."""
+    """Zero-shot: similarity to the prompts of each class, in the encoder's own scale.
 
-    column = None
+    Parameters
+    ----------
+    encoder
+        What embeds words.
+    labels
+        Classes that exclude each other.
+    calibrated_on
+        The column on which it was calibrated, needed where that was done on several.
+    """
+
     uncalibrated = Temperature()
 
-    def __init__(self, encoder: TextSide, labels: LabelSet) -> None:
+    def __init__(self, encoder: TextSide, labels: LabelSet, *, calibrated_on: str | None = None) -> None:
         if labels.multilabel:
             raise UsageError(
                 f"the classes of {labels.name!r} may be present together, so they do not share one probability",
                 hint="leave `multilabel` out of the label set to make them exclude each other",
             )
-        self.labels = labels
+        self.labels, self.column = labels, calibrated_on
         self.fitted_on: str | None = getattr(encoder, "fitted_on", None)
         self._encoder = encoder
         self._texts = class_vectors(encoder, [one.prompts for one in labels.classes])

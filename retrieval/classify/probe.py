@@ -3,12 +3,13 @@
 It is trained with patients kept apart: the strength of its regularisation is chosen, and its figures are measured,
 on folds whose groups it has not seen. The fits of those folds are stored beside the one on all rows: a picture of a
 patient among the labelled rows is answered by the fit that has not seen that patient (`Probe.logits_without`). The file
-``probe-COLUMN.npz`` lies in the index and holds arrays and JSON, no pickle. It records the version of the data it
+``probe-COLUMN-HASH.npz`` lies in the index and holds arrays and JSON, no pickle. It records the version of the data it
 was trained on and is refused once rows, labels or groups have changed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
@@ -178,12 +179,13 @@ class Probe:
 
 
 def file_name(column: str) -> str:
-    """Name the probe's file in the index.
+    """Name the probe's file in the index; no other column's has that name, in whatever case.
 
     >>> file_name("label"), file_name("Befund rechts")
-    ('probe-label.npz', 'probe-Befund_rechts.npz')
+    ('probe-label-1aca80e8b55c802f.npz', 'probe-Befund_rechts-8bb573a691efe681.npz')
     """
-    return f"probe-{re.sub(r'[^A-Za-z0-9._-]', '_', column)}.npz"
+    shown = re.sub(r"[^A-Za-z0-9._-]", "_", column)[:40]
+    return f"probe-{shown}-{hashlib.sha256(column.encode()).hexdigest()[:16]}.npz"
 
 
 def train(store: Store, column: str) -> Probe:

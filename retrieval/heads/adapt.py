@@ -8,7 +8,7 @@ pictures and queries pass through the same head. Words do not: its text side is 
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,10 +22,12 @@ from retr.index.vectors import unit
 from retr.retrieval.archive import places
 from retr.retrieval.archive.notes import NOTE as BUILT
 from retr.retrieval.heads import head
-from retr.retrieval.heads.adapted import HEAD_FILE, adapted_info, as_stored, head_of
+from retr.retrieval.heads.adapted import adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
 from retr.retrieval.labels.cases import find_cases
-from retr.retrieval.labels.seen import FITTED, HELD_OUT, NOTE, SPLIT
+from retr.retrieval.labels.labelled import grouped
+from retr.retrieval.labels.marks import Marks
+from retr.retrieval.labels.seen import FITTED, HEAD_FILE, HELD_OUT, NOTE, SPLIT
 from retr.retrieval.progress import waiting
 from retr.retrieval.stats import bootstrap
 from retr.retrieval.stats.metrics import any_hit_at, precision_at
@@ -124,12 +126,15 @@ def adapt(
     if Store.exists(out):
         raise RetrError(f"there is an index at {str(out)!r} already", hint="choose another --out")
     cases = find_cases(store, label, separator=separator, group=group, same_patient=same_patient, where=where)
-    inside = _halves(cases, seed) if fit is None else store.where(fit)[cases.rows]
+    split_by = cases.group or store.manifest.group
+    # whoever may answer whom: one patient, or one file, is never on both sides
+    groups = grouped(store, split_by, cases.rows)[0]
+    inside = _halves(cases, groups, seed) if fit is None else store.where(fit)[cases.rows]
     missing = store.identity.absent(fit)
     single = np.asarray(cases.member.sum(axis=1) == 1)
-    _check(cases, inside & single, inside)
+    _check(cases, groups, split_by, inside & single, inside)
     notes = [*cases.notes, *missing]
-    if cases.group is None and fit is None:
+    if split_by is None and fit is None:
         notes.append("split by picture: two pictures of one patient may stand on both sides")
     if not single.all():
         notes.append(f"{int((~single).sum())} rows with several classes were not fitted on")
@@ -145,7 +150,7 @@ def adapt(
 
     def fitted(chosen: NDArray[np.bool_]) -> tuple[Head, dict[float, float]]:
         at = np.flatnonzero(chosen & single)
-        return head.fit(vectors[place[at]], cases.truth[at], cases.groups[at], seed=seed)
+        return head.fit(vectors[place[at]], cases.truth[at], groups[at], seed=seed)
 
     with waiting(f"fitting the head on {int((inside & single).sum())} rows"):
         found, tried = fitted(inside)
@@ -153,15 +158,17 @@ def adapt(
     after = measure(found(vectors[place]), cases, ~inside, seed=seed)
     if refit:
         found, _ = fitted(np.ones(len(inside), bool))
-    who = "patients" if cases.group else "pictures"
+    who = "patients" if split_by else "pictures"
+    kept = single if refit else inside & single
+    found = replace(found, seen=Marks.of(store, cases.rows[kept], [group, store.manifest.group]))
     facts = {
         "label": cases.label,
         "classes": len(cases.classes),
-        "split_by": cases.group or "picture",
-        "fitted_rows": int(single.sum() if refit else (inside & single).sum()),
-        f"fitted_{who}": len(np.unique(cases.groups[single if refit else inside & single])),
+        "split_by": split_by or "picture",
+        "fitted_rows": int(kept.sum()),
+        f"fitted_{who}": len(np.unique(groups[kept])),
         "held_out_rows": int((~inside).sum()),
-        f"held_out_{who}": len(np.unique(cases.groups[~inside])),
+        f"held_out_{who}": len(np.unique(groups[~inside])),
         "refitted_on_everything": refit,
         "shrinkage": found.about["shrinkage"],
         "cross_validated_mrr": {str(shrinkage): round(value, 4) for shrinkage, value in tried.items()},
@@ -221,13 +228,19 @@ def measure(vectors: NDArray[Any], cases: Cases, held_out: NDArray[np.bool_], *,
     return estimates
 
 
-def _halves(cases: Cases, seed: int) -> NDArray[np.bool_]:
+def _halves(cases: Cases, groups: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
     inside = np.zeros(len(cases.rows), dtype=bool)
-    inside[next(head.folds(cases.truth, cases.groups, 2, seed))[0]] = True
+    inside[next(head.folds(cases.truth, groups, 2, seed))[0]] = True
     return inside
 
 
-def _check(cases: Cases, fitted: NDArray[np.bool_], inside: NDArray[np.bool_]) -> None:
+def _check(
+    cases: Cases,
+    groups: NDArray[np.int64],
+    split_by: str | None,
+    fitted: NDArray[np.bool_],
+    inside: NDArray[np.bool_],
+) -> None:
     if len(np.unique(cases.truth[fitted])) < 2:
         raise UsageError(
             f"the head would be fitted on {int(fitted.sum())} rows of fewer than two classes",
@@ -235,11 +248,10 @@ def _check(cases: Cases, fitted: NDArray[np.bool_], inside: NDArray[np.bool_]) -
         )
     if inside.all():
         raise UsageError("every labelled row is fitted on: nothing is left to measure", hint="narrow --fit")
-    both = np.intersect1d(cases.groups[inside], cases.groups[~inside])
+    both = np.intersect1d(groups[inside], groups[~inside])
     if len(both):
-        raise UsageError(
-            f"{len(both)} patients of {cases.group!r} are on both sides of --fit", hint="split by patient, not by row"
-        )
+        who = "identical files" if split_by is None else f"patients of {split_by!r}"
+        raise UsageError(f"{len(both)} {who} are on both sides of --fit", hint="split by patient, not by row")
 
 
 def _write(

@@ -17,7 +17,7 @@ from retr.index.vectors import unit
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.recorded import load_recorded, require_same
 from retr.retrieval.heads.head import Head
-from retr.retrieval.labels.seen import HELD_OUT, NOTE, SPLIT
+from retr.retrieval.labels.seen import HEAD_FILE, HELD_OUT, NOTE, SPLIT, marks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.index.writer import Writer
-
-HEAD_FILE = "head.npz"
 
 
 class AdaptedEncoder(BaseEncoder):
@@ -123,8 +121,10 @@ class FittedHead:
         """Refuse where the head was fitted on one of the rows; rows held out have left nothing in it."""
         if HEAD_FILE not in writer.draft.files or not len(gone):
             return
-        fitted = len(gone)
-        if SPLIT in store.schema.names:
+        fitted, marks = len(gone), marks_of(store, HEAD_FILE)
+        if marks is not None:
+            fitted = int(marks.among(store, gone).sum())
+        elif SPLIT in store.schema.names:
             fitted = sum(side not in {HELD_OUT, None} for side in store.table([SPLIT], gone)[SPLIT].to_pylist())
         if fitted:
             raise RetrError(

@@ -21,6 +21,7 @@ import numpy as np
 from retr.index.npz import numbers, read_npz
 from retr.index.records import Fields, parse, stored
 from retr.index.vectors import unit
+from retr.retrieval.labels.marks import Marks
 from retr.retrieval.stats.metrics import reciprocal_rank
 
 if TYPE_CHECKING:
@@ -49,11 +50,14 @@ class Head:
         float32 ``(d, m)``.
     about
         What it was fitted on, JSON-ready; holds ``"label"``.
+    seen
+        Who was fitted on; ``None`` in an index of an older version.
     """
 
     mean: NDArray[np.float32]
     weights: NDArray[np.float32]
     about: dict[str, Any]
+    seen: Marks | None = None
 
     @property
     def dim(self) -> int:
@@ -73,7 +77,8 @@ class Head:
         """Write an ``.npz`` without pickles."""
         sink = io.BytesIO()
         about = np.frombuffer(json.dumps(self.about).encode(), dtype=np.uint8)
-        np.savez(sink, mean=self.mean, weights=self.weights, about=about)
+        marks: dict[str, NDArray[Any]] = {} if self.seen is None else self.seen.to_arrays()
+        np.savez(sink, mean=self.mean, weights=self.weights, about=about, **marks)  # type: ignore[arg-type]
         return sink.getvalue()
 
     @classmethod
@@ -89,7 +94,7 @@ class Head:
             arrays = read_npz(data)
             mean = numbers(arrays, "mean", None)
             about = Fields(parse(arrays["about"].tobytes()))
-            return cls(mean, numbers(arrays, "weights", len(mean), None), about.data())
+            return cls(mean, numbers(arrays, "weights", len(mean), None), about.data(), Marks.from_arrays(arrays))
 
 
 def fit(

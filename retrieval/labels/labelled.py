@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -175,6 +176,17 @@ def data_version(store: Store, column: str) -> str:
 
     It stays the same through compaction and through changes to other columns.
     """
+    versions = _versions.setdefault(store, {})
+    if column not in versions:
+        versions[column] = _data_version(store, column)
+    return versions[column]
+
+
+# A snapshot does not change, and every batch of answers asks again.
+_versions: WeakKeyDictionary[Store, dict[str, str]] = WeakKeyDictionary()
+
+
+def _data_version(store: Store, column: str) -> str:
     names = dict.fromkeys(name for name in ("id", "sha256", column, store.manifest.group) if name)
     table = store.table([name for name in names if name in store.schema.names]).sort_by("id").combine_chunks()
     digest = hashlib.sha256(repr(store.manifest.encoder.identity).encode())

@@ -1,27 +1,37 @@
 """Which rows a fitted part of an index has seen with their labels: their answers are no measure of it.
 
 The head of an adapted index was fitted on some patients, a bridge from words on the texts of some rows. A picture of
-one of these patients lies where its label drew it; what is measured or promised must rest on the others.
+one of these patients lies where its label drew it; what is measured or promised must rest on the others. Each fit keeps
+marks of whom it has seen (`retr.retrieval.labels.marks`); without marks, of an older version, and without the column
+that its version kept instead, it may have seen everybody.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from retr.index.npz import read_npz
 from retr.index.records import Fields, stored
 from retr.retrieval.labels.labelled import others
+from retr.retrieval.labels.marks import Marks
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.store import Store
 
+#: The files of the fits.
+HEAD_FILE, BRIDGE_FILE = "head.npz", "bridge.npz"
 #: The manifest's note of an adapted index, the column that says on which side of the split a row was, and its values.
 NOTE = "adapted"
 SPLIT = "adapt"
 FITTED, HELD_OUT = "fitted", "held out"
+
+# A snapshot does not change, and every batch of answers asks again.
+_known: WeakKeyDictionary[Store, dict[str, NDArray[np.bool_]]] = WeakKeyDictionary()
 
 
 def noted_head(store: Store) -> Fields | None:
@@ -42,32 +52,55 @@ def noted_head(store: Store) -> Fields | None:
 
 def seen_by_head(store: Store) -> NDArray[np.bool_] | None:
     """Return which rows belong to patients that a head was fitted on: bool ``(n_total,)``; ``None`` without a head."""
-    noted = noted_head(store)
-    if noted is None or SPLIT not in store.schema.names:
+    if HEAD_FILE not in store.manifest.files:
         return None
-    split_by = noted.text("split_by") if noted.has("split_by") else None
+    return _seen(store, HEAD_FILE)
+
+
+def seen_by_bridge(store: Store) -> NDArray[np.bool_]:
+    """Return which rows belong to patients whose texts a bridge was fitted on: bool ``(n_total,)``."""
+    if BRIDGE_FILE not in store.manifest.files:
+        return np.zeros(store.n_total, dtype=bool)
+    return _seen(store, BRIDGE_FILE)
+
+
+def marks_of(store: Store, file: str) -> Marks | None:
+    """Read the marks that a fit keeps; ``None`` where an older version kept none.
+
+    Raises
+    ------
+    IndexCorruptError
+        They cannot be read.
+    """
+    with stored(f"{file!r}"):
+        return Marks.from_arrays(read_npz(store.file(file)))
+
+
+def _seen(store: Store, file: str) -> NDArray[np.bool_]:
+    known = _known.setdefault(store, {})
+    if file not in known:
+        marks = marks_of(store, file)
+        known[file] = _without_marks(store, file) if marks is None else _by_marks(store, marks)
+    return known[file]
+
+
+def _by_marks(store: Store, marks: Marks) -> NDArray[np.bool_]:
+    live = store.live_rows()
+    return _with_patients(store, live[marks.among(store, live) | marks.patients_among(store, live)])
+
+
+def _without_marks(store: Store, file: str) -> NDArray[np.bool_]:
+    """Return what the column of an older version says of the head; everything where there is none."""
+    if file != HEAD_FILE or SPLIT not in store.schema.names:
+        return store.alive().copy()
     live = store.live_rows()
     values = store.table([SPLIT], rows=live).column(0).to_pylist()
-    return _with_patients(store, live[[value == FITTED for value in values]], split_by)
+    return _with_patients(store, live[[value != HELD_OUT for value in values]])
 
 
-def seen_by_bridge(store: Store, column: str) -> NDArray[np.bool_]:
-    """Return which rows belong to patients whose texts of ``column`` a bridge was fitted on: bool ``(n_total,)``."""
-    live = store.live_rows()
-    if column not in store.schema.names:
-        return store.alive().copy()
-    texts = store.table([column], rows=live).column(0).is_valid().to_numpy(zero_copy_only=False)
-    return _with_patients(store, live[texts], None)
-
-
-def _with_patients(store: Store, rows: NDArray[np.int64], split_by: str | None) -> NDArray[np.bool_]:
+def _with_patients(store: Store, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     seen = np.zeros(store.n_total, dtype=bool)
     seen[rows] = True
     for group in others(store, rows):
         seen[group] = True
-    if split_by in store.schema.names and split_by != store.manifest.group:
-        live = store.live_rows()
-        values = store.identity.of(str(split_by), live)
-        named = {value for value, row in zip(values, live, strict=True) if seen[row] and value is not None}
-        seen[live[[value in named for value in values]]] = True
     return seen

@@ -25,6 +25,8 @@ from retr.index.records import Fields, parse, stored
 from retr.index.vectors import unit
 from retr.retrieval.encoders.lengths import lengths
 from retr.retrieval.labels.labelled import data_version, deal, row_groups
+from retr.retrieval.labels.marks import Marks
+from retr.retrieval.labels.seen import BRIDGE_FILE
 from retr.retrieval.progress import waiting
 from retr.retrieval.words.wordbag import WordBag
 
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from retr.retrieval.engine import Index
     from retr.retrieval.query import TextEncoder
 
-FILE = "bridge.npz"
+FILE = BRIDGE_FILE
 NOTE = "bridge"
 SEPARATOR = "||"
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
@@ -90,6 +92,8 @@ class Bridge:
         Version of the texts it was fitted on.
     encoder
         Identity of the registry's text encoder, as JSON; ``None`` with a `WordBag`.
+    seen
+        Whose texts it was fitted on; ``None`` in an index of an older version.
     """
 
     text: TextEncoder
@@ -99,6 +103,7 @@ class Bridge:
     figures: dict[str, Any]
     data_version: str
     encoder: dict[str, Any] | None = None
+    seen: Marks | None = None
 
     @property
     def fitted_on(self) -> str:
@@ -164,7 +169,7 @@ class Bridge:
         """Write an ``.npz`` without pickles."""
         header = {"figures": self.figures, "data_version": self.data_version, "encoder": self.encoder}
         arrays: dict[str, NDArray[Any]] = {f"bag_{name}": array for name, array in self.bag.to_arrays().items()}
-        arrays |= {"mean": self.mean, "matrix": self.matrix}
+        arrays |= {"mean": self.mean, "matrix": self.matrix, **({} if self.seen is None else self.seen.to_arrays())}
         sink = io.BytesIO()
         np.savez(sink, header=np.frombuffer(json.dumps(header).encode(), dtype=np.uint8), **arrays)  # type: ignore[arg-type]
         return sink.getvalue()
@@ -182,11 +187,11 @@ class Bridge:
             figures.text("column"), figures.number("recall_at_1"), figures.number("recall_at_10"), figures.whole("pool")
             version = header.text("data_version")
             encoder = header.inner("encoder").data() if header.has("encoder") else None
-            known = None if encoder is None else EncoderInfo.from_json(encoder)
+            known, seen = None if encoder is None else EncoderInfo.from_json(encoder), Marks.from_arrays(arrays)
             if (bag.dim if known is None else known.dim) != len(mean):
                 raise ValueError("a matrix for other features")
         text: TextEncoder = bag if known is None else _load(known)
-        return cls(text, bag, mean, matrix, figures.data(), version, encoder)
+        return cls(text, bag, mean, matrix, figures.data(), version, encoder, seen)
 
 
 def fit(
@@ -249,9 +254,12 @@ def fit(
             "recall_at_10": round(at_10, 4),
             "pool": len(test.rows),
             **({"texts_cut": cut} if cut else {}),
+            **({} if where is None else {"where": where}),
+            **({} if separator == SEPARATOR else {"separator": separator}),
         },
         data_version=data_version(store, column),
         encoder=None if text_encoder is None else text_encoder.info.to_json(),
+        seen=Marks.of(store, texts.rows, [store.manifest.group]),
     )
 
 

@@ -18,6 +18,7 @@ from retr.index import sidetable
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval.archive import places
+from retr.retrieval.classify.probe import file_name
 from retr.retrieval.deletion import delete
 from retr.retrieval.words.align import FILE
 
@@ -121,7 +122,7 @@ def test_a_purge_leaves_nothing_of_a_patient(index, archive):
     done = delete(index, where=where, purge=True)
     assert (done.rows, done.skipped) == (4, 2)
     said = "; ".join(done.dropped)
-    assert all(word in said for word in ("retr calibrate", "probe-label.npz", "retr align", "neighbours.bin"))
+    assert all(word in said for word in ("retr calibrate", file_name("label"), "retr align", "neighbours.bin"))
     assert held_in(planted, index.path, state) == []
     assert not list((state / "files").glob(f"{index.store.uuid}*"))
     extra = index.store.manifest.extra

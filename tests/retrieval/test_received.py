@@ -18,9 +18,9 @@ from retr.index.search import describe, tuned
 from retr.index.tune import Point, Tuning
 from retr.retrieval import novelty
 from retr.retrieval.archive.notes import Notes
-from retr.retrieval.classify import calibration, probe
-from retr.retrieval.heads.adapted import HEAD_FILE, head_of
-from retr.retrieval.labels.seen import noted_head
+from retr.retrieval.classify import calibration, depends, probe
+from retr.retrieval.heads.adapted import head_of
+from retr.retrieval.labels.seen import HEAD_FILE, noted_head
 from retr.retrieval.words import align
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def read_notes(store: Store) -> None:
 
 
 def test_no_value_in_a_note_makes_more_than_one_line(stores, monkeypatch):
-    monkeypatch.setattr(calibration, "data_version", lambda *_: "the same")
+    monkeypatch.setattr(depends, "data_version", lambda *_: "the same")
     refused = 0
     for store in stores:
         read_notes(store)
@@ -124,7 +124,7 @@ def variants(data: bytes) -> Iterator[bytes]:
     ("which", "file", "find"),
     [
         (0, align.FILE, align.find),
-        (0, "probe-label.npz", lambda store: probe.find(store, "label")),
+        (0, probe.file_name("label"), lambda store: probe.find(store, "label")),
         (1, HEAD_FILE, head_of),
     ],
 )

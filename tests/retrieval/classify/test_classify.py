@@ -218,13 +218,9 @@ def test_what_a_head_or_a_bridge_has_seen_is_promised_nothing(calibrated):
     store, _, _, words = calibrated
     side = Words()
     side.fitted_on = "label"
-    bridged = methods.ByWords(side, load_labels(CLASSES))
     index = SimpleNamespace(store=store, text_side=side, refresh=lambda: None)
     with pytest.raises(UsageError, match="bridge that was fitted on the 'label' of these very rows"):
         calibrate.calibrate(index, "label", labels=load_labels(CLASSES))
-    new, known = answer(store, bridged, store.vectors(np.array([5, 5])), ["x", "y"], [NOTHING, np.array([4, 5])])
-    assert (new.calibrated, known.calibrated, known.prediction_set) == (True, False, None)
-    assert "a fitted part of this index has seen" in known.note
     assert answer(store, words, store.vectors(np.array([5])), ["y"], [np.array([4, 5])])[0].calibrated
 
 
@@ -379,7 +375,7 @@ def test_a_scaling_that_measures_worse_than_none_is_not_applied():
     none, fit = Temperature(), Temperature.fit
 
     def measured(evidence):
-        return calibrate.measure("probe", evidence, rows, "v", 0.1, before=none, fit=fit)
+        return calibrate.measure("probe", evidence, rows, 0.1, before=none, fit=fit)
 
     right = measured(logits)  # drawn from these very probabilities: nothing to correct
     assert right.scale == none
