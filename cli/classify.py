@@ -125,7 +125,7 @@ def classify(
         from retr.retrieval.encoders.registry import load_encoder
         from retr.retrieval.labels.label_set import load_labels
 
-        if labels is None or all_ or k is not None or patient is not None:
+        if labels is None or all_ or k is not None or patient is not None or max_set is not None:
             raise UsageError("--encoder is for zero-shot without an index", hint="give --labels and --image alone")
         loaded = load_encoder(encoder, **loading.options)
         _report(out, list(classify_without_index(loaded, load_labels(labels), images)), top)
@@ -136,7 +136,7 @@ def classify(
     if all_:
         if patient is not None:
             raise UsageError(f"--patient names whose the pictures are, got: {patient!r}", hint="with --all rows say it")
-        out.record(opened.classify_rows(**way, into=into, say=out.note))
+        out.record(opened.classify_rows(**way, max_set=max_set, into=into, say=out.note))
         return
     found = opened.classify(
         images, **way, patient=patient, strict_exclude=strict_exclude, max_set=max_set, say=out.note
@@ -171,6 +171,8 @@ def _report(out: Output, found: list[Any], top: int) -> None:
         _one(out, answers[0], top)
     else:
         out.rows([_line(one) for one in answers])
+        for promise in dict.fromkeys(one.promise for one in answers if getattr(one, "promise", None)):
+            out.note(f"the sets hold the truth for {promise}")
         for note in dict.fromkeys(one.note for one in answers if one.note):
             out.note(note)
     if all(getattr(one, "abstain", None) for one in answers):
@@ -208,7 +210,6 @@ def _one(out: Output, one: Answer, top: int) -> None:
     if data.get("abstain"):
         out.note(f"abstains: {data['abstain']}")
     elif data.get("set") is not None:
-        promised = f"{100 * (1 - data['alpha']):g} % of such cases, patients kept apart"
-        out.note(f"the set of {len(chosen)} holds the truth in {promised}: {', '.join(data['set'])}")
+        out.note(f"set of {len(chosen)}: {', '.join(data['set'])}; it holds the truth for {data['promise']}")
     if data.get("note"):
         out.note(data["note"])

@@ -7,7 +7,6 @@ abstain.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,7 @@ from retr.index.errors import UsageError
 from retr.retrieval import novelty
 from retr.retrieval.classify import calibration
 from retr.retrieval.labels.labelled import others, row_groups
-from retr.retrieval.stats import confidence
+from retr.retrieval.stats import conformal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
 SHOWN = 20
 # of a picture of whose patient a head or a bridge has seen the labels
 SEEN = "not calibrated for this patient, whose labels a fitted part of this index has seen"
+# where a limit on sets is asked for
+UNLIMITED = "without a calibration there is no set, and no limit on its classes"
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,13 @@ class Answer:
     Attributes
     ----------
     classes, probabilities
-        Most probable first.
+        Most probable first, equal ones in the order of the classes.
     calibrated
         Whether the probabilities were scaled on held-out rows of this index.
     prediction_set, alpha
         The classes that hold the truth with a chance of ``1 - alpha``; ``None`` without calibration.
+    promise
+        For what that chance holds, and what was measured of it; ``None`` without calibration.
     abstain
         Why no answer should be taken, or ``None``.
     nearest
@@ -64,6 +67,7 @@ class Answer:
     calibrated: bool
     prediction_set: tuple[str, ...] | None = None
     alpha: float | None = None
+    promise: str | None = None
     abstain: str | None = None
     nearest: float | None = None
     neighbours: Hits | None = None
@@ -76,8 +80,11 @@ class Answer:
         return self.classes[0]
 
     def to_json(self, top: int = 5) -> dict[str, Any]:
-        """Give one JSON-ready object with the ``top`` most probable classes and at most `SHOWN` neighbours."""
-        best = zip(self.classes[:top], self.probabilities, strict=False)
+        """Return one JSON-ready object with the ``top`` most probable classes and at most `SHOWN` neighbours.
+
+        A class that nothing speaks for is not among the most probable, however few those are.
+        """
+        best = [(name, p) for name, p in zip(self.classes, self.probabilities, strict=True) if p > 0][:top]
         return {
             "query": self.query,
             "label": None if self.abstain else self.label,
@@ -86,6 +93,7 @@ class Answer:
             "calibrated": self.calibrated,
             "set": None if self.prediction_set is None else list(self.prediction_set),
             "alpha": self.alpha,
+            "promise": self.promise,
             "abstain": self.abstain,
             "nearest": self.nearest,
             "voters": None if self.neighbours is None else len(self.neighbours),
@@ -117,7 +125,8 @@ def answer(
     exclude
         For each, the rows that must not speak for it: itself, its copies, its patient (`row_exclusions`).
     max_set
-        Abstain when the prediction set holds more classes; by default more than half of all, rounded up.
+        Abstain when the prediction set holds more classes; by default half of them, rounded up. Without a
+        calibration there is no set, and the answers' notes say that it counts for nothing.
     notes
         For each, what the user should know beside the answer, or ``None``.
     """
@@ -138,16 +147,22 @@ def answer(
         known = np.array([seen is not None and seen[rows].any() for rows in exclude], bool)
     plain = method.uncalibrated.probabilities(evidence)
     scaled = plain if found is None else found.scale.probabilities(evidence)
-    limit = max_set or math.ceil(len(method.classes) / 2)
+    limit = calibration.most_classes(len(method.classes)) if max_set is None else max_set
     answers = []
     for i, name in enumerate(names):
         holds = None if known[i] else found
         chances = plain[i] if holds is None else scaled[i]
         order = np.argsort(-chances, kind="stable")
-        own = None if holds is None else confidence.prediction_sets(chances, holds.threshold)
+        own = None if holds is None else conformal.prediction_sets(chances, holds.thresholds)
         similarity = None if np.isnan(near[i]) else float(near[i])
         chosen = None if own is None else tuple(method.classes[j] for j in order if own[j])
-        said = [SEEN if known[i] else why, stale, None if notes is None else notes[i]]
+        said = [
+            SEEN if known[i] else why,
+            stale,
+            UNLIMITED if max_set is not None and holds is None else None,
+            _tied(method.classes, chances),
+            None if notes is None else notes[i],
+        ]
         answers.append(
             Answer(
                 query=name,
@@ -157,6 +172,7 @@ def answer(
                 calibrated=holds is not None,
                 prediction_set=chosen,
                 alpha=None if holds is None else holds.alpha,
+                promise=None if holds is None else holds.promise,
                 abstain=_reason(similarity, fence, chosen, limit),
                 nearest=similarity,
                 neighbours=hits[i] if hits else None,
@@ -167,7 +183,7 @@ def answer(
     return answers
 
 
-def store_answers(store: Store, method: Method, *, prefix: str) -> int:
+def store_answers(store: Store, method: Method, *, prefix: str, max_set: int | None = None) -> int:
     """Classify every row of the index, each without its own patient, and store the answers as columns.
 
     The columns are ``PREFIX_label`` (null where it abstains), ``PREFIX_probability`` and, with a calibration,
@@ -183,7 +199,7 @@ def store_answers(store: Store, method: Method, *, prefix: str) -> int:
     rows = store.live_rows()
     ids = store.table(["id"], rows=rows).column("id")
     vectors = np.asarray(store.vectors(rows), dtype=np.float32)
-    answers = answer(store, method, vectors, ids.to_pylist(), others(store, rows))
+    answers = answer(store, method, vectors, ids.to_pylist(), others(store, rows), max_set=max_set)
     columns = {
         "id": ids,
         f"{prefix}_label": pa.array([None if a.abstain else a.label for a in answers], pa.string()),
@@ -234,6 +250,16 @@ def row_exclusions(
         np.unique(np.concatenate([named, *(live[order[starts[g] : starts[g + 1]]] for g in np.unique(number[rows]))]))
         for rows in own
     ]
+
+
+def _tied(classes: Sequence[str], chances: NDArray[np.float64]) -> str | None:
+    """Say which classes are as probable as the best, so that the order of the classes alone puts one first."""
+    best = np.flatnonzero(chances == chances.max())
+    if len(best) < 2:
+        return None
+    if len(best) == len(classes):
+        return "all classes are equally probable"
+    return f"equally probable: {', '.join(classes[i] for i in best[:SHOWN])}{', ...' * (len(best) > SHOWN)}"
 
 
 def _reason(

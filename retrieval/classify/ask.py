@@ -16,8 +16,8 @@ from retr.index.identifiers import identifier_text
 from retr.index.vectors import unit
 from retr.retrieval.classify import findings
 from retr.retrieval.classify import probe as probes
-from retr.retrieval.classify.answers import SEEN, Answer, answer, row_exclusions, store_answers
-from retr.retrieval.classify.calibration import seen
+from retr.retrieval.classify.answers import SEEN, UNLIMITED, Answer, answer, row_exclusions, store_answers
+from retr.retrieval.classify.calibration import find, seen
 from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Method
 from retr.retrieval.encoders.lengths import unread_ends
 from retr.retrieval.labels.label_set import LabelSet, load_labels
@@ -80,7 +80,8 @@ def classify(
     strict_exclude
         A patient that no row has is an error; otherwise the answers' note says so.
     max_set
-        Abstain when more classes than this stay possible; by default half of them, rounded up.
+        Abstain when more classes than this stay possible; by default half of them, rounded up. It counts where there
+        is a calibration; otherwise the answers' notes say so.
     calibrated_on
         Zero-shot: the column whose calibration counts, where there are calibrations on several.
     say
@@ -93,8 +94,12 @@ def classify(
     NoTextSideError
         Zero-shot, for an encoder without a text side, and no bridge.
     """
-    classes = _checked(labels, by, probe, k, where, calibrated_on)
+    classes = _checked(labels, by, probe, k, where, max_set, calibrated_on)
     if classes is not None and _asks_findings(index.encoder, classes):
+        if max_set is not None:
+            raise UsageError(
+                f"findings may be present together and make no set, got a limit of: {max_set!r}", hint="leave it out"
+            )
         if patient is not None:
             raise UsageError(
                 f"findings are scored on each picture alone, and no row of {patient!r} says anything about them",
@@ -129,6 +134,7 @@ def classify_rows(
     k: int | None = None,
     where: str | None = None,
     retrain: bool = False,
+    max_set: int | None = None,
     into: str | None = None,
     calibrated_on: str | None = None,
     say: Callable[[str], None] = lambda _: None,
@@ -139,7 +145,7 @@ def classify_rows(
     ----------
     into
         What the new columns' names begin with; by default zeroshot, neighbours or probe.
-    labels, by, probe, k, where, retrain, calibrated_on, say
+    labels, by, probe, k, where, retrain, max_set, calibrated_on, say
         As in `classify`.
 
     Returns
@@ -147,7 +153,7 @@ def classify_rows(
     dict
         ``rows``, how many of them were ``answered``, and the ``columns``.
     """
-    classes = _checked(labels, by, probe, k, where, calibrated_on)
+    classes = _checked(labels, by, probe, k, where, max_set, calibrated_on)
     if classes is not None and _asks_findings(index.encoder, classes):
         raise UsageError(
             f"the findings of {classes.name!r} are scored on pictures, not on stored vectors",
@@ -161,7 +167,9 @@ def classify_rows(
     if known is not None and known.any():
         say(f"{int((known & index.store.alive()).sum())} rows: {SEEN}")
     prefix = into or {"z": "zeroshot", "n": "neighbours", "p": "probe"}[method.key[0]]
-    answered = store_answers(index.store, method, prefix=prefix)
+    if max_set is not None and find(index.store, method.key, method.column)[0] is None:
+        say(UNLIMITED)
+    answered = store_answers(index.store, method, prefix=prefix, max_set=max_set)
     index.refresh()
     return {"rows": len(index), "answered": answered, "columns": f"{prefix}_label, {prefix}_probability"}
 
@@ -186,6 +194,7 @@ def _checked(
     probe: str | None,
     k: int | None,
     where: str | None,
+    max_set: int | None,
     calibrated_on: str | None,
 ) -> LabelSet | None:
     """Refuse what cannot be meant; give the classes of zero-shot, where that is the way."""
@@ -200,6 +209,8 @@ def _checked(
             f"{calibrated_on!r} would choose a calibration of zero-shot; other ways have one for their own column",
             hint="use --calibrated-on with --labels",
         )
+    if max_set is not None and max_set < 1:
+        raise UsageError(f"a set of at least one class may be allowed, got a limit of: {max_set!r}")
     return None if labels is None else load_labels(labels)
 
 

@@ -1,14 +1,20 @@
 """How far an answer can be trusted: measured on the index's own labelled rows, patients kept apart.
 
 For each way to classify (neighbours, probe, zero-shot) `calibrate` scales its scores to probabilities and finds the
-threshold of split-conformal sets, on evidence in which no row has seen its own patient. The figures it states are
-cross-fitted: scaling and threshold of four fifths of the patients, measured on the rest. A scaling that measures worse
-than none is not applied. The records (`retr.retrieval.classify.calibration`) go into the manifest.
+threshold of conformal sets in which each patient counts once (`retr.retrieval.stats.conformal`), on evidence in which
+no row has seen its own patient. The figures it states are cross-fitted: scaling and threshold of four fifths of the
+patients, measured on the rest. A scaling that measures worse than none is not applied. The records
+(`retr.retrieval.classify.calibration`) go into the manifest.
+
+The promise is exact for scores that were fixed before. Here they are cross-fitted: a new patient is answered by the
+votes, the probe and the scaling of all rows, the thresholds come from votes and probes without each row's patient. No
+theorem covers that; the coverage stated is what was measured of it.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,12 +22,20 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.retrieval import novelty
 from retr.retrieval.classify import calibration, probe
-from retr.retrieval.classify.calibration import NOTE, Calibration, key_of
+from retr.retrieval.classify.calibration import (
+    NOTE,
+    UNITS,
+    Calibration,
+    OfClass,
+    abstains,
+    key_of,
+    most_classes,
+)
 from retr.retrieval.classify.depends import dependencies
 from retr.retrieval.classify.methods import ByWords
 from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.labels.labelled import Labelled, deal, labelled_rows, others
-from retr.retrieval.stats import confidence
+from retr.retrieval.stats import confidence, conformal
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 from retr.retrieval.stats.metrics import ece
 
@@ -36,6 +50,8 @@ if TYPE_CHECKING:
     from retr.retrieval.labels.label_set import LabelSet
 
 FOLDS = 5
+# More, smaller folds where four fifths of the patients are too few for a threshold.
+MOST_FOLDS = 20
 # Numbers of neighbours that are calibrated at once; the best of them is the default of a vote.
 NEIGHBOURS = (5, 10, 20, 50, 200)
 # Patients are drawn until about so many rows are measured: more change the second decimal of nothing.
@@ -48,6 +64,7 @@ def calibrate(
     *,
     labels: LabelSet | str | Path | Sequence[str] | None = None,
     alpha: float = 0.1,
+    class_conditional: bool = False,
     device_column: str | None = None,
 ) -> tuple[list[Calibration], novelty.Novelty]:
     """Measure every way to classify by a column, and how near the archive's own rows are to each other.
@@ -62,19 +79,21 @@ def calibrate(
     labels
         Label set for zero-shot; the column's values are matched by name and alias.
     alpha
-        Error level of the sets: 0.1 promises 90 %.
+        Error level of the sets: 0.1 promises 90 % of the pictures of new patients, each patient counting once.
+    class_conditional
+        Keep the promise for each class by itself. A class with too few patients for that is in every set.
     device_column
         The column that names each row's camera or scanner: each gets a fence of its own against what is unlike.
 
     Raises
     ------
     UsageError
-        If the column is unknown or has fewer than two classes or groups, or ``alpha`` is not between 0 and 1.
+        If the column is unknown or has fewer than two classes or groups, ``alpha`` is not between 0 and 1, or there are
+        fewer patients than ``alpha`` needs (`retr.retrieval.stats.conformal.groups_needed`).
     IndexLockedError
         If another process is writing.
     """
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha must lie between 0 and 1, got {alpha!r}", hint="0.1 promises 90 %")
+    conformal.groups_needed(alpha)
     words = None if labels is None else ByWords(index.text_side, load_labels(labels))
     if words is not None and words.fitted_on is not None:
         raise UsageError(
@@ -84,17 +103,22 @@ def calibrate(
     store = index.store
     labelled = labelled_rows(store, label)
     unseen = _unseen(store, labelled)
+    rows = labelled.part(unseen)
+    sets = Sets(alpha, class_conditional, UNITS[store.manifest.group is None])
+    sets.require_groups(rows)
+    named = None if words is None else sample(labelled_rows(store, label, labels=words.labels))
+    if named is not None:
+        sets.require_groups(named)
     trained = probe.train(store, label)
     measured = [
-        measure(f"neighbours:{k}", votes, part, alpha, before=VoteScale(), fit=VoteScale.fit)
-        for k, votes, part in _votes(store, labelled, labelled.part(unseen))
+        measure(f"neighbours:{k}", votes, part, sets, before=VoteScale(), fit=VoteScale.fit)
+        for k, votes, part in _votes(store, labelled, rows)
     ]
-    held_out, rows = trained.held_out[unseen], labelled.part(unseen)
-    measured.append(measure("probe", held_out, rows, alpha, before=Temperature(), fit=Temperature.fit))
-    if words is not None:
-        named = sample(labelled_rows(store, label, labels=words.labels))
+    held_out = trained.held_out[unseen]
+    measured.append(measure("probe", held_out, rows, sets, before=Temperature(), fit=Temperature.fit))
+    if words is not None and named is not None:
         logits = words.logits(store.vectors(named.rows))
-        measured.append(measure(words.key, logits, named, alpha, before=Temperature(), fit=Temperature.fit))
+        measured.append(measure(words.key, logits, named, sets, before=Temperature(), fit=Temperature.fit))
     fence = novelty.measure(store, device_column)
     files = {probe.file_name(label): trained.to_bytes()}
     measured = [
@@ -115,16 +139,53 @@ def calibrate(
     return measured, fence
 
 
+@dataclass(frozen=True)
+class Sets:
+    """Which sets are wanted: their error level, whether each class has its own promise, and what counts once."""
+
+    alpha: float
+    class_conditional: bool
+    unit: str
+
+    def require_groups(self, labelled: Labelled) -> None:
+        """Raise `UsageError` where there are fewer groups than the level needs; by class, where no class has them."""
+        need, n = conformal.groups_needed(self.alpha), labelled.n_groups
+        where = f"{labelled.column!r} has"
+        if self.class_conditional and n >= need:
+            n, where = max(groups_of_classes(labelled)), f"no class of {labelled.column!r} has more than"
+        if n < need:
+            raise UsageError(
+                f"alpha {self.alpha:g} needs {need} {self.unit}s, and {where} {n} to measure",
+                hint=f"label more of them, or give an alpha of {math.ceil(1000 / (n + 1)) / 1000:g} or more",
+            )
+
+    def thresholds(
+        self, chance: NDArray[np.float64], truth: NDArray[np.int64], groups: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Find the threshold of each class: float64 ``(c,)``."""
+        own, n_classes = chance[np.arange(len(truth)), truth], chance.shape[1]
+        if self.class_conditional:
+            return conformal.class_thresholds(own, truth, groups, n_classes, self.alpha)
+        return np.full(n_classes, conformal.threshold(own, groups, self.alpha))
+
+    def folds(self, labelled: Labelled) -> NDArray[np.int64]:
+        """Deal groups into `FOLDS`, or more where the rest of so few would be too small for a threshold."""
+        need = conformal.groups_needed(self.alpha)
+        counts = groups_of_classes(labelled) if self.class_conditional else [labelled.n_groups]
+        least = min((n for n in counts if n > need), default=need + 1)
+        return labelled.folds(min(max(FOLDS, -(-2 * least // (least - need))), MOST_FOLDS))
+
+
 def measure(
     method: str,
     evidence: Any,
     labelled: Labelled,
-    alpha: float,
+    sets: Sets,
     *,
     before: Temperature | VoteScale,
     fit: Callable[[Any, NDArray[np.int64]], Temperature | VoteScale],
 ) -> Calibration:
-    """Fit a scaling and a conformal threshold, and state cross-fitted figures.
+    """Fit a scaling and conformal thresholds, and state cross-fitted figures.
 
     Parameters
     ----------
@@ -135,57 +196,120 @@ def measure(
     fit
         Finds a scaling from evidence and its truth.
     """
-    truth = labelled.codes
-    folds = labelled.folds(FOLDS)
+    truth, groups = labelled.codes, labelled.groups
+    folds = sets.folds(labelled)
 
     def crossed(
         fit: Callable[[Any, NDArray[np.int64]], Temperature | VoteScale],
-    ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """Give the probabilities and the sets of each fold, by a scaling and a threshold of the others."""
+    ) -> tuple[NDArray[np.float64], NDArray[np.bool_], NDArray[np.float64]]:
+        """Return, each ``(n, c)``: probabilities and sets of each fold by a scaling and thresholds of the others."""
         chance = np.zeros((len(labelled), len(labelled.classes)))
-        sets = np.zeros(chance.shape, dtype=bool)
+        held, limits = np.zeros(chance.shape, dtype=bool), np.zeros(chance.shape)
         for fold in np.unique(folds):
             inside = folds != fold
             scale = fit(evidence[inside], truth[inside])
-            limit = confidence.conformal_threshold(scale.probabilities(evidence[inside]), truth[inside], alpha)
+            limit = sets.thresholds(scale.probabilities(evidence[inside]), truth[inside], groups[inside])
             chance[~inside] = scale.probabilities(evidence[~inside])
-            sets[~inside] = confidence.prediction_sets(chance[~inside], limit)
-        return chance, sets
+            held[~inside] = conformal.prediction_sets(chance[~inside], limit)
+            limits[~inside] = limit
+        return chance, held, limits
 
-    after, sets = crossed(fit)
-    plain, plain_sets = crossed(lambda *_: before)
+    after, held, limits = crossed(fit)
+    plain, plain_held, plain_limits = crossed(lambda *_: before)
     # a scaling that makes the probabilities worse is left out, unless it is what keeps the sets small
-    if ece(plain, truth) < ece(after, truth) and plain_sets.sum() <= sets.sum():
-        after, sets, final = plain, plain_sets, before
+    if ece(plain, truth) < ece(after, truth) and plain_held.sum() <= held.sum():
+        after, held, limits, final = plain, plain_held, plain_limits, before
     else:
         final = fit(evidence, truth)
+    chance = final.probabilities(evidence)
+    of_sets, of_classes = _figures(held, limits, sets.thresholds(chance, truth, groups), labelled)
     return Calibration(
         method=method,
         column=labelled.column,
         classes=labelled.classes,
         scaling=asdict(final),
-        alpha=alpha,
-        threshold=confidence.conformal_threshold(final.probabilities(evidence), truth, alpha),
+        alpha=sets.alpha,
+        threshold=conformal.threshold(chance[np.arange(len(truth)), truth], groups, sets.alpha),
         rows=len(labelled),
         groups=labelled.n_groups,
+        unit=sets.unit,
         ece_before=round(ece(before.probabilities(evidence), truth), 4),
         ece_after=round(ece(after, truth), 4),
-        coverage=round(float(sets[np.arange(len(truth)), truth].mean()), 4),
-        set_size=round(float(sets.sum(axis=1).mean()), 2),
         accuracy=round(float((after.argmax(axis=1) == truth).mean()), 4),
         log_loss=round(confidence.log_loss(after, truth), 4),
+        class_conditional=sets.class_conditional,
+        **of_sets,
+        by_class=of_classes,
         risk_coverage=confidence.risk_coverage(after, truth),
         depends={},
     )
 
 
+def _figures(
+    held: NDArray[np.bool_], limits: NDArray[np.float64], thresholds: NDArray[np.float64], labelled: Labelled
+) -> tuple[dict[str, float | None], tuple[OfClass, ...]]:
+    """Measure cross-fitted sets, each group counting once.
+
+    Parameters
+    ----------
+    held, limits
+        bool and float64 ``(n, c)``: which classes are in the set of each row, and the thresholds they had to reach.
+    thresholds
+        float64 ``(c,)``: those of all rows. Where one is 0 in ``limits`` only, the rest of a fold was too small for it,
+        and nothing is measured there.
+    """
+    truth, groups = labelled.codes, labelled.groups
+    rows = np.arange(len(truth))
+    known = (limits[rows, truth] > 0) | (thresholds[truth] == 0)
+    covered, sizes = held[rows, truth], held.sum(axis=1)
+    silent = abstains(sizes, most_classes(len(labelled.classes)))
+
+    def mean(values: NDArray[Any], among: NDArray[np.bool_] = known) -> float | None:
+        return conformal.group_mean(values[among], groups[among])
+
+    abstained = mean(silent)
+    answered = (mean(covered & ~silent) or 0.0) / (1 - (abstained or 0.0)) if (known & ~silent).any() else None
+    figures = {
+        "coverage": mean(covered),
+        "coverage_answered": answered,
+        "abstained": abstained,
+        "set_size": mean(sizes),
+    }
+    return {name: _rounded(value) for name, value in figures.items()}, tuple(
+        OfClass(
+            label,
+            rows=int((truth == code).sum()),
+            groups=n,
+            threshold=float(thresholds[code]),
+            coverage=_rounded(mean(covered, known & (truth == code))),
+        )
+        for code, (label, n) in enumerate(zip(labelled.classes, groups_of_classes(labelled), strict=True))
+    )
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def groups_of_classes(labelled: Labelled) -> list[int]:
+    """Count the groups that each class is found in, in the order of the classes."""
+    return [len(np.unique(labelled.groups[labelled.codes == code])) for code in range(len(labelled.classes))]
+
+
 def sample(labelled: Labelled) -> Labelled:
-    """Keep about `MAX_ROWS` rows, whole groups of them."""
-    if len(labelled) <= MAX_ROWS:
+    """Keep at most `MAX_ROWS` rows: as many of each group as there is room for, and not all groups only beyond that."""
+    n = len(labelled)
+    if n <= MAX_ROWS:
         return labelled
-    n = -(-len(labelled) // MAX_ROWS)
-    keep = deal(labelled.groups, n) == 0
-    return labelled.part(keep)
+    order = np.lexsort((np.random.default_rng(0).permutation(n), labelled.groups))
+    _, starts, counts = np.unique(labelled.groups[order], return_index=True, return_counts=True)
+    place = np.empty(n, dtype=np.int64)
+    place[order] = np.arange(n) - np.repeat(starts, counts)
+    # the place of a row in its group, at random: the first of each group, then the second, ...
+    most = np.searchsorted(np.cumsum(np.bincount(place)), MAX_ROWS, side="right")
+    if most:
+        return labelled.part(place < most)
+    return labelled.part((place == 0) & (deal(labelled.groups, -(-len(counts) // MAX_ROWS)) == 0))
 
 
 def _unseen(store: Store, labelled: Labelled) -> NDArray[np.bool_]:

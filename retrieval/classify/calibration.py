@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from retr.retrieval import novelty
 from retr.retrieval.classify.depends import changed, dependencies
 from retr.retrieval.labels.seen import seen_by_bridge, seen_by_head
 from retr.retrieval.stats.confidence import Temperature, VoteScale
+from retr.retrieval.stats.conformal import groups_needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,8 +31,42 @@ NOTE = "calibration"
 # How the files of probes begin.
 PROBE = "probe-"
 _NOTED = ("the calibration", "run `retr calibrate` again")
-_FIGURES = ("ece_before", "ece_after", "coverage", "set_size", "accuracy", "log_loss")
+_FIGURES = ("ece_before", "ece_after", "accuracy", "log_loss")
 _MOST_NEIGHBOURS = 1 << 20
+# What counts once: whoever the group column tells apart, or each image where there is none.
+UNITS = ("patient", "image")
+
+
+@dataclass(frozen=True)
+class OfClass:
+    """What was measured of one class.
+
+    Attributes
+    ----------
+    label, rows, groups
+        The class, and how many were measured.
+    threshold
+        The probability it must reach to be in the set; 0 and it is in every set.
+    coverage
+        Share of its images whose set holds it; ``None`` where it was not measured.
+    """
+
+    label: str
+    rows: int
+    groups: int
+    threshold: float
+    coverage: float | None
+
+    @classmethod
+    def from_json(cls, data: Fields) -> Self:
+        """Read what a manifest holds; ``ValueError`` or ``KeyError`` for anything else."""
+        return cls(
+            label=data.text("label"),
+            rows=data.whole("rows"),
+            groups=data.whole("groups"),
+            threshold=data.number("threshold"),
+            coverage=_measured(data, "coverage"),
+        )
 
 
 @dataclass(frozen=True)
@@ -43,13 +78,23 @@ class Calibration:
     method, column, classes
         What was measured, on which labels.
     scaling
-        ``{"temperature", "slope", "offset"}`` or ``{"bandwidth", "prior_weight"}``.
+        ``{"temperature", "slope", "offset"}`` or ``{"bandwidth", "prior_weight"}``; a bandwidth of ``None`` is each
+        query's own.
     alpha, threshold
-        The error level promised, and the probability a class must reach to be in the set.
-    rows, groups
-        How many were measured.
-    ece_before, ece_after, coverage, set_size, accuracy, log_loss
-        Cross-fitted figures; ``coverage`` is to be compared with ``1 - alpha``.
+        The error level promised, and the probability a class must reach to be in the set where one threshold serves
+        all classes (`thresholds` are those in use).
+    rows, groups, unit
+        How many were measured; a group is a ``"patient"``, or an ``"image"`` where no column tells patients apart.
+    ece_before, ece_after, accuracy, log_loss
+        Cross-fitted figures, each row counting once.
+    class_conditional
+        Whether each class has a threshold of its own.
+    coverage, coverage_answered, abstained, set_size
+        Cross-fitted figures, each group counting once: the share of sets that hold the truth, to be compared with
+        ``1 - alpha``; the same share among those that `abstains` lets pass (``None`` where none does); the share of
+        the others; and the mean number of classes in a set. All ``None`` where no group is left to measure them on.
+    by_class
+        One for each of ``classes``.
     risk_coverage
         See `retr.retrieval.stats.confidence.risk_coverage`.
     depends
@@ -59,36 +104,54 @@ class Calibration:
     method: str
     column: str
     classes: tuple[str, ...]
-    scaling: dict[str, float]
+    scaling: dict[str, Any]
     alpha: float
     threshold: float
     rows: int
     groups: int
+    unit: str
     ece_before: float
     ece_after: float
-    coverage: float
-    set_size: float
     accuracy: float
     log_loss: float
+    class_conditional: bool
+    coverage: float | None
+    coverage_answered: float | None
+    abstained: float | None
+    set_size: float | None
+    by_class: tuple[OfClass, ...]
     risk_coverage: list[dict[str, float]]
     depends: dict[str, str]
 
     @classmethod
     def from_json(cls, data: Fields) -> Self:
         """Read what a manifest holds; ``ValueError`` or ``KeyError`` for anything else."""
-        scaling = data.numbers("scaling")
+        parts = data.inner("scaling")
+        # the vote that is weighed by each query's own spread has no bandwidth
+        scaling = {name: None if name == "bandwidth" and not parts.has(name) else parts.number(name) for name in parts}
         if set(scaling) not in ({"temperature", "slope", "offset"}, {"bandwidth", "prior_weight"}):
             raise ValueError("no scaling")
+        classes = data.texts("classes")
+        by_class = tuple(OfClass.from_json(Fields(one)) for one in data.items("by_class"))
+        if tuple(one.label for one in by_class) != classes:
+            raise ValueError("figures of other classes")
         return cls(
             method=data.text("method"),
             column=data.text("column"),
-            classes=data.texts("classes"),
+            classes=classes,
             scaling=scaling,
             alpha=data.number("alpha"),
             threshold=data.number("threshold"),
             rows=data.whole("rows"),
             groups=data.whole("groups"),
+            unit=data.choice("unit", UNITS),
+            class_conditional=data.flag("class_conditional"),
+            by_class=by_class,
             **{name: data.number(name) for name in _FIGURES},
+            coverage=_measured(data, "coverage"),
+            coverage_answered=_measured(data, "coverage_answered"),
+            abstained=_measured(data, "abstained"),
+            set_size=_measured(data, "set_size"),
             risk_coverage=[Fields({"at": point}).numbers("at") for point in data.items("risk_coverage")],
             depends=_texts(data.inner("depends", {})),
         )
@@ -97,6 +160,34 @@ class Calibration:
     def scale(self) -> Temperature | VoteScale:
         """The fitted scaling."""
         return VoteScale(**self.scaling) if "bandwidth" in self.scaling else Temperature(**self.scaling)
+
+    @property
+    def thresholds(self) -> NDArray[np.float64]:
+        """The probability each class must reach to be in a set: float64 ``(c,)``."""
+        return np.array([one.threshold for one in self.by_class])
+
+    @property
+    def in_every_set(self) -> tuple[str, ...]:
+        """The classes with fewer groups than a threshold of their own needs."""
+        if not self.class_conditional:
+            return ()
+        return tuple(one.label for one in self.by_class if one.groups < groups_needed(self.alpha))
+
+    @property
+    def promise(self) -> str:
+        """For what share of whom the sets hold the truth, and what was measured of it, in a line."""
+        whom = "a picture of each new patient" if self.unit == "patient" else "new images"
+        how = "each class by itself" if self.class_conditional else "all classes together"
+        figures = {"measured": self.coverage, "where answered": self.coverage_answered}
+        told = [f"{name} {100 * share:.0f} %" for name, share in figures.items() if share is not None]
+        known = [one for one in self.by_class if one.coverage is not None and one.label not in self.in_every_set]
+        if known:
+            least = min(known, key=lambda one: one.coverage or 0.0)
+            told.append(f"least {100 * (least.coverage or 0.0):.0f} % (of {least.label!r})")
+        parts = [f"{100 * (1 - self.alpha):g} % of {whom}, {how}", ", ".join(told) or "not measured"]
+        if self.in_every_set:
+            parts.append(f"in every set for want of {self.unit}s: {', '.join(self.in_every_set)}")
+        return "; ".join(parts)
 
 
 def find(store: Store, method: str, column: str | None) -> tuple[Calibration | None, str | None]:
@@ -113,7 +204,10 @@ def find(store: Store, method: str, column: str | None) -> tuple[Calibration | N
     if len(columns) > 1:
         return None, f"calibrated on {' and '.join(map(repr, columns))}: name one of them (--calibrated-on)"
     with stored(*_NOTED):
-        found = Calibration.from_json(records.inner(key_of(method, columns[0])))
+        record = records.inner(key_of(method, columns[0]))
+        if not record.has("unit"):
+            return None, "the calibration is of an older version, which counted images; run `retr calibrate` again"
+        found = Calibration.from_json(record)
         if (found.method, found.column) != (method, columns[0]):
             raise ValueError("a record of something else")
     other = changed(found.depends, _present(store, found))
@@ -132,6 +226,25 @@ def default_neighbours(store: Store, column: str) -> int | None:
     numbers = _noted(store, "neighbours")
     with stored(*_NOTED):
         return numbers.whole(column, least=1, most=_MOST_NEIGHBOURS) if numbers.has(column) else None
+
+
+def most_classes(n_classes: int) -> int:
+    """Return how many classes a set may hold without abstention: half of them, rounded up.
+
+    >>> most_classes(4), most_classes(5)
+    (2, 3)
+    """
+    return -(-n_classes // 2)
+
+
+def abstains(sizes: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
+    """Return which sets name no answer, by their numbers of classes: empty ones, and those of more than ``most``."""
+    silent: NDArray[np.bool_] = (sizes == 0) | (sizes > most)
+    return silent
+
+
+def _measured(data: Fields, name: str) -> float | None:
+    return data.number(name) if data.has(name) else None
 
 
 def _noted(store: Store, part: str) -> Fields:

@@ -1,8 +1,8 @@
-"""From scores to probabilities, prediction sets and abstention: the numbers, on arrays alone.
+"""From scores to probabilities and abstention: the numbers, on arrays alone.
 
 Three evidences become probabilities, each by a scaling that is fitted on held-out rows: logits (zero-shot, probe) by
-a temperature; a vote of neighbours by the bandwidth of its weights and a prior. A split-conformal threshold turns
-probabilities into sets that hold the truth as often as promised.
+a temperature; a vote of neighbours by the bandwidth of its weights and a prior. What makes sets of
+probabilities is `retr.retrieval.stats.conformal`.
 """
 
 from __future__ import annotations
@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
-
-from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -184,38 +182,6 @@ def _spread(votes: Votes) -> NDArray[np.float64]:
     last = np.where(votes.codes >= 0, votes.scores, np.inf).min(axis=1)
     spread = np.where(np.isfinite(last), votes.scores[:, 0] - last, 0.0)
     return np.maximum(spread, 1e-6)
-
-
-def conformal_threshold(probabilities: NDArray[np.float64], truth: NDArray[np.int64], alpha: float) -> float:
-    """Find the probability a class must reach to be in the prediction set.
-
-    Split conformal prediction with the score ``1 - p(truth)``: the set holds the truth of an exchangeable new query
-    with a chance of at least ``1 - alpha``.
-
-    Parameters
-    ----------
-    probabilities
-        float64 ``(n, c)`` of rows the model has not seen.
-    truth
-        int64 ``(n,)``.
-    alpha
-        The error level, between 0 and 1.
-
-    Returns
-    -------
-    float
-        0 (every class is in the set) where there are too few rows for the level.
-    """
-    if not 0 < alpha < 1:
-        raise UsageError(f"alpha must lie between 0 and 1, got {alpha!r}", hint="0.1 promises 90 %")
-    own = np.sort(probabilities[np.arange(len(truth)), truth])
-    place = int(np.floor(alpha * (len(own) + 1))) - 1
-    return float(own[place]) if place >= 0 else 0.0
-
-
-def prediction_sets(probabilities: NDArray[np.float64], threshold: float) -> NDArray[np.bool_]:
-    """Say which classes are in each prediction set: bool ``(n, c)``."""
-    return probabilities >= threshold
 
 
 def risk_coverage(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> list[dict[str, float]]:

@@ -115,9 +115,32 @@ def test_calibrate_says_what_it_measured(retr, hrf_copy):
         assert one["alpha"] == 0.2
         assert 0.6 <= one["coverage"] <= 1
         assert len(one["risk_coverage"]) == 20
+        assert 0 <= one["abstained"] <= 1
+        assert (one["unit"], one["groups"], one["class_conditional"]) == ("image", 45, False)
+        assert [(of["label"], of["rows"]) for of in one["by_class"]] == [
+            ("diabetic_retinopathy", 15), ("glaucoma", 15), ("healthy", 15)
+        ]  # fmt: skip
+        assert np.mean([of["coverage"] for of in one["by_class"]]) == pytest.approx(one["coverage"], abs=1e-3)
     assert 0 < figures["novelty"]["threshold"] < 1
     assert "alpha" in retr("calibrate", "--label", "label", "--alpha", 1, "--index", hrf_copy).error(2)
     assert "no column" in retr("calibrate", "--label", "lable", "--index", hrf_copy).error(2)
+
+
+def test_an_alpha_that_the_archive_is_too_small_for_is_refused(retr, hrf_index):
+    refused = retr("calibrate", "--label", "label", "--alpha", 0.01, "--index", hrf_index).error(2)
+    assert "alpha 0.01 needs 99 images, and 'label' has 45 to measure" in refused
+    by_class = retr("calibrate", "--label", "label", "--alpha", 0.05, "--class-conditional", "--index", hrf_index)
+    assert "alpha 0.05 needs 19 images, and no class of 'label' has more than 15 to measure" in by_class.error(2)
+
+
+def test_a_person_sees_the_coverage_of_each_class(retr, hrf_copy):
+    done = retr("calibrate", "--label", "label", "--class-conditional", "--index", hrf_copy)
+    assert done.code == 0
+    assert "coverage of each class" in done.out and "abstained" in done.out and "answered" in done.out
+    assert "patient" not in done.out
+    shown = retr("classify", "--image", IMAGE, "--by", "label", "--index", hrf_copy)
+    assert "90 % of new images, each class by itself; measured" in shown.err or "abstains" in shown.err
+    assert "90 % of new images" in retr("classify", "--folder", HRF, "--by", "label", "--index", hrf_copy).err
 
 
 def test_words_go_over_a_bridge_and_say_so(retr, hrf_index, calibrated):

@@ -372,10 +372,10 @@ def test_a_scaling_that_measures_worse_than_none_is_not_applied():
     chance = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     truth = np.array([rng.choice(4, p=row) for row in chance])
     rows = labelled.Labelled("label", np.arange(120), truth, np.arange(120), CLASSES)
-    none, fit = Temperature(), Temperature.fit
+    none, fit, sets = Temperature(), Temperature.fit, calibrate.Sets(0.1, False, "image")
 
     def measured(evidence):
-        return calibrate.measure("probe", evidence, rows, 0.1, before=none, fit=fit)
+        return calibrate.measure("probe", evidence, rows, sets, before=none, fit=fit)
 
     right = measured(logits)  # drawn from these very probabilities: nothing to correct
     assert right.scale == none

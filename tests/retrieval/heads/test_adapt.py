@@ -83,7 +83,9 @@ def test_patients_that_the_head_has_seen_measure_nothing(make_archive, tmp_path,
     for side, note in ((FITTED, SEEN), (HELD_OUT, "not calibrated; see `retr calibrate`")):
         at = store.rows_of([ids[rows[SPLIT].to_pylist().index(side)]])
         assert answer(store, method, store.vectors(at), ["x"], others(store, at))[0].note == note
-    measured, novelty = adapted.calibrate("label")
+    with pytest.raises(UsageError, match=r"alpha 0\.1 needs 9 patients, and 'label' has 6 to measure"):
+        adapted.calibrate("label")
+    measured, novelty = adapted.calibrate("label", alpha=0.2)
     assert {one.rows for one in measured} == {held_out}
     assert novelty.rows == held_out
 

@@ -5,7 +5,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from retr.index.errors import UsageError
 from retr.retrieval.stats import confidence
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 from retr.retrieval.stats.metrics import ece
@@ -78,27 +77,6 @@ def test_uninformative_neighbours_are_fitted_away():
     scaling = VoteScale.fit(votes, truth)
     assert ece(VoteScale().probabilities(votes), truth) > 0.15
     assert ece(scaling.probabilities(votes), truth) < 0.05
-
-
-@pytest.mark.parametrize("alpha", [0.05, 0.1, 0.3])
-def test_conformal_sets_keep_their_promise(alpha):
-    covered = []
-    for seed in range(30):
-        _, chance, truth = drawn(2000, seed=seed)
-        threshold = confidence.conformal_threshold(chance[:1000], truth[:1000], alpha)
-        sets = confidence.prediction_sets(chance[1000:], threshold)
-        covered.append(sets[np.arange(1000), truth[1000:]].mean())
-    assert 1 - alpha - 0.015 <= np.mean(covered) <= 1 - alpha + 0.02
-
-
-def test_the_conformal_threshold_by_hand():
-    chance = np.array([[p, 1 - p] for p in (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)])
-    truth = np.zeros(9, dtype=np.int64)
-    # of 9 + 1 exchangeable rows at most two may fall below
-    assert confidence.conformal_threshold(chance, truth, 0.2) == pytest.approx(0.2)
-    assert confidence.conformal_threshold(chance, truth, 0.05) == 0
-    with pytest.raises(UsageError):
-        confidence.conformal_threshold(chance, truth, 0)
 
 
 def test_risk_falls_with_coverage():
