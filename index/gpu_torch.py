@@ -32,10 +32,14 @@ if TYPE_CHECKING:
 
 # Rows of which only the best score leaves the registers.
 GROUP = 64
-# A tile of the scan: rows, values of a vector.
-_ROWS, _VALUES = 128, 64
-# Chosen on an H100 (benchmarks/gpu_tiles.py): queries of a tile, warps, loads under way.
-_TILES = ((16, 4, 4), (32, 4, 4), (64, 4, 4), (128, 8, 4), (256, 8, 3))
+# Groups of which the best are chosen together.
+_RUN = 32
+# Vectors are filled up to a multiple of this.
+_VALUES = 64
+# Rows of a tile of the scan, and for so many queries: values of a vector, warps, loads under way. Chosen on an H100 by
+# benchmarks/gpu_tiles.py.
+_ROWS = 128
+_TILES = ((16, 64, 4, 6), (32, 64, 4, 5), (64, 64, 4, 5), (128, 64, 8, 3), (256, 64, 8, 3))
 # More groups than these are not chosen for a query: k above some thousands is left to the CPU.
 _MAX_CHOSEN = 16_384
 # Intermediate results stay below this, and so does the copy of a mask.
@@ -110,7 +114,9 @@ class TorchScan:
     def _filled(self, blocks: Sequence[Block], dim: int, device: torch.device, start: int, stop: int) -> _Shard:
         """Bring rows ``start`` to ``stop`` to a device."""
         rows = stop - start
-        vectors = torch.zeros((max(1, -(-rows // _ROWS)) * _ROWS, self._dim), dtype=torch.float16, device=device)
+        vectors = torch.zeros(
+            (max(1, -(-rows // (GROUP * _RUN))) * GROUP * _RUN, self._dim), dtype=torch.float16, device=device
+        )
         error, step = 0.0, max(1, _PIECE_BYTES // (4 * dim))
         for block in blocks:
             first, last = max(start - block.start, 0), min(stop - block.start, len(block.vectors))
@@ -152,7 +158,7 @@ class TorchScan:
 
     def _batch_size(self, chosen: int) -> int:
         """Return how many queries the temporary memory holds."""
-        each = max(4 * 3 * shard.groups + 8 * 4 * GROUP * min(chosen, shard.groups) for shard in self._shards)
+        each = max(4 * 2 * shard.groups + 8 * 4 * GROUP * min(chosen, shard.groups) for shard in self._shards)
         # whole tiles of queries
         fitting = max(1, _TEMPORARY_BYTES // each)
         return fitting if fitting < _TILES[-1][0] else fitting // _TILES[-1][0] * _TILES[-1][0]
@@ -178,54 +184,90 @@ class TorchScan:
         want: int,
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Return rows and scores ``(n, c)`` of all GPUs together, and for each query a score that no other exceeds."""
+        n, dim = queries.shape
+        # whole tiles; made here, where so few numbers cost less than starting the GPU for each step
+        full = np.zeros((-(-n // _tile(n)[0]) * _tile(n)[0], self._dim), np.float32)
+        full[:n, :dim] = queries
+        halves = full.astype(np.float16)
         # all are started before the first is waited for: they work at the same time
         started = [
-            self._start(shard, queries, mask, exclude, want) for shard, mask in zip(self._shards, masks, strict=True)
+            self._start(shard, n, full, halves, mask, exclude, want)
+            for shard, mask in zip(self._shards, masks, strict=True)
         ]
-        found = [tuple(part.cpu().numpy() for part in parts) for parts in started]
-        rows, scores, floors = (list(part) for part in zip(*found, strict=True))
+        norms = np.linalg.norm(queries.astype(np.float64), axis=1)
+        # what rounding the query costs with the longest vector, and what the sums' own rounding does
+        rounded = np.linalg.norm((full - halves)[:n].astype(np.float64), axis=1) * self._max_norm
+        rounded += norms * self._max_norm * self._dim * 2.0**-23
+        rows, scores, floor = [], [], np.full(n, -np.inf)
+        for shard, packed in zip(self._shards, started, strict=True):
+            found = packed.cpu().numpy()
+            width = (found.shape[1] - 2) // 2
+            rows.append(found[:, :width].astype(np.int64))
+            scores.append(found[:, width : 2 * width])
+            np.maximum(floor, found[:, -2] + norms * shard.error, out=floor)
+            np.maximum(floor, found[:, -1] + norms * shard.error + rounded, out=floor)
         together, score = np.concatenate(rows, axis=1), np.concatenate(scores, axis=1)
-        floor: NDArray[np.float64] = np.stack(floors).max(axis=0)
         if together.shape[1] > want:
             together, score, dropped = best(together, score, want)
-            error = max(shard.error for shard in self._shards) * np.linalg.norm(queries, axis=1)
-            np.maximum(floor, dropped + error, out=floor)
+            np.maximum(floor, dropped + norms * max(shard.error for shard in self._shards), out=floor)
         return np.where(np.isneginf(score), -1, together), score, floor
 
     def _start(
         self,
         shard: _Shard,
-        queries: NDArray[np.float32],
+        n: int,
+        full: NDArray[np.float32],
+        halves: NDArray[np.float16],
         mask: torch.Tensor | None,
         exclude: Sequence[NDArray[np.int64]],
         want: int,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Start the scan of one GPU's rows."""
-        device, n = shard.vectors.device, len(queries)
-        full = torch.zeros((n, self._dim), dtype=torch.float32)
-        full[:, : queries.shape[1]] = torch.from_numpy(queries)
-        full = full.to(device)
-        halves = full.half()
-        maxima = self._maxima(shard, halves, mask)
+    ) -> torch.Tensor:
+        """Start the scan of one GPU's rows.
+
+        Returns
+        -------
+        torch.Tensor
+            float64 ``(n, 2 * c + 2)``: rows, their scores, the best score dropped among the rows that were scored, and
+            the best of the groups that were not.
+        """
+        device = shard.vectors.device
+        maxima = self._maxima(shard, torch.from_numpy(halves).to(device), n, mask)
         hidden = max(map(len, exclude), default=0)
         chosen = min(want + hidden, shard.groups)
-        top = torch.topk(maxima, min(chosen + 1, shard.groups))
-        rows = (top.indices[:, :chosen, None] * GROUP + torch.arange(GROUP, device=device)).flatten(1)
-        scores = self._scores(shard, full, top.indices[:, :chosen].contiguous(), mask)
+        values, groups = _choose(maxima, min(chosen + 1, shard.groups))
+        rows = (groups[:, :chosen, None] * GROUP + torch.arange(GROUP, device=device)).flatten(1)
+        scores = self._scores(shard, torch.from_numpy(full[:n]).to(device), groups[:, :chosen].contiguous(), mask)
         if hidden:
             scores.masked_fill_(_among(rows, exclude, shard), -torch.inf)
-        norms = torch.linalg.vector_norm(full.double(), dim=1)
-        # the query's rounding times the longest vector, the vectors' rounding, and that of the sums
-        rounded = torch.linalg.vector_norm((full - halves).double(), dim=1) * self._max_norm
-        bound = rounded + norms * (shard.error + self._max_norm * self._dim * 2.0**-23)
-        floor = torch.full((n,), -torch.inf, dtype=torch.float64, device=device)
-        if chosen < shard.groups:
-            floor = top.values[:, chosen].double() + bound
         kept = torch.topk(scores, min(want + 1, scores.shape[1]))
-        if kept.values.shape[1] > want:
-            floor = torch.maximum(floor, kept.values[:, want] + norms * shard.error)
-        at = kept.indices[:, :want]
-        return torch.gather(rows, 1, at) + shard.start, kept.values[:, :want], floor
+        nothing = torch.full((n, 1), -torch.inf, dtype=torch.float64, device=device)
+        parts = [
+            (torch.gather(rows, 1, kept.indices[:, :want]) + shard.start).double(),
+            kept.values[:, :want],
+            kept.values[:, want:] if kept.values.shape[1] > want else nothing,
+            values[:, chosen:].double() if chosen < shard.groups else nothing,
+        ]
+        return torch.cat(parts, dim=1)
+
+
+def _choose(maxima: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the ``number`` best of maxima ``(groups, n)`` for each query, falling, and their groups: ``(n, number)``.
+
+    They lie in the ``number`` best runs of groups, so only small matrices are sorted.
+    """
+    groups, n = maxima.shape
+    if number >= groups // _RUN:
+        top = torch.topk(maxima.t().contiguous(), number)
+        return top.values, top.indices
+    runs = torch.topk(maxima.view(-1, _RUN, n).amax(1).t().contiguous(), number, sorted=False).indices
+    inside = (runs[:, :, None] * _RUN + torch.arange(_RUN, device=maxima.device)).flatten(1)
+    top = torch.topk(maxima[inside, torch.arange(n, device=maxima.device)[:, None]], number)
+    return top.values, torch.gather(inside, 1, top.indices)
+
+
+def _tile(n: int) -> tuple[int, int, int, int]:
+    """Return how the scan for ``n`` queries is cut."""
+    return next((tile for tile in _TILES if tile[0] >= n), _TILES[-1])
 
 
 def _device(number: int) -> torch.device:
@@ -253,27 +295,25 @@ def _loops(device: torch.device) -> tuple[Callable[..., torch.Tensor], Callable[
             from retr.index import gpu_kernels
 
             tried = _Shard(torch.zeros((_ROWS, _VALUES), dtype=torch.float16, device=device), 0, 1, 0.0)
-            asked = torch.zeros((1, _VALUES), device=device)
+            asked = torch.zeros((_TILES[0][0], _VALUES), device=device)
             maxima, scores = partial(_compiled_maxima, gpu_kernels), partial(_compiled_scores, gpu_kernels)
-            scores(tried, asked, maxima(tried, asked.half(), None).argmax(1)[:, None], None)
+            scores(tried, asked, maxima(tried, asked.half(), 1, None).argmax(0)[:, None], None)
         except Exception:  # noqa: BLE001 - no Triton, no C compiler, an old GPU: each has its own exception
             return _maxima, _scores
         return maxima, scores
     return _maxima, _scores
 
 
-def _compiled_maxima(kernels: Any, shard: _Shard, queries: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Return the best score of every group: float32 ``(n, groups)``."""
-    n = len(queries)
-    block, warps, stages = next((tile for tile in _TILES if tile[0] >= n), _TILES[-1])
-    blocks = -(-n // block)
-    asked = torch.zeros((blocks * block, queries.shape[1]), dtype=torch.float16, device=queries.device)
-    asked[:n] = queries
+def _compiled_maxima(
+    kernels: Any, shard: _Shard, queries: torch.Tensor, n: int, mask: torch.Tensor | None
+) -> torch.Tensor:
+    """Return the best score of every group, float32 ``(groups, n)``, for the first ``n`` of queries in whole tiles."""
+    block, values, warps, stages = _tile(n)
     maxima = torch.empty((shard.groups, n), dtype=torch.float32, device=queries.device)
     with torch.cuda.device(queries.device):
-        kernels.group_maxima[(blocks * (len(shard.vectors) // _ROWS),)](
+        kernels.group_maxima[(len(queries) // block * (len(shard.vectors) // _ROWS),)](
             shard.vectors,
-            asked,
+            queries,
             shard.vectors if mask is None else mask,
             maxima,
             shard.rows,
@@ -283,11 +323,11 @@ def _compiled_maxima(kernels: Any, shard: _Shard, queries: torch.Tensor, mask: t
             group=GROUP,
             block_rows=_ROWS,
             block_queries=block,
-            block_dim=_VALUES,
+            block_dim=values,
             num_warps=warps,
             num_stages=stages,
         )
-    return maxima.t().contiguous()
+    return maxima
 
 
 def _compiled_scores(
@@ -314,19 +354,20 @@ def _compiled_scores(
     return scores
 
 
-def _maxima(shard: _Shard, queries: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+def _maxima(shard: _Shard, queries: torch.Tensor, n: int, mask: torch.Tensor | None) -> torch.Tensor:
     """Do with torch what `_compiled_maxima` does."""
-    step = max(1, _TEMPORARY_BYTES // (8 * len(queries) * GROUP)) * GROUP
+    asked = queries[:n].t()
+    step = max(1, _TEMPORARY_BYTES // (8 * n * GROUP)) * GROUP
     parts = []
     for start in range(0, len(shard.vectors), step):
         vectors = shard.vectors[start : start + step]
         if queries.is_cuda:
-            scores = torch.mm(queries, vectors.t(), out_dtype=torch.float32)
+            scores = torch.mm(vectors, asked, out_dtype=torch.float32)
         else:
-            scores = queries.float() @ vectors.float().t()
-        scores[:, ~_counts(shard, torch.arange(start, start + len(vectors), device=queries.device), mask)] = -torch.inf
-        parts.append(scores.view(len(scores), -1, GROUP).amax(2))
-    return torch.cat(parts, dim=1)
+            scores = vectors.float() @ asked.float()
+        scores[~_counts(shard, torch.arange(start, start + len(vectors), device=queries.device), mask)] = -torch.inf
+        parts.append(scores.view(-1, GROUP, n).amax(1))
+    return torch.cat(parts)
 
 
 def _scores(shard: _Shard, queries: torch.Tensor, groups: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
