@@ -31,7 +31,8 @@ def main() -> None:
         start, load = time.monotonic(), os.getloadavg()[0]
         command = ["bench", "retizero", "--data", str(options.data), "--encoder", options.encoder]
         table = ["--metadata", str(options.data / "labels.csv")]
-        subprocess.run([sys.executable, "-m", "retr", *command, *table, *chosen, "--out", str(file)], check=True)
+        own = ["--work", str(Path(folder) / "work"), "--out", str(file)]  # nothing embedded before is reused
+        subprocess.run([sys.executable, "-m", "retr", *command, *table, *chosen, *own], check=True)
         seconds = time.monotonic() - start
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         result = json.loads(file.read_text(encoding="utf-8"))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from retr.cli._bench_output import show_cells, show_retizero
 from retr.cli._options import (
-    EncoderOption,
     GroupOption,
     JsonOption,
     LabelSetOption,
@@ -21,31 +21,64 @@ from retr.cli._options import (
     unfold,
 )
 from retr.cli._output import Output
+from retr.index.errors import UsageError
 from retr.index.plain import to_plain
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from retr.index.encoder import EncoderInfo
+    from retr.index.store import Store
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
+    from retr.retrieval.evaluation.protocols.vectors import Embedder
 
 app = typer.Typer(
     help="Run a published protocol beside a strict one, on your data.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+EncoderOption = Annotated[
+    str | None,
+    typer.Option(
+        "--encoder",
+        help="An encoder of `retr encoders ls`; by default the protocol's own (`lite` for retizero), with --index its.",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """On which pictures a protocol runs, and where its numbers go."""
 
-    data: Annotated[Path, typer.Option("--data", metavar="FOLDER", help="One folder of images for each class.")]
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="FOLDER", help="One folder of images for each class; or see --label."),
+    ] = None
+    index: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--index",
+            metavar="FOLDER",
+            help="Take the vectors of this index instead of embedding; its rows, too, without --data. Repeats: one for "
+            "each feature of a protocol.",
+        ),
+    ] = None
+    work: Annotated[
+        Path | None,
+        typer.Option(
+            "--work",
+            metavar="FOLDER",
+            help="Keep what is embedded in this index, and go on with it; by default in the user's cache.",
+        ),
+    ] = None
     metadata: MetadataOption = None
     label: Annotated[
         str | None,
         typer.Option(
             "--label",
             metavar="COLUMN",
-            help="The table's column of class names; by default a picture's class is its folder.",
+            help="The column of class names, of the table or of --index; by default a picture's class is its folder.",
         ),
     ] = None
     group: GroupOption = None
@@ -55,13 +88,36 @@ class DataOptions:
     ] = None
     json_: JsonOption = False
 
-    def read(self, **limits: Any) -> ClassFolder:
-        """Read the list of pictures."""
-        from retr.retrieval.evaluation.protocols.folder import read_folder
+    def open(self) -> tuple[Store, ...]:
+        """Open the indexes that were named, and refuse what cannot be meant."""
+        from retr.index.home import home
+        from retr.index.store import Store
 
+        if self.data is None and not self.index:
+            raise UsageError("no pictures were named", hint="give --data FOLDER, or --index FOLDER")
+        if self.index and self.work:
+            raise UsageError("--work keeps what is embedded, and with --index nothing is", hint="give one of them")
+        if self.data is None and self.metadata is not None:
+            raise UsageError(
+                "--metadata goes with --data", hint="an index has columns: name them with --label, --group"
+            )
+        return tuple(Store.open(home(path)) for path in self.index or ())
+
+    def read(self, stores: tuple[Store, ...], **limits: Any) -> ClassFolder:
+        """Read the list of pictures."""
+        from retr.retrieval.evaluation.protocols.folder import read_folder, read_index
+
+        if self.data is None:
+            return read_index(stores[0], label=self.label, group=self.group, **limits)
         return read_folder(self.data, metadata=self.metadata, label=self.label, group=self.group, **limits)
 
-    def show(self, result: dict[str, Any], show: Any) -> None:
+    def vectors(self, stores: tuple[Store, ...]) -> Embedder:
+        """Say where the vectors come from."""
+        from retr.retrieval.evaluation.protocols.vectors import Built, Work
+
+        return Built(stores) if stores else Work(folder=self.work, kept=True, progress=not self.json_)
+
+    def show(self, result: dict[str, Any], show: Callable[[dict[str, Any], Output], None]) -> None:
         """Print what a protocol gave, and write it where it was asked for."""
         out = Output(json_=self.json_)
         if self.json_:
@@ -73,10 +129,55 @@ class DataOptions:
             out.note(f"written to {self.out}")
 
 
-def _load(encoder: str, loading: LoadOptions, **chosen: str) -> BaseEncoder:
-    from retr.retrieval.encoders.registry import load_encoder
+@dataclass(frozen=True)
+class Encoders:
+    """Loads what a protocol needs: by name, or what built the indexes that were given.
 
-    return load_encoder(encoder, **{**loading.options, **chosen})
+    Attributes
+    ----------
+    name, loading, stores
+        The name that was typed or the protocol's own; how it is loaded; the indexes.
+    """
+
+    name: str
+    loading: LoadOptions
+    stores: tuple[Store, ...]
+
+    @classmethod
+    def of(cls, typed: str | None, default: str, loading: LoadOptions, stores: tuple[Store, ...]) -> Encoders:
+        """Choose the encoder's name; indexes must have been built by the one that was typed."""
+        from retr.retrieval.encoders.recorded import mismatch
+
+        for store in stores:
+            if typed not in {None, store.manifest.encoder.name}:
+                raise mismatch(store.manifest.encoder.name, typed or "")
+        return cls(stores[0].manifest.encoder.name if stores else typed or default, loading, stores)
+
+    def has(self, *names: str) -> bool:
+        """Say whether the encoder is one of these, and no feature of it was chosen."""
+        from retr.retrieval.encoders.registry import find_spec
+
+        return find_spec(self.name)[0].card.name in names and "feature" not in self.loading.options
+
+    def load(self, **chosen: str) -> BaseEncoder:
+        """Load it with some options."""
+        from retr.retrieval.encoders.registry import load_encoder
+
+        return load_encoder(self.name, **{**self.loading.options, **chosen})
+
+    def built(self, wanted: Callable[[EncoderInfo], bool], *, asked: bool = False) -> BaseEncoder:
+        """Return the encoder of the first index that is wanted, else of the first.
+
+        Its record is enough where nothing has to be embedded; where it is ``asked`` in words it is loaded.
+        """
+        from retr.retrieval.encoders.recorded import RecordedEncoder, load_recorded
+
+        infos = [store.manifest.encoder for store in self.stores]
+        info = next(filter(wanted, infos), infos[0])
+        if asked:
+            return load_recorded(None, info, self.loading.options)
+        never = RecordedEncoder(info, lambda: load_recorded(None, info, self.loading.options))
+        return cast("BaseEncoder", never)
 
 
 @app.command("retizero")
@@ -84,7 +185,7 @@ def _load(encoder: str, loading: LoadOptions, **chosen: str) -> BaseEncoder:
 def retizero(
     *,
     source: DataOptions,
-    encoder: EncoderOption = "lite",
+    encoder: EncoderOption = None,
     loading: LoadOptions,
     labels: LabelSetOption = None,
     paper_set: Annotated[
@@ -95,7 +196,7 @@ def retizero(
             help='JSON with class counts of the paper\'s sets, from who holds them: {"EYE-15": {"Normal": 500, ...}}.',
         ),
     ] = None,
-    most: Annotated[int, typer.Option("--most", help="At most so many images of a class.")] = 8000,
+    most: Annotated[int, typer.Option("--most", min=1, help="At most so many images of a class.")] = 8000,
     least: Annotated[int, typer.Option("--least", help="Leave classes with fewer images out.")] = 1,
     without: Annotated[
         list[str] | None, typer.Option("--without", metavar="CLASS", help="Leave this class out; repeats.")
@@ -106,55 +207,89 @@ def retizero(
 
     Published: similarity s/(s+d), clusters, the first of k+1 dropped. Strict: the encoder's own score, the query and
     its patient left out. With --labels also zero-shot, for encoders with words. The paper's numbers stand in their own
-    column and are never mixed with this run's.
+    column and are never mixed with this run's. A run that was interrupted goes on where it was.
 
     Example: retr bench retizero --data fundus --encoder lite --out result.json
     """
-    from retr.retrieval.encoders.registry import find_spec
     from retr.retrieval.evaluation.protocols.retizero import run
     from retr.retrieval.labels.label_set import load_labels
 
-    images = source.read(most=most, least=least, without=tuple(without or ()))
-    # the authors retrieve and name with two features of one network
-    two = find_spec(encoder)[0].card.name == "retizero" and "feature" not in loading.options
-    words = _load(encoder, loading) if two else None
+    stores = source.open()
+    words = None if labels is None else load_labels(labels)
+    sets = None if paper_set is None else json.loads(paper_set.read_text(encoding="utf-8"))
+    images, which = source.read(stores, most=most, least=least, without=tuple(without or ())), None
+    encoders = Encoders.of(encoder, "lite", loading, stores)
+    if stores:
+        retrieving = encoders.built(lambda info: info.options.get("feature") == "retrieval")
+        which = encoders.built(lambda info: info.text, asked=words is not None)
+    else:
+        # the authors retrieve and name with two features of one network
+        two = encoders.has("retizero")
+        retrieving = encoders.load(**({"feature": "retrieval"} if two else {}))
+        which = encoders.load() if two and words is not None else None
     result = run(
         images,
-        _load(encoder, loading, **({"feature": "retrieval"} if two else {})),
-        text_encoder=words,
-        labels=None if labels is None else load_labels(labels),
+        retrieving,
+        text_encoder=which,
+        labels=words,
         clustered=not no_clusters,
-        paper_sets=None if paper_set is None else json.loads(paper_set.read_text(encoding="utf-8")),
+        paper_sets=sets,
+        vectors=source.vectors(stores),
         seed=source.seed,
-        progress=not source.json_,
     )
-    source.show(result, _show_retizero)
+    source.show(result, show_retizero)
 
 
 @app.command("flair")
 @unfold
 def flair(
-    *, source: DataOptions, encoder: EncoderOption = "flair", loading: LoadOptions, labels: LabelSetOption = None
+    *,
+    source: DataOptions,
+    encoder: EncoderOption = None,
+    loading: LoadOptions,
+    labels: LabelSetOption = None,
+    grades: Annotated[
+        str | None,
+        typer.Option(
+            "--grades",
+            metavar="A,B,C",
+            help="The classes from the least grade to the most, for the published quadratic kappa.",
+        ),
+    ] = None,
 ) -> None:
     """Run FLAIR's evaluation: zero-shot, and a linear probe.
 
-    Zero-shot is by class prototypes; both are stated as ACA, kappa and macro F1, and as quadratic kappa where the label
-    set is `ordered`. The probe runs with folds by image, as
+    Zero-shot is by class prototypes; both are stated as ACA, kappa and macro F1, and as quadratic kappa where the order
+    of the grades is declared: by --grades, or by a label set that is `ordered`. The probe runs with folds by image, as
     published, and with whole patients in a fold.
 
-    Example: retr bench flair --data messidor --encoder flair --labels labels.yaml
+    Example: retr bench flair --data messidor --encoder flair --labels labels.yaml --grades 0,1,2,3
     """
-    from retr.retrieval.encoders.registry import find_spec
     from retr.retrieval.evaluation.protocols.flair import run
     from retr.retrieval.labels.label_set import load_labels
 
-    images, projected = source.read(), _load(encoder, loading)
-    probe = None
-    if find_spec(encoder)[0].card.name in {"flair", "retizero"}:
-        probe = _load(encoder, loading, feature="backbone")
+    stores = source.open()
     words = None if labels is None else load_labels(labels)
-    result = run(images, projected, probe_encoder=probe, labels=words, seed=source.seed, progress=not source.json_)
-    source.show(result, _show)
+    images = source.read(stores)
+    encoders = Encoders.of(encoder, "flair", loading, stores)
+    probe = None
+    if stores:
+        named = encoders.built(lambda info: info.text, asked=words is not None)
+        probe = encoders.built(lambda info: info.options.get("feature") == "backbone")
+    else:
+        named = encoders.load()
+        probe = encoders.load(feature="backbone") if encoders.has("flair", "retizero") else None
+    order = [name.strip() for name in grades.split(",")] if grades else []
+    result = run(
+        images,
+        named,
+        probe_encoder=probe,
+        labels=words,
+        grades=order,
+        vectors=source.vectors(stores),
+        seed=source.seed,
+    )
+    source.show(result, show_cells)
 
 
 @app.command("kad")
@@ -162,27 +297,47 @@ def flair(
 def kad(
     *,
     source: DataOptions,
-    encoder: EncoderOption = "kad",
+    encoder: EncoderOption = None,
     loading: LoadOptions,
     labels: LabelSetOption = "chestxray14",
     separator: SeparatorOption = None,
+    ignore_unknown: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-unknown",
+            help="Names that the label set does not know are other findings: listed in the result, not an error.",
+        ),
+    ] = False,
 ) -> None:
     """Run KAD's evaluation: zero-shot, each finding by itself.
 
-    AUROC of each finding, F1 and MCC at the threshold of the best MCC.
+    AUROC of each finding, F1 and MCC at the threshold of the best MCC. "No Finding" says that none is present; another
+    name that the label set does not know is an error, since a misspelt finding would count as absent.
 
     Example: retr bench kad --data nih --metadata nih.csv --label findings --separator "|"
     """
     from retr.retrieval.evaluation.protocols.kad import run
     from retr.retrieval.labels.label_set import load_labels
 
-    images, findings = source.read(), load_labels(labels or "chestxray14")
-    source.show(run(images, _load(encoder, loading), findings, separator=separator, seed=source.seed), _show)
+    stores, findings = source.open(), load_labels(labels or "chestxray14")
+    images = source.read(stores)
+    encoders = Encoders.of(encoder, "kad", loading, stores)
+    scorer = encoders.built(lambda info: info.text, asked=True) if stores else encoders.load()
+    result = run(
+        images,
+        scorer,
+        findings,
+        separator=separator,
+        ignore_unknown=ignore_unknown,
+        vectors=source.vectors(stores),
+        seed=source.seed,
+    )
+    source.show(result, show_cells)
 
 
 @app.command("rad-dino")
 @unfold
-def rad_dino(*, source: DataOptions, encoder: EncoderOption = "rad-dino", loading: LoadOptions) -> None:
+def rad_dino(*, source: DataOptions, encoder: EncoderOption = None, loading: LoadOptions) -> None:
     """Run RAD-DINO's evaluation: a linear probe.
 
     AUPRC and AUROC of each class, patients kept apart.
@@ -191,8 +346,11 @@ def rad_dino(*, source: DataOptions, encoder: EncoderOption = "rad-dino", loadin
     """
     from retr.retrieval.evaluation.protocols.rad_dino import run
 
-    images = source.read()
-    source.show(run(images, _load(encoder, loading), seed=source.seed, progress=not source.json_), _show)
+    stores = source.open()
+    images = source.read(stores)
+    encoders = Encoders.of(encoder, "rad-dino", loading, stores)
+    chosen = encoders.built(lambda _: True) if stores else encoders.load()
+    source.show(run(images, chosen, vectors=source.vectors(stores), seed=source.seed), show_cells)
 
 
 @app.command("lvm-med")
@@ -200,7 +358,7 @@ def rad_dino(*, source: DataOptions, encoder: EncoderOption = "rad-dino", loadin
 def lvm_med(
     *,
     source: DataOptions,
-    encoder: EncoderOption = "lvm-med",
+    encoder: EncoderOption = None,
     loading: LoadOptions,
     exclude: Annotated[
         list[Path] | None,
@@ -219,98 +377,8 @@ def lvm_med(
     """
     from retr.retrieval.evaluation.protocols.lvm_med import read_exclusions, run
 
-    images, seen = source.read(), read_exclusions(exclude or ())
-    result = run(images, _load(encoder, loading), exclude=seen, seed=source.seed, progress=not source.json_)
-    source.show(result, _show)
-
-
-def _show_retizero(result: dict[str, Any], out: Output) -> None:
-    data, published, strict = result["data"], result["published_protocol"], result["strict"]
-    clustered = published["clustered"] or {"precision": {}, "any_hit": {}}
-    paper = result["paper"]
-    out.line(f"{_describe(data)}; encoder {result['encoder']['name']}, {result['encoder']['embedding']}")
-    rows = [
-        {
-            "retrieval": f"{name}@{k}",
-            "published, clustered": clustered[name].get(k),
-            "published, no clusters": published[name][k],
-            "strict": strict[name][k],
-            "strict, 95 %": _interval(result["intervals"]["strict"][name][k]),
-            "paper EYE-15": paper["retrieval_top5"]["EYE-15"] if k == "5" else None,
-            "paper EYE-52": paper["retrieval_top5"]["EYE-52"] if k == "5" else None,
-        }
-        for name in ("precision", "any_hit")
-        for k in ("1", "3", "5")
-    ]
-    out.rows(rows, title="the paper gives one Top-5 and does not say which of the two definitions it is")
-    zero = result["zero_shot"]
-    out.line("")
-    out.rows(
-        [
-            {
-                "zero-shot": f"top-{k}",
-                "this run": zero[k],
-                "paper EYE-15": paper["zero_shot_top5"]["EYE-15"] if k == "5" else None,
-                "paper EYE-52": paper["zero_shot_top5"]["EYE-52"] if k == "5" else None,
-            }
-            for k in ("1", "3", "5")
-        ],
-        title=f"no zero-shot: {zero['reason']}" if "reason" in zero else "",
-    )
-    out.line("")
-    out.rows(
-        [
-            {
-                "from published to strict": step["is"],
-                "precision@1": step["precision"]["1"],
-                "precision@5": step["precision"]["5"],
-                "any_hit@5": step["any_hit"]["5"],
-            }
-            for step in result["steps"]
-        ]
-    )
-    first, last = result["steps"][0]["precision"]["1"], result["steps"][-1]["precision"]["1"]
-    near = result["near_duplicates"]
-    out.line("")
-    out.line(
-        f"precision@1 is {abs(first - last):.4f} {'higher' if first > last else 'lower'} as published than strictly."
-    )
-    out.line(
-        f"near-duplicates (cosine of at least {near['cosine_at_least']}): {near['pairs']} pairs, "
-        f"{near['of_different_patients']} of different patients, {near['of_different_classes']} of different classes"
-    )
-    verdict = "This is the paper's data" if result["data_is_the_papers"] else "This is not the paper's data"
-    out.line(f"{verdict}: {result['data_is_the_papers_because']}.")
-    if not result["data_is_the_papers"]:
-        out.line("The paper's numbers are shown for orientation; they cannot be compared with this run's.")
-
-
-def _show(result: dict[str, Any], out: Output) -> None:
-    data = result["data"]
-    out.line(_describe(data))
-    rows = []
-    for name, values in result["measured"].items():
-        cells = {key: _cell(value) for key, value in values.items()}
-        rows.append({f"this run ({result['encoder']['name']})": name, **cells})
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    out.rows(rows, columns)
-    out.line("")
-    out.rows(result["published"], ["cell", "value", "source"], title="published, not measured here")
-    out.line(f"The published cells cannot be compared with this run's: {result['data_is_the_papers_because']}.")
-
-
-def _describe(data: dict[str, Any]) -> str:
-    patients = f"{data['groups']} patients" if data["group"] else "patients not known (--group)"
-    return f"{data['folder']}: {data['images']} images, {len(data['classes'])} classes, {patients}"
-
-
-def _cell(value: object) -> object:
-    if not isinstance(value, dict):
-        return value
-    return "" if value["value"] is None else f"{value['value']:.3f} [{_interval(value)}]"
-
-
-def _interval(estimate: dict[str, Any]) -> str:
-    if estimate["low"] is None:
-        return ""
-    return f"{estimate['low']:.3f} to {estimate['high']:.3f}"
+    stores, seen = source.open(), read_exclusions(exclude or ())
+    images = source.read(stores)
+    encoders = Encoders.of(encoder, "lvm-med", loading, stores)
+    chosen = encoders.built(lambda _: True) if stores else encoders.load()
+    source.show(run(images, chosen, exclude=seen, vectors=source.vectors(stores), seed=source.seed), show_cells)

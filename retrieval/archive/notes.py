@@ -57,7 +57,7 @@ class Notes:
             types, images = noted.inner("types", {}), noted.inner("image_columns", {})
             return cls(
                 exact_decode=noted.flag("exact_decode", default=False),
-                frames=noted.whole("frames", 1, least=1),
+                frames=noted.whole("frames", 1, least=0),
                 axis=noted.choice("axis", ("axial", "coronal", "sagittal"), "axial"),
                 scores=noted.texts("scores", ()),
                 sources=list(noted.texts("sources", ())),
@@ -100,7 +100,7 @@ class Notes:
         """
         if not len(store):
             self.exact_decode, self.scores = exact_decode, tuple(scores or ())
-            self.frames, self.axis = frames or 1, axis or "axial"
+            self.frames, self.axis = 1 if frames is None else frames, axis or "axial"
         if exact_decode and not self.exact_decode:
             raise UsageError("the index was built without exact_decode", hint="build a new index with it")
         for what, asked, kept in (

@@ -15,6 +15,7 @@ import torch
 from retr.index.errors import NoTextSideError, WeightsError
 from retr.retrieval.encoders._bert import MeanText, Projection, Tokenizer, new_bert, text_digest, text_files
 from retr.retrieval.encoders._torch import TorchEncoder
+from retr.retrieval.encoders.registry import text_option
 from retr.retrieval.encoders.weights import find, load_strictly
 
 if TYPE_CHECKING:
@@ -223,6 +224,6 @@ class FundusEncoder(TorchEncoder):
             feature: Any = self.info.options.get("feature")
             raise NoTextSideError(
                 f"feature {feature!r} of {self.info.name!r} has no text side",
-                hint="use the default feature for text",
+                hint=f"words are compared with {text_option(self.info)}: load it so, or build an index with it",
             )
         return self.text

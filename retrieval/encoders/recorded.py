@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from retr.index.errors import EncoderMismatchError, NoTextSideError
 from retr.retrieval.encoders.lengths import lengths
+from retr.retrieval.encoders.registry import text_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -55,6 +56,12 @@ class RecordedEncoder:
 
 def no_text_side(info: EncoderInfo) -> NoReturn:
     """Say that an index of this encoder cannot be asked with words, and what can be done."""
+    other = text_option(info)
+    if other is not None:
+        raise NoTextSideError(
+            f"the encoder {info.name!r} embeds images only with feature={info.options['feature']}",
+            hint=f"build an index with --set {other} to ask with words, or search by image",
+        )
     raise NoTextSideError(
         f"the encoder {info.name!r} embeds images only",
         hint="fit a bridge from the archive's own texts with `retr align --text-column COLUMN`, search by image, or "

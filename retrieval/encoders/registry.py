@@ -156,6 +156,21 @@ def find_spec(name: str) -> tuple[Spec, str]:
     return spec, rest
 
 
+def text_option(info: EncoderInfo) -> str | None:
+    """Return the option with which an encoder that was set to a feature of images alone has words; else None.
+
+    RetiZero with ``feature=retrieval`` has them with ``"feature=zero-shot"``.
+    """
+    try:
+        spec, _ = find_spec(info.name)
+    except EncoderNotFoundError:  # an encoder object that has no name here
+        return None
+    feature = inspect.signature(spec.load).parameters.get("feature")
+    if info.text or not spec.card.text or feature is None or info.options.get("feature") in {None, feature.default}:
+        return None
+    return f"feature={feature.default}"
+
+
 def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **options: Any) -> BaseEncoder:
     """Load an encoder.
 

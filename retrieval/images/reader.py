@@ -92,7 +92,7 @@ def read_image(
 def read_images(
     source: Source,
     *,
-    every: int = 1,
+    every: int | None = 1,
     draft_size: int | None = None,
     grey16: Grey16 = "minmax",
     max_pixels: int | None = None,
@@ -106,7 +106,7 @@ def read_images(
     Parameters
     ----------
     every
-        Take the first picture and then every nth.
+        Take the first picture and then every nth; ``None``: one alone, as `read_image`.
     source, draft_size, grey16, max_pixels, allow_burned_in, hash_key, axis, name
         As in `read_image`.
 

@@ -40,7 +40,7 @@ __all__ = ["BuildReport", "add", "build"]
 
 
 def build(
-    archive: Path | str,
+    archive: Path | str | Source,
     index_path: Path | str,
     encoder: BaseEncoder | Callable[[], BaseEncoder],
     *,
@@ -56,7 +56,7 @@ def build(
     Parameters
     ----------
     archive
-        Folder of images, one image, or whatever `retr.retrieval.archive.opening.open_source` opens.
+        Folder of images, one image, or whatever `retr.retrieval.archive.opening.open_source` opens; or a source.
     index_path
         The index to make or to update.
     encoder
@@ -90,7 +90,9 @@ def build(
     notes = Notes() if before is None else Notes.of(before)
     image_column = image_column or notes.image_columns.get("")
     reading = {"path_column": None if metadata else path_column, "image_column": image_column}
-    source = open_source(archive, leave_out=(path,), **reading)
+    source = archive
+    if isinstance(source, str | Path):
+        source = open_source(source, leave_out=(path,), **reading)
     asked |= {"image_column": image_column}
     order = _order(source, archive, metadata, path_column, before, asked)
     _require_columns(order, () if before is None else before.schema.names, asked.get("types") or ())
@@ -176,7 +178,7 @@ def _require_columns(order: Order, present: Sequence[str], types: Iterable[str])
 
 def _order(
     source: Source,
-    archive: Path | str,
+    archive: Path | str | Source,
     metadata: Path | str | None,
     path_column: str | None,
     before: Store | None,
@@ -191,7 +193,7 @@ def _order(
     reading: dict[str, Any] = {"reserved": TAKEN, "types": types, "group": group}
     table = None
     if metadata is not None:
-        roots = (source.location, str(home(archive).absolute()))
+        roots = [source.location, *([str(home(archive).absolute())] if isinstance(archive, str | Path) else [])]
         reading |= {"relative": lambda path: clean(path, roots), "path_column": path_column}
         table = read_metadata(home(metadata), **reading)
     if isinstance(source, ListSource):

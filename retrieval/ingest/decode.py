@@ -86,7 +86,7 @@ class Decoder:
     exact_decode
         Decode JPEGs in full.
     frames, axis
-        Of a file with several pictures take the first and every nth; along which axis a volume is cut.
+        Of a file with several pictures take the first and every nth, 0: one alone; along which axis a volume is cut.
     allow_burned_in
         Read DICOM files that say their pixels hold annotations.
     """
@@ -139,7 +139,7 @@ class Decoder:
         info = self.encoder.info
         pictures = read_images(
             data,
-            every=self.frames,
+            every=self.frames or None,
             draft_size=None if self.exact_decode else info.draft_size,
             grey16=info.grey16,
             allow_burned_in=self.allow_burned_in,

@@ -47,7 +47,7 @@ class Order:
         Decode JPEGs in full rather than reduced to what the encoder needs.
     frames
         Of a file with several pictures (DICOM frames, TIFF pages, NIfTI slices) take the first and every nth; 1, all of
-        them, by default.
+        them, by default. 0: one alone, the first, of a volume the middle slice.
     axis
         Along which axis NIfTI volumes are cut: ``"axial"`` (the default), ``"coronal"``, ``"sagittal"``.
     allow_burned_in
@@ -80,8 +80,10 @@ class Order:
         """Raise `UsageError` for what cannot be meant."""
         if self.commit_rows < 1:
             raise UsageError(f"commit_rows must be at least 1, got: {self.commit_rows!r}")
-        if self.frames is not None and self.frames < 1:
-            raise UsageError(f"frames must be at least 1, got: {self.frames!r}", hint="1 takes every picture of a file")
+        if self.frames is not None and self.frames < 0:
+            raise UsageError(
+                f"frames must not be negative, got: {self.frames!r}", hint="1 takes every picture of a file"
+            )
         if self.axis not in {None, "axial", "coronal", "sagittal"}:
             raise UsageError(f"unknown axis {self.axis!r}", hint="use axial, coronal or sagittal")
         if self.workers is not None and self.workers < 1:

@@ -20,6 +20,7 @@ Sets that ship are named instead of given as a file; `shipped` lists them.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -64,12 +65,33 @@ class LabelSet:
         return [one.name for one in self.classes]
 
     def class_of(self, value: object) -> int | None:
-        """Find the class that a value of a label column names, by name or alias, whatever its case."""
-        return self._spellings().get(str(value).strip().casefold()) if value is not None else None
+        """Find the class that a value of a label column names, by name or alias, whatever its case.
 
-    def _spellings(self) -> dict[str, int]:
-        spellings = {alias.casefold(): i for i, one in enumerate(self.classes) for alias in one.aliases}
-        return {**spellings, **{one.name.casefold(): i for i, one in enumerate(self.classes)}}
+        A name of a folder may have ``_`` for the blanks, as long as it then names one class.
+
+        >>> load_labels(["Macular hole", "drusen"]).class_of("macular_hole")
+        0
+        """
+        if value is None:
+            return None
+        text = str(value).strip().casefold()
+        exact, blanks = self._spellings
+        return exact[text] if text in exact else blanks.get(_with_blanks(text))
+
+    @cached_property
+    def _spellings(self) -> tuple[dict[str, int], dict[str, int | None]]:
+        """All spellings, and the same with blanks, where None stands for what several classes are called."""
+        exact = {alias.casefold(): i for i, one in enumerate(self.classes) for alias in one.aliases}
+        exact |= {one.name.casefold(): i for i, one in enumerate(self.classes)}
+        blanks: dict[str, int | None] = {}
+        for spelling, place in exact.items():
+            same = _with_blanks(spelling)
+            blanks[same] = place if blanks.get(same, place) == place else None
+        return exact, blanks
+
+
+def _with_blanks(text: str) -> str:
+    return " ".join(text.replace("_", " ").split())
 
 
 def shipped() -> list[str]:

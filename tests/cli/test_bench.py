@@ -12,7 +12,7 @@ HRF = Path(__file__).parents[2] / "examples/hrf45"
 
 def test_retizero_prints_a_table_and_writes_one_object(retr, tmp_path):
     file = tmp_path / "result.json"
-    done = retr("bench", "retizero", "--data", HRF, "--no-clusters", "--out", file)
+    done = retr("bench", "retizero", "--data", HRF, "--no-clusters", "--work", tmp_path / "work", "--out", file)
     assert done.code == 0, done.err
     result = json.loads(file.read_text())
     assert set(result["published_protocol"]) == {"precision", "any_hit", "clustered"}
@@ -20,6 +20,39 @@ def test_retizero_prints_a_table_and_writes_one_object(retr, tmp_path):
     assert f"{result['strict']['precision']['1']:.4f}" in done.out
     assert "This is not the paper's data: 3 classes" in done.out
     assert "no text side" in done.out
+    assert "arXiv 2406.09317" in done.out
+
+
+def test_an_index_stands_in_for_the_pictures(retr, archive, tmp_path):
+    (archive / "healthy" / "note\x1b[31m.png").write_bytes(b"no picture")
+    index = tmp_path / "index"
+    built = retr(
+        "index", "build", archive, "--index", index, "--metadata", archive / "labels.csv", "--group", "patient"
+    )
+    assert built.code == 0, built.err
+    by_rows = retr("bench", "retizero", "--index", index, "--label", "label")
+    by_pictures = retr("bench", "retizero", "--index", index, "--data", archive)
+    for done in (by_rows, by_pictures):
+        assert done.code == 0, done.err
+        assert "the published columns are empty: an index keeps unit vectors" in done.out
+        assert "left out: 1 (1 not an image): healthy/note" in done.out
+        assert "\x1b" not in done.out
+    assert "4 patients" in by_rows.out
+    assert "built with 'lite', got: 'flair'" in retr("bench", "rad-dino", "--index", index, "--encoder", "flair").error(
+        1
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ([], "no pictures were named"),
+        (["--index", "a", "--work", "b"], "--work keeps what is embedded"),
+        (["--index", "a", "--metadata", "b.csv"], "--metadata goes with --data"),
+    ],
+)
+def test_sources_that_cannot_be_meant(retr, options, words):
+    assert words in retr("bench", "retizero", *options).error(2)
 
 
 def test_too_few_images_for_the_clusters_say_what_to_do(retr):
@@ -35,17 +68,18 @@ def test_too_few_images_for_the_clusters_say_what_to_do(retr):
         ("lvm-med", "mean of the runs", "0.6833"),
     ],
 )
-def test_the_other_protocols_show_published_cells_beside_their_own(retr, protocol, measured, published):
-    done = retr("bench", protocol, "--data", HRF, "--encoder", "lite")
+def test_the_other_protocols_show_published_cells_beside_their_own(retr, tmp_path, protocol, measured, published):
+    done = retr("bench", protocol, "--data", HRF, "--encoder", "lite", "--work", tmp_path)
     assert done.code == 0, done.err
     own, _, theirs = done.out.partition("published, not measured here")
     assert measured in own
     assert published in theirs
     assert published not in own
+    assert "published protocol: " in theirs
 
 
 def test_findings_need_an_encoder_that_knows_them(retr, tmp_path):
     labels = tmp_path / "findings.yaml"
     labels.write_text("{multilabel: true, classes: [glaucoma, drusen]}")
-    done = retr("bench", "kad", "--data", HRF, "--encoder", "lite", "--labels", labels)
+    done = retr("bench", "kad", "--data", HRF, "--encoder", "lite", "--labels", labels, "--ignore-unknown")
     assert "knows neither findings nor words" in done.error(1)

@@ -2,7 +2,8 @@
 
 Published (jusiro/FLAIR: main_transferability.py): one label an image; the class is that of the nearest prototype, the
 mean of the unit vectors of its descriptions; scored by ACA (mean recall of the classes), quadratic kappa and macro F1.
-Quadratic kappa needs grades: it is measured where the label set declares their order, beside the unweighted one.
+Quadratic kappa needs grades: it is measured where their order is declared, by a list or an ordered label set; folder
+names in alphabetical order are no grades.
 The probe is logistic regression, C = 0.316, balanced, on features before the projection, five folds by image. Strict:
 the same probe with whole patients in a fold.
 """
@@ -16,19 +17,30 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.evaluation.protocols.linear import folds_by_patient, folds_by_row, held_out
+from retr.retrieval.evaluation.protocols.names import in_words, no_words, unknown_names
+from retr.retrieval.evaluation.protocols.vectors import WORK
+from retr.retrieval.labels.label_set import LabelSet, load_labels
 from retr.retrieval.stats.bootstrap import intervals
 from retr.retrieval.stats.confidence import softmax
 from retr.retrieval.stats.metrics import classification
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
-    from retr.retrieval.labels.label_set import LabelSet
+    from retr.retrieval.evaluation.protocols.vectors import Embedder
 
+PROTOCOL = (
+    "zero-shot: one label an image, that of the nearest class prototype; ACA is the mean recall of the classes, kappa "
+    "is quadratic. Linear probe: logistic regression (C = 0.316, balanced) on features before the projection, 5 folds "
+    "by image"
+)
 STRENGTH = 0.316
 FOLDS = 5
+NO_ORDER = "the order of the grades is not declared; give it with --grades A,B,C or with a label set that is ordered"
 #: What is known of the published numbers; the other cells of the paper's tables stay empty.
 PUBLISHED = (
     {"cell": "MESSIDOR, zero-shot ACA, expert descriptions", "value": 0.604, "source": "paper, Table 3"},
@@ -44,8 +56,9 @@ def run(
     *,
     probe_encoder: BaseEncoder | None = None,
     labels: LabelSet | None = None,
+    grades: Sequence[str] = (),
+    vectors: Embedder = WORK,
     seed: int = 0,
-    progress: bool = False,
 ) -> dict[str, Any]:
     """Run both parts on one set.
 
@@ -58,53 +71,85 @@ def run(
     probe_encoder
         Who gives the features before the projection; by default ``encoder``.
     labels
-        The classes and their expert descriptions; without them there is no zero-shot. Where the set is ordered, the
-        published quadratic kappa is measured, too.
+        The classes and their expert descriptions; without them there is no zero-shot.
+    grades
+        The classes from the least grade to the most, for the published quadratic kappa; by default those of ``labels``
+        where it is ordered.
+    vectors
+        Where the vectors come from.
     seed
         Of folds and intervals.
-    progress
-        Show progress on standard error.
+
+    Raises
+    ------
+    UsageError
+        The label set, or the grades, do not know a class; said before anything is embedded.
     """
-    features = data.embed(probe_encoder or encoder, progress=progress)
+    unasked = no_words(encoder.info, labels)
+    if labels is not None:
+        _require_known(data.counts(), labels)
+    order = _order(data.counts(), labels, grades)
+    probe = probe_encoder or encoder
+    embedded = vectors.embed(data, [probe] if unasked else [probe, encoder])
+    data, features = embedded.data, embedded.vectors[0]
     count = len(data.classes)
     by_row = held_out(features, data.labels, count, folds_by_row(len(data.labels), FOLDS, seed), strength=STRENGTH)
     by_patient = held_out(features, data.labels, count, folds_by_patient(data.groups, FOLDS, seed), strength=STRENGTH)
+    zero: dict[str, Any] = {"reason": unasked}
+    if labels is not None and not unasked:
+        chosen = [labels.classes[at] for name in data.classes if (at := labels.class_of(name)) is not None]
+        texts = class_vectors(encoder, [one.prompts for one in chosen])
+        logits = encoder.similarity_logits(embedded.vectors[1], texts).astype(np.float64)
+        zero = _scores(softmax(logits), data, order, seed)
     measured = {
-        "zero-shot": _zero_shot(data, encoder, labels, seed, progress),
-        "linear probe, published (folds by image)": _scores(by_row, data, labels, seed),
-        "linear probe, strict (folds by patient)": _scores(by_patient, data, labels, seed),
+        "zero-shot": zero,
+        "linear probe, published (folds by image)": _scores(by_row, data, order, seed),
+        "linear probe, strict (folds by patient)": _scores(by_patient, data, order, seed),
     }
-    because = "the published cells are of MESSIDOR; name your set when you compare"
-    return data.outcome("flair", encoder, measured=measured, published=PUBLISHED, because=because)
+    return data.outcome(
+        "flair",
+        encoder.info,
+        embedding=embedded.how(),
+        measured=measured,
+        published=PUBLISHED,
+        published_protocol=PROTOCOL,
+        because="the published cells are of MESSIDOR; name your set when you compare",
+    )
 
 
-def _zero_shot(
-    data: ClassFolder, encoder: BaseEncoder, labels: LabelSet | None, seed: int, progress: bool
-) -> dict[str, Any]:
-    if not encoder.info.text:
-        return {"reason": f"encoder {encoder.info.name!r} has no text side"}
-    if labels is None:
-        return {"reason": "no label file was given (--labels)"}
-    place = [labels.class_of(name) for name in data.classes]
-    if None in place:
-        missing = data.classes[place.index(None)]
-        raise UsageError(f"the label set {labels.name!r} does not know {missing!r}", hint="add it, or an alias of it")
-    chosen = [labels.classes[at] for at in place if at is not None]
-    texts = class_vectors(encoder, [one.prompts for one in chosen])
-    logits = encoder.similarity_logits(data.embed(encoder, progress=progress), texts).astype(np.float64)
-    return _scores(softmax(logits), data, labels, seed)
+def _require_known(counts: dict[str, int], labels: LabelSet) -> None:
+    unknown = unknown_names(counts, labels)
+    if unknown:
+        raise UsageError(
+            f"the label set {labels.name!r} does not know {in_words(unknown)}", hint="add it, or an alias of it"
+        )
 
 
-def _scores(
-    probabilities: NDArray[np.float64], data: ClassFolder, labels: LabelSet | None, seed: int
-) -> dict[str, Any]:
+def _order(counts: dict[str, int], labels: LabelSet | None, grades: Sequence[str]) -> LabelSet | None:
+    """Return the set whose order is that of the grades; None where none was declared."""
+    if not grades:
+        return labels if labels is not None and labels.ordered else None
+    declared = load_labels(list(grades))
+    unknown = unknown_names(counts, declared)
+    if unknown:
+        raise UsageError(
+            f"the grades {', '.join(grades)} do not name {in_words(unknown)}",
+            hint="name every class once, from the least grade to the most",
+        )
+    return declared
+
+
+def _scores(probabilities: NDArray[np.float64], data: ClassFolder, order: LabelSet | None, seed: int) -> dict[str, Any]:
     """ACA, kappa and macro F1 with intervals over patients; quadratic kappa where the classes' order is declared."""
-    places = [labels.class_of(name) for name in data.classes] if labels is not None and labels.ordered else [None]
-    grades = None if None in places else np.array(places, np.int64)
+    places = [] if order is None else [at for name in data.classes if (at := order.class_of(name)) is not None]
+    grades = np.array(places, np.int64) if len(places) == len(data.classes) else None
 
     def measured(rows: NDArray[np.int64]) -> dict[str, float]:
         found = classification(probabilities[rows], data.labels[rows], topk=(1,), grades=grades)
         graded = {} if grades is None else {"kappa_quadratic": found["kappa_quadratic"]}
         return {"ACA": found["balanced_accuracy"], "kappa": found["kappa"], **graded, "macro F1": found["macro_f1"]}
 
-    return {name: one.to_json() for name, one in intervals(measured, data.groups, seed=seed).items()}
+    found: dict[str, Any] = {name: one.to_json() for name, one in intervals(measured, data.groups, seed=seed).items()}
+    if grades is None:
+        found["kappa_quadratic"] = {"value": None, "low": None, "high": None, "reason": NO_ORDER}
+    return found

@@ -1,28 +1,36 @@
-"""The data of a protocol: a folder with one folder for each class, and optionally a table that tells patients apart."""
+"""The data of a protocol: labelled pictures from a folder with one folder for each class, from a table, or an index.
+
+What has no usable label is left out here, what cannot be read when it is embedded (`retr.retrieval.evaluation.
+protocols.vectors`); each is a record with its reason, and every result says how many there were.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.archive.folders import is_picture_file
-from retr.retrieval.encoders.batches import encode_all
+from retr.index.home import home
+from retr.retrieval.archive.folders import FolderSource
+from retr.retrieval.archive.matching import clean
+from retr.retrieval.archive.metadata import Metadata, read_metadata, require_match
+from retr.retrieval.archive.sources import Entry, Item, Skipped
 from retr.retrieval.stats.bootstrap import group_codes, intervals
 from retr.retrieval.stats.metrics import macro
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from PIL.Image import Image
 
-    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.index.encoder import EncoderInfo
+    from retr.index.store import Store
 
 
 @dataclass(frozen=True)
@@ -32,9 +40,9 @@ class ClassFolder:
     Attributes
     ----------
     root
-        The folder.
+        The folder, or the index that names them.
     paths
-        Relative to it, sorted.
+        Relative to it, by class and then sorted.
     classes
         The classes' names, sorted.
     labels
@@ -42,7 +50,12 @@ class ClassFolder:
     group
         The column that tells patients apart, ``None`` where none was given.
     groups
-        int64 ``(n,)``: the patient of each picture; without a column every picture is its own.
+        int64 ``(n,)``: the patient of each picture; without a column every picture is its own, and so is one that the
+        column does not name a patient of.
+    alone
+        bool ``(n,)``: whether the column names no patient of the picture.
+    left_out
+        What belongs to the data and is not among the pictures: path and reason.
     """
 
     root: Path
@@ -51,6 +64,8 @@ class ClassFolder:
     labels: NDArray[np.int64]
     group: str | None
     groups: NDArray[np.int64]
+    alone: NDArray[np.bool_]
+    left_out: tuple[tuple[str, str], ...] = ()
 
     def counts(self) -> dict[str, int]:
         """How many pictures each class has."""
@@ -61,7 +76,7 @@ class ClassFolder:
         return hashlib.sha256(json.dumps(self.counts(), sort_keys=True).encode()).hexdigest()[:16]
 
     def describe(self) -> dict[str, Any]:
-        """Give what a result must say of its data."""
+        """Return what a result must say of its data."""
         return {
             "folder": self.root.name,
             "images": len(self.paths),
@@ -69,24 +84,62 @@ class ClassFolder:
             "fingerprint": self.fingerprint(),
             "group": self.group,
             "groups": len(np.unique(self.groups)),
+            "images_without_group": int(self.alone.sum()),
+            "left_out": {
+                "count": len(self.left_out),
+                "reasons": dict(sorted(Counter(reason for _, reason in self.left_out).items())),
+                "images": [{"path": path, "reason": reason} for path, reason in self.left_out],
+            },
         }
+
+    def without(self, reasons: Mapping[str, str]) -> ClassFolder:
+        """Leave pictures out, each with its reason; a class that has no picture left goes with them.
+
+        Raises
+        ------
+        UsageError
+            Fewer than two classes are left.
+        """
+        if not reasons:
+            return self
+        keep = np.array([path not in reasons for path in self.paths], dtype=bool)
+        present = np.unique(self.labels[keep])
+        if len(present) < 2:
+            counts = Counter(reasons.values())
+            why = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+            raise UsageError(
+                f"of {len(keep)} pictures {int((~keep).sum())} are left out ({why}): fewer than two classes are left",
+                hint="look at the reasons; the data has to hold pictures of two classes that can be read",
+            )
+        return replace(
+            self,
+            paths=tuple(path for path, inside in zip(self.paths, keep, strict=True) if inside),
+            classes=tuple(self.classes[c] for c in present),
+            labels=np.searchsorted(present, self.labels[keep]),
+            groups=self.groups[keep],
+            alone=self.alone[keep],
+            left_out=(*self.left_out, *((path, reasons[path]) for path in self.paths if path in reasons)),
+        )
 
     def outcome(
         self,
         protocol: str,
-        encoder: BaseEncoder,
+        encoder: EncoderInfo,
         *,
+        embedding: str,
         measured: dict[str, Any],
         published: Sequence[dict[str, Any]],
+        published_protocol: str,
         because: str,
     ) -> dict[str, Any]:
-        """Give a protocol's JSON-ready result: what was measured here, beside what was published of other data."""
+        """Return a protocol's JSON-ready result: what was measured here, beside what was published of other data."""
         return {
             "protocol": protocol,
             "data": self.describe(),
-            "encoder": {"name": encoder.info.name, "options": dict(encoder.info.options)},
+            "encoder": {"name": encoder.name, "options": dict(encoder.options), "embedding": embedding},
             "measured": measured,
             "published": list(published),
+            "published_protocol": published_protocol,
             "data_is_the_papers": False,
             "data_is_the_papers_because": because,
         }
@@ -100,7 +153,7 @@ class ClassFolder:
         seed: int,
         resamples: int = 200,
     ) -> dict[str, Any]:
-        """Give the mean over classes of some measures of scores ``(n, c)``, with intervals over patients."""
+        """Return the mean over classes of some measures of scores ``(n, c)``, with intervals over patients."""
 
         def means(rows: NDArray[np.int64]) -> dict[str, float]:
             return {name: macro(area(scores[rows], member[rows])) for name, area in of.items()}
@@ -108,18 +161,33 @@ class ClassFolder:
         found = intervals(means, self.groups, resamples=resamples, seed=seed)
         return {name: one.to_json() for name, one in found.items()}
 
-    def embed(self, encoder: BaseEncoder, *, progress: bool = False) -> NDArray[np.float32]:
-        """Embed every picture: float32 ``(n, dim)``, not normalised."""
-        return encode_all(
-            encoder, self.paths, lambda path: encoder.prepare(self.picture(path, encoder)), progress=progress
-        )
 
-    def picture(self, path: str, encoder: BaseEncoder) -> Image:
-        """Read one picture as the encoder wants it."""
-        from retr.retrieval.images import read_image
+class Chosen(FolderSource):
+    """Some pictures of a folder, as a source that a build can read.
 
-        info = encoder.info
-        return read_image(self.root / path, draft_size=info.draft_size, grey16=info.grey16).image
+    Parameters
+    ----------
+    root
+        The folder.
+    paths
+        Those pictures, relative to it.
+    """
+
+    def __init__(self, root: Path, paths: Iterable[str]) -> None:
+        super().__init__(root)
+        self._name = str(root)
+        self._paths = frozenset(paths)
+
+    def __str__(self) -> str:
+        return self._name
+
+    def entries(self) -> Iterator[Entry]:
+        """List the chosen pictures that are there, in the order of the whole folder."""
+        return (entry for entry in super().entries() if entry.path in self._paths)
+
+    def count(self) -> int:
+        """Return how many were chosen."""
+        return len(self._paths)
 
 
 def read_folder(
@@ -132,16 +200,16 @@ def read_folder(
     least: int = 1,
     without: tuple[str, ...] = (),
 ) -> ClassFolder:
-    """List a folder of class folders, or the pictures a table names.
+    """List a folder of class folders, or label the pictures of a folder by a table.
 
     Parameters
     ----------
     root
-        The folder.
+        The folder. A picture's class is the folder in it that holds the picture, at any depth.
     metadata
-        Table with a ``path`` column, relative to ``root``.
+        Table with a column of paths relative to ``root``; a row belongs to a picture as in a build.
     label
-        The table's column of class names; by default a picture's class is its folder.
+        The table's column of class names, instead of the folders.
     group
         The table's column that tells patients apart.
     most
@@ -158,59 +226,148 @@ def read_folder(
     """
     if not root.is_dir():
         raise UsageError(f"no folder {str(root)!r}", hint="give a folder with one folder for each class")
-    by_class = _by_folder(root) if label is None else _by_column(root, metadata, label)
-    kept = {
+    pictures, left_out = _listed(root)
+    table = None if metadata is None else _matched(metadata, root, pictures, group)
+    if label is None:
+        folders = [path.partition("/")[0] if "/" in path else None for path in pictures]
+        named = dict(zip(pictures, folders, strict=True))
+        reason = "in no class's folder"
+    else:
+        named = dict(zip(pictures, _values(table, metadata, pictures, label, "--label"), strict=True))
+        reason = f"no value in {label!r}"
+        assert table is not None
+        rows = table.rows_of(pictures)
+        left_out |= {path: "no row in the table" for path, row in zip(pictures, rows.tolist(), strict=True) if row < 0}
+        left_out |= dict.fromkeys(filter(None, table.unmatched().to_pylist()), "missing")
+    left_out |= {path: left_out.get(path, reason) for path, name in named.items() if name is None}
+    if label is None:  # of a class that is not asked for nothing is missed
+        left_out = {path: why for path, why in left_out.items() if path.partition("/")[0] not in without}
+    chosen = _choose(named, most=most, least=least, without=without)
+    if len(chosen) < 2:
+        raise UsageError(
+            f"{str(root)!r} holds {len(chosen)} classes of images, at least two are needed",
+            hint="give a folder with one folder for each class, or name a column with --label",
+        )
+    paths = [path for files in chosen.values() for path in files]
+    patients = None if group is None else _values(table, metadata, paths, group, "--group")
+    return _made(root, chosen, group, patients, left_out)
+
+
+def read_index(
+    store: Store,
+    *,
+    label: str | None = None,
+    group: str | None = None,
+    most: int | None = None,
+    least: int = 1,
+    without: tuple[str, ...] = (),
+) -> ClassFolder:
+    """Take the labelled rows of an index.
+
+    Parameters
+    ----------
+    label
+        The column of class names; by default ``folder``, the one in which the picture lies.
+    group
+        The column that tells patients apart; by default the one recorded, if any.
+    store, most, least, without
+        The index; else as in `read_folder`.
+
+    Raises
+    ------
+    UsageError
+        There is no such column, or fewer than two classes.
+    """
+    label, group = label or "folder", group or store.manifest.group
+    columns = list(dict.fromkeys(["id", label, *([group] if group else [])]))
+    table = store.table(columns)
+    ids = table["id"].to_pylist()
+    named = dict(zip(ids, map(_name, table[label].to_pylist()), strict=True))
+    skipped = store.skipped()
+    left_out = dict(zip(skipped["path"].to_pylist(), skipped["reason"].to_pylist(), strict=True))
+    left_out |= {path: f"no value in {label!r}" for path, name in named.items() if name is None}
+    chosen = _choose(named, most=most, least=least, without=without)
+    if len(chosen) < 2:
+        raise UsageError(
+            f"the column {label!r} of the index holds {len(chosen)} classes, at least two are needed",
+            hint="name another column with --label",
+        )
+    patients = None
+    if group is not None:
+        patient = dict(zip(ids, table[group].to_pylist(), strict=True))
+        patients = [patient[path] for files in chosen.values() for path in files]
+    return _made(store.path, chosen, group, patients, left_out)
+
+
+def _made(
+    root: Path,
+    chosen: Mapping[str, Sequence[str]],
+    group: str | None,
+    patients: Sequence[object] | None,
+    left_out: Mapping[str, str],
+) -> ClassFolder:
+    paths = tuple(path for files in chosen.values() for path in files)
+    return ClassFolder(
+        root=root,
+        paths=paths,
+        classes=tuple(chosen),
+        labels=np.repeat(np.arange(len(chosen)), [len(files) for files in chosen.values()]),
+        group=group,
+        groups=group_codes(patients, len(paths)),
+        left_out=tuple(sorted(left_out.items())),
+        alone=np.array([patient is None for patient in patients or [""] * len(paths)], dtype=bool),
+    )
+
+
+def _listed(root: Path) -> tuple[list[str], dict[str, str]]:
+    """List the pictures of a folder, sorted, and what cannot be reached there, with the reason."""
+    pictures, left_out = [], {}
+    for entry in FolderSource(root).entries():
+        if isinstance(entry, Item):
+            pictures.append(entry.path)
+        elif isinstance(entry, Skipped):
+            left_out[entry.path] = entry.reason
+    return sorted(pictures), left_out
+
+
+def _choose(
+    named: Mapping[str, str | None], *, most: int | None, least: int, without: tuple[str, ...]
+) -> dict[str, list[str]]:
+    """Return the pictures of each class that counts, by name."""
+    by_class: dict[str, list[str]] = {}
+    for path, name in sorted(named.items()):
+        if name is not None:
+            by_class.setdefault(name, []).append(path)
+    return {
         name: files[:most]
         for name, files in sorted(by_class.items())
         if len(files) >= max(least, 1) and name not in without
     }
-    if len(kept) < 2:
-        raise UsageError(
-            f"{str(root)!r} holds {len(kept)} classes of images, at least two are needed",
-            hint="give a folder with one folder for each class, or name a column with --label",
-        )
-    paths = [path for files in kept.values() for path in files]
-    return ClassFolder(
-        root=root,
-        paths=tuple(paths),
-        classes=tuple(kept),
-        labels=np.repeat(np.arange(len(kept)), [len(files) for files in kept.values()]),
-        group=group,
-        groups=_groups(paths, metadata, group),
-    )
 
 
-def _by_folder(root: Path) -> dict[str, list[str]]:
-    found = {}
-    for folder in root.iterdir():
-        if folder.is_dir() and not folder.name.startswith("."):
-            names = sorted(file.name for file in folder.iterdir() if is_picture_file(file))
-            found[folder.name] = [f"{folder.name}/{name}" for name in names]
-    return found
+def _matched(metadata: Path, root: Path, pictures: Sequence[str], group: str | None) -> Metadata:
+    """Read a table and tell which of its rows belongs to which picture, as a build does."""
+    roots = (str(root.resolve()), str(home(root).absolute()))
+    table = read_metadata(metadata, reserved=(), relative=lambda path: clean(path, roots), group=group)
+    require_match(table, iter(pictures), str(metadata))
+    for path in pictures:
+        table.matcher.see(path)
+    return table
 
 
-def _by_column(root: Path, metadata: Path | None, label: str) -> dict[str, list[str]]:
-    paths, values = _column(metadata, label, "--label")
-    found: dict[str, list[str]] = {}
-    for path, value in sorted(zip(paths, values, strict=True)):
-        if value is not None and (root / path).is_file():
-            found.setdefault(str(value), []).append(path)
-    return found
+def _values(
+    table: Metadata | None, metadata: Path | None, paths: Sequence[str], column: str, option: str
+) -> list[str | None]:
+    """Return the cells of a column of the table as text, None where there is none."""
+    if table is None or metadata is None:
+        raise UsageError(f"{option} {column!r} needs the table that holds it", hint="give it with --metadata FILE")
+    names = table.table.column_names
+    if column not in names:
+        raise UsageError(f"{metadata.name!r} has no column {column!r}", hint=f"it has {', '.join(names)}")
+    return [_name(value) for value in table.take(table.rows_of(paths))[column].to_pylist()]
 
 
-def _column(metadata: Path | None, name: str, option: str) -> tuple[list[str], list[Any]]:
-    if metadata is None:
-        raise UsageError(f"{option} {name!r} needs the table that holds it", hint="give it with --metadata FILE")
-    from retr.retrieval.archive.metadata import read_table
-
-    paths, table = read_table(metadata)
-    if name not in table.column_names:
-        raise UsageError(f"{metadata.name!r} has no column {name!r}", hint=f"it has {', '.join(table.column_names)}")
-    return paths, table[name].to_pylist()
-
-
-def _groups(paths: list[str], metadata: Path | None, group: str | None) -> NDArray[np.int64]:
-    if group is None:
-        return group_codes(None, len(paths))
-    known = dict(zip(*_column(metadata, group, "--group"), strict=True))
-    return group_codes([known.get(path) for path in paths], len(paths))
+def _name(value: object) -> str | None:
+    """Return a cell as the name of a class or a patient; None where it names nothing."""
+    text = "" if value is None or value != value else str(value).strip()  # noqa: PLR0124 - a NaN
+    return text or None

@@ -8,14 +8,13 @@ the authors' repository (``lvm-med-training-data/SET/file_list.txt``) and must b
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.index.errors import UsageError
 from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out
+from retr.retrieval.evaluation.protocols.vectors import WORK
 from retr.retrieval.stats.bootstrap import mean_interval
 
 if TYPE_CHECKING:
@@ -24,8 +23,13 @@ if TYPE_CHECKING:
 
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
+    from retr.retrieval.evaluation.protocols.vectors import Embedder
 
 RUNS = 3
+SEEN = "seen in pre-training"
+PROTOCOL = (
+    "accuracy of a linear classifier on frozen features, mean and deviation of three runs, on the sets' own splits"
+)
 STRENGTH = 0.01
 _SOURCE = "NeurIPS 2023, Table 5"
 PUBLISHED = tuple(
@@ -59,19 +63,8 @@ def leave_out(data: ClassFolder, names: frozenset[str]) -> tuple[ClassFolder, in
     UsageError
         Fewer than two classes are left.
     """
-    keep = np.array([PurePosixPath(path).name not in names for path in data.paths], dtype=bool)
-    if len(np.unique(data.labels[keep])) < 2:
-        raise UsageError(
-            f"the exclusion lists name {int((~keep).sum())} of {len(keep)} images: fewer than two classes are left",
-            hint="use a set that the encoder was not trained on",
-        )
-    kept = replace(
-        data,
-        paths=tuple(path for path, inside in zip(data.paths, keep, strict=True) if inside),
-        labels=data.labels[keep],
-        groups=data.groups[keep],
-    )
-    return kept, int((~keep).sum())
+    seen = {path: SEEN for path in data.paths if PurePosixPath(path).name in names}
+    return data.without(seen), len(seen)
 
 
 def run(
@@ -79,8 +72,8 @@ def run(
     encoder: BaseEncoder,
     *,
     exclude: frozenset[str] = frozenset(),
+    vectors: Embedder = WORK,
     seed: int = 0,
-    progress: bool = False,
 ) -> dict[str, Any]:
     """Run the linear evaluation on one set.
 
@@ -92,13 +85,14 @@ def run(
         Who embeds them.
     exclude
         File names that the encoder was pre-trained on (`read_exclusions`).
+    vectors
+        Where their vectors come from.
     seed
         Of the splits and intervals.
-    progress
-        Show progress on standard error.
     """
     data, excluded = leave_out(data, exclude)
-    features = data.embed(encoder, progress=progress)
+    embedded = vectors.embed(data, [encoder])
+    data, features = embedded.data, embedded.vectors[0]
     accuracies = []
     for number in range(RUNS):
         fold = folds_by_patient(data.groups, 5, seed + number)[0]
@@ -113,7 +107,14 @@ def run(
         **{f"run {number + 1}": {"accuracy": one.to_json()} for number, one in enumerate(accuracies)},
         "mean of the runs": {"accuracy": float(np.mean(values)), "deviation": float(np.std(values, ddof=1))},
     }
-    because = "the published cells are of FGADR and Brain Tumor MRI; name your set"
-    found = data.outcome("lvm-med", encoder, measured=measured, published=PUBLISHED, because=because)
+    found = data.outcome(
+        "lvm-med",
+        encoder.info,
+        embedding=embedded.how(),
+        measured=measured,
+        published=PUBLISHED,
+        published_protocol=PROTOCOL,
+        because="the published cells are of FGADR and Brain Tumor MRI; name your set",
+    )
     found["data"]["excluded_as_seen_in_pre-training"] = excluded
     return found

@@ -13,18 +13,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out
+from retr.retrieval.evaluation.protocols.vectors import WORK
 from retr.retrieval.stats.metrics import auprc_per_class, auroc_per_class
 
 if TYPE_CHECKING:
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
+    from retr.retrieval.evaluation.protocols.vectors import Embedder
 
 FOLDS = 5
 STRENGTH = 0.01
+PROTOCOL = "a linear classifier on the frozen encoder; AUPRC of each finding and their mean, on the sets' own splits"
 PUBLISHED = ({"cell": "VinDr-CXR, CANDID-PTX, RSNA: linear probe", "value": None, "source": "not known here"},)
 
 
-def run(data: ClassFolder, encoder: BaseEncoder, *, seed: int = 0, progress: bool = False) -> dict[str, Any]:
+def run(data: ClassFolder, encoder: BaseEncoder, *, vectors: Embedder = WORK, seed: int = 0) -> dict[str, Any]:
     """Run the probe on one set.
 
     Parameters
@@ -33,12 +36,13 @@ def run(data: ClassFolder, encoder: BaseEncoder, *, seed: int = 0, progress: boo
         The images.
     encoder
         Who embeds them.
+    vectors
+        Where their vectors come from.
     seed
         Of folds and intervals.
-    progress
-        Show progress on standard error.
     """
-    features = data.embed(encoder, progress=progress)
+    embedded = vectors.embed(data, [encoder])
+    data, features = embedded.data, embedded.vectors[0]
     folds = folds_by_patient(data.groups, FOLDS, seed)
     answers = held_out(features, data.labels, len(data.classes), folds, strength=STRENGTH, standardise=True)
     member = data.labels[:, None] == np.arange(len(data.classes))
@@ -46,5 +50,12 @@ def run(data: ClassFolder, encoder: BaseEncoder, *, seed: int = 0, progress: boo
     areas = {"macro": area(answers, member)}
     for c, name in enumerate(data.classes):
         areas[name] = area(answers[:, [c]], member[:, [c]])
-    because = "no published cell is known here"
-    return data.outcome("rad-dino", encoder, measured=areas, published=PUBLISHED, because=because)
+    return data.outcome(
+        "rad-dino",
+        encoder.info,
+        embedding=embedded.how(),
+        measured=areas,
+        published=PUBLISHED,
+        published_protocol=PROTOCOL,
+        because="no published cell is known here",
+    )

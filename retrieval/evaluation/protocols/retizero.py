@@ -5,23 +5,23 @@ similarity of query q and gallery item j is ``s_j / (s_j + |e_q - e_j|)`` with `
 asymmetric; the pool is clustered by UMAP and HDBSCAN, and similarities across clusters are halved; of the k
 + 1 best the first is dropped, taken to be the query itself; the score is the share of the k that have the
 query's class. Strict: the encoder's own score, the query left out by identity, and every picture of its
-patient with it.
+patient with it. The published similarity uses the length of a vector, so unit vectors answer the strict question only.
 
-The arithmetic takes arrays; `run` brings a folder and an encoder to it.
+The arithmetic takes arrays; `run` brings pictures and an encoder to it.
 """
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.index.errors import MissingExtraError, UsageError
+from retr.index.errors import UsageError
 from retr.retrieval.classify.prompts import class_vectors
-from retr.retrieval.progress import waiting
+from retr.retrieval.evaluation.protocols.clusters import check_clusters, clusters, versions
+from retr.retrieval.evaluation.protocols.names import in_words, no_words, unknown_names
+from retr.retrieval.evaluation.protocols.vectors import WORK, PatchMeans
 from retr.retrieval.stats.bootstrap import mean_interval
 from retr.retrieval.stats.metrics import any_hit_at, precision_at, top_k_accuracy
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
+    from retr.retrieval.evaluation.protocols.vectors import Embedder
     from retr.retrieval.labels.label_set import LabelSet
 
 KS = (1, 3, 5)
@@ -41,18 +42,13 @@ PUBLISHED: Mapping[str, Mapping[str, float]] = {
     "zero_shot_top5": {"EYE-15": 0.8430, "EYE-52": 0.7561},
 }
 PUBLISHED_SOURCE = "arXiv 2406.09317, abstract"
-UMAP_SETTINGS: Mapping[str, Any] = {
-    "n_neighbors": 20,
-    "n_components": 256,
-    "min_dist": 0.0,
-    "metric": "euclidean",
-    "random_state": 42,
-}
-HDBSCAN_SETTINGS: Mapping[str, Any] = {
-    "min_cluster_size": 100,
-    "metric": "euclidean",
-    "cluster_selection_method": "leaf",
-}
+PROTOCOL = (
+    "retrieval: one pool is query set and gallery, similarity s/(s+d), scores across clusters halved, the first of "
+    "k + 1 dropped, the share of k of the query's class; whether the paper's Top-5 is that share or any hit is open. "
+    "Zero-shot: the true class among the 5 most probable prompts"
+)
+DATA = "EYE-15 and EYE-52 are hospital data and not public, nor are the names and prompts of their classes"
+NO_LENGTH = "an index keeps unit vectors, the published similarity needs their length; run on --data without --index"
 _BLOCK = 1024  # queries scored at once: bounds the memory at block x pool
 
 
@@ -110,64 +106,6 @@ def excluding(scores: NDArray[np.float32], forbidden: NDArray[np.bool_], k: int)
     return np.where(np.isfinite(np.take_along_axis(allowed, best, axis=1)), best, -1)
 
 
-def check_clusters(n: int) -> None:
-    """Refuse what `clusters` cannot do, so that it can be known before ``n`` images are embedded.
-
-    Raises
-    ------
-    MissingExtraError
-        If umap-learn or hdbscan is not installed.
-    UsageError
-        If the pool is too small for 256 dimensions.
-    """
-    smallest = UMAP_SETTINGS["n_components"] + 2  # the spectral start needs more points than dimensions
-    if n < smallest:
-        raise UsageError(
-            f"the published clustering needs at least {smallest} images, got {n}",
-            hint="give more images, or leave the cluster step out with --no-clusters",
-        )
-    for package in ("umap", "hdbscan"):
-        if find_spec(package) is None:
-            raise MissingExtraError(package, "eval")
-
-
-def clusters(embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
-    """Cluster the pool with the published settings and seed: UMAP to 256 dimensions, then HDBSCAN.
-
-    Parameters
-    ----------
-    embeddings
-        float ``(n, d)``, as they came from the encoder.
-
-    Returns
-    -------
-    NDArray
-        int64 ``(n,)``, -1 for noise. Labels depend on the versions of umap-learn and hdbscan (`versions`).
-
-    Raises
-    ------
-    MissingExtraError, UsageError
-        As `check_clusters`.
-    """
-    check_clusters(len(embeddings))
-    with warnings.catch_warnings(), waiting(f"clustering {len(embeddings)} images (UMAP, HDBSCAN)"):
-        # umap says that a fixed seed means one thread, scikit-learn deprecates names that hdbscan uses
-        warnings.simplefilter("ignore")
-        import hdbscan
-        import umap
-
-        placed = umap.UMAP(**UMAP_SETTINGS).fit_transform(embeddings)
-        labels = hdbscan.HDBSCAN(**HDBSCAN_SETTINGS).fit_predict(placed)
-    return np.asarray(labels, np.int64)
-
-
-def versions() -> dict[str, str]:
-    """Versions of the packages that the cluster labels depend on."""
-    from importlib.metadata import version
-
-    return {name: version(name) for name in ("umap-learn", "hdbscan", "numba", "pynndescent", "numpy", "scipy")}
-
-
 @dataclass(frozen=True)
 class Answers:
     """Who was found for each query: ``hits`` bool ``(n, max(KS))``, in rank order."""
@@ -189,19 +127,22 @@ class Pool:
     Attributes
     ----------
     embeddings
-        float32 ``(n, d)``, not normalised.
+        float32 ``(n, d)``, not normalised but where ``unit``.
     labels
         int64 ``(n,)``, the class of each image.
     groups
         int64 ``(n,)``, the patient of each image (every image its own where no patient is known).
     cosine
         Whether the encoder's own score is cosine (else the dot product).
+    unit
+        Whether the vectors were made unit vectors, so that only the strict question can be asked.
     """
 
     embeddings: NDArray[np.float32]
     labels: NDArray[np.int64]
     groups: NDArray[np.int64]
     cosine: bool = True
+    unit: bool = False
 
     def own_vectors(self) -> NDArray[np.float32]:
         """Vectors whose dot product is the encoder's own score."""
@@ -233,7 +174,7 @@ def retrieve(pool: Pool, labels_of_clusters: NDArray[np.int64] | None = None) ->
     Returns
     -------
     dict
-        An `Answers` for every key of `STEPS`, and ``"clustered"``.
+        An `Answers` for every key of `STEPS`, and ``"clustered"``; of unit vectors ``"strict"`` alone.
     """
     n, depth = len(pool.labels), max(KS)
     if n <= depth:
@@ -242,16 +183,15 @@ def retrieve(pool: Pool, labels_of_clusters: NDArray[np.int64] | None = None) ->
     found: dict[str, list[NDArray[np.bool_]]] = {}
     for start in range(0, n, _BLOCK):
         rows = np.arange(start, min(start + _BLOCK, n))
-        scores = similarity(pool.embeddings[rows], pool.embeddings)
         itself = rows[:, None] == np.arange(n)
         patient = itself | (pool.groups[rows, None] == pool.groups)
-        best = {
-            "published": drop_first(scores, depth),
-            "self_by_identity": excluding(scores, itself, depth),
-            "patient_excluded": excluding(scores, patient, depth),
-            "strict": excluding(vectors[rows] @ vectors.T, patient, depth),
-        }
-        if labels_of_clusters is not None:
+        best = {"strict": excluding(vectors[rows] @ vectors.T, patient, depth)}
+        if not pool.unit:
+            scores = similarity(pool.embeddings[rows], pool.embeddings)
+            best["published"] = drop_first(scores, depth)
+            best["self_by_identity"] = excluding(scores, itself, depth)
+            best["patient_excluded"] = excluding(scores, patient, depth)
+        if labels_of_clusters is not None and not pool.unit:
             halved = halve_across_clusters(scores, labels_of_clusters[rows], labels_of_clusters)
             best["clustered"] = drop_first(halved, depth)
         for name, neighbours in best.items():
@@ -292,8 +232,8 @@ def run(
     labels: LabelSet | None = None,
     clustered: bool = True,
     paper_sets: Mapping[str, Mapping[str, int]] | None = None,
+    vectors: Embedder = WORK,
     seed: int = 0,
-    progress: bool = False,
 ) -> dict[str, Any]:
     """Run everything on one set.
 
@@ -309,46 +249,52 @@ def run(
         Whether to run the cluster step (minutes on large sets).
     paper_sets
         Class names and counts of the paper's sets, from somebody who holds them.
+    vectors
+        Where the vectors come from. An index has the encoder's own; else patch tokens are averaged where it has them.
     seed
         Of the intervals.
-    progress
-        Show progress on standard error.
 
     Returns
     -------
     dict
         JSON-ready; what was not run is null, with a reason beside it.
+
+    Raises
+    ------
+    UsageError
+        The label set knows none of the classes, or the pool is too small; said before anything is embedded.
     """
-    if clustered:
+    naming = text_encoder or encoder
+    unasked = no_words(naming.info, labels)
+    if labels is not None and not unasked:
+        _require_some(data.counts(), labels)
+    unit = vectors.built and encoder.info.similarity == "cosine"
+    if clustered and not unit:
         check_clusters(len(data.paths))
-    vectors, how = _published_embedding(data, encoder, progress)
-    pool = Pool(vectors, data.labels, data.groups, encoder.info.similarity == "cosine")
-    found = clusters(vectors) if clustered else None
+    retrieving, how = (encoder, "the encoder's own, of an index") if vectors.built else _published_embedding(encoder)
+    embedded = vectors.embed(data, [retrieving] if unasked else [retrieving, naming])
+    data = embedded.data
+    if clustered and not unit:
+        check_clusters(len(data.paths))
+    pool = Pool(embedded.vectors[0], data.labels, data.groups, encoder.info.similarity == "cosine", unit)
+    found = clusters(pool.embeddings) if clustered and not unit else None
     answers = retrieve(pool, found)
-    published: dict[str, Any] = answers["published"].summary()
-    published["clustered"] = None
-    if found is not None:
-        names, sizes = np.unique(found, return_counts=True)
-        published["clustered"] = answers["clustered"].summary() | {
-            "cluster_sizes": dict(zip(map(str, names.tolist()), sizes.tolist(), strict=True)),
-            "versions": versions(),
-        }
     is_the_papers, why = is_paper_set(data, paper_sets or {})
     return {
         "protocol": "retizero",
         "data": data.describe(),
         "encoder": {"name": encoder.info.name, "options": dict(encoder.info.options), "embedding": how},
-        "published_protocol": published,
+        "published_protocol": _published(answers, found),
         "strict": answers["strict"].summary() | {"excluded_with_the_query": data.group or "only itself"},
         "intervals": {
             name: _intervals(answers[name], data.groups, seed)
             for name in ("published", "clustered", "strict")
             if name in answers
         },
-        "steps": [{"step": name, "is": words, **answers[name].summary()} for name, words in STEPS],
+        "steps": [{"step": name, "is": words, **answers[name].summary()} for name, words in STEPS if name in answers],
         "near_duplicates": near_duplicates(pool),
-        "zero_shot": _zero_shot(data, text_encoder or encoder, labels, progress),
-        "paper": {**PUBLISHED, "source": PUBLISHED_SOURCE},
+        "zero_shot": _zero_shot(data, naming, labels, embedded.vectors[-1], unasked),
+        "paper": {**PUBLISHED, "source": PUBLISHED_SOURCE, "protocol": PROTOCOL, "data": DATA},
         "data_is_the_papers": is_the_papers,
         "data_is_the_papers_because": why,
     }
@@ -368,23 +314,37 @@ def is_paper_set(data: ClassFolder, paper_sets: Mapping[str, Mapping[str, int]])
     )
 
 
-def _published_embedding(data: ClassFolder, encoder: BaseEncoder, progress: bool) -> tuple[NDArray[np.float32], str]:
-    """Embed by the mean of patch tokens where the encoder has them and does not do so already."""
-    first = data.picture(data.paths[0], encoder)
-    places = encoder.patch_embeddings(first)
+def _published(answers: Mapping[str, Answers], found: NDArray[np.int64] | None) -> dict[str, Any]:
+    """State the published protocol with and without clusters; empty with the reason where it cannot be run."""
+    if "published" not in answers:
+        return {"precision": {}, "any_hit": {}, "clustered": None, "reason": NO_LENGTH}
+    published: dict[str, Any] = {**answers["published"].summary(), "clustered": None}
+    if found is not None:
+        names, sizes = np.unique(found, return_counts=True)
+        published["clustered"] = answers["clustered"].summary() | {
+            "cluster_sizes": dict(zip(map(str, names.tolist()), sizes.tolist(), strict=True)),
+            "versions": versions(),
+        }
+    return published
+
+
+def _published_embedding(encoder: BaseEncoder) -> tuple[BaseEncoder, str]:
+    """Choose who embeds by the mean of patch tokens, where the encoder has them and does not do so already."""
     if encoder.info.options.get("feature") == "retrieval":
-        return data.embed(encoder, progress=progress), "mean of patch tokens, as published"
+        return encoder, "mean of patch tokens, as published"
+    from PIL import Image
+
+    # any picture tells what the encoder's own vector is
+    pixels = np.random.default_rng(0).integers(0, 256, (7, 7, 3), np.uint8)
+    picture = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC)
+    places = encoder.patch_embeddings(picture)
     if places is None:
-        return data.embed(encoder, progress=progress), "the encoder's own; it gives no patch tokens"
-    own = encoder.encode_images([first])[0]
-    if np.allclose(places.mean((0, 1)), own, atol=1e-3 * float(np.abs(own).max())):
-        return data.embed(encoder, progress=progress), "the encoder's own, which is the mean of its places"
-    means = []
-    for path in data.paths:
-        one = encoder.patch_embeddings(data.picture(path, encoder))
-        assert one is not None  # it gave some for the first picture
-        means.append(one.mean((0, 1)))
-    return np.stack(means).astype(np.float32), "mean of patch tokens"
+        return encoder, "the encoder's own; it gives no patch tokens"
+    own = encoder.encode_prepared(encoder.prepare(picture)[None])[0]
+    means = places.mean((0, 1))
+    if means.shape == own.shape and np.allclose(means, own, atol=1e-3 * float(np.abs(own).max())):
+        return encoder, "the encoder's own, which is the mean of its places"
+    return PatchMeans(encoder, places.shape[-1]), "mean of patch tokens"
 
 
 def _intervals(answers: Answers, groups: NDArray[np.int64], seed: int) -> dict[str, dict[str, Any]]:
@@ -394,20 +354,38 @@ def _intervals(answers: Answers, groups: NDArray[np.int64], seed: int) -> dict[s
     }
 
 
+def _require_some(counts: dict[str, int], labels: LabelSet) -> None:
+    """Refuse a label set that knows none of the classes."""
+    unknown = unknown_names(counts, labels)
+    if len(unknown) == len(counts):
+        raise UsageError(
+            f"the label set {labels.name!r} knows none of the classes: {in_words(unknown)}",
+            hint="give a label file whose names or aliases are these, or leave --labels out",
+        )
+
+
 def _zero_shot(
-    data: ClassFolder, encoder: BaseEncoder, labels: LabelSet | None, progress: bool
-) -> dict[str, float | str | None]:
-    """Top-1, 3 and 5 of the true class among the set's prompts; null with a reason where it cannot be asked."""
-    empty: dict[str, float | str | None] = {str(k): None for k in KS}
-    if not encoder.info.text:
-        return {**empty, "reason": f"encoder {encoder.info.name!r} has no text side"}
-    if labels is None:
-        return {**empty, "reason": "no label file was given (--labels)"}
-    place = [labels.class_of(name) for name in data.classes]
-    unknown = [name for name, at in zip(data.classes, place, strict=True) if at is None]
-    if unknown:
-        return {**empty, "reason": f"the label set {labels.name!r} does not know {', '.join(unknown[:5])}"}
+    data: ClassFolder, encoder: BaseEncoder, labels: LabelSet | None, vectors: NDArray[np.float32], unasked: str
+) -> dict[str, Any]:
+    """Top-1, 3 and 5 of the true class among the set's prompts, for the images whose class the set knows.
+
+    Null with a reason where it cannot be asked.
+    """
+    if unasked or labels is None:
+        return {**{str(k): None for k in KS}, "reason": unasked}
+    unknown = unknown_names(data.counts(), labels)
+    place = np.array([-1 if (at := labels.class_of(name)) is None else at for name in data.classes], np.int64)
+    truth = place[data.labels]
+    known = truth >= 0
+    if not known.any():
+        return {**{str(k): None for k in KS}, "reason": f"the label set {labels.name!r} knows no class that is left"}
     texts = class_vectors(encoder, [one.prompts for one in labels.classes])
-    logits = encoder.similarity_logits(data.embed(encoder, progress=progress), texts)
-    truth = np.array(place, dtype=np.int64)[data.labels]
-    return {str(k): top_k_accuracy(logits, truth, k) for k in KS}
+    logits = encoder.similarity_logits(vectors[known], texts)
+    return {
+        **{str(k): top_k_accuracy(logits, truth[known], k) for k in KS},
+        "label_set": labels.name,
+        "images": int(known.sum()),
+        "of_images": len(known),
+        "classes": [name for name, at in zip(data.classes, place.tolist(), strict=True) if at >= 0],
+        "not_in_the_label_set": unknown,
+    }

@@ -6,9 +6,22 @@ import numpy as np
 import pytest
 
 from retr.index.errors import UsageError
-from retr.retrieval.evaluation.protocols import flair, kad, lvm_med, rad_dino, retizero
+from retr.retrieval.evaluation.protocols import flair, folder, kad, lvm_med, rad_dino, retizero
 from retr.retrieval.evaluation.protocols.folder import read_folder
+from retr.retrieval.evaluation.protocols.vectors import WORK
+from retr.retrieval.images import read_image
 from retr.retrieval.labels.label_set import load_labels
+
+
+@pytest.fixture(autouse=True)
+def _few_resamples(monkeypatch):
+    """Draw few samples for the intervals, which are tested elsewhere."""
+
+    def few(*given, _own=folder.intervals, **options):
+        return _own(*given, **{**options, "resamples": 2})
+
+    monkeypatch.setattr(folder, "intervals", few)
+    monkeypatch.setattr(flair, "intervals", few)
 
 
 @pytest.fixture
@@ -130,21 +143,41 @@ class Worded:
 
 
 def test_zero_shot_is_measured_or_refused_by_name(data, fake_encoder):
-    vectors = data.embed(fake_encoder)
+    vectors = WORK.embed(data, [fake_encoder]).vectors[0]
     means = {name: vectors[data.labels == c].mean(axis=0) for c, name in enumerate(data.classes)}
     worded = Worded(fake_encoder, means)
     found = retizero.run(data, worded, labels=load_labels(["glaucoma", "healthy"]), clustered=False)["zero_shot"]
     logits = vectors @ np.stack([means["glaucoma"], means["healthy"]]).T
     assert found["1"] == pytest.approx((logits.argmax(axis=1) == data.labels).mean())
-    refused = retizero.run(data, worded, labels=load_labels(["glaucoma", "drusen"]), clustered=False)["zero_shot"]
-    assert "does not know healthy" in refused["reason"]
+
+
+def test_zero_shot_is_of_the_classes_that_the_labels_know(data, fake_encoder):
+    vectors = WORK.embed(data, [fake_encoder]).vectors[0]
+    means = {"glaucoma": vectors[data.labels == 0].mean(axis=0), "helthy": vectors[data.labels == 1].mean(axis=0)}
+    worded = Worded(fake_encoder, means)
+    found = retizero.run(data, worded, labels=load_labels(["glaucoma", "helthy"]), clustered=False)["zero_shot"]
+    assert found["not_in_the_label_set"] == [{"name": "healthy", "images": 6, "nearest": "helthy"}]
+    assert (found["images"], found["of_images"], found["classes"]) == (6, 12, ["glaucoma"])
+    chosen = (vectors @ np.stack(list(means.values())).T).argmax(axis=1)
+    assert found["1"] == pytest.approx((chosen[data.labels == 0] == 0).mean())
+
+
+@pytest.mark.parametrize("protocol", [retizero, flair, kad])
+def test_names_are_compared_before_anything_is_embedded(data, fake_encoder, protocol):
+    worded = Worded(fake_encoder, {})
+    given = {"labels": load_labels(["healty", "gluacoma"])}
+    with pytest.raises(UsageError, match=r"'glaucoma' \(6 images; 'gluacoma'\?\)"):
+        protocol.run(data, worded, **given, **({"clustered": False} if protocol is retizero else {}))
+    assert fake_encoder.encoded == 0
 
 
 def test_flair_probes_by_image_and_by_patient(data, fake_encoder):
     measured = flair.run(data, fake_encoder)["measured"]
     assert measured["zero-shot"] == {"reason": "encoder 'fake' has no text side"}
     for name in ("linear probe, published (folds by image)", "linear probe, strict (folds by patient)"):
-        assert set(measured[name]) == {"ACA", "kappa", "macro F1"}
+        assert set(measured[name]) == {"ACA", "kappa", "macro F1", "kappa_quadratic"}
+        assert measured[name]["kappa_quadratic"]["value"] is None
+        assert "--grades" in measured[name]["kappa_quadratic"]["reason"]
 
 
 def test_flairs_quadratic_kappa_needs_a_declared_order(data, fake_encoder, tmp_path):
@@ -156,15 +189,34 @@ def test_flairs_quadratic_kappa_needs_a_declared_order(data, fake_encoder, tmp_p
 
 
 def test_flairs_zero_shot_is_the_nearest_prototype(data, fake_encoder):
-    vectors = data.embed(fake_encoder)
+    vectors = WORK.embed(data, [fake_encoder]).vectors[0]
     means = {name: vectors[data.labels == c].mean(axis=0) for c, name in enumerate(data.classes)}
     worded = Worded(fake_encoder, means)
     found = flair.run(data, worded, labels=load_labels(["glaucoma", "healthy"]))["measured"]["zero-shot"]
     answer = (vectors @ np.stack(list(means.values())).T).argmax(axis=1)
     recalls = [(answer[data.labels == c] == c).mean() for c in range(2)]
     assert found["ACA"]["value"] == pytest.approx(np.mean(recalls))
-    with pytest.raises(UsageError, match="does not know 'healthy'"):
-        flair.run(data, worded, labels=load_labels(["glaucoma", "drusen"]))
+
+
+def test_grades_are_named_in_their_order_and_whole(make_archive, fake_encoder):
+    from sklearn.metrics import cohen_kappa_score
+
+    root = make_archive(12)
+    (root / "healthy").rename(root / "moderate")  # alphabetical order is not the order of the grades
+    (root / "absent").mkdir()
+    for file in sorted((root / "glaucoma").iterdir())[:3]:
+        file.rename(root / "absent" / file.name)
+    (root / "glaucoma").rename(root / "mild")
+    data = read_folder(root)
+    order = ["absent", "mild", "moderate", "severe"]
+    measured = flair.run(data, fake_encoder, grades=order)["measured"]
+    found = measured["linear probe, published (folds by image)"]["kappa_quadratic"]["value"]
+    vectors = WORK.embed(data, [fake_encoder]).vectors[0]
+    folds = flair.folds_by_row(12, flair.FOLDS, 0)
+    answers = flair.held_out(vectors, data.labels, 3, folds, strength=flair.STRENGTH).argmax(axis=1)
+    assert found == pytest.approx(cohen_kappa_score(data.labels, answers, weights="quadratic"))
+    with pytest.raises(UsageError, match="do not name 'mild'"):
+        flair.run(data, fake_encoder, grades=["absent", "midl", "moderate"])
 
 
 def test_rad_dino_gives_areas_and_no_published_number(data, fake_encoder):
@@ -197,8 +249,9 @@ class Finder:
     def __getattr__(self, name):
         return getattr(self._encoder, name)
 
-    def score(self, pictures, findings):
-        return np.array([[1 - np.asarray(picture).mean() / 255 for _ in findings] for picture in pictures])
+    def encode_and_score(self, batch, findings):
+        dark = 1 - batch.mean(axis=(1, 2, 3))
+        return self._encoder.encode_prepared(batch), np.tile(dark[:, None], len(findings))
 
 
 def test_kad_scores_every_image_and_finding(data, fake_encoder):
@@ -206,12 +259,29 @@ def test_kad_scores_every_image_and_finding(data, fake_encoder):
 
     finder = Finder(fake_encoder)
     result = kad.run(data, finder, load_labels(["glaucoma", "drusen"]))["measured"]
-    dark = [1 - np.asarray(data.picture(path, fake_encoder)).mean() / 255 for path in data.paths]
+    dark = [1 - fake_encoder.prepare(read_image(data.root / path).image).mean() for path in data.paths]
     assert result["glaucoma"]["AUROC"]["value"] == pytest.approx(roc_auc_score(data.labels == 0, dark))
     assert (result["glaucoma"]["positives"], result["drusen"]["positives"]) == (6, 0)
     assert result["drusen"]["MCC"] is None
     with pytest.raises(UsageError, match="no class names a finding"):
-        kad.run(data, finder, load_labels(["edema", "drusen"]))
+        kad.run(data, finder, load_labels(["edema", "drusen"]), ignore_unknown=True)
+
+
+def test_kad_takes_no_misspelt_finding_for_absent(make_archive, fake_encoder):
+    root = make_archive()
+    (root / "healthy").rename(root / "No Finding")
+    (root / "glaucoma").rename(root / "Edema|Massss|other")
+    data, finder = read_folder(root), Finder(fake_encoder)
+    findings = load_labels(["edema", "mass"])
+    with pytest.raises(UsageError, match=r"'Massss' \(6 images; 'mass'\?\), 'other' \(6 images\);") as refused:
+        kad.run(data, finder, findings, separator="|")
+    assert "--ignore-unknown" in refused.value.hint
+    with pytest.raises(UsageError) as joined:
+        kad.run(data, finder, findings)
+    assert "--separator" in joined.value.hint
+    result = kad.run(data, finder, findings, separator="|", ignore_unknown=True)
+    assert [one["name"] for one in result["names_not_asked_about"]] == ["Massss", "other"]
+    assert result["measured"]["edema"]["positives"] == 6
 
 
 def test_the_best_threshold_is_that_of_scikit_learn():

@@ -1,0 +1,344 @@
+"""The vectors a protocol evaluates: of a build that is kept and goes on where it was interrupted, or of an index.
+
+A protocol asks for the vectors of its pictures by one encoder or by several. `Work` embeds them as `retr index build`
+does, into an index of its own: the pipeline decodes in threads, records what cannot be read and commits as it goes, so
+that a killed run loses its last commit at most and the next one embeds nothing twice. The vectors lie in it as the
+encoders gave them, since published protocols use their length; those of several encoders lie side by side, from one
+decode of each picture. `Built` takes the vectors of indexes that are there; where the score is cosine, those are unit
+vectors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+import numpy as np
+
+from retr.index.errors import NoTextSideError, UsageError
+from retr.index.home import cache_folder
+from retr.index.state import state_folder
+from retr.index.store import Store
+from retr.retrieval.archive.notes import Notes
+from retr.retrieval.encoders.base import BaseEncoder
+from retr.retrieval.encoders.batches import encode_batch
+from retr.retrieval.evaluation.protocols.folder import Chosen, ClassFolder
+from retr.retrieval.ingest.build import build
+from retr.retrieval.ingest.order import COMMIT_ROWS
+from retr.retrieval.ingest.rows import score_column
+from retr.retrieval.progress import LOGGER
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import PIL.Image
+    from numpy.typing import NDArray
+
+    from retr.index.encoder import EncoderInfo
+    from retr.retrieval.progress import Progress
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Pictures that have vectors.
+
+    Attributes
+    ----------
+    data
+        Those pictures; what had none is among its ``left_out``.
+    vectors
+        For each encoder float32 ``(n, dim)``, row for row.
+    scores
+        float64 ``(n, f)``: the probability of each finding that was asked for.
+    unit
+        For each encoder whether its vectors were made unit vectors; else they are as it gave them.
+    """
+
+    data: ClassFolder
+    vectors: tuple[NDArray[np.float32], ...]
+    scores: NDArray[np.float64]
+    unit: tuple[bool, ...]
+
+    def how(self, number: int = 0) -> str:
+        """Say in words what the vectors of an encoder are."""
+        return "unit vectors of an index" if self.unit[number] else "as the encoder gives them"
+
+
+class Embedder(Protocol):
+    """Where a protocol's vectors come from.
+
+    Attributes
+    ----------
+    built
+        Whether from indexes, which hold each encoder's own vectors and where the score is cosine unit vectors.
+    """
+
+    built: ClassVar[bool]
+
+    def embed(self, data: ClassFolder, encoders: Sequence[BaseEncoder], findings: Sequence[str] = ()) -> Embedded:
+        """Embed every picture by every encoder, and let the first score findings.
+
+        Raises
+        ------
+        UsageError
+            Fewer than two classes of pictures that can be read are left.
+        """
+
+
+@dataclass(frozen=True)
+class Work:
+    """Embeds pictures into an index that is kept.
+
+    Attributes
+    ----------
+    folder
+        That index; the same folder again goes on with it.
+    kept
+        Where no folder is given: keep the index in the user's cache, for the same pictures and encoders to go on with;
+        else it is a temporary one.
+    progress
+        Show progress on standard error, or an object that shows it.
+    commit_rows
+        Rows between two commits; a slow encoder commits by the clock before that.
+    """
+
+    built: ClassVar[bool] = False
+    folder: Path | None = None
+    kept: bool = False
+    progress: bool | Progress = False
+    commit_rows: int = COMMIT_ROWS
+
+    def embed(self, data: ClassFolder, encoders: Sequence[BaseEncoder], findings: Sequence[str] = ()) -> Embedded:
+        """Embed what is not embedded yet; see `Embedder`."""
+        several = list({id(encoder): encoder for encoder in encoders}.values())
+        together = SideBySide(several)
+        folder = self.folder or (_kept(data, together, findings) if self.kept else None)
+        if folder is not None:
+            LOGGER.info("vectors are kept in %s: the same command goes on with them; delete it when done", folder)
+            store = self._built(folder, data, together, findings)
+            return _taken(data, encoders, [_Part(store, together.place(one)) for one in encoders], findings)
+        with TemporaryDirectory(prefix="retr-bench-") as scratch:
+            store = self._built(Path(scratch) / "index", data, together, findings)
+            try:
+                return _taken(data, encoders, [_Part(store, together.place(one)) for one in encoders], findings)
+            finally:
+                for file in state_folder().glob(f"*/{store.uuid}*"):
+                    file.unlink(missing_ok=True)
+
+    def _built(self, folder: Path, data: ClassFolder, encoder: SideBySide, findings: Sequence[str]) -> Store:
+        if findings and not hasattr(encoder.encoders[0], "encode_and_score"):
+            raise NoTextSideError(f"encoder {encoder.info.name!r} scores no findings", hint="use kad")
+        build(
+            Chosen(data.root, data.paths),
+            folder,
+            encoder,
+            progress=self.progress,
+            scores=list(findings),
+            frames=0,
+            commit_rows=self.commit_rows,
+        )
+        return Store.open(folder)
+
+
+#: A temporary index, and no progress.
+WORK = Work()
+
+
+def _kept(data: ClassFolder, encoder: SideBySide, findings: Sequence[str]) -> Path:
+    """Return where this machine keeps the vectors of a folder, in the user's cache; another encoder's lie elsewhere."""
+    info = encoder.info
+    key = json.dumps([str(data.root.resolve()), info.identity, info.config_sha256, info.precision, list(findings)])
+    name = "".join(character if character.isalnum() else "-" for character in info.name)
+    return cache_folder() / "benches" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Built:
+    """Takes vectors from indexes: for each encoder from the one that it built.
+
+    Attributes
+    ----------
+    stores
+        The indexes.
+    """
+
+    built: ClassVar[bool] = True
+    stores: tuple[Store, ...]
+
+    def embed(self, data: ClassFolder, encoders: Sequence[BaseEncoder], findings: Sequence[str] = ()) -> Embedded:
+        """Take the vectors of the pictures; one that an index does not have is left out. See `Embedder`."""
+        parts = [_Part(self._built_by(encoder.info), None) for encoder in encoders]
+        kept = Notes.of(parts[0].store).scores
+        # a finding's probability depends on which others were asked with it
+        if findings and kept != tuple(findings):
+            raise UsageError(
+                f"the index was built with the findings {', '.join(kept) or 'none'}, the protocol asks for "
+                f"{', '.join(findings)}",
+                hint="build it with --score for each of these in this order, or run without --index",
+            )
+        return _taken(data, encoders, parts, findings)
+
+    def _built_by(self, info: EncoderInfo) -> Store:
+        for store in self.stores:
+            if store.manifest.encoder.agrees_with(info):
+                return store
+        raise UsageError(f"no index that was given was built by {info.name!r} as it is asked for")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Where the vectors of one encoder are: an index, and the dimensions in it; None: all."""
+
+    store: Store
+    place: slice | None
+
+
+def _taken(
+    data: ClassFolder, encoders: Sequence[BaseEncoder], parts: Sequence[_Part], findings: Sequence[str]
+) -> Embedded:
+    """Take vectors and scores from indexes."""
+    rows_in: dict[int, dict[str, int]] = {}
+    for part in parts:
+        if id(part.store) not in rows_in:
+            rows_in[id(part.store)] = _rows(part.store)
+    reasons: dict[str, str] = {}
+    for part in parts:
+        rows = rows_in[id(part.store)]
+        skipped = part.store.skipped()
+        why = dict(zip(skipped["path"].to_pylist(), skipped["reason"].to_pylist(), strict=True))
+        absent = "missing" if part.place is not None else "not in the index"
+        reasons |= {path: why.get(path, absent) for path in data.paths if path in why or path not in rows}
+    data = data.without(reasons)
+    vectors, unit = [], []
+    for encoder, part in zip(encoders, parts, strict=True):
+        rows = rows_in[id(part.store)]
+        found = part.store.vectors(np.array([rows[path] for path in data.paths], np.int64))
+        vectors.append(np.ascontiguousarray(found[:, part.place or slice(None)], np.float32))
+        unit.append(part.place is None and encoder.info.similarity == "cosine")
+    scores = np.empty((len(data.paths), 0))
+    if findings:
+        rows = rows_in[id(parts[0].store)]
+        columns = [score_column(one) for one in findings]
+        if len({*columns}) < len(columns):
+            raise UsageError("two findings have the same column in an index", hint="name them otherwise")
+        table = parts[0].store.table(columns, np.array([rows[path] for path in data.paths], np.int64))
+        scores = np.stack([table[column].to_numpy() for column in columns], axis=1).astype(np.float64)
+    return Embedded(data, tuple(vectors), scores, tuple(unit))
+
+
+def _rows(store: Store) -> dict[str, int]:
+    """Return the row of each picture, by its id, and by its path where a file has several: the first of them."""
+    table = store.table(["id", "path"] if "path" in store.schema.names else ["id"])
+    rows = store.live_rows().tolist()
+    found: dict[str, int] = {}
+    for column in reversed(table.column_names):
+        for path, row in zip(table[column].to_pylist(), rows, strict=True):
+            if path is not None:
+                found.setdefault(path, row)
+    return found
+
+
+class SideBySide(BaseEncoder):
+    """Several encoders of the same picture, their vectors one behind the other, as they come.
+
+    Parameters
+    ----------
+    encoders
+        All read pictures in the same way (``draft_size``, ``grey16``). Each embeds in batches of its own.
+
+    Raises
+    ------
+    UsageError
+        They read pictures in different ways.
+    """
+
+    batch_invariant = True  # each fills up its own batches
+
+    def __init__(self, encoders: Sequence[BaseEncoder]) -> None:
+        infos = [encoder.info for encoder in encoders]
+        if len({(info.draft_size, info.grey16) for info in infos}) > 1:
+            raise UsageError(
+                f"encoders {', '.join(info.name for info in infos)} read pictures differently",
+                hint="measure them one at a time",
+            )
+        self.encoders = tuple(encoders)
+        self.notes = list(dict.fromkeys(note for encoder in encoders for note in encoder.notes))
+        self.batch_size = min(encoder.batch_size for encoder in encoders)
+        self.info = replace(
+            infos[0],
+            dim=sum(info.dim for info in infos),
+            similarity="dot",
+            text=False,
+            weights_sha256=_digest([info.weights_sha256 for info in infos]),
+            config_sha256=_digest([info.config_sha256 or "" for info in infos]) or None,
+            text_sha256=None,
+            preprocessing=" | ".join(info.preprocessing for info in infos),
+            options={"side_by_side": json.dumps([[info.name, info.dim, dict(info.options)] for info in infos])},
+            logit_scale=None,
+        )
+
+    def place(self, encoder: BaseEncoder) -> slice:
+        """Return which dimensions are of one of the encoders."""
+        at = next(number for number, one in enumerate(self.encoders) if one is encoder)
+        start = sum(one.info.dim for one in self.encoders[:at])
+        return slice(start, start + encoder.info.dim)
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
+        """Prepare one picture for each encoder: an array of one object, the tuple of their inputs."""
+        prepared = np.empty((), dtype=object)
+        prepared[()] = tuple(encoder.prepare(image) for encoder in self.encoders)
+        return prepared
+
+    def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Embed prepared pictures ``(n,)``: float32 ``(n, dim)``."""
+        return self.encode_and_score(batch, ())[0]
+
+    def encode_and_score(
+        self, batch: NDArray[Any], findings: Sequence[str]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Embed prepared pictures, and let the first encoder score findings: float32 ``(n, len(findings))``."""
+        found = []
+        scores = np.empty((len(batch), 0), np.float32)
+        for number, encoder in enumerate(self.encoders):
+            vectors, asked = encode_batch(encoder, [inputs[number] for inputs in batch], () if number else findings)
+            found.append(vectors)
+            scores = scores if number else asked
+        return np.concatenate(found, axis=1), scores
+
+
+class PatchMeans(BaseEncoder):
+    """The mean of an encoder's patch tokens as the vector of a picture."""
+
+    batch_invariant = True
+
+    def __init__(self, encoder: BaseEncoder, dim: int) -> None:
+        self._encoder = encoder
+        self.notes = encoder.notes
+        self.batch_size = encoder.batch_size
+        self.info = replace(
+            encoder.info, dim=dim, text=False, options={**encoder.info.options, "bench": "mean of patch tokens"}
+        )
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Keep the pixels: uint8 ``(h, w, 3)``; the encoder itself prepares them."""
+        return np.asarray(image)
+
+    def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Embed pictures ``(n, h, w, 3)``, one at a time: float32 ``(n, dim)``."""
+        from PIL import Image
+
+        vectors = np.empty((len(batch), self.info.dim), np.float32)
+        for row, pixels in enumerate(batch):
+            places = self._encoder.patch_embeddings(Image.fromarray(pixels))
+            assert places is not None  # it gave some for another picture
+            vectors[row] = places.mean((0, 1))
+        return vectors
+
+
+def _digest(parts: Sequence[str]) -> str:
+    """Return what stands for several hashes; of one, itself."""
+    return parts[0] if len({*parts}) == 1 else hashlib.sha256("|".join(parts).encode()).hexdigest()
