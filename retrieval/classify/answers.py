@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # A calibrated vote may count hundreds; the nearest of them are shown as evidence.
 SHOWN = 20
 # of a picture of whose patient a head or a bridge has seen the labels
-SEEN = "not calibrated for this patient, whose labels a fitted part of this index has seen"
+SEEN = "not calibrated here: a fitted part of this index has seen the labels"
 # where a limit on sets is asked for
 UNLIMITED = "without a calibration there is no set, and no limit on its classes"
 

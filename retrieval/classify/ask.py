@@ -21,6 +21,7 @@ from retr.retrieval.classify.calibration import find, seen
 from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Method
 from retr.retrieval.encoders.lengths import unread_ends
 from retr.retrieval.labels.label_set import LabelSet, load_labels
+from retr.retrieval.labels.labelled import unit_of
 from retr.retrieval.own import own_rows, stated_values
 from retr.retrieval.query import Query, one_picture
 
@@ -241,7 +242,7 @@ def _choose(
             f"{name} {figures[name]:.3f}" for name in ("accuracy", "top5", "macro_recall") if name in figures
         )
         say(
-            f"trained a probe for {probe!r} on {figures['rows']} rows of {figures['groups']} patients; "
+            f"trained a probe for {probe!r} on {figures['rows']} rows of {figures['groups']} {unit_of(index.store)}s; "
             f"{'in-sample, for the head has seen all of them' if figures['in_sample'] else 'held-out'} {measured}"
         )
     return ByProbe(found, index.store)

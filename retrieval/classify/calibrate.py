@@ -24,7 +24,6 @@ from retr.retrieval import novelty
 from retr.retrieval.classify import calibration, probe
 from retr.retrieval.classify.calibration import (
     NOTE,
-    UNITS,
     Calibration,
     OfClass,
     abstains,
@@ -34,7 +33,7 @@ from retr.retrieval.classify.calibration import (
 from retr.retrieval.classify.depends import dependencies
 from retr.retrieval.classify.methods import ByWords
 from retr.retrieval.labels.label_set import load_labels
-from retr.retrieval.labels.labelled import Labelled, deal, labelled_rows, others
+from retr.retrieval.labels.labelled import Labelled, deal, labelled_rows, others, unit_of
 from retr.retrieval.stats import confidence, conformal
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 from retr.retrieval.stats.metrics import ece
@@ -104,7 +103,7 @@ def calibrate(
     labelled = labelled_rows(store, label)
     unseen = _unseen(store, labelled)
     rows = labelled.part(unseen)
-    sets = Sets(alpha, class_conditional, UNITS[store.manifest.group is None])
+    sets = Sets(alpha, class_conditional, unit_of(store))
     sets.require_groups(rows)
     named = None if words is None else sample(labelled_rows(store, label, labels=words.labels))
     if named is not None:
@@ -318,8 +317,8 @@ def _unseen(store: Store, labelled: Labelled) -> NDArray[np.bool_]:
     unseen = np.ones(len(labelled), bool) if seen is None else ~seen[labelled.rows]
     if not unseen.any():
         raise UsageError(
-            "the head of this index was fitted on every labelled patient: nothing is left to measure",
-            hint="adapt without refitting, or add labelled rows of other patients",
+            "the head of this index was fitted on every labelled row: nothing is left to measure",
+            hint="adapt without refitting, or add labelled rows of others",
         )
     return unseen
 

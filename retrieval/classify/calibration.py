@@ -33,7 +33,7 @@ PROBE = "probe-"
 _NOTED = ("the calibration", "run `retr calibrate` again")
 _FIGURES = ("ece_before", "ece_after", "accuracy", "log_loss")
 _MOST_NEIGHBOURS = 1 << 20
-# What counts once: whoever the group column tells apart, or each image where there is none.
+# As `retr.retrieval.labels.labelled.unit_of` gives them.
 UNITS = ("patient", "image")
 
 

@@ -340,8 +340,8 @@ def fit(
     present = np.unique(codes)
     if len(present) < 2:
         raise UsageError(
-            "the labelled rows of some patients hold a single class, so a probe cannot be measured",
-            hint="label rows of more patients",
+            "with some of the labelled rows held out the others are of a single class, so a probe cannot be measured",
+            hint="label more rows of the other classes",
         )
     mean, deviation = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300)

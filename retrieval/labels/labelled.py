@@ -152,6 +152,11 @@ def grouped(store: Store, key: str | None, rows: NDArray[np.int64]) -> tuple[NDA
     return groups, np.array([value is not None for value in values], bool)
 
 
+def unit_of(store: Store) -> str:
+    """Return what a group of rows is: a ``"patient"``, or an ``"image"`` where no column tells patients apart."""
+    return "image" if store.manifest.group is None else "patient"
+
+
 def deal(groups: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """Deal groups into ``n`` folds, or one fold a group where there are fewer; the same groups give the same folds.
 
@@ -163,7 +168,7 @@ def deal(groups: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     if n < 2:
         raise UsageError(
             "all labelled rows belong to one group, so nothing can be held out",
-            hint="label rows of more patients, or declare another group key",
+            hint="label more rows that do not belong together, or declare another group key",
         )
     order = np.random.default_rng(0).permutation(len(unique))
     fold = np.empty(len(unique), dtype=np.int64)

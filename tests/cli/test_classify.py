@@ -80,7 +80,7 @@ def test_it_abstains_on_what_is_unlike_the_archive(retr, calibrated, flower):
 def test_a_probe_is_trained_once_and_refused_when_stale(retr, hrf_copy):
     first = retr("classify", "--image", IMAGE, "--probe", "label", "--json", "--index", hrf_copy)
     assert first.code == 0
-    assert "trained a probe for 'label' on 45 rows" in first.err
+    assert "trained a probe for 'label' on 45 rows of 45 images" in first.err
     again = retr("classify", "--image", IMAGE, "--probe", "label", "--json", "--index", hrf_copy)
     assert again.err == ""
     assert again.json == first.json
