@@ -10,6 +10,7 @@ import torch
 from retr.retrieval.encoders._fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
 from retr.retrieval.encoders._vision import ResNet50, pool
 from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT, CARD
+from retr.retrieval.encoders.preprocess import to_unit
 from retr.retrieval.encoders.untrusted import config_digest
 from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, split_state, uninitialised
 
@@ -41,15 +42,18 @@ class FlairEncoder(FundusEncoder):
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
         """Fit a picture into the top left of a black canvas: float32 ``(3, side, side)`` in 0..1."""
-        pixels = torch.from_numpy(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255))
+        pixels = to_unit(image)
         # the authors' arithmetic: a float scale, truncated sizes; a thin picture keeps one pixel
         scale = max(image.height, image.width) / self.side
         size = max(int(image.height / scale), 1), max(int(image.width / scale), 1)
-        fitted = torch.nn.functional.interpolate(
-            pixels[None], size=size, mode="bilinear", align_corners=False, antialias=True
-        )[0]
+        if size != (image.height, image.width):  # to its own size it would be the same to the last bit
+            pixels = torch.nn.functional.interpolate(
+                torch.from_numpy(pixels)[None], size=size, mode="bilinear", align_corners=False, antialias=True
+            )[0].numpy()
+        if size == (self.side, self.side):
+            return pixels
         canvas = np.zeros((3, self.side, self.side), dtype=np.float32)
-        canvas[:, : size[0], : size[1]] = fitted.numpy()
+        canvas[:, : size[0], : size[1]] = pixels
         return canvas
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -73,9 +73,13 @@ class BaseEncoder(ABC):
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
         """Turn one RGB picture into the network's input, shape ``(c, h, w)``. Called from several threads."""
 
+    def stack(self, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Stack prepared pictures of one shape: ``(n, c, h, w)``, in memory that suits the device."""
+        return np.stack(inputs)
+
     @abstractmethod
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``."""
+        """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``. Called from one thread at a time."""
 
     def encode_images(self, items: Sequence[Any]) -> NDArray[np.float32]:
         """Embed pictures.

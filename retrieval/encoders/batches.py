@@ -6,33 +6,56 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from retr.retrieval.progress import make_progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from numpy.typing import NDArray
-
     from retr.retrieval.encoders.base import BaseEncoder
 
 T = TypeVar("T")
 
 
-def encode_batch(
-    encoder: BaseEncoder, inputs: Sequence[NDArray[Any]], findings: Sequence[str] = ()
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Embed network inputs so that each vector depends on its own input alone.
+Stacks = list[tuple[list[int], NDArray[Any]]]
+
+
+def stack_batch(encoder: BaseEncoder, inputs: Sequence[NDArray[Any]]) -> Stacks:
+    """Stack network inputs so that each vector will depend on its own input alone.
 
     Inputs of one shape go through the network together, filled up to the encoder's batch size: the bits of a matrix
     product may depend on its number of rows.
 
     Parameters
     ----------
-    encoder
-        With ``encode_and_score`` where there are findings.
     inputs
         From ``encoder.prepare``; at most a batch of them.
+
+    Returns
+    -------
+    list
+        For each shape the places of its inputs, and their stack ``(n, c, h, w)``.
+    """
+    stacks = []
+    for shape in dict.fromkeys(array.shape for array in inputs):
+        rows = [row for row, array in enumerate(inputs) if array.shape == shape]
+        chosen = [inputs[row] for row in rows]
+        if not encoder.batch_invariant:
+            chosen += [chosen[-1]] * (encoder.batch_size - len(chosen))
+        stacks.append((rows, encoder.stack(chosen)))
+    return stacks
+
+
+def encode_stacks(
+    encoder: BaseEncoder, stacks: Stacks, findings: Sequence[str] = ()
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Embed what `stack_batch` stacked.
+
+    Parameters
+    ----------
+    encoder
+        With ``encode_and_score`` where there are findings.
     findings
         Also scored, in the same pass of the image encoder.
 
@@ -41,14 +64,10 @@ def encode_batch(
     tuple
         Vectors float32 ``(n, dim)``, not normalised, and probabilities float32 ``(n, len(findings))``.
     """
-    vectors = np.empty((len(inputs), encoder.info.dim), dtype=np.float32)
-    scores = np.empty((len(inputs), len(findings)), dtype=np.float32)
-    for shape in dict.fromkeys(array.shape for array in inputs):
-        rows = [row for row, array in enumerate(inputs) if array.shape == shape]
-        chosen = [inputs[row] for row in rows]
-        if not encoder.batch_invariant:
-            chosen += [chosen[-1]] * (encoder.batch_size - len(chosen))
-        batch = np.stack(chosen)
+    count = sum(len(rows) for rows, _ in stacks)
+    vectors = np.empty((count, encoder.info.dim), dtype=np.float32)
+    scores = np.empty((count, len(findings)), dtype=np.float32)
+    for rows, batch in stacks:
         if findings:
             found, asked = encoder.encode_and_score(batch, findings)  # type: ignore[attr-defined]
             scores[rows] = asked[: len(rows)]
@@ -89,6 +108,6 @@ def encode_all(
             batch = [future.result() for future in upcoming[:size]]
             upcoming = upcoming[size:]
             upcoming += [pool.submit(prepare, item) for item in items[start + 2 * size : start + 3 * size]]
-            vectors[start : start + len(batch)] = encode_batch(encoder, batch)[0]
+            vectors[start : start + len(batch)] = encode_stacks(encoder, stack_batch(encoder, batch))[0]
             shown.step(len(batch))
     return vectors

@@ -36,11 +36,19 @@ def to_pixels(image: PIL.Image.Image, mean: Sequence[float], std: Sequence[float
     NDArray[np.float32]
         Shape ``(3, h, w)``.
     """
-    return _normalised(np.asarray(image, dtype=np.float32).transpose(2, 0, 1) / np.float32(255), mean, std)
+    return _normalise(to_unit(image), mean, std)
 
 
-def _normalised(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    pixels = np.ascontiguousarray(pixels)
+def to_unit(image: PIL.Image.Image) -> NDArray[np.float32]:
+    """Scale an 8-bit RGB picture to 0..1: float32 ``(3, h, w)``, in one array of its own."""
+    pixels = np.empty((3, image.height, image.width), dtype=np.float32)
+    np.copyto(pixels, np.asarray(image).transpose(2, 0, 1))
+    pixels /= np.float32(255)
+    return pixels
+
+
+def _normalise(pixels: NDArray[np.float32], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """Normalise in place."""
     pixels -= np.asarray(mean, dtype=np.float32)[:, None, None]
     pixels /= np.asarray(std, dtype=np.float32)[:, None, None]
     return pixels
@@ -112,8 +120,10 @@ class ShortSideCrop:
         left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
         cropped = image.resize(size, self.resample).crop((left, top, left + self.width, top + self.height))
         # transformers scales in float64, then works in float32
-        pixels = (np.asarray(cropped, dtype=np.float64) * self.scale).astype(np.float32).transpose(2, 0, 1)
-        return _normalised(pixels, self.mean, self.std)
+        values = np.asarray(cropped).transpose(2, 0, 1)
+        pixels = np.empty(values.shape, dtype=np.float32)
+        np.multiply(values, np.float64(self.scale), out=pixels, dtype=np.float64, casting="same_kind")
+        return _normalise(pixels, self.mean, self.std)
 
     def __str__(self) -> str:
         filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}

@@ -1,8 +1,8 @@
 """One build: what is new or changed in an archive goes through decoding threads and the network into the index.
 
 Entries are listed in one fixed order and compared with what the index holds; what is new or changed is read, hashed
-and decoded in threads, embedded in batches on the calling thread and committed every few thousand rows. At any
-moment a bounded number of pictures is in memory.
+and decoded in threads, embedded in batches in one thread more (`network`), and committed every few thousand rows by
+the calling thread. At any moment a bounded number of pictures is in memory.
 
 Invariants:
 
@@ -35,15 +35,15 @@ from retr.retrieval.archive import places
 from retr.retrieval.archive.members import TWICE
 from retr.retrieval.archive.notes import NOTE, Notes
 from retr.retrieval.archive.sources import Item, Other, Skipped
-from retr.retrieval.encoders.batches import encode_batch
 from retr.retrieval.encoders.recorded import require_same
 from retr.retrieval.ingest.build_key import BuildKey
-from retr.retrieval.ingest.decode import Decoder, Frame, Read, Same
+from retr.retrieval.ingest.decode import Decoder, Read, Same
 from retr.retrieval.ingest.known import Known
 from retr.retrieval.ingest.labels import Labels
+from retr.retrieval.ingest.network import Network
 from retr.retrieval.ingest.remembered import Remembered, content_key
 from retr.retrieval.ingest.report import BuildReport
-from retr.retrieval.ingest.rows import as_text, make_rows, score_column, skipped_table
+from retr.retrieval.ingest.rows import as_text, make_rows, skipped_table
 from retr.retrieval.progress import make_progress
 
 if TYPE_CHECKING:
@@ -144,8 +144,11 @@ class _Run:
                 "this machine has not read this archive for the index yet: all files are read and compared once, "
                 "and what is the same is not embedded again (--no-rehash trusts size and time)"
             )
+        # files whose pictures are not all embedded, in the order of the listing, and those that can be committed
         self.files: deque[Read] = deque()
-        self.queue: list[Frame] = []
+        self.ready: list[Read] = []
+        self.ready_rows = 0
+        self.network = Network(encoder, self.recorded.scores)
         # paths whose old rows go, each with the word under which it is counted
         self.delete: list[tuple[str, str]] = []
         self.skipped: list[Skipped] = []
@@ -183,11 +186,11 @@ class _Run:
         self._move_group()
         parallel = getattr(self.order.source, "parallel", 1)
         workers = self.order.workers or max(parallel, len(os.sched_getaffinity(0)))
-        # enough decoded pictures for the next batch while one is embedded, and no more
-        ahead = 2 * self.encoder.batch_size + 2 * workers
+        # enough decoded pictures for the batch after those that the network has, and no more
+        ahead = self.encoder.batch_size + 2 * workers
         window: deque[Future[Read | Same | Skipped]] = deque()
         sizes: deque[int] = deque()
-        with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+        with self.network, ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             try:
                 for item, rows in self._to_read():
                     sizes.append(len(item.data or b""))
@@ -197,10 +200,11 @@ class _Run:
                         self._take(window.popleft().result())
                 while window:
                     self._take(window.popleft().result())
+                for _ in self.network.embed([], everything=True):
+                    self._commit_some()
             finally:
                 for future in window:
                     future.cancel()
-        self._embed(everything=True)
         self._drop_vanished()
         self._commit(last=True)
         self.labels.settle()
@@ -253,11 +257,11 @@ class _Run:
         self._drop(self._row_path(result.item.path), "changed")
         self.done["reused" if result.same else "embedded"] += result.rows
         self.files.append(result)
-        self.queue += result.frames
-        self._embed()
-        ready = sum(file.rows for file in self.files)
-        if ready >= self.order.commit_rows or time.monotonic() - self.committed_at > COMMIT_SECONDS:
-            self._commit()
+        # a picture that waits for a full batch must not hold up ever more files of known bytes behind it
+        stuck = len(self.files) > self.order.commit_rows + self.network.pictures
+        for _ in self.network.embed(result.frames, everything=stuck):
+            self._commit_some()
+        self._commit_some()
 
     def _remember(self, file: Read | Same) -> None:
         if file.item.stamp is not None:
@@ -275,32 +279,26 @@ class _Run:
         if self.known.may_hold(path):
             self.delete.append((path, why))
 
-    def _embed(self, *, everything: bool = False) -> None:
-        """Embed the queue in full batches; with ``everything`` also what is left over."""
-        size = self.encoder.batch_size
-        while len(self.queue) >= size or (everything and self.queue):
-            batch, self.queue = self.queue[:size], self.queue[size:]
-            inputs = [frame.prepared for frame in batch if frame.prepared is not None]
-            found = encode_batch(self.encoder, inputs, self.recorded.scores)
-            for frame, vector, scores in zip(batch, *found, strict=True):
-                frame.vector, frame.prepared = vector, None
-                frame.columns |= dict(zip(map(score_column, self.recorded.scores), scores.tolist(), strict=True))
+    def _commit_some(self) -> None:
+        """Commit if enough is embedded, or enough time has passed."""
+        self._finish()
+        if self.ready_rows >= self.order.commit_rows or time.monotonic() - self.committed_at > COMMIT_SECONDS:
+            self._commit()
 
-    def _finished(self) -> list[Read]:
-        """Take the files whose pictures are all embedded; a vector with infinities makes its file a record."""
-        ready: list[Read] = []
+    def _finish(self) -> None:
+        """Make the files ready whose pictures are all embedded; a vector with infinities makes its file a record."""
         while self.files and all(frame.vector is not None for frame in self.files[0].frames):
             file = self.files.popleft()
             if all(np.isfinite(frame.vector).all() for frame in file.frames if frame.vector is not None):
-                ready.append(file)
+                self.ready.append(file)
+                self.ready_rows += file.rows
             else:
                 self.done["embedded"] -= file.rows
                 self._skip(Skipped(file.item.path, "no finite embedding", file.size, file.mtime, was_read=True))
-        return ready
 
     def _commit(self, *, last: bool = False) -> None:
         """Commit the files whose pictures are all embedded."""
-        ready = self._finished()
+        ready, self.ready, self.ready_rows = self.ready, [], 0
         # a changed file's old rows go in the commit that brings its new ones
         waiting = {self._row_path(file.item.path) for file in self.files}
         gone = [(path, why) for path, why in self.delete if path not in waiting]
