@@ -74,7 +74,7 @@ def plain_loop(files: list[Path]) -> Callable[[], None]:
     """Give the loop most people would write: open, resize, encode one image in fp32."""
     import torch
 
-    from retr.retrieval.encoders._lite_export import network
+    from retr.retrieval.encoders._lite_network import network
 
     net = network(lite._find(None))
 

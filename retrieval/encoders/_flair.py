@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -60,12 +60,9 @@ class FlairEncoder(FundusEncoder):
         """Embed pixels ``(n, 3, side, side)``: ``(n, 512)`` unit vectors, or 2048 plain features."""
         return self.project(pool(self.network(pixels)))
 
-    @torch.inference_mode()
-    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:
-        """Embed the places of the last map as if each were a picture: float32 ``(h, w, dim)``."""
-        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
-        places = self.network(pixels)[0].permute(1, 2, 0)
-        return cast("NDArray[np.float32]", self.project(places).cpu().numpy())
+    def places(self, pixels: Tensor) -> Tensor:
+        """Embed the places of the last map as if each were a picture: ``(h, w, dim)``."""
+        return self.project(self.network(pixels)[0].permute(1, 2, 0))
 
 
 def load_flair(

@@ -201,16 +201,14 @@ class HfEncoder(TorchEncoder):
     def _length(self) -> int:
         return int(self._model.config.text_config.max_position_embeddings)
 
-    @torch.inference_mode()
-    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
+    def places(self, pixels: torch.Tensor) -> torch.Tensor | None:
         """Give the patch tokens after the final norm ``(h, w, dim)``, where the embedding pools exactly these."""
         if self.network.pooling is None:
             return None
-        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
-        patches = self.network(pixels)[1][0].float().cpu().numpy()
+        patches = self.network(pixels)[1][0]
         stride = round((pixels.shape[-1] * pixels.shape[-2] / len(patches)) ** 0.5)
         grid = (pixels.shape[-2] // stride, pixels.shape[-1] // stride)
-        return cast("NDArray[np.float32]", patches.reshape(*grid, -1))
+        return cast("torch.Tensor", patches.reshape(*grid, -1))
 
 
 def _unpack(packed: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -186,11 +186,9 @@ class KadEncoder(TorchEncoder):
         """Count the tokens of texts, and how many of them are read."""
         return self.text.lengths(texts)
 
-    @torch.inference_mode()
-    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:
-        """Give the patch features, whose mean is the image vector: float32 ``(h, w, 768)``."""
-        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
-        return cast("NDArray[np.float32]", self.network(pixels)[0].float().cpu().numpy())
+    def places(self, pixels: Tensor) -> Tensor:
+        """Give the patch features, whose mean is the image vector: ``(h, w, 768)``."""
+        return cast("Tensor", self.network(pixels)[0])
 
     def score(self, images: Sequence[Any], findings: Sequence[str], *, together: bool = True) -> NDArray[np.float32]:
         """Ask the disease query network: the probability that each finding is present.

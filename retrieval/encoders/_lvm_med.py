@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import PIL.Image
-import torch
 
 from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders._vision import ResNet50, last_map, pool, sam_names, sam_vit_base
@@ -32,11 +31,9 @@ class LvmMedEncoder(TorchEncoder):
         """Average the last map of pixels ``(n, 3, 224, 224)``: ``(n, dim)``."""
         return pool(self._map(pixels))
 
-    @torch.inference_mode()
-    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:
-        """Give the last map, whose mean is the embedding: float32 ``(h, w, dim)``."""
-        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
-        return cast("NDArray[np.float32]", self._map(pixels)[0].permute(1, 2, 0).cpu().numpy())
+    def places(self, pixels: Tensor) -> Tensor:
+        """Give the last map, whose mean is the embedding: ``(h, w, dim)``."""
+        return self._map(pixels)[0].permute(1, 2, 0)
 
     def _map(self, pixels: Tensor) -> Tensor:
         network: Any = self.network

@@ -133,16 +133,14 @@ class OpenClipEncoder(TorchEncoder):
         with reading(f"the text side of {self.info.name!r}"):
             return count_tokens(self._tokenizer, texts)
 
-    @torch.inference_mode()
-    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
+    def places(self, pixels: torch.Tensor) -> torch.Tensor | None:
         """Project the last layer's patch tokens as the pooled one is: ``(h, w, dim)``; None for other towers."""
         visual = self.network
         if not isinstance(visual, open_clip.transformer.VisionTransformer) or visual.attn_pool is not None:
             return None
-        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
         tokens = visual.ln_post(visual.transformer(visual._embeds(pixels)))[:, 1:]
         projected = tokens if visual.proj is None else tokens @ visual.proj
-        return cast("NDArray[np.float32]", projected[0].float().cpu().numpy().reshape(*visual.grid_size, -1))
+        return cast("torch.Tensor", projected[0].reshape(*visual.grid_size, -1))
 
 
 def load(

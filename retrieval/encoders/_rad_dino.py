@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
-import torch
-
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders._pretrained import load_pretrained
 from retr.retrieval.encoders._torch import TorchEncoder
@@ -54,13 +52,11 @@ class RadDinoEncoder(TorchEncoder):
         tokens = self._tokens(pixels)
         return tokens[:, 0] if self.feature == "cls" else tokens[:, 1:].float().mean(dim=1)
 
-    @torch.inference_mode()
-    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:
-        """Give the patch tokens after the final LayerNorm: float32 ``(37, 37, 768)``."""
-        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
-        patches = self._tokens(pixels)[0, 1:].float()
+    def places(self, pixels: Tensor) -> Tensor:
+        """Give the patch tokens after the final LayerNorm: ``(37, 37, 768)``."""
+        patches = self._tokens(pixels)[0, 1:]
         width = pixels.shape[-1] // cast("Any", self.network).config.patch_size
-        return cast("NDArray[np.float32]", patches.reshape(-1, width, patches.shape[-1]).cpu().numpy())
+        return patches.reshape(-1, width, patches.shape[-1])
 
     def _tokens(self, pixels: Tensor) -> Tensor:
         return cast("Tensor", self.network(pixel_values=pixels).last_hidden_state)

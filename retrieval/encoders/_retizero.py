@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import PIL.Image
-import torch
 
 from retr.retrieval.encoders._fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
 from retr.retrieval.encoders._vision import fold_lora, last_map, pool, vit_large
@@ -53,14 +52,12 @@ class RetiZeroEncoder(FundusEncoder):
             return pool(last_map(self.network, pixels).float())
         return self.project(self.network(pixels))
 
-    @torch.inference_mode()
-    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32]:
-        """Embed the 14 x 14 patch tokens as the picture is embedded: float32 ``(14, 14, dim)``."""
-        pixels = torch.from_numpy(self.prepare(image)[None]).to(self.device, self.dtype)
-        places = last_map(self.network, pixels)[0].permute(1, 2, 0)
+    def places(self, pixels: Tensor) -> Tensor:
+        """Embed the 14 x 14 patch tokens as the picture is embedded: ``(14, 14, dim)``."""
+        tokens = last_map(self.network, pixels)[0].permute(1, 2, 0)
         if self.feature == "retrieval":
-            return cast("NDArray[np.float32]", places.float().cpu().numpy())
-        return cast("NDArray[np.float32]", self.project(self.network.norm(places)).cpu().numpy())  # type: ignore[operator]
+            return tokens
+        return self.project(self.network.norm(tokens))  # type: ignore[operator]
 
 
 def load_retizero(

@@ -9,7 +9,9 @@ on ONNX Runtime and loads no torch. A cached file is named ``lite0-WEIGHTS-CONTE
 digits of the sha256 of the weights (with the export's revision) and of the file itself: it is written in one
 rename, checked at every load, and made again when it is damaged.
 
-A picture's vector does not depend on its batch: ONNX Runtime gives the same bits for every size and order.
+A picture's vector does not depend on its batch: ONNX Runtime gives the same bits for every size and order. With
+``device="cuda"``, and only then, the weights run as a torch module on a GPU (`_lite_network`): the same encoder, its
+vectors within cosine 0.9999 of the CPU's, where the batch may change the last bits.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ from retr.retrieval.state import write_atomically
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retr.index.encoder import EncoderInfo
+
 SIDE = 224
 MEAN, STD = 0.498, 0.502
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -46,8 +50,28 @@ DIMS = {"last": 1280, "layers": 2232}
 _REVISION = "1"  # raised whenever `_lite_export` writes another graph from the same weights
 
 
+def squash(image: PIL.Image.Image) -> NDArray[np.uint8]:
+    """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``."""
+    small = image.resize((SIDE, SIDE), PIL.Image.Resampling.BILINEAR)
+    return np.asarray(small).transpose(2, 0, 1)
+
+
+def describe(feature: str) -> EncoderInfo:
+    """Return who gives a feature, wherever it runs."""
+    return SPEC.card.info(
+        dim=DIMS[feature],
+        options={} if feature == "last" else {"feature": feature},
+        similarity="cosine",
+        text=False,
+        weights_sha256=WEIGHTS_SHA256,
+        preprocessing=f"RGB, {SIDE}x{SIDE} squashed, bilinear (PIL), /255, mean {MEAN}, std {STD}",
+        # three times the side: nearer to full decoding than twice, at the same price (benchmarks/build_speed.py)
+        draft_size=3 * SIDE,
+    )
+
+
 class LiteEncoder(BaseEncoder):
-    """EfficientNet-Lite0: cosine, images only.
+    """EfficientNet-Lite0 on a CPU: cosine, images only.
 
     Parameters
     ----------
@@ -62,26 +86,14 @@ class LiteEncoder(BaseEncoder):
     batch_invariant = True
 
     def __init__(self, weights: str | os.PathLike[str] | None = None, feature: str = "last") -> None:
-        if feature not in DIMS:
-            raise UsageError(f"encoder 'lite' has no feature {feature!r}", hint=f"use {' or '.join(DIMS)}")
         self.notes: list[str] = []
         self._feature = feature
         self._session = self._open(weights)
-        self.info = SPEC.card.info(
-            dim=DIMS[feature],
-            options={} if feature == "last" else {"feature": feature},
-            similarity="cosine",
-            text=False,
-            weights_sha256=WEIGHTS_SHA256,
-            preprocessing=f"RGB, {SIDE}x{SIDE} squashed, bilinear (PIL), /255, mean {MEAN}, std {STD}",
-            # three times the side: nearer to full decoding than twice, at the same price (benchmarks/build_speed.py)
-            draft_size=3 * SIDE,
-        )
+        self.info = describe(feature)
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
         """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``; the network normalises."""
-        small = image.resize((SIDE, SIDE), PIL.Image.Resampling.BILINEAR)
-        return np.asarray(small).transpose(2, 0, 1)
+        return squash(image)
 
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Embed prepared pictures ``(n, 3, 224, 224)``: float32 ``(n, dim)``."""
@@ -177,12 +189,31 @@ def _load(
     feature: str = "last",
     device: str = "auto",
     precision: str = "auto",
-) -> LiteEncoder:
-    if device not in {"auto", "cpu"}:
-        raise UsageError(f"encoder 'lite' runs on the CPU, got device {device!r}", hint="use auto or cpu")
-    if precision not in {"auto", "fp32"}:
-        raise UsageError(f"encoder 'lite' runs in fp32, got precision {precision!r}", hint="use auto or fp32")
-    return LiteEncoder(weights, feature)
+) -> BaseEncoder:
+    """Load `lite`.
+
+    Parameters
+    ----------
+    weights
+        The checkpoint; None takes the installed package's.
+    feature
+        ``"last"`` (1280-d) or ``"layers"`` (2232-d).
+    device
+        ``"auto"`` is the CPU: a default index never depends on whether a GPU was at hand.
+    precision
+        ``"auto"`` is fp32; a CPU has no other.
+    """
+    if feature not in DIMS:
+        raise UsageError(f"encoder 'lite' has no feature {feature!r}", hint=f"use {' or '.join(DIMS)}")
+    if device in {"auto", "cpu"}:
+        if precision not in {"auto", "fp32"}:
+            raise UsageError(f"'lite' runs in fp32 on a CPU, got precision {precision!r}", hint="use auto or fp32")
+        return LiteEncoder(weights, feature)
+    from retr.retrieval.encoders._lite_network import LiteTorchEncoder
+    from retr.retrieval.encoders._torch import choose_device
+
+    choose_device(device)  # refused before anything is read
+    return LiteTorchEncoder(_checked(_find(weights)), feature, device=device, precision=precision)
 
 
 SPEC = Spec(

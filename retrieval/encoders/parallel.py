@@ -87,6 +87,10 @@ class ParallelEncoder(BaseEncoder):
         """Prepare one picture, in this process."""
         return self._first.prepare(image)
 
+    def stack(self, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Stack prepared pictures as the first device wants its share."""
+        return self._first.stack(inputs)
+
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Embed prepared pictures, a share on each device: float32 ``(n, dim)``."""
         own, *others = np.array_split(batch, len(self._workers) + 1)

@@ -20,7 +20,7 @@ from retr.retrieval.heads.head import Head
 from retr.retrieval.labels.seen import HEAD_FILE, HELD_OUT, NOTE, SPLIT, marks_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     import PIL.Image
@@ -42,6 +42,10 @@ class AdaptedEncoder(BaseEncoder):
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
         """Turn one RGB picture into the base network's input."""
         return self.base.prepare(image)
+
+    def stack(self, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
+        """Stack prepared pictures as the base network wants them."""
+        return self.base.stack(inputs)
 
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Embed prepared pictures: float32 ``(n, head.dim)``."""

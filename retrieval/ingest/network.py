@@ -68,14 +68,16 @@ class Network:
         size = self._encoder.batch_size
         while len(self._queue) >= size or (everything and self._queue):
             while len(self._running) >= BATCHES_AHEAD:
-                yield self._receive()
+                self._receive()
+                yield
             batch, self._queue = self._queue[:size], self._queue[size:]
             stacks = stack_batch(self._encoder, [frame.prepared for frame in batch if frame.prepared is not None])
             for frame in batch:
                 frame.prepared = None
             self._running.append((batch, self._thread.submit(encode_stacks, self._encoder, stacks, self._findings)))
         while self._running and (everything or self._running[0][1].done()):
-            yield self._receive()
+            self._receive()
+            yield
 
     def _receive(self) -> None:
         """Wait for the oldest batch; set the vectors of its pictures."""

@@ -86,10 +86,64 @@ def test_there_is_no_text_side(lite):
         lite.encode_texts(["drusen"])
 
 
-@pytest.mark.parametrize(("option", "value"), [("device", "cuda"), ("precision", "bf16")])
+@pytest.mark.parametrize(("option", "value"), [("device", "cuda:99"), ("device", "tpu"), ("precision", "bf16")])
 def test_what_it_cannot_do_is_refused(option, value):
     with pytest.raises(UsageError, match=repr(value)):
         load_encoder("lite", **{option: value})
+
+
+def test_auto_is_the_cpu_also_where_a_gpu_is(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert isinstance(load_encoder("lite"), module.LiteEncoder)
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+
+
+def same(other, feature, pictures):
+    """Compare an encoder with the CPU's."""
+    on_cpu = load_encoder("lite", feature=feature)
+    assert on_cpu.info.agrees_with(other.info)
+    assert (other.info.precision, other.notes) == ("fp32", [])
+    vectors = other.encode_images(pictures)
+    assert vectors.dtype == np.float32
+    assert cosines(on_cpu.encode_images(pictures), vectors).min() >= 0.9999
+    places = other.patch_embeddings(picture())
+    if feature == "layers":
+        assert places is None
+    else:
+        expected = on_cpu.patch_embeddings(picture())
+        assert places.shape == expected.shape
+        assert cosines(expected.reshape(49, -1), places.reshape(49, -1)).min() >= 0.9999
+
+
+@pytest.mark.parametrize("feature", ["last", "layers"])
+def test_as_a_torch_module_it_is_the_same_encoder(feature, pictures):
+    from retr.retrieval.encoders._lite_network import LiteTorchEncoder
+
+    same(LiteTorchEncoder(module._find(None), feature, device="cpu", precision="auto"), feature, pictures)
+    # in lower precision, which only a GPU is offered, the statistics are still taken in float32
+    lowered = LiteTorchEncoder(module._find(None), feature, device="cpu", precision="bf16")
+    assert lowered.info.precision in {"bf16", "fp32"}
+    assert (
+        cosines(lowered.encode_images(pictures), load_encoder("lite", feature=feature).encode_images(pictures)).min()
+        > 0.99
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("feature", ["last", "layers"])
+def test_on_a_gpu_it_is_the_same_encoder(feature, pictures):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    on_gpu = load_encoder("lite", feature=feature, device="cuda")
+    assert on_gpu.info.device == "cuda"
+    same(on_gpu, feature, pictures)
 
 
 def test_weights_that_are_named_are_looked_at_where_the_network_is_kept(lite, tmp_path):
@@ -112,9 +166,9 @@ def test_features_are_timms_and_the_head_knows_its_classes(lite):
     """The tensors are matched to timm's by order: a slip would move the features away from the head's classes."""
     import torch
 
-    from retr.retrieval.encoders import _lite_export
+    from retr.retrieval.encoders import _lite_network
 
-    network = _lite_export.network(module._find(None))
+    network = _lite_network.network(module._find(None))
     pixels = np.stack([lite.prepare(picture()), lite.prepare(picture().rotate(90))])
     with torch.inference_mode():
         normalised = (torch.from_numpy(pixels).float() / 255 - 0.498) / 0.502

@@ -122,11 +122,45 @@ def test_a_picture_that_does_not_fit_alone_is_one_line(pictures):
         Full(device="cpu", precision="fp32").encode_images(pictures[:2])
 
 
+@pytest.mark.parametrize("older", [False, True])
+def test_full_precision_is_held_whatever_a_program_chose(older):
+    """Settings only, which a build for CPUs keeps too; each restored as it was."""
+    kinds = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+
+    def chosen():
+        return [kind.fp32_precision for kind in kinds]
+
+    try:
+        if older:
+            torch.set_float32_matmul_precision("high")
+        else:
+            kinds[1].fp32_precision = "tf32"
+        with pytest.raises(ZeroDivisionError), _torch._no_tf32():
+            assert chosen() == ["ieee", "ieee"]
+            raise ZeroDivisionError
+        assert chosen() == ["tf32", "tf32"]
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert chosen()[1] != "tf32"
+
+
+def test_a_stack_is_the_pictures_whatever_memory_it_lies_in(pictures):
+    encoder = Toy(device="cpu", precision="fp32")
+    prepared = [encoder.prepare(p) for p in pictures]
+    stacked = encoder.stack(prepared)
+    np.testing.assert_array_equal(stacked, prepared)
+    # a GPU that is not there: memory cannot be locked either, and plain memory serves
+    encoder.device = torch.device("cuda")
+    np.testing.assert_array_equal(encoder.stack(prepared), stacked)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_the_batch_follows_from_memory(pictures):
     on_gpu = Toy(device="cuda", precision="fp32")
     assert on_gpu.batch_size == 512
+    stacked = on_gpu.stack([on_gpu.prepare(p) for p in pictures])
+    assert torch.from_numpy(stacked).is_pinned()
     np.testing.assert_allclose(
         on_gpu.encode_images(pictures), Toy(device="cpu", precision="fp32").encode_images(pictures), atol=1e-4
     )
