@@ -18,7 +18,14 @@ from typing import Any
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
-def record(name: str, figures: dict[str, Any], *, command: str | None = None, note: str | None = None) -> Path:
+def record(
+    name: str,
+    figures: dict[str, Any],
+    *,
+    command: str | None = None,
+    note: str | None = None,
+    quiet: bool = False,
+) -> Path:
     """Print the figures and write them to ``benchmarks/results/NAME.json``.
 
     Parameters
@@ -31,6 +38,8 @@ def record(name: str, figures: dict[str, Any], *, command: str | None = None, no
         The command anyone can repeat; by default ``python -m retr.benchmarks.NAME``.
     note
         What a reader must know of this run.
+    quiet
+        Print nothing.
 
     Returns
     -------
@@ -47,10 +56,11 @@ def record(name: str, figures: dict[str, Any], *, command: str | None = None, no
         "machine": machine(),
     }
     text = json.dumps(result, indent=1, ensure_ascii=False)
-    sys.stdout.write(text + "\n")
+    if not quiet:
+        sys.stdout.write(text + "\n")
     # elsewhere where the checkout is thrown away
     folder = Path(os.environ.get("RETR_RESULTS") or RESULTS)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
     path.write_text(text + "\n", encoding="utf-8")
     return path

@@ -14,8 +14,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import multiprocessing
 import re
 import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -110,15 +112,11 @@ def tensor(seed: str, name: str, shape: tuple[int, ...]) -> torch.Tensor:
 
 def part(name: str, seed: int) -> dict[str, torch.Tensor]:
     """Build a part's tensors in the order of its list; aliases share one tensor, as in a saved state dict."""
-    state: dict[str, torch.Tensor] = {}
-    first: dict[str, torch.Tensor] = {}
-    for line in (HERE / "keys" / f"{name}.tsv").read_text().splitlines():
-        key, shape, _ = line.split("\t")
-        own = canonical(key)
-        if own not in first:
-            first[own] = tensor(f"{seed}.{name}", own, tuple(int(n) for n in shape.split(",") if n))
-        state[key] = first[own]
-    return state
+    lines = [line.split("\t") for line in (HERE / "keys" / f"{name}.tsv").read_text().splitlines()]
+    shapes = {canonical(key): tuple(int(n) for n in shape.split(",") if n) for key, shape, _ in reversed(lines)}
+    with ThreadPoolExecutor() as pool:  # numpy draws and multiplies side by side
+        made = {own: pool.submit(tensor, f"{seed}.{name}", own, shape) for own, shape in shapes.items()}
+        return {key: made[canonical(key)].result() for key, _, _ in lines}
 
 
 def digest(state: dict[str, torch.Tensor]) -> str:
@@ -297,7 +295,11 @@ def _save_kad(folder: Path, seed: int) -> None:
     save_text("pubmed", folder / "Med-KEBERT")
 
 
-if __name__ == "__main__":  # python tests/parity/standin.py FOLDER: all systems, laid out for RETR_WEIGHTS=FOLDER
-    for name in PARTS:
-        encoder = name.replace("_", "-")
-        save(name, Path(sys.argv[1]) / encoder)
+def main(folder: Path, systems: list[str]) -> None:
+    """Write systems laid out for RETR_WEIGHTS=FOLDER, each in a process of its own."""
+    with ProcessPoolExecutor(mp_context=multiprocessing.get_context("spawn")) as pool:
+        list(pool.map(save, systems, [folder / name.replace("_", "-") for name in systems]))
+
+
+if __name__ == "__main__":  # python tests/parity/standin.py FOLDER [SYSTEM ...]: by default all systems
+    main(Path(sys.argv[1]), sys.argv[2:] or list(PARTS))
