@@ -77,6 +77,13 @@ def encode_stacks(
     return vectors, scores
 
 
+def encode_batch(
+    encoder: BaseEncoder, inputs: Sequence[NDArray[Any]], findings: Sequence[str] = ()
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Stack and embed at most a batch of network inputs; see `stack_batch` and `encode_stacks`."""
+    return encode_stacks(encoder, stack_batch(encoder, inputs), findings)
+
+
 def encode_all(
     encoder: BaseEncoder, items: Sequence[T], prepare: Callable[[T], NDArray[Any]], *, progress: bool = False
 ) -> NDArray[np.float32]:
@@ -108,6 +115,6 @@ def encode_all(
             batch = [future.result() for future in upcoming[:size]]
             upcoming = upcoming[size:]
             upcoming += [pool.submit(prepare, item) for item in items[start + 2 * size : start + 3 * size]]
-            vectors[start : start + len(batch)] = encode_stacks(encoder, stack_batch(encoder, batch))[0]
+            vectors[start : start + len(batch)] = encode_batch(encoder, batch)[0]
             shown.step(len(batch))
     return vectors
