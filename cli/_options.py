@@ -85,7 +85,7 @@ LabelSetOption = Annotated[
 SeparatorOption = Annotated[
     str | None, typer.Option("--separator", help='What joins several classes in one value, e.g. "|".')
 ]
-SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of splits and intervals.")]
+SeedOption = Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Seed of what is dealt at random.")]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,11 +78,12 @@ def _show(done: Adapted, out: Output, path: Path) -> None:
     facts = {key: value for key, value in done.facts.items() if not isinstance(value, dict)}
     out.record(facts)
     out.line("")
+    unit = "patient" if "held_out_patients" in done.facts else "picture"
     rows = [
         {"held-out rows": name, "before": f"{done.before[name]:.3f}", "after": f"{done.after[name]:.3f}"}
         for name in done.before
     ]
-    out.rows(rows, title="95 % intervals: bootstrap over patients")
+    out.rows(rows, title=f"95 % intervals by {unit}")
     if not done.facts["refitted_on_everything"]:
         out.note(
             f"measure more with `retr eval retrieval --label {done.facts['label']} --queries \"adapt = 'held out'\"`"

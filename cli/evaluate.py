@@ -1,4 +1,4 @@
-"""``retr eval``: how good an index is on its own labelled rows, with intervals over patients."""
+"""``retr eval``: how good an index is on its own labelled rows, with intervals by patient."""
 
 from __future__ import annotations
 
@@ -64,7 +64,6 @@ class QueryOptions:
     subgroups: Annotated[
         str | None, typer.Option("--subgroups", metavar="COLUMNS", help="Also measure subgroups, e.g. sex,device.")
     ] = None
-    resamples: Annotated[int, typer.Option("--resamples", help="Bootstrap resamples behind every interval.")] = 1000
     seed: SeedOption = 0
 
 
@@ -103,7 +102,7 @@ def retrieval(
 ) -> None:
     """Measure how many of the nearest rows share the query's class.
 
-    precision@k, any-hit@k, recall@k, mAP@k, nDCG@k and MRR, overall, macro over classes, per class and per subgroup.
+    precision@k, any-hit@k, recall@k, mAP@k, nDCG@k and MRR@k, overall, macro over classes, per class and per subgroup.
     Rows of the query's patient are left out where the index has a group key.
 
     Example: retr eval retrieval --label label --subgroups sex,age --html report.html
@@ -212,8 +211,9 @@ def _show(evaluation: Evaluation, report: ReportOptions) -> None:
         return
     for note in evaluation.notes:
         out.note(note)
+    unit = "patients" if "patients" in evaluation.facts else "pictures"
     measures = [
-        {"measure": name, "value": one.value, "low": one.low, "high": one.high, "n": one.n, "patients": one.groups}
+        {"measure": name, "value": one.value, "low": one.low, "high": one.high, "n": one.n, unit: one.groups}
         for name, one in evaluation.metrics.items()
     ]
     if out.form == "csv":
@@ -221,16 +221,16 @@ def _show(evaluation: Evaluation, report: ReportOptions) -> None:
         return
     out.record(evaluation.facts)
     out.line("")
-    out.rows(measures, title="95 % intervals: bootstrap over patients")
+    out.rows(measures, title=f"intervals: {evaluation.facts['intervals']}")
     for title, rows in (("per class", evaluation.per_class), ("per subgroup", evaluation.per_subgroup)):
         if rows:
             out.line("")
-            out.rows([_readable(row) for row in rows], title=f"{title} (* rests on few patients)")
+            out.rows([_readable(row) for row in rows], title=f"{title} (* rests on few {unit})")
 
 
 def _readable(row: dict[str, object]) -> dict[str, object]:
     """Write intervals into their cells, and mark a small cell."""
-    from retr.retrieval.stats.bootstrap import Estimate
+    from retr.retrieval.stats.intervals import Estimate
 
     cells: dict[str, object] = {
         key: f"{value:.3f}" if isinstance(value, Estimate) else value for key, value in row.items() if key != "small"

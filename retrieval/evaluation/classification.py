@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,20 +14,21 @@ from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgrou
 from retr.retrieval.evaluation.protocols.linear import folds_by_patient
 from retr.retrieval.evaluation.retrieval import nearest
 from retr.retrieval.labels.cases import Cases
-from retr.retrieval.stats import bootstrap, curves, metrics
-from retr.retrieval.stats.confidence import Votes, VoteScale, softmax
+from retr.retrieval.stats import curves, metrics
+from retr.retrieval.stats.confidence import Votes, VoteScale, class_log_odds, softmax
+from retr.retrieval.stats.intervals import Estimate, jackknife_intervals, mean_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
     from retr.index.store import Store
     from retr.retrieval.classify.prompts import TextSide
     from retr.retrieval.labels.label_set import LabelSet
-    from retr.retrieval.stats.bootstrap import Estimate
 
 STRENGTH = 0.01
+_CERTAIN = 700.0  # log-odds whose exponential is still a number
 
 
 def neighbours(store: Store, cases: Cases, *, k: int, options: Options) -> Evaluation:
@@ -44,7 +44,7 @@ def neighbours(store: Store, cases: Cases, *, k: int, options: Options) -> Evalu
     else:
         codes = np.where(found >= 0, cases.truth[found], -1)
         probabilities = VoteScale().probabilities(Votes(scores, codes, share))
-    return _classification("neighbours", store, cases, probabilities, options, {"k": k})
+    return _classification("neighbours", store, cases, probabilities, probabilities, options, {"k": k})
 
 
 def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evaluation:
@@ -60,7 +60,7 @@ def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evalua
     folds
         Into how many parts the patients are dealt.
     options
-        Resamples, seed and subgroups.
+        Seed and subgroups.
     """
     if folds < 2:
         raise UsageError(f"patients are dealt into at least 2 folds, got: {folds!r}")
@@ -68,23 +68,25 @@ def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evalua
     folds = min(folds, len(np.unique(cases.groups)))
     if folds < 2:
         raise UsageError("all labelled rows belong to one patient: a probe needs others to learn from")
-    probabilities = np.zeros((len(cases.rows), len(cases.classes)))
+    logits = np.zeros((len(cases.rows), len(cases.classes)))
 
     def answers(inside: NDArray[np.int64], outside: NDArray[np.int64], codes: NDArray[np.int64], n: int) -> Any:
         coef, intercept = fit(vectors[inside], codes[inside], n, STRENGTH)
-        return softmax(vectors[outside] @ coef.T + intercept)
+        return vectors[outside] @ coef.T + intercept
 
     for inside, outside in folds_by_patient(cases.groups, folds, options.seed):
         if not cases.several:
-            probabilities[outside] = answers(inside, outside, cases.truth, len(cases.classes))
+            logits[outside] = answers(inside, outside, cases.truth, len(cases.classes))
             continue
         for c in range(len(cases.classes)):
             target = cases.member[:, c]
             if target[inside].any() and not target[inside].all():
-                probabilities[outside, c] = answers(inside, outside, target.astype(np.int64), 2)[:, 1]
-            else:
-                probabilities[outside, c] = target[inside].mean()
-    return _classification("probe", store, cases, probabilities[cases.queries], options, {"folds": folds})
+                one = answers(inside, outside, target.astype(np.int64), 2)
+                logits[outside, c] = one[:, 1] - one[:, 0]
+            else:  # one answer for all: as sure as numbers can say
+                logits[outside, c] = _CERTAIN if target[inside].any() else -_CERTAIN
+    found, facts = logits[cases.queries], {"folds": folds}
+    return _classification("probe", store, cases, *_answers(found, several=cases.several), options, facts)
 
 
 def zero_shot(store: Store, cases: Cases, encoder: TextSide, labels: LabelSet, *, options: Options) -> Evaluation:
@@ -99,7 +101,7 @@ def zero_shot(store: Store, cases: Cases, encoder: TextSide, labels: LabelSet, *
     labels
         The classes and their prompts; values of the label column are matched by name or alias.
     options
-        Resamples, seed and subgroups.
+        Seed and subgroups.
 
     Raises
     ------
@@ -140,8 +142,20 @@ def zero_shot(store: Store, cases: Cases, encoder: TextSide, labels: LabelSet, *
         grades=_grades(labels, cases),
     )
     asked = logits[keep][kept.queries].astype(np.float64)
-    scores = 1 / (1 + np.exp(-asked)) if kept.several or labels.multilabel else softmax(asked)
-    return _classification("zero-shot", store, kept, scores, options, {"label_set": labels.name})
+    answers = _answers(asked, several=kept.several or labels.multilabel)
+    return _classification("zero-shot", store, kept, *answers, options, {"label_set": labels.name})
+
+
+def _answers(logits: NDArray[np.float64], *, several: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the probabilities of logits ``(q, c)``, and the log-odds, which order classes and rows alike.
+
+    Probabilities that round to 1 are ties; the log-odds behind them are not.
+    """
+    if several:
+        from scipy.special import expit
+
+        return np.asarray(expit(logits), np.float64), logits
+    return softmax(logits), class_log_odds(logits)
 
 
 def _grades(labels: LabelSet, cases: Cases) -> NDArray[np.int64] | None:
@@ -165,40 +179,34 @@ def _classification(
     store: Store,
     cases: Cases,
     probabilities: NDArray[np.float64],
+    evidence: NDArray[np.float64],
     options: Options,
     facts: dict[str, Any],
 ) -> Evaluation:
-    """Score probabilities ``(q, c)`` of the queries."""
+    """Score the answers to the queries: probabilities ``(q, c)``, and what they were made of, which orders them."""
     asked, codes = cases.member[cases.queries], cases.groups[cases.queries]
-    # a statistic that is no mean is computed anew for every resample: fewer of them
-    resamples = max(1, options.resamples // 5)
-    score = _several if cases.several else partial(_single, grades=cases.grades)
+    measure = _several if cases.several else _single
 
     def estimates(inside: NDArray[np.bool_], names: Sequence[str] | None = None) -> dict[str, Estimate]:
         rows = np.flatnonzero(inside)
-        part = np.unique(codes[rows], return_inverse=True)[1].astype(np.int64)
-        return bootstrap.intervals(
-            lambda at: score(probabilities[rows[at]], asked[rows[at]], names),
-            part,
-            resamples=resamples,
-            seed=options.seed,
+        return measure(
+            probabilities[rows], evidence[rows], asked[rows], codes[rows], names, grades=cases.grades, seed=options.seed
         )
 
     everything = np.ones(len(asked), dtype=bool)
     shown = ("auroc", "auprc") if cases.several else ("top1", "balanced_accuracy", "macro_f1")
-    auroc = metrics.auroc_per_class(probabilities, asked)
-    auprc = metrics.auprc_per_class(probabilities, asked)
-    answer = probabilities.argmax(axis=1)
-    mean = partial(bootstrap.mean_interval, resamples=options.resamples, seed=options.seed)
+    auroc = metrics.auroc_per_class(evidence, asked)
+    auprc = metrics.auprc_per_class(evidence, asked)
+    answer = evidence.argmax(axis=1)
     per_class: list[dict[str, Any]] = []
     for c, name in enumerate(cases.classes):
         row: dict[str, Any] = {"class": name, **cell(cases, asked[:, c])}
         if not cases.several:
             right = np.where(asked[:, c], answer == c, np.nan)
-            row["recall"] = mean(right, codes)
+            row["recall"] = mean_interval(right, codes)
         row |= {"auroc": curves.number(auroc[c]), "auprc": curves.number(auprc[c])}
         per_class.append(row)
-    drawn: dict[str, Any] = {"precision_recall_classes": curves.class_curves(probabilities, asked, cases.classes)}
+    drawn: dict[str, Any] = {"precision_recall_classes": curves.class_curves(evidence, asked, cases.classes)}
     if not cases.several:
         truth = asked.argmax(axis=1)
         bins = metrics.reliability(probabilities, truth)
@@ -236,20 +244,59 @@ def _meanings(cases: Cases) -> dict[str, Any]:
 
 def _single(
     probabilities: NDArray[np.float64],
+    evidence: NDArray[np.float64],
     member: NDArray[np.bool_],
+    codes: NDArray[np.int64],
     names: Sequence[str] | None,
     *,
     grades: NDArray[np.int64] | None,
-) -> dict[str, float]:
-    scores = metrics.classification(probabilities, member.argmax(axis=1), grades=grades)
-    return scores if names is None else {name: scores[name] for name in names}
+    seed: int,
+) -> dict[str, Estimate]:
+    """Measure rows of one class each; ``names``: only these."""
+    truth, answer = member.argmax(axis=1), evidence.argmax(axis=1)
+    found = {f"top{k}": mean_interval(metrics.in_top_k(evidence, truth, k), codes) for k in metrics.depths(member)}
+    found["balanced_accuracy"] = mean_interval((answer == truth).astype(np.float64), codes, member=member)
+    anew: dict[str, Callable[[NDArray[np.int64]], float]] = {
+        "macro_f1": lambda at: metrics.macro_f1(answer[at], truth[at]),
+        "kappa": lambda at: metrics.kappa(answer[at], truth[at]),
+        "auroc": lambda at: metrics.macro(metrics.auroc_per_class(evidence[at], member[at])),
+    }
+    if grades is not None:
+        count = int(grades.max()) + 1
+        anew["kappa_quadratic"] = lambda at: metrics.quadratic_kappa(grades[answer[at]], grades[truth[at]], count)
+    anew = {name: one for name, one in anew.items() if names is None or name in names}
+    rests_on = {"macro_f1": member, "auroc": np.hstack([member, ~member])}
+    lowest = {"kappa": -1.0, "kappa_quadratic": -1.0}
+    found |= jackknife_intervals(
+        lambda at: {name: one(at) for name, one in anew.items()}, codes, member=rests_on, lowest=lowest, seed=seed
+    )
+    # a sum of distances is above 0 by chance alone: no interval of it holds what a calibrated model has
+    for name, value in (
+        ("ece", metrics.ece(probabilities, truth)),
+        ("ece_by_chance", metrics.ece_by_chance(probabilities, truth, codes)),
+    ):
+        found[name] = Estimate(value, float("nan"), float("nan"), len(truth), len(np.unique(codes)))
+    return found if names is None else {name: found[name] for name in names}
 
 
 def _several(
-    probabilities: NDArray[np.float64], member: NDArray[np.bool_], names: Sequence[str] | None
-) -> dict[str, float]:
-    del names  # all of them
-    return {
-        "auroc": metrics.macro(metrics.auroc_per_class(probabilities, member)),
-        "auprc": metrics.macro(metrics.auprc_per_class(probabilities, member)),
-    }
+    probabilities: NDArray[np.float64],
+    evidence: NDArray[np.float64],
+    member: NDArray[np.bool_],
+    codes: NDArray[np.int64],
+    names: Sequence[str] | None,
+    *,
+    grades: NDArray[np.int64] | None,
+    seed: int,
+) -> dict[str, Estimate]:
+    """Measure rows that may carry several classes: the areas, all of them."""
+    del probabilities, names, grades
+    return jackknife_intervals(
+        lambda at: {
+            "auroc": metrics.macro(metrics.auroc_per_class(evidence[at], member[at])),
+            "auprc": metrics.macro(metrics.auprc_per_class(evidence[at], member[at])),
+        },
+        codes,
+        member={"auroc": np.hstack([member, ~member]), "auprc": member},
+        seed=seed,
+    )

@@ -1,7 +1,7 @@
 """How good an index is on its own labelled rows: `Index.evaluate`, and ``retr eval`` on the command line.
 
-Every labelled row asks in turn, with its own patient out of the gallery. Every number comes with an interval from a
-bootstrap over patients, overall, for each class, and for each subgroup asked for.
+Every labelled row asks in turn, with its own patient out of the gallery. Every number comes with an interval
+by patient, overall, for each class, and for each subgroup asked for.
 """
 
 from __future__ import annotations
@@ -44,7 +44,6 @@ def evaluate(
     where: str | None = None,
     queries: str | None = None,
     subgroups: Sequence[str] = (),
-    resamples: int = 1000,
     seed: int = 0,
 ) -> Evaluation:
     """Measure an index on its own labelled rows, patients kept apart.
@@ -69,8 +68,8 @@ def evaluate(
         Which rows ask and answer; see `retr.retrieval.labels.cases.find_cases`.
     subgroups
         Columns by whose values the queries are divided, too.
-    resamples, seed
-        Of the bootstrap behind every interval.
+    seed
+        Of the probe's folds, and of the blocks of patients behind an interval where patients are very many.
 
     Raises
     ------
@@ -94,7 +93,7 @@ def evaluate(
         why = "retrieval names no classes" if task == "retrieval" else "rows carry several of them"
         raise UsageError(f"an order of classes means nothing here: {why}", hint="leave the order out")
     cases = _without_seen(store, cases, asked=queries is not None)
-    options = Options(resamples, seed, tuple(subgroups))
+    options = Options(seed, tuple(subgroups))
     if task == "retrieval":
         return retrieval(
             store, cases, ks=(1, 5, 10) if k is None else [k] if isinstance(k, int) else k, options=options

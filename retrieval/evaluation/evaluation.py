@@ -1,4 +1,4 @@
-"""What every evaluation gives: numbers with intervals over patients, for each class and for each subgroup.
+"""What every evaluation gives: numbers with intervals by patient, for each class and for each subgroup.
 
 Cells that rest on few patients are marked, not hidden.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.retrieval.labels.cases import Cases, subgroups
-from retr.retrieval.stats.bootstrap import Estimate
+from retr.retrieval.stats.intervals import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,9 +26,8 @@ SMALL = 10
 
 @dataclass(frozen=True)
 class Options:
-    """What all evaluations share: number of bootstrap resamples, seed, and columns to divide the queries by."""
+    """What all evaluations share: a seed for whatever is dealt at random, and columns to divide the queries by."""
 
-    resamples: int = 1000
     seed: int = 0
     subgroups: tuple[str, ...] = ()
 
@@ -46,7 +45,8 @@ class Evaluation:
     metrics
         The numbers over all queries.
     per_class, per_subgroup
-        One row a class or subgroup: name, ``n``, ``patients``, ``small``, and numbers.
+        One row a class or subgroup: name, ``n``, ``patients`` (without a group column ``pictures``), ``small``, and
+        numbers.
     curves
         What the report draws: arrays, JSON-ready.
     notes
@@ -86,18 +86,23 @@ def facts_of(store: Store, cases: Cases, options: Options) -> dict[str, Any]:
         "label": cases.label,
         "excluded_with_the_query": cases.group or "only itself",
         "queries": len(cases.queries),
-        "patients" if cases.group else "groups": len(np.unique(cases.groups[cases.queries])),
+        unit(cases): len(np.unique(cases.groups[cases.queries])),
         "gallery": len(cases.rows),
         "classes": len(cases.classes),
-        "resamples": options.resamples,
+        "intervals": f"95 %, by {unit(cases)[:-1]}",
         "seed": options.seed,
     }
 
 
+def unit(cases: Cases) -> str:
+    """Say what is kept together and drawn as one: patients only where a column tells them apart."""
+    return "patients" if cases.group else "pictures"
+
+
 def cell(cases: Cases, inside: NDArray[np.bool_]) -> dict[str, Any]:
     """Say what a cell of a table rests on; ``inside`` is bool ``(q,)``."""
-    patients = len(np.unique(cases.groups[cases.queries][inside]))
-    return {"n": int(inside.sum()), "patients": patients, "small": patients < SMALL}
+    groups = len(np.unique(cases.groups[cases.queries][inside]))
+    return {"n": int(inside.sum()), unit(cases): groups, "small": groups < SMALL}
 
 
 def by_subgroup(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import MissingExtraError
 from retr.index.visible import visible
-from retr.retrieval.stats.bootstrap import Estimate
+from retr.retrieval.stats.intervals import Estimate
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,14 +49,15 @@ def render(evaluation: Evaluation) -> str:
     ]
     if evaluation.per_subgroup:
         parts += ["<h2>Subgroups</h2>", _table(evaluation.per_subgroup)]
-    parts.append(
-        "<p>Intervals: 95 %, bootstrap over patients. Rows in grey rest on few patients: they are anecdotes.</p></html>"
-    )
+    unit = "patients" if "patients" in facts else "pictures"
+    how = _text(facts.get("intervals"))
+    parts.append(f"<p>Intervals: {how}. Rows in grey rest on few {unit}: they are anecdotes.</p></html>")
     return "\n".join(parts)
 
 
 def _columns(value: Estimate) -> dict[str, Any]:
-    return {"value": value.value, "95 % interval": f"{value.low:.3f} to {value.high:.3f}", "n": value.n}
+    between = "" if isnan(value.low) else f"{value.low:.3f} to {value.high:.3f}"
+    return {"value": value.value, "95 % interval": between, "n": value.n}
 
 
 def _text(value: object) -> str:

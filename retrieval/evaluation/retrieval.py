@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of
-from retr.retrieval.stats import bootstrap, curves, metrics
+from retr.retrieval.stats import curves, metrics
+from retr.retrieval.stats.intervals import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,16 +61,15 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options
         values[f"recall@{k}"] = metrics.recall_at(hits, depth, relevant)
         values[f"map@{k}"] = metrics.average_precision_at(hits, depth, relevant)
         values[f"ndcg@{k}"] = metrics.ndcg_at(hits, depth, relevant)
-    values["mrr"] = metrics.reciprocal_rank(hits)
+    values[f"mrr@{ks[-1]}"] = metrics.reciprocal_rank(hits)
     codes = cases.groups[cases.queries]
-    mean = partial(bootstrap.mean_interval, resamples=options.resamples, seed=options.seed)
-    estimates = {name: mean(value, codes) for name, value in values.items()}
+    estimates = {name: mean_interval(value, codes) for name, value in values.items()}
     for name in (f"{kind}@{k}" for kind in ("precision", "any_hit") for k in ks):
-        estimates[f"macro_{name}"] = mean(values[name], codes, member=asked)
+        estimates[f"macro_{name}"] = mean_interval(values[name], codes, member=asked)
     shown = [f"precision@{ks[0]}", f"precision@{ks[-1]}", f"any_hit@{ks[-1]}", f"map@{ks[-1]}"]
 
     def numbers(inside: NDArray[np.bool_]) -> dict[str, Any]:
-        return {name: mean(values[name][inside], codes[inside]) for name in dict.fromkeys(shown)}
+        return {name: mean_interval(values[name][inside], codes[inside]) for name in dict.fromkeys(shown)}
 
     per_class = [
         {"class": name, **cell(cases, asked[:, c]), **numbers(asked[:, c])} for c, name in enumerate(cases.classes)

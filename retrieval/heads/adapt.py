@@ -29,7 +29,7 @@ from retr.retrieval.labels.labelled import grouped
 from retr.retrieval.labels.marks import Marks
 from retr.retrieval.labels.seen import FITTED, HEAD_FILE, HELD_OUT, NOTE, SPLIT
 from retr.retrieval.progress import waiting
-from retr.retrieval.stats import bootstrap
+from retr.retrieval.stats.intervals import mean_interval
 from retr.retrieval.stats.metrics import any_hit_at, precision_at
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from retr.retrieval.engine import Index
     from retr.retrieval.heads.head import Head
     from retr.retrieval.labels.cases import Cases
-    from retr.retrieval.stats.bootstrap import Estimate
+    from retr.retrieval.stats.intervals import Estimate
 
 _CHUNK = 4096
 _QUERIES = 5000  # measured on at most so many: enough for an interval of two points
@@ -107,7 +107,7 @@ def adapt(
     separator, group, same_patient, where
         Which rows are labelled, and whose they are; see `retr.retrieval.labels.cases.find_cases`.
     seed
-        Of the split, the folds and the intervals.
+        Of the split and the folds.
     progress
         Show progress on standard error.
 
@@ -171,7 +171,7 @@ def adapt(
         f"held_out_{who}": len(np.unique(groups[~inside])),
         "refitted_on_everything": refit,
         "shrinkage": found.about["shrinkage"],
-        "cross_validated_mrr": {str(shrinkage): round(value, 4) for shrinkage, value in tried.items()},
+        "cross_validated_mrr@10": {str(shrinkage): round(value, 4) for shrinkage, value in tried.items()},
         "seed": seed,
         "from": {"uuid": store.uuid, "version": store.version},
     }
@@ -198,7 +198,7 @@ def measure(vectors: NDArray[Any], cases: Cases, held_out: NDArray[np.bool_], *,
     held_out
         bool ``(n,)``: which rows ask.
     seed
-        Of the sample of queries, where there are very many, and of the bootstrap.
+        Of the sample of queries, where there are very many.
     """
     vectors = unit(vectors)
     asks = np.flatnonzero(held_out)
@@ -224,7 +224,7 @@ def measure(vectors: NDArray[Any], cases: Cases, held_out: NDArray[np.bool_], *,
             (f"precision@{depth}", precision_at(found, depth)),
             (f"any_hit@{depth}", any_hit_at(found, depth)),
         ):
-            estimates[measured + name] = bootstrap.mean_interval(values, codes, seed=seed)
+            estimates[measured + name] = mean_interval(values, codes)
     return estimates
 
 

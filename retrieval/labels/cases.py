@@ -42,8 +42,8 @@ class Cases:
     member
         bool ``(n, c)``: the classes of each row.
     groups
-        int64 ``(n,)``: the group of each row, as `retr.retrieval.labels.labelled.grouped` numbers them; without a
-        group column each row is one of its own.
+        int64 ``(n,)``: the group of each row, as `retr.retrieval.labels.labelled.grouped` numbers them: without a
+        group column each file is one of its own, with ``same_patient`` each row.
     notes
         What a reader of the numbers must know, one line each.
     grades
@@ -161,9 +161,10 @@ def find_cases(
     member = np.zeros((len(rows), len(classes)), dtype=bool)
     for i, names in enumerate(named):
         member[i, [place[name] for name in names]] = True
-    groups = np.arange(len(rows))
-    if group is not None:
-        groups, known = grouped(store, group, rows)
+    groups, known = grouped(store, group, rows)
+    if same_patient:
+        groups = np.arange(len(rows))
+    elif group is not None:
         missing = int((~known).sum())
         if missing == len(rows):
             raise UsageError(

@@ -39,6 +39,28 @@ def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
     return total
 
 
+def class_log_odds(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the log-odds of every class under the softmax over the last axis: they order as the probabilities do.
+
+    Where probabilities round to 1, and are ties, the log-odds still tell which is the higher.
+
+    >>> class_log_odds(np.array([[0.0, 0.0], [800.0, 0.0], [900.0, 0.0]])).tolist()
+    [[0.0, 0.0], [800.0, -800.0], [900.0, -900.0]]
+    """
+    from scipy.special import logsumexp
+
+    wide = np.asarray(logits, dtype=np.float64)
+    if wide.shape[-1] < 2:
+        return wide
+    best = np.eye(wide.shape[-1], dtype=bool)[wide.argmax(axis=-1)]
+    peak = wide.max(axis=-1, keepdims=True)
+    raised = np.exp(wide - peak)
+    # all but the best leave at least its own 1: only without the best must the sum be taken anew
+    others = peak + np.log(np.where(best, 1.0, raised.sum(axis=-1, keepdims=True) - raised))
+    without_best = logsumexp(np.where(best, -np.inf, wide), axis=-1, keepdims=True)
+    return np.asarray(wide - np.where(best, without_best, others), np.float64)
+
+
 def log_loss(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
     """Mean negative log probability of the truth."""
     own = probabilities[np.arange(len(truth)), truth]

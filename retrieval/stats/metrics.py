@@ -3,11 +3,11 @@
 Ranking metrics take *hits*: a boolean array ``(n, k)``, one row for each query in rank order, ``True``
 where the row found at that rank is relevant (places that stayed empty are ``False``). They give one value
 for each query, ``(n,)``, so that the caller can average over everything, over a class or over a subgroup,
-and resample patients (`retr.retrieval.stats.bootstrap`). Definitions follow trec_eval: average precision and
+and take patients for the unit (`retr.retrieval.stats.intervals`). Definitions follow trec_eval: average precision and
 recall divide by all relevant rows of the gallery, not by those that could fit into k. Where a query has no
 relevant row at all, recall, average precision and nDCG are undefined and come back as ``nan``.
 
-Classification metrics are scikit-learn's; this module only lines up their arguments.
+Classification metrics are scikit-learn's, but for the AUROC; this module only lines up their arguments.
 """
 
 from __future__ import annotations
@@ -159,12 +159,17 @@ def reliability(probabilities: ArrayLike, truth: ArrayLike, *, bins: int = 15) -
     if scores.ndim == 2:
         target = scores.argmax(axis=1) == target
         scores = scores.max(axis=1)
-    edges = np.linspace(0, 1, bins + 1)
-    place = np.clip(np.searchsorted(edges, scores, side="left") - 1, 0, bins - 1)
+    place = _places(scores, bins)
     count = np.bincount(place, minlength=bins)
     confidence = _ratio(np.bincount(place, weights=scores, minlength=bins), count)
     accuracy = _ratio(np.bincount(place, weights=target, minlength=bins), count)
-    return Reliability(edges, confidence, accuracy, count)
+    return Reliability(np.linspace(0, 1, bins + 1), confidence, accuracy, count)
+
+
+def _places(scores: NDArray[np.float64], bins: int) -> NDArray[np.int64]:
+    """Return the bin of each confidence: int64 ``(n,)``."""
+    found = np.searchsorted(np.linspace(0, 1, bins + 1), scores, side="left") - 1
+    return np.asarray(np.clip(found, 0, bins - 1), np.int64)
 
 
 def ece(probabilities: ArrayLike, truth: ArrayLike, *, bins: int = 15) -> float:
@@ -176,16 +181,88 @@ def ece(probabilities: ArrayLike, truth: ArrayLike, *, bins: int = 15) -> float:
     return reliability(probabilities, truth, bins=bins).ece
 
 
-def top_k_accuracy(probabilities: ArrayLike, truth: ArrayLike, k: int) -> float:
-    """Share of rows whose true class is among the ``k`` most probable."""
-    from sklearn.metrics import top_k_accuracy_score
+def ece_by_chance(probabilities: ArrayLike, truth: ArrayLike, groups: NDArray[np.int64], *, bins: int = 15) -> float:
+    """Return the calibration error that chance alone gives a perfectly calibrated model, to read `ece` by.
 
-    scores = np.asarray(probabilities, np.float64)
-    if k >= scores.shape[1]:
-        return 1.0
-    if k == 1:  # of equal classes the first, as `argmax` takes it everywhere else
-        return float(np.mean(scores.argmax(axis=1) == np.asarray(truth)))
-    return float(top_k_accuracy_score(truth, scores, k=k, labels=np.arange(scores.shape[1])))
+    The confidences stay, and so does how far rows of one group are right or wrong together; but in each bin answers are
+    right as often as stated, up to chance, whose mean distance is ``sqrt(2 / pi)`` of its deviation.
+
+    Parameters
+    ----------
+    probabilities, truth, bins
+        As in `reliability`.
+    groups
+        int64 ``(n,)``: equal numbers mark one group.
+    """
+    scores, target = np.asarray(probabilities, np.float64), np.asarray(truth)
+    if not len(scores):
+        return float("nan")
+    if scores.ndim == 2:
+        target = scores.argmax(axis=1) == target
+        scores = np.clip(scores.max(axis=1), 0, 1)
+    place = _places(scores, bins)
+    count = np.maximum(np.bincount(place, minlength=bins), 1)
+    off = target - scores
+    off = off - (np.bincount(place, off, minlength=bins) / count)[place]
+    together = np.bincount(np.unique(groups, return_inverse=True)[1], off)
+    alone = float(np.square(off).sum())
+    design = max(1.0, float(np.square(together).sum()) / alone) if alone > 0 else 1.0
+    deviation = np.sqrt(design * np.bincount(place, scores * (1 - scores), minlength=bins))
+    return float(np.sqrt(2 / np.pi) * deviation.sum() / len(scores))
+
+
+def depths(scores: NDArray[Any], topk: Sequence[int] = (1, 3, 5)) -> list[int]:
+    """Return for which k top-k says something: 1, and those that not all classes of ``scores`` ``(n, c)`` fit into."""
+    return [k for k in topk if k == 1 or k < scores.shape[1]]
+
+
+def in_top_k(scores: ArrayLike, truth: ArrayLike, k: int) -> NDArray[np.float64]:
+    """Return the chance that the true class is among the ``k`` highest, classes of equal score in any order.
+
+    Only the class that is answered, the first of the highest, comes first: the top 1 is right where the answer is. A
+    class of probability 0, or one that no neighbour voted for, is in no top k, whatever its place in the alphabet.
+
+    Parameters
+    ----------
+    scores
+        float ``(n, c)``: probabilities, or logits of any sign; a score of exactly 0 where none is below it is none.
+    truth
+        int ``(n,)``.
+    k
+        At least 1.
+
+    Returns
+    -------
+    NDArray
+        float64 ``(n,)``, 0 or 1 where there are no ties.
+
+    Examples
+    --------
+    >>> in_top_k(np.array([[0.5, 0.25, 0.25, 0.0, 0.0]]), [2], 2).tolist()
+    [0.5]
+    >>> in_top_k(np.array([[1.0, 0.0, 0.0]]), [1], 2).tolist()
+    [0.0]
+    """
+    wide, target = np.asarray(scores, np.float64), np.asarray(truth)
+    own = wide[np.arange(len(wide)), target][:, None]
+    above, equal = (wide > own).sum(axis=1), (wide == own).sum(axis=1)
+    answered, highest = wide.argmax(axis=1) == target, above == 0
+    places, rivals = k - np.maximum(above, 1), np.where(highest, equal - 1, equal)
+    chance = np.where(answered, 1.0, np.clip(places / np.maximum(rivals, 1), 0.0, 1.0))
+    nothing = (own[:, 0] == 0) & (wide >= 0).all(axis=1)
+    return np.where(nothing, 0.0, chance)
+
+
+def top_k_accuracy(probabilities: ArrayLike, truth: ArrayLike, k: int) -> float:
+    """Share of rows whose true class is among the ``k`` most probable, as `in_top_k` counts ties."""
+    return float(np.mean(in_top_k(probabilities, truth, k)))
+
+
+def macro_f1(predicted: ArrayLike, truth: ArrayLike) -> float:
+    """Mean of F1 over the classes that occur in ``truth``, int ``(n,)``."""
+    from sklearn.metrics import f1_score
+
+    return float(f1_score(truth, predicted, labels=np.unique(np.asarray(truth)), average="macro"))
 
 
 def kappa(predicted: ArrayLike, truth: ArrayLike) -> float:
@@ -229,12 +306,26 @@ def auroc_per_class(scores: ArrayLike, member: NDArray[np.bool_]) -> NDArray[np.
     NDArray
         float64 ``(c,)``, ``nan`` where a class has no positive or no negative row.
     """
-    return _per_class("roc_auc_score", scores, member)
+    from scipy.stats import rankdata
+
+    # the rank sum of Mann and Whitney, for all classes at once: intervals measure it a hundred times
+    inside = member.sum(axis=0)
+    outside = len(member) - inside
+    above = (rankdata(np.asarray(scores, np.float64), axis=0) * member).sum(axis=0) - inside * (inside + 1) / 2
+    return _ratio(above, inside * outside)
 
 
 def auprc_per_class(scores: ArrayLike, member: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Average precision of each class against the rest; arguments and result as in `auroc_per_class`."""
-    return _per_class("average_precision_score", scores, member)
+    from sklearn.metrics import average_precision_score
+
+    columns = np.asarray(scores, np.float64)
+    positives = member.sum(axis=0)
+    both = (positives > 0) & (positives < len(member))
+    areas = [
+        average_precision_score(member[:, c], columns[:, c]) if both[c] else np.nan for c in range(columns.shape[1])
+    ]
+    return np.array(areas, np.float64)
 
 
 def macro(values: NDArray[np.float64]) -> float:
@@ -244,20 +335,6 @@ def macro(values: NDArray[np.float64]) -> float:
     0.75
     """
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
-
-
-def _per_class(name: str, scores: ArrayLike, member: NDArray[np.bool_]) -> NDArray[np.float64]:
-    import sklearn.metrics
-
-    columns = np.asarray(scores, np.float64)
-    positives = member.sum(axis=0)
-    both = (positives > 0) & (positives < len(member))
-    return np.array(
-        [
-            getattr(sklearn.metrics, name)(member[:, c], columns[:, c]) if both[c] else np.nan
-            for c in range(columns.shape[1])
-        ]
-    )
 
 
 def classification(
@@ -287,7 +364,7 @@ def classification(
         (Cohen's, unweighted), ``auroc`` (macro over the classes with rows inside and outside, one against the rest: no
         class is the positive one), ``ece``; and with ``grades`` ``kappa_quadratic``.
     """
-    from sklearn.metrics import f1_score, recall_score
+    from sklearn.metrics import recall_score
 
     scores, target = np.asarray(probabilities, np.float64), np.asarray(truth)
     predicted = scores.argmax(axis=1)
@@ -298,9 +375,9 @@ def classification(
     if grades is not None:
         graded["kappa_quadratic"] = quadratic_kappa(grades[predicted], grades[target], int(grades.max()) + 1)
     return {
-        **{f"top{k}": top_k_accuracy(scores, target, k) for k in topk if k == 1 or k < scores.shape[1]},
+        **{f"top{k}": top_k_accuracy(scores, target, k) for k in depths(scores, topk)},
         "balanced_accuracy": float(recall_score(target, predicted, **every)),
-        "macro_f1": float(f1_score(target, predicted, **every)),
+        "macro_f1": macro_f1(predicted, target),
         "kappa": kappa(predicted, target),
         **graded,
         "auroc": macro(auroc),

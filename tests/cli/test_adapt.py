@@ -65,8 +65,6 @@ def test_held_out_rows_are_measured_as_it_said(retr, adapted):
         "-k",
         "1,5",
         "--json",
-        "--resamples",
-        10,
         "--index",
         adapted,
     ).json[0]

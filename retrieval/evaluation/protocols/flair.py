@@ -20,8 +20,8 @@ from retr.retrieval.evaluation.protocols.linear import folds_by_patient, folds_b
 from retr.retrieval.evaluation.protocols.names import in_words, no_words, unknown_names
 from retr.retrieval.evaluation.protocols.vectors import WORK
 from retr.retrieval.labels.label_set import LabelSet, load_labels
-from retr.retrieval.stats.bootstrap import intervals
 from retr.retrieval.stats.confidence import softmax
+from retr.retrieval.stats.intervals import jackknife_intervals
 from retr.retrieval.stats.metrics import classification
 
 if TYPE_CHECKING:
@@ -149,7 +149,11 @@ def _scores(probabilities: NDArray[np.float64], data: ClassFolder, order: LabelS
         graded = {} if grades is None else {"kappa_quadratic": found["kappa_quadratic"]}
         return {"ACA": found["balanced_accuracy"], "kappa": found["kappa"], **graded, "macro F1": found["macro_f1"]}
 
-    found: dict[str, Any] = {name: one.to_json() for name, one in intervals(measured, data.groups, seed=seed).items()}
+    macro, agreement = data.labels[:, None] == np.arange(len(data.classes)), {"kappa": -1.0, "kappa_quadratic": -1.0}
+    estimates = jackknife_intervals(
+        measured, data.groups, member={"ACA": macro, "macro F1": macro}, lowest=agreement, seed=seed
+    )
+    found: dict[str, Any] = {name: one.to_json() for name, one in estimates.items()}
     if grades is None:
         found["kappa_quadratic"] = {"value": None, "low": None, "high": None, "reason": NO_ORDER}
     return found

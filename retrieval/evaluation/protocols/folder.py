@@ -20,7 +20,7 @@ from retr.retrieval.archive.folders import FolderSource
 from retr.retrieval.archive.matching import clean
 from retr.retrieval.archive.metadata import Metadata, read_metadata, require_match
 from retr.retrieval.archive.sources import Entry, Item, Skipped
-from retr.retrieval.stats.bootstrap import group_codes, intervals
+from retr.retrieval.stats.intervals import group_codes, jackknife_intervals
 from retr.retrieval.stats.metrics import macro
 
 if TYPE_CHECKING:
@@ -151,14 +151,18 @@ class ClassFolder:
         *,
         of: Mapping[str, Callable[[NDArray[np.float64], NDArray[np.bool_]], NDArray[np.float64]]],
         seed: int,
-        resamples: int = 200,
     ) -> dict[str, Any]:
-        """Return the mean over classes of some measures of scores ``(n, c)``, with intervals over patients."""
+        """Return the mean over classes of some areas under curves of scores ``(n, c)``, with intervals by patient.
+
+        ``of`` names them: ``AUPRC`` rests on the positive rows, another area on both sides.
+        """
 
         def means(rows: NDArray[np.int64]) -> dict[str, float]:
             return {name: macro(area(scores[rows], member[rows])) for name, area in of.items()}
 
-        found = intervals(means, self.groups, resamples=resamples, seed=seed)
+        both = np.hstack([member, ~member])
+        rests_on = {name: member if name == "AUPRC" else both for name in of}
+        found = jackknife_intervals(means, self.groups, member=rests_on, seed=seed)
         return {name: one.to_json() for name, one in found.items()}
 
 

@@ -1,9 +1,10 @@
 """KAD's zero-shot evaluation: the AUROC of each finding, with F1 and MCC at the threshold of the best MCC.
 
 Published (xiaoman-zhang/KAD): the probability that the disease query network gives each finding, scored by AUROC; F1
-and MCC at the threshold that maximises MCC on the tested data itself; intervals from 1,000 bootstrap resamples. The
-published script drops the last partial batch; here every image counts. Threshold-based scores are optimistic by
-construction, since the threshold is chosen on what is scored; they are given because the paper gives them.
+and MCC at the threshold that maximises MCC on the tested data itself; intervals from 1,000 bootstrap resamples of
+images (here: by patient, `retr.retrieval.stats.intervals`). The published script drops the last partial batch; here
+every image counts. Threshold-based scores are optimistic by construction, since the threshold is chosen on what is
+scored; they are given because the paper gives them.
 
 A name that the label set does not know is an error, since a misspelt finding would count as absent; or it is stated to
 be another finding, which is not asked about, and the result lists it.
@@ -32,10 +33,9 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation.protocols.vectors import Embedder
     from retr.retrieval.labels.label_set import LabelSet
 
-RESAMPLES = 1000
 PROTOCOL = (
     "each finding by itself, asked by its bare name: AUROC; F1 and MCC at the threshold of the best MCC on the tested "
-    "data; intervals from 1,000 bootstrap resamples"
+    "data; intervals by patient"
 )
 #: What says of a picture that none of the findings is present, in small letters.
 NOTHING = frozenset({"no finding", "no findings", "none", "normal", "healthy", "negative"})
@@ -105,7 +105,7 @@ def run(
     data = embedded.data
     member = _members(data, labels, separator)
     scores = embedded.scores if asked else from_vectors(encoder, embedded.vectors[0], labels)
-    area = partial(data.areas, of={"AUROC": auroc_per_class}, resamples=RESAMPLES, seed=seed)
+    area = partial(data.areas, of={"AUROC": auroc_per_class}, seed=seed)
     areas = {"mean": area(scores, member)}
     for c, name in enumerate(labels.names):
         one = area(scores[:, [c]], member[:, [c]])

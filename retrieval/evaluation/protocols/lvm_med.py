@@ -15,7 +15,7 @@ import numpy as np
 
 from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out
 from retr.retrieval.evaluation.protocols.vectors import WORK
-from retr.retrieval.stats.bootstrap import mean_interval
+from retr.retrieval.stats.intervals import mean_interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -88,7 +88,7 @@ def run(
     vectors
         Where their vectors come from.
     seed
-        Of the splits and intervals.
+        Of the splits.
     """
     data, excluded = leave_out(data, exclude)
     embedded = vectors.embed(data, [encoder])
@@ -101,7 +101,7 @@ def run(
         )
         tested = fold[1]
         right = (answers[tested].argmax(axis=1) == data.labels[tested]).astype(np.float64)
-        accuracies.append(mean_interval(right, data.groups[tested], seed=seed))
+        accuracies.append(mean_interval(right, data.groups[tested]))
     values = [one.value for one in accuracies]
     measured: dict[str, Any] = {
         **{f"run {number + 1}": {"accuracy": one.to_json()} for number, one in enumerate(accuracies)},

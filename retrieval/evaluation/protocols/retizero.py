@@ -22,7 +22,7 @@ from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.evaluation.protocols.clusters import check_clusters, clusters, versions
 from retr.retrieval.evaluation.protocols.names import in_words, no_words, unknown_names
 from retr.retrieval.evaluation.protocols.vectors import WORK, PatchMeans
-from retr.retrieval.stats.bootstrap import mean_interval
+from retr.retrieval.stats.intervals import mean_interval
 from retr.retrieval.stats.metrics import any_hit_at, precision_at, top_k_accuracy
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ def run(
     vectors
         Where the vectors come from. An index has the encoder's own; else patch tokens are averaged where it has them.
     seed
-        Of the intervals.
+        Taken as by the other protocols: nothing here is drawn at random but the clusters, by their published seed.
 
     Returns
     -------
@@ -264,6 +264,7 @@ def run(
     UsageError
         The label set knows none of the classes, or the pool is too small; said before anything is embedded.
     """
+    del seed
     naming = text_encoder or encoder
     unasked = no_words(naming.info, labels)
     if labels is not None and not unasked:
@@ -287,7 +288,7 @@ def run(
         "published_protocol": _published(answers, found),
         "strict": answers["strict"].summary() | {"excluded_with_the_query": data.group or "only itself"},
         "intervals": {
-            name: _intervals(answers[name], data.groups, seed)
+            name: _intervals(answers[name], data.groups)
             for name in ("published", "clustered", "strict")
             if name in answers
         },
@@ -347,9 +348,9 @@ def _published_embedding(encoder: BaseEncoder) -> tuple[BaseEncoder, str]:
     return PatchMeans(encoder, places.shape[-1]), "mean of patch tokens"
 
 
-def _intervals(answers: Answers, groups: NDArray[np.int64], seed: int) -> dict[str, dict[str, Any]]:
+def _intervals(answers: Answers, groups: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
     return {
-        name: {str(k): mean_interval(measure(answers.hits, k), groups, seed=seed).to_json() for k in KS}
+        name: {str(k): mean_interval(measure(answers.hits, k), groups).to_json() for k in KS}
         for name, measure in (("precision", precision_at), ("any_hit", any_hit_at))
     }
 

@@ -22,7 +22,7 @@ from retr.retrieval.labels.labelled import row_groups
 INFO = EncoderInfo(
     name="fake", dim=8, similarity="cosine", modality="none", text=True, weights_sha256="0" * 64, preprocessing="none"
 )
-QUICK = Options(resamples=50)
+QUICK = Options()
 
 
 def make_store(path, vectors, *, group="patient", **columns):
@@ -81,21 +81,21 @@ def test_retrieval_is_what_brute_force_finds_without_the_patient(archive_store, 
 
 def test_an_index_of_fewer_rows_than_k_is_measured(tmp_path):
     store = make_store(tmp_path / "few.retr", np.eye(8)[:4], patient=list("abcd"), label=["x", "y", "x", "y"])
-    found = Index(store).evaluate("retrieval", "label", resamples=5)
+    found = Index(store).evaluate("retrieval", "label")
     assert found.metrics["recall@10"].value == 1
     assert found.metrics["precision@10"].value == pytest.approx(0.1)
-    assert Index(store).evaluate("neighbours", "label", k=9, resamples=5).facts["queries"] == 4
+    assert Index(store).evaluate("neighbours", "label", k=9).facts["queries"] == 4
 
 
 def test_a_depth_of_any_size_costs_what_the_rows_cost(tmp_path):
     store = make_store(tmp_path / "few.retr", np.eye(8)[:4], patient=list("abcd"), label=["x", "y", "x", "y"])
     index, deep = Index(store), 10**23
-    found = index.evaluate("retrieval", "label", k=[3, deep], resamples=5)
+    found = index.evaluate("retrieval", "label", k=[3, deep])
     for name in ("any_hit", "recall", "map", "ndcg"):
         assert found.metrics[f"{name}@{deep}"] == found.metrics[f"{name}@3"]
     assert found.metrics[f"precision@{deep}"].value == pytest.approx(1e-23)
     assert any("there are 4 labelled rows" in note for note in found.notes)
-    few, all_ = (index.evaluate("neighbours", "label", k=k, resamples=5).metrics for k in (3, deep))
+    few, all_ = (index.evaluate("neighbours", "label", k=k).to_json()["metrics"] for k in (3, deep))
     assert few == all_
 
 
@@ -161,7 +161,7 @@ def test_queries_ask_and_the_others_still_answer(archive_store):
 
 def test_subgroups_divide_the_queries_and_small_cells_are_marked(archive_store):
     cases = find_cases(archive_store, "label")
-    got = retrieval(archive_store, cases, ks=(1, 5, 10), options=Options(resamples=20, subgroups=("sex", "age")))
+    got = retrieval(archive_store, cases, ks=(1, 5, 10), options=Options(subgroups=("sex", "age")))
     rows = {(row["column"], row["value"]): row for row in got.per_subgroup}
     assert {name for name, _ in rows} == {"sex", "age"}
     assert rows["sex", "F"]["n"] + rows["sex", "M"]["n"] == 120
@@ -217,14 +217,14 @@ def test_several_labels_a_row_give_areas_under_curves(archive_store):
 class Words:
     """A text side whose class vectors are given."""
 
-    def __init__(self, vectors):
-        self.vectors = vectors
+    def __init__(self, vectors, scale=10.0):
+        self.vectors, self.scale = vectors, scale
 
     def class_embedding(self, prompts):
         return np.asarray(self.vectors[prompts[0]], np.float32)
 
     def similarity_logits(self, images, texts):
-        return images @ texts.T * 10
+        return images @ texts.T * self.scale
 
 
 def test_zero_shot_scores_the_classes_that_the_label_set_knows(tmp_path):
@@ -241,6 +241,62 @@ def test_zero_shot_scores_the_classes_that_the_label_set_knows(tmp_path):
         zero_shot(store, cases, Words({"q": np.eye(8)[0], "r": np.eye(8)[0]}), load_labels(["q", "r"]), options=QUICK)
 
 
+@pytest.mark.parametrize(("label", "separator"), [("label", None), ("both", "|")])
+def test_no_scale_of_the_logits_changes_what_only_their_order_decides(archive_store, label, separator):
+    """At 10,000 nearly every probability is 0 or 1: as ties they would have the AUROC of a coin."""
+    cases = find_cases(archive_store, label, separator=separator)
+    kind = np.repeat(np.arange(40), 3) % 3
+    names = ("normal", "glaucoma", "drusen")
+    vectors = {name: archive_store.vectors()[kind == c].mean(axis=0) for c, name in enumerate(names)}
+    found = [
+        zero_shot(archive_store, cases, Words(vectors, scale), load_labels(list(vectors)), options=QUICK).metrics
+        for scale in (0.1, 10_000.0)
+    ]
+    ordered = ("auroc", "auprc") if separator else ("top1", "balanced_accuracy", "macro_f1", "kappa")
+    for name in ordered:
+        assert found[0][name].value == pytest.approx(found[1][name].value, abs=1e-6), name
+    assert 0.55 < found[1]["auroc"].value < 0.99
+    if not separator:  # against the rest of the classes log-odds at one scale order rows as at another, but for little
+        assert found[0]["auroc"].value == pytest.approx(found[1]["auroc"].value, abs=0.05)
+
+
+def test_only_a_group_column_makes_patients(tmp_path, archive_store):
+    """Without one no number, table or page speaks of them; byte-identical files stand together all the same."""
+    pytest.importorskip("matplotlib")
+    vectors = np.random.default_rng(0).normal(size=(12, 8))
+    store = make_store(
+        tmp_path / "none.retr",
+        vectors[[*range(12), 0]],
+        group=None,
+        label=[*"xyxyxyxyxyxy", "x"],
+        sha256=[*(str(i) for i in range(12)), "0"],
+    )
+    index = Index(store)
+    for task in ("retrieval", "neighbours", "probe"):
+        found = index.evaluate(task, "label", subgroups=["label"])
+        assert found.facts["pictures"] == 12, "the copy is of the file it copies"
+        found = replace(found, notes=())
+        said = str(found.to_json()) + page.render(found)
+        assert "patient" not in said
+    grouped = Index(archive_store).evaluate("retrieval", "label")
+    assert grouped.facts["patients"] == 40
+    assert all("patients" in row for row in grouped.per_class)
+
+
+def test_the_reciprocal_rank_says_how_deep_it_looks(archive_store):
+    found = Index(archive_store).evaluate("retrieval", "label", k=[1, 3]).metrics
+    assert "mrr" not in found
+    hits = brute(archive_store, find_cases(archive_store, "label"), 3)
+    assert found["mrr@3"].value == pytest.approx((hits.any(axis=1) / (hits.argmax(axis=1) + 1)).mean())
+
+
+def test_the_calibration_error_has_no_interval_but_what_chance_gives(archive_store):
+    found = Index(archive_store).evaluate("neighbours", "label").metrics
+    assert np.isnan(found["ece"].low)
+    assert 0 < found["ece_by_chance"].value < 1
+    assert found["top1"].low < found["top1"].value < found["top1"].high
+
+
 @pytest.mark.parametrize("k", [0, -3])
 def test_k_below_one_is_an_error(archive_store, k):
     cases = find_cases(archive_store, "label")
@@ -253,7 +309,7 @@ def test_k_below_one_is_an_error(archive_store, k):
 def test_the_page_stands_alone_and_holds_every_number(archive_store):
     pytest.importorskip("matplotlib")
     cases = find_cases(archive_store, "label")
-    options = Options(resamples=20, subgroups=("sex",))
+    options = Options(subgroups=("sex",))
     for found in (
         retrieval(archive_store, cases, ks=(1, 5, 10), options=options),
         probe(archive_store, cases, folds=5, options=options),
@@ -267,7 +323,7 @@ def test_the_page_stands_alone_and_holds_every_number(archive_store):
 
 def test_class_names_are_neither_markup_nor_formulas_on_a_page(archive_store):
     pytest.importorskip("matplotlib")
-    found = probe(archive_store, find_cases(archive_store, "label"), folds=5, options=Options(resamples=5))
+    found = probe(archive_store, find_cases(archive_store, "label"), folds=5, options=Options())
     names = ["<script>x</script>", "$\\frac{", "\u202egnp\x1b", "日本"]
     curves = {"confusion": {"classes": names, "counts": np.eye(4).tolist()}}
     rows = [{**found.per_class[0], "class": name, "patients": [name]} for name in names]
@@ -281,7 +337,7 @@ def test_class_names_are_neither_markup_nor_formulas_on_a_page(archive_store):
 def test_an_index_is_evaluated_in_the_command_lines_words(archive_store):
     index = Index(archive_store)
     cases = find_cases(archive_store, "label", where="age > 45")
-    quick = {"where": "age > 45", "resamples": 50}
+    quick = {"where": "age > 45"}
     assert index.evaluate("retrieval", "label", k=3, **quick).metrics == (
         retrieval(archive_store, cases, ks=(3,), options=QUICK).metrics
     )
@@ -301,11 +357,11 @@ def test_quadratic_kappa_is_measured_where_an_order_is_declared(archive_store, t
     from sklearn.metrics import cohen_kappa_score
 
     index = Index(archive_store)
-    plain = index.evaluate("neighbours", "label", resamples=5)
+    plain = index.evaluate("neighbours", "label")
     assert "kappa_quadratic" not in plain.metrics
     assert plain.facts["order_of_classes"] == "by name, which means nothing"
     order = ["normal", "mild", "glaucoma", "drusen"]
-    graded = index.evaluate("neighbours", "label", order=order, resamples=5)
+    graded = index.evaluate("neighbours", "label", order=order)
     assert [row["class"] for row in graded.per_class] == ["normal", "glaucoma", "drusen"]
     assert graded.curves["confusion"]["classes"] == ["normal", "glaucoma", "drusen"]
     for name in ("top1", "kappa", "auroc", "macro_f1", "balanced_accuracy"):

@@ -17,23 +17,11 @@ from PIL import Image
 from retr.index.errors import UsageError
 from retr.index.state import state_folder
 from retr.index.store import Store
-from retr.retrieval.evaluation.protocols import flair, folder, lvm_med, rad_dino, retizero
+from retr.retrieval.evaluation.protocols import flair, lvm_med, rad_dino, retizero
 from retr.retrieval.evaluation.protocols.folder import read_folder, read_index
 from retr.retrieval.evaluation.protocols.vectors import WORK, Built, SideBySide, Work
 from retr.retrieval.ingest import decode
 from retr.retrieval.ingest.build import build
-
-
-@pytest.fixture(autouse=True)
-def _few_resamples(monkeypatch):
-    """Draw few samples for the intervals, which are tested elsewhere."""
-
-    def few(*given, _own=folder.intervals, **options):
-        return _own(*given, **{**options, "resamples": 2})
-
-    monkeypatch.setattr(folder, "intervals", few)
-    monkeypatch.setattr(flair, "intervals", few)
-
 
 RUNS = {
     "retizero": lambda data, encoder, **given: retizero.run(data, encoder, clustered=False, **given),

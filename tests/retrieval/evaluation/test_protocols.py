@@ -6,22 +6,11 @@ import numpy as np
 import pytest
 
 from retr.index.errors import UsageError
-from retr.retrieval.evaluation.protocols import flair, folder, kad, lvm_med, rad_dino, retizero
+from retr.retrieval.evaluation.protocols import flair, kad, lvm_med, rad_dino, retizero
 from retr.retrieval.evaluation.protocols.folder import read_folder
 from retr.retrieval.evaluation.protocols.vectors import WORK
 from retr.retrieval.images import read_image
 from retr.retrieval.labels.label_set import load_labels
-
-
-@pytest.fixture(autouse=True)
-def _few_resamples(monkeypatch):
-    """Draw few samples for the intervals, which are tested elsewhere."""
-
-    def few(*given, _own=folder.intervals, **options):
-        return _own(*given, **{**options, "resamples": 2})
-
-    monkeypatch.setattr(folder, "intervals", few)
-    monkeypatch.setattr(flair, "intervals", few)
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """Ranking metrics against ranx, classification metrics against scikit-learn's own call signatures."""
 
+import itertools
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
@@ -194,3 +196,44 @@ def test_areas_of_each_class_are_scikit_learns():
     np.testing.assert_allclose(metrics.auroc_per_class(scores, member), sk.roc_auc_score(member, scores, average=None))
     average = sk.average_precision_score(member, scores, average=None)
     np.testing.assert_allclose(metrics.auprc_per_class(scores, member), average)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_ties_in_the_top_k_count_their_expected_value_after_the_answer(k):
+    """Against every order of the classes that keeps higher scores before lower ones and the answer first."""
+    scores = np.array([0.2, 0.4, 0.2, 0.4, 0.4, 0.1])
+    orders = [
+        order
+        for order in itertools.permutations(range(6))
+        if order[0] == scores.argmax() and (np.diff(scores[list(order)]) <= 0).all()
+    ]
+    for truth in range(6):
+        expected = np.mean([truth in order[:k] for order in orders])
+        assert metrics.in_top_k(scores[None], [truth], k) == pytest.approx(expected)
+    assert metrics.top_k_accuracy(np.ones((3, 4)), [0, 1, 2], 1) == pytest.approx(1 / 3), "the answer is the first"
+
+
+def test_a_class_that_nobody_votes_for_is_in_no_top_five():
+    votes = np.array([[0.0, 0.0, 0.6, 0.4, 0.0, 0.0, 0.0]] * 7)
+    np.testing.assert_array_equal(metrics.in_top_k(votes, np.arange(7), 5), [0, 0, 1, 1, 0, 0, 0])
+    logits = votes - 1  # of any sign: here the five places are filled
+    assert metrics.in_top_k(logits, np.arange(7), 5).sum() == pytest.approx(5)
+
+
+def test_a_calibrated_model_is_as_far_off_as_chance_alone():
+    rng = np.random.default_rng(0)
+    found, chance, off = [], [], []
+    for _ in range(60):
+        patient = np.repeat(np.arange(40), 4)
+        confidence = rng.choice([0.55, 0.7, 0.85], 40)[patient]
+        right = rng.random(160) < confidence
+        found.append(metrics.ece(confidence, right))
+        chance.append(metrics.ece_by_chance(confidence, right, np.arange(160)))
+        off.append(metrics.ece(np.minimum(confidence + 0.3, 1), right))
+    assert min(found) > 0
+    assert np.mean(chance) == pytest.approx(np.mean(found), rel=0.15)
+    assert min(off) > 2 * max(chance)
+    whole = np.repeat(rng.random(40) < 0.7, 4)
+    one = np.full(160, 0.7)
+    assert metrics.ece_by_chance(one, whole, patient) > 1.6 * metrics.ece_by_chance(one, whole, np.arange(160))
+    assert np.isnan(metrics.ece_by_chance([], [], np.array([], int)))

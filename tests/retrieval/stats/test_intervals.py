@@ -1,0 +1,188 @@
+"""Intervals: by patient, as wide as theory says, and holding the truth where few patients make it hard."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from retr.retrieval.stats.intervals import FEWEST, MOST_BLOCKS, group_codes, jackknife_intervals, mean_interval
+
+
+def test_a_row_without_a_group_is_its_own_group():
+    assert group_codes(["a", None, "a", None], 4).tolist() == [0, 1, 0, 2]
+    assert group_codes(None, 3).tolist() == [0, 1, 2]
+
+
+def test_rows_of_one_patient_count_once():
+    """Every row repeated nine times within its patient: the interval must not shrink."""
+    values = np.random.default_rng(1).random(40)
+    once = mean_interval(values, np.arange(40))
+    repeated = mean_interval(np.repeat(values, 9), np.repeat(np.arange(40), 9))
+    assert (repeated.low, repeated.high) == pytest.approx((once.low, once.high), abs=0.003)
+    assert (repeated.n, repeated.groups) == (360, 40)
+    alone = mean_interval(np.repeat(values, 9), np.arange(360))
+    assert alone.high - alone.low < 0.5 * (once.high - once.low)
+
+
+def test_many_patients_have_the_width_of_the_mean_of_a_normal_sample():
+    values = np.clip(np.random.default_rng(2).normal(0.5, 0.1, size=1000), 0, 1)
+    estimate = mean_interval(values, np.arange(1000))
+    by_t = stats.t.interval(0.95, 999, values.mean(), values.std(ddof=1) / np.sqrt(1000))
+    assert (estimate.low, estimate.high) == pytest.approx(by_t, abs=0.001)
+
+
+def test_the_macro_mean_weighs_classes_not_rows():
+    values = np.array([1.0, 1.0, 1.0, 0.0])
+    member = np.array([[1, 0, 0], [1, 0, 0], [1, 0, 0], [0, 1, 0]], bool)
+    assert mean_interval(values, np.arange(4), member=member).value == 0.5
+
+
+def by_rows(values, codes, member=None):
+    """Return the interval of the mean, found by computing it anew without each patient."""
+
+    def mean(rows):
+        if member is None:
+            return {"mean": float(values[rows].mean())}
+        with np.errstate(invalid="ignore"):
+            return {"mean": float(np.nanmean((values[rows] @ member[rows]) / member[rows].sum(axis=0)))}
+
+    return jackknife_intervals(mean, codes, member=None if member is None else {"mean": member})["mean"]
+
+
+@pytest.mark.parametrize("macro", [False, True])
+def test_a_mean_is_jackknifed_by_its_sums_as_by_its_rows(macro):
+    rng = np.random.default_rng(3)
+    codes = rng.integers(0, 25, 90)
+    values = (rng.random(90) < rng.random(25)[codes]).astype(float)
+    member = np.eye(3, dtype=bool)[rng.integers(0, 3, 25)[codes]] if macro else None
+    one, other = mean_interval(values, codes, member=member), by_rows(values, codes, member)
+    assert one.value == pytest.approx(other.value)
+    assert (one.low, one.high) == pytest.approx((other.low, other.high), abs=0.01 if macro else 1e-9)
+
+
+def test_very_many_patients_are_left_out_in_blocks():
+    rng = np.random.default_rng(4)
+    codes = np.repeat(np.arange(5 * MOST_BLOCKS), 2)
+    values = (rng.random(len(codes)) < rng.beta(2, 2, 5 * MOST_BLOCKS)[codes]).astype(float)
+    one, other = mean_interval(values, codes), by_rows(values, codes)
+    assert other.high - other.low == pytest.approx(one.high - one.low, rel=0.15)
+
+
+def test_undefined_values_are_left_out_and_few_groups_have_no_interval():
+    estimate = mean_interval(np.array([np.nan, 0.5, 0.7]), np.array([0, 1, 1]))
+    assert (estimate.value, estimate.n, estimate.groups) == (pytest.approx(0.6), 2, 1)
+    assert np.isnan(estimate.low)
+    assert f"{estimate:.2f}" == "0.60"
+    assert estimate.to_json() == {"value": estimate.value, "low": None, "high": None, "n": 2, "groups": 1}
+    assert np.isnan(mean_interval(np.array([np.nan]), np.array([0])).value)
+    assert np.isnan(mean_interval(np.ones(8), np.arange(8) % (FEWEST - 1)).low)
+    assert not np.isnan(mean_interval(np.ones(8), np.arange(8) % FEWEST).low)
+    for groups in (1, FEWEST - 1):
+        assert np.isnan(by_rows(np.arange(8) / 8, np.arange(8) % groups).low)
+
+
+def test_what_rests_on_one_patient_has_no_interval():
+    """Without it there is nothing to measure: the spread over patients is not known."""
+    values, codes = np.array([1.0, 0.0, 0.0, 0.0, 0.0]), np.arange(5)
+
+    def first(rows):
+        return {"first": float(values[rows].max()) if 0 in rows else float("nan")}
+
+    assert np.isnan(jackknife_intervals(first, codes)["first"].low)
+
+
+@pytest.mark.parametrize("n", [5, 20, 300])
+def test_where_all_are_right_the_limit_is_about_that_of_clopper_and_pearson(n):
+    """Also of many rows a patient: patients, not rows, are what was drawn."""
+    exact = stats.binomtest(n, n).proportion_ci(0.95, "exact").low
+    for rows in (1, 40):
+        for right in (1.0, 0.0):
+            found = mean_interval(np.full(n * rows, right), np.repeat(np.arange(n), rows))
+            low, high = (found.low, found.high) if right else (1 - found.high, 1 - found.low)
+            assert high == 1
+            # between the exact limit and the rule of three, but for fewer than ten
+            assert low < 1 - 2.5 / n
+            assert low > exact - (0.6 if n < 10 else 0.02)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.sampled_from([0.0, 0.2, 0.5, 1.0])), min_size=1, max_size=40),
+    st.integers(0, 2**16),
+)
+def test_intervals_are_sane_whatever_comes(rows, seed):
+    codes, values = (np.array(part) for part in zip(*rows, strict=True))
+    values, codes = values.astype(float), codes.astype(np.int64)
+    one = mean_interval(values, codes)
+    if one.groups < FEWEST:
+        assert np.isnan(one.low)
+        assert np.isnan(one.high)
+        return
+    assert 0 <= one.low <= one.value <= one.high <= 1
+    order = np.random.default_rng(seed).permutation(len(values))
+    shuffled = mean_interval(values[order], 7 + 3 * codes[order])
+    assert (shuffled.low, shuffled.high) == pytest.approx((one.low, one.high))
+    wrong = mean_interval(1 - values, codes)
+    assert (1 - wrong.high, 1 - wrong.low) == pytest.approx((one.low, one.high))
+
+
+def patients(rng, groups, sizes, mean, together):
+    """Draw right and wrong answers of patients whose own rates differ (beta, intra-patient correlation)."""
+    counts = np.exp(rng.uniform(0, np.log(sizes[1] + 1), groups)).astype(int) if sizes[0] < sizes[1] else sizes[0]
+    a, b = mean * (1 - together) / together, (1 - mean) * (1 - together) / together
+    codes = np.repeat(np.arange(groups), counts)
+    return (rng.random(len(codes)) < rng.beta(a, b, groups)[codes]).astype(float), codes
+
+
+def percentile(values, codes, seed):
+    """Return the interval of the percentile bootstrap over patients."""
+    groups = codes.max() + 1
+    drawn = np.random.default_rng(seed).multinomial(groups, np.full(groups, 1 / groups), size=400)
+    means = (drawn @ np.bincount(codes, values)) / (drawn @ np.bincount(codes))
+    return np.quantile(means, [0.025, 0.975])
+
+
+@pytest.mark.parametrize(
+    ("groups", "sizes", "mean", "together", "before"),
+    [
+        (3, (20, 20), 0.7, 0.3, 0.85),
+        (15, (1, 1), 0.9, 1e-9, 0.85),
+        (20, (1, 1), 0.95, 1e-9, 0.70),
+        (10, (200, 200), 0.98, 0.3, 0.80),
+        (30, (1, 200), 0.9, 0.9, 0.85),
+    ],
+)
+def test_shares_hold_the_truth_where_the_percentile_bootstrap_does_not(groups, sizes, mean, together, before):
+    rng = np.random.default_rng(groups)
+    held, plain = 0, 0
+    for number in range(400):
+        values, codes = patients(rng, groups, sizes, mean, together)
+        found, (low, high) = mean_interval(values, codes), percentile(values, codes, number)
+        held += found.low <= mean <= found.high
+        plain += low <= mean <= high
+    assert held >= 0.93 * 400
+    assert plain < before * 400
+
+
+@pytest.mark.parametrize(("groups", "rare"), [(12, 0.5), (60, 0.06)])
+def test_areas_under_the_curve_hold_the_truth(groups, rare):
+    """Scores of two normal classes one deviation apart: AUROC 0.7602. Two pictures a patient, effects of patients."""
+    rng = np.random.default_rng(8)
+    held = drawn = 0
+    for _ in range(120):
+        codes = np.repeat(np.arange(groups), 2)
+        truth = (rng.random(groups) < rare)[codes]
+        scores = truth + np.sqrt(0.6) * rng.normal(size=groups)[codes] + np.sqrt(0.4) * rng.normal(size=len(codes))
+
+        def area(rows, truth=truth, scores=scores):
+            positive, ranks = truth[rows], stats.rankdata(scores[rows])
+            p, n = positive.sum(), (~positive).sum()
+            return {"auroc": float((ranks[positive].sum() - p * (p + 1) / 2) / (p * n)) if p and n else np.nan}
+
+        both = {"auroc": np.stack([truth, ~truth], axis=1)}
+        found = jackknife_intervals(area, codes, member=both)["auroc"]
+        if not np.isnan(found.low):
+            drawn += 1
+            held += found.low <= stats.norm.cdf(np.sqrt(0.5)) <= found.high
+    assert drawn > 80
+    assert held >= 0.93 * drawn
