@@ -158,7 +158,7 @@ def tune(
     Raises
     ------
     UsageError
-        ``recall`` is not a share.
+        ``recall`` is not a share, or a GPU is asked for that faiss does not see.
     MissingExtraError
         faiss is not installed.
     """
@@ -198,9 +198,21 @@ def tune(
 
 
 def gpu_kinds() -> Sequence[IVF | HNSW | Cagra]:
-    """Give those of `GPU_KINDS` that the faiss installed has."""
+    """Return those of `GPU_KINDS` that the faiss installed has.
+
+    Raises
+    ------
+    UsageError
+        faiss sees no GPU: exact search there is torch's, but accelerators are faiss's.
+    """
+    from retr.index import devices
     from retr.index.gpu_ann import has_cagra
 
+    if not devices.faiss_sees():
+        raise UsageError(
+            "faiss sees no GPU",
+            hint='accelerators on a GPU are faiss-gpu\'s: `pip install "retr[gpu]"`; or tune with --device cpu',
+        )
     return GPU_KINDS if has_cagra() else GPU_KINDS[1:]
 
 
