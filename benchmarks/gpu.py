@@ -86,6 +86,14 @@ def measure(args: argparse.Namespace, numbers: Sequence[int], figures: dict[str,
     queries = unit(questions(max(*BATCHES, COMPARED), args.dim))
     for figures["exact"] in ours(blocks, args.dim, numbers, queries, floors):
         yield
+    rows = min(args.rows, 1_000_000)
+    for dtype in (np.float16, np.float32):
+        some = [Block(blocks[0].vectors[:rows].astype(dtype), 0)]
+        scan = exact_scanner(some, args.dim, numbers)
+        took = {f"batch {batch}": seconds(partial(search, some, queries[:batch], scan)) for batch in BATCHES}
+        name = f"{rows} rows stored in {np.dtype(dtype).name}: search, ms"
+        figures[name] = {batch: round(1e3 * each, 3) for batch, each in took.items()}
+    yield
     if devices.torch_sees():
         for figures["torch mm and topk, ms"] in torch_alone(blocks, numbers, queries):
             yield
