@@ -211,7 +211,7 @@ def _show(evaluation: Evaluation, report: ReportOptions) -> None:
         return
     for note in evaluation.notes:
         out.note(note)
-    unit = "patients" if "patients" in evaluation.facts else "pictures"
+    unit = "patients" if "patients" in evaluation.facts else "images"
     measures = [
         {"measure": name, "value": one.value, "low": one.low, "high": one.high, "n": one.n, unit: one.groups}
         for name, one in evaluation.metrics.items()

@@ -45,7 +45,7 @@ class Evaluation:
     metrics
         The numbers over all queries.
     per_class, per_subgroup
-        One row a class or subgroup: name, ``n``, ``patients`` (without a group column ``pictures``), ``small``, and
+        One row a class or subgroup: name, ``n``, ``patients`` (without a group column ``images``), ``small``, and
         numbers.
     curves
         What the report draws: arrays, JSON-ready.
@@ -96,7 +96,7 @@ def facts_of(store: Store, cases: Cases, options: Options) -> dict[str, Any]:
 
 def unit(cases: Cases) -> str:
     """Say what is kept together and drawn as one: patients only where a column tells them apart."""
-    return "patients" if cases.group else "pictures"
+    return "patients" if cases.group else "images"
 
 
 def cell(cases: Cases, inside: NDArray[np.bool_]) -> dict[str, Any]:

@@ -49,7 +49,7 @@ def render(evaluation: Evaluation) -> str:
     ]
     if evaluation.per_subgroup:
         parts += ["<h2>Subgroups</h2>", _table(evaluation.per_subgroup)]
-    unit = "patients" if "patients" in facts else "pictures"
+    unit = "patients" if "patients" in facts else "images"
     how = _text(facts.get("intervals"))
     parts.append(f"<p>Intervals: {how}. Rows in grey rest on few {unit}: they are anecdotes.</p></html>")
     return "\n".join(parts)

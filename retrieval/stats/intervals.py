@@ -20,6 +20,7 @@ How often such intervals hold the truth was measured (``benchmarks/coverage.py``
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,9 +104,8 @@ def mean_interval(
     if not weight.size:
         return Estimate(float("nan"), float("nan"), float("nan"), 0, 0)
     groups, classes = int(codes.max()) + 1, weight.shape[1]
-    sums, counts = np.zeros((groups, classes)), np.zeros((groups, classes))
-    np.add.at(sums, codes, weight * values[:, None])
-    np.add.at(counts, codes, weight)
+    sums = np.stack([np.bincount(codes, one * values, groups) for one in weight.T], axis=1)
+    counts = np.stack([np.bincount(codes, one, groups) for one in weight.T], axis=1)
     total, size = sums.sum(axis=0), counts.sum(axis=0)
     means = total / size
     value = float(means.mean())
@@ -207,15 +207,20 @@ def _limits(
     df
         Degrees of freedom.
     """
-    from scipy.stats import t
-
     if not np.isfinite(variance) or not np.isfinite(value):
         return float("nan"), float("nan")
     unseen = _unseen(value, variance, rows, groups)
-    times, spread = float(t.ppf((1 + LEVEL) / 2, df)), max(variance, independent)
+    times, spread = _quantile(df), max(variance, independent)
     low = value - times * np.sqrt(spread + unseen * value**2)
     high = value + times * np.sqrt(spread + unseen * (1 - value) ** 2)
     return max(float(low), 0.0), min(float(high), 1.0)
+
+
+@cache
+def _quantile(df: int) -> float:
+    from scipy.stats import t
+
+    return float(t.ppf((1 + LEVEL) / 2, df))
 
 
 def _unseen(value: float, variance: float, rows: float, groups: float) -> float:

@@ -274,7 +274,7 @@ def test_only_a_group_column_makes_patients(tmp_path, archive_store):
     index = Index(store)
     for task in ("retrieval", "neighbours", "probe"):
         found = index.evaluate(task, "label", subgroups=["label"])
-        assert found.facts["pictures"] == 12, "the copy is of the file it copies"
+        assert found.facts["images"] == 12, "the copy is of the file it copies"
         found = replace(found, notes=())
         said = str(found.to_json()) + page.render(found)
         assert "patient" not in said
