@@ -103,6 +103,10 @@ def _remarks(measured: list[Calibration]) -> list[str]:
 
     lines = []
     for one in measured:
+        if one.alone:
+            lines.append(
+                f"{one.alone} rows have no patient, and each counts as one: give them theirs if they share any"
+            )
         if one.coverage is None:
             lines.append(f"coverage is not measured: {one.groups} {one.unit}s just suffice for the sets")
         if one.class_conditional:

@@ -33,7 +33,7 @@ from retr.retrieval.classify.calibration import (
 from retr.retrieval.classify.depends import dependencies
 from retr.retrieval.classify.methods import ByWords
 from retr.retrieval.labels.label_set import load_labels
-from retr.retrieval.labels.labelled import Labelled, deal, labelled_rows, others, unit_of
+from retr.retrieval.labels.labelled import Labelled, deal, grouped, labelled_rows, others, unit_of
 from retr.retrieval.stats import confidence, conformal
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 from retr.retrieval.stats.metrics import ece
@@ -118,10 +118,13 @@ def calibrate(
     if words is not None and named is not None:
         logits = words.logits(store.vectors(named.rows))
         measured.append(measure(words.key, logits, named, sets, before=Temperature(), fit=Temperature.fit))
+    key = store.manifest.group
+    alone = 0 if key is None else int((~grouped(store, key, rows.rows)[1]).sum())
     fence = novelty.measure(store, device_column)
     files = {probe.file_name(label): trained.to_bytes()}
     measured = [
-        replace(one, depends=dependencies(store, one.method, label, fence.to_json(), files=files)) for one in measured
+        replace(one, alone=alone, depends=dependencies(store, one.method, label, fence.to_json(), files=files))
+        for one in measured
     ]
     noted = store.manifest.extra.get(NOTE, {})
     kept = {key: one for key, one in noted.get("methods", {}).items() if isinstance(one, dict) and "depends" in one}
@@ -232,6 +235,7 @@ def measure(
         rows=len(labelled),
         groups=labelled.n_groups,
         unit=sets.unit,
+        alone=0,
         ece_before=round(ece(before.probabilities(evidence), truth), 4),
         ece_after=round(ece(after, truth), 4),
         accuracy=round(float((after.argmax(axis=1) == truth).mean()), 4),

@@ -85,6 +85,8 @@ class Calibration:
         all classes (`thresholds` are those in use).
     rows, groups, unit
         How many were measured; a group is a ``"patient"``, or an ``"image"`` where no column tells patients apart.
+    alone
+        How many of the rows that could be measured have no patient in that column, so that each counts by itself.
     ece_before, ece_after, accuracy, log_loss
         Cross-fitted figures, each row counting once.
     class_conditional
@@ -110,6 +112,7 @@ class Calibration:
     rows: int
     groups: int
     unit: str
+    alone: int
     ece_before: float
     ece_after: float
     accuracy: float
@@ -145,6 +148,7 @@ class Calibration:
             rows=data.whole("rows"),
             groups=data.whole("groups"),
             unit=data.choice("unit", UNITS),
+            alone=data.whole("alone", 0),
             class_conditional=data.flag("class_conditional"),
             by_class=by_class,
             **{name: data.number(name) for name in _FIGURES},

@@ -140,10 +140,21 @@ def test_a_calibration_that_counted_images_counts_no_longer(uneven):
     assert not one.calibrated and one.prediction_set is None and why in one.note
 
 
+def test_rows_without_a_patient_are_counted(tmp_path):
+    store = build(tmp_path / "x.retr", 20)
+    ids = store.table(["id"])["id"]
+    with store.writer() as writer:
+        patients = [None if i < 5 else f"P{i // 2}" for i in range(40)]
+        writer.replace_columns(pa.table({"id": ids, "patient": pa.array(patients, pa.string())}))
+        store = writer.commit()
+    measured, _ = calibrate.calibrate(asked(store), "label", alpha=0.1)
+    assert {(one.alone, one.groups) for one in measured} == {(5, 5 + 18)}
+
+
 def test_without_a_group_column_each_image_counts(tmp_path):
     store = build(tmp_path / "x.retr", 20, images=1, group=None)
     measured, _ = calibrate.calibrate(asked(store), "label", alpha=0.1)
-    assert {one.unit for one in measured} == {"image"}
+    assert {(one.unit, one.alone) for one in measured} == {("image", 0)}
     assert not any("patient" in one.promise for one in measured)
     with pytest.raises(UsageError, match=r"alpha 0.01 needs 99 images, and 'label' has 20 to measure; label more"):
         calibrate.calibrate(asked(store), "label", alpha=0.01)
