@@ -220,7 +220,9 @@ def compared(rng: np.random.Generator, cases: int) -> dict[str, Any]:
         # exactly at a step of the weights numpy's comparison of floats may fall to either side: kept off it
         level = 1 - alpha - 1e-7
         theirs = -np.quantile(np.append(-own, np.inf), level, weights=weights, method="inverted_cdf")
-        same["numpy, by patient"].append(float(np.isclose(theirs, conformal.threshold(own, some, alpha + 1e-7))))
+        same["numpy, by patient"].append(
+            float(np.isclose(max(theirs, 0.0), conformal.threshold(own, some, alpha + 1e-7)))
+        )
     return {
         name: "not installed" if np.isnan(values).any() else float(np.mean(values)) for name, values in same.items()
     }
@@ -273,15 +275,14 @@ def crepes_sets(
     except ImportError:
         return None
     made = theirs.ConformalClassifier()
-    if truth is None:
-        made.fit(1 - own)
-        sets = made.predict_set(1 - new, confidence=1 - alpha, smoothing=False)
-    else:
-        made.fit(1 - own, bins=truth)
-        bins = [np.full(len(new), code) for code in range(new.shape[1])]
-        each = [made.predict_p(1 - new[:, [code]], bins=bins[code], smoothing=False) for code in range(new.shape[1])]
-        sets = np.column_stack(each) > alpha
-    return np.asarray(sets).astype(bool)
+    made.fit(1 - own, bins=truth)
+    # by p-values: `predict_set` compares them with 1 - (1 - alpha), which as floats is less than alpha
+    each = [
+        made.predict_p(1 - new[:, [code]], bins=None if truth is None else np.full(len(new), code), smoothing=False)
+        for code in range(new.shape[1])
+    ]
+    sets: NDArray[np.bool_] = np.column_stack(each) > alpha
+    return sets
 
 
 def main() -> None:
