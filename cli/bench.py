@@ -21,8 +21,9 @@ from retr.cli._options import (
     unfold,
 )
 from retr.cli._output import Output
-from retr.index.errors import UsageError
+from retr.index.errors import RetrError, UsageError
 from retr.index.plain import to_plain
+from retr.index.state import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +102,8 @@ class DataOptions:
             raise UsageError(
                 "--metadata goes with --data", hint="an index has columns: name them with --label, --group"
             )
+        if self.out is not None and (self.out.is_dir() or not self.out.absolute().parent.is_dir()):
+            raise UsageError(f"--out cannot be written: {str(self.out)!r}", hint="name a file in a folder that exists")
         return tuple(Store.open(home(path)) for path in self.index or ())
 
     def read(self, stores: tuple[Store, ...], **limits: Any) -> ClassFolder:
@@ -125,7 +128,9 @@ class DataOptions:
         else:
             show(result, out)
         if self.out is not None:
-            self.out.write_text(json.dumps(to_plain(result), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            text = json.dumps(to_plain(result), indent=1, ensure_ascii=False) + "\n"
+            if not write_atomically(self.out, text.encode("utf-8", "backslashreplace")):
+                raise RetrError(f"cannot write {str(self.out)!r}", hint="run again with another --out: nothing is lost")
             out.note(f"written to {self.out}")
 
 
@@ -211,12 +216,12 @@ def retizero(
 
     Example: retr bench retizero --data fundus --encoder lite --out result.json
     """
-    from retr.retrieval.evaluation.protocols.retizero import run
+    from retr.retrieval.evaluation.protocols.retizero import read_paper_sets, run
     from retr.retrieval.labels.label_set import load_labels
 
     stores = source.open()
     words = None if labels is None else load_labels(labels)
-    sets = None if paper_set is None else json.loads(paper_set.read_text(encoding="utf-8"))
+    sets = None if paper_set is None else read_paper_sets(paper_set)
     images, which = source.read(stores, most=most, least=least, without=tuple(without or ())), None
     encoders = Encoders.of(encoder, "lite", loading, stores)
     if stores:

@@ -49,6 +49,8 @@ def test_an_index_stands_in_for_the_pictures(retr, archive, tmp_path):
         ([], "no pictures were named"),
         (["--index", "a", "--work", "b"], "--work keeps what is embedded"),
         (["--index", "a", "--metadata", "b.csv"], "--metadata goes with --data"),
+        (["--data", HRF, "--out", "nowhere/result.json"], "--out cannot be written"),
+        (["--data", HRF, "--paper-set", "nowhere.json"], "No such file"),
     ],
 )
 def test_sources_that_cannot_be_meant(retr, options, words):

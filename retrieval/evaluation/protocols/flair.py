@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.encoder import EncoderInfo
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
     from retr.retrieval.evaluation.protocols.vectors import Embedder
@@ -109,12 +110,17 @@ def run(
     return data.outcome(
         "flair",
         encoder.info,
-        embedding=embedded.how(),
+        embedding=f"of the probe {embedded.how()}{_feature(probe.info)}",
         measured=measured,
         published=PUBLISHED,
         published_protocol=PROTOCOL,
         because="the published cells are of MESSIDOR; name your set when you compare",
     )
+
+
+def _feature(info: EncoderInfo) -> str:
+    feature = info.options.get("feature")
+    return f", feature {feature!r}" if feature else ""
 
 
 def _require_known(counts: dict[str, int], labels: LabelSet) -> None:

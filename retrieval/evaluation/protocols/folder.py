@@ -6,6 +6,7 @@ protocols.vectors`); each is a record with its reason, and every result says how
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 from collections import Counter
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
     from retr.index.encoder import EncoderInfo
     from retr.index.store import Store
+
+SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -337,11 +340,22 @@ def _listed(root: Path) -> tuple[list[str], dict[str, str]]:
 def _choose(
     named: Mapping[str, str | None], *, most: int | None, least: int, without: tuple[str, ...]
 ) -> dict[str, list[str]]:
-    """Return the pictures of each class that counts, by name."""
+    """Return the pictures of each class that counts, by name.
+
+    Raises
+    ------
+    UsageError
+        A class to leave out is none.
+    """
     by_class: dict[str, list[str]] = {}
     for path, name in sorted(named.items()):
         if name is not None:
             by_class.setdefault(name, []).append(path)
+    for name in without:
+        if name not in by_class:
+            near = difflib.get_close_matches(name, by_class, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"the classes are {', '.join(sorted(by_class)[:SHOWN])}"
+            raise UsageError(f"there is no class {name!r} to leave out", hint=hint)
     return {
         name: files[:most]
         for name, files in sorted(by_class.items())

@@ -12,6 +12,7 @@ The arithmetic takes arrays; `run` brings pictures and an encoder to it.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from retr.retrieval.stats.metrics import any_hit_at, precision_at, top_k_accurac
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -49,6 +51,7 @@ PROTOCOL = (
 )
 DATA = "EYE-15 and EYE-52 are hospital data and not public, nor are the names and prompts of their classes"
 NO_LENGTH = "an index keeps unit vectors, the published similarity needs their length; run on --data without --index"
+_PAPER_SET = 'write {"EYE-15": {"Normal": 500, "Glaucoma": 300}}, with every class of the set'
 _BLOCK = 1024  # queries scored at once: bounds the memory at block x pool
 
 
@@ -299,6 +302,26 @@ def run(
         "data_is_the_papers": is_the_papers,
         "data_is_the_papers_because": why,
     }
+
+
+def read_paper_sets(file: Path) -> dict[str, dict[str, int]]:
+    """Read class counts of the paper's sets: ``{"EYE-15": {"Normal": 500, ...}}``.
+
+    Raises
+    ------
+    UsageError
+        It is no such file.
+    """
+    try:
+        sets = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not JSON"
+        raise UsageError(f"the paper's sets cannot be read from {str(file)!r}: {reason}", hint=_PAPER_SET) from None
+    if not isinstance(sets, dict) or not all(isinstance(counts, dict) for counts in sets.values()):
+        raise UsageError(f"{str(file)!r} does not hold class counts of sets", hint=_PAPER_SET)
+    if not all(type(count) is int for counts in sets.values() for count in counts.values()):
+        raise UsageError(f"{str(file)!r} holds a count that is no whole number", hint=_PAPER_SET)
+    return sets
 
 
 def is_paper_set(data: ClassFolder, paper_sets: Mapping[str, Mapping[str, int]]) -> tuple[bool, str]:

@@ -132,6 +132,12 @@ class Work:
     def _built(self, folder: Path, data: ClassFolder, encoder: SideBySide, findings: Sequence[str]) -> Store:
         if findings and not hasattr(encoder.encoders[0], "encode_and_score"):
             raise NoTextSideError(f"encoder {encoder.info.name!r} scores no findings", hint="use kad")
+        if Store.exists(folder) and not Store.open(folder).manifest.encoder.agrees_with(encoder.info):
+            raise UsageError(
+                f"the index {str(folder)!r} holds other vectors than this run needs: of another encoder, another "
+                "feature or another command",
+                hint="keep them elsewhere with --work; --index takes those of an index that `retr index build` made",
+            )
         build(
             Chosen(data.root, data.paths),
             folder,
@@ -148,12 +154,21 @@ class Work:
 WORK = Work()
 
 
-def _kept(data: ClassFolder, encoder: SideBySide, findings: Sequence[str]) -> Path:
-    """Return where this machine keeps the vectors of a folder, in the user's cache; another encoder's lie elsewhere."""
+def _kept(data: ClassFolder, encoder: SideBySide, findings: Sequence[str]) -> Path | None:
+    """Return where this machine keeps the vectors of a folder, in the user's cache; None where it cannot be written.
+
+    Those of another encoder, or in another precision, lie elsewhere.
+    """
     info = encoder.info
     key = json.dumps([str(data.root.resolve()), info.identity, info.config_sha256, info.precision, list(findings)])
     name = "".join(character if character.isalnum() else "-" for character in info.name)
-    return cache_folder() / "benches" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    folder = cache_folder() / "benches" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        LOGGER.warning("the cache cannot be written: an interrupted run begins anew (or name a folder with --work)")
+        return None
+    return folder
 
 
 @dataclass(frozen=True)

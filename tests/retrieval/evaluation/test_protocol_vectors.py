@@ -150,6 +150,22 @@ def test_what_was_embedded_is_not_embedded_again(archive, make_encoder, tmp_path
     assert other.encoded == 12, "other weights are not measured by these vectors"
 
 
+def test_a_cache_that_cannot_be_written_costs_the_resumption_alone(
+    archive, fake_encoder, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("RETR_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    assert len(Work(kept=True).embed(read_folder(archive), [fake_encoder]).data.paths) == 12
+    assert "begins anew" in caplog.text
+
+
+def test_an_index_of_another_command_is_not_worked_on(archive, built, fake_encoder):
+    before = built.version
+    with pytest.raises(UsageError, match="holds other vectors"):
+        Work(built.path).embed(read_folder(archive), [fake_encoder])
+    assert Store.open(built.path).version == before
+
+
 def test_a_temporary_index_leaves_nothing_behind(archive, fake_encoder):
     WORK.embed(read_folder(archive), [fake_encoder])
     assert [file for file in state_folder().rglob("*") if file.is_file() and "identity" not in file.name] == []

@@ -34,6 +34,7 @@ def test_a_folder_is_read_in_order_with_its_patients(archive, data):
         ({"group": "patient"}, "needs the table"),
         ({"least": 7}, "holds 0 classes"),
         ({"without": ("healthy",)}, "holds 1 classes"),
+        ({"without": ("helthy",)}, "no class 'helthy' to leave out; did you mean 'healthy'"),
     ],
 )
 def test_folders_that_cannot_be_meant(archive, options, words):
@@ -80,6 +81,18 @@ def test_the_papers_data_is_known_by_its_class_counts_alone(data):
         "class names and counts are those given for EYE-15",
     )
     assert not retizero.is_paper_set(data, {"EYE-15": {"glaucoma": 6, "healthy": 7}})[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"EYE-15": 3}', '{"EYE-15": {"Normal": "many"}}', '{"EYE-15": {"N": true}}']
+)
+def test_the_papers_counts_are_read_by_type(tmp_path, text):
+    file = tmp_path / "sets.json"
+    file.write_text('{"EYE-15": {"Normal": 500}}')
+    assert retizero.read_paper_sets(file) == {"EYE-15": {"Normal": 500}}
+    file.write_text(text)
+    with pytest.raises(UsageError, match=r"sets\.json"):
+        retizero.read_paper_sets(file)
 
 
 def test_strict_leaves_the_patient_out():
