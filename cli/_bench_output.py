@@ -66,13 +66,14 @@ def show_retizero(result: dict[str, Any], out: Output) -> None:
     )
     first, last = result["steps"][0]["precision"]["1"], result["steps"][-1]["precision"]["1"]
     near = result["near_duplicates"]
+    units = "patients" if result["data"]["group"] else "groups"
     out.line("")
     if "reason" not in published:
         higher = "higher" if first > last else "lower"
         out.line(f"precision@1 is {abs(first - last):.4f} {higher} as published than strictly.")
     out.line(
         f"near-duplicates (cosine of at least {near['cosine_at_least']}): {near['pairs']} pairs, "
-        f"{near['of_different_patients']} of different patients, {near['of_different_classes']} of different classes"
+        f"{near['of_different_groups']} of different {units}, {near['of_different_classes']} of different classes"
     )
     out.line(f"paper: {paper['source']}; {paper['protocol']}. {paper['data']}.")
     verdict = "This is the paper's data" if result["data_is_the_papers"] else "This is not the paper's data"
@@ -109,7 +110,7 @@ def show_cells(result: dict[str, Any], out: Output) -> None:
 
 def _describe(data: dict[str, Any], out: Output) -> None:
     """Print what the data is, and what of it was left out and why."""
-    patients = f"{data['groups']} patients" if data["group"] else "patients not known (--group)"
+    patients = f"{data['groups']} patients" if data["group"] else "no column says whose they are (--group)"
     alone = data["images_without_group"]
     if data["group"] and alone:
         patients += f" ({alone} images of no known patient, each taken for one)"

@@ -39,6 +39,7 @@ def align(
     """
     from retr.retrieval.encoders.registry import load_encoder
     from retr.retrieval.engine import Index
+    from retr.retrieval.labels.labelled import unit_of
 
     out = Output(json_=json_)
     loaded = None if text_encoder is None else load_encoder(text_encoder, **loading.options)
@@ -47,5 +48,10 @@ def align(
     if out.form == "json":
         out.record(figures)
         return
-    words = {"groups": "patients", "recall_at_1": "held-out R@1", "recall_at_10": "held-out R@10", "pool": "of rows"}
+    words = {
+        "groups": f"{unit_of(opened.store)}s",
+        "recall_at_1": "held-out R@1",
+        "recall_at_10": "held-out R@10",
+        "pool": "of rows",
+    }
     out.record({words.get(name, name): value for name, value in figures.items()})

@@ -56,7 +56,7 @@ def calibrate(
         label, labels=labels, alpha=alpha, class_conditional=class_conditional, device_column=device_column
     )
     if opened.store.manifest.group is None:
-        out.note("no column tells patients apart, so each image counts by itself; see `retr index group`")
+        out.note("no column says whose a picture is, so each counts by itself; see `retr index group`")
     if out.form == "json":
         out.record({"methods": [asdict(one) for one in measured], "novelty": fence.to_json()})
         return

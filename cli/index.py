@@ -57,7 +57,7 @@ BurnedInOption = Annotated[
 FILE_FACTS = {"path", "size", "mtime", "sha256", "mode"}
 # what can be done about a file that could not be read
 ADVICE = {
-    "burned-in annotation": "--allow-burned-in reads files whose pixels hold annotations, which may name the patient",
+    "burned-in annotation": "--allow-burned-in reads files whose pixels hold annotations, which may name a person",
     "missing extra": 'DICOM and NIfTI are read after `pip install "retr[dicom]"`',
     "too large": "RETR_MAX_PIXELS=N lets pictures of up to N pixels be read",
 }

@@ -261,7 +261,7 @@ def _read_batch(batch: str) -> tuple[list[Query], list[dict[str, Any]]]:
             if not isinstance(own, str | dict):
                 raise UsageError(
                     f"'exclude_same' in line {number} of the batch must be a column or an object, got: {own!r}",
-                    hint='for example {"image": "x.png", "exclude_same": {"patient": "P17"}}',
+                    hint='for example {"image": "x.png", "exclude_same": {"COLUMN": "VALUE"}}',
                 )
             same.append({own: None} if isinstance(own, str) else own)
     if not queries:

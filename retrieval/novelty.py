@@ -89,7 +89,7 @@ class Novelty:
 
     def says(self) -> Iterator[str]:
         """Yield what was measured, a line each."""
-        who = "patients" if self.unit else "pictures"
+        who = "patients" if self.unit else "images"
         if self.threshold is None:
             yield f"nothing is called unlike this archive: it takes {LEAST_GROUPS} {who}, {self.groups} are here"
             return

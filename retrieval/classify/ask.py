@@ -294,9 +294,7 @@ def _kept_out(store: Store, images: Sequence[Any], patient: str | None) -> tuple
 def _whose(store: Store) -> str:
     """Say what it means that the patient of a picture is not known."""
     if store.manifest.group is None:
-        return (
-            "no column tells patients apart: rows of the picture's own patient may have spoken; see `retr index group`"
-        )
+        return "no column says whose a picture is: others of the same person may have spoken; see `retr index group`"
     return "whose picture this is, is not known: if the index has rows of the patient, name it with --patient"
 
 

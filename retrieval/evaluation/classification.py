@@ -63,11 +63,11 @@ def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evalua
         Seed and subgroups.
     """
     if folds < 2:
-        raise UsageError(f"patients are dealt into at least 2 folds, got: {folds!r}")
+        raise UsageError(f"rows are dealt into at least 2 folds, got: {folds!r}")
     vectors = np.asarray(store.vectors(cases.rows), dtype=np.float32)
     folds = min(folds, len(np.unique(cases.groups)))
     if folds < 2:
-        raise UsageError("all labelled rows belong to one patient: a probe needs others to learn from")
+        raise UsageError("all labelled rows belong to one group: a probe needs others to learn from")
     logits = np.zeros((len(cases.rows), len(cases.classes)))
 
     def answers(inside: NDArray[np.int64], outside: NDArray[np.int64], codes: NDArray[np.int64], n: int) -> Any:

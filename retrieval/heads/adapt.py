@@ -135,7 +135,7 @@ def adapt(
     _check(cases, groups, split_by, inside & single, inside)
     notes = [*cases.notes, *missing]
     if split_by is None and fit is None:
-        notes.append("split by picture: two pictures of one patient may stand on both sides")
+        notes.append("split by picture: two pictures of one person may stand on both sides")
     if not single.all():
         notes.append(f"{int((~single).sum())} rows with several classes were not fitted on")
 
@@ -251,7 +251,7 @@ def _check(
     both = np.intersect1d(groups[inside], groups[~inside])
     if len(both):
         who = "identical files" if split_by is None else f"patients of {split_by!r}"
-        raise UsageError(f"{len(both)} {who} are on both sides of --fit", hint="split by patient, not by row")
+        raise UsageError(f"{len(both)} {who} are on both sides of --fit", hint="keep them on one side")
 
 
 def _write(

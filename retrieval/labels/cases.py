@@ -135,7 +135,7 @@ def find_cases(
     if group is None and not same_patient:
         group = store.manifest.group
         if group is None:
-            notes.append("the index has no group key: pictures of one patient are not kept apart")
+            notes.append("the index has no group key: pictures of one person are not kept apart")
     elif group is not None and group not in store.schema.names:
         raise UsageError(
             f"the same patient cannot be excluded: there is no column {group!r}",

@@ -161,7 +161,7 @@ def test_a_small_archive_states_what_it_can_promise(tmp_path, n, group):
     assert ("patient" in said) == (group is not None)
     if units < 19:
         assert found.unlike(-1.0) is None
-        assert f"it takes 19 {'patients' if group else 'pictures'}, {units} are here" in said
+        assert f"it takes 19 {'patients' if group else 'images'}, {units} are here" in said
     else:
         assert novelty.percent(found.rate) in said
         assert novelty.percent(found.high) in said

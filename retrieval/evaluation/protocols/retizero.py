@@ -159,7 +159,7 @@ class Pool:
 STEPS = (
     ("published", "as published, without the cluster step"),
     ("self_by_identity", "the query is left out by identity instead of dropping the first"),
-    ("patient_excluded", "and every picture of the query's patient is left out"),
+    ("group_excluded", "and every picture of the query's person is left out"),
     ("strict", "and the encoder's own score replaces the published similarity: the strict protocol"),
 )
 
@@ -193,7 +193,7 @@ def retrieve(pool: Pool, labels_of_clusters: NDArray[np.int64] | None = None) ->
             scores = similarity(pool.embeddings[rows], pool.embeddings)
             best["published"] = drop_first(scores, depth)
             best["self_by_identity"] = excluding(scores, itself, depth)
-            best["patient_excluded"] = excluding(scores, patient, depth)
+            best["group_excluded"] = excluding(scores, patient, depth)
         if labels_of_clusters is not None and not pool.unit:
             halved = halve_across_clusters(scores, labels_of_clusters[rows], labels_of_clusters)
             best["clustered"] = drop_first(halved, depth)
@@ -219,7 +219,7 @@ def near_duplicates(pool: Pool, threshold: float = 0.999) -> dict[str, Any]:
     return {
         "cosine_at_least": threshold,
         "pairs": pairs,
-        "of_different_patients": across,
+        "of_different_groups": across,
         "of_different_classes": conflicting,
     }
 

@@ -119,7 +119,7 @@ def test_near_duplicates_across_patients_and_classes_are_counted():
     vectors = np.array([[1, 0], [1, 0.001], [0, 1], [0.001, 1]], np.float32)
     pool = retizero.Pool(vectors, np.array([0, 0, 1, 0]), np.array([0, 0, 1, 2]))
     found = retizero.near_duplicates(pool)
-    assert (found["pairs"], found["of_different_patients"], found["of_different_classes"]) == (2, 1, 1)
+    assert (found["pairs"], found["of_different_groups"], found["of_different_classes"]) == (2, 1, 1)
 
 
 def test_too_small_a_pool_for_the_clusters_is_an_error():
