@@ -80,11 +80,12 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 def facts_of(store: Store, cases: Cases, options: Options) -> dict[str, Any]:
     """Say what an evaluation rests on."""
+    copied = len(np.unique(cases.groups)) < len(cases.rows)
     return {
         "index": store.path.name,
         "encoder": store.manifest.encoder.name,
         "label": cases.label,
-        "excluded_with_the_query": cases.group or "only itself",
+        "excluded_with_the_query": cases.group or ("itself and its copies" if copied else "only itself"),
         "queries": len(cases.queries),
         unit(cases): len(np.unique(cases.groups[cases.queries])),
         "gallery": len(cases.rows),

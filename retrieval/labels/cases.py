@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.labels.labelled import grouped
+from retr.retrieval.labels.labelled import classes_of, grouped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -145,7 +145,7 @@ def find_cases(
     allowed = store.alive() if where is None else store.where(where)
     rows = np.flatnonzero(allowed)
     values = store.table([label], rows=rows)[label].to_pylist()
-    named = [_classes_of(value, separator) for value in values]
+    named = [classes_of(value, separator) for value in values]
     labelled = np.array([bool(names) for names in named], dtype=bool)
     if not labelled.all():
         notes.append(f"{int((~labelled).sum())} rows have no {label!r} and are left out")
@@ -204,21 +204,6 @@ def _ordered(classes: set[str], order: Sequence[str] | None, label: str) -> tupl
             f"the order {', '.join(order)} {what}", hint="name every class once, from the least grade to the most"
         )
     return tuple(name for name in order if name in classes)
-
-
-def _classes_of(value: object, separator: str | None) -> tuple[str, ...]:
-    """Split a label into class names.
-
-    >>> _classes_of("a| b|", "|"), _classes_of("a| b", None), _classes_of(None, "|"), _classes_of(2, None)
-    (('a', 'b'), ('a| b',), (), ('2',))
-    """
-    if value is None:
-        return ()
-    if isinstance(value, list):
-        parts: Sequence[object] = value
-    else:
-        parts = str(value).split(separator) if separator else [value]
-    return tuple(name for name in (str(part).strip() for part in parts) if name)
 
 
 def subgroups(store: Store, cases: Cases, column: str) -> list[tuple[str, NDArray[np.bool_]]]:

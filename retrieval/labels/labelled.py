@@ -17,6 +17,8 @@ import pyarrow as pa
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from retr.index.store import Store
@@ -94,11 +96,18 @@ def labelled_rows(store: Store, column: str, *, labels: LabelSet | None = None, 
     Raises
     ------
     UsageError
-        If the column is unknown, or fewer than two classes are found in it.
+        If the column is unknown, a row holds a list of several classes, or fewer than two are found.
     """
     live = store.live_rows() if where is None else np.flatnonzero(store.where(where))
     values = store.table([column], rows=live).column(column).to_pylist()
-    names: list[str | None] = [None if v is None or not str(v).strip() else str(v) for v in values]
+    named = [classes_of(value) for value in values]
+    several = sum(len(one) > 1 for one in named)
+    if several:
+        raise UsageError(
+            f"{several} rows of {column!r} hold several classes, where one a row is needed",
+            hint="name a column of one class a row; `retr eval` measures several",
+        )
+    names = [one[0] if one else None for one in named]
     if labels is None:
         classes = tuple(sorted({name for name in names if name is not None}))
         place = {name: i for i, name in enumerate(classes)}
@@ -113,6 +122,21 @@ def labelled_rows(store: Store, column: str, *, labels: LabelSet | None = None, 
         raise UsageError(f"the column {column!r} {what}", hint="give a column of class names")
     rows = live[keep]
     return Labelled(column, rows, np.array(codes, dtype=np.int64)[keep], row_groups(store, rows), classes)
+
+
+def classes_of(value: object, separator: str | None = None) -> tuple[str, ...]:
+    """Split a label into class names, for all who read labels: blanks around a name are none of it.
+
+    >>> classes_of("a| b|", "|"), classes_of("a| b", None), classes_of(None, "|"), classes_of(2, None)
+    (('a', 'b'), ('a| b',), (), ('2',))
+    """
+    if value is None:
+        return ()
+    if isinstance(value, list):
+        parts: Sequence[object] = value
+    else:
+        parts = str(value).split(separator) if separator else [value]
+    return tuple(dict.fromkeys(name for name in (str(part).strip() for part in parts) if name))
 
 
 def row_groups(store: Store, rows: NDArray[np.int64]) -> NDArray[np.int64]:
