@@ -77,10 +77,10 @@ def calibrate(
             }
             for one in measured
         ],
-        title="ece: by how much probabilities miss, before and after scaling; coverage: sets that hold the truth, "
-        "answered: those of them that name an answer",
+        title="ece: by how much probabilities miss, before and after scaling; "
+        "coverage: sets that hold the truth, and how many of the answered do",
     )
-    out.rows(_by_class(measured), title="coverage of each class")
+    out.rows(_by_class(measured), title=f"coverage of each class; in all coverages each {measured[0].unit} counts once")
     for line in _remarks(measured):
         out.note(line)
     for line in fence.says():

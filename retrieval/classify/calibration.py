@@ -138,6 +138,8 @@ class Calibration:
         by_class = tuple(OfClass.from_json(Fields(one)) for one in data.items("by_class"))
         if tuple(one.label for one in by_class) != classes:
             raise ValueError("figures of other classes")
+        if not 0 < data.number("alpha") < 1 or data.whole("groups") < groups_needed(data.number("alpha")):
+            raise ValueError("a promise that so few cannot make")
         return cls(
             method=data.text("method"),
             column=data.text("column"),

@@ -11,6 +11,7 @@ import pytest
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import UsageError
+from retr.index.records import Fields
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import ask, calibrate, calibration, methods
@@ -138,6 +139,18 @@ def test_a_calibration_that_counted_images_counts_no_longer(uneven):
     assert "older version" in why and "retr calibrate" in why
     (one,) = answer(old, method, old.vectors(np.array([0])), ["x"], [NOTHING])
     assert not one.calibrated and one.prediction_set is None and why in one.note
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("groups", 8), ("alpha", 0.01), ("alpha", 0), ("alpha", 1), ("unit", "eye")]
+)
+def test_a_record_of_too_few_patients_is_not_believed(uneven, name, value):
+    store, _ = uneven
+    key = calibration.key_of("probe", "label")
+    record = json.loads(json.dumps(store.manifest.extra["calibration"]["methods"][key]))
+    assert calibration.Calibration.from_json(Fields(record)).groups == 60
+    with pytest.raises(ValueError):
+        calibration.Calibration.from_json(Fields({**record, name: value}))
 
 
 def test_rows_without_a_patient_are_counted(tmp_path):
