@@ -10,8 +10,9 @@ quartile of all rows, at most their 1 % point.
 *New patients*: archives of some patients of ``odir5k``, and of a drawn mixture (five kinds of picture, patients of 1 to
 20 pictures, some patients far out), asked by patients who are not in them. *Cut*: three quarters of an archive's
 patients are deleted after the measurement. *Another camera*: the photographs of ``hrf45`` ask an archive of
-``odir5k``, without and with half of ``hrf45`` in it, with and without a fence for each camera. *Other kinds*: how many
-chest X-rays and photographs of everything else are called unlike.
+``odir5k``, without and with half of ``hrf45`` in it, with and without a fence for each camera; of two drawn cameras
+one has few patients, whose pictures differ more. *Other kinds*: how many chest X-rays and photographs of everything
+else are called unlike.
 """
 
 from __future__ import annotations
@@ -95,6 +96,32 @@ class Bench:
             writer.append(pa.table(table), people.vectors)
             writer.set_group("patient")
             return writer.commit()
+
+
+def two_cameras(bench: Bench, draws: int) -> dict[str, Any]:
+    """Ask an archive of 400 drawn patients of one camera and 60 of another, whose pictures differ more."""
+    centre = unit(np.random.default_rng(8).normal(size=(1, DIM)))
+    ways: dict[str, dict[str, list[float]]] = {}
+    stated: dict[str, Any] = {}
+    for seed in range(draws):
+        rng = np.random.default_rng([9, seed])
+
+        def few(n: int, rng: np.random.Generator = rng) -> People:
+            return People(unit(centre + 0.35 * rng.normal(size=(n, DIM))).astype(np.float32), np.arange(n), "few")
+
+        archive = People.drawn(rng, 400).beside(few(60))
+        store = bench.store(archive)
+        each = novelty.measure(store, "camera")
+        assert each.devices is not None
+        stated = {name: round(one.rate, 4) for name, one in each.devices.items()}
+        asked = {"camera of many": People.drawn(rng, 1000), "camera of few": few(1000)}
+        for way, fence in {"one fence": novelty.measure(store), "a fence for each": each}.items():
+            for name, people in asked.items():
+                ways.setdefault(way, {}).setdefault(name, []).append(called(people, archive, fence.threshold))
+    return {
+        "stated for each": stated,
+        **{way: {name: summary(shares) for name, shares in each.items()} for way, each in ways.items()},
+    }
 
 
 def called(people: People, archive: People, threshold: float | None) -> float:
@@ -242,6 +269,7 @@ def main() -> None:
             ),
             "new patients, mixture": new_patients(drawn, mixture, options.draws),
             "cut": cut(real, eyes, few),
+            "two cameras, drawn": two_cameras(drawn, options.draws),
             "another camera": another_camera(real, eyes, people("hrf45"), strange, few),
         }
     record(

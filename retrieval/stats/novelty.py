@@ -10,7 +10,6 @@ inference with hierarchical data"), in which a row of the new patient among the 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,8 +80,8 @@ def fence(nearest: NDArray[Any], groups: NDArray[np.int64], rate: float = RATE) 
     return Fence(
         threshold=float(nearest[order[at]]),
         rate=max(rate, 1 / (len(sizes) + 1)),
-        # the share of a population below an order statistic of a sample
-        high=float(betaincinv(math.floor(budget + 1e-6) + 1, len(sizes) - math.floor(budget + 1e-6), _CONFIDENCE)),
+        # the share of a population below an order statistic of a sample, of which shares of patients make a broken rank
+        high=float(betaincinv(budget + 1, len(sizes) - budget, _CONFIDENCE)),
         groups=len(sizes),
         rows=len(order),
     )
