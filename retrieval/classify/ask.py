@@ -243,7 +243,7 @@ def _choose(
         )
         say(
             f"trained a probe for {probe!r} on {figures['rows']} rows of {figures['groups']} {unit_of(index.store)}s; "
-            f"{'in-sample, for the head has seen all of them' if figures['in_sample'] else 'held-out'} {measured}"
+            + (f"held-out {measured}" if measured else "not measured: the head of this index has seen all of them")
         )
     return ByProbe(found, index.store)
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval import novelty
-from retr.retrieval.classify import calibration, probe
+from retr.retrieval.classify import probe
 from retr.retrieval.classify.calibration import (
     NOTE,
     Calibration,
@@ -34,6 +34,7 @@ from retr.retrieval.classify.depends import dependencies
 from retr.retrieval.classify.methods import ByWords
 from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.labels.labelled import Labelled, deal, grouped, labelled_rows, others, unit_of
+from retr.retrieval.labels.views import Unseen
 from retr.retrieval.stats import confidence, conformal
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 from retr.retrieval.stats.metrics import ece
@@ -94,15 +95,10 @@ def calibrate(
     """
     conformal.groups_needed(alpha)
     words = None if labels is None else ByWords(index.text_side, load_labels(labels))
-    if words is not None and words.fitted_on is not None:
-        raise UsageError(
-            f"words go through a bridge that was fitted on the {words.fitted_on!r} of these very rows",
-            hint="calibrate without labels; the bridge states its held-out recall",
-        )
     store = index.store
     labelled = labelled_rows(store, label)
     unseen = _unseen(store, labelled)
-    rows = labelled.part(unseen)
+    rows = labelled.part(unseen.asked)
     sets = Sets(alpha, class_conditional, unit_of(store))
     sets.require_groups(rows)
     named = None if words is None else sample(labelled_rows(store, label, labels=words.labels))
@@ -111,12 +107,13 @@ def calibrate(
     trained = probe.train(store, label)
     measured = [
         measure(f"neighbours:{k}", votes, part, sets, before=VoteScale(), fit=VoteScale.fit)
-        for k, votes, part in _votes(store, labelled, rows)
+        for k, votes, part in _votes(store, labelled, rows, unseen)
     ]
-    held_out = trained.held_out[unseen]
+    held_out = trained.held_out[unseen.asked]
     measured.append(measure("probe", held_out, rows, sets, before=Temperature(), fit=Temperature.fit))
     if words is not None and named is not None:
-        logits = words.logits(store.vectors(named.rows))
+        logits, named = words.held_out(store, named)
+        sets.require_groups(named)
         measured.append(measure(words.key, logits, named, sets, before=Temperature(), fit=Temperature.fit))
     key = store.manifest.group
     alone = 0 if key is None else int((~grouped(store, key, rows.rows)[1]).sum())
@@ -315,11 +312,10 @@ def sample(labelled: Labelled) -> Labelled:
     return labelled.part((place == 0) & (deal(labelled.groups, -(-len(counts) // MAX_ROWS)) == 0))
 
 
-def _unseen(store: Store, labelled: Labelled) -> NDArray[np.bool_]:
-    """Return which labelled rows can be measured: those of patients that no head was fitted on; bool ``(n,)``."""
-    seen = calibration.seen(store, None)
-    unseen = np.ones(len(labelled), bool) if seen is None else ~seen[labelled.rows]
-    if not unseen.any():
+def _unseen(store: Store, labelled: Labelled) -> Unseen:
+    """Return which labelled rows can be measured, and where; `UsageError` for none."""
+    unseen = Unseen(store, labelled.rows)
+    if not unseen.asked.any():
         raise UsageError(
             "the head of this index was fitted on every labelled row: nothing is left to measure",
             hint="adapt without refitting, or add labelled rows of others",
@@ -327,19 +323,13 @@ def _unseen(store: Store, labelled: Labelled) -> NDArray[np.bool_]:
     return unseen
 
 
-def _votes(store: Store, labelled: Labelled, measured: Labelled) -> list[tuple[int, Votes, Labelled]]:
+def _votes(store: Store, labelled: Labelled, measured: Labelled, unseen: Unseen) -> list[tuple[int, Votes, Labelled]]:
     """Find the labelled neighbours of some rows outside their own groups, for each number of neighbours."""
     part = sample(measured)
-    mask = np.zeros(store.n_total, dtype=bool)
-    mask[labelled.rows] = True
-    found = store.search(
-        np.asarray(store.vectors(part.rows), dtype=np.float32),
-        max(NEIGHBOURS),
-        mask=mask,
-        exclude=others(store, part.rows),
-    )
-    codes = np.where(found.rows >= 0, labelled.codes_of_rows(store.n_total)[found.rows], -1)
-    votes = Votes(np.where(codes >= 0, found.scores, found.scores[:, :1]), codes, labelled.prior)
+    places = np.searchsorted(labelled.rows, part.rows)
+    rows, scores = unseen.nearest(places, max(NEIGHBOURS), others(store, part.rows))
+    codes = np.where(rows >= 0, labelled.codes_of_rows(store.n_total)[rows], -1)
+    votes = Votes(np.where(codes >= 0, scores, scores[:, :1]), codes, labelled.prior)
     # More than a third of the rows is no longer a neighbourhood.
     few = [k for k in NEIGHBOURS if 3 * k <= len(labelled)] or NEIGHBOURS[:1]
     return [(k, votes.first(k), part) for k in few]

@@ -6,8 +6,9 @@ is a trained classifier. Each gives evidence, of which `retr.retrieval.classify.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -16,7 +17,8 @@ from retr.retrieval.classify import calibration
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.encoders.lengths import unread_ends
 from retr.retrieval.hits import Hits
-from retr.retrieval.labels.labelled import labelled_rows
+from retr.retrieval.labels.labelled import labelled_rows, others
+from retr.retrieval.labels.views import Unseen
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 
 if TYPE_CHECKING:
@@ -26,8 +28,9 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.retrieval.classify.probe import Probe
-    from retr.retrieval.classify.prompts import TextSide
+    from retr.retrieval.classify.prompts import FittedSide, TextSide
     from retr.retrieval.labels.label_set import LabelSet
+    from retr.retrieval.labels.labelled import Labelled
     from retr.retrieval.stats.confidence import Scaling
 
 DEFAULT_NEIGHBOURS = 5
@@ -103,6 +106,40 @@ class ByWords:
     def logits(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
         """Give float32 ``(n, c)``."""
         return self._encoder.similarity_logits(np.asarray(vectors, dtype=np.float32), self._texts)
+
+    def held_out(self, store: Store, labelled: Labelled) -> tuple[NDArray[np.float32], Labelled]:
+        """Return logits ``(n, c)`` of labelled rows, each by words that were not fitted on its patient, and those rows.
+
+        A bridge is fitted again for each fold of the patients, on the others.
+
+        Raises
+        ------
+        UsageError
+            It cannot be fitted again, or the head of the index has seen every patient.
+        """
+        if self.fitted_on is None:
+            return self.logits(store.vectors(labelled.rows)), labelled
+        side, unseen = cast("FittedSide", self._encoder), Unseen(store, labelled.rows)
+        folds = unseen.folds(labelled.groups)
+        logits = np.zeros((len(labelled), len(self.classes)), np.float32)
+        for fold in np.unique(folds[unseen.asked]).tolist():
+            gone = np.unique(np.concatenate(others(store, labelled.rows[folds == fold])))
+            plain, moved = unseen.plain & (folds == fold), unseen.fold == fold
+            if plain.any():
+                logits[plain] = self._by(side.without(store, gone, None), store.vectors(labelled.rows[plain]))
+            if moved.any():
+                logits[moved] = self._by(side.without(store, gone, fold), unseen.view(fold, moved))
+        return logits[unseen.asked], labelled.part(unseen.asked)
+
+    def _by(self, side: TextSide, vectors: NDArray[Any]) -> NDArray[np.float32]:
+        """Return logits by another text side; a class of whose words it knows none is the least probable."""
+        logits = np.full((len(vectors), len(self.classes)), np.nan, np.float32)
+        for at, one in enumerate(self.labels.classes):
+            with contextlib.suppress(UsageError):
+                texts = class_vectors(side, [one.prompts])
+                logits[:, at] = side.similarity_logits(np.asarray(vectors, np.float32), texts)[:, 0]
+        least = np.nanmin(logits, initial=0)
+        return np.where(np.isnan(logits), least, logits)
 
     def evidence(
         self,

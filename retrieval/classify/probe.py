@@ -23,7 +23,7 @@ from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.npz import numbers, read_npz
 from retr.index.records import Fields, parse, stored
 from retr.retrieval.labels.labelled import data_version, labelled_rows
-from retr.retrieval.labels.seen import seen_by_head
+from retr.retrieval.labels.views import Unseen
 from retr.retrieval.progress import waiting
 from retr.retrieval.stats.confidence import Temperature, log_loss, softmax
 
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.labels.labelled import Labelled
 
-FOLDS = 5
 # The strengths tried; features are standardised, so the useful range does not depend on the encoder.
 STRENGTHS = (0.001, 0.003, 0.01, 0.03)
 # The strength is chosen on at most so many rows: it settles long before the fit does.
@@ -53,7 +52,8 @@ class Probe:
     coef, intercept
         float32 ``(c, dim)`` and ``(c,)``; applied to vectors as the store gives them.
     held_out
-        float32 ``(n, c)``: logits of the labelled rows, each from a fold that had not seen its group.
+        float32 ``(n, c)``: logits of the labelled rows, each from a fold that had not seen its group; 0 where a head
+        has (`retr.retrieval.labels.views.Unseen`).
     fold_of
         int64 ``(n,)``: the fold of each labelled row.
     fold_coef, fold_intercept
@@ -197,15 +197,15 @@ def train(store: Store, column: str) -> Probe:
         If the column is unknown, or has fewer than two classes or two groups.
     """
     labelled = labelled_rows(store, column)
+    unseen = Unseen(store, labelled.rows)
     vectors = np.asarray(store.vectors(labelled.rows), dtype=np.float32)
-    folds = labelled.folds(FOLDS)
+    folds = unseen.folds(labelled.groups)
     with waiting(f"training a probe of {column!r} on {len(labelled)} rows"):
-        strength, crossed = _choose(vectors, labelled, folds)
+        strength, crossed = _choose(vectors, labelled, folds, unseen)
         coef, intercept = fit(vectors, labelled.codes, len(labelled.classes), strength)
-    seen = seen_by_head(store)
-    unseen = np.ones(len(labelled), bool) if seen is None else ~seen[labelled.rows]
-    # where a head has seen every patient nothing is held out, and the figures say so
-    asked = unseen if unseen.any() else ~unseen
+    asked = unseen.asked
+    # where a head has seen every patient, and no view is without one, there is nothing to measure
+    measured = measure(softmax(crossed.held_out[asked]), labelled.codes[asked]) if asked.any() else {}
     return Probe(
         column=column,
         classes=labelled.classes,
@@ -220,8 +220,8 @@ def train(store: Store, column: str) -> Probe:
             "rows": len(labelled),
             "groups": labelled.n_groups,
             "C": strength,
-            "in_sample": not unseen.any(),
-            **measure(softmax(crossed.held_out[asked]), labelled.codes[asked]),
+            "measured_rows": int(asked.sum()),
+            **measured,
         },
     )
 
@@ -288,39 +288,48 @@ class _Crossed:
     intercept: NDArray[np.float32]
 
 
-def _choose(vectors: NDArray[np.float32], labelled: Labelled, folds: NDArray[np.int64]) -> tuple[float, _Crossed]:
+def _choose(
+    vectors: NDArray[np.float32], labelled: Labelled, folds: NDArray[np.int64], unseen: Unseen
+) -> tuple[float, _Crossed]:
     """Choose the strength whose held-out log loss, after scaling, is smallest; return it and its fits."""
-    n_classes = len(labelled.classes)
-    rows = np.arange(len(labelled))
-    if len(rows) > TUNING_ROWS:
-        rows = np.sort(np.random.default_rng(0).permutation(rows)[:TUNING_ROWS])
-    codes = labelled.codes[rows]
-    tried = {strength: _cross(vectors[rows], codes, folds[rows], n_classes, strength) for strength in STRENGTHS}
+    keep = np.ones(len(labelled), bool)
+    if len(keep) > TUNING_ROWS:
+        keep[np.random.default_rng(0).permutation(len(keep))[TUNING_ROWS:]] = False
+    asked = keep & unseen.asked if unseen.asked.any() else keep
+    codes = labelled.codes[asked]
+    tried = {strength: _cross(vectors, labelled, folds, unseen, keep, strength) for strength in STRENGTHS}
     losses = {
-        strength: log_loss(Temperature.fit(found.held_out, codes).probabilities(found.held_out), codes)
+        strength: log_loss(Temperature.fit(found.held_out[asked], codes).probabilities(found.held_out[asked]), codes)
         for strength, found in tried.items()
     }
     best = min(losses, key=losses.__getitem__)
-    if len(rows) == len(labelled):
+    if keep.all():
         return best, tried[best]
-    return best, _cross(vectors, labelled.codes, folds, n_classes, best)
+    return best, _cross(vectors, labelled, folds, unseen, np.ones(len(keep), bool), best)
 
 
 def _cross(
     vectors: NDArray[np.float32],
-    codes: NDArray[np.int64],
+    labelled: Labelled,
     folds: NDArray[np.int64],
-    n_classes: int,
+    unseen: Unseen,
+    keep: NDArray[np.bool_],
     strength: float,
 ) -> _Crossed:
-    """Fit on all folds but one, for each, and score that one."""
-    held_out = np.zeros((len(codes), n_classes), dtype=np.float32)
+    """Fit on all folds but one, for each, and score that one; rows that a head has seen in the view without them."""
+    n_classes = len(labelled.classes)
+    held_out = np.zeros((len(labelled), n_classes), dtype=np.float32)
     fits = []
     for fold in range(int(folds.max()) + 1):
-        inside = folds != fold
-        coef, intercept = fit(vectors[inside], codes[inside], n_classes, strength)
-        held_out[~inside] = vectors[~inside] @ coef.T + intercept
+        inside, outside = keep & (folds != fold), (folds == fold) & unseen.plain
+        coef, intercept = fit(vectors[inside], labelled.codes[inside], n_classes, strength)
+        held_out[outside] = vectors[outside] @ coef.T + intercept
         fits.append((coef, intercept))
+        asked = unseen.fold == fold
+        if asked.any():
+            inside &= unseen.in_view
+            other, offset = fit(unseen.view(fold, inside), labelled.codes[inside], n_classes, strength)
+            held_out[asked] = unseen.view(fold, asked) @ other.T + offset
     return _Crossed(held_out, np.stack([coef for coef, _ in fits]), np.stack([offset for _, offset in fits]))
 
 

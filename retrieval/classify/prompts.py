@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.store import Store
+
 
 class TextSide(Protocol):
     """What zero-shot needs of an encoder, or of a bridge in its place."""
@@ -29,6 +31,17 @@ class TextSide(Protocol):
         self, image_vectors: NDArray[np.float32], text_vectors: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """Give what a softmax over prompts takes: float32 ``(n, m)``."""
+
+
+class FittedSide(TextSide, Protocol):
+    """A text side that was fitted on an index's own texts."""
+
+    @property
+    def fitted_on(self) -> str:
+        """The column of texts."""
+
+    def without(self, store: Store, gone: NDArray[np.int64], fold: int | None) -> TextSide:
+        """Fit it again without some rows, in a view or in the index itself; `retr.retrieval.words.align.Bridge`."""
 
 
 _made: WeakKeyDictionary[TextSide, dict[tuple[str, ...], NDArray[np.float32]]] = WeakKeyDictionary()

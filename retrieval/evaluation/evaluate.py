@@ -15,7 +15,7 @@ from retr.retrieval.evaluation.evaluation import Evaluation, Options
 from retr.retrieval.evaluation.retrieval import retrieval
 from retr.retrieval.labels.cases import find_cases
 from retr.retrieval.labels.label_set import load_labels
-from retr.retrieval.labels.seen import seen_by_head
+from retr.retrieval.labels.views import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,7 +92,7 @@ def evaluate(
     if order is not None and (task == "retrieval" or cases.several):
         why = "retrieval names no classes" if task == "retrieval" else "rows carry several of them"
         raise UsageError(f"an order of classes means nothing here: {why}", hint="leave the order out")
-    cases = _without_seen(store, cases, asked=queries is not None)
+    cases = _without_seen(store, cases, crossed=task in {"retrieval", "neighbours"})
     options = Options(seed, tuple(subgroups))
     if task == "retrieval":
         return retrieval(
@@ -117,18 +117,35 @@ def evaluate(
     return classification.zero_shot(store, cases, index.encoder, load_labels(labels), options=options)
 
 
-def _without_seen(store: Store, cases: Cases, *, asked: bool) -> Cases:
-    """Let rows that the head of an adapted index has seen not ask; where they are asked by name, say so."""
-    seen = seen_by_head(store)
-    if seen is None or not seen[cases.rows[cases.asks]].any():
+def _without_seen(store: Store, cases: Cases, *, crossed: bool) -> Cases:
+    """Let rows that the head of an adapted index has seen not ask, but where it was fitted again without them.
+
+    Parameters
+    ----------
+    crossed
+        Whether rows can be asked in the views that lie beside the head.
+
+    Raises
+    ------
+    UsageError
+        No row is left that asks.
+    """
+    unseen = Unseen(store, cases.rows)
+    keep = unseen.asked if crossed else unseen.plain
+    theirs = cases.asks & ~unseen.plain
+    if not theirs.any():
         return cases
-    inside = seen[cases.rows] & cases.asks
-    what = f"{int(inside.sum())} of the rows that ask are of patients whose labels the head of this index was fitted on"
-    if asked:
-        return replace(cases, notes=(*cases.notes, f"{what}: these numbers are in-sample"))
-    if not (cases.asks & ~inside).any():
+    who = "of the rows that ask are of patients whose labels the head of this index was fitted on"
+    if not (cases.asks & keep).any():
         raise UsageError(
-            "the head of this index was fitted on every labelled patient: nothing is held out to measure",
-            hint="adapt without refitting, or name in-sample rows with queries, e.g. \"adapt = 'fitted'\"",
+            f"all {who}: nothing is held out to measure",
+            hint="adapt without refitting"
+            if crossed
+            else "adapt without refitting, or measure it with `retr calibrate`",
         )
-    return replace(cases, asks=cases.asks & ~inside, notes=(*cases.notes, f"{what}: they do not ask"))
+    said = []
+    if again := int((theirs & keep).sum()):
+        said.append(f"{again} {who}: they are asked through heads that were fitted without them")
+    if lost := int((theirs & ~keep).sum()):
+        said.append(f"{lost} {who}: they do not ask")
+    return replace(cases, asks=cases.asks & keep, notes=(*cases.notes, *said))

@@ -8,6 +8,7 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of
+from retr.retrieval.labels.views import Unseen
 from retr.retrieval.stats import curves, metrics
 from retr.retrieval.stats.intervals import mean_interval
 
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.retrieval.labels.cases import Cases
-
-_BLOCK = 1024  # queries searched at once
 
 
 def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options) -> Evaluation:
@@ -52,7 +51,7 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options
     asked = cases.member[cases.queries]
     found = np.where((neighbours >= 0)[:, :, None], cases.member[neighbours], False)  # (q, k, c)
     hits = np.asarray((found & asked[:, None, :]).any(axis=2), bool)
-    relevant = cases.relevant()
+    relevant = cases.relevant() - _not_in_view(store, cases)
     values: dict[str, NDArray[np.float64]] = {}
     for k in ks:
         depth = min(k, hits.shape[1])
@@ -101,24 +100,27 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options
     )
 
 
+def _not_in_view(store: Store, cases: Cases) -> NDArray[np.int64]:
+    """Count, for each query, the relevant rows that are missing where it is asked: int64 ``(q,)``."""
+    unseen, missing = Unseen(store, cases.rows), np.zeros(len(cases.queries), np.int64)
+    for fold in np.unique(unseen.fold[cases.queries]).tolist():
+        if fold >= 0:
+            at, gone = unseen.fold[cases.queries] == fold, ~unseen.learn(fold)
+            asked = cases.queries[at]
+            share = cases.member[asked].astype(np.float32) @ cases.member[gone].T.astype(np.float32) > 0
+            missing[at] = (share & (cases.groups[asked, None] != cases.groups[gone])).sum(axis=1)
+    return missing
+
+
 def nearest(store: Store, cases: Cases, k: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find each query's nearest cases of other patients: places in ``cases.rows``, -1 padded, and scores.
 
     Both are ``(q, min(k, n))`` for ``n`` cases.
     """
-    k = min(k, len(cases.rows))
-    gallery = np.zeros(store.n_total, dtype=bool)
-    gallery[cases.rows] = True
     place = np.full(store.n_total + 1, -1, dtype=np.int64)  # the last entry serves the padding
     place[cases.rows] = np.arange(len(cases.rows))
     order = np.argsort(cases.groups, kind="stable")
     starts = np.searchsorted(cases.groups[order], np.arange(cases.groups.max() + 2))
-    rows, scores = [], []
-    for start in range(0, len(cases.queries), _BLOCK):
-        asked = cases.queries[start : start + _BLOCK]
-        own = [cases.rows[order[starts[g] : starts[g + 1]]] for g in cases.groups[asked]]
-        vectors = np.asarray(store.vectors(cases.rows[asked]), dtype=np.float32)
-        found = store.search(vectors, k, mask=gallery, exclude=own)
-        rows.append(place[found.rows])
-        scores.append(found.scores)
-    return np.concatenate(rows), np.concatenate(scores)
+    own = [cases.rows[order[starts[g] : starts[g + 1]]] for g in cases.groups[cases.queries]]
+    rows, scores = Unseen(store, cases.rows).nearest(cases.queries, min(k, len(cases.rows)), own)
+    return place[rows], scores

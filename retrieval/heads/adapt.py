@@ -25,14 +25,16 @@ from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
 from retr.retrieval.labels.cases import find_cases
-from retr.retrieval.labels.labelled import grouped
+from retr.retrieval.labels.labelled import deal, grouped
 from retr.retrieval.labels.marks import Marks
-from retr.retrieval.labels.seen import FITTED, HEAD_FILE, HELD_OUT, NOTE, SPLIT
+from retr.retrieval.labels.seen import FITTED, HEAD_FILE, HELD_OUT, NOTE, SPLIT, VIEWS_FILE
+from retr.retrieval.labels.views import FOLDS, MOST_ROWS, Views
 from retr.retrieval.progress import waiting
 from retr.retrieval.stats.intervals import mean_interval
 from retr.retrieval.stats.metrics import any_hit_at, precision_at
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -160,6 +162,8 @@ def adapt(
         found, _ = fitted(np.ones(len(inside), bool))
     who = "patients" if split_by else "pictures"
     kept = single if refit else inside & single
+    with waiting("fitting the head without each fifth of its patients"):
+        views = _views(store, cases, groups, kept, vectors[place], lambda chosen: fitted(chosen)[0])
     found = replace(found, seen=Marks.of(store, cases.rows[kept], [group, store.manifest.group]))
     facts = {
         "label": cases.label,
@@ -182,8 +186,24 @@ def adapt(
     }
     split = np.full(store.n_total, None, dtype=object)
     split[cases.rows] = FITTED if refit else np.where(inside, FITTED, HELD_OUT)
-    written = _write(store, home(out), info, found, rows, vectors, split[rows].tolist(), {**facts, "held_out": figures})
+    noted = {**facts, "held_out": figures}
+    notes += worse(before, after)
+    written = _write(store, home(out), info, found, rows, vectors, split[rows].tolist(), noted, views)
     return Adapted(written, facts, before, after, tuple(notes))
+
+
+def worse(before: dict[str, Estimate], after: dict[str, Estimate]) -> list[str]:
+    """Return a line where held-out rows are found worse through the head than without it.
+
+    The first line of the measures, precision@1, says whether the head is of use; the others are named where they fell.
+    """
+    fell = [name for name in before if after[name].value < before[name].value]
+    if not fell:
+        return []
+    listed = ", ".join(f"{name} {after[name].value:.3f} (without it {before[name].value:.3f})" for name in fell)
+    if any(name.startswith("precision@1") for name in fell):
+        return [f"the head measured worse than none: {listed}; rather keep the index it was made from"]
+    return [f"worse through the head than without it: {listed}"]
 
 
 def measure(vectors: NDArray[Any], cases: Cases, held_out: NDArray[np.bool_], *, seed: int = 0) -> dict[str, Estimate]:
@@ -228,6 +248,28 @@ def measure(vectors: NDArray[Any], cases: Cases, held_out: NDArray[np.bool_], *,
     return estimates
 
 
+def _views(
+    store: Store,
+    cases: Cases,
+    groups: NDArray[np.int64],
+    kept: NDArray[np.bool_],
+    vectors: NDArray[Any],
+    fitted: Callable[[NDArray[np.bool_]], Head],
+) -> Views | None:
+    """Fit the head without each fold of its patients; ``None`` where there are too many rows, or too few patients."""
+    if len(kept) > MOST_ROWS or len(np.unique(groups[kept])) < 2:
+        return None
+    fold = np.full(len(kept), -1, np.int64)
+    fold[kept] = deal(groups[kept], FOLDS)
+    heads = []
+    for one in range(int(fold.max()) + 1):
+        others = kept & (fold != one)
+        if len(np.unique(cases.truth[others])) < 2 or len(np.unique(groups[others])) < 2:
+            return None
+        heads.append(fitted(others))
+    return Views.of(store, cases.rows, fold, [one(vectors) for one in heads])
+
+
 def _halves(cases: Cases, groups: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
     inside = np.zeros(len(cases.rows), dtype=bool)
     inside[next(head.folds(cases.truth, groups, 2, seed))[0]] = True
@@ -246,6 +288,11 @@ def _check(
             f"the head would be fitted on {int(fitted.sum())} rows of fewer than two classes",
             hint="give more labelled rows, or another --fit",
         )
+    if len(np.unique(groups[fitted])) < 2:
+        who = "identical files" if split_by is None else f"one value of {split_by!r}"
+        raise UsageError(
+            f"the head would be fitted on {who} alone", hint="give rows of more patients, or another --fit"
+        )
     if inside.all():
         raise UsageError("every labelled row is fitted on: nothing is left to measure", hint="narrow --fit")
     both = np.intersect1d(groups[inside], groups[~inside])
@@ -263,6 +310,7 @@ def _write(
     vectors: NDArray[Any],
     split: list[str | None],
     facts: dict[str, Any],
+    views: Views | None,
 ) -> Store:
     new = Store.create(out, encoder=adapted_info(base, fitted), dtype=store.manifest.dtype)
     try:
@@ -279,6 +327,8 @@ def _write(
             for note in {BUILT, IDENTIFIERS} & store.manifest.extra.keys():
                 writer.note(note, store.manifest.extra[note])
             writer.add_file(HEAD_FILE, fitted.to_bytes())
+            if views is not None:
+                writer.add_file(VIEWS_FILE, views.to_bytes())
             writer.note(NOTE, facts)
             written = writer.commit()
     except BaseException:

@@ -17,7 +17,8 @@ from retr.index.vectors import unit
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.recorded import load_recorded, require_same
 from retr.retrieval.heads.head import Head
-from retr.retrieval.labels.seen import HEAD_FILE, HELD_OUT, NOTE, SPLIT, marks_of
+from retr.retrieval.labels.seen import HEAD_FILE, HELD_OUT, NOTE, SPLIT, VIEWS_FILE, marks_of
+from retr.retrieval.labels.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -118,11 +119,11 @@ class FittedHead:
     """
 
     def holds(self, name: str) -> bool:
-        """Say whether it is the head, or the note of what it was fitted on."""
-        return name in {HEAD_FILE, NOTE}
+        """Say whether it is the head, what lies beside it, or the note of what it was fitted on."""
+        return name in {HEAD_FILE, VIEWS_FILE, NOTE}
 
     def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:
-        """Refuse where the head was fitted on one of the rows; rows held out have left nothing in it."""
+        """Refuse where the head was fitted on one of the rows; rows held out have left nothing in it but views."""
         if HEAD_FILE not in writer.draft.files or not len(gone):
             return
         fitted, marks = len(gone), marks_of(store, HEAD_FILE)
@@ -135,4 +136,6 @@ class FittedHead:
                 f"the head of this adapted index was fitted on {fitted} of the rows, so it cannot be purged of them",
                 hint="purge the index it was made from, adapt that one again with `retr adapt`, and remove this one",
             )
+        if VIEWS_FILE in writer.draft.files:
+            writer.add_file(VIEWS_FILE, Views.from_bytes(store.file(VIEWS_FILE)).without(store, gone).to_bytes())
         yield from ()

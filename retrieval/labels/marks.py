@@ -73,6 +73,12 @@ class Marks:
         return _any_in(_of_patients(store, rows, self.columns), self.patients, len(rows))
 
 
+def row_marks(store: Store, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Mark the id and the file of each of some rows: uint64 ``(n, 2)``, 0 where no file is known."""
+    found = _of_rows(store, rows)
+    return np.stack(found if len(found) == 2 else [*found, np.zeros(len(rows), np.uint64)], axis=1)
+
+
 def _of_rows(store: Store, rows: NDArray[np.int64]) -> list[NDArray[np.uint64]]:
     """Mark ids and files: uint64 ``(n,)`` each, 0 where there is nothing to mark."""
     hashed = "sha256" in store.schema.names and pa.types.is_string(store.schema.field("sha256").type)

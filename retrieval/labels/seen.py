@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
 
-#: The files of the fits.
-HEAD_FILE, BRIDGE_FILE = "head.npz", "bridge.npz"
+#: The files of the fits, and of the views beside a head (`retr.retrieval.labels.views`).
+HEAD_FILE, BRIDGE_FILE, VIEWS_FILE = "head.npz", "bridge.npz", "views.npz"
 #: The manifest's note of an adapted index, the column that says on which side of the split a row was, and its values.
 NOTE = "adapted"
 SPLIT = "adapt"

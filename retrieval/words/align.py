@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -27,11 +27,13 @@ from retr.retrieval.encoders.lengths import lengths
 from retr.retrieval.labels.labelled import data_version, deal, row_groups
 from retr.retrieval.labels.marks import Marks
 from retr.retrieval.labels.seen import BRIDGE_FILE
+from retr.retrieval.labels.views import Unseen
 from retr.retrieval.progress import waiting
+from retr.retrieval.words.regression import Texts, fit_all, fit_chosen, recall, text_features
 from retr.retrieval.words.wordbag import WordBag
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -44,32 +46,9 @@ if TYPE_CHECKING:
 FILE = BRIDGE_FILE
 NOTE = "bridge"
 SEPARATOR = "||"
-RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
-# How much the spread of the images is levelled before whitening; None leaves it alone.
-LEVELS = (None, 1.0, 0.3)
 # Held out to state how well the bridge works: one part in so many.
 PARTS = 5
 MAX_ROWS = 20_000
-
-
-@dataclass(frozen=True)
-class Texts:
-    """The texts of some rows.
-
-    ``rows`` int64 ``(n,)`` in the store, ``groups`` int64 ``(n,)``; ``texts[i]`` belongs to row ``rows[owner[i]]``.
-    """
-
-    rows: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    texts: tuple[str, ...]
-    owner: NDArray[np.int64]
-
-    def part(self, keep: NDArray[np.bool_]) -> Texts:
-        """Keep some of the rows, with their texts."""
-        place = np.cumsum(keep) - 1
-        of_text = keep[self.owner]
-        texts = tuple(text for text, kept in zip(self.texts, of_text, strict=True) if kept)
-        return Texts(self.rows[keep], self.groups[keep], texts, place[self.owner[of_text]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +97,7 @@ class Bridge:
         UsageError
             If nothing of a text was in the archive's texts.
         """
-        found = _features(self.text, texts)
+        found = text_features(self.text, texts)
         for text, vector in zip(texts, found, strict=True):
             if not vector.any():
                 raise UsageError(
@@ -137,7 +116,7 @@ class Bridge:
 
         Prompts of which nothing is known are left out; `UsageError` where that is all of them.
         """
-        known = [prompt for prompt in prompts if _features(self.text, [prompt]).any()]
+        known = [prompt for prompt in prompts if text_features(self.text, [prompt]).any()]
         vectors = unit(self.encode_texts(known or prompts))
         vector: NDArray[np.float32] = unit(vectors.mean(axis=0, keepdims=True))[0]
         return vector
@@ -164,6 +143,37 @@ class Bridge:
         if texts:
             parts.append(f"confidence {min(map(self.confidence, texts)):.2f}")
         return "; ".join(parts)
+
+    def without(self, store: Store, gone: NDArray[np.int64], fold: int | None) -> Bridge:
+        """Fit it again, without some rows, to be measured on them.
+
+        Parameters
+        ----------
+        gone
+            int64: rows of the store, whole patients.
+        fold
+            Fit it in this view of an adapted index (`retr.retrieval.labels.views`); ``None``: in the index itself.
+
+        Raises
+        ------
+        UsageError
+            Rows, texts or groups have changed since it was fitted, or an older version fitted it.
+        """
+        if self.seen is None or self.data_version != data_version(store, self.fitted_on):
+            raise UsageError(
+                f"the bridge was fitted on other rows or texts of {self.fitted_on!r} than the index holds now",
+                hint=f"fit it again with `retr align --text-column {self.fitted_on}`",
+            )
+        where, separator = self.figures.get("where"), self.figures.get("separator", SEPARATOR)
+        texts = gather(store, self.fitted_on, where=where, separator=separator)
+        unseen, keep = Unseen(store, texts.rows), ~np.isin(texts.rows, gone)
+        if fold is not None:
+            keep &= unseen.in_view
+        vectors = np.asarray(store.vectors(texts.rows[keep]), np.float32) if fold is None else unseen.view(fold, keep)
+        own = None if self.encoder is None else self.text
+        side, mean, matrix, _ = fit_chosen(texts.part(keep), vectors, own)
+        bag = side if isinstance(side, WordBag) else self.bag
+        return replace(self, text=side, bag=bag, mean=mean.astype(np.float32), matrix=matrix.astype(np.float32))
 
     def to_bytes(self) -> bytes:
         """Write an ``.npz`` without pickles."""
@@ -218,25 +228,21 @@ def fit(
     Raises
     ------
     UsageError
-        If the column is unknown, or holds fewer than ten rows with text, or a single group.
+        If the column is unknown, or holds fewer than ten rows with text, or a single group; or a head has seen every
+        group, so that nothing can be measured.
     """
     texts = gather(store, column, where=where, separator=separator)
     vectors = np.asarray(store.vectors(texts.rows), dtype=np.float32)
-    apart = deal(texts.groups, PARTS) == 0
-    train, test = texts.part(~apart), texts.part(apart)
-
-    side: TextEncoder = text_encoder or WordBag.fit(train.texts)
-    train_vectors, features = vectors[~apart], _features(side, train.texts)
-    ridge, level = _choose(train, train_vectors, features)
-    mean, matrix = _fit(train, train_vectors, features, [ridge], [level])[ridge, level]
-    predicted = (_features(side, test.texts) - mean) @ matrix
-    at_1, at_10 = recall(predicted, test, vectors[apart], (1, 10))
+    train, test, lying = _apart(store, texts, vectors)
+    side, mean, matrix, (ridge, level) = fit_chosen(texts.part(train), lying(train), text_encoder)
+    left = texts.part(test)
+    at_1, at_10 = recall((text_features(side, left.texts) - mean) @ matrix, left, lying(test), (1, 10))
 
     bag = WordBag.fit(texts.texts)
     side = text_encoder or bag
     # texts of which the encoder read the beginning only
     cut = sum(tokens > read for tokens, read in lengths(side, texts.texts))
-    mean, matrix = _fit(texts, vectors, _features(side, texts.texts), [ridge], [level])[ridge, level]
+    mean, matrix = fit_all(texts, vectors, text_features(side, texts.texts), [ridge], [level])[ridge, level]
     return Bridge(
         text=side,
         bag=bag,
@@ -252,7 +258,7 @@ def fit(
             "level": level,
             "recall_at_1": round(at_1, 4),
             "recall_at_10": round(at_10, 4),
-            "pool": len(test.rows),
+            "pool": len(left.rows),
             **({"texts_cut": cut} if cut else {}),
             **({} if where is None else {"where": where}),
             **({} if separator == SEPARATOR else {"separator": separator}),
@@ -261,6 +267,25 @@ def fit(
         encoder=None if text_encoder is None else text_encoder.info.to_json(),
         seen=Marks.of(store, texts.rows, [store.manifest.group]),
     )
+
+
+def _apart(
+    store: Store, texts: Texts, vectors: NDArray[np.float32]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], Callable[[NDArray[np.bool_]], NDArray[np.float32]]]:
+    """Divide rows into those to fit on and those to measure on, that no head has seen; and say where they lie."""
+    unseen = Unseen(store, texts.rows)
+    if unseen.views is None and unseen.plain.any():
+        test = np.zeros(len(texts.rows), bool)
+        test[unseen.plain] = deal(texts.groups[unseen.plain], PARTS) == 0
+        return ~test, test, lambda keep: vectors[keep]
+    test = unseen.in_view & unseen.asked & (unseen.folds(texts.groups) == 0)
+    if unseen.views is None or not test.any():
+        raise UsageError(
+            "the head of this index was fitted on every patient with text: nothing is left to measure a bridge on",
+            hint="fit the bridge on the index it was made from, or adapt that one without refitting",
+        )
+    train = unseen.in_view & ~np.isin(texts.groups, texts.groups[test])
+    return train, test, lambda keep: unseen.view(0, keep)
 
 
 def align(
@@ -318,78 +343,6 @@ def gather(store: Store, column: str, *, where: str | None = None, separator: st
     owner = np.repeat(np.arange(len(rows)), [len(parts) for parts in kept])
     texts = Texts(rows, groups, tuple(text for parts in kept for text in parts), owner)
     return texts if len(rows) <= MAX_ROWS else texts.part(deal(groups, -(-len(rows) // MAX_ROWS)) == 0)
-
-
-def recall(predicted: NDArray[Any], texts: Texts, vectors: NDArray[np.float32], depths: Sequence[int]) -> list[float]:
-    """Give the share of texts that find a row of the same text among the first ``k`` rows, for each ``k``.
-
-    Parameters
-    ----------
-    predicted
-        float ``(m, dim)``, one for each text.
-    vectors
-        float32 ``(n, dim)``: the rows that are searched.
-    """
-    codes: dict[str, int] = {}
-    number = np.array([codes.setdefault(text, len(codes)) for text in texts.texts])
-    _, first = np.unique(number, return_index=True)
-    relevant = np.zeros((len(codes), len(vectors)), dtype=bool)
-    relevant[number, texts.owner] = True
-    scores = predicted[first] @ vectors.T
-    deepest = min(max(depths), len(vectors))
-    order = np.argsort(-scores, axis=1, kind="stable")[:, :deepest]
-    hits = np.take_along_axis(relevant, order, axis=1)
-    weight = np.bincount(number) / len(number)
-    return [float(hits[:, :depth].any(axis=1) @ weight) for depth in depths]
-
-
-def _choose(texts: Texts, vectors: NDArray[np.float32], features: NDArray[Any]) -> tuple[float, float | None]:
-    """Choose ridge and level by the R@10 of three folds of groups (R@1 breaks ties)."""
-    folds = deal(texts.groups, 3)
-    scores: dict[tuple[float, float | None], float] = {}
-    for fold in np.unique(folds):
-        inside = folds != fold
-        of_text = inside[texts.owner]
-        train, test = texts.part(inside), texts.part(~inside)
-        fitted = _fit(train, vectors[inside], features[of_text], RIDGES, LEVELS)
-        for setting, (mean, matrix) in fitted.items():
-            at_1, at_10 = recall((features[~of_text] - mean) @ matrix, test, vectors[~inside], (1, 10))
-            scores[setting] = scores.get(setting, 0.0) + at_10 + 0.1 * at_1
-    return max(scores, key=scores.__getitem__)
-
-
-def _fit(
-    texts: Texts,
-    vectors: NDArray[np.float32],
-    features: NDArray[Any],
-    ridges: Sequence[float],
-    levels: Sequence[float | None],
-) -> dict[tuple[float, float | None], tuple[NDArray[np.float64], NDArray[np.float64]]]:
-    """Fit every ridge and level at once: the mean text ``(k,)`` and the matrix ``(k, dim)`` of each."""
-    x = features.astype(np.float64)
-    mean = x.mean(axis=0)
-    x -= mean
-    centre = vectors.mean(axis=0, dtype=np.float64)
-    y = vectors.astype(np.float64) - centre
-    values, axes = np.linalg.eigh(x.T @ x)
-    shared = axes.T @ (x.T @ y[texts.owner])
-    spread, directions = np.linalg.eigh(y.T @ y)
-    spread = np.maximum(spread, 0) / max(spread.sum() / max(min(len(y) - 1, y.shape[1]), 1), 1e-12)
-    out: dict[tuple[float, float | None], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
-    for ridge in ridges:
-        matrix = axes @ (shared / (np.maximum(values, 0) + ridge)[:, None])
-        for level in levels:
-            if level is None:
-                out[ridge, level] = mean, matrix
-            else:
-                out[ridge, level] = mean, ((matrix @ directions) / np.sqrt(spread + level)) @ directions.T
-    return out
-
-
-def _features(side: TextEncoder, texts: Sequence[str]) -> NDArray[np.float32]:
-    """Embed texts for the regression: a bag as it is, another encoder's as unit vectors."""
-    found = side.encode_texts(list(texts))
-    return found if isinstance(side, WordBag) else unit(found)
 
 
 def _split(value: object, separator: str) -> list[str]:

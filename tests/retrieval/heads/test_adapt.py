@@ -3,15 +3,17 @@
 import numpy as np
 import pyarrow as pa
 import pytest
+from retr.retrieval.stats.bootstrap import Estimate
 
 from retr.index.errors import UsageError
 from retr.index.store import Store
 from retr.retrieval.classify.answers import SEEN, answer
 from retr.retrieval.classify.methods import ByNeighbours
 from retr.retrieval.engine import Index
+from retr.retrieval.heads.adapt import worse
 from retr.retrieval.heads.adapted import head_of, load_for
 from retr.retrieval.labels.labelled import others
-from retr.retrieval.labels.seen import FITTED, HELD_OUT, SPLIT, seen_by_head
+from retr.retrieval.labels.seen import FITTED, HELD_OUT, SPLIT, VIEWS_FILE, seen_by_head
 
 
 def test_an_encoder_without_a_registered_name_uses_the_stored_vectors(archive, tmp_path, fake_encoder):
@@ -56,13 +58,16 @@ def test_patients_that_the_head_has_seen_measure_nothing(make_archive, tmp_path,
     done = index.adapt("label", tmp_path / "y.retr")
     adapted = Index(done.store)
     held_out = done.facts["held_out_rows"]
-    for task in ("retrieval", "probe"):
-        found = adapted.evaluate(task, "label")
-        assert found.facts["queries"] == held_out
-        assert any("they do not ask" in note for note in found.notes)
+    found = adapted.evaluate("retrieval", "label")
+    assert found.facts["queries"] == 36
+    assert any("fitted without them" in note for note in found.notes)
+    found = adapted.evaluate("probe", "label")
+    assert found.facts["queries"] == held_out
+    assert any("they do not ask" in note for note in found.notes)
     inside = adapted.evaluate("retrieval", "label", queries=f"{SPLIT} = '{FITTED}'")
     assert inside.facts["queries"] == 36 - held_out
-    assert any("in-sample" in note for note in inside.notes)
+    with pytest.raises(UsageError, match="nothing is held out to measure"):
+        adapted.evaluate("probe", "label", queries=f"{SPLIT} = '{FITTED}'")
     outside = adapted.evaluate("retrieval", "label", queries=f"{SPLIT} = '{HELD_OUT}'")
     assert not any("head" in note for note in outside.notes)
     # a picture that came later, of a patient that was fitted on
@@ -83,14 +88,41 @@ def test_patients_that_the_head_has_seen_measure_nothing(make_archive, tmp_path,
     for side, note in ((FITTED, SEEN), (HELD_OUT, "not calibrated; see `retr calibrate`")):
         at = store.rows_of([ids[rows[SPLIT].to_pylist().index(side)]])
         assert answer(store, method, store.vectors(at), ["x"], others(store, at))[0].note == note
-    with pytest.raises(UsageError, match=r"alpha 0\.1 needs 9 patients, and 'label' has 6 to measure"):
-        adapted.calibrate("label")
-    measured, novelty = adapted.calibrate("label", alpha=0.2)
-    assert {one.rows for one in measured} == {held_out}
+    measured, novelty = adapted.calibrate("label")
+    assert {one.rows for one in measured} == {36}
     assert novelty.rows == held_out
 
-    everything = Index(index.adapt("label", tmp_path / "z.retr", refit=True).store)
+
+def test_without_views_only_held_out_rows_measure(make_archive, tmp_path, fake_encoder):
+    """As in an index of an older version, or of very many rows."""
+    archive = make_archive(count=36)
+    index = Index.build(
+        archive, tmp_path / "x.retr", encoder=fake_encoder, metadata=archive / "labels.csv", group="patient"
+    )
+    half, everything = (Index(index.adapt("label", tmp_path / f"{refit}.retr", refit=refit).store) for refit in (0, 1))
+    for one in (half, everything):
+        with one.store.writer() as writer:
+            writer.remove_file(VIEWS_FILE)
+            writer.commit()
+        one.refresh()
+    held_out = half.store.manifest.extra["adapted"]["held_out_rows"]
+    with pytest.raises(UsageError, match=r"alpha 0\.1 needs 9 patients, and 'label' has 6 to measure"):
+        half.calibrate("label")
+    assert {one.rows for one in half.calibrate("label", alpha=0.2)[0]} == {held_out}
+    assert half.evaluate("retrieval", "label").facts["queries"] == held_out
     with pytest.raises(UsageError, match="nothing is held out to measure"):
         everything.evaluate("retrieval", "label")
     with pytest.raises(UsageError, match="nothing is left to measure"):
         everything.calibrate("label")
+    said: list[str] = []
+    everything.classify_rows(probe="label", say=said.append)
+    assert any("not measured: the head of this index has seen all of them" in one for one in said)
+
+
+def test_a_head_that_measures_worse_than_none_is_said_to():
+    high, low = Estimate(0.9, 0.8, 1.0, 9, 9), Estimate(0.4, 0.3, 0.5, 9, 9)
+    assert worse({"precision@1": low, "any_hit@5": low}, {"precision@1": high, "any_hit@5": high}) == []
+    (said,) = worse({"precision@1": high}, {"precision@1": low})
+    assert said.startswith("the head measured worse than none: precision@1 0.400 (without it 0.900)")
+    (said,) = worse({"precision@1": low, "any_hit@5": high}, {"precision@1": high, "any_hit@5": low})
+    assert said.startswith("worse through the head than without it: any_hit@5")
