@@ -214,16 +214,6 @@ def test_a_row_without_patient_belongs_to_the_copy_that_has_one(tmp_path):
     assert (groups == groups[1]).sum() == 1
 
 
-def test_what_a_head_or_a_bridge_has_seen_is_promised_nothing(calibrated):
-    store, _, _, words = calibrated
-    side = Words()
-    side.fitted_on = "label"
-    index = SimpleNamespace(store=store, text_side=side, refresh=lambda: None)
-    with pytest.raises(UsageError, match="bridge that was fitted on the 'label' of these very rows"):
-        calibrate.calibrate(index, "label", labels=load_labels(CLASSES))
-    assert answer(store, words, store.vectors(np.array([5])), ["y"], [np.array([4, 5])])[0].calibrated
-
-
 def test_a_probe_of_two_classes(tmp_path):
     store = build(tmp_path / "two.retr")
     labels = ["a" if value == "a" else "rest" for value in store.table(["label"])["label"].to_pylist()]

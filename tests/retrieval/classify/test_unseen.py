@@ -8,6 +8,7 @@ from itertools import count
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -15,11 +16,15 @@ from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval.classify import calibration, methods, probe
+from retr.retrieval.classify.answers import SEEN, answer
 from retr.retrieval.engine import Index
 from retr.retrieval.labels.label_set import load_labels
-from retr.retrieval.labels.seen import HEAD_FILE, SPLIT
+from retr.retrieval.labels.labelled import others
+from retr.retrieval.labels.marks import row_marks
+from retr.retrieval.labels.seen import HEAD_FILE, SPLIT, VIEWS_FILE, seen_by_bridge, seen_by_head
+from retr.retrieval.labels.views import Unseen, Views
 
-DIM, CLASSES = 40, ("drusen", "glaucoma", "myopia")
+DIM, CLASSES = 100, ("drusen", "glaucoma", "myopia")
 INFO = EncoderInfo(
     name="drawn", dim=DIM, similarity="cosine", modality="many", text=False, weights_sha256="0", preprocessing="none"
 )
@@ -151,7 +156,7 @@ STEPS = st.sampled_from(["align", "calibrate", "classify", "overwrite", *CHANGES
 
 
 @settings(
-    max_examples=5, deadline=None, derandomize=True, database=None,
+    max_examples=4, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
 @given(
@@ -172,3 +177,106 @@ def test_no_measure_is_better_than_chance(tmp_path_factory, before, refit, after
         if step == "align" and counted:
             assert all(not one.startswith("zero-shot") for one in records(world.index))
     assert max(world.measured()) < LUCK
+
+
+def test_a_head_measured_on_its_own_patients_would_look_better(tmp_path):
+    """What the property above would find."""
+    world = World(tmp_path, 1)
+    world.adapt(refit=True)
+    store = world.index.store
+    rows = store.live_rows()
+    found = store.search(np.asarray(store.vectors(rows), np.float32), 1, exclude=others(store, rows)).rows[:, 0]
+    labels = np.array(store.table(["label"])["label"].to_pylist())
+    assert (labels[found] == labels).mean() > LUCK + 0.3
+    assert seen_by_head(store).all()
+
+
+def test_a_bridge_promises_nothing_to_whom_it_was_fitted_on(tmp_path):
+    index = build(tmp_path / "x.retr")
+    index.align("label", where="id < '060'")
+    assert seen_by_bridge(index.store).tolist() == [True] * 60 + [False] * 60
+    index.calibrate("label", labels=LABELS)
+    words = methods.ByWords(index.text_side, LABELS)
+    assert calibration.find(index.store, words.key, None)[0].accuracy < LUCK
+    rows = np.array([5, 115])
+    asked = np.asarray(index.store.vectors(rows), np.float32)
+    known, new = answer(index.store, words, asked, ["x", "y"], others(index.store, rows))
+    assert (known.calibrated, new.calibrated, known.prediction_set) == (False, True, None)
+    assert SEEN in known.note
+    # another bridge in its place
+    index.align("label", where="id >= '060'")
+    found, why = calibration.find(index.store, words.key, None)
+    assert found is None
+    assert "the bridge or the encoder of words changed" in why
+    # other texts than it was fitted on: it cannot be fitted again
+    with index.store.writer() as writer:
+        writer.delete(np.array([7]))
+        writer.commit()
+    index.refresh()
+    with pytest.raises(UsageError, match=r"fitted on other rows or texts of 'label'.*retr align --text-column label"):
+        index.calibrate("label", labels=LABELS)
+
+
+def test_the_calibration_that_is_asked_for_is_found(tmp_path):
+    index = build(tmp_path / "x.retr")
+    ids, labels = (index.store.table([name])[name].to_pylist() for name in ("id", "label"))
+    columns = {name: np.roll(labels, 2).tolist() for name in ("a b", "a_b", "A_B", "l" * 200)}
+    with index.store.writer() as writer:
+        writer.replace_columns(pa.table({"id": ids, **columns}))
+        writer.commit()
+    index.refresh()
+    index.align("label")
+    for column in ("label", "a b"):
+        index.calibrate(column, labels=LABELS)
+    for column in ("a_b", "A_B", "l" * 200):
+        probe.train_and_store(index.store, column)
+    index.refresh()
+    names = [probe.file_name(column).lower() for column in ("label", *columns)]
+    assert len(set(names)) == 5
+    for column in ("label", *columns):
+        assert probe.find(index.store, column).column == column
+    words = methods.ByWords(index.text_side, LABELS)
+    found, why = calibration.find(index.store, words.key, None)
+    assert found is None
+    assert "calibrated on 'a b' and 'label': name one of them (--calibrated-on)" in why
+    for column in ("label", "a b"):
+        assert calibration.find(index.store, words.key, column)[0].column == column
+    with pytest.raises(UsageError, match="--calibrated-on"):
+        index.classify(["x.png"], by="label", calibrated_on="label")
+    # the fence is measured anew with each of them, and is the same
+    assert calibration.find(index.store, "probe", "label")[0] is not None
+
+
+def test_a_patient_of_today_that_was_dealt_into_two_folds_is_not_asked(tmp_path):
+    world = World(tmp_path, 2)
+    world.adapt(refit=True)
+    index = world.index
+    rows = index.store.live_rows()
+    unseen = Unseen(index.store, rows)
+    assert unseen.asked.all()
+    assert (unseen.fold >= 0).all()
+    one, other = rows[unseen.fold == 0][0], rows[unseen.fold == 1][0]
+    patients = index.store.table(["patient"])["patient"].to_pylist()
+    same = {patients[one], patients[other]}
+    world.replace(index.store.table(["id"])["id"], patient=["both" if one in same else one for one in patients])
+    asked = Unseen(index.store, rows).asked
+    assert rows[~asked].tolist() == [row for row, one in enumerate(patients) if one in same]
+
+
+def test_a_purge_takes_rows_out_of_the_views(tmp_path):
+    world = World(tmp_path, 3)
+    world.adapt(refit=False)
+    store = world.index.store
+    held_out = store.rows_of(world.index.table(["id"], where=f"{SPLIT} = 'held out'")["id"].to_pylist())[:2]
+    gone = row_marks(store, held_out)
+    before = Views.from_bytes(store.file(VIEWS_FILE))
+    assert np.isin(gone, before.marks).all()
+    world.index.delete(ids=store.table(["id"], held_out)["id"].to_pylist(), purge=True)
+    after = Views.from_bytes(world.index.store.file(VIEWS_FILE))
+    assert not np.isin(gone, after.marks).any()
+    assert after.vectors.shape[1] == before.vectors.shape[1] - 2
+    # written over, the column does not hide who was fitted on
+    world.overwrite()
+    fitted = world.index.store.live_rows()[seen_by_head(world.index.store)][:1]
+    with pytest.raises(RetrError, match="was fitted on 1 of the rows"):
+        world.index.delete(ids=world.index.store.table(["id"], fitted)["id"].to_pylist(), purge=True)

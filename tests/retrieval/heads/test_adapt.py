@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pytest
-from retr.retrieval.stats.bootstrap import Estimate
 
 from retr.index.errors import UsageError
 from retr.index.store import Store
@@ -14,6 +13,7 @@ from retr.retrieval.heads.adapt import worse
 from retr.retrieval.heads.adapted import head_of, load_for
 from retr.retrieval.labels.labelled import others
 from retr.retrieval.labels.seen import FITTED, HELD_OUT, SPLIT, VIEWS_FILE, seen_by_head
+from retr.retrieval.stats.intervals import Estimate
 
 
 def test_an_encoder_without_a_registered_name_uses_the_stored_vectors(archive, tmp_path, fake_encoder):
