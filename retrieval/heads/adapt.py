@@ -190,8 +190,8 @@ def adapt(
     notes += worse(before, after)
     if refit and views is None:
         notes.append(
-            "this head cannot be measured any more: it was not fitted again without some patients (too few of them, or more "
-            f"than {MOST_ROWS} rows); `retr calibrate` and `retr eval` need one that is not refitted"
+            f"this head cannot be measured any more (too few patients, or more than {MOST_ROWS} rows): "
+            "`retr calibrate` and `retr eval` need one that is not refitted"
         )
     written = _write(store, home(out), info, found, rows, vectors, split[rows].tolist(), noted, views)
     return Adapted(written, facts, before, after, tuple(notes))
