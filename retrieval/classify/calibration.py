@@ -182,7 +182,7 @@ class Calibration:
     @property
     def promise(self) -> str:
         """For what share of whom the sets hold the truth, and what was measured of it, in a line."""
-        whom = "a picture of each new patient" if self.unit == "patient" else "new images"
+        whom = "new patients, a picture of each" if self.unit == "patient" else "new images"
         how = "each class by itself" if self.class_conditional else "all classes together"
         figures = {"measured": self.coverage, "where answered": self.coverage_answered}
         told = [f"{name} {100 * share:.0f} %" for name, share in figures.items() if share is not None]
