@@ -42,6 +42,7 @@ def main() -> None:
         {
             "data": name,
             "images": data["images"],
+            "left_out": data["left_out"]["count"],
             "classes": len(data["classes"]),
             "seconds": round(seconds, 1),
             "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),

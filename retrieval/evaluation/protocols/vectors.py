@@ -41,6 +41,9 @@ if TYPE_CHECKING:
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.progress import Progress
 
+# The option in which the index of a bench records its encoders.
+SIDE_BY_SIDE = "side_by_side"
+
 
 @dataclass(frozen=True)
 class Embedded:
@@ -179,10 +182,23 @@ class Built:
     ----------
     stores
         The indexes.
+
+    Raises
+    ------
+    UsageError
+        One is the work of a bench, whose vectors may be of several encoders.
     """
 
     built: ClassVar[bool] = True
     stores: tuple[Store, ...]
+
+    def __post_init__(self) -> None:
+        for store in self.stores:
+            if SIDE_BY_SIDE in store.manifest.encoder.options:
+                raise UsageError(
+                    f"the index {str(store.path)!r} is what a bench keeps for itself",
+                    hint="give it with --work, beside the --data it was made of",
+                )
 
     def embed(self, data: ClassFolder, encoders: Sequence[BaseEncoder], findings: Sequence[str] = ()) -> Embedded:
         """Take the vectors of the pictures; one that an index does not have is left out. See `Embedder`."""
@@ -292,7 +308,7 @@ class SideBySide(BaseEncoder):
             config_sha256=_digest([info.config_sha256 or "" for info in infos]) or None,
             text_sha256=None,
             preprocessing=" | ".join(info.preprocessing for info in infos),
-            options={"side_by_side": json.dumps([[info.name, info.dim, dict(info.options)] for info in infos])},
+            options={SIDE_BY_SIDE: json.dumps([[info.name, info.dim, dict(info.options)] for info in infos])},
             logit_scale=None,
         )
 

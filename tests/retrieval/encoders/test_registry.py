@@ -3,9 +3,10 @@ from __future__ import annotations
 import pytest
 
 from retr.index.encoder import EncoderInfo
-from retr.index.errors import EncoderNotFoundError, UsageError
+from retr.index.errors import EncoderNotFoundError, NoTextSideError, UsageError
 from retr.retrieval.encoders import registry
-from retr.retrieval.encoders.registry import Spec, load_encoder
+from retr.retrieval.encoders.recorded import no_text_side
+from retr.retrieval.encoders.registry import Spec, load_encoder, text_option
 
 
 class _Point:
@@ -64,3 +65,31 @@ def test_info_survives_json(lite):
     import json
 
     assert EncoderInfo.from_json(json.loads(json.dumps(lite.info.to_json()))) == lite.info
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "text", "option"),
+    [
+        ("retizero", {"feature": "retrieval", "normalisation": "0.5"}, False, "feature=zero-shot"),
+        ("flair", {"feature": "backbone"}, False, "feature=projected"),
+        ("retizero", {"feature": "zero-shot"}, True, None),
+        ("lite", {"feature": "layers"}, False, None),
+        ("no such encoder", {"feature": "retrieval"}, False, None),
+    ],
+)
+def test_a_feature_of_images_alone_names_the_one_that_has_words(name, options, text, option):
+    info = EncoderInfo(
+        name=name,
+        dim=4,
+        similarity="cosine",
+        modality="fundus",
+        text=text,
+        weights_sha256="0" * 64,
+        preprocessing="none",
+        options=options,
+    )
+    assert text_option(info) == option
+    if option is not None:
+        with pytest.raises(NoTextSideError, match=f"feature={options['feature']}") as refused:
+            no_text_side(info)
+        assert option in refused.value.hint

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -251,6 +252,23 @@ def test_what_an_index_does_not_have_is_left_out(archive, built, fake_encoder, m
 def test_an_index_of_another_encoder_is_refused(built, make_encoder):
     with pytest.raises(UsageError, match="was built by 'fake'"):
         Built((built,)).embed(read_index(built), [make_encoder(weights="1" * 64)])
+
+
+def test_what_a_bench_keeps_is_no_index_to_ask(archive, fake_encoder, tmp_path):
+    Work(tmp_path / "work").embed(read_folder(archive), [fake_encoder])
+    with pytest.raises(UsageError, match="is what a bench keeps for itself"):
+        Built((Store.open(tmp_path / "work"),))
+
+
+def test_members_of_containers_are_pictures_too(archive, fake_encoder):
+    plain = WORK.embed(read_folder(archive), [fake_encoder])
+    with tarfile.open(archive / "healthy" / "shard.tar.gz", "w:gz") as tar:
+        for file in sorted((archive / "healthy").glob("0*.*")):
+            tar.add(file, file.name)
+            file.unlink()
+    packed = WORK.embed(read_folder(archive), [fake_encoder])
+    assert packed.data.counts() == {"glaucoma": 6, "healthy": 6}
+    np.testing.assert_array_equal(packed.vectors[0], plain.vectors[0])
 
 
 def test_patch_means_are_of_every_picture(archive, make_encoder):

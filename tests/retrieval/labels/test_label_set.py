@@ -124,3 +124,37 @@ def test_the_wheel_holds_the_sets(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {f"retr/retrieval/labels/{name}.yaml" for name in SIZES} <= set(names)
+
+
+def test_a_folders_name_stands_for_the_class_it_can_only_mean():
+    labels = load_labels(["macular hole", "a b", "a_b"])
+    assert labels.class_of("Macular_Hole") == labels.class_of("macular__hole ") == 0
+    assert (labels.class_of("a b"), labels.class_of("a_b")) == (1, 2)
+    assert labels.class_of("a__b") is None, "it may mean either"
+    assert load_labels(["macular_hole"]).class_of("macular hole") == 0
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"),
+    [
+        ("BRVO", "Retinal Vein Occlusion"),
+        ("moderate non proliferative retinopathy", "Non-proliferative Diabetic Retinopathy"),
+        ("retinal artery occlusion", "Retinal Artery Occulusion"),
+        ("vkh", "Vogt-Koyanagi-Harada (VKH) disease"),
+        ("dry_AMD", "Age-related Macular Degeneration"),
+        ("normal fundus", "Normal"),
+        ("diabetic retinopathy", None),
+        ("suspected glaucoma", None),
+    ],
+)
+def test_retizeros_classes_have_the_usual_names(spelling, name):
+    labels = load_labels("retizero-14")
+    place = labels.class_of(spelling)
+    assert (None if place is None else labels.names[place]) == name
+
+
+@pytest.mark.parametrize("shipped_set", shipped())
+def test_no_spelling_of_a_shipped_set_means_two_classes(shipped_set):
+    labels = load_labels(shipped_set)
+    for place, one in enumerate(labels.classes):
+        assert {labels.class_of(spelling) for spelling in (one.name, *one.aliases)} == {place}
