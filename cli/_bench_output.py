@@ -47,6 +47,10 @@ def show_retizero(result: dict[str, Any], out: Output) -> None:
         ],
         title=f"no zero-shot: {zero['reason']}" if "reason" in zero else "",
     )
+    if "classes_asked" in zero:
+        certain = [f"top-{k}" for k in ("1", "3", "5") if int(k) >= zero["classes_asked"]]
+        empty = f"; {', '.join(certain)} would be 1 whatever the encoder" if certain else ""
+        out.line(f"zero-shot among the {zero['classes_asked']} classes of {zero['label_set']!r}{empty}")
     if zero.get("not_in_the_label_set"):
         out.line(
             f"zero-shot is of {zero['images']} of {zero['of_images']} images: "
@@ -69,8 +73,8 @@ def show_retizero(result: dict[str, Any], out: Output) -> None:
     units = "patients" if result["data"]["group"] else "groups"
     out.line("")
     if "reason" not in published:
-        higher = "higher" if first > last else "lower"
-        out.line(f"precision@1 is {abs(first - last):.4f} {higher} as published than strictly.")
+        higher = f"{abs(first - last):.4f} {'higher' if first > last else 'lower'} as published than strictly"
+        out.line(f"precision@1 is {higher if first != last else 'the same as published and strictly'}.")
     out.line(
         f"near-duplicates (cosine of at least {near['cosine_at_least']}): {near['pairs']} pairs, "
         f"{near['of_different_groups']} of different {units}, {near['of_different_classes']} of different classes"

@@ -405,9 +405,12 @@ def _zero_shot(
         return {**{str(k): None for k in KS}, "reason": f"the label set {labels.name!r} knows no class that is left"}
     texts = class_vectors(encoder, [one.prompts for one in labels.classes])
     logits = encoder.similarity_logits(vectors[known], texts)
+    asked = len(labels.classes)
     return {
-        **{str(k): top_k_accuracy(logits, truth[known], k) for k in KS},
+        # of k classes every one is among the first k
+        **{str(k): top_k_accuracy(logits, truth[known], k) if k < asked else None for k in KS},
         "label_set": labels.name,
+        "classes_asked": asked,
         "images": int(known.sum()),
         "of_images": len(known),
         "classes": [name for name, at in zip(data.classes, place.tolist(), strict=True) if at >= 0],

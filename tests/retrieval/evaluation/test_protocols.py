@@ -151,6 +151,7 @@ def test_zero_shot_is_measured_or_refused_by_name(data, fake_encoder):
     found = retizero.run(data, worded, labels=load_labels(["glaucoma", "healthy"]), clustered=False)["zero_shot"]
     logits = vectors @ np.stack([means["glaucoma"], means["healthy"]]).T
     assert found["1"] == pytest.approx((logits.argmax(axis=1) == data.labels).mean())
+    assert (found["3"], found["5"], found["classes_asked"]) == (None, None, 2), "of two classes any is among three"
 
 
 def test_zero_shot_is_of_the_classes_that_the_labels_know(data, fake_encoder):
