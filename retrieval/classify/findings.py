@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.retrieval.classify.prompts import class_vectors
-from retr.retrieval.stats.confidence import softmax
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,8 +57,19 @@ def from_pictures(encoder: Any, pictures: Sequence[Any], labels: LabelSet) -> ND
 
 
 def from_vectors(side: TextSide, vectors: NDArray[np.float32], labels: LabelSet) -> NDArray[np.float64]:
-    """Compare each finding with its denial, ``no FINDING``, in the encoder's own scale: float64 ``(n, c)``."""
+    """Return the probability of each finding against its denial, ``no FINDING``: float64 ``(n, c)``."""
+    from scipy.special import expit
+
+    return np.asarray(expit(log_odds(side, vectors, labels)), np.float64)
+
+
+def log_odds(side: TextSide, vectors: NDArray[np.float32], labels: LabelSet) -> NDArray[np.float64]:
+    """Compare each finding with its denial in the encoder's own scale: log-odds, float64 ``(n, c)``.
+
+    They order pictures where probabilities round to 1.
+    """
     present = class_vectors(side, [one.prompts for one in labels.classes])
     absent = class_vectors(side, [[f"no {prompt}" for prompt in one.prompts] for one in labels.classes])
     pairs = np.stack([present, absent], axis=1)
-    return np.stack([softmax(side.similarity_logits(vectors, pair))[:, 0] for pair in pairs], axis=1)
+    logits = [np.asarray(side.similarity_logits(vectors, pair), np.float64) for pair in pairs]
+    return np.stack([one[:, 0] - one[:, 1] for one in logits], axis=1)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import NoTextSideError, UsageError
-from retr.retrieval.classify.findings import from_vectors
+from retr.retrieval.classify.findings import log_odds
 from retr.retrieval.encoders.registry import text_option
 from retr.retrieval.evaluation.protocols.names import in_words, unknown_names
 from retr.retrieval.evaluation.protocols.vectors import WORK
@@ -85,6 +85,8 @@ def run(
     NoTextSideError
         The encoder has neither findings nor words.
     """
+    from scipy.special import expit
+
     unknown = _unknown(data, labels, separator)
     if unknown and not ignore_unknown:
         joined = separator is None and any(mark in one["name"] for one in unknown for mark in "|;,")
@@ -104,12 +106,16 @@ def run(
     embedded = vectors.embed(data, [encoder], labels.names if asked else ())
     data = embedded.data
     member = _members(data, labels, separator)
-    scores = embedded.scores if asked else from_vectors(encoder, embedded.vectors[0], labels)
+    # probabilities of a query network; of words log-odds, which do not round to 1
+    scores = embedded.scores if asked else log_odds(encoder, embedded.vectors[0], labels)
     area = partial(data.areas, of={"AUROC": auroc_per_class}, seed=seed)
     areas = {"mean": area(scores, member)}
     for c, name in enumerate(labels.names):
         one = area(scores[:, [c]], member[:, [c]])
-        areas[name] = {**one, **best_threshold(scores[:, c], member[:, c]), "positives": int(member[:, c].sum())}
+        best = best_threshold(scores[:, c], member[:, c])
+        if not asked and best["threshold"] is not None:
+            best["threshold"] = float(expit(best["threshold"]))
+        areas[name] = {**one, **best, "positives": int(member[:, c].sum())}
     found = data.outcome(
         "kad",
         encoder.info,

@@ -330,6 +330,9 @@ def test_findings_that_may_be_present_together():
             return images @ texts.T
 
     np.testing.assert_allclose(findings.from_vectors(Pairs(), np.array([[1.0, 0.0]]), labels), np.e / (np.e + 1))
+    sure = np.array([[500.0, 0.0], [400.0, 0.0]])
+    assert (findings.from_vectors(Pairs(), sure, labels) == 1).all()
+    np.testing.assert_allclose(findings.log_odds(Pairs(), sure, labels)[:, 0], [500, 400])
 
 
 def test_prompts_are_embedded_once_for_each_text_side():
