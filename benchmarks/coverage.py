@@ -23,7 +23,7 @@ from retr.benchmarks.record import record
 from retr.retrieval.stats.intervals import Estimate, jackknife_intervals, mean_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     Statistic = Callable[[np.ndarray], dict[str, float]]
 
@@ -61,13 +61,19 @@ def before(replicates: np.ndarray, patients: int) -> np.ndarray:
         return np.asarray(np.nanquantile(replicates, [tail, 1 - tail], axis=0))
 
 
-def share(held: np.ndarray | list[bool]) -> tuple[float, float]:
+def share(held: list[bool]) -> tuple[float, float]:
     """Return how often the truth was held, and the Monte Carlo error of that."""
     count = len(held)
     part = float(np.mean(held))
     # of a share of 0 or 1 the error is not 0: one case more is added on each side
     smooth = (part * count + 1) / (count + 2)
     return round(part, 4), round(float(np.sqrt(smooth * (1 - smooth) / count)), 4)
+
+
+def shown(held: list[bool]) -> str:
+    """Write how often the truth was held, with the Monte Carlo error."""
+    part, error = share(held)
+    return f"{part:.3f} ± {error:.3f}"
 
 
 def shares(simulations: int) -> tuple[dict[str, Any], dict[str, float]]:
@@ -78,16 +84,13 @@ def shares(simulations: int) -> tuple[dict[str, Any], dict[str, float]]:
         for how in SIZES:
             for together in TOGETHER if how != "1" else (0.0,):
                 rng = np.random.default_rng([patients, SIZES.index(how), int(10 * together)])
-                figures: dict[str, list[float]] = defaultdict(list)
+                figures = []
                 for mean in MEANS:
                     now, old, width = one_share(rng, simulations, patients, how, mean, together)
-                    for name, held in (("now", now), ("before", old)):
-                        part, error = share(held)
-                        figures[name].append(part)
-                        every[name].append(part)
-                        figures[f"{name}_error"].append(error)
-                    figures["width_now"].append(round(float(np.mean(width)), 3))
-                cells[f"{patients} patients of {how} pictures, correlation {together:g}"] = dict(figures)
+                    figures.append(f"{shown(now)}, width {np.mean(width):.2f} (before: {shown(old)})")
+                    every["now"].append(share(now)[0])
+                    every["before"].append(share(old)[0])
+                cells[f"{patients} patients of {how} pictures, correlation {together:g}"] = figures
     summary: dict[str, float] = {}
     for name, parts in every.items():
         summary[f"cells_{name}"] = len(parts)
@@ -147,7 +150,7 @@ def independent(simulations: int) -> dict[str, Any]:
             for name, (low, high) in limits.items():
                 held[name].append(bool(low <= mean <= high))
         name = f"{patients} patients of {how} pictures, mean {mean}, correlation {together:g}"
-        cells[name] = {method: list(share(found)) for method, found in held.items()}
+        cells[name] = {method: shown(found) for method, found in held.items()}
     return cells
 
 
@@ -230,9 +233,9 @@ DRAWS: dict[str, Any] = {
 }
 
 
-def other_measures(simulations: int) -> dict[str, Any]:
-    """Measure what is no share: each cell's truth, coverage now and before, and how often there is an interval."""
-    cells: dict[str, Any] = {}
+def other_measures(simulations: int) -> dict[str, tuple[float, str]]:
+    """Measure what is no share: each cell's coverage now, and all that is to be said of it."""
+    cells: dict[str, tuple[float, str]] = {}
     for patients in (10, 20, 30, 60):
         for name, draw in DRAWS.items():
             measure, codes, _ = draw(np.random.default_rng(0), 60000)
@@ -270,27 +273,17 @@ def _bootstrap(rng: np.random.Generator, measure: Statistic, codes: np.ndarray) 
     return {name: before(np.array([one[name] for one in replicates]), patients) for name in replicates[0]}
 
 
-def _held(cell: str, truth: dict[str, float], found: list[Pairs]) -> dict[str, Any]:
+def _held(cell: str, truth: dict[str, float], found: list[Pairs]) -> dict[str, tuple[float, str]]:
     cells = {}
     for name, true in truth.items():
         pairs = [one[name] for one in found if not np.isnan(one[name][0].low)]
-        now, error = share([now.low <= true <= now.high for now, _ in pairs])
-        old, old_error = share([bool(limits[0] <= true <= limits[1]) for _, limits in pairs])
-        cells[f"{name}: {cell}"] = {
-            "truth": round(true, 4),
-            "now": now,
-            "now_error": error,
-            "before": old,
-            "before_error": old_error,
-            "width_now": round(float(np.mean([now.high - now.low for now, _ in pairs])), 3),
-            "given": round(len(pairs) / len(found), 3),
-        }
+        now = [bool(now.low <= true <= now.high) for now, _ in pairs]
+        old = [bool(limits[0] <= true <= limits[1]) for _, limits in pairs]
+        width = float(np.mean([now.high - now.low for now, _ in pairs]))
+        given = f", given in {len(pairs) / len(found):.2f}" if len(pairs) < len(found) else ""
+        text = f"{shown(now)}, width {width:.2f} (before: {shown(old)}; truth {true:.3f}{given})"
+        cells[f"{name}: {cell}"] = (share(now)[0], text)
     return cells
-
-
-def cells_of(figures: dict[str, Any]) -> Iterator[float]:
-    """Return the coverage now of all cells that are no shares."""
-    return (cell["now"] for cell in figures.values())
 
 
 def main() -> None:
@@ -307,14 +300,14 @@ def main() -> None:
             "simulations_of_shares": options.simulations,
             "simulations_of_others": few,
             "shares": summary,
-            "others": {"cells": len(others), "lowest_now": min(cells_of(others))},
-            "means_of_the_columns": list(MEANS),
+            "others": {"cells": len(others), "lowest_now": min(part for part, _ in others.values())},
+            "means_of_the_five": list(MEANS),
             "cells": share_cells,
-            "other_measures": others,
+            "other_measures": {name: text for name, (_, text) in others.items()},
             "independent": independent(few),
         },
-        note="coverage of 95 % intervals with the Monte Carlo error of each; 'before': bootstrap over patients, "
-        "percentiles moved out for few of them; five columns: the mean that is estimated",
+        note="coverage of 95 % intervals ± its Monte Carlo error; 'before': bootstrap over patients, percentiles moved "
+        "out for few of them; the five figures of a cell: one for each mean that is estimated",
     )
 
 
