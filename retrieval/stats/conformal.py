@@ -55,7 +55,8 @@ def groups_needed(alpha: float) -> int:
     """
     if not 0 < alpha < 1:
         raise UsageError(f"alpha must lie between 0 and 1, got {alpha!r}", hint="0.1 promises 90 %")
-    return max(math.ceil((1 - alpha) / alpha - _EPSILON * (1 / alpha)), 1)
+    # 1 / alpha as a float may lie just above the whole number that is meant
+    return max(math.ceil((1 - 1e-12) / alpha) - 1, 1)
 
 
 def threshold(own: NDArray[np.float64], groups: NDArray[np.int64], alpha: float) -> float:
