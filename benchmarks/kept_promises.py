@@ -252,8 +252,8 @@ def main() -> None:
         options.name,
         {"data": data.name, "encoder": "lite", "promised": 1 - ALPHA, "mean": means(splits), **numbered},
         command=f"python -m retr.benchmarks.kept_promises --data {data.name}",
-        note="patients of the questions are in no index; 'stated' is what the index says of itself; coverage counts each "
-        "patient once",
+        note="patients of the questions are in no index; 'stated' is what the index says of itself; coverage counts "
+        "each patient once",
     )
 
 

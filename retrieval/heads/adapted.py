@@ -10,6 +10,8 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError
 from retr.index.records import Fields, stored
@@ -23,7 +25,6 @@ from retr.retrieval.labels.views import Views
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    import numpy as np
     import PIL.Image
     from numpy.typing import NDArray
 
@@ -124,18 +125,20 @@ class FittedHead:
 
     def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:
         """Refuse where the head was fitted on one of the rows; rows held out have left nothing in it but views."""
-        if HEAD_FILE not in writer.draft.files or not len(gone):
+        if HEAD_FILE not in writer.draft.files:
             return
         fitted, marks = len(gone), marks_of(store, HEAD_FILE)
         if marks is not None:
             fitted = int(marks.among(store, gone).sum())
         elif SPLIT in store.schema.names:
             fitted = sum(side not in {HELD_OUT, None} for side in store.table([SPLIT], gone)[SPLIT].to_pylist())
-        if fitted:
+        if len(gone) and fitted:
             raise RetrError(
                 f"the head of this adapted index was fitted on {fitted} of the rows, so it cannot be purged of them",
                 hint="purge the index it was made from, adapt that one again with `retr adapt`, and remove this one",
             )
         if VIEWS_FILE in writer.draft.files:
-            writer.add_file(VIEWS_FILE, Views.from_bytes(store.file(VIEWS_FILE)).without(store, gone).to_bytes())
+            # rows that were deleted and compacted before, too
+            stays = np.setdiff1d(store.live_rows(), gone)
+            writer.add_file(VIEWS_FILE, Views.from_bytes(store.file(VIEWS_FILE)).only(store, stays).to_bytes())
         yield from ()

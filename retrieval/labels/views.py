@@ -77,9 +77,9 @@ class Views:
                 raise ValueError("a fold that is not there")
             return cls(numbers(arrays, "marks", len(fold), 2, kind=np.uint64), fold, vectors)
 
-    def without(self, store: Store, gone: NDArray[np.int64]) -> Views:
-        """Return the views without some rows."""
-        keep = ~np.isin(self.marks[:, 0], row_marks(store, gone)[:, 0])
+    def only(self, store: Store, rows: NDArray[np.int64]) -> Views:
+        """Return the views of some rows."""
+        keep = np.isin(self.marks[:, 0], row_marks(store, rows)[:, 0])
         return Views(self.marks[keep], self.fold[keep], self.vectors[:, keep])
 
 

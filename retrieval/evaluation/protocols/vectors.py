@@ -30,6 +30,7 @@ from retr.retrieval.evaluation.protocols.folder import Chosen, ClassFolder
 from retr.retrieval.ingest.build import build
 from retr.retrieval.ingest.order import COMMIT_ROWS
 from retr.retrieval.ingest.rows import score_column
+from retr.retrieval.labels.seen import HEAD_FILE
 from retr.retrieval.progress import LOGGER
 
 if TYPE_CHECKING:
@@ -214,6 +215,11 @@ class Built:
         return _taken(data, encoders, parts, findings)
 
     def _built_by(self, info: EncoderInfo) -> Store:
+        if any(HEAD_FILE in store.manifest.files for store in self.stores):
+            raise UsageError(
+                "the vectors of an adapted index have seen its labels: nothing can be measured on them",
+                hint="give the index it was made from",
+            )
         for store in self.stores:
             if store.manifest.encoder.agrees_with(info):
                 return store

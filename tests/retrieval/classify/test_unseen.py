@@ -5,6 +5,7 @@ than chance, and is found out.
 """
 
 from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,8 @@ from retr.index.store import Store
 from retr.retrieval.classify import calibration, methods, probe
 from retr.retrieval.classify.answers import SEEN, answer
 from retr.retrieval.engine import Index
+from retr.retrieval.evaluation.protocols.folder import read_index
+from retr.retrieval.evaluation.protocols.vectors import Built
 from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.labels.labelled import others
 from retr.retrieval.labels.marks import row_marks
@@ -263,6 +266,14 @@ def test_a_patient_of_today_that_was_dealt_into_two_folds_is_not_asked(tmp_path)
     assert rows[~asked].tolist() == [row for row, one in enumerate(patients) if one in same]
 
 
+def test_a_published_protocol_does_not_take_the_vectors_of_an_adapted_index(tmp_path):
+    world = World(tmp_path, 4)
+    world.adapt(refit=False)
+    store = world.index.store
+    with pytest.raises(UsageError, match="have seen its labels"):
+        Built((store,)).embed(read_index(store, label="label"), [SimpleNamespace(info=store.manifest.encoder)])
+
+
 def test_a_purge_takes_rows_out_of_the_views(tmp_path):
     world = World(tmp_path, 3)
     world.adapt(refit=False)
@@ -275,6 +286,14 @@ def test_a_purge_takes_rows_out_of_the_views(tmp_path):
     after = Views.from_bytes(world.index.store.file(VIEWS_FILE))
     assert not np.isin(gone, after.marks).any()
     assert after.vectors.shape[1] == before.vectors.shape[1] - 2
+    # and rows that were deleted and compacted before
+    world.index.delete(ids=world.index.table(["id"], where=f"{SPLIT} = 'held out'")["id"].to_pylist()[:3])
+    with world.index.store.writer() as writer:
+        writer.compact()
+    world.index.refresh()
+    last = world.index.table(["id"], where=f"{SPLIT} = 'held out'")["id"].to_pylist()[:1]
+    world.index.delete(ids=last, purge=True)
+    assert Views.from_bytes(world.index.store.file(VIEWS_FILE)).vectors.shape[1] == after.vectors.shape[1] - 4
     # written over, the column does not hide who was fitted on
     world.overwrite()
     fitted = world.index.store.live_rows()[seen_by_head(world.index.store)][:1]
