@@ -10,7 +10,15 @@ from retr.index.errors import UsageError
 from retr.retrieval.classify.probe import fit
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.encoders.lengths import unread_ends
-from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of
+from retr.retrieval.evaluation.evaluation import (
+    NO_INTERVAL,
+    Evaluation,
+    Options,
+    by_subgroup,
+    cell,
+    facts_of,
+    without_interval,
+)
 from retr.retrieval.evaluation.protocols.linear import folds_by_patient
 from retr.retrieval.evaluation.retrieval import nearest
 from retr.retrieval.labels.cases import Cases
@@ -193,7 +201,7 @@ def _classification(
             probabilities[rows], evidence[rows], asked[rows], codes[rows], names, grades=cases.grades, seed=options.seed
         )
 
-    everything = np.ones(len(asked), dtype=bool)
+    everything = estimates(np.ones(len(asked), dtype=bool))
     shown = ("auroc", "auprc") if cases.several else ("top1", "balanced_accuracy", "macro_f1")
     auroc = metrics.auroc_per_class(evidence, asked)
     auprc = metrics.auprc_per_class(evidence, asked)
@@ -219,11 +227,11 @@ def _classification(
     return Evaluation(
         kind=kind,
         facts=facts_of(store, cases, options) | facts | _meanings(cases),
-        metrics=estimates(everything),
+        metrics=everything,
         per_class=per_class,
         per_subgroup=by_subgroup(store, cases, options, lambda inside: estimates(inside, shown)),
         curves=drawn,
-        notes=cases.notes,
+        notes=cases.notes + without_interval(cases, everything),
     )
 
 
@@ -270,11 +278,8 @@ def _single(
     found |= jackknife_intervals(
         lambda at: {name: one(at) for name, one in anew.items()}, codes, member=rests_on, lowest=lowest, seed=seed
     )
-    # a sum of distances is above 0 by chance alone: no interval of it holds what a calibrated model has
-    for name, value in (
-        ("ece", metrics.ece(probabilities, truth)),
-        ("ece_by_chance", metrics.ece_by_chance(probabilities, truth, codes)),
-    ):
+    errors = metrics.ece(probabilities, truth), metrics.ece_by_chance(probabilities, truth, codes)
+    for name, value in zip(NO_INTERVAL, errors, strict=True):
         found[name] = Estimate(value, float("nan"), float("nan"), len(truth), len(np.unique(codes)))
     return found if names is None else {name: found[name] for name in names}
 

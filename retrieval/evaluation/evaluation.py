@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.retrieval.labels.cases import Cases, subgroups
-from retr.retrieval.stats.intervals import Estimate
+from retr.retrieval.stats.intervals import FEWEST, Estimate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 #: A cell with fewer patients than this is marked as small.
 SMALL = 10
+#: Sums of distances, which are above 0 by chance alone: no interval of one holds what a calibrated model has.
+NO_INTERVAL = ("ece", "ece_by_chance")
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,18 @@ def facts_of(store: Store, cases: Cases, options: Options) -> dict[str, Any]:
 def unit(cases: Cases) -> str:
     """Say what is kept together and drawn as one: patients only where a column tells them apart."""
     return "patients" if cases.group else "images"
+
+
+def without_interval(cases: Cases, metrics: Mapping[str, Estimate]) -> tuple[str, ...]:
+    """Say which numbers have no interval, and why."""
+    bare = [name for name, one in metrics.items() if np.isnan(one.low) and not np.isnan(one.value)]
+    bare = [name for name in bare if name not in NO_INTERVAL]
+    if not bare:
+        return ()
+    groups = max(metrics[name].groups for name in bare)
+    if groups < FEWEST:
+        return (f"fewer than {FEWEST} {unit(cases)} ask, too few for intervals: how they differ is not known",)
+    return (f"no interval of {', '.join(bare)}: without one of the {unit(cases)} there is nothing to measure",)
 
 
 def cell(cases: Cases, inside: NDArray[np.bool_]) -> dict[str, Any]:

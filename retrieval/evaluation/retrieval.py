@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of
+from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of, without_interval
 from retr.retrieval.labels.views import Unseen
 from retr.retrieval.stats import curves, metrics
 from retr.retrieval.stats.intervals import mean_interval
@@ -96,7 +96,7 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options
             if not cases.several
             else None,
         },
-        notes=tuple(notes),
+        notes=(*notes, *without_interval(cases, estimates)),
     )
 
 

@@ -290,6 +290,20 @@ def test_the_reciprocal_rank_says_how_deep_it_looks(archive_store):
     assert found["mrr@3"].value == pytest.approx((hits.any(axis=1) / (hits.argmax(axis=1) + 1)).mean())
 
 
+def test_where_there_is_no_interval_the_reason_is_said(tmp_path):
+    vectors = np.random.default_rng(1).normal(size=(12, 8))
+    two = Index(make_store(tmp_path / "two.retr", vectors, patient=["P", "Q"] * 6, label=[*"xxyy"] * 3))
+    for task in ("retrieval", "neighbours"):
+        found = two.evaluate(task, "label")
+        assert all(np.isnan(one.low) for one in found.metrics.values())
+        assert any("fewer than 3 patients ask" in note for note in found.notes)
+    one = Index(make_store(tmp_path / "one.retr", vectors, patient=[*"AABCDEFGHIJK"], label=["x"] * 2 + ["y"] * 10))
+    found = one.evaluate("neighbours", "label")
+    assert np.isnan(found.metrics["auroc"].low)
+    assert not np.isnan(found.metrics["top1"].low)
+    assert any(note.startswith("no interval of kappa, auroc: without one of the patients") for note in found.notes)
+
+
 def test_the_calibration_error_has_no_interval_but_what_chance_gives(archive_store):
     found = Index(archive_store).evaluate("neighbours", "label").metrics
     assert np.isnan(found["ece"].low)
