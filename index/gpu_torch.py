@@ -8,12 +8,9 @@ filter costs no more than none. Where Triton cannot compile (it needs a C compil
 
 from __future__ import annotations
 
-import os
 import threading
-from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,55 +18,23 @@ import torch
 from retr.index import devices
 from retr.index.exact import Scans, best
 from retr.index.gpu import power_of_two
-from retr.index.home import cache_folder
+from retr.index.gpu_loops import GROUP, TILES, VALUES, Shard, choose, padded, shared_bytes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from retr.index.exact import Block
 
-# Rows of which only the best score leaves the registers.
-GROUP = 64
 # Groups of which the best are chosen together.
 _RUN = 32
-# Vectors are filled up to a multiple of this.
-_VALUES = 64
-# Rows of a tile of the scan, and for so many queries: values of a vector, warps, loads under way. Chosen on an H100 by
-# benchmarks/gpu_tiles.py.
-_ROWS = 128
-_TILES = ((16, 64, 4, 6), (32, 64, 4, 5), (64, 64, 4, 5), (128, 64, 8, 3), (256, 64, 8, 3))
 # More groups than these are not chosen for a query: k above some thousands is left to the CPU.
 _MAX_CHOSEN = 16_384
 # Intermediate results stay below this, and so does the copy of a mask.
 _TEMPORARY_BYTES = 512 << 20
 # Vectors are brought over in pieces of so many bytes.
 _PIECE_BYTES = 256 << 20
-
-
-@dataclass(frozen=True)
-class _Shard:
-    """The rows that lie on one GPU.
-
-    Attributes
-    ----------
-    vectors
-        float16 ``(rows, dim)``, both filled up with zeros to whole tiles.
-    start, rows
-        The number of the first row, and how many there are.
-    error
-        The largest distance of a scaled vector from its float16 copy; 0 where all are exact.
-    """
-
-    vectors: torch.Tensor
-    start: int
-    rows: int
-    error: float
-
-    @property
-    def groups(self) -> int:
-        return len(self.vectors) // GROUP
 
 
 class TorchScan:
@@ -95,7 +60,7 @@ class TorchScan:
     margin = 22
 
     def __init__(self, blocks: Sequence[Block], dim: int, max_norm: float, numbers: Sequence[int]) -> None:
-        self._dim = -(-dim // _VALUES) * _VALUES
+        self._dim = -(-dim // VALUES) * VALUES
         self._scale = float(power_of_two(np.array([max_norm]))[0])
         self._max_norm = max_norm * self._scale
         self._lock = threading.Lock()
@@ -109,9 +74,9 @@ class TorchScan:
                 self._filled(blocks, dim, _device(number), start, stop)
                 for number, (start, stop) in zip(numbers, pairwise(bounds), strict=True)
             ]
-            self._maxima, self._scores = _loops(self._shards[0].vectors.device)
+            self._maxima, self._scores = choose(self._shards[0].vectors.device)
 
-    def _filled(self, blocks: Sequence[Block], dim: int, device: torch.device, start: int, stop: int) -> _Shard:
+    def _filled(self, blocks: Sequence[Block], dim: int, device: torch.device, start: int, stop: int) -> Shard:
         """Bring rows ``start`` to ``stop`` to a device."""
         rows = stop - start
         vectors = torch.zeros(
@@ -127,7 +92,7 @@ class TorchScan:
                 target = vectors[block.start + at - start :][: len(piece), :dim]
                 target.copy_(piece)
                 error = max(error, float(torch.linalg.vector_norm(piece - target, dim=1).max()))
-        return _Shard(vectors, start, rows, error)
+        return Shard(vectors, start, rows, error, shared_bytes(device))
 
     def reaches(self, wanted: int, allowed: NDArray[np.bool_] | None) -> bool:  # noqa: ARG002
         """Say whether so many rows are found for a query; a filter does not matter."""
@@ -142,7 +107,7 @@ class TorchScan:
     ) -> Scans:
         """Return about ``want`` candidates for each query; see `exact.Scans`."""
         scale = power_of_two(np.linalg.norm(queries, axis=1))
-        asked = (queries * scale[:, None]).astype(np.float32)
+        asked = queries * scale[:, None].astype(np.float32)
         unscaled = scale[:, None] * self._scale
         with self._lock, devices.one_line("searching"):
             masks = self._masks(allowed)
@@ -161,7 +126,7 @@ class TorchScan:
         each = max(4 * 2 * shard.groups + 8 * 4 * GROUP * min(chosen, shard.groups) for shard in self._shards)
         # whole tiles of queries
         fitting = max(1, _TEMPORARY_BYTES // each)
-        return fitting if fitting < _TILES[-1][0] else fitting // _TILES[-1][0] * _TILES[-1][0]
+        return fitting if fitting < TILES[-1][0] else fitting // TILES[-1][0] * TILES[-1][0]
 
     def _masks(self, allowed: NDArray[np.bool_] | None) -> list[torch.Tensor | None]:
         """Bring a mask to the devices; the last one stays there, since deletions come with every search."""
@@ -185,27 +150,23 @@ class TorchScan:
     ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
         """Return rows and scores ``(n, c)`` of all GPUs together, and for each query a score that no other exceeds."""
         n, dim = queries.shape
-        # whole tiles; made here, where so few numbers cost less than starting the GPU for each step
-        full = np.zeros((-(-n // _tile(n)[0]) * _tile(n)[0], self._dim), np.float32)
+        full = np.zeros((padded(n), self._dim), np.float32)
         full[:n, :dim] = queries
-        halves = full.astype(np.float16)
         # all are started before the first is waited for: they work at the same time
         started = [
-            self._start(shard, n, full, halves, mask, exclude, want)
-            for shard, mask in zip(self._shards, masks, strict=True)
+            self._start(shard, n, full, mask, exclude, want) for shard, mask in zip(self._shards, masks, strict=True)
         ]
-        norms = np.linalg.norm(queries.astype(np.float64), axis=1)
-        # what rounding the query costs with the longest vector, and what the sums' own rounding does
-        rounded = np.linalg.norm((full - halves)[:n].astype(np.float64), axis=1) * self._max_norm
-        rounded += norms * self._max_norm * self._dim * 2.0**-23
         rows, scores, floor = [], [], np.full(n, -np.inf)
         for shard, packed in zip(self._shards, started, strict=True):
             found = packed.cpu().numpy()
-            width = (found.shape[1] - 2) // 2
+            width = (found.shape[1] - 4) // 2
             rows.append(found[:, :width].astype(np.int64))
             scores.append(found[:, width : 2 * width])
-            np.maximum(floor, found[:, -2] + norms * shard.error, out=floor)
-            np.maximum(floor, found[:, -1] + norms * shard.error + rounded, out=floor)
+            dropped, left_out, norms, rounded = found[:, -4:].T
+            # what rounding the query costs with the longest vector, and what the sums' own rounding does
+            rounded = (rounded + norms * self._dim * 2.0**-23) * self._max_norm
+            np.maximum(floor, dropped + norms * shard.error, out=floor)
+            np.maximum(floor, left_out + norms * shard.error + rounded, out=floor)
         together, score = np.concatenate(rows, axis=1), np.concatenate(scores, axis=1)
         if together.shape[1] > want:
             together, score, dropped = best(together, score, want)
@@ -214,10 +175,9 @@ class TorchScan:
 
     def _start(
         self,
-        shard: _Shard,
+        shard: Shard,
         n: int,
         full: NDArray[np.float32],
-        halves: NDArray[np.float16],
         mask: torch.Tensor | None,
         exclude: Sequence[NDArray[np.int64]],
         want: int,
@@ -227,16 +187,19 @@ class TorchScan:
         Returns
         -------
         torch.Tensor
-            float64 ``(n, 2 * c + 2)``: rows, their scores, the best score dropped among the rows that were scored, and
-            the best of the groups that were not.
+            float64 ``(n, 2 * c + 4)``: rows, their scores, the best score dropped among the rows that were scored, the
+            best of the groups that were not, the query's length, and that of what rounding took from it.
         """
         device = shard.vectors.device
-        maxima = self._maxima(shard, torch.from_numpy(halves).to(device), n, mask)
+        asked = torch.from_numpy(full).to(device)
+        halves = asked.half()
+        maxima = self._maxima(shard, halves, n, mask)
+        asked = asked[:n]
         hidden = max(map(len, exclude), default=0)
         chosen = min(want + hidden, shard.groups)
         values, groups = _choose(maxima, min(chosen + 1, shard.groups))
         rows = (groups[:, :chosen, None] * GROUP + torch.arange(GROUP, device=device)).flatten(1)
-        scores = self._scores(shard, torch.from_numpy(full[:n]).to(device), groups[:, :chosen].contiguous(), mask)
+        scores = self._scores(shard, asked, groups[:, :chosen].contiguous(), mask)
         if hidden:
             scores.masked_fill_(_among(rows, exclude, shard), -torch.inf)
         kept = torch.topk(scores, min(want + 1, scores.shape[1]))
@@ -246,6 +209,8 @@ class TorchScan:
             kept.values[:, :want],
             kept.values[:, want:] if kept.values.shape[1] > want else nothing,
             values[:, chosen:].double() if chosen < shard.groups else nothing,
+            torch.linalg.vector_norm(asked, dim=1, keepdim=True, dtype=torch.float64),
+            torch.linalg.vector_norm(asked - halves[:n], dim=1, keepdim=True, dtype=torch.float64),
         ]
         return torch.cat(parts, dim=1)
 
@@ -265,16 +230,11 @@ def _choose(maxima: torch.Tensor, number: int) -> tuple[torch.Tensor, torch.Tens
     return top.values, torch.gather(inside, 1, top.indices)
 
 
-def _tile(n: int) -> tuple[int, int, int, int]:
-    """Return how the scan for ``n`` queries is cut."""
-    return next((tile for tile in _TILES if tile[0] >= n), _TILES[-1])
-
-
 def _device(number: int) -> torch.device:
     return torch.device("cuda", number)
 
 
-def _among(rows: torch.Tensor, exclude: Sequence[NDArray[np.int64]], shard: _Shard) -> torch.Tensor:
+def _among(rows: torch.Tensor, exclude: Sequence[NDArray[np.int64]], shard: Shard) -> torch.Tensor:
     """Say which of a shard's rows ``(n, c)`` are among those excluded for their query."""
     width = shard.groups * GROUP
     keys = [
@@ -284,107 +244,3 @@ def _among(rows: torch.Tensor, exclude: Sequence[NDArray[np.int64]], shard: _Sha
     owner = torch.arange(len(rows), device=rows.device)[:, None] * width
     found: torch.Tensor = torch.isin(rows + owner, torch.from_numpy(np.concatenate(keys)).to(rows.device))
     return found
-
-
-def _loops(device: torch.device) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]:
-    """Return what finds groups' best scores and what scores groups: Triton's, or torch's where that cannot compile."""
-    if device.type == "cuda":
-        # compiled code is kept where everything else is that can be made again
-        os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder() / "triton"))
-        try:
-            from retr.index import gpu_kernels
-
-            tried = _Shard(torch.zeros((_ROWS, _VALUES), dtype=torch.float16, device=device), 0, 1, 0.0)
-            asked = torch.zeros((_TILES[0][0], _VALUES), device=device)
-            maxima, scores = partial(_compiled_maxima, gpu_kernels), partial(_compiled_scores, gpu_kernels)
-            scores(tried, asked, maxima(tried, asked.half(), 1, None).argmax(0)[:, None], None)
-        except Exception:  # noqa: BLE001 - no Triton, no C compiler, an old GPU: each has its own exception
-            return _maxima, _scores
-        return maxima, scores
-    return _maxima, _scores
-
-
-def _compiled_maxima(
-    kernels: Any, shard: _Shard, queries: torch.Tensor, n: int, mask: torch.Tensor | None
-) -> torch.Tensor:
-    """Return the best score of every group, float32 ``(groups, n)``, for the first ``n`` of queries in whole tiles."""
-    block, values, warps, stages = _tile(n)
-    maxima = torch.empty((shard.groups, n), dtype=torch.float32, device=queries.device)
-    with torch.cuda.device(queries.device):
-        kernels.group_maxima[(len(queries) // block * (len(shard.vectors) // _ROWS),)](
-            shard.vectors,
-            queries,
-            shard.vectors if mask is None else mask,
-            maxima,
-            shard.rows,
-            n,
-            dim=queries.shape[1],
-            masked=mask is not None,
-            group=GROUP,
-            block_rows=_ROWS,
-            block_queries=block,
-            block_dim=values,
-            num_warps=warps,
-            num_stages=stages,
-        )
-    return maxima
-
-
-def _compiled_scores(
-    kernels: Any, shard: _Shard, queries: torch.Tensor, groups: torch.Tensor, mask: torch.Tensor | None
-) -> torch.Tensor:
-    """Return the scores of the rows of groups ``(n, c)``: float64 ``(n, c * GROUP)``."""
-    n, chosen = groups.shape
-    scores = torch.empty((n, chosen * GROUP), dtype=torch.float64, device=queries.device)
-    with torch.cuda.device(queries.device):
-        kernels.group_scores[(chosen, n)](
-            shard.vectors,
-            queries,
-            groups,
-            shard.vectors if mask is None else mask,
-            scores,
-            shard.rows,
-            chosen,
-            dim=queries.shape[1],
-            masked=mask is not None,
-            group=GROUP,
-            block_dim=_VALUES,
-            num_warps=4,
-        )
-    return scores
-
-
-def _maxima(shard: _Shard, queries: torch.Tensor, n: int, mask: torch.Tensor | None) -> torch.Tensor:
-    """Do with torch what `_compiled_maxima` does."""
-    asked = queries[:n].t()
-    step = max(1, _TEMPORARY_BYTES // (8 * n * GROUP)) * GROUP
-    parts = []
-    for start in range(0, len(shard.vectors), step):
-        vectors = shard.vectors[start : start + step]
-        if queries.is_cuda:
-            scores = torch.mm(vectors, asked, out_dtype=torch.float32)
-        else:
-            scores = vectors.float() @ asked.float()
-        scores[~_counts(shard, torch.arange(start, start + len(vectors), device=queries.device), mask)] = -torch.inf
-        parts.append(scores.view(-1, GROUP, n).amax(1))
-    return torch.cat(parts)
-
-
-def _scores(shard: _Shard, queries: torch.Tensor, groups: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Do with torch what `_compiled_scores` does."""
-    rows = (groups[:, :, None] * GROUP + torch.arange(GROUP, device=groups.device)).flatten(1)
-    scores = torch.empty(rows.shape, dtype=torch.float64, device=queries.device)
-    step = max(1, _TEMPORARY_BYTES // (16 * queries.shape[1]))
-    for number, asked in enumerate(queries.double()):
-        for start in range(0, rows.shape[1], step):
-            part = rows[number, start : start + step]
-            # sums along rows, not a product of matrices: a score depends on nothing but its two vectors
-            scores[number, start : start + step] = (shard.vectors[part].double() * asked).sum(1)
-    scores[~_counts(shard, rows, mask)] = -torch.inf
-    return scores
-
-
-def _counts(shard: _Shard, rows: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Say which of a shard's rows are rows, and allowed."""
-    real = rows < shard.rows
-    return real if mask is None else real & mask[rows.clamp(max=shard.rows - 1)].bool()

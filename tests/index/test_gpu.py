@@ -12,7 +12,7 @@ import torch
 from gpu_standin import MAX_K, SIGNATURES, Gpus
 
 from retr.benchmarks.gpu import agree
-from retr.index import devices, gpu, gpu_torch
+from retr.index import devices, gpu, gpu_loops, gpu_torch
 from retr.index.config import Flat
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
@@ -105,6 +105,7 @@ def test_the_answers_are_those_of_the_cpu(store, monkeypatch, count, device, use
 @pytest.mark.parametrize(("count", "device"), [(1, "cuda"), (3, "cuda:all")])
 def test_torch_gives_the_answers_of_the_cpu(tmp_path, monkeypatch, torch_on_the_cpu, dtype, count, device):
     monkeypatch.setattr(gpu_torch, "_TEMPORARY_BYTES", 300_000)
+    monkeypatch.setattr(gpu_loops, "_TEMPORARY_BYTES", 300_000)
     monkeypatch.setattr(gpu_torch, "_PIECE_BYTES", 70_000)
     torch_on_the_cpu(count)
     store = make(tmp_path / "index", dtype=dtype)
@@ -306,16 +307,16 @@ def test_a_real_gpu_scans_with_what_triton_compiled(store):
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU")
     scan = gpu_torch.TorchScan(store.blocks(), 32, 1.0, [0])
-    assert scan._maxima.func is gpu_torch._compiled_maxima
+    assert scan._maxima.func is gpu_loops.compiled_maxima
     shard = scan._shards[0]
     full = torch.zeros((32, shard.vectors.shape[1]), device="cuda")
     full[:30, :32] = torch.from_numpy(questions(store)).cuda()
     mask = torch.from_numpy((np.random.default_rng(0).random(shard.rows) < 0.5).astype(np.uint8)).cuda()
     groups = torch.arange(30, device="cuda")[:, None].repeat(1, 2).contiguous()
     for allowed in (None, mask):
-        ours, theirs = (loop(shard, full.half(), 30, allowed) for loop in (scan._maxima, gpu_torch._maxima))
+        ours, theirs = (loop(shard, full.half(), 30, allowed) for loop in (scan._maxima, gpu_loops.torch_maxima))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
-        ours, theirs = (loop(shard, full[:30], groups, allowed) for loop in (scan._scores, gpu_torch._scores))
+        ours, theirs = (loop(shard, full[:30], groups, allowed) for loop in (scan._scores, gpu_loops.torch_scores))
         torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
 
 
