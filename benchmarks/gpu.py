@@ -59,6 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=int, default=10_000_000)
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--ann-rows", type=int, default=1_000_000, help="of IVF and CAGRA; 0 leaves them out")
+    parser.add_argument("--beside", default="torch,faiss", help="whose own search is measured on the same vectors")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:N or cuda:all")
     args = parser.parse_args(arguments)
     if not args.device.startswith("cuda"):
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except RetrError as error:
         sys.exit(f"error: {error}")
     command = f"python -m retr.benchmarks.gpu --rows {args.rows} --dim {args.dim} --ann-rows {args.ann_rows}"
+    command += f" --beside {args.beside}"
     figures: dict[str, Any] = {"rows": args.rows, "dim": args.dim, "device": args.device, "k": K}
     # after every step: what was measured is kept when a later step fails, or is stopped
     for _ in measure(args, numbers, figures):
@@ -94,10 +96,11 @@ def measure(args: argparse.Namespace, numbers: Sequence[int], figures: dict[str,
         name = f"{rows} rows stored in {some[0].vectors.dtype}: search, ms"
         figures[name] = {batch: round(1e3 * each, 3) for batch, each in took.items()}
     yield
-    if devices.torch_sees():
+    beside = args.beside.split(",")
+    if "torch" in beside and devices.torch_sees():
         for figures["torch mm and topk, ms"] in torch_alone(blocks, numbers, queries):
             yield
-    if devices.faiss_sees():
+    if "faiss" in beside and devices.faiss_sees():
         for figures["faiss GpuIndexFlatIP, ms"] in faiss_alone(blocks, args.dim, numbers, queries):
             yield
     if args.ann_rows and devices.faiss_sees():

@@ -2,9 +2,9 @@
 
 Three steps, each encoder for itself; what fails is one line among the figures, and the file is written after each.
 
-``network``: by precision the batch that memory allows, the pictures a second of the network alone (on the GPU already;
-also in channels-last memory) and of ``encode_prepared`` (copied there, embedded, copied back: what bounds every build),
-and the smallest cosine of eight different pictures' embeddings to the CPU's float32.
+``network``: by precision the batch that memory allows, the pictures a second of the network alone (on the GPU already)
+and of ``encode_prepared`` (copied there, embedded, copied back: what bounds every build), and the smallest cosine of
+eight different pictures' embeddings to the CPU's float32.
 
 ``build``: the real build over 512-pixel JPEGs, all different (the shipped photographs with fresh grain), in bf16, of
 `lite` in fp32. "GPU waits" is the share of the time from the first batch to the last that the same batches do not take
@@ -238,11 +238,6 @@ def network(precision: str, held: dict[str, Any], args: argparse.Namespace) -> d
     with torch.inference_mode(), encoder.in_full():
         pixels = encoder.pixels(batch)
         figures["images/s, network alone"] = rate(lambda: encoder.forward(pixels))
-        kept = encoder.network
-        encoder.network = copy.deepcopy(kept).to(memory_format=torch.channels_last)
-        last = pixels.contiguous(memory_format=torch.channels_last)
-        figures["images/s, network alone, channels last"] = rate(lambda: encoder.forward(last))
-        encoder.network = kept
     return figures
 
 

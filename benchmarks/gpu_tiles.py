@@ -23,7 +23,8 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from retr.benchmarks.record import record
-from retr.index.gpu_kernels import group_maxima, group_scores
+from retr.index.gpu_kernels import group_maxima, group_maxima_resident, group_scores
+from retr.index.gpu_loops import RESIDENT_DIMS
 
 # For so many queries: rows, queries and values of a tile, warps, and loads under way.
 SETTINGS: dict[int, list[tuple[int, int, int, int, int]]] = {
@@ -43,6 +44,8 @@ SETTINGS: dict[int, list[tuple[int, int, int, int, int]]] = {
     ],
 }
 GROUPS = (32, 64, 128)
+# Of what holds 256 queries in shared memory: rows, warps, loads under way.
+RESIDENT = ((64, 4, 2), (64, 8, 2), (64, 4, 3), (64, 8, 3))
 
 
 @triton.jit
@@ -169,11 +172,35 @@ def main() -> None:
             )
             found.append((took, f"{name}: {took:.3f} ms, {took / floor:.2f} x floor"))
         figures[f"{number} queries, floor {floor:.3f} ms"] = [line for _, line in sorted(found)]
+    if args.dim in RESIDENT_DIMS:
+        figures["256 queries in shared memory"] = resident(vectors, queries)
     for group in GROUPS:
         figures[f"after the scan, groups of {group}, ms"] = {
             f"{number} queries": after(vectors, queries[:number], group) for number in (1, 256)
         }
     record(f"gpu_tiles_{args.dim}", figures, command=f"python -m retr.benchmarks.gpu_tiles --dim {args.dim}")
+
+
+def resident(vectors: torch.Tensor, queries: torch.Tensor) -> dict[str, float | str]:
+    """Time the scan that holds its queries."""
+    n, dim = queries.shape
+    maxima = torch.empty((len(vectors) // 64, n), device="cuda")
+    processors = torch.cuda.get_device_properties(0).multi_processor_count
+    found: dict[str, float | str] = {}
+    for rows, warps, stages in RESIDENT:
+
+        def work(rows: int = rows, warps: int = warps, stages: int = stages) -> None:
+            how = {"dim": dim, "masked": False, "group": 64, "block_rows": rows, "block_queries": n, "stages": stages}
+            sizes = (len(vectors), n, len(vectors) // rows)
+            group_maxima_resident[(processors,)](vectors, queries, vectors, maxima, *sizes, **how, num_warps=warps)
+
+        try:
+            took = triton.testing.do_bench(work, warmup=5, rep=30, return_mode="median")
+        except Exception as error:  # noqa: BLE001 - a setting that does not fit is a line of the result
+            found[f"{rows}x{warps}x{stages}"] = str(error).strip().splitlines()[-1][:100]
+        else:
+            found[f"{rows}x{warps}x{stages}, ms"] = round(float(took), 3)
+    return found
 
 
 def after(vectors: torch.Tensor, queries: torch.Tensor, group: int) -> dict[str, float]:
