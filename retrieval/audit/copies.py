@@ -26,6 +26,8 @@ from retr.retrieval.archive.places import Archive
 from retr.retrieval.audit.clusters import components
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from retr.index.store import Store
@@ -211,17 +213,21 @@ def _candidates(
     mask[numbers[unique]] = True
     order = unique[np.argsort(labels[unique], kind="stable")]
     starts = np.searchsorted(labels[order], np.arange(labels.max(initial=-1) + 2))
+    large = np.diff(starts) > _BATCH
     pairs: dict[tuple[int, int], float] = {}
     full: set[int] = set()
     note = None
-    for start in range(0, len(active), _BATCH):
-        chosen = active[start : start + _BATCH]
+    for chosen in _batches(active, labels, large):
         vectors = store.vectors(numbers[chosen]).astype(np.float32)
-        exclude = []
-        for at in chosen:
-            own = numbers[order[starts[labels[at]] : starts[labels[at] + 1]]]
-            exclude.append(np.union1d(own, numbers[sorted(apart[at])]) if at in apart else np.sort(own))
-        near = store.search(vectors, _NEIGHBOURS, mask=mask, exclude=exclude)
+        own = [numbers[order[starts[labels[at]] : starts[labels[at] + 1]]] for at in chosen]
+        allowed = mask
+        if large[labels[chosen[0]]]:  # all of them are of one cluster
+            allowed = mask.copy()
+            allowed[own[0]] = False
+            own = [own[0][:0]] * len(chosen)
+        told = [numbers[sorted(apart.get(at, ()))] for at in chosen]
+        exclude = [np.union1d(*both) for both in zip(own, told, strict=True)]
+        near = store.search(vectors, _NEIGHBOURS, mask=allowed, exclude=exclude)
         note = note or near.note
         for at, vector, rows in zip(chosen, unit_rows(vectors), near.rows, strict=True):
             others = rows[rows >= 0]
@@ -232,6 +238,15 @@ def _candidates(
             for other, cosine in hits:
                 pairs[min(at, other), max(at, other)] = cosine
     return pairs, full, note
+
+
+def _batches(active: list[int], labels: NDArray[np.int64], large: NDArray[np.bool_]) -> Iterator[list[int]]:
+    """Yield the places to search for, those of a large cluster by themselves."""
+    together: dict[int, list[int]] = {}
+    for at in active:
+        together.setdefault(int(labels[at]) if large[labels[at]] else -1, []).append(at)
+    for places in together.values():
+        yield from (places[start : start + _BATCH] for start in range(0, len(places), _BATCH))
 
 
 def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from retr.index.encoder import EncoderInfo
 from retr.index.store import Store
 from retr.index.vectors import unit
+from retr.retrieval.audit import copies
 from retr.retrieval.audit.clusters import components
 from retr.retrieval.audit.copies import find_copies
 
@@ -47,10 +48,13 @@ def same(labels):
     return np.asarray(labels)[:, None] == np.asarray(labels)
 
 
-@pytest.mark.parametrize("sizes", [(20, 20), (17, 1), (40, 30, 25), (3, 100)])
-def test_clusters_of_more_copies_than_are_compared_at_a_time(tmp_path, sizes):
+@pytest.mark.parametrize(
+    ("sizes", "batch"), [((20, 20), 256), ((17, 1), 256), ((40, 30, 25), 256), ((40, 30, 25), 20), ((3, 100), 20)]
+)
+def test_clusters_of_more_copies_than_are_compared_at_a_time(tmp_path, monkeypatch, sizes, batch):
     """Each encoding's copies are nearest to each other; only beyond them lie those of the other encodings."""
     vectors = np.concatenate([np.tile(np.eye(DIM)[0] + 0.1 * np.eye(DIM)[1 + i], (n, 1)) for i, n in enumerate(sizes)])
+    monkeypatch.setattr(copies, "_BATCH", batch)
     vectors += 1e-4 * np.random.default_rng(0).normal(size=vectors.shape)
     found = find(store_of(tmp_path / "x.retr", vectors), [0] * len(vectors), 0.9)
     assert same(components(len(vectors), found.edges)).all()
