@@ -22,7 +22,8 @@ from retr.index.errors import UsageError
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.evaluation.protocols.clusters import check_clusters, clusters, versions
 from retr.retrieval.evaluation.protocols.names import in_words, no_words, unknown_names
-from retr.retrieval.evaluation.protocols.vectors import WORK, PatchMeans
+from retr.retrieval.evaluation.protocols.together import PatchMeans
+from retr.retrieval.evaluation.protocols.vectors import WORK
 from retr.retrieval.stats.intervals import mean_interval
 from retr.retrieval.stats.metrics import any_hit_at, precision_at, top_k_accuracy
 

@@ -18,11 +18,13 @@ from PIL import Image
 from retr.index.errors import UsageError
 from retr.index.state import state_folder
 from retr.index.store import Store
-from retr.retrieval.evaluation.protocols import flair, lvm_med, rad_dino, retizero
+from retr.retrieval.evaluation.protocols import flair, kad, lvm_med, rad_dino, retizero
 from retr.retrieval.evaluation.protocols.folder import read_folder, read_index
-from retr.retrieval.evaluation.protocols.vectors import WORK, Built, SideBySide, Work
+from retr.retrieval.evaluation.protocols.together import SideBySide
+from retr.retrieval.evaluation.protocols.vectors import WORK, Built, Work
 from retr.retrieval.ingest import decode
 from retr.retrieval.ingest.build import build
+from retr.retrieval.labels.label_set import load_labels
 
 RUNS = {
     "retizero": lambda data, encoder, **given: retizero.run(data, encoder, clustered=False, **given),
@@ -242,6 +244,10 @@ def test_what_an_index_does_not_have_is_left_out(archive, built, fake_encoder, m
     make_picture(99).save(archive / "healthy" / "new.png")
     found = Built((built,)).embed(read_folder(archive), [fake_encoder])
     assert found.data.left_out == (("healthy/new.png", "not in the index"),)
+    make_picture(98, (90, 80)).save(archive / "healthy" / "000.png")
+    changed = Built((built,)).embed(read_folder(archive), [fake_encoder])
+    assert ("healthy/000.png", "changed since the index was built") in changed.data.left_out
+    assert len(changed.vectors[0]) == 11
     by_patient = read_index(built, label="patient", without=("P00",))
     assert by_patient.counts() == {"P01": 3, "P02": 3, "P03": 3}
     assert by_patient.group == "patient"
@@ -269,6 +275,24 @@ def test_members_of_containers_are_pictures_too(archive, fake_encoder):
     packed = WORK.embed(read_folder(archive), [fake_encoder])
     assert packed.data.counts() == {"glaucoma": 6, "healthy": 6}
     np.testing.assert_array_equal(packed.vectors[0], plain.vectors[0])
+
+
+def test_findings_come_from_an_index_that_was_asked_the_same(archive, make_encoder, tmp_path):
+    class Finder(make_encoder):
+        def encode_and_score(self, batch, findings):
+            dark = 1 - batch.mean(axis=(1, 2, 3))
+            return self.encode_prepared(batch), np.stack([dark**power for power in range(1, len(findings) + 1)], axis=1)
+
+    labels, encoder = load_labels(["glaucoma", "optic disc drusen"]), Finder()
+    build(archive, tmp_path / "index", encoder, scores=labels.names)
+    stores = (Store.open(tmp_path / "index"),)
+    asked = {"ignore_unknown": True}
+    own = kad.run(read_folder(archive), encoder, labels, **asked)
+    encoder.encoded = 0
+    found = kad.run(read_index(stores[0]), encoder, labels, vectors=Built(stores), **asked)
+    assert (found["measured"], encoder.encoded) == (own["measured"], 0)
+    with pytest.raises(UsageError, match="built with the findings glaucoma, optic disc drusen"):
+        kad.run(read_index(stores[0]), encoder, load_labels(["glaucoma"]), vectors=Built(stores), **asked)
 
 
 def test_patch_means_are_of_every_picture(archive, make_encoder):
