@@ -14,6 +14,9 @@ because few groups, or groups that happen to be all right, show less spread than
   that is right throughout. Where no error was seen this is the "rule of three" of groups. It counts less the better
   the rows show that groups are alike (`_unseen`).
 
+Where groups have equally many rows and each is all right or all wrong (as with one picture a patient), each is a
+trial, and the interval is the exact one of Clopper and Pearson.
+
 How often such intervals hold the truth was measured (``benchmarks/coverage.py``); the constants were chosen there.
 """
 
@@ -111,6 +114,9 @@ def mean_interval(
     value = float(means.mean())
     if groups < FEWEST:
         return Estimate(value, float("nan"), float("nan"), len(values), groups)
+    if classes == 1 and (counts == counts[0]).all() and ((sums == 0) | (sums == counts)).all():
+        limits = _exact(int((sums > 0).sum()), groups)  # each group is one trial, right or wrong
+        return Estimate(value, *limits, len(values), groups)
     rest = size - counts
     # without its only group a class is left out of the mean
     left = np.where(rest > 0, (total - sums) / np.where(rest > 0, rest, 1), np.nan)
@@ -221,6 +227,16 @@ def _quantile(df: int) -> float:
     from scipy.stats import t
 
     return float(t.ppf((1 + LEVEL) / 2, df))
+
+
+def _exact(right: int, trials: int) -> tuple[float, float]:
+    """Return the limits of Clopper and Pearson, for so many right of independent trials."""
+    from scipy.stats import beta
+
+    tail = (1 - LEVEL) / 2
+    low = float(beta.ppf(tail, right, trials - right + 1)) if right else 0.0
+    high = float(beta.ppf(1 - tail, right + 1, trials - right)) if right < trials else 1.0
+    return low, high
 
 
 def _unseen(value: float, variance: float, rows: float, groups: float) -> float:

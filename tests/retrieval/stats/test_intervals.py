@@ -92,18 +92,23 @@ def test_what_rests_on_one_patient_has_no_interval():
     assert np.isnan(jackknife_intervals(first, codes)["first"].low)
 
 
-@pytest.mark.parametrize("n", [5, 20, 300])
-def test_where_all_are_right_the_limit_is_about_that_of_clopper_and_pearson(n):
+@pytest.mark.parametrize(("n", "right"), [(3, 3), (5, 0), (12, 7), (20, 20), (300, 299)])
+@pytest.mark.parametrize("rows", [1, 40])
+def test_where_patients_are_trials_the_interval_is_exact(n, right, rows):
     """Also of many rows a patient: patients, not rows, are what was drawn."""
-    exact = stats.binomtest(n, n).proportion_ci(0.95, "exact").low
-    for rows in (1, 40):
-        for right in (1.0, 0.0):
-            found = mean_interval(np.full(n * rows, right), np.repeat(np.arange(n), rows))
-            low, high = (found.low, found.high) if right else (1 - found.high, 1 - found.low)
-            assert high == 1
-            # between the exact limit and the rule of three, but for fewer than ten
-            assert low < 1 - 2.5 / n
-            assert low > exact - (0.6 if n < 10 else 0.02)
+    exact = stats.binomtest(right, n).proportion_ci(0.95, "exact")
+    found = mean_interval(np.repeat(np.arange(n) < right, rows).astype(float), np.repeat(np.arange(n), rows))
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high))
+
+
+@pytest.mark.parametrize("n", [5, 20, 300])
+def test_where_all_are_right_patients_that_were_not_met_are_allowed_for(n):
+    """With unequal numbers of pictures, too: never surer than the rule of three is of patients of equal weight."""
+    codes = np.repeat(np.arange(n), 1 + np.arange(n) % 2)
+    found = mean_interval(np.ones(len(codes)), codes)
+    assert found.high == 1
+    assert found.low < 1 - 2.5 / n
+    assert found.low > 1 - 6.5 / n or n < 10
 
 
 @given(
