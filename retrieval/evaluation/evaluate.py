@@ -135,7 +135,7 @@ def _without_seen(store: Store, cases: Cases, *, crossed: bool) -> Cases:
     theirs = cases.asks & ~unseen.plain
     if not theirs.any():
         return cases
-    who = "of the rows that ask are of patients whose labels the head of this index was fitted on"
+    who = "of the rows that ask are among those, or belong to those, that the head of this index was fitted on"
     if not (cases.asks & keep).any():
         raise UsageError(
             f"all {who}: nothing is held out to measure",

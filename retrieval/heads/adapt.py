@@ -162,7 +162,7 @@ def adapt(
         found, _ = fitted(np.ones(len(inside), bool))
     who = "patients" if split_by else "pictures"
     kept = single if refit else inside & single
-    with waiting("fitting the head without each fifth of its patients"):
+    with waiting("fitting the head without each fifth of whom it has seen"):
         views = _views(store, cases, groups, kept, vectors[place], lambda chosen: fitted(chosen)[0])
     found = replace(found, seen=Marks.of(store, cases.rows[kept], [group, store.manifest.group]))
     facts = {
@@ -190,7 +190,7 @@ def adapt(
     notes += worse(before, after)
     if refit and views is None:
         notes.append(
-            f"this head cannot be measured any more (too few patients, or more than {MOST_ROWS} rows): "
+            f"this head cannot be measured any more (too few to hold out, or more than {MOST_ROWS} rows): "
             "`retr calibrate` and `retr eval` need one that is not refitted"
         )
     written = _write(store, home(out), info, found, rows, vectors, split[rows].tolist(), noted, views)
@@ -295,9 +295,7 @@ def _check(
         )
     if len(np.unique(groups[fitted])) < 2:
         who = "identical files" if split_by is None else f"one value of {split_by!r}"
-        raise UsageError(
-            f"the head would be fitted on {who} alone", hint="give rows of more patients, or another --fit"
-        )
+        raise UsageError(f"the head would be fitted on {who} alone", hint="give rows of others, too, or another --fit")
     if inside.all():
         raise UsageError("every labelled row is fitted on: nothing is left to measure", hint="narrow --fit")
     both = np.intersect1d(groups[inside], groups[~inside])

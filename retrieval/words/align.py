@@ -281,7 +281,7 @@ def _apart(
     test = unseen.in_view & unseen.asked & (unseen.folds(texts.groups) == 0)
     if unseen.views is None or not test.any():
         raise UsageError(
-            "the head of this index was fitted on every patient with text: nothing is left to measure a bridge on",
+            "the head of this index was fitted on all that has text: nothing is left to measure a bridge on",
             hint="fit the bridge on the index it was made from, or adapt that one without refitting",
         )
     train = unseen.in_view & ~np.isin(texts.groups, texts.groups[test])

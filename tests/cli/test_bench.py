@@ -65,7 +65,7 @@ def test_too_few_images_for_the_clusters_say_what_to_do(retr):
 @pytest.mark.parametrize(
     ("protocol", "measured", "published"),
     [
-        ("flair", "linear probe, strict (folds by patient)", "0.6040"),
+        ("flair", "linear probe, strict (folds by group)", "0.6040"),
         ("rad-dino", "glaucoma", "not known here"),
         ("lvm-med", "mean of the runs", "0.6833"),
     ],

@@ -105,7 +105,7 @@ def run(
     measured = {
         "zero-shot": zero,
         "linear probe, published (folds by image)": _scores(by_row, data, order, seed),
-        "linear probe, strict (folds by patient)": _scores(by_patient, data, order, seed),
+        "linear probe, strict (folds by group)": _scores(by_patient, data, order, seed),
     }
     return data.outcome(
         "flair",

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 PROTOCOL = (
     "each finding by itself, asked by its bare name: AUROC; F1 and MCC at the threshold of the best MCC on the tested "
-    "data; intervals by patient"
+    "data; intervals by group"
 )
 #: What says of a picture that none of the findings is present, in small letters.
 NOTHING = frozenset({"no finding", "no findings", "none", "normal", "healthy", "negative"})

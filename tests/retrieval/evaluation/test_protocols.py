@@ -177,7 +177,7 @@ def test_names_are_compared_before_anything_is_embedded(data, fake_encoder, prot
 def test_flair_probes_by_image_and_by_patient(data, fake_encoder):
     measured = flair.run(data, fake_encoder)["measured"]
     assert measured["zero-shot"] == {"reason": "encoder 'fake' has no text side"}
-    for name in ("linear probe, published (folds by image)", "linear probe, strict (folds by patient)"):
+    for name in ("linear probe, published (folds by image)", "linear probe, strict (folds by group)"):
         assert set(measured[name]) == {"ACA", "kappa", "macro F1", "kappa_quadratic"}
         assert measured[name]["kappa_quadratic"]["value"] is None
         assert "--grades" in measured[name]["kappa_quadratic"]["reason"]
@@ -186,7 +186,7 @@ def test_flair_probes_by_image_and_by_patient(data, fake_encoder):
 def test_flairs_quadratic_kappa_needs_a_declared_order(data, fake_encoder, tmp_path):
     (tmp_path / "grades.yaml").write_text("ordered: true\nclasses: [healthy, glaucoma]\n")
     measured = flair.run(data, fake_encoder, labels=load_labels(tmp_path / "grades.yaml"))["measured"]
-    strict = measured["linear probe, strict (folds by patient)"]
+    strict = measured["linear probe, strict (folds by group)"]
     assert set(strict) == {"ACA", "kappa", "kappa_quadratic", "macro F1"}
     assert strict["kappa_quadratic"]["value"] == pytest.approx(strict["kappa"]["value"]), "two grades have one distance"
 
