@@ -110,7 +110,7 @@ def run(
     return data.outcome(
         "flair",
         encoder.info,
-        embedding=f"of the probe {embedded.how()}{_feature(probe.info)}",
+        embedding=embedded.how() + _feature(probe.info),
         measured=measured,
         published=PUBLISHED,
         published_protocol=PROTOCOL,
@@ -120,7 +120,7 @@ def run(
 
 def _feature(info: EncoderInfo) -> str:
     feature = info.options.get("feature")
-    return f", feature {feature!r}" if feature else ""
+    return f"; the probe's are of feature {feature!r}" if feature else ""
 
 
 def _require_known(counts: dict[str, int], labels: LabelSet) -> None:

@@ -36,7 +36,8 @@ def unknown_names(counts: Mapping[str, int], labels: LabelSet) -> list[dict[str,
     Returns
     -------
     list
-        JSON-ready: ``name``, ``images``, ``nearest`` (None where none is near).
+        JSON-ready: ``name``, ``images``, ``nearest`` (None where none is near). First what may be misspelt, then by
+        number.
     """
     known = {spelling.casefold(): one.name for one in labels.classes for spelling in (one.name, *one.aliases)}
     found: list[dict[str, Any]] = []
@@ -45,7 +46,7 @@ def unknown_names(counts: Mapping[str, int], labels: LabelSet) -> list[dict[str,
             plain = name.casefold().replace("_", " ")
             near = difflib.get_close_matches(plain, known, n=1, cutoff=0.7)
             found.append({"name": name, "images": count, "nearest": known[near[0]] if near else None})
-    return found
+    return sorted(found, key=lambda one: (one["nearest"] is None, -one["images"], one["name"]))
 
 
 def in_words(unknown: Sequence[Mapping[str, Any]]) -> str:

@@ -8,6 +8,7 @@ import pytest
 from retr.index.errors import UsageError
 from retr.retrieval.evaluation.protocols import flair, kad, lvm_med, rad_dino, retizero
 from retr.retrieval.evaluation.protocols.folder import read_folder
+from retr.retrieval.evaluation.protocols.names import in_words, unknown_names
 from retr.retrieval.evaluation.protocols.vectors import WORK
 from retr.retrieval.images import read_image
 from retr.retrieval.labels.label_set import load_labels
@@ -268,6 +269,16 @@ def test_kad_scores_every_image_and_finding(data, fake_encoder):
     assert result["drusen"]["MCC"] is None
     with pytest.raises(UsageError, match="no class names a finding"):
         kad.run(data, finder, load_labels(["edema", "drusen"]), ignore_unknown=True)
+
+
+def test_what_may_be_misspelt_is_named_first():
+    labels = load_labels("chestxray14")
+    counts = {"Mass": 9, "catheter": 40, "Pleural_Effusions": 1, "scar": 50, "pneumothoraks": 3}
+    found = unknown_names(counts, labels)
+    assert [one["name"] for one in found] == ["pneumothoraks", "Pleural_Effusions", "scar", "catheter"]
+    assert [one["nearest"] for one in found] == ["pneumothorax", "pleural effusion", None, None]
+    many = in_words(unknown_names({f"finding {n}": n for n in range(20)}, labels))
+    assert many.endswith("and 12 more")
 
 
 def test_kad_takes_no_misspelt_finding_for_absent(make_archive, fake_encoder):
