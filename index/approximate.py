@@ -15,6 +15,7 @@ import numpy as np
 from retr.index import exact
 from retr.index.config import IVF
 from retr.index.exact import Ask, Block, Neighbours
+from retr.index.ranking import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -85,7 +86,7 @@ def search(
         below = scores < -1
         if below.any():
             scores[below & (rows >= 0)] = -1
-    result = Neighbours(*exact.ranked(rows, scores, ask, ids_of), exact=False)
+    result = Neighbours(*ranked(rows, scores, ask, ids_of), exact=False)
     n_allowed = sum(len(block.vectors) for block in blocks)
     if ask.allowed is not None:
         n_allowed = int(np.count_nonzero(ask.allowed))

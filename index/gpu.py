@@ -17,7 +17,8 @@ import numpy as np
 
 from retr.index import devices
 from retr.index.ann import load_faiss
-from retr.index.exact import Scans, best
+from retr.index.exact import Scans
+from retr.index.ranking import best
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

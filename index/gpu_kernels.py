@@ -64,49 +64,6 @@ def group_maxima(
 
 
 @triton.jit
-def group_maxima_resident(
-    vectors,
-    queries,
-    allowed,
-    maxima,
-    n_rows,
-    n_queries,
-    n_blocks,
-    dim: tl.constexpr,
-    masked: tl.constexpr,
-    group: tl.constexpr,
-    block_rows: tl.constexpr,
-    block_queries: tl.constexpr,
-    stages: tl.constexpr,
-):
-    """Do what `group_maxima` does for many queries of few dimensions, which stay in shared memory.
-
-    Each program takes one block of queries and every so many-th block of rows, of which there are ``n_blocks``: else
-    the queries, read again for every block of rows, would be more bytes than the rows.
-
-    Parameters
-    ----------
-    vectors
-        dim a power of two.
-    """
-    query_blocks = tl.cdiv(n_queries, block_queries)
-    asked = tl.program_id(0) % query_blocks * block_queries + tl.arange(0, block_queries)
-    at = tl.arange(0, dim)
-    right = tl.load(queries + asked[None, :] * dim + at[:, None])
-    first, step = tl.program_id(0) // query_blocks, tl.num_programs(0) // query_blocks
-    for row_block in tl.range(first, n_blocks, step, num_stages=stages):
-        rows = (tl.arange(0, block_rows) + row_block * block_rows).to(tl.int64)
-        scores = tl.dot(tl.load(vectors + rows[:, None] * dim + at[None, :]), right)
-        counts = rows < n_rows
-        if masked:
-            counts = counts & (tl.load(allowed + rows, mask=counts, other=0) != 0)
-        scores = tl.where(counts[:, None], scores, float("-inf"))
-        best = tl.max(tl.reshape(scores, (block_rows // group, group, block_queries)), axis=1)
-        groups = (tl.arange(0, block_rows // group) + row_block * (block_rows // group)).to(tl.int64)
-        tl.store(maxima + groups[:, None] * n_queries + asked[None, :], best, mask=asked[None, :] < n_queries)
-
-
-@triton.jit
 def group_scores(
     vectors,
     queries,

@@ -23,10 +23,8 @@ GROUP = 64
 # Vectors are filled up to a multiple of this.
 VALUES = 64
 # All chosen on an H100 by benchmarks/gpu_tiles.py. Rows of a tile of the scan, and for so many queries: values of a
-# vector, warps, loads under way. The largest stay in shared memory where they have so few dimensions.
+# vector, warps, loads under way.
 ROWS = 128
-RESIDENT_DIMS = (64, 128, 256)
-RESIDENT = (64, 8, 2)
 TILES = ((16, 64, 4, 6), (32, 64, 4, 5), (64, 64, 4, 5), (128, 64, 8, 3), (256, 64, 8, 3))
 # What torch takes beside the vectors.
 _TEMPORARY_BYTES = 512 << 20
@@ -63,13 +61,6 @@ class Shard:
         """Return how the scan for ``n`` queries is cut here."""
         fitting = [tile for tile in TILES if 2 * (ROWS + tile[0]) * tile[1] * tile[3] <= self.shared]
         return next((tile for tile in fitting if tile[0] >= n), fitting[-1])
-
-    @property
-    def holds_queries(self) -> bool:
-        """Say whether a large block of queries stays in shared memory."""
-        rows, _, stages = RESIDENT
-        dim = self.vectors.shape[1]
-        return dim in RESIDENT_DIMS and 2 * dim * (TILES[-1][0] + rows * stages) <= self.shared
 
 
 def padded(n: int) -> int:
@@ -114,36 +105,26 @@ def compiled_maxima(
     kernels: Any, shard: Shard, queries: torch.Tensor, n: int, mask: torch.Tensor | None
 ) -> torch.Tensor:
     """Return the best score of every group, float32 ``(groups, n)``, for the first ``n`` of queries in whole tiles."""
-    device, dim = queries.device, queries.shape[1]
+    device = queries.device
     block, values, warps, stages = shard.tile(n)
     maxima = torch.empty((shard.groups, n), dtype=torch.float32, device=device)
-    arguments = shard.vectors, queries, shard.vectors if mask is None else mask, maxima, shard.rows, n
-    how = {"dim": dim, "masked": mask is not None, "group": GROUP}
     with torch.cuda.device(device):
-        if n > TILES[-2][0] and shard.holds_queries:
-            block = TILES[-1][0]
-            rows, warps, stages = RESIDENT
-            processors = torch.cuda.get_device_properties(device).multi_processor_count
-            query_blocks = len(queries) // block
-            kernels.group_maxima_resident[(max(1, processors // query_blocks) * query_blocks,)](
-                *arguments,
-                len(shard.vectors) // rows,
-                **how,
-                block_rows=rows,
-                block_queries=block,
-                stages=stages,
-                num_warps=warps,
-            )
-        else:
-            kernels.group_maxima[(len(queries) // block * (len(shard.vectors) // ROWS),)](
-                *arguments,
-                **how,
-                block_rows=ROWS,
-                block_queries=block,
-                block_dim=values,
-                num_warps=warps,
-                num_stages=stages,
-            )
+        kernels.group_maxima[(len(queries) // block * (len(shard.vectors) // ROWS),)](
+            shard.vectors,
+            queries,
+            shard.vectors if mask is None else mask,
+            maxima,
+            shard.rows,
+            n,
+            dim=queries.shape[1],
+            masked=mask is not None,
+            group=GROUP,
+            block_rows=ROWS,
+            block_queries=block,
+            block_dim=values,
+            num_warps=warps,
+            num_stages=stages,
+        )
     return maxima
 
 

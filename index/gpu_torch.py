@@ -16,9 +16,10 @@ import numpy as np
 import torch
 
 from retr.index import devices
-from retr.index.exact import Scans, best
+from retr.index.exact import Scans
 from retr.index.gpu import power_of_two
 from retr.index.gpu_loops import GROUP, TILES, VALUES, Shard, choose, padded, shared_bytes
+from retr.index.ranking import best
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +89,7 @@ class TorchScan:
             for at in range(first, last, step):
                 stored = block.vectors[at : min(at + step, last)]
                 # a memory map may not be written to, of which torch warns
-                piece = torch.from_numpy(np.array(stored)).to(device, torch.float32) * self._scale
+                piece = torch.from_numpy(np.array(stored)).to(device).float() * self._scale
                 target = vectors[block.start + at - start :][: len(piece), :dim]
                 target.copy_(piece)
                 error = max(error, float(torch.linalg.vector_norm(piece - target, dim=1).max()))
