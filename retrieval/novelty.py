@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 #: The key of the note in the manifest.
 NOTE = "novelty"
 _NOTED = ("the fence of unlike pictures", "run `retr calibrate` again")
-STALE = "not known whether this is unlike the archive: its rows changed since that was measured; run `retr calibrate`"
+STALE = (
+    "not known whether this is unlike the archive: the measurement of that is out of date; run `retr calibrate` again"
+)
 # More rows change the fence of nothing, nor do more of one patient.
 _MOST_ROWS, _MOST_OF_A_GROUP = 5000, 50
 # So many cameras are said; all are in the note.
@@ -167,11 +169,13 @@ def recorded(store: Store) -> dict[str, Any]:
 
 def find(store: Store) -> tuple[Novelty | None, str | None]:
     """Return the fence of an index and, where it no longer counts, why: one of the two is ``None``, or both."""
-    note = store.manifest.extra
-    if NOTE not in note:
-        return None, None
+    extra = store.manifest.extra
+    if NOTE not in extra:
+        # earlier versions noted it with the calibration, and not what it depends on
+        before = extra.get("calibration")
+        return None, STALE if isinstance(before, dict) and NOTE in before else None
     with stored(*_NOTED):
-        data = Fields(note[NOTE])
+        data = Fields(extra[NOTE])
         found = _read(data)
         fresh = data.text("files") == _files(store)
         if not fresh and (found.column is None or found.column in store.schema.names):

@@ -130,6 +130,18 @@ def test_the_same_rows_again_and_it_counts_again(path):
         assert (novelty.find(store)[1] is None) == (values is names)
 
 
+def test_a_fence_of_before_that_says_not_what_it_depends_on(path):
+    store = Store.open(path)
+    with store.writer() as writer:
+        writer.note(novelty.NOTE, None)
+        writer.commit()
+    assert novelty.find(Store.open(path)) == (None, None)
+    with Store.open(path).writer() as writer:
+        writer.note("calibration", {"novelty": {"threshold": 0.9}})
+        writer.commit()
+    assert novelty.find(Store.open(path)) == (None, novelty.STALE)
+
+
 def test_a_remark_names_the_rate_and_the_camera(path):
     said = remark(Store.open(path), -CENTRE)
     assert "at most 1 % of its own kind score below" in said
