@@ -129,7 +129,7 @@ def _rate(search: Search, queries: NDArray[np.float32], batch: int) -> float:
 
 
 def _memory() -> dict[str, int]:
-    """Give the bytes of this process's memory that are its own, and those of mapped files."""
+    """Return the bytes of this process's memory that are its own, and those of mapped files."""
     lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
     return {words[0][:-1]: int(words[1]) * 1024 for words in lines if words and words[0] in {"RssAnon:", "RssFile:"}}
 
@@ -213,7 +213,7 @@ def _answer(process: subprocess.Popen[str], batch: int | None = None) -> Any:
 
 
 def ratios(figures: dict[str, Any]) -> dict[str, dict[str, float]]:
-    """Give our figures over each other engine's."""
+    """Return our figures over each other engine's."""
     others = {name: value for name, value in figures.items() if name in ENGINES and name != "retr"}
     mine = figures.get("retr", {})
     return {

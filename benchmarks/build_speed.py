@@ -57,21 +57,21 @@ def decode(encoder: BaseEncoder, file: Path) -> NDArray[np.generic]:
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
-    """Give the CPU time of a call, over all threads."""
+    """Return the CPU time of a call, over all threads."""
     start = time.process_time()
     work()
     return time.process_time() - start
 
 
 def both_seconds(work: Callable[[], object]) -> tuple[float, float]:
-    """Give the wall time of a call and its CPU time."""
+    """Return the wall time of a call and its CPU time."""
     wall = time.perf_counter()
     cpu = cpu_seconds(work)
     return time.perf_counter() - wall, cpu
 
 
 def plain_loop(files: list[Path]) -> Callable[[], None]:
-    """Give the loop most people would write: open, resize, encode one image in fp32."""
+    """Return the loop most people would write: open, resize, encode one image in fp32."""
     import torch
 
     from retr.retrieval.encoders._lite_network import network
@@ -88,7 +88,7 @@ def plain_loop(files: list[Path]) -> Callable[[], None]:
 
 
 def draft_cosine(encoder: BaseEncoder, files: list[Path]) -> NDArray[np.floating]:
-    """Give the cosine between the vectors of reduced and of full decoding, one a file."""
+    """Return the cosine between the vectors of reduced and of full decoding, one a file."""
     reduced = encoder.encode_images(files)
     full = np.concatenate([encoder.encode_images([read_image(file).image]) for file in files])
     norms = np.linalg.norm(reduced, axis=1) * np.linalg.norm(full, axis=1)

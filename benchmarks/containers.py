@@ -67,7 +67,7 @@ def pack(files: list[Path], folder: Path) -> dict[str, Path]:
 
 
 def vectors(index: Path) -> dict[str, bytes]:
-    """Give each picture's stored vector by its name."""
+    """Return each picture's stored vector by its name."""
     store = Store.open(index)
     names = [str(path).rpartition("::")[2] for path in store.table(["path"])["path"].to_pylist()]
     return {name: row.tobytes() for name, row in zip(names, store.vectors(store.live_rows()), strict=True)}

@@ -38,7 +38,7 @@ ROUNDS, BATCH = 2, 8
 
 
 def best_seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Give the shortest time of several calls by a clock."""
+    """Return the shortest time of several calls by a clock."""
     taken = []
     for _ in range(ROUNDS):
         start = clock()

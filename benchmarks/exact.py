@@ -43,7 +43,7 @@ _TIE = 2e-6
 
 
 def seconds(call: Callable[[], object], repeats: int = 7) -> float:
-    """Give the median time of a call, after one to warm up."""
+    """Return the median time of a call, after one to warm up."""
     call()
     times = []
     for _ in range(repeats):
@@ -54,7 +54,7 @@ def seconds(call: Callable[[], object], repeats: int = 7) -> float:
 
 
 def read_seconds(vectors: NDArray[np.floating]) -> float:
-    """Give the time this machine needs to read the vectors' bytes once: the fastest of several readers.
+    """Return the time this machine needs to read the vectors' bytes once: the fastest of several readers.
 
     A minimum over float32 keeps up with memory where an integer reduction does not.
     """
@@ -136,7 +136,7 @@ def against_memory(store: Store) -> dict[str, float]:
 
 
 def against_faiss(store: Store, *, torch: bool) -> dict[str, float]:
-    """Give our queries/s over those of ``IndexFlatIP.search`` on the same vectors, by batch size."""
+    """Return our queries/s over those of ``IndexFlatIP.search`` on the same vectors, by batch size."""
     import faiss
 
     if torch:

@@ -38,7 +38,7 @@ _ZIP = {"stored": 0, "deflated": 8, "bzip2": 12, "lzma": 14}
 
 
 def seeds() -> dict[str, bytes]:
-    """Give valid containers to start from: name to bytes, the file's suffix first in the name."""
+    """Return valid containers to start from: name to bytes, the file's suffix first in the name."""
     members = _members()
     found = {f"zip/{name}": _zip(members, method) for name, method in _ZIP.items()}
     # eight megabytes of nothing in a few thousand bytes

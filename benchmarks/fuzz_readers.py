@@ -45,7 +45,7 @@ _INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80
 
 
 def seeds() -> dict[str, bytes]:
-    """Give valid files to start from: name to bytes, the format first in the name."""
+    """Return valid files to start from: name to bytes, the format first in the name."""
     found = {**_raster_seeds(), **_codec_seeds(), **_dicom_seeds(), **_nifti_seeds()}
     return dict(sorted(found.items()))
 
@@ -151,7 +151,7 @@ def _nifti_seeds() -> dict[str, bytes]:
 
 
 def mutated(number: int, seed: int, sources: dict[str, bytes]) -> tuple[str, bytes]:
-    """Give the name of the seed file and the mutated bytes of file ``number``."""
+    """Return the name of the seed file and the mutated bytes of file ``number``."""
     rng = np.random.default_rng([seed, number])
     names = list(sources)
     formats = sorted({name.split("/")[0] for name in names})
@@ -250,7 +250,7 @@ def reset_peak() -> None:
 
 
 def peak_mb() -> float:
-    """Give the most memory this process has had since `reset_peak`."""
+    """Return the most memory this process has had since `reset_peak`."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

@@ -235,7 +235,7 @@ def agree(
     other_scores: NDArray[np.float32],
     tolerance: float = 1e-6,
 ) -> bool:
-    """Say whether two answers to one query differ by no more than the order of rows whose scores tie.
+    """Return whether two answers to one query differ by no more than the order of rows whose scores tie.
 
     Scores must agree place by place; in each run of scores that tie the ids must be the same, except in the last run,
     which k may have cut.

@@ -47,7 +47,7 @@ FILTERS = {
 
 
 def texts(prefix: str, numbers: np.ndarray, count: int) -> pa.Array:
-    """Give texts of a small vocabulary."""
+    """Return texts of a small vocabulary."""
     return pa.DictionaryArray.from_arrays(numbers, [f"{prefix} {i}" for i in range(count)]).cast(pa.string())
 
 
@@ -125,7 +125,7 @@ def build(path: Path, rows: int) -> dict[str, float]:
 
 
 def milliseconds(call: Callable[[], object], repeats: int = 9) -> float:
-    """Give the median CPU time of a call."""
+    """Return the median CPU time of a call."""
     times = []
     for _ in range(repeats):
         start = time.process_time()
@@ -173,7 +173,7 @@ def serve(path: Path) -> dict[str, Any]:
 
 
 def on_disk(store: Store) -> dict[str, float]:
-    """Give the bytes a row of each kind of file."""
+    """Return the bytes a row of each kind of file."""
     kinds = ("table", "columns", "ids", "vectors")
     total = {kind: sum(getattr(info, kind).bytes for info in store.manifest.segments) for kind in kinds}
     return {kind: round(count / store.n_total, 1) for kind, count in total.items()}

@@ -30,7 +30,7 @@ FILTER = "tenth = 3"
 
 
 def take_turns(calls: dict[str, Callable[[], object]], turns: int) -> dict[str, float]:
-    """Give the median milliseconds of each call."""
+    """Return the median milliseconds of each call."""
     for call in calls.values():
         call()
     times: dict[str, list[float]] = {name: [] for name in calls}

@@ -23,13 +23,13 @@ measured here.
 
 
 def page() -> str:
-    """Give the page."""
+    """Return the page."""
     results = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))]
     return "\n".join([_HEAD, *(section(result) for result in results)])
 
 
 def section(result: dict[str, Any]) -> str:
-    """Give one benchmark's section."""
+    """Return one benchmark's section."""
     machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items() if value is not None)
     lines = [f"## {result['name']}", "", f"    {result['command']}", ""]
     if result.get("note"):

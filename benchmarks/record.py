@@ -88,7 +88,7 @@ def commit() -> str:
 
 
 def machine() -> dict[str, Any]:
-    """Say what ran: processor, cores, memory, accelerator, and the versions that matter."""
+    """Return what ran: processor, cores, memory, accelerator, and the versions that matter."""
     from importlib.metadata import PackageNotFoundError, version
 
     versions = {}

@@ -86,7 +86,7 @@ def _current_kernels() -> Iterator[None]:
 
 
 def view(vectors: Stored) -> Any:
-    """Give a faiss flat index over stored vectors ``(n, d)``, without copying them."""
+    """Return a faiss flat index over stored vectors ``(n, d)``, without copying them."""
     faiss = load_faiss()
     if vectors.dtype == np.float16:
         flat = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
@@ -153,7 +153,7 @@ def train(vectors: Stored, config: IVF | HNSW, path: Path, *, budget: int, seed:
 
 
 def _transform(rotation: Rotation) -> Any:
-    """Give a rotation as faiss has it."""
+    """Return a rotation as faiss has it."""
     faiss = load_faiss()
     matrix = rotation.matrix
     transform = faiss.LinearTransform(*matrix.shape, False)

@@ -34,7 +34,7 @@ _NOTHING = np.empty(0, np.int64)
 
 
 def suits(ask: Ask, n_rows: int) -> bool:
-    """Say whether accelerators can serve what is asked."""
+    """Return whether accelerators can serve what is asked."""
     if ask.k > min(_MAX_K, n_rows // 20) or max(map(len, ask.exclude), default=0) > _MAX_EXCLUDED:
         return False
     return ask.allowed is None or int(np.count_nonzero(ask.allowed)) >= MIN_SHARE * n_rows
@@ -104,7 +104,7 @@ def search(
 def _proposed(
     block: Block, accelerator: Accelerator, config: Config, queries: NDArray[np.float32], ask: Ask, want: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Give the rows of one block that its accelerator proposes, int64 ``(n, c)``, -1 padded, and their scores."""
+    """Return the rows of one block that its accelerator proposes, int64 ``(n, c)``, -1 padded, and their scores."""
     allowed = None if ask.allowed is None else ask.allowed[block.start : block.start + len(block.vectors)]
     proposed = accelerator.search(queries, want, _widened(config, allowed), allowed=allowed)
     rows, scores = proposed.rows, proposed.scores
@@ -122,7 +122,7 @@ def _scanned(
     max_norm: float,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Give the ``want`` best allowed rows of one block and their scores, as `_proposed` does."""
+    """Return the ``want`` best allowed rows of one block and their scores, as `_proposed` does."""
     start, stop = block.start, block.start + len(block.vectors)
     here = Ask(
         k=min(want, len(block.vectors)),

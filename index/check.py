@@ -164,7 +164,7 @@ def _repeated(
     hashes: NDArray[np.uint64],
     earlier: Sequence[tuple[Segment, NDArray[np.bool_]]],
 ) -> bool:
-    """Say whether an id of ``rows``, in the order of their sorted ``hashes``, stands twice, here or in ``earlier``."""
+    """Return whether an id of ``rows``, in the order of their ``hashes``, stands twice, here or in ``earlier``."""
     equal = np.flatnonzero(hashes[1:] == hashes[:-1])
     if any(a == b for a, b in zip(segment.ids(rows[equal]), segment.ids(rows[equal + 1]), strict=True)):
         return True

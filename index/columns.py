@@ -47,7 +47,7 @@ class Groups:
         self._starts = np.cumsum([0, *map(len, parts)])
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Give int64 codes, the same where two of these ``rows`` ``(n,)`` share a value, -1 where it is null."""
+        """Return int64 codes, the same where two of these ``rows`` ``(n,)`` share a value, -1 where it is null."""
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(owner, kind="stable")
         numbers, first = np.unique(owner[order], return_index=True)
@@ -64,7 +64,7 @@ class Groups:
         return codes
 
     def rows(self, values: pa.Array[Any]) -> list[NDArray[np.int64]]:
-        """Give the rows of each value, sorted int64.
+        """Return the rows of each value, sorted int64.
 
         Parameters
         ----------
@@ -92,7 +92,7 @@ def _plain(array: pa.Array[Any]) -> pa.Array[Any]:
 
 
 def _numbers(codes: pa.Array[Any]) -> NDArray[Any]:
-    """Give codes as numpy, -1 for null; without nulls they stay where they are."""
+    """Return codes as numpy, -1 for null; without nulls they stay where they are."""
     if codes.null_count:
         codes = codes.fill_null(-1)
     return np.asarray(codes.to_numpy(zero_copy_only=False))
@@ -127,7 +127,7 @@ def _matches(chunk: pa.Array[Any], values: pa.Array[Any]) -> list[NDArray[np.int
 
 
 def _split(which: NDArray[Any], count: int) -> list[NDArray[np.int64]]:
-    """Give the places of 0, 1 ... ``count - 1`` in ``which``."""
+    """Return the places of 0, 1 ... ``count - 1`` in ``which``."""
     at = np.flatnonzero(which >= 0)
     at = at[np.argsort(which[at], kind="stable")]
     return np.split(at, np.searchsorted(which[at], np.arange(1, count)))
@@ -144,7 +144,7 @@ class Columns:
         self._lock = threading.Lock()
 
     def require(self, name: str) -> pa.DataType:
-        """Give a column's type.
+        """Return a column's type.
 
         Raises
         ------
@@ -158,7 +158,7 @@ class Columns:
         return self._schema.field(name).type
 
     def _part(self, number: int, name: str) -> pa.ChunkedArray[Any]:
-        """Give one column of one segment."""
+        """Return one column of one segment."""
         mapped = self._segments[number].mapped(name, self._schema)
         if mapped is not None:
             return mapped
@@ -172,7 +172,7 @@ class Columns:
             return self._kept[number, name]
 
     def has_text(self, name: str) -> bool:
-        """Say whether there is a column of texts of this name."""
+        """Return whether there is a column of texts of this name."""
         return name in self._schema.names and pa.types.is_string(self._schema.field(name).type)
 
     def distinct(self, name: str) -> pa.Array[Any]:
@@ -186,7 +186,7 @@ class Columns:
         return pa.concat_arrays(values).unique()
 
     def where(self, expression: str, meaning: Callable[[Node, str], Node] | None = None) -> NDArray[np.bool_]:
-        """Give the mask of all rows for which an expression is true: bool ``(n_total,)``.
+        """Return the mask of all rows for which an expression is true: bool ``(n_total,)``.
 
         Parameters
         ----------
@@ -207,6 +207,6 @@ class Columns:
         return mask
 
     def groups(self, name: str, canonical: Callable[[pa.Array[Any]], pa.Array[Any]] | None = None) -> Groups:
-        """Give one column as groups of rows; ``canonical`` brings values that mean the same to one spelling."""
+        """Return one column as groups of rows; ``canonical`` brings values that mean the same to one spelling."""
         kind = self.require(name)
         return Groups([self._part(number, name) for number in range(len(self._segments))], kind, canonical)

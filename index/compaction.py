@@ -38,7 +38,7 @@ class Compaction:
 
 
 def small_runs(segments: Sequence[SegmentInfo]) -> list[range]:
-    """Give the runs of adjacent segments of one tier that are long enough to be merged."""
+    """Return the runs of adjacent segments of one tier that are long enough to be merged."""
     tiers = [int(math.log(max(info.rows, 1), FAN)) for info in segments]
     runs = []
     start = 0
@@ -51,7 +51,7 @@ def small_runs(segments: Sequence[SegmentInfo]) -> list[range]:
 
 
 def compact_runs(segments: Sequence[SegmentInfo]) -> list[range]:
-    """Give the runs that leave few segments and no deleted row: everything but large segments without deletions."""
+    """Return the runs that leave few segments and no deleted row: everything but large segments without deletions."""
     runs = []
     start = 0
     for at in range(len(segments) + 1):

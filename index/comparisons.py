@@ -179,7 +179,7 @@ def compare(function: str, left: Value, right: Value) -> Value:
 
 
 def among(left: Column, values: Sequence[Literal]) -> Value:
-    """Say where a column equals one of ``values``, none of them ``None``; null where the column is null or NaN."""
+    """Return where a column equals one of ``values``, none of them ``None``; null where the column is null or NaN."""
     if pa.types.is_null(left.type):
         return _UNKNOWN
     left = canonical(left)

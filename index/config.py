@@ -48,7 +48,7 @@ class IVF:
     refine: int = 4
 
     def factory(self, rows: int, dim: int) -> str:  # noqa: ARG002 - one signature for all kinds
-        """Give faiss's name for a segment of ``rows`` rows of ``dim`` dimensions."""
+        """Return faiss's name for a segment of ``rows`` rows of ``dim`` dimensions."""
         lists = self.lists or 4 * math.isqrt(rows)
         codec = {"rabitq": "RaBitQ", "sq8": "SQ8", "fp16": "SQfp16"}
         return f"IVF{max(1, min(lists, rows // 39))},{codec[self.codec]}"
@@ -79,7 +79,7 @@ class HNSW:
     refine: int = 4
 
     def factory(self, rows: int, dim: int) -> str:  # noqa: ARG002 - one signature for all kinds
-        """Give faiss's name."""
+        """Return faiss's name."""
         return f"HNSW{self.links}_{'SQ8' if self.codec == 'sq8' else 'SQfp16'}"
 
 
@@ -108,12 +108,12 @@ _KINDS: dict[str, type[Config]] = {"flat": Flat, "ivf": IVF, "hnsw": HNSW, "cagr
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """Give the manifest's form."""
+    """Return the manifest's form."""
     return {"kind": type(config).__name__.lower(), **asdict(config)}
 
 
 def shown(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what `to_json` wrote as people and JSON read it: ``flat`` is exact search, and is called so."""
+    """Return what `to_json` wrote as people and JSON read it: ``flat`` is exact search, and is called so."""
     return {**stored, "kind": "exact" if stored["kind"] == "flat" else stored["kind"]}
 
 
@@ -139,7 +139,7 @@ def from_json(data: Mapping[str, Any]) -> Config:
 
 
 def _is_setting(name: str, value: Any) -> bool:
-    """Say whether a number may be meant: one beyond these would fill the memory, and no tuner tries it."""
+    """Return whether a number may be meant: one beyond these would fill the memory, and no tuner tries it."""
     return type(value) is int and 0 <= value <= (1000 if name == "refine" else 1 << 16)
 
 

@@ -54,7 +54,7 @@ def parse(device: str) -> Wanted:
 
 
 def worthwhile(n_queries: int, rows: int, dim: int) -> bool:
-    """Say whether ``auto`` puts ``rows`` vectors on the GPUs for so many queries, past and present ones."""
+    """Return whether ``auto`` puts ``rows`` vectors on the GPUs for so many queries, past and present ones."""
     return n_queries >= _AUTO_QUERIES and float(n_queries) * rows * dim >= _AUTO_PRODUCTS
 
 
@@ -153,7 +153,7 @@ def require_room(chosen: Sequence[int], needed: Sequence[int], what: str) -> Non
 
 
 def is_memory(error: RuntimeError) -> bool:
-    """Say whether faiss failed for lack of GPU memory."""
+    """Return whether faiss failed for lack of GPU memory."""
     text = str(error).lower()
     return any(sign in text for sign in ("out of memory", "alloc fail", "out_of_memory", "bad_alloc"))
 

@@ -108,7 +108,7 @@ class EncoderInfo:
         return self.identity == other.identity and all(a == b or a is None or b is None for a, b in pairs)
 
     def to_json(self) -> dict[str, Any]:
-        """Give a JSON-ready dictionary, the inverse of `from_json`."""
+        """Return a JSON-ready dictionary, the inverse of `from_json`."""
         return {**asdict(self), "options": dict(self.options)}
 
     @classmethod

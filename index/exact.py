@@ -122,7 +122,7 @@ class Scanner(Protocol):
         """How many more candidates than asked for are worth keeping."""
 
     def reaches(self, wanted: int, allowed: NDArray[np.bool_] | None) -> bool:
-        """Say whether so many allowed rows can be found for a query."""
+        """Return whether so many allowed rows can be found for a query."""
 
     def __call__(
         self,
@@ -243,7 +243,7 @@ def scan(
 
 
 def narrow(allowed: NDArray[np.bool_]) -> bool:
-    """Say whether so few rows are allowed that copying them together costs less than scoring all."""
+    """Return whether so few rows are allowed that copying them together costs less than scoring all."""
     return int(np.count_nonzero(allowed)) < _GATHER_SHARE * len(allowed)
 
 

@@ -48,7 +48,7 @@ class FileRef:
     bytes: int
 
     def to_json(self) -> dict[str, Any]:
-        """Give the manifest's form of this reference."""
+        """Return the manifest's form of this reference."""
         return {"bytes": self.bytes, "file": self.file, "sha256": self.sha256}
 
     @classmethod

@@ -94,7 +94,7 @@ class GpuScan:
         return parts
 
     def reaches(self, wanted: int, allowed: NDArray[np.bool_] | None) -> bool:
-        """Say whether the most that a GPU returns for a query holds so many allowed rows, with room to spare."""
+        """Return whether the most that a GPU returns for a query holds so many allowed rows, with room to spare."""
         return wanted + self.margin <= _MAX_WANT * (1.0 if allowed is None else float(allowed.mean()))
 
     def __call__(
@@ -127,7 +127,7 @@ class GpuScan:
     def _batch(
         self, queries: NDArray[np.float32], want: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
-        """Give rows and scores ``(n, c)`` of all GPUs together, and for each query a score no other row exceeds."""
+        """Return rows and scores ``(n, c)`` of all GPUs together, and for each query a score no other row exceeds."""
         rows, scores = [], []
         floor = np.full(len(queries), -np.inf, np.float32)
         # One thread a GPU: they work at the same time, and no GPU is asked by two threads.
@@ -161,7 +161,7 @@ def power_of_two(norms: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def _together(blocks: Sequence[Block], start: int, stop: int, scale: float) -> NDArray[np.float32]:
-    """Give rows ``start`` to ``stop`` as one float32 array; without a copy where they lie so already."""
+    """Return rows ``start`` to ``stop`` as one float32 array; without a copy where they lie so already."""
     pieces = []
     for block in blocks:
         first, last = max(start - block.start, 0), min(stop - block.start, len(block.vectors))

@@ -47,12 +47,12 @@ _MAX_BATCH = 4096
 
 
 def has_form(config: Config) -> bool:
-    """Say whether what `tune` chose has a form on GPUs."""
+    """Return whether what `tune` chose has a form on GPUs."""
     return isinstance(config, Cagra) or (isinstance(config, IVF) and config.codec in {"sq8", "fp16"})
 
 
 def has_cagra() -> bool:
-    """Say whether the faiss installed was built with cuVS."""
+    """Return whether the faiss installed was built with cuVS."""
     faiss = load_faiss()
     return hasattr(faiss, "GpuIndexCagra") and "CUVS" in faiss.get_compile_options()
 
@@ -89,7 +89,7 @@ class GpuAccelerators:
 
     @staticmethod
     def suit(ask: Ask, config: Config) -> bool:
-        """Say whether GPUs can propose enough rows for what is asked."""
+        """Return whether GPUs can propose enough rows for what is asked."""
         wanted = ask.k * (4 if ask.one_per is not None else 1) + max(map(len, ask.exclude), default=0)
         share = 1.0 if ask.allowed is None else max(float(ask.allowed.mean()), _MIN_SHARE)
         return _proposals(wanted, config, share) <= _limit(config)
@@ -104,7 +104,7 @@ class _Gpus:
         self._pool = ThreadPoolExecutor(len(gpus), "gpu")
 
     def _spans(self, rows: int) -> list[tuple[int, Any, int, int]]:
-        """Give (number, resources, first row, row after the last) for every GPU that gets some."""
+        """Return (number, resources, first row, row after the last) for every GPU that gets some."""
         bounds = np.linspace(0, rows, len(self._gpus) + 1).astype(np.int64).tolist()
         spans = zip(self._gpus, pairwise(bounds), strict=True)
         return [(*gpu, start, stop) for gpu, (start, stop) in spans if start < stop]
@@ -146,7 +146,7 @@ class _Gpus:
     def search(
         self, parts: Sequence[tuple[Any, int]], queries: NDArray[np.float32], wanted: int, settings: Any, size: int
     ) -> NDArray[np.int64]:
-        """Give the rows ``(n, c)`` that all parts propose, -1 padded; ``wanted`` of each, where it has them."""
+        """Return the rows ``(n, c)`` that all parts propose, -1 padded; ``wanted`` of each, where it has them."""
 
         def one(part: tuple[Any, int]) -> NDArray[np.int64]:
             index, start = part
@@ -211,14 +211,14 @@ def _limit(config: Config) -> int:
 
 
 def _proposals(k: int, config: Config, share: float) -> int:
-    """Give how many rows to ask for, so that a filter which lets this share through leaves enough of them."""
+    """Return how many rows to ask for, so that a filter which lets this share through leaves enough of them."""
     times = config.refine if isinstance(config, IVF) else 1
     # some queries have fewer of their rows let through than others
     return math.ceil(k * (times if share == 1 else max(times, 2)) / share)
 
 
 def _settings(config: Config, wanted: int) -> tuple[Any, int]:
-    """Give faiss's search parameters, and how many queries to search at a time."""
+    """Return faiss's search parameters, and how many queries to search at a time."""
     faiss = load_faiss()
     if isinstance(config, IVF):
         probes = min(config.probes, _MAX_IVF)

@@ -183,6 +183,6 @@ def torch_scores(shard: Shard, queries: torch.Tensor, groups: torch.Tensor, mask
 
 
 def _counts(shard: Shard, rows: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """Say which of a shard's rows are rows, and allowed."""
+    """Return which of a shard's rows are rows, and allowed."""
     real = rows < shard.rows
     return real if mask is None else real & mask[rows.clamp(max=shard.rows - 1)].bool()

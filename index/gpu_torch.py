@@ -96,7 +96,7 @@ class TorchScan:
         return Shard(vectors, start, rows, error, shared_bytes(device))
 
     def reaches(self, wanted: int, allowed: NDArray[np.bool_] | None) -> bool:  # noqa: ARG002
-        """Say whether so many rows are found for a query; a filter does not matter."""
+        """Return whether so many rows are found for a query; a filter does not matter."""
         return wanted + self.margin < _MAX_CHOSEN
 
     def __call__(
@@ -236,7 +236,7 @@ def _device(number: int) -> torch.device:
 
 
 def _among(rows: torch.Tensor, exclude: Sequence[NDArray[np.int64]], shard: Shard) -> torch.Tensor:
-    """Say which of a shard's rows ``(n, c)`` are among those excluded for their query."""
+    """Return which of a shard's rows ``(n, c)`` are among those excluded for their query."""
     width = shard.groups * GROUP
     keys = [
         number * width + part[(part >= shard.start) & (part < shard.start + shard.rows)] - shard.start

@@ -67,7 +67,7 @@ def stored(vectors: NDArray[Any]) -> NDArray[Any]:
 
 @contextmanager
 def first_call(function: Any) -> Iterator[None]:
-    """Say what takes so long where a function is compiled, for its first call on this machine."""
+    """Return what takes so long where a function is compiled, for its first call on this machine."""
     notice = threading.Timer(_PATIENCE, _LOGGER.info, ["compiling a part of the search for this processor, once"])
     if not function.signatures:
         notice.start()
@@ -111,7 +111,7 @@ def _add_sums(_context: Any, codes: Any, _at: Any, planes: Any, _word: Any, sums
 
 @intrinsic  # type: ignore[untyped-decorator]
 def _real(_context: Any, stored: Any) -> Any:
-    """Give a stored value as float32: float16 comes as uint16, for which numba has no arithmetic on a CPU."""
+    """Return a stored value as float32: float16 comes as uint16, for which numba has no arithmetic on a CPU."""
 
     def generate(_target: Any, builder: Any, signature: Any, values: Any) -> Any:
         if signature.args[0] == types.uint16:

@@ -92,7 +92,7 @@ class SegmentInfo:
     columns: FileRef | None = None
 
     def refs(self) -> Iterator[FileRef]:
-        """Give the files that belong to this segment."""
+        """Yield the files that belong to this segment."""
         yield self.table
         yield self.vectors
         yield self.ids
@@ -104,7 +104,7 @@ class SegmentInfo:
             yield self.columns
 
     def to_json(self) -> dict[str, Any]:
-        """Give the manifest's form."""
+        """Return the manifest's form."""
         return {
             "accelerator": self.accelerator.to_json() if self.accelerator else None,
             "columns": self.columns.to_json() if self.columns else None,
@@ -179,14 +179,14 @@ class Manifest:
         return f"{MANIFESTS}/{self.version:08d}.json"
 
     def refs(self) -> list[FileRef]:
-        """Give every file this state consists of, beside the manifest itself."""
+        """Return every file this state consists of, beside the manifest itself."""
         refs = [ref for segment in self.segments for ref in segment.refs()]
         if self.skipped is not None:
             refs.append(self.skipped)
         return [*refs, *self.files.values()]
 
     def to_bytes(self) -> bytes:
-        """Give the JSON text that is written: sorted keys, so that equal states are equal files."""
+        """Return the JSON text that is written: sorted keys, so that equal states are equal files."""
         data = {
             "columns": schemas.to_json(self.schema),
             "committed": self.committed,
@@ -308,12 +308,12 @@ def _corrupt(message: str) -> IndexCorruptError:
 
 
 def is_accelerator(ref: FileRef) -> bool:
-    """Say whether a file is one that an index can do without."""
+    """Return whether a file is one that an index can do without."""
     return ref.file.endswith(".faiss")
 
 
 def exists(root: Path) -> bool:
-    """Say whether there is an index at ``root``, readable or not."""
+    """Return whether there is an index at ``root``, readable or not."""
     return os.path.lexists(root / CURRENT)
 
 

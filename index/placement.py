@@ -62,7 +62,7 @@ class Placement:
             devices.parse(device)
 
     def take(self, store: Store, config: Config, n_queries: int) -> Placed:
-        """Give what a call with this many queries searches, putting it on the GPUs first where that is due.
+        """Return what a call with this many queries searches, putting it on the GPUs first where that is due.
 
         What lies there serves every later call, until another snapshot or kind of index is searched.
 

@@ -11,7 +11,7 @@ _AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 @cache
 def flags() -> frozenset[str]:
-    """Give the names of the processor's features as Linux has them; none are known elsewhere."""
+    """Return the names of the processor's features as Linux has them; none are known elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -21,13 +21,13 @@ def flags() -> frozenset[str]:
 
 @cache
 def threads() -> int:
-    """Give how many threads a search may use: as many as `OMP_NUM_THREADS` gives other libraries, or all cores."""
+    """Return how many threads a search may use: as many as `OMP_NUM_THREADS` gives other libraries, or all cores."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
 
 
 def has_fast_bfloat16() -> bool:
-    """Say whether the processor multiplies bfloat16 matrices faster than float32 ones.
+    """Return whether the processor multiplies bfloat16 matrices faster than float32 ones.
 
     AVX-512 BF16 alone does not: with the copy into bfloat16 it takes half as long again as the float32 product.
     """
@@ -35,7 +35,7 @@ def has_fast_bfloat16() -> bool:
 
 
 def openblas_kernels() -> str | None:
-    """Give OpenBLAS's name for the kernels with the widest registers that this processor has."""
+    """Return OpenBLAS's name for the kernels with the widest registers that this processor has."""
     if flags() >= _AVX512:
         return "SkylakeX"
     return "Haswell" if flags() >= {"avx2", "fma"} else None

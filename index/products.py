@@ -57,7 +57,7 @@ class Product:
 
 
 def choose(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True) -> Product:
-    """Give the fastest product for a batch; ``fast=False`` asks for float32.
+    """Return the fastest product for a batch; ``fast=False`` asks for float32.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def _float32(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float3
 
 
 def widened(vectors: Stored, bits: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Give finite float16 values as float32, in half the time that ``astype`` takes; ``bits`` holds the result."""
+    """Return finite float16 values as float32, in half the time that ``astype`` takes; ``bits`` holds the result."""
     step = max(1, _CACHED_VALUES // vectors.shape[1])
     for start in range(0, len(vectors), step):
         # Sign, exponent and fraction move to where float32 has them; the exponents then differ by 112.

@@ -42,7 +42,7 @@ class Kind(Protocol):
     """One kind of side data."""
 
     def holds(self, name: str) -> bool:
-        """Say whether the side file or the note of this name is of this kind."""
+        """Return whether the side file or the note of this name is of this kind."""
 
     def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterable[str]:
         """Take out of the writer's draft whatever may hold something of some rows.
@@ -110,7 +110,7 @@ class Words:
         return cls(frozenset(texts), frozenset(groups), _folders(store, gone, others))
 
     def forget(self, skipped: pa.Table) -> NDArray[np.bool_]:
-        """Say which records of skipped files speak of the rows: bool ``(n,)``."""
+        """Return which records of skipped files speak of the rows: bool ``(n,)``."""
         inside = _Inside(self.texts)
         paths = skipped.column("path").to_pylist()
         found = np.fromiter(map(self._is_theirs, paths), bool, len(paths))
@@ -120,7 +120,7 @@ class Words:
         return found
 
     def _is_theirs(self, path: str | None) -> bool:
-        """Say whether a path lies in one of the folders, or has a patient's identifier as a word."""
+        """Return whether a path lies in one of the folders, or has a patient's identifier as a word."""
         if path is None:
             return False
         above = path.replace("::", "/").split("/")
@@ -190,7 +190,7 @@ class _Settings:
 
 
 def matching(skipped: pa.Table, where: str, schema: pa.Schema) -> NDArray[np.bool_]:
-    """Give the records of skipped files for which a where-expression is true: bool ``(n,)``.
+    """Return the records of skipped files for which a where-expression is true: bool ``(n,)``.
 
     A record has a path, which is its id, and no metadata: an expression over that alone speaks of none.
 
@@ -214,7 +214,7 @@ def matching(skipped: pa.Table, where: str, schema: pa.Schema) -> NDArray[np.boo
 
 
 def notes_naming(notes: Mapping[str, Any], words: Iterable[str]) -> list[str]:
-    """Give the keys of the notes in which one of ``words`` (ids, paths, hashes, file names) occurs.
+    """Return the keys of the notes in which one of ``words`` (ids, paths, hashes, file names) occurs.
 
     >>> notes_naming({"a": [{"id": "ward/17.png"}], "b": {"T": 1.5}, "c": "see ward/17.png"}, {"ward/17.png"})
     ['a', 'c']
@@ -235,7 +235,7 @@ class _Inside:
 
 
 def _texts(value: Any) -> Iterator[str]:
-    """Give every text inside a JSON value, keys included."""
+    """Yield every text inside a JSON value, keys included."""
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict):
@@ -248,7 +248,7 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _only_here(store: Store, name: str, gone: NDArray[np.int64], others: NDArray[np.int64]) -> set[str]:
-    """Give the texts that a column holds in the rows ``gone`` alone; of a file's own, all."""
+    """Return the texts that a column holds in the rows ``gone`` alone; of a file's own, all."""
     mine = _flat(store.table([name], gone)).unique().drop_null()
     if name not in _OF_A_FILE and len(mine):
         rest = _flat(store.table([name], others))
@@ -262,7 +262,7 @@ def _flat(table: pa.Table) -> pa.Array[Any]:
 
 
 def _folders(store: Store, gone: NDArray[np.int64], others: NDArray[np.int64]) -> frozenset[str]:
-    """Give the folders above the files of some rows in which no other row lies, but for the archive itself."""
+    """Return the folders above the files of some rows in which no other row lies, but for the archive itself."""
     if "path" not in store.schema.names:
         return frozenset()
     mine: set[str] = set()

@@ -81,7 +81,7 @@ class Rotation:
 
     @property
     def matrix(self) -> NDArray[np.float32]:
-        """Give it as an orthonormal float32 ``(d, d)``: ``vectors @ matrix.T`` are rotated vectors."""
+        """Return it as an orthonormal float32 ``(d, d)``: ``vectors @ matrix.T`` are rotated vectors."""
         return np.ascontiguousarray(self(np.eye(self._factors.shape[1], dtype=np.float32)).T)
 
     def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:

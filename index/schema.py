@@ -64,7 +64,7 @@ def stored_table(table: pa.Table) -> pa.Table:
 
 
 def widen(old: pa.Schema, new: pa.Schema) -> pa.Schema:
-    """Give the schema that holds both, with the columns of ``old`` first.
+    """Return the schema that holds both, with the columns of ``old`` first.
 
     Raises
     ------
@@ -158,12 +158,12 @@ def _as_text(column: pa.ChunkedArray[Any]) -> list[str | None]:
 
 
 def texts(column: pa.ChunkedArray[Any]) -> list[str]:
-    """Give the entries of a text column without nulls, such as ``id``."""
+    """Return the entries of a text column without nulls, such as ``id``."""
     return cast("list[str]", column.to_pylist())
 
 
 def to_json(schema: pa.Schema) -> list[dict[str, str]]:
-    """Give the manifest's form of a schema."""
+    """Return the manifest's form of a schema."""
     return [{"name": field.name, "type": str(field.type)} for field in schema]
 
 

@@ -136,7 +136,7 @@ class _How(TypedDict):
 
 
 def tuned(manifest: Manifest) -> tuple[Config, float]:
-    """Give the index type that `tune` chose and the recall it measured; exact search where it never ran."""
+    """Return the index type that `tune` chose and the recall it measured; exact search where it never ran."""
     if not manifest.extra.get(NOTE):
         return Flat(), 1.0
     with stored(*_NOTED):
@@ -193,7 +193,7 @@ def _excluded(
     exclude: Sequence[NDArray[np.int64]] | None,
     exclude_same: Mapping[str, Sequence[object]],
 ) -> list[NDArray[np.int64]]:
-    """Give the forbidden rows of each of ``n`` queries, sorted."""
+    """Return the forbidden rows of each of ``n`` queries, sorted."""
     if exclude is None and not exclude_same:
         return [_NOTHING] * n
     parts: list[list[NDArray[np.int64]]] = [[] for _ in range(n)]

@@ -73,7 +73,7 @@ class Segment:
         return self.info.rows
 
     def deleted(self) -> NDArray[np.int64]:
-        """Give the deleted row numbers, sorted int64."""
+        """Return the deleted row numbers, sorted int64."""
         gone = self._deleted
         if len(gone) and (gone[0] < 0 or gone[-1] >= self.info.rows or not (gone[1:] > gone[:-1]).all()):
             raise IndexCorruptError("the deletions do not fit the segment", hint="run `retr index check`")
@@ -173,7 +173,7 @@ class Segment:
         return schemas.conform(table, target)
 
     def mapped(self, name: str, schema: pa.Schema) -> pa.ChunkedArray[Any] | None:
-        """Give one column of all rows without reading it, repeated texts as dictionary codes; ``None``: not at hand."""
+        """Return one column of all rows unread, repeated texts as dictionary codes; ``None``: not at hand."""
         side = self._side_table()
         if side is None or name not in side.names:
             return None
@@ -337,7 +337,7 @@ def _map_array(root: Path, ref: FileRef, kind: np.dtype[Any], shape: tuple[int, 
 
 
 def npy_header(kind: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
-    """Give the ``.npy`` header; numpy pads it so that its length does not depend on the number of rows."""
+    """Return the ``.npy`` header; numpy pads it so that its length does not depend on the number of rows."""
     sink = io.BytesIO()
     described = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(sink, described)
@@ -345,7 +345,7 @@ def npy_header(kind: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
 
 
 def id_hashes(ids: Iterable[str]) -> NDArray[np.uint64]:
-    """Give the first 64 bits of each id's BLAKE2b, little-endian."""
+    """Return the first 64 bits of each id's BLAKE2b, little-endian."""
     digests = b"".join(hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest() for name in ids)
     return np.frombuffer(digests, "<u8")
 
@@ -364,7 +364,7 @@ class HashSet:
         self._runs.append(run)
 
     def meets(self, hashes: NDArray[np.uint64]) -> bool:
-        """Say whether any of these was seen."""
+        """Return whether any of these was seen."""
         return any(
             bool(np.any(run[np.minimum(np.searchsorted(run, hashes), len(run) - 1)] == hashes)) for run in self._runs
         )

@@ -83,15 +83,15 @@ class SideTable:
                     raise ValueError("a word that is none")
 
     def columns(self, names: Sequence[str]) -> pa.Table:
-        """Give whole columns."""
+        """Return whole columns."""
         return self._table.select(names)
 
     def plain(self, names: Sequence[str], start: int, count: int) -> pa.Table:
-        """Give some rows with their texts for codes."""
+        """Return some rows with their texts for codes."""
         return _decoded(self._table.select(names).slice(start, count))
 
     def take(self, names: Sequence[str], rows: NDArray[np.int64]) -> pa.Table:
-        """Give the rows ``(n,)`` in that order."""
+        """Return the rows ``(n,)`` in that order."""
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         local = rows - self._starts[owner]
         if len(rows) <= _FEW_ROWS:
@@ -163,7 +163,7 @@ def _whole(table: pa.Table) -> pa.RecordBatch:
 
 
 def _vocabulary(file: pq.ParquetFile, name: str, limit: int) -> pa.Array[Any] | None:
-    """Give the distinct texts, sorted; ``None`` where they are more than ``limit`` or too large to be collected."""
+    """Return the distinct texts, sorted; ``None`` where they are more than ``limit`` or too large to be collected."""
     found = pa.array([], pa.string())
     for batch in _batches(file, [name]):
         found = pa.concat_arrays([found, batch.column(0)]).unique().drop_null()

@@ -145,7 +145,7 @@ class Store:
 
     @staticmethod
     def exists(path: Path | str) -> bool:
-        """Say whether there is an index at ``path``, readable or not."""
+        """Return whether there is an index at ``path``, readable or not."""
         return exists(home(path))
 
     def __len__(self) -> int:
@@ -191,11 +191,11 @@ class Store:
         return self._alive
 
     def live_rows(self) -> NDArray[np.int64]:
-        """Give the numbers of the rows that are not deleted, in order: int64."""
+        """Return the numbers of the rows that are not deleted, in order: int64."""
         return np.flatnonzero(self._alive)
 
     def _split(self, rows: NDArray[np.int64]) -> list[tuple[Segment, NDArray[np.int64], NDArray[np.int64]]]:
-        """Give (segment, local row numbers, positions in ``rows``) for every segment concerned."""
+        """Return (segment, local row numbers, positions in ``rows``) for every segment concerned."""
         if len(rows) and (rows.min() < 0 or rows.max() >= self.n_total):
             raise IndexError(f"row numbers go from 0 to {self.n_total - 1}")
         owner = np.searchsorted(self._starts, rows, side="right") - 1
@@ -246,7 +246,7 @@ class Store:
         return table if len(pieces) == 1 else table.combine_chunks().take(places)
 
     def vectors(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32] | NDArray[np.float16]:
-        """Give vectors ``(n, d)`` as stored: unit vectors where the similarity is cosine.
+        """Return vectors ``(n, d)`` as stored: unit vectors where the similarity is cosine.
 
         ``rows=None`` gives all rows, deleted ones too; with a single segment that is a memory map, not a copy.
         """
@@ -307,7 +307,7 @@ class Store:
         return [rows[self._alive[rows]] for rows in self.columns.groups(column).rows(values)]
 
     def blocks(self) -> list[Block]:
-        """Give the vectors of all rows, segment by segment, without copying them."""
+        """Return the vectors of all rows, segment by segment, without copying them."""
         return [Block(segment.vectors, int(start)) for start, segment in zip(self._starts, self.segments, strict=False)]
 
     @cached_property
@@ -334,7 +334,7 @@ class Store:
         self.placement = Placement(device)
 
     def where(self, expression: str) -> NDArray[np.bool_]:
-        """Give the mask of the live rows for which a where-expression is true: bool ``(n_total,)``.
+        """Return the mask of the live rows for which a where-expression is true: bool ``(n_total,)``.
 
         Raises
         ------
@@ -443,5 +443,5 @@ class Store:
 
 
 def timestamp() -> str:
-    """Give the present moment in UTC, to the second."""
+    """Return the present moment in UTC, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

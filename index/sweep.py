@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def named(manifest: Manifest) -> set[str]:
-    """Give the paths, relative to the index, of everything that belongs to a committed state."""
+    """Return the paths, relative to the index, of everything that belongs to a committed state."""
     return {CURRENT, LOCK, manifest.file, *(ref.file for ref in manifest.refs())}
 
 
 def others(root: Path, *manifests: Manifest) -> tuple[list[str], list[str]]:
-    """Give the leftovers and the foreign files beside these states, each sorted, relative to the index."""
+    """Return the leftovers and the foreign files beside these states, each sorted, relative to the index."""
     keep = set().union(*(named(manifest) for manifest in manifests))
     found = [path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir() or path.is_symlink()]
     rest = sorted(name for name in found if name not in keep)
@@ -36,7 +36,7 @@ def others(root: Path, *manifests: Manifest) -> tuple[list[str], list[str]]:
 
 
 def leftovers(root: Path, *manifests: Manifest) -> list[str]:
-    """Give the leftovers beside these states, looking only where a writer writes; sorted."""
+    """Return the leftovers beside these states, looking only where a writer writes; sorted."""
     keep = set().union(*(named(manifest) for manifest in manifests))
     found = [f"{CURRENT}.tmp"] if os.path.lexists(root / f"{CURRENT}.tmp") else []
     for folder in (MANIFESTS, SEGMENTS, FILES):

@@ -84,7 +84,7 @@ class Tuning:
         return min(self.recalls.values())
 
     def to_json(self) -> dict[str, Any]:
-        """Give what the manifest keeps and `retr index info` shows."""
+        """Return what the manifest keeps and `retr index info` shows."""
         return {
             "bytes": self.bytes,
             "curve": [
@@ -117,7 +117,7 @@ class _Questions:
         return _Questions(self.vectors[which::2], self.exclude[which::2], self.kth[which::2])
 
     def recall(self, store: Store, at_a_time: int) -> float:
-        """Give the share of the k best that is found; a row as good as the k-th best counts."""
+        """Return the share of the k best that is found; a row as good as the k-th best counts."""
         scores = [
             store.search(self.vectors[at : at + at_a_time], K, exclude=self.exclude[at : at + at_a_time]).scores
             for at in range(0, len(self.kth), at_a_time)
@@ -217,7 +217,7 @@ def gpu_kinds() -> Sequence[IVF | HNSW | Cagra]:
 
 
 def needed(store: Store) -> bool:
-    """Say whether a search takes so long here that (new) accelerators are worth it.
+    """Return whether a search takes so long here that (new) accelerators are worth it.
 
     That is so for a large index that was never tuned, and for one that has grown since.
     """
@@ -257,7 +257,7 @@ def _row_questions(store: Store) -> _Questions:
 
 
 def _build(writer: Writer, kind: IVF | HNSW | Cagra, *, budget: int, say: Callable[[str], None]) -> int:
-    """Give every large segment an accelerator in the writer's draft; return their bytes."""
+    """Return every large segment an accelerator in the writer's draft; return their bytes."""
     size = 0
     for position, segment in enumerate(writer.store.segments):
         if len(segment) < MIN_ROWS or isinstance(kind, Cagra):
@@ -271,7 +271,7 @@ def _build(writer: Writer, kind: IVF | HNSW | Cagra, *, budget: int, say: Callab
 
 
 def _ladders(kind: IVF | HNSW | Cagra) -> Sequence[Sequence[IVF | HNSW | Cagra]]:
-    """Give runs of settings; within a run each costs more and finds more than the one before."""
+    """Return runs of settings; within a run each costs more and finds more than the one before."""
     if isinstance(kind, Cagra):
         return [[replace(kind, search_effort=effort) for effort in _EFFORTS[1:]]]
     if isinstance(kind, HNSW):

@@ -201,7 +201,7 @@ class Writer:
         return set(self._taken(id_hashes(ids), lambda at: [ids[i] for i in at]))
 
     def _taken(self, hashes: NDArray[np.uint64], names: Callable[[NDArray[np.int64]], Sequence[str]]) -> Iterator[str]:
-        """Give the ids that `Segment.find` would look up and that rows of the last commit have which stay."""
+        """Yield the ids that `Segment.find` would look up and that rows of the last commit have which stay."""
         stays, start = self.store.alive() & ~self._gone, 0
         for segment in self.store.segments:
             yield from segment.ids(segment.find(hashes, names, stays[start : start + len(segment)])[1])
@@ -425,7 +425,7 @@ class Writer:
         return segments
 
     def _deleted_segments(self) -> Iterator[SegmentInfo]:
-        """Give the last commit's segments, with the rows deleted since; a segment without live rows is dropped."""
+        """Yield the last commit's segments, with the rows deleted since; a segment without live rows is dropped."""
         start = 0
         for info, segment in zip(self.draft.segments, self.store.segments, strict=False):
             gone = np.union1d(np.flatnonzero(self._gone[start : start + info.rows]), segment.deleted())

@@ -61,7 +61,7 @@ class Container(Protocol):
         """List the members, in the same order every time."""
 
     def read(self, member: str) -> Bytes:
-        """Give one member's bytes, their number and the container's mtime.
+        """Return one member's bytes, their number and the container's mtime.
 
         Raises
         ------
@@ -73,7 +73,7 @@ class Container(Protocol):
 
 
 def is_container_name(name: str) -> bool:
-    """Say whether a file name promises a container.
+    """Return whether a file name promises a container.
 
     >>> is_container_name("shard-0001.tar"), is_container_name("a.tar.gz"), is_container_name("labels.csv")
     (True, True, False)

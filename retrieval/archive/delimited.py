@@ -155,7 +155,7 @@ def _delimiter(suffix: str, head: str) -> str:
 
 
 def _holds_a_row(cells: list[str], key: int, delimiter: str) -> bool:
-    r"""Say whether a cell that goes over several lines holds a row of the table, recognised by its picture's path.
+    r"""Return whether a cell that goes over several lines holds a row of the table, recognised by its picture's path.
 
     >>> _holds_a_row(["a.png", "drusen\nb.png,normal\n"], 0, ","), _holds_a_row(["a.png", "left,\nright"], 0, ",")
     (True, False)

@@ -50,7 +50,7 @@ class Shelf:
         self._lock = threading.Lock()
 
     def get(self, file: Path) -> Container | None:
-        """Give an open container; None for a table without an image column."""
+        """Return an open container; None for a table without an image column."""
         with self._lock:
             if file not in self._open:
                 self._open[file] = open_container(file, self._image_column)
@@ -142,7 +142,7 @@ class FolderSource:
         return container.read(member)
 
     def _scan(self, folder: Path, path: str) -> list[str] | Skipped:
-        """Give the names in a folder, and nothing but names: a folder may hold a million files."""
+        """Return the names in a folder, and nothing but names: a folder may hold a million files."""
         try:
             with os.scandir(folder) as entries:
                 # a folder sorts as "name/", so that the whole walk is in the order of the paths
@@ -155,7 +155,7 @@ class FolderSource:
             return Skipped(path or ".", reason_of(error))
 
     def _classify(self, path: str, above: frozenset[tuple[int, int]]) -> Iterator[Entry] | tuple[int, int]:
-        """Give the entries of a file; for a folder to enter, its device and inode numbers."""
+        """Return the entries of a file; for a folder to enter, its device and inode numbers."""
         try:
             path.encode()
         except UnicodeEncodeError:
@@ -222,7 +222,7 @@ class ContainerSource:
             yield Skipped(self._file.name, "damaged")
 
     def count(self) -> int | None:
-        """Give None: counting would be listing."""
+        """Return None: counting would be listing."""
         return None
 
     def read(self, path: str) -> Bytes:
@@ -251,7 +251,7 @@ class FileSource:
         yield Item(self.file.name, info.st_size, info.st_mtime, stamp=stamp_of(info))
 
     def count(self) -> int | None:
-        """Give 1."""
+        """Return 1."""
         return 1
 
     def read(self, path: str) -> Bytes:
@@ -260,7 +260,7 @@ class FileSource:
 
 
 def read_file(path: Path) -> Bytes:
-    """Give a file's bytes with the size and mtime of exactly these bytes, whatever was listed before."""
+    """Return a file's bytes with the size and mtime of exactly these bytes, whatever was listed before."""
     with open_regular(path) as stream:
         info = os.fstat(stream.fileno())
         if info.st_size > MAX_FILE_BYTES:
@@ -274,7 +274,7 @@ def read_file(path: Path) -> Bytes:
 
 
 def classify_file(file: str, path: str, info: os.stat_result) -> Entry:
-    """Give what a regular file is by its name, or by its first bytes where the name does not tell."""
+    """Return what a regular file is by its name, or by its first bytes where the name does not tell."""
     promised = is_image_name(path)
     if promised is None:
         try:
@@ -286,7 +286,7 @@ def classify_file(file: str, path: str, info: os.stat_result) -> Entry:
 
 
 def is_picture_file(file: Path) -> bool:
-    """Say whether a file is listed as a picture: by its name, or by its first bytes where the name does not tell."""
+    """Return whether a file is listed as a picture: by its name, or by its first bytes where the name does not tell."""
     try:
         info = file.stat()
     except OSError:
@@ -317,7 +317,7 @@ def _stamped(entry: Entry, stamp: str) -> Entry:
 
 
 def _number(info: os.stat_result) -> tuple[int, int]:
-    """Give what identifies a folder whichever way it was reached."""
+    """Return what identifies a folder whichever way it was reached."""
     return info.st_dev, info.st_ino
 
 

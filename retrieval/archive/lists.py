@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def is_list_name(name: str) -> bool:
-    """Say whether a file name promises a list.
+    """Return whether a file name promises a list.
 
     >>> is_list_name("train.csv"), is_list_name("a.png")
     (True, False)
@@ -87,7 +87,7 @@ class ListSource:
             yield Item(path, info.st_size, info.st_mtime, stamp=stamp_of(info))
 
     def count(self) -> int | None:
-        """Give the number of paths."""
+        """Return the number of paths."""
         return len(self._paths)
 
     def read(self, path: str) -> Bytes:

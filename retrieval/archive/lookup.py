@@ -30,16 +30,16 @@ class Lookup:
         self._hashes, self.rows = hashes[order], rows[order]
 
     def __getitem__(self, text: str) -> NDArray[np.uint32]:
-        """Give the rows whose text has the same hash, in their order."""
+        """Return the rows whose text has the same hash, in their order."""
         key = hash(text)
         first = self._hashes.searchsorted(key)
         return self.rows[first : self._hashes.searchsorted(key, "right")]
 
     def again(self) -> NDArray[np.uint32]:
-        """Give the rows whose hash an earlier row has, ascending."""
+        """Return the rows whose hash an earlier row has, ascending."""
         return np.sort(self.rows[1:][self._hashes[1:] == self._hashes[:-1]])
 
 
 def hashes_of(texts: Iterable[str | None]) -> NDArray[np.int64]:
-    """Give Python's own 64-bit hashes, which hold for this process."""
+    """Return Python's own 64-bit hashes, which hold for this process."""
     return np.fromiter(map(hash, texts), np.int64)

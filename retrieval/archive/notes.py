@@ -68,7 +68,7 @@ class Notes:
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Give the manifest's form."""
+        """Return the manifest's form."""
         return {
             "exact_decode": self.exact_decode,
             "frames": self.frames,
@@ -119,7 +119,7 @@ class Notes:
             self.sources.append(name)
 
     def metadata_columns(self, name: str | None = None) -> list[str]:
-        """Give the columns that the metadata table of one source, or of any, brought."""
+        """Return the columns that the metadata table of one source, or of any, brought."""
         chosen = self.metadata.values() if name is None else [self.metadata.get(name, {})]
         return list(dict.fromkeys(column for noted in chosen for column in noted.get("columns", ())))
 
@@ -128,7 +128,7 @@ class Builds:
     """The notes about builds, as a kind of side data (`retr.index.purge.Kind`)."""
 
     def holds(self, name: str) -> bool:
-        """Say whether it is these notes."""
+        """Return whether it is these notes."""
         return name == NOTE
 
     def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:

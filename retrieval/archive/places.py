@@ -27,7 +27,7 @@ def remember(uuid: str, name: str, location: str) -> None:
 
 
 def recall(uuid: str) -> dict[str, str]:
-    """Give what is known of the index's sources: name to location; empty when nothing is."""
+    """Return what is known of the index's sources: name to location; empty when nothing is."""
     return read_places("archives", uuid)
 
 
@@ -49,7 +49,7 @@ def source_of(path: str, names: list[str]) -> tuple[str, str]:
 
 
 def locate(store: Store, path: str) -> tuple[str, str]:
-    """Give where a row's source lies on this machine, and the row's path inside it.
+    """Return where a row's source lies on this machine, and the row's path inside it.
 
     Raises
     ------
@@ -71,7 +71,7 @@ def locate(store: Store, path: str) -> tuple[str, str]:
 
 
 def open_item(store: Store, item: str) -> bytes:
-    """Give the bytes of the file a row was made from.
+    """Return the bytes of the file a row was made from.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Archive:
         self._lock = threading.Lock()
 
     def in_reach(self, path: str) -> bool:
-        """Say whether this machine knows the place of a row's source, and something is there."""
+        """Return whether this machine knows the place of a row's source, and something is there."""
         try:
             location, _ = locate(self._store, path)
         except RetrError:
@@ -110,7 +110,7 @@ class Archive:
         return "://" in location or Path(location).exists()
 
     def read(self, path: str) -> bytes:
-        """Give the bytes of a row's file, by the row's path.
+        """Return the bytes of a row's file, by the row's path.
 
         Raises
         ------

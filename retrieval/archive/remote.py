@@ -103,7 +103,7 @@ class RemoteSource:
                 yield self._classify(path, info)
 
     def count(self) -> int | None:
-        """Give None: counting would be listing."""
+        """Return None: counting would be listing."""
         return None
 
     def read(self, path: str) -> Bytes:

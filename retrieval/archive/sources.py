@@ -71,11 +71,11 @@ class Item:
     data: bytes | None = field(default=None, repr=False)
 
     def with_columns(self, columns: Mapping[str, Any]) -> Item:
-        """Give the item with the metadata that stands beside it."""
+        """Return the item with the metadata that stands beside it."""
         return replace(self, columns={**self.columns, **columns})
 
     def with_data(self, data: bytes) -> Item:
-        """Give the item with its bytes."""
+        """Return the item with its bytes."""
         return replace(self, data=data)
 
 
@@ -116,10 +116,10 @@ class Source(Protocol):
         """List what is there, lazily, in the same order every time."""
 
     def count(self) -> int | None:
-        """Give roughly how many items `entries` will list, for the progress display; None when that is unknown."""
+        """Return roughly how many items `entries` will list, for the progress display; None when that is unknown."""
 
     def read(self, path: str) -> Bytes:
-        """Give an item's bytes with the size and mtime they had when read; raises OSError or ImageReadError."""
+        """Return an item's bytes with the size and mtime they had when read; raises OSError or ImageReadError."""
 
 
 def reason_of(error: OSError) -> str:
@@ -145,7 +145,7 @@ def stamp_of(info: os.stat_result) -> str:
 
 
 def is_image_name(name: str) -> bool | None:
-    """Say whether a file name promises a picture: True, False, or None when it does not tell.
+    """Return whether a file name promises a picture: True, False, or None when it does not tell.
 
     >>> is_image_name("a.JPG"), is_image_name("labels.csv"), is_image_name("IM0001"), is_image_name("v.nii.gz")
     (True, False, None, True)
@@ -158,7 +158,7 @@ def is_image_name(name: str) -> bool | None:
 
 
 def may_be_dicom(name: str) -> bool:
-    """Say whether a file's name leaves it possible that it is DICOM: by a suffix of it, or by none that tells.
+    """Return whether a file's name leaves it possible that it is DICOM: by a suffix of it, or by none that tells.
 
     >>> may_be_dicom("a.DCM"), may_be_dicom("IM0001"), may_be_dicom("a.png")
     (True, True, False)
@@ -167,7 +167,7 @@ def may_be_dicom(name: str) -> bool:
 
 
 def looks_like_image(prefix: bytes) -> bool:
-    r"""Say whether a file that begins with ``prefix`` (`SNIFF_BYTES` of it) is of a format that holds pictures.
+    r"""Return whether a file that begins with ``prefix`` (`SNIFF_BYTES` of it) is of a format that holds pictures.
 
     >>> looks_like_image(b"\x89PNG\r\n\x1a\n"), looks_like_image(b"BMW is a car maker")
     (True, False)

@@ -92,7 +92,7 @@ class _Table:
         return self.column is not None
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """Give the rows in small batches."""
+        """Return the rows in small batches."""
         raise NotImplementedError
 
     def entries(self) -> Iterator[Entry]:
@@ -146,7 +146,7 @@ class _Table:
         return None
 
     def _names(self) -> Iterator[str]:
-        """Give every row's name: the path of its struct where that is safe and the row's alone, else its number."""
+        """Yield every row's name: the path of its struct where that is safe and the row's alone, else its number."""
         kind = self.schema.field(self.column).type
         with_path = pa.types.is_struct(kind) and any(field.name == "path" for field in kind)
         seen: set[str] = set()
@@ -256,7 +256,7 @@ def _is_binary(kind: pa.DataType) -> bool:
 
 
 def _is_metadata(kind: pa.DataType) -> bool:
-    """Say whether a column is stored: whatever is not nested, and what holds no bytes inside."""
+    """Return whether a column is stored: whatever is not nested, and what holds no bytes inside."""
     inner = [kind.field(number).type for number in range(kind.num_fields)] if pa.types.is_nested(kind) else []
     return all(_is_metadata(one) and not _is_binary(one) for one in inner)
 

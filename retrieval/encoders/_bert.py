@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def text_files(folder: Path) -> tuple[Path, Path]:
-    """Give the paths of ``config.json`` and ``vocab.txt`` of a BERT folder; `WeightsError` where one is missing."""
+    """Return the paths of ``config.json`` and ``vocab.txt`` of a BERT folder; `WeightsError` where one is missing."""
     missing = [name for name in ("config.json", "vocab.txt") if not (folder / name).is_file()]
     if missing:
         raise WeightsError(
@@ -38,7 +38,7 @@ def text_files(folder: Path) -> tuple[Path, Path]:
 
 
 def text_digest(folder: Path | None, wanted: WeightFile, *, encoder: str) -> str | None:
-    """Give the sha256 of a BERT folder's configuration and vocabulary; None where it is not on this machine."""
+    """Return the sha256 of a BERT folder's configuration and vocabulary; None where it is not on this machine."""
     try:
         found = folder or find(wanted, encoder=encoder, network=False)
         text_files(found)

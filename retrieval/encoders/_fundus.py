@@ -34,7 +34,7 @@ _MAX_LOG_SCALE = 4.6052
 
 
 def logit_factor(stored: Tensor) -> float:
-    """Give the factor on cosines for a stored logarithm, clamped as the authors do.
+    """Return the factor on cosines for a stored logarithm, clamped as the authors do.
 
     >>> [round(logit_factor(torch.tensor(log)), 3) for log in (2.6592600369, 9.0, -1.0)]
     [14.286, 100.003, 1.0]
@@ -43,7 +43,7 @@ def logit_factor(stored: Tensor) -> float:
 
 
 def take_scale(rest: Mapping[str, Tensor], file: str) -> Tensor:
-    """Give the stored ``logit_scale``, which must be all that is left of a checkpoint."""
+    """Return the stored ``logit_scale``, which must be all that is left of a checkpoint."""
     if set(rest) != {"logit_scale"}:
         other = sorted(rest.keys() ^ {"logit_scale"})
         raise WeightsError(
@@ -105,7 +105,7 @@ class TextSide:
         self._norm = norm
 
     def digest(self) -> str | None:
-        """Give the sha256 of the BERT folder's files; None where it is not on this machine."""
+        """Return the sha256 of the BERT folder's files; None where it is not on this machine."""
         return text_digest(self._folder, self._wanted, encoder=self._encoder)
 
     def prompt(self, text: str) -> str:
@@ -194,7 +194,7 @@ class FundusEncoder(TorchEncoder):
         return self._text().lengths(texts)
 
     def class_embedding(self, prompts: Sequence[str]) -> NDArray[np.float32]:
-        """Give the authors' prototype of a class: the mean of its prompts' unit vectors, not normalised again.
+        """Return the authors' prototype of a class: the mean of its prompts' unit vectors, not normalised again.
 
         The prompts of the class are one call of the text tower, padded together, whatever ``text_batching`` says:
         the prototype depends on nothing but the class's own prompts.
@@ -215,7 +215,7 @@ class FundusEncoder(TorchEncoder):
     def similarity_logits(
         self, image_vectors: NDArray[np.float32], text_vectors: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Give the authors' logits ``(n, m)``: dot products times the stored scale, prototypes at their length."""
+        """Return the authors' logits ``(n, m)``: dot products times the stored scale, prototypes at their length."""
         scale = np.float32(self.info.logit_scale or 1.0)
         return cast("NDArray[np.float32]", image_vectors @ text_vectors.T * scale)
 

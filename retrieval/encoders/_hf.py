@@ -202,7 +202,7 @@ class HfEncoder(TorchEncoder):
         return int(self._model.config.text_config.max_position_embeddings)
 
     def places(self, pixels: torch.Tensor) -> torch.Tensor | None:
-        """Give the patch tokens after the final norm ``(h, w, dim)``, where the embedding pools exactly these."""
+        """Return the patch tokens after the final norm ``(h, w, dim)``, where the embedding pools exactly these."""
         if self.network.pooling is None:
             return None
         patches = self.network(pixels)[1][0]
@@ -290,7 +290,7 @@ def _dim(config: Any, family: str) -> int:
 
 
 def _settings(processor: Any) -> dict[str, Any]:
-    """Give what the processor does, as plain values; only the steps that are on."""
+    """Return what the processor does, as plain values; only the steps that are on."""
     stated = json.loads(processor.to_json_string())
     on = {
         "do_resize": ("size", "resample"),

@@ -72,7 +72,7 @@ class QueryNetwork(nn.Module):
         self.mlp_head = nn.Sequential(nn.Linear(dim, 2))
 
     def forward(self, patches: Tensor, findings: Tensor, *, together: bool = True) -> Tensor:
-        """Give logits ``(n, m, 2)`` (absent, present) for patches ``(n, places, dim)`` and findings ``(m, dim)``.
+        """Return logits ``(n, m, 2)`` (absent, present) for patches ``(n, places, dim)`` and findings ``(m, dim)``.
 
         The findings attend to each other, so the answer to one depends on which others are asked with it, unless
         they are not asked ``together``.
@@ -187,7 +187,7 @@ class KadEncoder(TorchEncoder):
         return self.text.lengths(texts)
 
     def places(self, pixels: Tensor) -> Tensor:
-        """Give the patch features, whose mean is the image vector: ``(h, w, 768)``."""
+        """Return the patch features, whose mean is the image vector: ``(h, w, 768)``."""
         return cast("Tensor", self.network(pixels)[0])
 
     def score(self, images: Sequence[Any], findings: Sequence[str], *, together: bool = True) -> NDArray[np.float32]:

@@ -119,7 +119,7 @@ class LiteTorchEncoder(TorchEncoder):
         return features
 
     def places(self, pixels: torch.Tensor) -> torch.Tensor | None:
-        """Give the last feature map ``(7, 7, 1280)``, whose mean is the vector; None for ``layers``."""
+        """Return the last feature map ``(7, 7, 1280)``, whose mean is the vector; None for ``layers``."""
         if self._feature != "last":
             return None
         places: torch.Tensor = self.network(pixels)[1][0]

@@ -32,7 +32,7 @@ class LvmMedEncoder(TorchEncoder):
         return pool(self._map(pixels))
 
     def places(self, pixels: Tensor) -> Tensor:
-        """Give the last map, whose mean is the embedding: ``(h, w, dim)``."""
+        """Return the last map, whose mean is the embedding: ``(h, w, dim)``."""
         return self._map(pixels)[0].permute(1, 2, 0)
 
     def _map(self, pixels: Tensor) -> Tensor:

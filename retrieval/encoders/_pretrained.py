@@ -70,5 +70,5 @@ def load_pretrained(model: str, folder: Path) -> nn.Module:
 
 
 def _name(key: Any) -> str:
-    """Give a key's name; transformers reports shapes beside the mismatched ones."""
+    """Return a key's name; transformers reports shapes beside the mismatched ones."""
     return key if isinstance(key, str) else str(key[0])

@@ -53,7 +53,7 @@ class RadDinoEncoder(TorchEncoder):
         return tokens[:, 0] if self.feature == "cls" else tokens[:, 1:].float().mean(dim=1)
 
     def places(self, pixels: Tensor) -> Tensor:
-        """Give the patch tokens after the final LayerNorm: ``(37, 37, 768)``."""
+        """Return the patch tokens after the final LayerNorm: ``(37, 37, 768)``."""
         patches = self._tokens(pixels)[0, 1:]
         width = pixels.shape[-1] // cast("Any", self.network).config.patch_size
         return patches.reshape(-1, width, patches.shape[-1])

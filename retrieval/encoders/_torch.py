@@ -71,7 +71,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def choose_batch(memory: float, each: float, *, most: int = 512) -> int:
-    """Give the largest power of two of pictures that `memory` holds at `each` bytes, at least 1.
+    """Return the largest power of two of pictures that `memory` holds at `each` bytes, at least 1.
 
     >>> choose_batch(1e9, 3e6), choose_batch(1e9, 1.0), choose_batch(1e9, 2e9)
     (256, 512, 1)

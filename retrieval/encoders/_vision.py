@@ -130,5 +130,5 @@ def fold_lora(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def sam_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Give timm's names to the tensors of a SAM image encoder (``mlp.lin1`` is timm's ``mlp.fc1``)."""
+    """Return timm's names to the tensors of a SAM image encoder (``mlp.lin1`` is timm's ``mlp.fc1``)."""
     return {re.sub(r"\.mlp\.lin([12])\.", r".mlp.fc\1.", name): value for name, value in state.items()}

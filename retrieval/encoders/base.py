@@ -154,7 +154,7 @@ class BaseEncoder(ABC):
     def similarity_logits(
         self, image_vectors: NDArray[np.float32], text_vectors: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Give what the authors' softmax over prompts takes: float32 ``(n, m)``.
+        """Return what the authors' softmax over prompts takes: float32 ``(n, m)``.
 
         Parameters
         ----------

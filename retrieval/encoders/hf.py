@@ -160,7 +160,7 @@ def _load(
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Give the weight files that transformers loads: a whole file before shards, safetensors before pickles.
+    """Return the weight files that transformers loads: a whole file before shards, safetensors before pickles.
 
     Raises
     ------

@@ -102,7 +102,7 @@ class LiteEncoder(BaseEncoder):
         return cast("NDArray[np.float32]", self._session.run(["features"], {"pixels": batch})[0])
 
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
-        """Give the last feature map, float32 ``(7, 7, 1280)``, whose mean is the vector; None for ``layers``."""
+        """Return the last feature map, float32 ``(7, 7, 1280)``, whose mean is the vector; None for ``layers``."""
         if self._feature != "last":
             return None
         return cast(

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def local(path: str | os.PathLike[str] | None) -> Path | None:
-    """Give a path of this machine, ``~`` read as the user's home."""
+    """Return a path of this machine, ``~`` read as the user's home."""
     return None if path is None else home(path)
 
 
@@ -24,6 +24,6 @@ def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:
 
 
 def together(text_batching: str) -> bool:
-    """Say whether the texts of one call run as one padded batch (``"reference"``) or each alone (``"single"``)."""
+    """Return whether the texts of one call run as one padded batch (``"reference"``) or each alone (``"single"``)."""
     check_choice("text_batching", text_batching, ("single", "reference"))
     return text_batching == "reference"

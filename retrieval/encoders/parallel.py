@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def split_devices(device: str) -> list[str]:
-    """Give the devices an option names.
+    """Return the devices an option names.
 
     >>> split_devices("cuda:0, cuda:2"), split_devices("auto")
     (['cuda:0', 'cuda:2'], ['auto'])
@@ -119,7 +119,7 @@ class ParallelEncoder(BaseEncoder):
     def similarity_logits(
         self, image_vectors: NDArray[np.float32], text_vectors: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Give what the authors' softmax takes, as the encoder does."""
+        """Return what the authors' softmax takes, as the encoder does."""
         return self._first.similarity_logits(image_vectors, text_vectors)
 
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:

@@ -37,7 +37,7 @@ def remember(info: EncoderInfo, options: Mapping[str, Any]) -> None:
 
 
 def recall(info: EncoderInfo) -> dict[str, str]:
-    """Give the options that name this encoder's files here; empty when nothing is known or it is gone."""
+    """Return the options that name this encoder's files here; empty when nothing is known or it is gone."""
     known = read_places("encoders", _key(info))
     return {name: place for name, place in known.items() if Path(place).exists()}
 

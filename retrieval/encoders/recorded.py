@@ -103,7 +103,7 @@ def require_same(recorded: EncoderInfo, given: EncoderInfo) -> None:
 
 
 def mismatch(recorded: str, given: str) -> EncoderMismatchError:
-    """Give the error that names both encoders."""
+    """Return the error that names both encoders."""
     return EncoderMismatchError(
         f"the index was built with {recorded!r}, got: {given!r}",
         hint=f"use {recorded!r}, or build a new index with {given!r}",

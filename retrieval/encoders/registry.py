@@ -60,7 +60,7 @@ class Card:
     files: tuple[WeightFile, ...] = ()
 
     def info(self, **loaded: Any) -> EncoderInfo:
-        """Give the `EncoderInfo` of a loaded encoder: what is known of it, and what loading showed."""
+        """Return the `EncoderInfo` of a loaded encoder: what is known of it, and what loading showed."""
         known = {key: getattr(self, key) for key in ("name", "modality", "licence", "source", "noncommercial")}
         return EncoderInfo(**{**known, **loaded})
 
@@ -110,7 +110,7 @@ class Spec:
 
 
 def specs() -> tuple[dict[str, Spec], list[str]]:
-    """Give all registered encoders by name, and a line for each whose package does not import.
+    """Return all registered encoders by name, and a line for each whose package does not import.
 
     No network is loaded.
     """

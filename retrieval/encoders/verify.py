@@ -41,7 +41,7 @@ class Fingerprint:
     sums: tuple[float, ...]
 
     def distance(self, other: Fingerprint) -> float:
-        """Give the largest difference of a sum, or of the lengths relative to the larger."""
+        """Return the largest difference of a sum, or of the lengths relative to the larger."""
         longer = max(self.length, other.length, 1e-12)
         pairs = zip(self.sums, other.sums, strict=True)
         return max(abs(self.length - other.length) / longer, *(abs(a - b) for a, b in pairs))

@@ -147,7 +147,7 @@ def _hub(file: WeightFile, *, network: bool) -> Path | None:
 
 
 def digest(*paths: Path) -> str:
-    """Give the sha256 of a file, or of the sorted sha256 of several.
+    """Return the sha256 of a file, or of the sorted sha256 of several.
 
     The result is remembered (see above), because checkpoints are large and queries are short.
     """

@@ -35,7 +35,7 @@ _YEARS = {"D": 365.25, "W": 52.18, "M": 12, "Y": 1}
 
 
 def header_columns(header: Dataset, hash_key: bytes | None) -> dict[str, Any]:
-    """Give the allow-listed columns of one file.
+    """Return the allow-listed columns of one file.
 
     Parameters
     ----------

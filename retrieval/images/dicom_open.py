@@ -39,7 +39,7 @@ _LONGEST_FIRST_VALUE = 1 << 10
 
 
 def is_dicom(prefix: bytes) -> bool:
-    """Say whether a file that begins with ``prefix`` (132 bytes or more of it) is DICOM.
+    """Return whether a file that begins with ``prefix`` (132 bytes or more of it) is DICOM.
 
     Files without the 128-byte preamble begin with a plausible element, and a second behind it, in one of the three
     encodings.
@@ -130,7 +130,7 @@ def open_dataset(stream: BinaryIO, options: Options) -> Opened:
 
 
 def _looks_encapsulated(stream: BinaryIO, start: int, syntax: str) -> bool:
-    """Say whether a value of stated length holds fragments, or a bare codestream, all the same."""
+    """Return whether a value of stated length holds fragments, or a bare codestream, all the same."""
     stream.seek(start)
     begins = stream.read(8)
     if syntax in SYNTAXES:
@@ -208,7 +208,7 @@ def _encoding(stream: BinaryIO, syntax: str, max_pixels: int, notes: list[str]) 
 
 
 def _plausible(prefix: bytes, explicit: bool, order: Any) -> bool:
-    """Say whether bytes begin with an element, and a later one behind it as far as they reach."""
+    """Return whether bytes begin with an element, and a later one behind it as far as they reach."""
     at, last = 0, (0, 0)
     for number in range(2):
         head = prefix[at : at + 8]

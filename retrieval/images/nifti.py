@@ -68,7 +68,7 @@ def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
 
 
 def _volume(stream: BinaryIO, options: Options) -> tuple[NDArray[Any], tuple[float, float, float], bool]:
-    """Give the first volume as stored, turned to canonical orientation ``(x, y, z)``.
+    """Return the first volume as stored, turned to canonical orientation ``(x, y, z)``.
 
     Beside it, the size of a voxel and whether the scaling turns low stored values into high ones. The scaling itself
     does not matter: the window is relative to the values.

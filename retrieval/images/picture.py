@@ -125,7 +125,7 @@ class Options:
                 raise UsageError(f"{argument} must be one of {list(allowed)}, got: {getattr(self, argument)!r}")
 
     def chosen(self, count: int) -> Iterator[tuple[int, str]]:
-        """Give (0-based position, suffix of the id) of the pictures to read of a file with ``count``."""
+        """Return (0-based position, suffix of the id) of the pictures to read of a file with ``count``."""
         positions = range(0, count, self.every) if self.every is not None else range(min(count, 1))
         return ((position, f"#{position + 1}" if count > 1 else "") for position in positions)
 
@@ -138,7 +138,7 @@ def read_error(reason: str, name: str | None) -> ImageReadError:
 
 
 def max_pixels_allowed() -> int:
-    """Give the limit on width x height: ``RETR_MAX_PIXELS`` where set, else `MAX_PIXELS`."""
+    """Return the limit on width x height: ``RETR_MAX_PIXELS`` where set, else `MAX_PIXELS`."""
     value = os.environ.get("RETR_MAX_PIXELS")
     if value is None:
         return MAX_PIXELS

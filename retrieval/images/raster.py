@@ -120,7 +120,7 @@ def _start(stream: BinaryIO, size: int) -> bytes:
 
 
 def from_pillow(image: Image.Image, options: Options) -> Picture:
-    """Give the picture of an image that Pillow already holds or has opened; the image is not altered."""
+    """Return the picture of an image that Pillow already holds or has opened; the image is not altered."""
     silence_decoders()
     return finish(image, None, options)
 

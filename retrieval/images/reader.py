@@ -160,7 +160,7 @@ def _from_array(array: np.ndarray[Any, np.dtype[Any]], options: Options) -> Pict
 
 @contextmanager
 def _opened(source: str | os.PathLike[str] | bytes | BinaryIO, name: str | None) -> Iterator[tuple[BinaryIO, bytes]]:
-    """Give a seekable stream at its beginning, and the first bytes of it."""
+    """Yield a seekable stream at its beginning, and the first bytes of it."""
     if isinstance(source, (str, os.PathLike)):
         with _open_file(home(source), name) as file:
             # in one read: no header can then make a decoder ask for more bytes than there are

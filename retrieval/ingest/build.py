@@ -209,7 +209,7 @@ def _order(
 
 
 def _with_first_item(source: Source, called: str) -> tuple[Item, Iterator[Entry]]:
-    """Give the first item and all entries, or the error that there is no picture among them."""
+    """Return the first item and all entries, or the error that there is no picture among them."""
     entries = source.entries()
     head: list[Entry] = []
     for entry in entries:

@@ -88,7 +88,7 @@ class Known:
         self._seen = np.zeros(end, np.bool_)
 
     def _pieces(self) -> Iterator[NDArray[np.int64]]:
-        """Give the live rows, some at a time."""
+        """Yield the live rows, some at a time."""
         for start in range(0, len(self._alive), PIECE):
             rows = start + np.flatnonzero(self._alive[start : start + PIECE])
             if len(rows):
@@ -118,22 +118,22 @@ class Known:
         return rows, key
 
     def holds(self, path: str, sha256: str) -> bool:
-        """Say whether the rows of a path were made from these bytes."""
+        """Return whether the rows of a path were made from these bytes."""
         files = self._by_path[path].tolist()
         paths, contents = self._texts("path", files), self._texts("sha256", files)
         return (path, sha256) in zip(paths, contents, strict=True)
 
     def seen(self, path: str) -> bool:
-        """Say whether `unchanged` was asked about the file already."""
+        """Return whether `unchanged` was asked about the file already."""
         seen = [file for file in self._by_path[path].tolist() if self._seen[file]]
         return path in self._texts("path", seen)
 
     def may_hold(self, path: str) -> bool:
-        """Say whether the index may have the file; `rows` reads whether it has."""
+        """Return whether the index may have the file; `rows` reads whether it has."""
         return len(self._by_path[path]) > 0
 
     def rows(self, paths: Sequence[str]) -> list[NDArray[np.int64]]:
-        """Give the rows of each file, int64; none where the index does not have it."""
+        """Return the rows of each file, int64; none where the index does not have it."""
         found = [np.empty(0, np.int64)] * len(paths)
         pairs = [(at, file) for at, path in enumerate(paths) for file in self._by_path[path].tolist()]
         texts = self._texts("path", [file for _, file in pairs])
@@ -143,19 +143,19 @@ class Known:
         return found
 
     def same_bytes(self, sha256: str) -> tuple[int, ...]:
-        """Give the rows of a file that has these bytes, none where there is no such file."""
+        """Return the rows of a file that has these bytes, none where there is no such file."""
         files = self._by_content[sha256].tolist()
         same = [file for file, text in zip(files, self._texts("sha256", files), strict=True) if text == sha256]
         return tuple(self._rows(same[-1]).tolist()) if same else ()
 
     def ids(self, files: Sequence[NDArray[np.int64]]) -> list[str]:
-        """Give the ids of some files, each by its rows."""
+        """Return the ids of some files, each by its rows."""
         rows = np.concatenate([np.empty(0, np.int64), *files])
         ids: list[str] = self.store.table(["id"], rows)["id"].to_pylist()
         return ids
 
     def vanished(self, unreadable: Collection[str]) -> Iterator[list[NDArray[np.int64]]]:
-        """Give the rows of each file that was not seen, but for those inside a place that could not be read.
+        """Yield the rows of each file that was not seen, but for those inside a place that could not be read.
 
         They come some thousands of files at a time.
         """
@@ -179,7 +179,7 @@ class Known:
 
 
 def _lies_in(path: str, places: Collection[str]) -> bool:
-    """Say whether a file is one of ``places``, or lies in one: a folder, or a container.
+    """Return whether a file is one of ``places``, or lies in one: a folder, or a container.
 
     >>> [_lies_in(path, {"a", "b.tar"}) for path in ("a", "a/b/c.png", "b.tar::c.png", "ab/c.png")]
     [True, True, True, False]

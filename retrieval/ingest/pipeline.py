@@ -237,7 +237,7 @@ class _Run:
                 yield self.labels.own(entry), rows
 
     def _must_read(self, path: str, item: Item, content: int) -> bool:
-        """Say whether a file that looks unchanged is read to make sure; else keep what is remembered of it."""
+        """Return whether a file that looks unchanged is read to make sure; else keep what is remembered of it."""
         known = item.stamp is None or self.remembered.knows(path, item.stamp, content)
         if self.order.rehash is False and not known and item.stamp is not None:
             self.remembered.note(path, item.stamp, content)
@@ -402,7 +402,7 @@ class _Run:
         return f"{self.order.name}/{path}" if self.order.name else path
 
     def report(self, rows: int, seconds: float) -> BuildReport:
-        """Say what was done."""
+        """Return what was done."""
         unmatched, said = self.labels.unmatched(), [*self.said, *self.labels.notes()]
         done = self.done
         return BuildReport(

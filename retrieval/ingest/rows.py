@@ -44,7 +44,7 @@ _TYPES = {"size": pa.int64(), "mtime": pa.float64(), "width": pa.int64(), "heigh
 
 
 def score_column(finding: str) -> str:
-    """Give the column of a finding's probability.
+    """Return the column of a finding's probability.
 
     >>> score_column("pleural effusion")
     'p_pleural_effusion'
@@ -171,7 +171,7 @@ def as_text(store: Store, columns: Sequence[str]) -> pa.Table:
 
 
 def skipped_table(skipped: Sequence[Skipped], store: Store, notes: Notes, name: str) -> pa.Table:
-    """Give the record of what could not be read: this build's, and what other sources had."""
+    """Return the record of what could not be read: this build's, and what other sources had."""
     schema = pa.schema([("path", pa.string()), ("reason", pa.string()), ("size", pa.int64()), ("mtime", pa.float64())])
     old = store.skipped()
     others = [source_of(path, notes.sources)[0] != name for path in old["path"].to_pylist()]
@@ -182,7 +182,7 @@ def skipped_table(skipped: Sequence[Skipped], store: Store, notes: Notes, name: 
 
 
 def _labels(paths: list[str], known: Known, columns: list[str]) -> pa.Table:
-    """Give the cells that earlier rows of the same paths have."""
+    """Return the cells that earlier rows of the same paths have."""
     store = known.store
     present = [column for column in columns if column in store.schema.names]
     if not present:
