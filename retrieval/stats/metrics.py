@@ -103,7 +103,7 @@ def ndcg_at(hits: NDArray[np.bool_], k: int, relevant: NDArray[np.integer]) -> N
 
 
 def reciprocal_rank(hits: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """1 / place of the first relevant row, 0 where there is none: float64 ``(n,)``; its mean is MRR.
+    """1 / place of the first relevant row, 0 where there is none: float64 ``(n,)``; its mean is MRR@depth.
 
     >>> reciprocal_rank(np.array([[False, True, True], [False, False, False]])).tolist()
     [0.5, 0.0]
