@@ -272,8 +272,8 @@ def test_only_a_group_column_makes_patients(tmp_path, archive_store):
         sha256=[*(str(i) for i in range(12)), "0"],
     )
     index = Index(store)
-    for task in ("retrieval", "neighbours", "probe"):
-        found = index.evaluate(task, "label", subgroups=["label"])
+    for task, more in (("retrieval", {"subgroups": ["label"]}), ("neighbours", {})):
+        found = index.evaluate(task, "label", **more)
         assert found.facts["images"] == 12, "the copy is of the file it copies"
         found = replace(found, notes=())
         said = str(found.to_json()) + page.render(found)
