@@ -137,12 +137,8 @@ def _without_seen(store: Store, cases: Cases, *, crossed: bool) -> Cases:
         return cases
     who = "of the rows that ask are among those, or belong to those, that the head of this index was fitted on"
     if not (cases.asks & keep).any():
-        raise UsageError(
-            f"all {who}: nothing is held out to measure",
-            hint="adapt without refitting"
-            if crossed
-            else "adapt without refitting, or measure it with `retr calibrate`",
-        )
+        other = "" if crossed else ", or measure it with `retr calibrate`"
+        raise UsageError(f"all {who}: nothing is held out to measure", hint=f"adapt without refitting{other}")
     said = []
     if again := int((theirs & keep).sum()):
         said.append(f"{again} {who}: they are asked through heads that were fitted without them")
