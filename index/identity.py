@@ -142,6 +142,10 @@ class Identity:
         alive = self._store.alive()
         return [rows[alive[rows]] for rows in same]
 
+    def texts(self, column: str, value: object) -> list[str]:
+        """Return the texts under which a column may hold what a value names; raises as `rows` does."""
+        return [str(one) for one in self._stored(column, self.require(column), value)]
+
     def _stored(self, column: str, kind: pa.DataType, value: object) -> list[Any]:
         """Return what a column holds where it holds ``value``."""
         if pa.types.is_string(kind):

@@ -111,6 +111,7 @@ def answer(
     *,
     max_set: int | None = None,
     notes: Sequence[str | None] | None = None,
+    fitted: NDArray[np.bool_] | None = None,
 ) -> list[Answer]:
     """Classify some vectors.
 
@@ -129,11 +130,13 @@ def answer(
         calibration there is no set, and the answers' notes say that it counts for nothing.
     notes
         For each, what the user should know beside the answer, or ``None``.
+    fitted
+        For each, whether something was fitted on its patient; also where no row of the patient is left in ``exclude``.
     """
     evidence, hits = method.evidence(vectors, exclude)
     found, fence, stale, near = None, None, None, np.full(len(vectors), np.nan)
     why: str | None = "not calibrated: no index"
-    known = np.zeros(len(vectors), dtype=bool)
+    known = np.zeros(len(vectors), dtype=bool) if fitted is None else fitted
     if store is not None:
         found, why = calibration.find(store, method.key, method.column)
         fence, stale = novelty.find(store)
@@ -144,7 +147,7 @@ def answer(
             for i in [i for i, score in enumerate(near) if fence.unlike(float(score))]:
                 near[i] = novelty.nearest_score(store, vectors[i], exclude[i])
         seen = calibration.seen(store, method.fitted_on)
-        known = np.array([seen is not None and seen[rows].any() for rows in exclude], bool)
+        known = known | np.array([seen is not None and seen[rows].any() for rows in exclude], bool)
     plain = method.uncalibrated.probabilities(evidence)
     scaled = plain if found is None else found.scale.probabilities(evidence)
     limit = calibration.most_classes(len(method.classes)) if max_set is None else max_set

@@ -22,8 +22,9 @@ from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Meth
 from retr.retrieval.encoders.lengths import unread_ends
 from retr.retrieval.labels.label_set import LabelSet, load_labels
 from retr.retrieval.labels.labelled import unit_of
-from retr.retrieval.own import own_rows, stated_values
-from retr.retrieval.query import Query, one_picture
+from retr.retrieval.labels.seen import seen_fits
+from retr.retrieval.own import file_sha256, own_rows, stated_values
+from retr.retrieval.query import Query, one_picture, split_frame
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -265,15 +266,16 @@ def _classify(
         vectors = encoder.encode_images(pictures)
         if encoder.info.similarity == "cosine":
             vectors = unit(vectors)
-        exclude = [np.empty(0, dtype=np.int64)] * len(good)
+        exclude, fitted = [np.empty(0, dtype=np.int64)] * len(good), None
         said: list[list[str]] = [[] for _ in good]
         if store is not None:
             exclude, known = _kept_out(store, good, patient)
+            fitted = _fitted(store, method, good, patient)
             said = [[*([] if one else [_whose(store)]), *remarks, *store.identity.warnings()] for one in known]
         ways = method.notes if isinstance(method, ByWords) else ()
         notes = ["; ".join([*one, *ways]) or None for one in said]
         names = [_name(image) for image in good]
-        yield from answer(store, method, vectors, names, exclude, max_set=max_set, notes=notes)
+        yield from answer(store, method, vectors, names, exclude, max_set=max_set, notes=notes, fitted=fitted)
 
 
 def _kept_out(store: Store, images: Sequence[Any], patient: str | None) -> tuple[list[NDArray[np.int64]], list[bool]]:
@@ -289,6 +291,19 @@ def _kept_out(store: Store, images: Sequence[Any], patient: str | None) -> tuple
         for value, rows in zip(stated, own, strict=True)
     ]
     return row_exclusions(store, theirs, patient), known
+
+
+def _fitted(store: Store, method: Method, images: Sequence[Any], patient: str | None) -> NDArray[np.bool_]:
+    """Say which pictures, or patients, a head or a bridge was fitted on, whether or not the index has rows of them."""
+    fits, key = seen_fits(store, bridge=method.fitted_on is not None), store.manifest.group
+    if not fits:
+        return np.zeros(len(images), bool)
+    stated = [None] * len(images) if key is None else stated_values(key, images)
+    found = []
+    for image, value in zip(images, stated, strict=True):
+        spelled = [text for one in (patient, value) if one and key for text in store.identity.texts(key, one)]
+        found.append(any(one.knows(spelled, file_sha256(split_frame(image)[0])) for one in fits))
+    return np.array(found, bool)
 
 
 def _whose(store: Store) -> str:

@@ -72,6 +72,19 @@ class Marks:
         """Return which of some rows are of patients that were fitted on: bool ``(n,)``."""
         return _any_in(_of_patients(store, rows, self.columns), self.patients, len(rows))
 
+    def knows(self, spellings: Sequence[str], file: str | None) -> bool:
+        """Return whether a picture was fitted on, or another of its patient, that no row may be left of.
+
+        Parameters
+        ----------
+        spellings
+            The texts under which the patient's identifier may be held.
+        file
+            The picture's sha256.
+        """
+        named = id_hashes(f"{column}\0{text}" for column in self.columns for text in spellings)
+        return bool(np.isin(named, self.patients).any() or np.isin(id_hashes([f"sha256\0{file}"]), self.rows).any())
+
 
 def row_marks(store: Store, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Mark the id and the file of each of some rows: uint64 ``(n, 2)``, 0 where no file is known."""

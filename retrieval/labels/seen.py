@@ -64,6 +64,12 @@ def seen_by_bridge(store: Store) -> NDArray[np.bool_]:
     return _seen(store, BRIDGE_FILE)
 
 
+def seen_fits(store: Store, *, bridge: bool) -> list[Marks]:
+    """Return the marks of the head, and of the bridge where it is asked for; those that are there."""
+    files = [name for name in (HEAD_FILE, *([BRIDGE_FILE] if bridge else [])) if name in store.manifest.files]
+    return [marks for name in files if (marks := marks_of(store, name)) is not None]
+
+
 def marks_of(store: Store, file: str) -> Marks | None:
     """Read the marks that a fit keeps; ``None`` where an older version kept none.
 

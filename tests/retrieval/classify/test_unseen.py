@@ -24,7 +24,7 @@ from retr.retrieval.evaluation.protocols.vectors import Built
 from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.labels.labelled import others
 from retr.retrieval.labels.marks import row_marks
-from retr.retrieval.labels.seen import HEAD_FILE, SPLIT, VIEWS_FILE, seen_by_bridge, seen_by_head
+from retr.retrieval.labels.seen import BRIDGE_FILE, HEAD_FILE, SPLIT, VIEWS_FILE, seen_by_bridge, seen_by_head
 from retr.retrieval.labels.views import Unseen, Views
 
 DIM, CLASSES = 100, ("drusen", "glaucoma", "myopia")
@@ -90,7 +90,12 @@ class World:
         self.index.align("label")
 
     def calibrate(self):
-        self.index.calibrate("label", labels=LABELS if self.index.bridge else None)
+        try:
+            self.index.calibrate("label", labels=LABELS if self.index.bridge else None)
+        except UsageError as error:  # the bridge was fitted on texts that are there no more
+            assert "retr align" in str(error)
+            self.align()
+            self.index.calibrate("label", labels=LABELS)
         assert records(self.index)
 
     def classify(self):
@@ -156,20 +161,19 @@ class World:
 
 CHANGES = ("delete", "add", "rename", "relabel")
 STEPS = st.sampled_from(["align", "calibrate", "classify", "overwrite", *CHANGES])
+# in any order; there is always a bridge, a calibration and a change
+AFTER = st.tuples(st.sampled_from(CHANGES), STEPS).flatmap(lambda two: st.permutations(["align", "calibrate", *two]))
 
 
 @settings(
-    max_examples=4, deadline=None, derandomize=True, database=None,
+    max_examples=3, deadline=None, derandomize=True, database=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )  # fmt: skip
-@given(
-    before=st.lists(STEPS, max_size=1), refit=st.booleans(), after=st.lists(STEPS, min_size=2, max_size=4),
-    seed=st.integers(0, 99),
-)  # fmt: skip
+@given(before=st.lists(STEPS, max_size=1), refit=st.booleans(), after=AFTER, seed=st.integers(0, 99))
 def test_no_measure_is_better_than_chance(tmp_path_factory, before, refit, after, seed):
     world = World(tmp_path_factory.mktemp("world"), seed)
     for step in [*before, "adapt", *after, "calibrate"]:
-        counted = records(world.index)
+        bridge = world.index.store.manifest.files.get(BRIDGE_FILE)
         if step == "adapt":
             world.adapt(refit=refit)
             assert not records(world.index)  # another encoder
@@ -177,7 +181,7 @@ def test_no_measure_is_better_than_chance(tmp_path_factory, before, refit, after
             getattr(world, step)()
         if step in CHANGES:
             assert not records(world.index), step
-        if step == "align" and counted:
+        if step == "align" and bridge not in {None, world.index.store.manifest.files[BRIDGE_FILE]}:
             assert all(not one.startswith("zero-shot") for one in records(world.index))
     assert max(world.measured()) < LUCK
 

@@ -126,3 +126,25 @@ def test_a_head_that_measures_worse_than_none_is_said_to():
     assert said.startswith("the head measured worse than none: precision@1 0.400 (without it 0.900)")
     (said,) = worse({"precision@1": low, "any_hit@5": high}, {"precision@1": high, "any_hit@5": low})
     assert said.startswith("worse through the head than without it: any_hit@5")
+
+
+def test_a_patient_whose_rows_were_deleted_is_known_to_the_head(make_archive, tmp_path, fake_encoder):
+    archive = make_archive(count=36)
+    index = Index.build(
+        archive, tmp_path / "x.retr", encoder=fake_encoder, metadata=archive / "labels.csv", group="patient"
+    )
+    done = index.adapt("label", tmp_path / "y.retr")
+    adapted = Index(done.store, encoder=load_for(done.store, fake_encoder, {}))
+    table = adapted.table(["id", "patient", SPLIT]).to_pylist()
+    first = {side: next(row for row in table if row[SPLIT] == side) for side in (FITTED, HELD_OUT)}
+    for row in first.values():
+        adapted.delete(where=f"patient = '{row['patient']}'")
+    picture, other = (archive / first[side]["id"] for side in (FITTED, HELD_OUT))
+    for image, patient, known in (
+        (picture, None, True),  # the file itself
+        (other, first[FITTED]["patient"], True),  # another picture of the patient, as far as anyone can tell
+        (other, first[HELD_OUT]["patient"], False),
+        (other, None, False),
+    ):
+        (one,) = adapted.classify([image], by="label", patient=patient)
+        assert (SEEN in one.note) == known
