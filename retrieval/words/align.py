@@ -164,14 +164,19 @@ class Bridge:
                 f"the bridge was fitted on other rows or texts of {self.fitted_on!r} than the index holds now",
                 hint=f"fit it again with `retr align --text-column {self.fitted_on}`",
             )
-        where, separator = self.figures.get("where"), self.figures.get("separator", SEPARATOR)
+        with stored("the stored bridge", "run `retr align` again"):
+            noted = Fields(self.figures)
+            where = noted.text("where") if noted.has("where") else None
+            separator = noted.text("separator", SEPARATOR)
+            # with its own strengths: others would give other similarities than those that are to be calibrated
+            strengths = noted.number("ridge"), noted.number("level") if noted.has("level") else None
         texts = gather(store, self.fitted_on, where=where, separator=separator)
         unseen, keep = Unseen(store, texts.rows), ~np.isin(texts.rows, gone)
         if fold is not None:
             keep &= unseen.in_view
         vectors = np.asarray(store.vectors(texts.rows[keep]), np.float32) if fold is None else unseen.view(fold, keep)
         own = None if self.encoder is None else self.text
-        side, mean, matrix, _ = fit_chosen(texts.part(keep), vectors, own)
+        side, mean, matrix, _ = fit_chosen(texts.part(keep), vectors, own, strengths)
         bag = side if isinstance(side, WordBag) else self.bag
         return replace(self, text=side, bag=bag, mean=mean.astype(np.float32), matrix=matrix.astype(np.float32))
 

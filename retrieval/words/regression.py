@@ -67,12 +67,21 @@ def recall(predicted: NDArray[Any], texts: Texts, vectors: NDArray[np.float32], 
 
 
 def fit_chosen(
-    texts: Texts, vectors: NDArray[np.float32], text_encoder: TextEncoder | None
+    texts: Texts,
+    vectors: NDArray[np.float32],
+    text_encoder: TextEncoder | None,
+    strengths: tuple[float, float | None] | None = None,
 ) -> tuple[TextEncoder, NDArray[np.float64], NDArray[np.float64], tuple[float, float | None]]:
-    """Choose the strengths on some rows and fit on them: what embeds words, the mean, the matrix and the strengths."""
+    """Fit on some rows, and choose the strengths on them where none are given.
+
+    Returns
+    -------
+    tuple
+        What embeds words, the mean text, the matrix, and the strengths.
+    """
     side: TextEncoder = text_encoder or WordBag.fit(texts.texts)
     features = text_features(side, texts.texts)
-    ridge, level = _choose(texts, vectors, features)
+    ridge, level = strengths or _choose(texts, vectors, features)
     mean, matrix = fit_all(texts, vectors, features, [ridge], [level])[ridge, level]
     return side, mean, matrix, (ridge, level)
 

@@ -198,6 +198,18 @@ def test_a_head_measured_on_its_own_patients_would_look_better(tmp_path):
     assert seen_by_head(store).all()
 
 
+def test_a_bridge_is_measured_by_bridges_without_the_patient(tmp_path):
+    index = build(tmp_path / "x.retr")
+    index.align("label")
+    words = methods.ByWords(index.text_side, LABELS)
+    labels = np.array([CLASSES.index(one) for one in index.store.table(["label"])["label"].to_pylist()])
+    in_sample = (words.logits(index.store.vectors()).argmax(axis=1) == labels).mean()
+    index.calibrate("label", labels=LABELS)
+    stated = calibration.find(index.store, words.key, None)[0].accuracy
+    assert in_sample > 0.7
+    assert stated < 0.45
+
+
 def test_a_bridge_promises_nothing_to_whom_it_was_fitted_on(tmp_path):
     index = build(tmp_path / "x.retr")
     index.align("label", where="id < '060'")
