@@ -23,3 +23,11 @@ def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     # A zero vector divided by anything is zero; no other float32 vector is as short as this.
     np.maximum(norms, np.finfo(np.float64).tiny, out=norms)
     return cast("NDArray[np.float32]", (exactly / norms).astype(np.float32))
+
+
+def plain_array(values: Any) -> NDArray[Any]:
+    """Return an array, a tensor wherever it is, or a list of rows, as a numpy array; bfloat16 becomes float32."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if "bfloat16" in str(values.dtype) else values
+    return np.asarray(values)

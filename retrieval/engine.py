@@ -9,22 +9,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 import numpy as np
 
 from retr.index.errors import UsageError
 from retr.index.home import home
 from retr.index.schema import records
-from retr.index.search import require_k
 from retr.index.store import Store
-from retr.retrieval.encoders.recorded import RecordedEncoder, load_recorded, mismatch, no_text_side, require_same
-from retr.retrieval.exclude import same_rows
+from retr.retrieval.answering import answer
+from retr.retrieval.encoders.recorded import load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.heads.adapted import load_for
-from retr.retrieval.hits import Hits
-from retr.retrieval.own import own_rows
-from retr.retrieval.query import Query, gather, resolve
-from retr.retrieval.remarks import add_remarks
+from retr.retrieval.query import gather
 from retr.retrieval.rooms import Rooms
 from retr.retrieval.summary import summary
 
@@ -38,11 +34,14 @@ if TYPE_CHECKING:
     from retr.index.check import Finding
     from retr.index.files import FileRef
     from retr.index.manifest import Dtype
+    from retr.retrieval.answering import SearchOptions
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.exclude import Same
+    from retr.retrieval.hits import Hits
     from retr.retrieval.images import Picture
     from retr.retrieval.images.picture import Axis
     from retr.retrieval.ingest.build import BuildReport
+    from retr.retrieval.query import Query
     from retr.retrieval.words.align import Bridge
 
 
@@ -294,6 +293,24 @@ class Index(Rooms):
 
     # searching
 
+    @overload
+    def search(self, query: Sequence[Query], **options: Unpack[SearchOptions]) -> list[Hits]: ...
+
+    @overload
+    def search(self, *, vectors: ArrayLike, **options: Unpack[SearchOptions]) -> list[Hits]: ...
+
+    @overload
+    def search(
+        self,
+        query: Query | None = None,
+        *,
+        image: Any = None,
+        text: str | None = None,
+        id: str | None = None,
+        vector: ArrayLike | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> Hits: ...
+
     def search(
         self,
         query: Query | Sequence[Query] | None = None,
@@ -302,6 +319,7 @@ class Index(Rooms):
         text: str | None = None,
         id: str | None = None,  # noqa: A002 - the field's own word, and the command line's
         vector: ArrayLike | None = None,
+        vectors: ArrayLike | None = None,
         k: int = 5,
         where: str | None = None,
         exclude_same: Same = None,
@@ -309,20 +327,21 @@ class Index(Rooms):
         one_per: str | None = None,
         min_score: float | None = None,
         include_self: bool = False,
-    ) -> Any:
+    ) -> Hits | list[Hits]:
         """Find the ``k`` most similar rows.
 
-        One of ``query``, ``image``, ``text``, ``id`` and ``vector`` is given; mixtures are a `retr.Query`.
+        One of ``query``, ``image``, ``text``, ``id``, ``vector`` and ``vectors`` is given; mixtures are a `retr.Query`.
 
         Parameters
         ----------
         query
-            A query, or several: then a list of `Hits` comes back. A ``vector`` of shape ``(n, dim)`` counts as ``n``
-            queries.
+            A query, or several: then a list of `Hits` comes back.
         image
             A path, the bytes of a file, a PIL image or a uint8 array.
-        text, id, vector
-            Words; the id of an indexed row; a float vector ``(dim,)`` or ``(n, dim)``.
+        text, id
+            Words; the id of an indexed row.
+        vector, vectors
+            A float vector ``(dim,)``; several, ``(n, dim)``: then a list of `Hits` comes back.
         k
             How many; fewer come back only when fewer rows are allowed.
         where
@@ -353,32 +372,17 @@ class Index(Rooms):
         NoTextSideError
             Words for an encoder without a text side, and no bridge (`retr align`).
         """
-        queries, single = gather(query, image=image, text=text, id=id, vector=vector)
-        require_k(k)
-        store, own = self.store, own_rows(queries, self.store)
-        recorded = RecordedEncoder(store.manifest.encoder, lambda: self.encoder)
-        bridge = self.bridge if any(query.uses_text for query in queries) else None
-        vectors = resolve(queries, recorded, store, text_encoder=bridge)
-        same, said = same_rows(store, exclude_same, queries, own, strict=strict_exclude)
-        exclude = same if include_self else [np.union1d(*both) for both in zip(own, same, strict=True)]
-        found = store.search(
-            vectors,
-            k,
+        queries, single = gather(query, image=image, text=text, id=id, vector=vector, vectors=vectors)
+        hits = answer(
+            self,
+            queries,
+            k=k,
             where=where,
-            exclude=exclude,
+            exclude_same=exclude_same,
+            strict_exclude=strict_exclude,
             one_per=one_per,
             min_score=min_score,
-        )
-        hits = add_remarks(
-            store,
-            queries,
-            Hits.all_of(store, found, [query.describe() for query in queries]),
-            vectors=vectors,
-            exclude=exclude,
-            side=bridge or recorded,
-            bridge=bridge,
-            all_rows=where is None and exclude_same is None and min_score is None,
-            said=[[*notes, *store.identity.absent(where), *store.identity.warnings()] for notes in said],
+            include_self=include_self,
         )
         return hits[0] if single else hits
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -23,7 +24,7 @@ import numpy as np
 
 from retr.index.errors import ImageReadError, UsageError
 from retr.index.home import home
-from retr.index.vectors import unit
+from retr.index.vectors import plain_array, unit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -106,15 +107,19 @@ class Query:
     @classmethod
     def vector(cls, vector: ArrayLike) -> Query:
         """Ask with a vector, ``(dim,)``."""
-        try:
-            array = np.asarray(vector, dtype=np.float32)
-        except (TypeError, ValueError, OverflowError):
-            raise UsageError("a query vector must be a list of numbers") from None
+        array = cls._numbers(vector)
         if array.ndim != 1:
             raise UsageError(f"a query vector must have one axis, got shape {array.shape}")
         if not np.isfinite(array).all():
             raise UsageError("a query vector holds values that are not finite")
         return cls((Part("vector", array),))
+
+    @staticmethod
+    def _numbers(vector: Any) -> NDArray[np.float32]:
+        try:
+            return plain_array(vector).astype(np.float32)
+        except (TypeError, ValueError, OverflowError):
+            raise UsageError("a query vector must be a list of numbers") from None
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Query:
@@ -228,9 +233,10 @@ def gather(
     text: str | None,
     id: str | None,  # noqa: A002
     vector: ArrayLike | None,
+    vectors: ArrayLike | None = None,
 ) -> tuple[list[Query], bool]:
     """Turn what was asked into queries, and say whether one or several answers are expected."""
-    asked = {"query": query, "image": image, "text": text, "id": id, "vector": vector}
+    asked = {"query": query, "image": image, "text": text, "id": id, "vector": vector, "vectors": vectors}
     given = [name for name, value in asked.items() if value is not None]
     if len(given) != 1:
         what = " and ".join(given) if given else "nothing"
@@ -241,17 +247,35 @@ def gather(
     if isinstance(query, Query):
         return [query], True
     if query is not None:
-        return list(query), False
+        return _several(query), False
     if image is not None:
         return [Query.image(image)], True
     if text is not None:
         return [Query.text(text)], True
     if id is not None:
         return [Query.id(id)], True
-    vectors = np.asarray(vector, dtype=np.float32)
-    if vectors.ndim == 2:
-        return [Query.vector(row) for row in vectors], False
-    return [Query.vector(vectors)], True
+    rows = Query._numbers(vector if vectors is None else vectors)
+    if vectors is not None and rows.ndim != 2:
+        raise UsageError(f"vectors must have the shape (n, dim), got {rows.shape}", hint="one vector is vector=")
+    if rows.ndim == 2:
+        return [Query.vector(row) for row in rows], False
+    return [Query.vector(rows)], True
+
+
+def _several(queries: Any) -> list[Query]:
+    """Return a list of queries; `UsageError` for anything else."""
+    found = (
+        list(queries)
+        if isinstance(queries, Iterable) and not isinstance(queries, str | bytes | np.ndarray)
+        else [queries]
+    )
+    other = next((one for one in found if not isinstance(one, Query)), None)
+    if other is not None:
+        raise UsageError(
+            f"a question is a retr.Query or a list of them, got {type(other).__name__}",
+            hint="say what it is: image=, text=, id=, vector= or vectors=",
+        )
+    return found
 
 
 def resolve(

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from retr.index.errors import EncoderMismatchError, NoTextSideError
+from retr.index.errors import EncoderMismatchError, EncoderNotFoundError, NoTextSideError
 from retr.retrieval.encoders.lengths import lengths
-from retr.retrieval.encoders.registry import text_option
+from retr.retrieval.encoders.registry import find_spec, text_option
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -110,6 +110,18 @@ def mismatch(recorded: str, given: str) -> EncoderMismatchError:
     )
 
 
+def _require_known(name: str) -> None:
+    """Raise `EncoderNotFoundError` where an index was built with an encoder that has no name here."""
+    try:
+        find_spec(name)
+    except EncoderNotFoundError as error:
+        raise EncoderNotFoundError(
+            f"the index holds vectors of {name!r}, which is no encoder that can be loaded here",
+            hint="ask by id or by vector, give the encoder itself with `Index.open(path, encoder=...)`, or install the "
+            "package that brings it",
+        ) from error
+
+
 def load_recorded(
     encoder: str | BaseEncoder | None, recorded: EncoderInfo | None, options: Mapping[str, Any]
 ) -> BaseEncoder:
@@ -126,6 +138,7 @@ def load_recorded(
         if name != recorded.name:
             # refused before anything is loaded
             raise mismatch(recorded.name, name)
+        _require_known(name)
         options = {**recall(recorded), **recorded.options, **options}
     loaded = load_encoder(name, **options)
     if recorded is not None:

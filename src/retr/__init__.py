@@ -1,8 +1,8 @@
 """Image retrieval for medical archives.
 
 >>> import retr
->>> sorted(retr.__all__)
-['Index', 'Query', 'RetrError', 'load_encoder']
+>>> sorted(set(retr.__all__) - {name for name in retr.__all__ if name.endswith("Error")})
+['BuildReport', 'Hit', 'Hits', 'Index', 'Picture', 'Query', 'load_encoder']
 """
 
 from typing import TYPE_CHECKING
@@ -10,21 +10,62 @@ from typing import TYPE_CHECKING
 from retr import telemetry
 
 if TYPE_CHECKING:
-    from retr.index.errors import RetrError
+    from retr.index.errors import (
+        EncoderMismatchError,
+        EncoderNotFoundError,
+        FilterError,
+        FormatVersionError,
+        ImageReadError,
+        IndexCorruptError,
+        IndexLockedError,
+        IndexNotFoundError,
+        MissingExtraError,
+        NoTextSideError,
+        RetrError,
+        UsageError,
+        WeightsError,
+    )
     from retr.retrieval.encoders.registry import load_encoder
     from retr.retrieval.engine import Index
+    from retr.retrieval.hits import Hit, Hits
+    from retr.retrieval.images import Picture
+    from retr.retrieval.ingest.report import BuildReport
     from retr.retrieval.query import Query
 
-__all__ = ["Index", "Query", "RetrError", "load_encoder"]
+__all__ = [
+    "BuildReport",
+    "EncoderMismatchError",
+    "EncoderNotFoundError",
+    "FilterError",
+    "FormatVersionError",
+    "Hit",
+    "Hits",
+    "ImageReadError",
+    "Index",
+    "IndexCorruptError",
+    "IndexLockedError",
+    "IndexNotFoundError",
+    "MissingExtraError",
+    "NoTextSideError",
+    "Picture",
+    "Query",
+    "RetrError",
+    "UsageError",
+    "WeightsError",
+    "load_encoder",
+]
 __version__ = "0.1.0"
 
 telemetry.switch_off()
 
 # Public names load on first use, so that `retr --help` starts without numpy, pyarrow or an encoder.
 _HOMES = {
+    "BuildReport": "retr.retrieval.ingest.report",
+    "Hit": "retr.retrieval.hits",
+    "Hits": "retr.retrieval.hits",
     "Index": "retr.retrieval.engine",
+    "Picture": "retr.retrieval.images",
     "Query": "retr.retrieval.query",
-    "RetrError": "retr.index.errors",
     "load_encoder": "retr.retrieval.encoders.registry",
 }
 
@@ -32,6 +73,10 @@ _HOMES = {
 def __getattr__(name: str) -> object:
     from importlib import import_module
 
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module 'retr' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_HOMES.get(name, "retr.index.errors")), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

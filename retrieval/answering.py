@@ -1,0 +1,76 @@
+"""A search, from queries to hits: what `Index.search` does once it is known what is asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
+
+import numpy as np
+
+from retr.index.search import require_k
+from retr.retrieval.encoders.recorded import RecordedEncoder
+from retr.retrieval.exclude import same_rows
+from retr.retrieval.hits import Hits
+from retr.retrieval.own import own_rows
+from retr.retrieval.query import resolve
+from retr.retrieval.remarks import add_remarks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retr.retrieval.engine import Index
+    from retr.retrieval.exclude import Same
+    from retr.retrieval.query import Query
+
+
+class SearchOptions(TypedDict, total=False):
+    """What `Index.search` takes beside the question; its docstring says what each means."""
+
+    k: int
+    where: str | None
+    exclude_same: Same
+    strict_exclude: bool
+    one_per: str | None
+    min_score: float | None
+    include_self: bool
+
+
+def answer(
+    index: Index,
+    queries: Sequence[Query],
+    *,
+    k: int,
+    where: str | None,
+    exclude_same: Same,
+    strict_exclude: bool,
+    one_per: str | None,
+    min_score: float | None,
+    include_self: bool,
+) -> list[Hits]:
+    """Return the hits of each query; see `Index.search`."""
+    require_k(k)
+    store = index.store
+    own = own_rows(queries, store)
+    recorded = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
+    bridge = index.bridge if any(query.uses_text for query in queries) else None
+    vectors = resolve(queries, recorded, store, text_encoder=bridge)
+    same, said = same_rows(store, exclude_same, queries, own, strict=strict_exclude)
+    exclude = same if include_self else [np.union1d(*both) for both in zip(own, same, strict=True)]
+    found = store.search(
+        vectors,
+        k,
+        where=where,
+        exclude=exclude,
+        one_per=one_per,
+        min_score=min_score,
+    )
+    return add_remarks(
+        store,
+        queries,
+        Hits.all_of(store, found, [query.describe() for query in queries]),
+        vectors=vectors,
+        exclude=exclude,
+        side=bridge or recorded,
+        bridge=bridge,
+        all_rows=where is None and exclude_same is None and min_score is None,
+        said=[[*notes, *store.identity.absent(where), *store.identity.warnings()] for notes in said],
+    )
