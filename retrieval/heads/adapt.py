@@ -25,7 +25,7 @@ from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
 from retr.retrieval.labels.cases import find_cases
-from retr.retrieval.labels.labelled import deal, grouped
+from retr.retrieval.labels.labelled import deal, grouped, joined
 from retr.retrieval.labels.marks import Marks
 from retr.retrieval.labels.seen import FITTED, HEAD_FILE, HELD_OUT, NOTE, SPLIT, VIEWS_FILE
 from retr.retrieval.labels.views import FOLDS, MOST_ROWS, Views
@@ -131,6 +131,8 @@ def adapt(
     split_by = cases.group or store.manifest.group
     # whoever may answer whom: one patient, or one file, is never on both sides
     groups = grouped(store, split_by, cases.rows)[0]
+    if store.manifest.group not in {None, split_by}:
+        groups = joined(groups, grouped(store, store.manifest.group, cases.rows)[0])
     inside = _halves(cases, groups, seed) if fit is None else store.where(fit)[cases.rows]
     missing = store.identity.absent(fit)
     single = np.asarray(cases.member.sum(axis=1) == 1)

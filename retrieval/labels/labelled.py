@@ -181,6 +181,22 @@ def unit_of(store: Store) -> str:
     return "image" if store.manifest.group is None else "patient"
 
 
+def joined(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Number rows anew, so that rows which either numbering puts together are together: int64 ``(n,)``.
+
+    >>> joined(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
+    [0, 0, 0, 1]
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    first = one.max(initial=-1) + 1
+    size = first + other.max(initial=-1) + 1
+    links = coo_array((np.ones(len(one), np.int8), (one, first + other)), shape=(size, size))
+    found: NDArray[np.int64] = connected_components(links, directed=False)[1][one].astype(np.int64)
+    return found
+
+
 def deal(groups: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     """Deal groups into ``n`` folds, or one fold a group where there are fewer; the same groups give the same folds.
 

@@ -148,3 +148,23 @@ def test_a_patient_whose_rows_were_deleted_is_known_to_the_head(make_archive, tm
     ):
         (one,) = adapted.classify([image], by="label", patient=patient)
         assert (SEEN in one.note) == known
+
+
+@pytest.mark.parametrize("fit", [None, "age < 58"])
+def test_another_group_never_parts_a_patient(make_archive, tmp_path, fake_encoder, fit):
+    archive = make_archive(count=36)
+    index = Index.build(
+        archive, tmp_path / "x.retr", encoder=fake_encoder, metadata=archive / "labels.csv", group="patient"
+    )
+    ids = index.table(["id"])["id"].to_pylist()
+    with index.store.writer() as writer:
+        writer.replace_columns(pa.table({"id": ids, "eye": [f"E{i}" for i in range(36)]}))
+        writer.commit()
+    index.refresh()
+    done = index.adapt("label", tmp_path / "y.retr", group="eye", fit=fit)
+    sides = {}
+    for row in done.store.table(["patient", SPLIT]).to_pylist():
+        sides.setdefault(row["patient"], set()).add(row[SPLIT])
+    assert all(len(side) == 1 for side in sides.values())
+    with pytest.raises(UsageError, match="on both sides of --fit"):
+        index.adapt("label", tmp_path / "z.retr", group="eye", fit="age < 57")
