@@ -315,8 +315,8 @@ def _print(out: Output, hits: Hits, columns: list[str] | None, *, several: bool)
     if several and out.form == "csv":
         rows = [{"query": hits.query, **row} for row in rows]
         fixed = ["query", *fixed]
-    names = shown_names(hits.table.column_names)
-    asked = hits.table.column_names if columns is None else columns
+    names = shown_names(hits.metadata.column_names)
+    asked = hits.metadata.column_names if columns is None else columns
     title = hits.query if several else None
     out.rows(rows, [*fixed, *(names[column] for column in asked if column != "id")], title=title)
     if hits.note:

@@ -117,5 +117,5 @@ class MissingExtraError(RetrError):
     """An optional package is not installed."""
 
     def __init__(self, package: str, *extras: str) -> None:
-        commands = " or ".join(f'`pip install "retr[{extra}]"`' for extra in extras)
+        commands = " or ".join(f'`pip install "retr[{extra}]"`' for extra in extras) or f"`pip install {package}`"
         super().__init__(f"{package} is not installed", hint=f"install it with {commands}")

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from retr.index.errors import MissingExtraError
 from retr.index.plain import to_plain
-from retr.index.schema import records
+from retr.index.schema import ID, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    import pyarrow as pa
+    import pandas as pd
+    import polars as pl
     from numpy.typing import NDArray
 
     from retr.index.exact import Neighbours
@@ -55,17 +59,15 @@ class Hit:
         Similarity, higher is nearer (cosine or dot product, as the encoder states).
     metadata
         The row's other columns.
+    path
+        The image's path inside its archive.
     """
 
     rank: int
     id: str
     score: float
     metadata: dict[str, Any]
-
-    @property
-    def path(self) -> str:
-        """The image's path inside its archive."""
-        return str(self.metadata.get("path", self.id))
+    path: str
 
     def to_json(self) -> dict[str, Any]:
         """Return one flat object, ready for JSON: rank, id, score, path, then the metadata columns.
@@ -77,9 +79,11 @@ class Hit:
         return {"rank": self.rank, "id": self.id, "score": self.score, "path": self.path, **columns}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Hits:
-    """The hits of one query, best first.
+    """The hits of one query, best first: a sequence of `Hit`, of which a slice is `Hits` again.
+
+    Two are equal where all of their attributes are.
 
     Attributes
     ----------
@@ -87,8 +91,12 @@ class Hits:
         float32 ``(n,)``, ``n <= k``; fewer than ``k`` only when fewer rows are allowed.
     rows
         int64 ``(n,)``: row numbers in the snapshot that was searched.
-    table
-        The rows' metadata as a pyarrow table of ``n`` rows, ``id`` first.
+    ranks
+        int64 ``(n,)``: 1 for the best of all.
+    metadata
+        What the rows hold, as a pyarrow table of ``n`` rows, ``id`` first; `table` has score and rank too.
+    paths
+        The images' paths inside their archive.
     exact
         False when an approximate index answered.
     note
@@ -99,42 +107,155 @@ class Hits:
 
     scores: NDArray[np.float32]
     rows: NDArray[np.int64]
-    table: pa.Table
+    ranks: NDArray[np.int64]
+    metadata: pa.Table
+    paths: list[str]
     exact: bool = True
     note: str | None = None
     query: str = ""
+    # for the thumbnails of a notebook; does not travel in a pickle
+    _store: Store | None = field(default=None, repr=False)
 
     @classmethod
     def all_of(cls, store: Store, found: Neighbours, queries: Sequence[str]) -> list[Hits]:
-        """Give the answers to all queries of a search, with their rows' metadata, read at once."""
+        """Return the answers to all queries of a search, with their rows' metadata, read at once."""
         rows = [row[row >= 0] for row in found.rows]
-        table = store.table(rows=np.concatenate([np.empty(0, dtype=np.int64), *rows]))
+        every = np.concatenate([np.empty(0, dtype=np.int64), *rows])
+        table = store.table(rows=every)
+        paths: list[str] = table["path" if "path" in table.column_names else ID].to_pylist()
         ends = np.cumsum([len(own) for own in rows])
         return [
             cls(
                 scores=scores[: len(own)],
                 rows=own,
-                table=table.slice(end - len(own), len(own)),
+                ranks=np.arange(1, len(own) + 1),
+                metadata=table.slice(end - len(own), len(own)),
+                paths=paths[end - len(own) : end],
                 exact=found.exact,
                 note=found.note,
                 query=query,
+                _store=store,
             )
-            for own, scores, end, query in zip(rows, found.scores, ends, queries, strict=True)
+            for own, scores, end, query in zip(rows, found.scores, ends.tolist(), queries, strict=True)
         ]
 
     @property
     def ids(self) -> list[str]:
         """The hits' ids, best first."""
-        ids: list[str] = self.table.column("id").to_pylist()
+        ids: list[str] = self.metadata.column(ID).to_pylist()
         return ids
+
+    @property
+    def table(self) -> pa.Table:
+        """The hits as a pyarrow table: ``rank``, ``score``, ``id``, then the metadata.
+
+        A column of the metadata that is called ``rank``, ``score`` or ``query`` comes as ``rank_meta`` ...
+        """
+        names = shown_names(self.metadata.column_names)
+        own = {"rank": pa.array(self.ranks, pa.int64()), "score": pa.array(self.scores, pa.float32())}
+        return pa.table(own | {names[name]: self.metadata[name] for name in self.metadata.column_names})
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return `table` as a pandas DataFrame; whole numbers stay so beside missing ones (``Int64``).
+
+        Raises
+        ------
+        MissingExtraError
+            pandas is not installed.
+        """
+        try:
+            import pandas as pd
+        except ImportError:
+            raise MissingExtraError("pandas") from None
+        table = self.table
+        whole = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
+        missing = {name for name in table.column_names if table[name].null_count and table[name].type in whole}
+        columns = {
+            name: table[name].to_pandas(types_mapper=whole.get if name in missing else None)
+            for name in table.column_names
+        }
+        return pd.DataFrame(columns)
+
+    def to_polars(self) -> pl.DataFrame:
+        """Return `table` as a polars DataFrame.
+
+        Raises
+        ------
+        MissingExtraError
+            polars is not installed.
+        """
+        try:
+            import polars as pl
+        except ImportError:
+            raise MissingExtraError("polars") from None
+        frame = pl.from_arrow(self.table)
+        assert isinstance(frame, pl.DataFrame)
+        return frame
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def __iter__(self) -> Iterator[Hit]:
-        for rank, (score, row) in enumerate(zip(self.scores, records(self.table), strict=True), start=1):
-            yield Hit(rank=rank, id=row.pop("id"), score=float(score), metadata=row)
+        answers = zip(self.ranks.tolist(), self.scores.tolist(), self.paths, records(self.metadata), strict=True)
+        for rank, score, path, row in answers:
+            yield Hit(rank=rank, id=row.pop(ID), score=score, metadata=row, path=path)
+
+    @overload
+    def __getitem__(self, at: int) -> Hit: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Hits: ...
+
+    def __getitem__(self, at: int | slice) -> Hit | Hits:
+        if not isinstance(at, slice):
+            number = range(len(self))[at]
+            return next(iter(self[number : number + 1]))
+        places = range(len(self))[at]
+        return replace(
+            self,
+            scores=self.scores[at],
+            rows=self.rows[at],
+            ranks=self.ranks[at],
+            metadata=self.metadata.take(pa.array(places, pa.int64())),
+            paths=self.paths[at],
+        )
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Hits):
+            return NotImplemented
+        said = (self.exact, self.note, self.query, self.paths) == (other.exact, other.note, other.query, other.paths)
+        arrays = ((self.scores, other.scores), (self.rows, other.rows), (self.ranks, other.ranks))
+        return said and all(map(np.array_equal, *zip(*arrays, strict=True))) and _same(self.metadata, other.metadata)
+
+    __hash__ = None  # type: ignore[assignment] # equal by what arrays and a table hold
 
     def __repr__(self) -> str:
         best = f", best {self.scores[0]:.4f}" if len(self) else ""
         return f"Hits({self.query!r}, {len(self)} rows{best})"
+
+    def _repr_html_(self) -> str:
+        """Return the hits with their pictures, for a notebook: the first dozen, without the folders of this machine."""
+        from retr.retrieval.cards import Shown, facts_of, gallery
+
+        names = shown_names(self.metadata.column_names)
+        rows = (Shown(hit.id, f"{hit.rank}. {hit.score:.4f}", facts_of(hit.metadata, names)) for hit in self)
+        return gallery(self.query, self.note, rows, self._store)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_store": None}
+
+
+def _same(one: pa.Table, other: pa.Table) -> bool:
+    """Say whether two tables hold the same; a NaN is one."""
+    columns = zip(one.columns, other.columns, strict=False)
+    return bool(one.schema.equals(other.schema)) and all(_same_cells(*pair) for pair in columns)
+
+
+def _same_cells(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    if pa.types.is_list(one.type):
+        lengths = pc.list_value_length(one), pc.list_value_length(other)
+        return bool(lengths[0].equals(lengths[1])) and _same_cells(pc.list_flatten(one), pc.list_flatten(other))
+    if pa.types.is_floating(one.type):
+        mine, theirs = (cells.fill_null(0).to_numpy() for cells in (one, other))
+        return one.is_null().equals(other.is_null()) and np.array_equal(mine, theirs, equal_nan=True)
+    return bool(one.equals(other))

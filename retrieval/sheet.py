@@ -6,9 +6,6 @@ that is not on this machine, a card says so and shows the rest.
 
 from __future__ import annotations
 
-import base64
-import html
-import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +17,7 @@ from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.index.home import home
 from retr.index.visible import visible
 from retr.retrieval import explain
+from retr.retrieval.cards import NOT_HERE, escape, facts, facts_of, img, thumbnail
 from retr.retrieval.hits import shown_names
 from retr.retrieval.query import Part, Query, resolve
 
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
     from retr.retrieval.hits import Hits
 
 SIDE = 224
-# Columns that say how a row is kept, not what it shows.
-_HOUSEKEEPING = {"path", "size", "mtime", "sha256", "width", "height", "mode"}
 _STYLE = """
 body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
 h1 { font-size: 1.1rem; } .note { color: #666; } section { margin-bottom: 2.5rem; }
@@ -112,8 +108,8 @@ def page(sheets: Sequence[Sheet]) -> str:
         f"<style>{_STYLE}</style></head><body>",
     ]
     for sheet in sheets:
-        parts.append(f"<section><h1>{_escape(sheet.query)}</h1>")
-        parts += [f"<p class='note'>{_escape(note)}</p>" for note in sheet.notes]
+        parts.append(f"<section><h1>{escape(sheet.query)}</h1>")
+        parts += [f"<p class='note'>{escape(note)}</p>" for note in sheet.notes]
         if sheet.asked:
             parts.append(f"<div class='cards'>{''.join(map(_figure, sheet.asked))}</div><hr>")
         parts.append(f"<div class='cards'>{''.join(map(_figure, sheet.hits))}</div></section>")
@@ -135,10 +131,11 @@ def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Ima
     for i, row in enumerate(rows):
         for j, card in enumerate(row):
             x, y = gap + j * (SIDE + gap), gap + i * (SIDE + text + gap)
-            small = _thumbnail(card.overlay or card.picture)
-            if small is None:
+            picture = card.overlay or card.picture
+            if picture is None:
                 draw.rectangle((x, y, x + SIDE, y + SIDE), fill="#eeeeee")
             else:
+                small = thumbnail(picture, SIDE)
                 canvas.paste(small, (x + (SIDE - small.width) // 2, y + (SIDE - small.height) // 2))
             label = card.facts.get("label")
             for line, words in enumerate((card.title, "" if label is None else str(label))):
@@ -147,14 +144,13 @@ def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Ima
 
 
 def _hit(index: Index, hit: Any, vector: Any) -> Card:
-    names = shown_names(list(hit.metadata))
-    facts = {names[key]: value for key, value in hit.metadata.items() if value is not None and key not in _HOUSEKEEPING}
+    shown = facts_of(hit.metadata, shown_names(list(hit.metadata)))
     picture = _from_archive(index, hit.id)
     laid = None
     if vector is not None and picture is not None:
         scores = explain.heat(index.encoder, picture, vector)
         laid = None if scores is None else explain.overlay(index.encoder, picture, scores)
-    return Card(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, facts, laid)
+    return Card(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown, laid)
 
 
 def _asked(index: Index, part: Any) -> Card:
@@ -182,40 +178,12 @@ def _from_archive(index: Index, row_id: str) -> PIL.Image.Image | None:
 
 
 def _figure(card: Card) -> str:
-    facts = "".join(
-        f"<tr><td>{_escape(key)}</td><td>{_escape(_show(value))}</td></tr>" for key, value in card.facts.items()
+    pictures = "".join(
+        img(picture, card.title, SIDE) for picture in (card.picture, card.overlay) if picture is not None
     )
-    pictures = "".join(_img(picture, card.title) for picture in (card.picture, card.overlay) if picture is not None)
-    pictures = pictures or "<div class='gone'>not on this machine</div>"
-    caption = f"<figcaption><b>{_escape(card.title)}</b><table>{facts}</table></figcaption>"
+    pictures = pictures or f"<div class='gone'>{NOT_HERE}</div>"
+    caption = f"<figcaption><b>{escape(card.title)}</b>{facts(card.facts)}</figcaption>"
     return f"<figure>{pictures}{caption}</figure>"
-
-
-def _escape(text: str) -> str:
-    return html.escape(visible(text))
-
-
-def _img(picture: PIL.Image.Image, title: str) -> str:
-    sink = io.BytesIO()
-    small = _thumbnail(picture)
-    assert small is not None
-    small.save(sink, "JPEG", quality=85)
-    data = base64.b64encode(sink.getvalue()).decode()
-    return f"<img alt='{_escape(title)}' src='data:image/jpeg;base64,{data}'>"
-
-
-def _thumbnail(picture: PIL.Image.Image | None) -> PIL.Image.Image | None:
-    if picture is None:
-        return None
-    small = picture.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
-    return small
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def _shorten(words: str, most: int = 34) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, assert_type
+from typing import TYPE_CHECKING, Any, assert_type
 
 import retr
 import retr.encoders
@@ -27,6 +27,11 @@ def answers(index: retr.Index, vectors: NDArray[np.float32]) -> None:
         assert_type(hit, retr.Hit)
         assert_type(hit.id, str)
         assert_type(hit.score, float)
+        assert_type(hit.metadata, dict[str, Any])
+    hits = index.search(query)
+    assert_type(hits[0], retr.Hit)
+    assert_type(hits[:3], retr.Hits)
+    assert_type(hits.ids, list[str])
 
 
 def indexes() -> None:
