@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.index.errors import UsageError
+from retr.index.errors import IndexCorruptError, UsageError
 from retr.retrieval import novelty
 from retr.retrieval.classify import calibration
 from retr.retrieval.labels.labelled import others, row_groups
@@ -139,6 +139,8 @@ def answer(
     known = np.zeros(len(vectors), dtype=bool) if fitted is None else fitted
     if store is not None:
         found, why = calibration.find(store, method.key, method.column)
+        if found is not None and found.classes != method.classes:
+            raise IndexCorruptError("the calibration is of other classes", hint="run `retr calibrate` again")
         fence, stale = novelty.find(store)
         nearest = store.search(vectors, 1, exclude=exclude)
         near = np.where(nearest.rows[:, 0] >= 0, nearest.scores[:, 0], np.nan)

@@ -27,6 +27,7 @@ from retr.retrieval.classify.calibration import (
     Calibration,
     OfClass,
     abstains,
+    kept,
     key_of,
     most_classes,
 )
@@ -93,6 +94,7 @@ def calibrate(
     IndexLockedError
         If another process is writing.
     """
+    alpha = float(alpha)
     conformal.groups_needed(alpha)
     words = None if labels is None else ByWords(index.text_side, load_labels(labels))
     store = index.store
@@ -123,11 +125,11 @@ def calibrate(
         replace(one, alone=alone, depends=dependencies(store, one.method, label, fence.to_json(), files=files))
         for one in measured
     ]
-    noted = store.manifest.extra.get(NOTE, {})
-    kept = {key: one for key, one in noted.get("methods", {}).items() if isinstance(one, dict) and "depends" in one}
-    records = {**kept, **{key_of(one.method, label): asdict(one) for one in measured}}
+    # a record of an older version counts no longer
+    records = {key: one for key, one in kept(store, "methods").items() if isinstance(one, dict) and "depends" in one}
+    records |= {key_of(one.method, label): asdict(one) for one in measured}
     best = min((one for one in measured if one.method.startswith("neighbours:")), key=lambda one: one.log_loss)
-    defaults = {**noted.get("neighbours", {}), label: int(best.method.partition(":")[2])}
+    defaults = {**kept(store, "neighbours"), label: int(best.method.partition(":")[2])}
     with store.writer() as writer:
         for name, data in files.items():
             writer.add_file(name, data)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from retr.index.records import Fields, stored
+from retr.index.records import Fields, parse, stored
 from retr.retrieval import novelty
 from retr.retrieval.classify.depends import changed, dependencies
 from retr.retrieval.labels.seen import seen_by_bridge, seen_by_head
@@ -31,7 +31,11 @@ NOTE = "calibration"
 # How the files of probes begin.
 PROBE = "probe-"
 _NOTED = ("the calibration", "run `retr calibrate` again")
-_FIGURES = ("ece_before", "ece_after", "accuracy", "log_loss")
+_SHARES = ("ece_before", "ece_after", "accuracy")
+# What a scaling may be: no float of the evidence over- or underflows by it.
+_LEAST, _MOST = 1e-30, 1e30
+_OF_LOGITS = {"temperature": (_LEAST, _MOST), "slope": (-_MOST, _MOST), "offset": (-_MOST, _MOST)}
+_OF_VOTES = {"bandwidth": (_LEAST, _MOST), "prior_weight": (0, _MOST)}
 _MOST_NEIGHBOURS = 1 << 20
 # As `retr.retrieval.labels.labelled.unit_of` gives them.
 UNITS = ("patient", "image")
@@ -64,7 +68,7 @@ class OfClass:
             label=data.text("label"),
             rows=data.whole("rows"),
             groups=data.whole("groups"),
-            threshold=data.number("threshold"),
+            threshold=_between(data, "threshold"),
             coverage=_measured(data, "coverage"),
         )
 
@@ -129,35 +133,39 @@ class Calibration:
     @classmethod
     def from_json(cls, data: Fields) -> Self:
         """Read what a manifest holds; ``ValueError`` or ``KeyError`` for anything else."""
-        parts = data.inner("scaling")
+        method, classes, parts = data.text("method"), data.texts("classes"), data.inner("scaling")
+        limits = _OF_VOTES if method.startswith("neighbours:") else _OF_LOGITS
+        if set(parts) != set(limits):
+            raise ValueError("another scaling than the method has")
         # the vote that is weighed by each query's own spread has no bandwidth
-        scaling = {name: None if name == "bandwidth" and not parts.has(name) else parts.number(name) for name in parts}
-        if set(scaling) not in ({"temperature", "slope", "offset"}, {"bandwidth", "prior_weight"}):
-            raise ValueError("no scaling")
-        classes = data.texts("classes")
+        scaling = {
+            name: None if name == "bandwidth" and not parts.has(name) else _between(parts, name, *limits[name])
+            for name in parts
+        }
         by_class = tuple(OfClass.from_json(Fields(one)) for one in data.items("by_class"))
         if tuple(one.label for one in by_class) != classes:
             raise ValueError("figures of other classes")
         if not 0 < data.number("alpha") < 1 or data.whole("groups") < groups_needed(data.number("alpha")):
             raise ValueError("a promise that so few cannot make")
         return cls(
-            method=data.text("method"),
+            method=method,
             column=data.text("column"),
             classes=classes,
             scaling=scaling,
             alpha=data.number("alpha"),
-            threshold=data.number("threshold"),
+            threshold=_between(data, "threshold"),
             rows=data.whole("rows"),
             groups=data.whole("groups"),
             unit=data.choice("unit", UNITS),
             alone=data.whole("alone", 0),
             class_conditional=data.flag("class_conditional"),
             by_class=by_class,
-            **{name: data.number(name) for name in _FIGURES},
+            **{name: _between(data, name) for name in _SHARES},
+            log_loss=_between(data, "log_loss", 0, _MOST),
             coverage=_measured(data, "coverage"),
             coverage_answered=_measured(data, "coverage_answered"),
             abstained=_measured(data, "abstained"),
-            set_size=_measured(data, "set_size"),
+            set_size=_measured(data, "set_size", len(classes)),
             risk_coverage=[Fields({"at": point}).numbers("at") for point in data.items("risk_coverage")],
             depends=_texts(data.inner("depends", {})),
         )
@@ -234,6 +242,16 @@ def default_neighbours(store: Store, column: str) -> int | None:
         return numbers.whole(column, least=1, most=_MOST_NEIGHBOURS) if numbers.has(column) else None
 
 
+def kept(store: Store, part: str) -> dict[str, Any]:
+    """Return what a new measurement leaves as it is: of the ``"methods"`` the records, or the best ``"neighbours"``.
+
+    A note that cannot be read is nothing: measuring again is what mends it.
+    """
+    noted = store.manifest.extra.get(NOTE)
+    found = noted.get(part) if isinstance(noted, dict) else None
+    return dict(found) if isinstance(found, dict) else {}
+
+
 def most_classes(n_classes: int) -> int:
     """Return how many classes a set may hold without abstention: half of them, rounded up.
 
@@ -249,8 +267,16 @@ def abstains(sizes: NDArray[np.int64], most: int) -> NDArray[np.bool_]:
     return silent
 
 
-def _measured(data: Fields, name: str) -> float | None:
-    return data.number(name) if data.has(name) else None
+def _between(data: Fields, name: str, least: float = 0, most: float = 1) -> float:
+    """Read a number; ``ValueError`` where it is not between two bounds."""
+    found = data.number(name)
+    if not least <= found <= most:
+        raise ValueError(f"{name} is not between {least} and {most}")
+    return found
+
+
+def _measured(data: Fields, name: str, most: float = 1) -> float | None:
+    return _between(data, name, 0, most) if data.has(name) else None
 
 
 def _noted(store: Store, part: str) -> Fields:
@@ -270,7 +296,7 @@ def key_of(method: str, column: str) -> str:
 def _asked(key: str) -> tuple[str, str]:
     """Return the method and the column of a record's name; blanks for the names of older versions."""
     try:
-        method, column = json.loads(key)
+        method, column = parse(key)
     except (ValueError, TypeError):
         return "", ""
     return str(method), str(column)

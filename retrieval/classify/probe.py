@@ -22,7 +22,7 @@ import numpy as np
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.npz import numbers, read_npz
 from retr.index.records import Fields, parse, stored
-from retr.retrieval.labels.labelled import data_version, labelled_rows
+from retr.retrieval.labels.labelled import data_version, labelled_rows, unit_of
 from retr.retrieval.labels.views import Unseen
 from retr.retrieval.progress import waiting
 from retr.retrieval.stats.confidence import Temperature, log_loss, softmax
@@ -194,12 +194,18 @@ def train(store: Store, column: str) -> Probe:
     Raises
     ------
     UsageError
-        If the column is unknown, or has fewer than two classes or two groups.
+        If the column is unknown, has fewer than two classes or two groups, or no class of several groups.
     """
     labelled = labelled_rows(store, column)
     unseen = Unseen(store, labelled.rows)
     vectors = np.asarray(store.vectors(labelled.rows), dtype=np.float32)
     folds = unseen.folds(labelled.groups)
+    pairs = np.unique(np.column_stack([labelled.codes, labelled.groups]), axis=0)
+    if np.bincount(pairs[:, 0]).max() < 2:
+        raise UsageError(
+            f"each class of {column!r} is of one {unit_of(store)} alone, so nothing learned can be measured on another",
+            hint="name a column of classes, not of identifiers",
+        )
     with waiting(f"training a probe of {column!r} on {len(labelled)} rows"):
         strength, crossed = _choose(vectors, labelled, folds, unseen)
         coef, intercept = fit(vectors, labelled.codes, len(labelled.classes), strength)

@@ -232,9 +232,12 @@ _versions: WeakKeyDictionary[Store, dict[str, str]] = WeakKeyDictionary()
 
 
 def _data_version(store: Store, column: str) -> str:
-    names = dict.fromkeys(name for name in ("id", "sha256", column, store.manifest.group) if name)
+    group = store.manifest.group
+    names = dict.fromkeys(name for name in ("id", "sha256", column, group) if name)
     table = store.table([name for name in names if name in store.schema.names]).sort_by("id").combine_chunks()
     digest = hashlib.sha256(repr(store.manifest.encoder.identity).encode())
+    if group in {"id", "sha256", column}:  # the table alone would not tell that there are groups
+        digest.update(repr(group).encode())
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)

@@ -112,19 +112,22 @@ class Temperature:
         return cls(temperature, float(slope), float(offset))
 
     def probabilities(self, evidence: NDArray[Any]) -> NDArray[np.float64]:
-        """Give float64 ``(n, c)``, rows summing to 1."""
-        scaled = softmax(evidence / self.temperature)
+        """Return float64 ``(n, c)``, rows summing to 1."""
+        from scipy.special import expit
+
+        logits = np.asarray(evidence, np.float64) / self.temperature
+        scaled = softmax(logits)
         if (self.slope, self.offset) == (1.0, 0.0) or scaled.shape[1] < 2:
             return scaled
-        best = scaled.argmax(axis=1)
-        confidence = np.clip(scaled.max(axis=1), 1e-9, 1 - 1e-9)
-        second = np.partition(scaled, -2, axis=1)[:, -2]
-        corrected = 1 / (1 + np.exp(-(self.slope * _log_odds(confidence) + self.offset)))
+        best = np.eye(scaled.shape[1], dtype=bool)[scaled.argmax(axis=1)]
+        # from the logits: where the best is all but certain, the rest of its softmax is rounded away
+        rest = softmax(np.where(best, -np.inf, logits))
+        second = rest.max(axis=1)
+        corrected = expit(self.slope * _log_odds(scaled.max(axis=1)) + self.offset)
         # Never below the second class, which grows by what the first gives up.
-        corrected = np.maximum(corrected, second / (1 - confidence + second) * (1 + 1e-9))
-        rest: NDArray[np.float64] = scaled * ((1 - corrected) / (1 - confidence))[:, None]
-        rest[np.arange(len(rest)), best] = corrected
-        return rest
+        corrected = np.maximum(corrected, second / (1 + second) * (1 + 1e-9))[:, None]
+        shares: NDArray[np.float64] = np.where(best, corrected, rest * (1 - corrected))
+        return shares
 
 
 def _log_odds(share: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -190,7 +193,7 @@ class VoteScale:
         scores, codes, prior = evidence.scores, evidence.codes, evidence.prior
         found = codes >= 0
         width = _spread(evidence)[:, None] if self.bandwidth is None else self.bandwidth
-        gaps = np.where(found, scores, scores[:, :1]) - scores[:, :1]
+        gaps = np.where(found, scores, scores[:, :1]).astype(np.float64) - scores[:, :1]
         weights = np.where(found, np.exp(gaps / width), 0.0)
         places = np.arange(len(codes))[:, None] * len(prior) + np.maximum(codes, 0)
         flat = np.bincount(places.ravel(), weights.ravel(), minlength=len(codes) * len(prior))

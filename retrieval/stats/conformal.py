@@ -27,6 +27,7 @@ groups hardly changes a score (stability), and that has to be measured.
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +56,9 @@ def groups_needed(alpha: float) -> int:
     """
     if not 0 < alpha < 1:
         raise UsageError(f"alpha must lie between 0 and 1, got {alpha!r}", hint="0.1 promises 90 %")
-    # 1 / alpha as a float may lie just above the whole number that is meant
-    return max(math.ceil((1 - 1e-12) / alpha) - 1, 1)
+    # 1 / alpha as a float may lie just above the whole number that is meant, or beyond all floats
+    needed = (1 - 1e-12) / float(alpha)
+    return max(math.ceil(needed) - 1, 1) if math.isfinite(needed) else sys.maxsize
 
 
 def threshold(own: NDArray[np.float64], groups: NDArray[np.int64], alpha: float) -> float:

@@ -235,6 +235,21 @@ def test_a_probe_needs_several_patients(tmp_path):
         probe.train(store, "label")
 
 
+def test_identifiers_are_no_classes(store):
+    for column in ("id", "patient"):
+        with pytest.raises(UsageError, match=f"each class of '{column}' is of one patient alone"):
+            probe.train(store, column)
+
+
+def test_a_group_column_is_a_new_state_of_the_data_even_if_it_is_the_labels(tmp_path):
+    store = build(tmp_path / "x.retr", n=20, group=None)
+    before = {column: labelled.data_version(store, column) for column in ("label", "patient")}
+    with store.writer() as writer:
+        writer.set_group("label")
+        store = writer.commit()
+    assert all(labelled.data_version(store, column) != before[column] for column in before)
+
+
 @pytest.fixture
 def calibrated(store):
     words = methods.ByWords(Words(), load_labels(CLASSES))

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 
 from retr.index.encoder import EncoderInfo
-from retr.index.errors import UsageError
+from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.records import Fields
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import ask, calibrate, calibration, methods
 from retr.retrieval.classify.answers import answer
 from retr.retrieval.labels.labelled import Labelled, others
-from retr.retrieval.stats.confidence import Temperature
+from retr.retrieval.stats.confidence import Temperature, Votes
 from retr.retrieval.stats.conformal import threshold
 
 DIM, CLASSES = 12, ("a", "b", "rare")
@@ -151,6 +151,59 @@ def test_a_record_of_too_few_patients_is_not_believed(uneven, name, value):
     assert calibration.Calibration.from_json(Fields(record)).groups == 60
     with pytest.raises(ValueError):
         calibration.Calibration.from_json(Fields({**record, name: value}))
+
+
+@pytest.mark.parametrize("method", ["probe", "neighbours:5"])
+def test_a_record_that_is_believed_gives_probabilities(uneven, method):
+    """Whatever numbers a record holds: it is refused, or what it makes of evidence are finite shares of 1."""
+    store, _ = uneven
+    record = json.loads(json.dumps(store.manifest.extra["calibration"]["methods"][calibration.key_of(method, "label")]))
+    votes = Votes(np.array([[0.9, 0.5], [0.7, 0.7]], np.float32), np.array([[0, 1], [2, -1]]), np.full(3, 1 / 3))
+    evidence = votes if method != "probe" else np.array([[0, 80, -5], [1, 1, 1]], np.float32)
+    other = {"bandwidth": 0.1, "prior_weight": 1.0} if method == "probe" else {"temperature": 1.0}
+    refused = 0
+    for name in (*record["scaling"], "threshold", "coverage", "set_size", "scaling"):
+        for value in (0, -1, 1e-300, 1e30, 1e308, -1e308, other):
+            odd = json.loads(json.dumps(record))
+            (odd["scaling"] if name in odd["scaling"] else odd)[name] = value
+            try:
+                found = calibration.Calibration.from_json(Fields(odd))
+            except ValueError:
+                refused += 1
+                continue
+            chance = found.scale.probabilities(evidence)
+            assert (chance >= 0).all()
+            np.testing.assert_allclose(chance.sum(axis=1), 1)
+            assert 0 <= (found.coverage or 0) <= 1 and 0 <= (found.set_size or 0) <= 3
+    assert refused > 25
+
+
+def test_a_record_of_other_classes_is_refused(uneven):
+    store, _ = uneven
+    noted = json.loads(json.dumps(store.manifest.extra["calibration"]))
+    for record in noted["methods"].values():
+        record["classes"].reverse()
+        record["by_class"].reverse()
+    with store.writer() as writer:
+        writer.note("calibration", noted)
+        edited = writer.preview()
+    method = methods.ByNeighbours(edited, "label")
+    with pytest.raises(IndexCorruptError, match="of other classes"):
+        answer(edited, method, edited.vectors(np.array([0])), ["x"], [NOTHING])
+
+
+@pytest.mark.parametrize("noted", [[], "x", {"methods": 5, "neighbours": []}, {"methods": {"[" * 10**5: {}}}])
+def test_measuring_again_mends_a_note_that_cannot_be_read(tmp_path, noted):
+    store = build(tmp_path / "x.retr", 12)
+    with store.writer() as writer:
+        writer.note("calibration", noted)
+        store = writer.commit()
+    assert calibration.kept(store, "neighbours") == {}
+    calibrate.calibrate(asked(store), "label", alpha=np.float32(0.3))
+    store = Store.open(store.path)
+    found, why = calibration.find(store, "probe", "label")
+    assert why is None and found.alpha == np.float32(0.3)
+    assert calibration.find(store, "probe", None)[0] == found
 
 
 def test_rows_without_a_patient_are_counted(tmp_path):

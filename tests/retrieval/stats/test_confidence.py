@@ -53,6 +53,15 @@ def test_the_correction_keeps_the_order_of_the_classes():
         np.testing.assert_allclose(chance.sum(axis=1), 1)
 
 
+@pytest.mark.parametrize("gap", [1.0, 30.0, 50.0, 800.0])
+def test_what_a_certain_class_gives_up_goes_to_the_others(gap):
+    """However far the best is ahead: where the softmax rounds to 1 the others share as their own logits say."""
+    logits = np.array([[gap, 0.0, -1.0]], np.float32)
+    chance = Temperature(1.0, 1.0, -1.0).probabilities(logits)[0]
+    assert chance.sum() == pytest.approx(1)
+    assert chance[1] / chance[2] == pytest.approx(np.e)
+
+
 def test_a_vote_is_a_weighted_share():
     votes = Votes(np.array([[0.9, 0.8, 0.5]]), np.array([[1, 0, 1]]), np.array([0.5, 0.25, 0.25]))
     weights = np.exp((np.array([0.9, 0.8, 0.5]) - 0.9) / 0.2)

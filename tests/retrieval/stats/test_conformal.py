@@ -60,6 +60,12 @@ def test_so_many_patients_are_needed_and_no_fewer(alpha):
         assert conformal.threshold(own[3:], groups[3:], float(alpha)) == 0
 
 
+def test_an_alpha_beyond_all_counts_needs_more_than_there_are():
+    for alpha in (1e-9, 1e-300, 5e-324):
+        assert conformal.groups_needed(alpha) > 10**8
+        assert conformal.threshold(np.ones(4), np.arange(4), alpha) == 0
+
+
 @pytest.mark.parametrize("alpha", [0, 1, -0.1, 1.5, float("nan")])
 def test_a_level_lies_between_0_and_1(alpha):
     with pytest.raises(UsageError, match="between 0 and 1"):
