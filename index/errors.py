@@ -8,7 +8,8 @@ the user did not type.
 
     RetrError                     exit 1
     ├── UsageError                exit 2   an argument that cannot be meant (k=0, an unknown option value)
-    │   └── FilterError                    a where-expression that cannot be read, with the place of the mistake
+    │   ├── FilterError                    a where-expression that cannot be read, with the place of the mistake
+    │   └── UnknownIdError                 no row has an id; a KeyError too
     ├── IndexNotFoundError                 no index where one was expected
     ├── IndexLockedError                   another process is writing
     ├── IndexCorruptError                  a file of the index is missing, cut short or altered
@@ -22,6 +23,8 @@ the user did not type.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 # So much of an expression is shown on each side of a mistake.
 _SHOWN = 100
@@ -48,6 +51,17 @@ class RetrError(Exception):
     def __str__(self) -> str:
         return f"{self.message}; {self.hint}" if self.hint else self.message
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # not by its arguments, which classes below have others of: what a worker raises must reach whoever waits
+        return _again, (type(self), self.args, self.__dict__)
+
+
+def _again(kind: type[RetrError], args: tuple[Any, ...], state: dict[str, Any]) -> RetrError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
 
 class UsageError(RetrError):
     """An argument that cannot be meant."""
@@ -68,6 +82,10 @@ class FilterError(UsageError):
         super().__init__(f"{message} at column {position + 1} of {before + part + after!r}", hint=hint)
         self.expression = expression
         self.position = position
+
+
+class UnknownIdError(UsageError, KeyError):
+    """No row of the index has an id."""
 
 
 class IndexNotFoundError(RetrError):

@@ -8,28 +8,23 @@ until the segments are compacted.
 
 from __future__ import annotations
 
-import unicodedata
-import uuid
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.columns import Columns
-from retr.index.errors import IndexCorruptError, RetrError, UsageError
+from retr.index.creation import create
+from retr.index.errors import IndexCorruptError, IndexNotFoundError
 from retr.index.exact import Block
-from retr.index.files import disk_errors, require_folders
 from retr.index.home import home
 from retr.index.identity import Identity
-from retr.index.lock import writer_lock
-from retr.index.manifest import FILES, MANIFESTS, SEGMENTS, Manifest, exists, publish, read_current
+from retr.index.ids import rows_that_read
+from retr.index.manifest import Manifest, exists, read_current
 from retr.index.placement import Placement
 from retr.index.purge import say_unfinished
 from retr.index.records import stored
-from retr.index.schema import ID
 from retr.index.search import Plan, search
 from retr.index.segments import Segment, id_hashes, map_file
 from retr.index.verified import look_at_new
@@ -85,32 +80,7 @@ class Store:
             There is an index already, or the disk refuses.
         """
         root = home(path)
-        if dtype not in {"float32", "float16"}:
-            raise UsageError(f"vectors are stored as 'float32' or 'float16', got {dtype!r}")
-        if encoder.dim < 1:
-            raise UsageError(f"an embedding needs at least one dimension, got {encoder.dim!r}")
-        with disk_errors("making the index's folder"):
-            for folder in (MANIFESTS, SEGMENTS, FILES):
-                (root / folder).mkdir(parents=True, exist_ok=True)
-        require_folders(root, MANIFESTS, SEGMENTS, FILES)
-        with writer_lock(root):
-            if exists(root):
-                raise RetrError(
-                    f"there is an index at {str(path)!r} already", hint="add to it, or choose another place"
-                )
-            now = timestamp()
-            manifest = Manifest(
-                uuid=str(uuid.uuid4()),
-                encoder=encoder,
-                dtype=dtype,
-                schema=pa.schema([pa.field(ID, pa.string())]),
-                created=now,
-                committed=now,
-                group=group,
-            )
-            with disk_errors("making the index"):
-                publish(root, manifest)
-        return cls(root, manifest)
+        return cls(root, create(root, str(path), encoder, group=group, dtype=dtype))
 
     @classmethod
     def open(cls, path: Path | str) -> Store:
@@ -150,6 +120,9 @@ class Store:
 
     def __len__(self) -> int:
         return self.n_total - sum(info.n_deleted for info in self.manifest.segments)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return opened_again, (str(self.path.absolute()), self.uuid, self.version, self.placement.device)
 
     def __repr__(self) -> str:
         info = self.manifest.encoder
@@ -277,19 +250,8 @@ class Store:
             result[at] = start + local
         accented = [at for at in np.flatnonzero(result < 0).tolist() if not ids[at].isascii()]
         if accented:
-            result[accented] = self._rows_that_read([ids[at] for at in accented])
+            result[accented] = rows_that_read(self, [ids[at] for at in accented])
         return result
-
-    def _rows_that_read(self, ids: list[str]) -> NDArray[np.int64]:
-        wanted = [unicodedata.normalize("NFC", text) for text in ids]
-        all_ids, alive = self.table([ID])[ID], np.flatnonzero(self._alive)
-        accented = np.flatnonzero(~pc.string_is_ascii(all_ids).to_numpy())
-        texts = pc.utf8_normalize(all_ids.take(accented), form="NFC").to_pylist()
-        found: dict[str, list[int]] = {text: [] for text in wanted}
-        for row, text in zip(alive[accented].tolist(), texts, strict=True):
-            if text in found:
-                found[text].append(row)
-        return np.array([found[text][0] if len(found[text]) == 1 else -1 for text in wanted], np.int64)
 
     def rows_with(self, column: str, values: pa.Array[Any]) -> list[NDArray[np.int64]]:
         """Find the live rows that hold each value: sorted int64 row numbers.
@@ -442,6 +404,20 @@ class Store:
         return open_writer(self.path)
 
 
-def timestamp() -> str:
-    """Return the present moment in UTC, to the second."""
-    return datetime.now(UTC).isoformat(timespec="seconds")
+def opened_again(path: str, identity: str, version: int, device: str) -> Store:
+    """Open the snapshot that was pickled.
+
+    Raises
+    ------
+    IndexNotFoundError
+        It is not there any more.
+    """
+    store = Store.open(path)
+    name, send = store.path.name, "open it again with `Index.open` and send that"
+    if store.uuid != identity:
+        raise IndexNotFoundError(f"another index lies at {name!r} than the one that was sent", hint=send)
+    if store.version != version:
+        what = f"version {version} of the index {name!r} is gone: the newest is {store.version}"
+        raise IndexNotFoundError(what, hint=send)
+    store.place(device)
+    return store

@@ -22,6 +22,7 @@ import pyarrow.compute as pc
 from retr.index import schema as schemas
 from retr.index import verified
 from retr.index.compaction import SEGMENT_ROWS, Compaction, compact_runs, merge, small_runs
+from retr.index.creation import timestamp
 from retr.index.errors import RetrError, UsageError
 from retr.index.files import FileRef, disk_errors, reference, sync_folder, write_bytes
 from retr.index.grouping import incoming, moved, to_be_moved
@@ -32,7 +33,7 @@ from retr.index.rewriting import replaced
 from retr.index.schema import ID
 from retr.index.segment_writer import SegmentWriter, parquet_writer
 from retr.index.segments import HashSet, Segment, id_hashes
-from retr.index.store import Store, timestamp
+from retr.index.store import Store
 from retr.index.sweep import sweep, sweep_for_good
 from retr.index.vectors import unit
 

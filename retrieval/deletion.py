@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.ids import unknown
 from retr.index.purge import matching
 from retr.retrieval.archive import places
 from retr.retrieval.archive.notes import Builds, Notes
@@ -72,7 +73,7 @@ class Chosen:
             unread = set(paths).intersection(ids)
             absent = [id_ for id_, row in zip(ids, found, strict=True) if row < 0 and id_ not in unread]
             if absent:
-                raise UsageError(f"no row has the id {absent[0]!r}", hint="list ids with `retr index ls`")
+                raise unknown(store, absent[0])
             rows[found[found >= 0]] = True
             skipped |= np.fromiter((path in unread for path in paths), bool, len(paths))
         return cls(np.flatnonzero(rows), skipped)

@@ -11,41 +11,34 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-import numpy as np
-
-from retr.index.errors import UsageError
 from retr.index.home import home
-from retr.index.schema import records
 from retr.index.store import Store
 from retr.retrieval.answering import answer
+from retr.retrieval.contents import Contents
 from retr.retrieval.encoders.recorded import load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.query import gather
 from retr.retrieval.rooms import Rooms
-from retr.retrieval.summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    import pyarrow as pa
     from numpy.typing import ArrayLike
 
-    from retr.index.check import Finding
     from retr.index.files import FileRef
     from retr.index.manifest import Dtype
     from retr.retrieval.answering import SearchOptions
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.exclude import Same
     from retr.retrieval.hits import Hits
-    from retr.retrieval.images import Picture
     from retr.retrieval.images.picture import Axis
     from retr.retrieval.ingest.build import BuildReport
     from retr.retrieval.query import Query
     from retr.retrieval.words.align import Bridge
 
 
-class Index(Rooms):
+class Index(Contents, Rooms):
     """A searchable archive: open one with `Index.open`, make one with `Index.build`.
 
     >>> Index.build("./archive", "fundus.retr").search(image="x.png", k=5).ids  # doctest: +SKIP
@@ -55,11 +48,8 @@ class Index(Rooms):
     def __init__(
         self, store: Store, *, encoder: BaseEncoder | None = None, options: Mapping[str, Any] | None = None
     ) -> None:
-        self.store = store
-        self.report: BuildReport | None = None
-        self._options = dict(options or {})
+        super().__init__(store, options)
         self.store.place(self._options.get("device", "auto"))
-        self._encoder: BaseEncoder | None = None
         self._bridge: tuple[FileRef | None, Bridge | None] = (None, None)
         if encoder is not None:
             require_same(store.manifest.encoder, encoder.info)
@@ -209,13 +199,6 @@ class Index(Rooms):
             encoder = None
         return cls(store, encoder=encoder, options=options)
 
-    # what it holds
-
-    @property
-    def path(self) -> Path:
-        """The index folder."""
-        return self.store.path
-
     @property
     def encoder(self) -> BaseEncoder:
         """The encoder the index was built with, loaded on first use."""
@@ -246,50 +229,6 @@ class Index(Rooms):
         """
         info = self.store.manifest.encoder
         return self.encoder if info.text else self.bridge or no_text_side(info)
-
-    def __len__(self) -> int:
-        return len(self.store)
-
-    def __repr__(self) -> str:
-        info = self.store.manifest.encoder
-        return f"Index({self.path.name!r}, {len(self)} rows, {info.name} {info.dim}-d {info.similarity})"
-
-    def table(self, columns: Sequence[str] | None = None, *, where: str | None = None) -> pa.Table:
-        """Give the metadata of all rows, or of those for which ``where`` is true."""
-        rows = None if where is None else np.flatnonzero(self.store.where(where))
-        return self.store.table(columns=columns, rows=rows)
-
-    def row(self, id: str) -> dict[str, Any]:  # noqa: A002
-        """Give everything the index holds of one row, as one object; `UsageError` for an unknown id."""
-        rows = self.store.rows_of([id])
-        if rows[0] < 0:
-            raise UsageError(f"no row has the id {id!r}", hint="list ids with `retr index ls`")
-        record: dict[str, Any] = records(self.store.table(rows=rows))[0]
-        return record
-
-    def picture(self, id: str) -> Picture:  # noqa: A002
-        """Read the picture a row was made from, in full, out of its archive; see `retr.retrieval.archive.pictures`."""
-        from retr.retrieval.archive.pictures import picture_of
-
-        return picture_of(self.store, id)
-
-    def skipped(self) -> pa.Table:
-        """Give the files that could not be read, with the reason of each."""
-        return self.store.skipped()
-
-    def count(self, *, ids: Sequence[str] | None = None, where: str | None = None) -> int:
-        """Count the rows that `delete` would delete."""
-        from retr.retrieval.deletion import Chosen
-
-        return len(Chosen.of(self.store, ids, where).rows)
-
-    def info(self) -> dict[str, Any]:
-        """Say what the index holds, as one JSON-ready object."""
-        return summary(self.store)
-
-    def check(self) -> list[Finding]:
-        """Check every file of the index; an empty list means that all is as it was written."""
-        return self.store.check()
 
     # searching
 
@@ -401,6 +340,12 @@ class Index(Rooms):
         report = add(source, self.path, lambda: self.encoder, name=name, metadata=metadata, **asked)
         self.refresh()
         return report
+
+    def count(self, *, ids: Sequence[str] | None = None, where: str | None = None) -> int:
+        """Count the rows that `delete` would delete."""
+        from retr.retrieval.deletion import Chosen
+
+        return len(Chosen.of(self.store, ids, where).rows)
 
     def delete(self, *, ids: Sequence[str] | None = None, where: str | None = None, purge: bool = False) -> int:
         """Delete rows by id, by condition, or by both; give how many.

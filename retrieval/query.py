@@ -24,6 +24,7 @@ import numpy as np
 
 from retr.index.errors import ImageReadError, UsageError
 from retr.index.home import home
+from retr.index.ids import unknown
 from retr.index.vectors import plain_array, unit
 
 if TYPE_CHECKING:
@@ -357,11 +358,7 @@ def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: 
         elif part.kind == "id":
             row = store.rows_of([part.value])
             if row[0] < 0:
-                hint = "an id is the path relative to the archive; `retr index ls` lists them"
-                more = part.weight_hint()
-                raise UsageError(
-                    f"no row with id {part.value!r} in this index", hint=f"{hint}, and {more}" if more else hint
-                )
+                raise unknown(store, part.value, part.weight_hint())
             out.append(np.asarray(store.vectors(row)[0], dtype=np.float32))
         else:
             if part.value.shape != (encoder.info.dim,):

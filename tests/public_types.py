@@ -42,6 +42,10 @@ def indexes() -> None:
     assert_type(retr.Index.open("x.retr"), retr.Index)
     assert_type(built.picture("a"), retr.Picture)
     assert_type(retr.load_encoder("lite"), retr.encoders.BaseEncoder)
+    with retr.Index.open("x.retr") as opened:
+        assert_type(opened, retr.Index)
+        assert_type(opened["a"], dict[str, Any])
+        assert_type(list(opened), list[str])
     assert_type(built.encoder.info, retr.encoders.EncoderInfo)
 
 

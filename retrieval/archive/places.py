@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retr.index.errors import ImageReadError, RetrError, UsageError
+from retr.index.ids import unknown
 from retr.retrieval.archive.notes import Notes
 from retr.retrieval.state import read_places, write_places
 
@@ -89,7 +90,7 @@ def open_item(store: Store, item: str) -> bytes:
     """
     rows = store.rows_of([item])
     if rows[0] < 0:
-        raise UsageError(f"no row has the id {item!r}", hint="list ids with `retr index ls`")
+        raise unknown(store, item)
     return Archive(store).read(str(store.table(["path"], rows)["path"][0].as_py()))
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         MissingExtraError,
         NoTextSideError,
         RetrError,
+        UnknownIdError,
         UsageError,
         WeightsError,
     )
@@ -50,6 +51,7 @@ __all__ = [
     "Picture",
     "Query",
     "RetrError",
+    "UnknownIdError",
     "UsageError",
     "WeightsError",
     "load_encoder",

@@ -126,7 +126,7 @@ def test_a_batch_of_json_lines(retr, hrf_index):
         (b"[" * 100_000, "too deep"),
         (b'{"vector": [' + b"9" * 5000 + b"]}", "too long a number"),
         (b'{"id": "\xff"}', "not UTF-8"),
-        (b'{"id": "\\ud800"}', "no row with id"),
+        (b'{"id": "\\ud800"}', "no row has the id"),
         (b'{"image": "a\\u0000b.png"}', "no file is called 'a\\x00b.png'"),
         (b'{"id": "healthy/02_h.jpg", "k": 3}', "asked of the whole batch; give -k,"),
         (b'{"id": "healthy/02_h.jpg", "minScore": 0.5}', "give --min-score"),

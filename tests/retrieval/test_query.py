@@ -47,6 +47,8 @@ class FakeStore:
     hashes = ("1", "1", "2", "1", "3", "3")
     schema = pa.schema([("id", pa.string()), ("sha256", pa.string())])
 
+    segments = ()
+
     def alive(self):
         return np.array([True, False, True, True, True, True])
 
@@ -145,7 +147,7 @@ def test_a_string_of_json_is_taken_as_it_stands(tmp_path, monkeypatch):
         assert (part.kind, str(part.value), part.weight) == (kind, value, 1)
     (part,) = Query.from_json({"not": "2:drusen"}).parts
     assert (part.kind, part.value, part.weight) == ("text", "2:drusen", -1)
-    with pytest.raises(UsageError, match=r'no row with id \'2:a\'.*a field of its own: {"id": "a", "weight": 2.0}'):
+    with pytest.raises(UsageError, match=r'no row has the id \'2:a\'.*a field of its own: {"id": "a", "weight": 2.0}'):
         resolve([Query.from_json({"id": "2:a"})], FakeEncoder(), FakeStore())
 
 

@@ -1,0 +1,172 @@
+"""What an index holds, as Python's collections, context managers, notebooks and pickles see it.
+
+A pickle of an index, and a copy, is its place, its version and its options: another process (a worker of joblib or of
+Ray, a ``DataLoader`` that spawns) opens the same version again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from retr.index import ids
+from retr.index.errors import EncoderNotFoundError, UsageError
+from retr.index.schema import records
+from retr.retrieval.encoders.registry import find_spec
+from retr.retrieval.summary import summary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    import pyarrow as pa
+
+    from retr.index.check import Finding
+    from retr.index.store import Store
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.images import Picture
+    from retr.retrieval.ingest.report import BuildReport
+
+
+class Contents:
+    """The rows of an index by id and as a table, and its life from opening to `close`."""
+
+    def __init__(self, store: Store, options: Mapping[str, Any] | None) -> None:
+        self._store: Store | None = store
+        self._path = store.path
+        self._options = dict(options or {})
+        self._encoder: BaseEncoder | None = None
+        self.report: BuildReport | None = None
+
+    # opened and closed
+
+    @property
+    def store(self) -> Store:
+        """The snapshot that is asked: vectors and metadata at rest.
+
+        Raises
+        ------
+        UsageError
+            The index is closed.
+        """
+        if self._store is None:
+            raise UsageError(f"the index {self._path.name!r} is closed", hint="open it again with `Index.open`")
+        return self._store
+
+    @store.setter
+    def store(self, store: Store) -> None:
+        self._store = store
+
+    @property
+    def path(self) -> Path:
+        """The index folder."""
+        return self._path
+
+    def close(self) -> None:
+        """Let go of the mapped files and the encoder; asked anything afterwards, the index raises `UsageError`.
+
+        Hits that were given keep the snapshot they were found in.
+        """
+        self._store, self._encoder = None, None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        if self._store is None:
+            return f"{name}({self._path.name!r}, closed)"
+        info = self.store.manifest.encoder
+        return f"{name}({self._path.name!r}, {len(self)} rows, {info.name} {info.dim}-d {info.similarity})"
+
+    def _repr_html_(self) -> str:
+        """Return what the index holds as a table, for a notebook."""
+        from retr.retrieval.cards import escape, facts
+
+        if self._store is None:
+            return f"<code>{escape(repr(self))}</code>"
+        held = self.info()
+        shown = {key: held[key] for key in ("rows", "encoder", "dim", "similarity", "group", "version")}
+        shown |= {"columns": ", ".join(held["columns"]), "search": held["search"]["kind"]}
+        rows = {key: value for key, value in shown.items() if value is not None}
+        return f"<div><b>{escape(held['path'])}</b>{facts(rows)}</div>"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how to open the index again.
+
+        Raises
+        ------
+        UsageError
+            Its encoder was given as an object, and has no name under which another process could load it.
+        """
+        if self._encoder is not None:
+            name = self._encoder.info.name
+            try:
+                find_spec(name)
+            except EncoderNotFoundError:
+                raise UsageError(
+                    f"an index with the encoder {name!r} cannot be sent: another process cannot load that by its name",
+                    hint="send its path, and give the encoder there: `Index.open(path, encoder=...)`",
+                ) from None
+        return _opened_again, (type(self), self.store, self._options, self.report)
+
+    # rows by id
+
+    def __len__(self) -> int:
+        return len(self.store)
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the ids in row order, without holding all of them at once."""
+        return ids.every(self.store)
+
+    def __contains__(self, row_id: object) -> bool:
+        return isinstance(row_id, str) and bool(self.store.rows_of([row_id])[0] >= 0)
+
+    def __getitem__(self, row_id: str) -> dict[str, Any]:
+        """Return everything the index holds of one row, its id included; `UnknownIdError`, a `KeyError`, for no row."""
+        if not isinstance(row_id, str):
+            raise UsageError(f"rows are known by their ids, which are text, got: {row_id!r}")
+        rows = self.store.rows_of([row_id])
+        if rows[0] < 0:
+            raise ids.unknown(self.store, row_id)
+        record: dict[str, Any] = records(self.store.table(rows=rows))[0]
+        return record
+
+    def row(self, id: str) -> dict[str, Any]:  # noqa: A002
+        """Return everything the index holds of one row, as ``index[id]`` does."""
+        return self[id]
+
+    def picture(self, id: str) -> Picture:  # noqa: A002
+        """Read the picture a row was made from, in full, out of its archive; see `retr.retrieval.archive.pictures`."""
+        from retr.retrieval.archive.pictures import picture_of
+
+        return picture_of(self.store, id)
+
+    # all of it
+
+    def table(self, columns: Sequence[str] | None = None, *, where: str | None = None) -> pa.Table:
+        """Return the metadata of all rows, or of those for which ``where`` is true."""
+        rows = None if where is None else np.flatnonzero(self.store.where(where))
+        return self.store.table(columns=columns, rows=rows)
+
+    def skipped(self) -> pa.Table:
+        """Return the files that could not be read, with the reason of each."""
+        return self.store.skipped()
+
+    def info(self) -> dict[str, Any]:
+        """Say what the index holds, as one JSON-ready object."""
+        return summary(self.store)
+
+    def check(self) -> list[Finding]:
+        """Check every file of the index; an empty list means that all is as it was written."""
+        return self.store.check()
+
+
+def _opened_again(kind: Any, store: Store, options: Mapping[str, Any], report: BuildReport | None) -> Contents:
+    index: Contents = kind(store, options=options)
+    index.report = report
+    return index
