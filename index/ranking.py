@@ -11,7 +11,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.columns import Groups
     from retr.index.exact import Ask
+
+# So many candidates are ranked at a time.
+_AT_ONCE = 1 << 20
 
 
 def best(
@@ -36,69 +40,100 @@ def ranked(
     ask: Ask,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Put scored candidates ``(n, c)`` in the order of `order`, all queries at once where nothing forbids it.
+    """Order scored candidates ``(n, c)`` by (score, id), apply ``one_per`` and ``min_score``, keep the first k of each.
+
+    Ids, and groups, are read for many queries together: where many rows are the same all of them tie on the same rows.
+
+    Parameters
+    ----------
+    rows, scores
+        Where a row is -1 its score is ``-inf``.
+    ids_of
+        Gives the ids of rows; only asked where scores tie.
 
     Returns
     -------
     tuple
         int64 rows and float32 scores ``(n, k)``, -1 and ``-inf`` where there are fewer.
     """
-    n, c = rows.shape
-    kept = np.full((n, ask.k), -1, np.int64)
-    kept_scores = np.full((n, ask.k), -np.inf, np.float32)
-    single = np.arange(n)
-    if ask.one_per is None and ask.min_score is None:
-        if not (scores[:, 1:] < scores[:, :-1]).all():
-            each, places = single[:, None], np.argsort(-scores, axis=1, kind="stable")
-            rows, scores = rows[each, places], scores[each, places]
-        width = min(c, ask.k)
-        kept[:, :width], kept_scores[:, :width] = rows[:, :width], scores[:, :width]
-        # ids settle ties, also one between the last that is kept and the first that is not
-        head = scores[:, : ask.k + 1]
-        tied = (head[:, 1:] >= head[:, :-1]) & (rows[:, 1 : ask.k + 1] >= 0)
-        single = np.flatnonzero(tied.any(axis=1))
-    for number in single:
-        found = np.flatnonzero(rows[number] >= 0)
-        mine, my_scores = order(rows[number, found], scores[number, found], ask, ids_of)
-        kept[number], kept_scores[number] = -1, -np.inf
-        kept[number, : len(mine)], kept_scores[number, : len(mine)] = mine, my_scores
+    kept = np.full((len(rows), ask.k), -1, np.int64)
+    kept_scores = np.full((len(rows), ask.k), -np.inf, np.float32)
+    step = max(1, _AT_ONCE // max(rows.shape[1], 1))
+    for start in range(0, len(rows), step):
+        some = slice(start, start + step)
+        mine, my_scores = _ranked(rows[some], scores[some], ask, ids_of)
+        width = min(mine.shape[1], ask.k)
+        kept[some, :width], kept_scores[some, :width] = mine[:, :width], my_scores[:, :width]
     return kept, kept_scores
 
 
-def order(
+def _ranked(
     rows: NDArray[np.int64],
     scores: NDArray[np.float32],
     ask: Ask,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Order scored rows by (score, id), apply ``one_per`` and ``min_score``, keep the first k."""
+    """Put candidates ``(n, c)`` in order; what is not kept is -1 and comes last, the first k are right."""
+    if not (scores[:, 1:] < scores[:, :-1]).all():
+        places = np.argsort(-scores, axis=1, kind="stable")
+        rows, scores = np.take_along_axis(rows, places, axis=1), np.take_along_axis(scores, places, axis=1)
     if ask.min_score is not None:
-        keep = scores >= ask.min_score
-        rows, scores = rows[keep], scores[keep]
-    places = np.argsort(-scores, kind="stable")
-    rows, scores = rows[places], scores[places]
-    rows = _settle_ties(rows, scores, ids_of)
+        rows, scores = _only(scores >= ask.min_score, rows, scores)
+    tied = _tied(rows, scores)
+    if ask.one_per is None and rows.shape[1] > ask.k:
+        # ids settle ties, also one between the last that is kept and the first that is not, but none further down
+        tied &= scores >= scores[:, ask.k - 1 : ask.k]
+    if tied.any():
+        rows = _settled(rows, scores, tied, ids_of)
     if ask.one_per is not None:
-        codes = ask.one_per[rows]
-        _, first = np.unique(codes, return_index=True)
-        keep = codes == -1
-        keep[first] = True
-        rows, scores = rows[keep], scores[keep]
-    return rows[: ask.k], scores[: ask.k]
+        keep = _first_of_group(rows, ask.one_per)
+        rows, scores = _only(keep, rows, scores)
+        places = np.argsort(~keep, axis=1, kind="stable")
+        rows, scores = np.take_along_axis(rows, places, axis=1), np.take_along_axis(scores, places, axis=1)
+    return rows, scores
 
 
-def _settle_ties(
-    rows: NDArray[np.int64], scores: NDArray[np.float32], ids_of: Callable[[NDArray[np.int64]], Sequence[str]]
+def _only(
+    keep: NDArray[np.bool_], rows: NDArray[np.int64], scores: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    return np.where(keep, rows, -1), np.where(keep, scores, np.float32(-np.inf))
+
+
+def _tied(rows: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Say of candidates that are sorted by score which have the score of a neighbour: bool ``(n, c)``."""
+    equal = (scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] >= 0)
+    tied = np.zeros(rows.shape, np.bool_)
+    tied[:, 1:] |= equal
+    tied[:, :-1] |= equal
+    return tied
+
+
+def _settled(
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    tied: NDArray[np.bool_],
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
 ) -> NDArray[np.int64]:
-    equal = scores[1:] == scores[:-1]
-    tied = np.zeros(len(rows), bool)
-    tied[1:] |= equal
-    tied[:-1] |= equal
-    at = np.flatnonzero(tied)
-    if len(at) == 0:
-        return rows
-    ids = ids_of(rows[at])
-    by_id = sorted(range(len(at)), key=lambda j: (-float(scores[at[j]]), ids[j]))
+    """Put the rows that tie in the order of their ids."""
+    query, mine, my_scores = np.nonzero(tied)[0], rows[tied], scores[tied]
+    distinct, which = np.unique(mine, return_inverse=True)
+    ids = ids_of(distinct)
+    rank = np.empty(len(distinct), np.int64)
+    rank[sorted(range(len(distinct)), key=ids.__getitem__)] = np.arange(len(distinct))
+    # rows of one query and one score stand side by side
+    run = np.cumsum((query != np.roll(query, 1)) | (my_scores != np.roll(my_scores, 1)))
     settled = rows.copy()
-    settled[at] = rows[at[by_id]]
+    settled[tied] = mine[np.argsort(run * len(distinct) + rank[which])]
     return settled
+
+
+def _first_of_group(rows: NDArray[np.int64], one_per: Groups | NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Say which rows are the first of their group in a query, or of none: bool ``(n, c)``."""
+    keep = rows >= 0
+    query, mine = np.nonzero(keep)[0], rows[keep]
+    distinct, which = np.unique(mine, return_inverse=True)
+    codes = one_per[distinct][which]
+    first = codes < 0
+    first[np.unique(query * (codes.max(initial=0) + 2) + codes + 1, return_index=True)[1]] = True
+    keep[keep] = first
+    return keep
