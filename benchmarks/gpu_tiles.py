@@ -43,8 +43,6 @@ SETTINGS: dict[int, list[tuple[int, int, int, int, int]]] = {
     ],
 }
 GROUPS = (32, 64, 128)
-# Of what holds 256 queries in shared memory: rows, warps, loads under way.
-RESIDENT = ((64, 4, 2), (64, 8, 2), (64, 4, 3), (64, 8, 3))
 
 
 @triton.jit
@@ -75,49 +73,6 @@ def described_maxima(
     asked = query_block * block_queries + tl.arange(0, block_queries)
     groups = row_block.to(tl.int64) * (block_rows // group) + tl.arange(0, block_rows // group)
     tl.store(maxima + groups[:, None] * n_queries + asked[None, :], best, mask=asked[None, :] < n_queries)
-
-
-@triton.jit
-def resident_maxima(
-    vectors,
-    queries,
-    allowed,
-    maxima,
-    n_rows,
-    n_queries,
-    n_blocks,
-    dim: tl.constexpr,
-    masked: tl.constexpr,
-    group: tl.constexpr,
-    block_rows: tl.constexpr,
-    block_queries: tl.constexpr,
-    stages: tl.constexpr,
-):
-    """Do what `group_maxima` does for 256 queries of few dimensions, which stay in shared memory.
-
-    Each program takes one block of queries and every so many-th block of rows, of which there are ``n_blocks``: else
-    the queries, read again for every block of rows, would be more bytes than the rows.
-
-    Parameters
-    ----------
-    vectors
-        dim a power of two.
-    """
-    query_blocks = tl.cdiv(n_queries, block_queries)
-    asked = tl.program_id(0) % query_blocks * block_queries + tl.arange(0, block_queries)
-    at = tl.arange(0, dim)
-    right = tl.load(queries + asked[None, :] * dim + at[:, None])
-    first, step = tl.program_id(0) // query_blocks, tl.num_programs(0) // query_blocks
-    for row_block in tl.range(first, n_blocks, step, num_stages=stages):
-        rows = (tl.arange(0, block_rows) + row_block * block_rows).to(tl.int64)
-        scores = tl.dot(tl.load(vectors + rows[:, None] * dim + at[None, :]), right)
-        counts = rows < n_rows
-        if masked:
-            counts = counts & (tl.load(allowed + rows, mask=counts, other=0) != 0)
-        scores = tl.where(counts[:, None], scores, float("-inf"))
-        best = tl.max(tl.reshape(scores, (block_rows // group, group, block_queries)), axis=1)
-        groups = (tl.arange(0, block_rows // group) + row_block * (block_rows // group)).to(tl.int64)
-        tl.store(maxima + groups[:, None] * n_queries + asked[None, :], best, mask=asked[None, :] < n_queries)
 
 
 def data(rows: int, dim: int, queries: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -214,35 +169,11 @@ def main() -> None:
             )
             found.append((took, f"{name}: {took:.3f} ms, {took / floor:.2f} x floor"))
         figures[f"{number} queries, floor {floor:.3f} ms"] = [line for _, line in sorted(found)]
-    if args.dim <= 256 and args.dim & (args.dim - 1) == 0:
-        figures["256 queries in shared memory"] = resident(vectors, queries)
     for group in GROUPS:
         figures[f"after the scan, groups of {group}, ms"] = {
             f"{number} queries": after(vectors, queries[:number], group) for number in (1, 256)
         }
     record(f"gpu_tiles_{args.dim}", figures, command=f"python -m retr.benchmarks.gpu_tiles --dim {args.dim}")
-
-
-def resident(vectors: torch.Tensor, queries: torch.Tensor) -> dict[str, float | str]:
-    """Time the scan that holds its queries."""
-    n, dim = queries.shape
-    maxima = torch.empty((len(vectors) // 64, n), device="cuda")
-    processors = torch.cuda.get_device_properties(0).multi_processor_count
-    found: dict[str, float | str] = {}
-    for rows, warps, stages in RESIDENT:
-
-        def work(rows: int = rows, warps: int = warps, stages: int = stages) -> None:
-            how = {"dim": dim, "masked": False, "group": 64, "block_rows": rows, "block_queries": n, "stages": stages}
-            sizes = (len(vectors), n, len(vectors) // rows)
-            resident_maxima[(processors,)](vectors, queries, vectors, maxima, *sizes, **how, num_warps=warps)
-
-        try:
-            took = triton.testing.do_bench(work, warmup=5, rep=30, return_mode="median")
-        except Exception as error:  # noqa: BLE001 - a setting that does not fit is a line of the result
-            found[f"{rows}x{warps}x{stages}"] = str(error).strip().splitlines()[-1][:100]
-        else:
-            found[f"{rows}x{warps}x{stages}, ms"] = round(float(took), 3)
-    return found
 
 
 def after(vectors: torch.Tensor, queries: torch.Tensor, group: int) -> dict[str, float]:
