@@ -15,6 +15,7 @@ import numpy as np
 
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.retrieval import novelty
+from retr.retrieval.archive.notes import Notes
 from retr.retrieval.classify import calibration
 from retr.retrieval.labels.labelled import others, row_groups
 from retr.retrieval.stats import conformal
@@ -192,15 +193,28 @@ def store_answers(store: Store, method: Method, *, prefix: str, max_set: int | N
     """Classify every row of the index, each without its own patient, and store the answers as columns.
 
     The columns are ``PREFIX_label`` (null where it abstains), ``PREFIX_probability`` and, with a calibration,
-    ``PREFIX_set`` (the classes joined by `` | ``).
+    ``PREFIX_set`` (the classes joined by `` | ``). They replace those of an earlier run.
 
     Returns
     -------
     int
         How many rows were answered without abstaining.
+
+    Raises
+    ------
+    UsageError
+        A column of that name holds what came with the archive, or the labels that are asked for.
     """
     import pyarrow as pa
 
+    notes = Notes.of(store)
+    given = {name for table in notes.metadata.values() for name in table.get("columns", ())}
+    given.update(notes.beside, notes.scores, [method.column, store.manifest.group])
+    lost = [name for name in (f"{prefix}_label", f"{prefix}_probability", f"{prefix}_set") if name in given]
+    if lost:
+        raise UsageError(
+            f"the answers would replace the column {lost[0]!r}, which is no answer", hint="begin their names otherwise (--into)"
+        )
     rows = store.live_rows()
     ids = store.table(["id"], rows=rows).column("id")
     vectors = np.asarray(store.vectors(rows), dtype=np.float32)
@@ -210,7 +224,8 @@ def store_answers(store: Store, method: Method, *, prefix: str, max_set: int | N
         f"{prefix}_label": pa.array([None if a.abstain else a.label for a in answers], pa.string()),
         f"{prefix}_probability": pa.array([a.probabilities[0] for a in answers], pa.float32()),
     }
-    if any(a.calibrated for a in answers):
+    # sets of an earlier run must not stand beside these answers
+    if any(a.calibrated for a in answers) or f"{prefix}_set" in store.schema.names:
         sets = [None if a.prediction_set is None else " | ".join(a.prediction_set) for a in answers]
         columns[f"{prefix}_set"] = pa.array(sets, pa.string())
     with store.writer() as writer:

@@ -324,6 +324,28 @@ def test_the_whole_index_is_answered_as_if_unseen(calibrated):
     assert sum(a is not None for a in said) > 250
 
 
+def test_answers_replace_answers_alone(calibrated):
+    store, _, _, _ = calibrated
+    method = methods.ByNeighbours(store, "label", 5)
+    store_answers(store, method, prefix="said")
+    assert Store.open(store.path).table(["said_set"])["said_set"].null_count < 400
+    # another number of neighbours is not calibrated: no set of before may stand beside its answers
+    store_answers(Store.open(store.path), methods.ByNeighbours(store, "label", 7), prefix="said")
+    store = Store.open(store.path)
+    assert store.table(["said_set"])["said_set"].null_count == 400
+    with store.writer() as writer:
+        writer.note("build", {"metadata": {"": {"columns": ["gold_set"]}}, "beside": ["folder_label"]})
+        store = writer.commit()
+    asked = methods.ByNeighbours(store, "said_label")
+    for method, prefix, column in (
+        (asked, "said", "said_label"),
+        (asked, "gold", "gold_set"),
+        (asked, "folder", "folder_label"),
+    ):
+        with pytest.raises(UsageError, match=f"would replace the column '{column}'"):
+            store_answers(store, method, prefix=prefix)
+
+
 def test_findings_that_may_be_present_together():
     labels = load_labels("chexpert-5")
     with pytest.raises(UsageError, match="present together"):
