@@ -213,7 +213,8 @@ def store_answers(store: Store, method: Method, *, prefix: str, max_set: int | N
     lost = [name for name in (f"{prefix}_label", f"{prefix}_probability", f"{prefix}_set") if name in given]
     if lost:
         raise UsageError(
-            f"the answers would replace the column {lost[0]!r}, which is no answer", hint="begin their names otherwise (--into)"
+            f"the answers would replace the column {lost[0]!r}, which is no answer",
+            hint="begin their names otherwise (--into)",
         )
     rows = store.live_rows()
     ids = store.table(["id"], rows=rows).column("id")

@@ -214,7 +214,7 @@ def find(store: Store, method: str, column: str | None) -> tuple[Calibration | N
     named = [_asked(key) for key in records]
     columns = [one for way, one in named if way == method and column in {None, one}]
     if not columns:
-        return None, "not calibrated; see `retr calibrate`"
+        return None, _uncalibrated(method, [way for way, one in named if one == column])
     if len(columns) > 1:
         return None, f"calibrated on {' and '.join(map(repr, columns))}: name one of them (--calibrated-on)"
     with stored(*_NOTED):
@@ -229,6 +229,20 @@ def find(store: Store, method: str, column: str | None) -> tuple[Calibration | N
         what = "; ".join(other)
         return None, f"the calibration on {found.column!r} is stale ({what} changed); run `retr calibrate` again"
     return found, None
+
+
+def _uncalibrated(method: str, ways: list[str]) -> str:
+    """Say why there is no calibration of a method, where a column has those of other ``ways``."""
+    numbers = sorted(
+        int(k) for way, _, k in (one.partition(":") for one in ways) if way == "neighbours" and k.isdecimal()
+    )
+    way, _, k = method.partition(":")
+    if way != "neighbours" or not numbers:
+        return "not calibrated; see `retr calibrate`"
+    which = f"{k} neighbours" if k.isdecimal() else "neighbours among some of the rows"
+    return (
+        f"not calibrated: a vote of {which} is another than was measured (all rows, -k {', '.join(map(str, numbers))})"
+    )
 
 
 def _present(store: Store, found: Calibration) -> dict[str, str]:

@@ -305,8 +305,14 @@ def test_a_part_of_the_rows_votes_uncalibrated(calibrated):
     store, _, _, _ = calibrated
     method = methods.ByNeighbours(store, "label", where="label in ('a', 'b')")
     assert method.classes == ("a", "b")
-    (one,) = answer(store, method, store.vectors(np.array([0])), ["x"], [NOTHING])
-    assert not one.calibrated
+    for way, why in (
+        (method, "a vote of neighbours among some of the rows is another than was measured"),
+        (methods.ByNeighbours(store, "label", 7), "a vote of 7 neighbours is another than was measured"),
+        (methods.ByNeighbours(store, "patient", 7), "see `retr calibrate`"),
+    ):
+        (one,) = answer(store, way, store.vectors(np.array([0])), ["x"], [NOTHING])
+        assert not one.calibrated
+        assert why in one.note
 
 
 def test_the_whole_index_is_answered_as_if_unseen(calibrated):
