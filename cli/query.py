@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 DEFAULT_COLUMNS = ["label", "patient", "age", "sex", "folder"]
 # what a line of a batch may have, and options that it cannot have; a key that is nearly one must not be passed over
 OF_A_LINE = {"image", "text", "not", "id", "vector", "weight", "exclude_same"}
-OF_THE_BATCH = {"where", "k", "one_per", "min_score", "include_self", "strict_exclude"}
+OF_THE_BATCH = {
+    *("where", "k", "one_per", "min_score", "include_self", "strict_exclude", "exact", "effort", "offset", "columns")
+}
 
 
 @unfold
@@ -82,6 +84,17 @@ def query(
     include_self: Annotated[
         bool, typer.Option("--include-self", help="Let the query's own row and its byte-identical copies be returned.")
     ] = False,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Compare with every row, also where the index is tuned.")
+    ] = False,
+    effort: Annotated[
+        int | None,
+        typer.Option("--effort", help="How many lists (or candidates) a tuned index looks at, not as many as tuned."),
+    ] = None,
+    offset: Annotated[
+        int | None,
+        typer.Option("--offset", help="Leave out so many of the best: pages of one answer, which is exact then."),
+    ] = None,
     columns: ColumnsOption = None,
     sheet: Annotated[
         Path | None,
@@ -118,7 +131,7 @@ def query(
     queries, same = _queries(out, image or [], text or [], not_ or [], id_ or [], batch)
     left_out = [both(_same(exclude_same), own) for own in same]
     opened = Index.open(find_index(index), **loading.options)
-    shown = _shown(columns, opened.store)
+    shown = _shown(out, columns, opened.store)
     found = opened.search(
         queries,
         k=k,
@@ -128,6 +141,11 @@ def query(
         one_per=one_per,
         min_score=min_score,
         include_self=include_self,
+        exact=exact,
+        effort=effort,
+        offset=offset,
+        # of JSON, and of a sheet, all is read
+        columns=shown if sheet is None and out.form != "json" else None,
     )
     if sheet is not None:
         from retr.retrieval import sheet as sheets
@@ -135,10 +153,11 @@ def query(
         sheets.write(sheets.make(opened, queries, found, explained=explain), sheet)
         out.note(f"sheet written to {sheet}")
     for hits in found:
-        _print(out, hits, shown if columns or out.form != "csv" else None, several=len(found) > 1)
+        _print(out, hits, shown, several=len(found) > 1)
     if not any(len(hits) for hits in found):
         high = "" if min_score is None else f", or none of those scores {min_score:g} or more"
-        out.note(f"nothing found: no row is allowed by the conditions{high}")
+        after = f" after the first {offset}" if offset else ""
+        out.note(f"nothing found: no row is allowed by the conditions{after}{high}")
         raise typer.Exit(NOTHING_FOUND)
 
 
@@ -282,10 +301,12 @@ def _require_keys(record: dict[str, Any], number: int) -> None:
             raise UsageError(f"{line}, which would not be looked at", hint=f"write {meant!r}, or rename the key")
 
 
-def _shown(columns: str | None, store: Store) -> list[str]:
-    """Give the columns that a table shows: those asked for, else those of `DEFAULT_COLUMNS` that there are."""
+def _shown(out: Output, columns: str | None, store: Store) -> list[str] | None:
+    """Return the columns that are shown: those asked for, else of a table those of `DEFAULT_COLUMNS`; None for all."""
     if columns is None:
-        return [name for name in DEFAULT_COLUMNS if name in store.schema.names]
+        if out.form == "table":
+            return [name for name in DEFAULT_COLUMNS if name in store.schema.names]
+        return [] if out.form == "paths" else None
     asked = list(dict.fromkeys(name.strip() for name in columns.split(",")))
     for name in asked:
         store.columns.require(name)

@@ -7,7 +7,7 @@ never the correctness of a score. ``tune`` chooses among them; ``Flat`` is what 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retr.index.errors import FormatVersionError, UsageError
@@ -103,8 +103,35 @@ class Cagra:
 
 
 Config: TypeAlias = Flat | IVF | HNSW | Cagra
+# Beyond as many lists or candidates no index has more to look at.
+_MOST_EFFORT = 1 << 16
 _CODECS = {"rabitq", "sq8", "fp16"}
 _KINDS: dict[str, type[Config]] = {"flat": Flat, "ivf": IVF, "hnsw": HNSW, "cagra": Cagra}
+
+
+def with_effort(config: Config, effort: object) -> Config:
+    """Return a kind of index that looks so far: `IVF` at so many lists, a graph at so many candidates.
+
+    Raises
+    ------
+    UsageError
+        Search is exact, or no index can look so far.
+    """
+    if isinstance(config, Flat):
+        raise UsageError(
+            f"effort {effort!r} says how far an approximate index looks, and this one is searched exactly",
+            hint="leave effort out, or see `retr index tune`",
+        )
+    if isinstance(effort, bool) or not isinstance(effort, int) or not 1 <= effort <= _MOST_EFFORT:
+        raise UsageError(f"effort must be a whole number from 1 to {_MOST_EFFORT}, got {effort!r}")
+    return replace(config, probes=effort) if isinstance(config, IVF) else replace(config, search_effort=effort)
+
+
+def effort_of(config: Config) -> int | None:
+    """Return how far a kind of index looks; ``None`` for exact search."""
+    if isinstance(config, Flat):
+        return None
+    return config.probes if isinstance(config, IVF) else config.search_effort
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -140,7 +167,7 @@ def from_json(data: Mapping[str, Any]) -> Config:
 
 def _is_setting(name: str, value: Any) -> bool:
     """Return whether a number may be meant: one beyond these would fill the memory, and no tuner tries it."""
-    return type(value) is int and 0 <= value <= (1000 if name == "refine" else 1 << 16)
+    return type(value) is int and 0 <= value <= (1000 if name == "refine" else _MOST_EFFORT)
 
 
 def parse_seconds(text: str) -> float:

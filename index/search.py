@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypedDict
 import numpy as np
 
 from retr.index import approximate, exact
-from retr.index.config import Cagra, Flat, from_json, shown
+from retr.index.config import Cagra, Flat, effort_of, from_json, shown, with_effort
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
 from retr.index.records import Fields, stored
 from retr.index.schema import ID, texts
@@ -44,6 +44,7 @@ def search(
     one_per: str | None,
     min_score: float | None,
     exactly: bool,
+    effort: int | None,
 ) -> exact.Neighbours:
     """Answer `Store.search`, whose docstring says what the arguments mean."""
     plan = store.plan
@@ -53,6 +54,10 @@ def search(
     require_k(k)
     if min_score is not None and math.isnan(min_score):
         raise UsageError("the smallest score must be a number, got nan")
+    if exactly and effort is not None:
+        raise UsageError(f"an exact search has no effort, got {effort!r}", hint="leave one of the two out")
+    config = plan.config if effort is None else with_effort(plan.config, effort)
+    promise = plan.promise if config == plan.config else _as_asked(config, plan.config)
     ask = exact.Ask(
         # of a billion there are as many as there are rows
         k=min(int(k), max(len(store), 1)),
@@ -71,16 +76,21 @@ def search(
     said: str | None = None
     flat = exactly or placed.scan is not None or isinstance(plan.config, Flat)
     if not flat and approximate.suits(ask, store.n_total):
-        if placed.accelerators is not None and placed.accelerators.suit(ask, plan.config):
-            accelerators, said = placed.accelerators.accelerators, plan.promise
+        if placed.accelerators is not None and placed.accelerators.suit(ask, config):
+            accelerators, said = placed.accelerators.accelerators, promise
         else:
             accelerators, said = plan.accelerators
+            said = promise if said == plan.promise else said
     if not any(accelerators):
         found = exact.search(plan.blocks, queries, ask, **how, scanner=placed.scan)
     else:
-        found = approximate.search(plan.blocks, accelerators, plan.config, queries, ask, **how)
+        found = approximate.search(plan.blocks, accelerators, config, queries, ask, **how)
     note = "; ".join(part for part in (said, placed.note) if part)
     return dataclasses.replace(found, note=note) if note else found
+
+
+def _as_asked(config: Config, tuned: Config) -> str:
+    return f"approximate: effort {effort_of(config)} instead of the {effort_of(tuned)} whose recall was measured"
 
 
 def require_k(k: object) -> None:

@@ -318,6 +318,7 @@ class Store:
         one_per: str | None = None,
         min_score: float | None = None,
         exactly: bool = False,
+        effort: int | None = None,
     ) -> Neighbours:
         """Find the k best rows for each query: exactly, or through the accelerators where `tune` made some.
 
@@ -341,6 +342,8 @@ class Store:
             Only rows that score at least this.
         exactly
             Do not use accelerators.
+        effort
+            How far accelerators look, instead of what `tune` chose: see `retr.index.config.with_effort`.
 
         Raises
         ------
@@ -360,6 +363,7 @@ class Store:
             one_per=one_per,
             min_score=min_score,
             exactly=exactly,
+            effort=effort,
         )
 
     def file(self, name: str) -> bytes:

@@ -266,6 +266,10 @@ class Index(Contents, Rooms):
         one_per: str | None = None,
         min_score: float | None = None,
         include_self: bool = False,
+        exact: bool = False,
+        effort: int | None = None,
+        offset: int | None = None,
+        columns: Sequence[str] | None = None,
     ) -> Hits | list[Hits]:
         """Find the ``k`` most similar rows.
 
@@ -296,6 +300,16 @@ class Index(Contents, Rooms):
             Only rows at least so similar.
         include_self
             Let the query's own row and its byte-identical copies come back.
+        exact
+            Compare with every row, also where the index is tuned for approximate search.
+        effort
+            How far a tuned index looks: how many of its lists, or how many candidates of its graph, instead of what
+            `tune` chose; more find more and take longer. `UsageError` where search is exact.
+        offset
+            Leave out so many of the best, so that ``offset=0``, ``k``, ``2 * k`` ... are pages of one long answer. With
+            an offset, 0 too, search is exact.
+        columns
+            Metadata to read beside the id; by default all.
 
         Returns
         -------
@@ -322,6 +336,10 @@ class Index(Contents, Rooms):
             one_per=one_per,
             min_score=min_score,
             include_self=include_self,
+            exact=exact,
+            effort=effort,
+            offset=offset,
+            columns=columns,
         )
         return hits[0] if single else hits
 

@@ -117,26 +117,47 @@ class Hits:
     _store: Store | None = field(default=None, repr=False)
 
     @classmethod
-    def all_of(cls, store: Store, found: Neighbours, queries: Sequence[str]) -> list[Hits]:
-        """Return the answers to all queries of a search, with their rows' metadata, read at once."""
-        rows = [row[row >= 0] for row in found.rows]
-        every = np.concatenate([np.empty(0, dtype=np.int64), *rows])
-        table = store.table(rows=every)
-        paths: list[str] = table["path" if "path" in table.column_names else ID].to_pylist()
-        ends = np.cumsum([len(own) for own in rows])
+    def all_of(
+        cls,
+        store: Store,
+        found: Neighbours,
+        queries: Sequence[str],
+        *,
+        offset: int = 0,
+        columns: Sequence[str] | None = None,
+    ) -> list[Hits]:
+        """Return the answers to all queries of a search, with their rows' metadata, read at once.
+
+        Parameters
+        ----------
+        queries
+            In words.
+        offset
+            So many of the best are left out, and count in the ranks.
+        columns
+            What is read beside ``id`` and the path; ``None`` for all.
+        """
+        best = [(rows[rows >= 0][offset:], scores) for rows, scores in zip(found.rows, found.scores, strict=True)]
+        every = np.concatenate([np.empty(0, dtype=np.int64), *(rows for rows, _ in best)])
+        names = store.schema.names if columns is None else list(dict.fromkeys([ID, *columns]))
+        path = "path" if "path" in store.schema.names else ID
+        table = store.table(list(dict.fromkeys([*names, path])), rows=every)
+        paths: list[str] = table[path].to_pylist()
+        table = table.select(names)
+        ends = np.cumsum([len(rows) for rows, _ in best])
         return [
             cls(
-                scores=scores[: len(own)],
-                rows=own,
-                ranks=np.arange(1, len(own) + 1),
-                metadata=table.slice(end - len(own), len(own)),
-                paths=paths[end - len(own) : end],
+                scores=scores[offset : offset + len(rows)],
+                rows=rows,
+                ranks=np.arange(offset + 1, offset + 1 + len(rows)),
+                metadata=table.slice(end - len(rows), len(rows)),
+                paths=paths[end - len(rows) : end],
                 exact=found.exact,
                 note=found.note,
                 query=query,
                 _store=store,
             )
-            for own, scores, end, query in zip(rows, found.scores, ends.tolist(), queries, strict=True)
+            for (rows, scores), end, query in zip(best, ends.tolist(), queries, strict=True)
         ]
 
     @property

@@ -20,7 +20,7 @@ def answers(index: retr.Index, vectors: NDArray[np.float32]) -> None:
     assert_type(index.search(image="x.png", k=3, exclude_same="patient"), retr.Hits)
     assert_type(index.search(text="drusen"), retr.Hits)
     assert_type(index.search(id="a", where="age > 60"), retr.Hits)
-    assert_type(index.search(vector=vectors[0]), retr.Hits)
+    assert_type(index.search(vector=vectors[0], exact=True, offset=5, columns=["label"]), retr.Hits)
     assert_type(index.search([query]), list[retr.Hits])
     assert_type(index.search(vectors=vectors, k=3), list[retr.Hits])
     for hit in index.search(query):

@@ -196,3 +196,20 @@ sys.stderr.write(" ".join(sorted(sys.modules)))
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert absent & set(done.stderr.split()) == set()
+
+
+def test_pages_and_columns(retr, hrf_index):
+    asked = ("query", "--id", "glaucoma/05_g.jpg", "--index", hrf_index)
+    whole = retr(*asked, "-k", 10, "--json").json[0]["hits"]
+    page = retr(*asked, "-k", 5, "--offset", 5, "--json").json[0]["hits"]
+    assert page == whole[5:]
+    assert retr(*asked, "-k", 5, "--offset", 5, "--paths").out.splitlines() == [hit["path"] for hit in whole[5:]]
+    table = list(csv.reader(io.StringIO(retr(*asked, "--columns", "label", "--exact", "--csv").out)))
+    assert table[0] == ["rank", "score", "id", "label"]
+    assert [row[3] for row in table[1:]] == [hit["label"] for hit in whole[:5]]
+    done = retr(*asked, "--offset", 100)
+    assert done.code == 3
+    assert "no row is allowed by the conditions after the first 100" in done.err
+    done = retr(*asked, "--effort", 8)
+    assert done.code == 2
+    assert done.err.startswith("error: effort 8 says how far an approximate index looks")
