@@ -14,6 +14,7 @@ from retr.index.errors import ImageReadError, UsageError
 from retr.index.home import home
 from retr.index.identifiers import identifier_text
 from retr.index.vectors import unit
+from retr.retrieval import novelty
 from retr.retrieval.classify import findings
 from retr.retrieval.classify import probe as probes
 from retr.retrieval.classify.answers import SEEN, UNLIMITED, Answer, answer, row_exclusions, store_answers
@@ -169,11 +170,14 @@ def classify_rows(
     if known is not None and known.any():
         say(f"{int((known & index.store.alive()).sum())} rows: {SEEN}")
     prefix = into or {"z": "zeroshot", "n": "neighbours", "p": "probe"}[method.key[0]]
-    if max_set is not None and find(index.store, method.key, method.column)[0] is None:
-        say(UNLIMITED)
+    found, why = find(index.store, method.key, method.column)
+    for note in (why, novelty.find(index.store)[1], UNLIMITED if max_set is not None and found is None else None):
+        if note:
+            say(note)
     answered = store_answers(index.store, method, prefix=prefix, max_set=max_set)
     index.refresh()
-    return {"rows": len(index), "answered": answered, "columns": f"{prefix}_label, {prefix}_probability"}
+    columns = [f"{prefix}_label", f"{prefix}_probability", *([] if found is None else [f"{prefix}_set"])]
+    return {"rows": len(index), "answered": answered, "columns": ", ".join(columns)}
 
 
 def classify_without_index(

@@ -264,6 +264,7 @@ def test_a_limit_on_sets_is_kept_or_said_to_count_for_nothing(uneven, tmp_path):
     assert one.abstain is None and "no limit on its classes" in one.note
     ask.classify_rows(_sized(asked(plain)), by="label", max_set=1, say=said.append)
     assert any("no limit on its classes" in line for line in said)
+    assert any("not calibrated" in line for line in said)
     for limit in (0, -1):
         with pytest.raises(UsageError, match="at least one class"):
             ask.classify_rows(asked(plain), by="label", max_set=limit)
@@ -280,7 +281,10 @@ def test_a_limit_on_sets_is_kept_or_said_to_count_for_nothing(uneven, tmp_path):
     assert kept[1] < kept[2] <= kept[3]
     copy = tmp_path / "copy.retr"
     shutil.copytree(store.path, copy)
-    assert ask.classify_rows(_sized(asked(Store.open(copy))), by="label", max_set=1)["answered"] == kept[1]
+    said.clear()
+    told = ask.classify_rows(_sized(asked(Store.open(copy))), by="label", max_set=1, say=said.append)
+    assert (told["answered"], said) == (kept[1], [])
+    assert told["columns"].endswith(", neighbours_set")
 
 
 def _sized(index):
