@@ -269,7 +269,7 @@ def row_exclusions(
     number[live] = groups
     return [
         np.unique(np.concatenate([named, *(live[order[starts[g] : starts[g + 1]]] for g in np.unique(number[rows]))]))
-        for rows in own
+        for rows in (np.concatenate([one, named]) for one in own)
     ]
 
 

@@ -1,7 +1,8 @@
 """The labelled rows of an index: what neighbours vote with, a probe learns from and a calibration is measured on.
 
 Rows are kept together by group (the index's group key, usually the patient): what is learned from one part of the
-groups is measured on another. A row without a group value stands alone, but byte-identical files stand together.
+groups is measured on another. A row without a group value stands alone, but byte-identical files stand together: also
+where two patients have the same file, who are one person registered twice, or of whom one has a picture of the other.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
 
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.retrieval.labels.label_set import LabelSet
+
+
+# What more patients than this share is a blank or a test picture, and does not say that they are one person.
+_MOST_SHARING = 10
 
 
 @dataclass(frozen=True)
@@ -148,7 +154,7 @@ def grouped(store: Store, key: str | None, rows: NDArray[np.int64]) -> tuple[NDA
     """Number the groups of some rows, and say of which rows the group is known.
 
     A row without a group value belongs where a byte-identical file of the index does; byte-identical files without one
-    belong together.
+    belong together. Patients of the index's group key who share a file are one group, up to `_MOST_SHARING` of them.
 
     Returns
     -------
@@ -167,13 +173,35 @@ def grouped(store: Store, key: str | None, rows: NDArray[np.int64]) -> tuple[NDA
             store.table(["sha256"], rows=copies).column(0).to_pylist(), store.identity.of(key, copies), strict=True
         )
         known = {digest: value for digest, value in theirs if value is not None}
+    same = _shared(store) if key is not None and hashed and key == store.manifest.group else {}
     numbers: dict[tuple[str, object], int] = {}
     groups = np.empty(len(rows), dtype=np.int64)
     values = [known.get(digest) if value is None else value for value, digest in zip(own, sha, strict=True)]
     for i, (value, digest) in enumerate(zip(values, sha, strict=True)):
-        name = ("group", value) if value is not None else ("file", digest) if digest else ("row", i)
+        name = ("group", same.get(value, value)) if value is not None else ("file", digest) if digest else ("row", i)
         groups[i] = numbers.setdefault(name, len(numbers))
     return groups, np.array([value is not None for value in values], bool)
+
+
+def _shared(store: Store) -> dict[str, int]:
+    """Return a number for each patient of whom a file is byte-identical to one of another: the same for those two."""
+    if store not in _sharing:
+        live, key = store.live_rows(), store.manifest.group
+        assert key is not None
+        files, who = store.table(["sha256"], rows=live).column(0), pa.array(store.identity.of(key, live), pa.string())
+        pairs = pa.table({"file": files, "who": who}).group_by(["file", "who"]).aggregate([])
+        pairs = pairs.filter(pc.and_(pc.is_valid(pairs["who"]), pc.greater(pc.binary_length(pairs["file"]), 0)))
+        counts = pairs.group_by("file").aggregate([("who", "count")])
+        several = pc.and_(pc.greater(counts["who_count"], 1), pc.less_equal(counts["who_count"], _MOST_SHARING))
+        pairs = pairs.filter(pc.is_in(pairs["file"], counts["file"].filter(several).combine_chunks()))
+        codes = [np.unique(pairs[name].to_pylist(), return_inverse=True)[1] for name in ("who", "file")]
+        found = joined(*codes).tolist() if len(pairs) else []
+        _sharing[store] = dict(zip(pairs["who"].to_pylist(), found, strict=True))
+    return _sharing[store]
+
+
+# A snapshot does not change, and every question asks again.
+_sharing: WeakKeyDictionary[Store, dict[str, int]] = WeakKeyDictionary()
 
 
 def unit_of(store: Store) -> str:

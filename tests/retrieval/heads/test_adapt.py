@@ -82,7 +82,7 @@ def test_patients_that_the_head_has_seen_measure_nothing(make_archive, tmp_path,
     # before anything is calibrated, too
     said: list[str] = []
     adapted.classify_rows(by="label", say=said.append)
-    assert said == [f"{36 - held_out} rows: {SEEN}"]
+    assert said == [f"{36 - held_out} rows: {SEEN}", "not calibrated; see `retr calibrate`"]
     store = adapted.store
     method, ids = ByNeighbours(store, "label", 5), rows["id"].to_pylist()
     for side, note in ((FITTED, SEEN), (HELD_OUT, "not calibrated; see `retr calibrate`")):

@@ -1,5 +1,7 @@
 """Who evaluates, calibrates and adapts reads the same labels and keeps the same rows together."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -9,8 +11,11 @@ from hypothesis import strategies as st
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import UsageError
 from retr.index.store import Store
+from retr.index.vectors import unit
+from retr.retrieval.classify.answers import row_exclusions
+from retr.retrieval.classify.calibrate import calibrate
 from retr.retrieval.labels.cases import find_cases
-from retr.retrieval.labels.labelled import classes_of, labelled_rows
+from retr.retrieval.labels.labelled import classes_of, grouped, labelled_rows, others
 
 INFO = EncoderInfo(
     name="fake", dim=4, similarity="cosine", modality="none", text=False, weights_sha256="0" * 64, preprocessing="none"
@@ -19,13 +24,13 @@ LABELS = st.sampled_from([None, "", " ", "a", " a", "a ", "b", "\tb", "a|b", "A"
 ROWS = st.tuples(LABELS, st.sampled_from([None, "P1", " P1 ", "P2", " "]), st.sampled_from([None, "x", "y", "z"]))
 
 
-def make(path, rows, group):
+def make(path, rows, group, vectors=None):
     store = Store.create(path, encoder=INFO, group=group)
     label, patient, sha = (list(part) for part in zip(*rows, strict=True))
     columns = {"label": pa.array(label, pa.string()), "patient": pa.array(patient, pa.string())}
     table = pa.table({"id": [f"r{i:03}" for i in range(len(rows))], **columns, "sha256": pa.array(sha, pa.string())})
     with store.writer() as writer:
-        writer.append(table, np.ones((len(rows), 4), np.float32))
+        writer.append(table, np.ones((len(rows), 4), np.float32) if vectors is None else vectors)
         return writer.commit()
 
 
@@ -58,3 +63,43 @@ def test_a_list_is_its_classes_and_several_of_them_are_no_answer(tmp_path):
     with pytest.raises(UsageError, match="1 rows of 'more' hold several classes"):
         labelled_rows(store, "more")
     assert find_cases(store, "more").several
+
+
+def test_patients_who_share_a_file_are_one_group(tmp_path):
+    """One person registered three times, once without a label; ten who share a blank picture, and eleven."""
+    person = [
+        ("a", "P1", "x"),
+        ("b", "P1", "1"),
+        (None, "P2", "x"),
+        (None, "P2", "y"),
+        ("a", "P3", "y"),
+        ("b", "P4", "4"),
+    ]
+    blanks = [("a", f"T{i}", "ten") for i in range(10)] + [("b", f"E{i}", "eleven") for i in range(11)]
+    store = make(tmp_path / "x.retr", person + blanks, "patient")
+    groups = labelled_rows(store, "label").groups
+    assert len(set(groups[:3])) == 1 != len(set(groups[:4]))  # P1, P1, P3; and P4
+    assert len(set(groups[4:14])) == 1
+    assert len(set(groups[14:])) == 11
+    # whoever is asked about keeps the same rows out, named or found
+    of_p1 = [np.flatnonzero(np.array([row[1] in {"P1", "P2", "P3"} for row in person]))]
+    for kept_out in (
+        others(store, np.array([0])),
+        row_exclusions(store, [np.array([4])]),
+        row_exclusions(store, [np.empty(0, np.int64)], "P2"),
+    ):
+        np.testing.assert_array_equal(kept_out, of_p1)
+    # another column says nothing of persons
+    assert len(set(grouped(store, "label", np.arange(len(store)))[0])) == 2
+
+
+def test_a_measurement_is_not_of_copies_under_another_patient(tmp_path):
+    """Half of the pictures are registered twice: neighbours of the other registration would always be right."""
+    rng = np.random.default_rng(0)
+    vectors, truth = rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 2, 60)
+    rows = [(f"c{truth[i]}", f"{side}{i}", f"{i}") for side in "PQ" for i in range(60)]
+    store = make(tmp_path / "x.retr", rows, "patient", unit(np.concatenate([vectors, vectors])))
+    index = SimpleNamespace(store=store, text_side=None, refresh=lambda: None)
+    measured, _ = calibrate(index, "label", alpha=0.3)
+    assert {one.groups for one in measured} == {60}
+    assert max(one.accuracy for one in measured) < 0.75  # labels without meaning
