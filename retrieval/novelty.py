@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import unicodedata
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -68,6 +70,8 @@ class Novelty:
         The column that tells groups apart; ``None`` where each file stands alone.
     column, devices
         The column of cameras, and the fence of each; the key ``""`` has the rows without one.
+    seen
+        How many rows measured nothing, since the index's head was fitted on their patients.
     """
 
     threshold: float | None
@@ -78,22 +82,27 @@ class Novelty:
     unit: str | None = None
     column: str | None = None
     devices: dict[str, Fence] | None = None
+    seen: int = 0
 
     def unlike(self, score: float) -> str | None:
         """Return why a picture with this similarity to its nearest row is unlike the archive; ``None`` if it is not."""
         if self.threshold is None or not score < self.threshold:
             return None
         camera = "or a camera that is not in it" if self.column else "or another camera"
+        # what is stated of all says little of a camera with few patients
+        most = max((one.rate for one in (self.devices or {}).values()), default=self.rate)
+        of_few = f" ({percent(most)} of the smallest camera's)" if most > self.rate else ""
         return (
             f"unlike anything in this archive: the nearest row scores {score:.3f}, and at most {percent(self.rate)} of "
-            f"its own kind score below {self.threshold:.3f}; another kind of picture, {camera}"
+            f"its own kind{of_few} score below {self.threshold:.3f}; another kind of picture, {camera}"
         )
 
     def says(self) -> Iterator[str]:
         """Yield what was measured, a line each."""
         who = "patients" if self.unit else "images"
         if self.threshold is None:
-            yield f"nothing is called unlike this archive: it takes {LEAST_GROUPS} {who}, {self.groups} are here"
+            less = f"; {self.seen} rows are left out: the head has seen their {who}" if self.seen else ""
+            yield f"nothing is called unlike this archive: it takes {LEAST_GROUPS} {who}, {self.groups} are here{less}"
             return
         yield (
             f"a picture whose nearest row scores below {self.threshold:.3f} is called unlike this archive: at most "
@@ -138,20 +147,22 @@ def measure(store: Store, column: str | None = None) -> Novelty:
     UsageError
         The column is unknown.
     """
-    rows, groups = _measured(store)
+    learnt = seen_by_head(store)
+    seen = 0 if learnt is None else int(np.count_nonzero(learnt[store.live_rows()]))
+    rows, groups = _measured(store, learnt)
     found = store.search(np.asarray(store.vectors(rows), dtype=np.float32), 1, exclude=others(store, rows))
     held = found.rows[:, 0] >= 0
     rows, groups, nearest = rows[held], groups[held], found.scores[held, 0].astype(np.float64)
     unit, count = store.manifest.group, len(np.unique(groups))
     values = np.array([] if column is None else _cells(store, column, rows))
     if count < LEAST_GROUPS:
-        return Novelty(None, 1 / (count + 1), 1.0, count, len(rows), unit, column)
+        return Novelty(None, 1 / (count + 1), 1.0, count, len(rows), unit, column, seen=seen)
     whole = novelty.fence(nearest, groups)
     devices = {
         str(value): novelty.fence(nearest[values == value], groups[values == value]) for value in np.unique(values)
     }
     threshold = min(one.threshold for one in (whole, *devices.values()))
-    return Novelty(threshold, whole.rate, whole.high, count, len(rows), unit, column, devices or None)
+    return Novelty(threshold, whole.rate, whole.high, count, len(rows), unit, column, devices or None, seen)
 
 
 def noted(store: Store, measured: Novelty) -> dict[str, Any]:
@@ -189,9 +200,9 @@ def nearest_score(store: Store, vector: NDArray[np.float32], exclude: NDArray[np
     return float(found.scores[0, 0]) if found.rows[0, 0] >= 0 else -np.inf
 
 
-def _measured(store: Store) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _measured(store: Store, seen: NDArray[np.bool_] | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows to measure and the group of each: whole groups, drawn until there are enough rows."""
-    live, seen = store.live_rows(), seen_by_head(store)
+    live = store.live_rows()
     live = live if seen is None else live[~seen[live]]
     groups, known = grouped(store, store.manifest.group, live)
     if store.manifest.group is not None:
@@ -210,11 +221,11 @@ def _measured(store: Store) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _cells(store: Store, column: str, rows: NDArray[np.int64] | None = None) -> list[str]:
-    """Return a column's values as text; empty ones as ``""``."""
+    """Return a column's values as text, however their letters are coded; empty ones as ``""``."""
     if column not in store.schema.names:
         raise UsageError(f"no column {column!r}", hint=f"columns: {', '.join(store.schema.names)}")
     found = store.table([column], rows).column(0).to_pylist()
-    return ["" if value is None else str(value).strip() for value in found]
+    return ["" if value is None else unicodedata.normalize("NFC", str(value).strip()) for value in found]
 
 
 def _files(store: Store) -> str:
@@ -224,14 +235,25 @@ def _files(store: Store) -> str:
     return _digest(refs, _setting(store))
 
 
+# A snapshot does not change, and every question asks again.
+_versions: WeakKeyDictionary[Store, dict[str | None, str]] = WeakKeyDictionary()
+
+
 def _version(store: Store, column: str | None) -> str:
     """Fingerprint what a fence depends on: the same through compaction, and changes of other columns."""
+    known = _versions.setdefault(store, {})
+    if column not in known:
+        known[column] = _of_rows(store, column)
+    return _digest(known[column], _setting(store))
+
+
+def _of_rows(store: Store, column: str | None) -> str:
     names = dict.fromkeys(name for name in (*_OF_ROWS, store.manifest.group, column) if name)
     table = store.table([name for name in names if name in store.schema.names]).sort_by("id").combine_chunks()
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as writer:
         writer.write_table(table.replace_schema_metadata(None))
-    return _digest(hashlib.sha256(memoryview(sink.getvalue())).hexdigest(), _setting(store))
+    return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()
 
 
 def _setting(store: Store) -> list[Any]:
@@ -247,24 +269,32 @@ def _read(data: Fields) -> Novelty:
     devices = data.inner("devices") if data.has("devices") else None
     return Novelty(
         threshold=data.number("threshold") if data.has("threshold") else None,
-        rate=data.number("rate"),
-        high=data.number("high"),
+        rate=_share(data, "rate"),
+        high=_share(data, "high"),
         groups=data.whole("groups"),
         rows=data.whole("rows"),
         unit=data.text("unit") if data.has("unit") else None,
         column=data.text("column") if data.has("column") else None,
         devices=None if devices is None else {name: _fence(devices.inner(name)) for name in devices},
+        seen=data.whole("seen", 0),
     )
 
 
 def _fence(data: Fields) -> Fence:
     return Fence(
         threshold=data.number("threshold"),
-        rate=data.number("rate"),
-        high=data.number("high"),
+        rate=_share(data, "rate"),
+        high=_share(data, "high"),
         groups=data.whole("groups"),
         rows=data.whole("rows"),
     )
+
+
+def _share(data: Fields, key: str) -> float:
+    found = data.number(key)
+    if not 0 <= found <= 1:
+        raise ValueError(f"{key} is no share")
+    return found
 
 
 class Fences:

@@ -145,7 +145,7 @@ class Found:
         # a picture is its file's bytes, and which picture of them it is: the end of its id, such as #3
         first: dict[tuple[str, str], int] = {}
         self._original = [
-            at if sha is None else first.setdefault((sha, str(self.ids[at]).removeprefix(paths[at] or "")), at)
+            first.setdefault((sha, str(self.ids[at]).removeprefix(paths[at] or "")), at) if sha else at
             for at, sha in enumerate(sha256)
         ]
         self._exact = [(original, at) for at, original in enumerate(self._original) if original != at]

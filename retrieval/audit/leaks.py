@@ -16,10 +16,13 @@ from retr.retrieval.audit.clusters import components, count_crossing, list_cross
 from retr.retrieval.audit.duplicates import LISTED, Duplicates, Found, Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterator, Sequence
+    from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from retr.index.store import Store
     from retr.retrieval.engine import Index
+
+# So many sets of patients whose names are alike are said one by one.
+_SAID = 10
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Leaks:
     without_part, without_group
         The rows that could not be looked at: those in no part, and those in one whose patient is not known.
     warnings
-        What looks like one part under two spellings.
+        What looks like one part, or one patient in two parts, under two spellings.
     duplicates
         How copies were found, and all of them.
     """
@@ -108,7 +111,7 @@ def leaks(
         parts=dict(counted),
         without_part=parts.count(None),
         without_group=unnamed,
-        warnings=tuple(_alike(sorted(counted))),
+        warnings=(*_alike_parts(counted), *_alike_patients(counts)),
         duplicates=found.duplicates(limit),
     )
 
@@ -159,11 +162,23 @@ def _inside(parts: Sequence[str | None], keys: Sequence[Hashable]) -> int:
     return sum(map(count_crossing, by_key.values()))
 
 
-def _alike(parts: Sequence[str]) -> Iterator[str]:
-    """Yield which parts differ in case, spaces or the form of their letters only."""
+def _alike_parts(parts: Iterable[str]) -> Iterator[str]:
+    for written in _alike(parts):
+        yield f"{', '.join(map(repr, written))} are taken as different parts: they differ in spelling only"
+
+
+def _alike_patients(counts: dict[str, dict[str, int]]) -> Iterator[str]:
+    """Yield which patients would cross if those that are spelled alike were one; many are only counted."""
+    crossing = [names for names in _alike(counts) if len({part for name in names for part in counts[name]}) > 1]
+    for written in crossing[:_SAID]:
+        yield f"{', '.join(map(repr, written))} are taken as different patients: they differ in spelling only"
+    if len(crossing) > _SAID:
+        yield f"so are {len(crossing) - _SAID} more sets of patients who are in different parts"
+
+
+def _alike(names: Iterable[str]) -> list[list[str]]:
+    """Return which names differ in case, spaces or the form of their letters only, two or more each."""
     spellings: dict[str, list[str]] = {}
-    for part in parts:
-        spellings.setdefault("".join(unicodedata.normalize("NFKC", part).casefold().split()), []).append(part)
-    for written in spellings.values():
-        if len(written) > 1:
-            yield f"{', '.join(map(repr, written))} are taken as different parts: they differ in spelling only"
+    for name in sorted(names):
+        spellings.setdefault("".join(unicodedata.normalize("NFKC", name).casefold().split()), []).append(name)
+    return [written for written in spellings.values() if len(written) > 1]

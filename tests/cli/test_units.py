@@ -11,7 +11,7 @@ import pytest
 from retr.index.encoder import EncoderInfo
 from retr.index.store import Store
 
-ROWS, DIM = 60, 8
+ROWS, DIM = 40, 4
 INFO = EncoderInfo(
     name="lite", dim=DIM, similarity="cosine", modality="many", text=False, weights_sha256="0", preprocessing="none"
 )

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from retr.index.encoder import EncoderInfo
-from retr.index.errors import UsageError
+from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval import novelty
@@ -44,7 +44,7 @@ def draw(n, seed=0, spread=0.1, centre=CENTRE):
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory):
-    """120 patients of two pictures, in two segments, calibrated."""
+    """120 patients of two pictures, in two segments, with a fence."""
     path = tmp_path_factory.mktemp("fence") / "x.retr"
     store = Store.create(path, encoder=INFO)
     with store.writer() as writer:
@@ -53,8 +53,10 @@ def original(tmp_path_factory):
         writer.commit()
     with store.writer() as writer:
         writer.append(table(120, 120), draw(120, 1))
+        store = writer.commit()
+    with store.writer() as writer:
+        writer.note(novelty.NOTE, novelty.noted(store, novelty.measure(store)))
         writer.commit()
-    calibrate.calibrate(Index(Store.open(path)), "label")
     return path
 
 
@@ -220,6 +222,54 @@ def test_a_camera_has_a_fence_of_its_own(tmp_path):
     said = list(each.says())
     assert any("camera 'B'" in line and "3.2 %" in line and "30 patients" in line for line in said)
     assert any("without 'camera'" in line for line in said)
+
+
+def test_a_remark_hides_no_camera_of_few_patients(tmp_path):
+    fences = novelty.measure(cameras(tmp_path), "camera")
+    rates = [fence.rate for fence in fences.devices.values()]
+    assert max(rates) > 0.3
+    said = fences.unlike(-1.0)
+    assert f"at most 1 % of its own kind ({novelty.percent(max(rates))} of the smallest camera's) score below" in said
+
+
+def test_a_camera_is_one_however_its_letters_are_coded(tmp_path):
+    spelled = [(table(40, 0, "é "), draw(40)), (table(40, 40, "e\u0301"), draw(40, 1)), (table(40, 80, "  "), draw(40))]
+    found = novelty.measure(build(tmp_path, *spelled), "camera")
+    assert {name: fence.groups for name, fence in found.devices.items()} == {"é": 40, "": 20}
+
+
+def test_patients_that_a_head_has_seen_are_said_to_be_left_out(path, monkeypatch):
+    store = Store.open(path)
+    monkeypatch.setattr(novelty, "seen_by_head", lambda store: np.arange(store.n_total) < 220)
+    found = novelty.measure(store)
+    assert (found.threshold, found.groups, found.seen) == (None, 10, 220)
+    assert "10 are here; 220 rows are left out: the head has seen their patients" in next(found.says())
+    with store.writer() as writer:
+        writer.note(novelty.NOTE, novelty.noted(store, found))
+        assert novelty.find(writer.commit()) == (found, None)
+
+
+@pytest.mark.parametrize(
+    "hostile", [{"rate": -1}, {"high": 7}, {"threshold": "0.5"}, {"devices": {"A": 3}}, {"seen": -2}]
+)
+def test_a_damaged_note_is_refused(path, hostile):
+    store = Store.open(path)
+    with store.writer() as writer:
+        writer.note(novelty.NOTE, store.manifest.extra[novelty.NOTE] | hostile)
+        store = writer.commit()
+    with pytest.raises(IndexCorruptError, match="unlike pictures cannot be read"):
+        novelty.find(store)
+
+
+def test_what_a_fence_depends_on_is_read_once_a_snapshot(path, monkeypatch):
+    with Store.open(path).writer() as writer:
+        writer.compact()
+    read = []
+    original = novelty._of_rows
+    monkeypatch.setattr(novelty, "_of_rows", lambda *args: read.append(1) or original(*args))
+    store = Store.open(path)
+    assert [novelty.find(store)[1] for _ in range(3)] == [None] * 3
+    assert len(read) == 1
 
 
 def test_a_fence_by_camera_depends_on_the_cameras(tmp_path):

@@ -132,3 +132,19 @@ def test_what_is_listed_is_bounded_and_what_is_there_is_counted(tmp_path):
     doubled = index.duplicates(exact_only=True, limit=7)
     assert (len(doubled.pairs), len(doubled.crossing), doubled.n_crossing) == (59, 7, 60 * 59 // 2)
     assert doubled.clusters == (tuple(f"{at}.png" for at in range(60)),)
+
+
+def test_rows_without_a_hash_are_not_copies_of_each_other(tmp_path):
+    rows = [("", "P", "train"), ("", "Q", "test"), (None, "R", "train"), (None, "S", "test")]
+    assert not build(tmp_path / "x", rows).leaks("split", exact_only=True)
+
+
+def test_patients_in_different_parts_who_differ_in_spelling_only_are_said(tmp_path):
+    rows = [("a", "P1", "train"), ("b", "p1 ", "test"), ("c", "Q", "train"), ("d", "q", "train"), ("e", "P01", "test")]
+    found = build(tmp_path / "x", rows).leaks("split", exact_only=True)
+    assert not found
+    assert found.warnings == ("'P1', 'p1 ' are taken as different patients: they differ in spelling only",)
+    many = [(f"{at}", f"{'Pp'[at % 2]}{at // 2}", ("train", "test")[at % 2]) for at in range(26)]
+    said = build(tmp_path / "y", many).leaks("split", exact_only=True).warnings
+    assert len(said) == 11
+    assert said[-1] == "so are 3 more sets of patients who are in different parts"
