@@ -16,6 +16,7 @@ from retr.cli._options import (
     LabelSetOption,
     LoadOptions,
     MetadataOption,
+    PathColumnOption,
     SeedOption,
     SeparatorOption,
     unfold,
@@ -74,6 +75,7 @@ class DataOptions:
         ),
     ] = None
     metadata: MetadataOption = None
+    path_column: PathColumnOption = None
     label: Annotated[
         str | None,
         typer.Option(
@@ -98,6 +100,8 @@ class DataOptions:
             raise UsageError("no pictures were named", hint="give --data FOLDER, or --index FOLDER")
         if self.index and self.work:
             raise UsageError("--work keeps what is embedded, and with --index nothing is", hint="give one of them")
+        if self.path_column is not None and self.metadata is None:
+            raise UsageError("--path-column is of the table of labels", hint="give it with --metadata FILE")
         if self.data is None and self.metadata is not None:
             raise UsageError(
                 "--metadata goes with --data", hint="an index has columns: name them with --label, --group"
@@ -112,7 +116,14 @@ class DataOptions:
 
         if self.data is None:
             return read_index(stores[0], label=self.label, group=self.group, **limits)
-        return read_folder(self.data, metadata=self.metadata, label=self.label, group=self.group, **limits)
+        return read_folder(
+            self.data,
+            metadata=self.metadata,
+            path_column=self.path_column,
+            label=self.label,
+            group=self.group,
+            **limits,
+        )
 
     def vectors(self, stores: tuple[Store, ...]) -> Embedder:
         """Say where the vectors come from."""
@@ -129,9 +140,20 @@ class DataOptions:
             show(result, out)
         if self.out is not None:
             text = json.dumps(to_plain(result), indent=1, ensure_ascii=False) + "\n"
-            if not write_atomically(self.out, text.encode("utf-8", "backslashreplace")):
+            if not _write(self.out, text.encode("utf-8", "backslashreplace")):
                 raise RetrError(f"cannot write {str(self.out)!r}", hint="run again with another --out: nothing is lost")
             out.note(f"written to {self.out}")
+
+
+def _write(out: Path, data: bytes) -> bool:
+    """Write a result's file whole or not at all; a link, a pipe or a device is written into, not replaced."""
+    if not out.is_symlink() and (out.is_file() or not out.exists()):
+        return write_atomically(out, data)
+    try:
+        out.write_bytes(data)
+    except OSError:
+        return False
+    return True
 
 
 @dataclass(frozen=True)
@@ -284,7 +306,7 @@ def flair(
     else:
         named = encoders.load()
         probe = encoders.load(feature="backbone") if encoders.has("flair", "retizero") else None
-    order = [name.strip() for name in grades.split(",")] if grades else []
+    order = None if grades is None else [name.strip() for name in grades.split(",")]
     result = run(
         images,
         named,
@@ -324,7 +346,7 @@ def kad(
     from retr.retrieval.evaluation.protocols.kad import run
     from retr.retrieval.labels.label_set import load_labels
 
-    stores, findings = source.open(), load_labels(labels or "chestxray14")
+    stores, findings = source.open(), load_labels("chestxray14" if labels is None else labels)
     images = source.read(stores)
     encoders = Encoders.of(encoder, "kad", loading, stores)
     scorer = encoders.built(lambda info: info.text, asked=True) if stores else encoders.load()

@@ -115,7 +115,7 @@ def load_labels(source: LabelSet | str | Path | Sequence[str]) -> LabelSet:
     Raises
     ------
     UsageError
-        If there is no such set or file, or it repeats a class, or a prompt is empty.
+        There is no such set or file, or it repeats a class or gives two the same alias, or a prompt is empty.
 
     Examples
     --------
@@ -193,6 +193,7 @@ def _read_set(data: Any, name: str) -> LabelSet:
         if one.name.casefold() in seen:
             raise UsageError(f"label set {name!r} repeats the class {one.name!r}", hint="name each class once")
         seen.add(one.name.casefold())
+    _require_own_aliases(read, name)
     return LabelSet(
         name=str(data.get("name") or name),
         classes=read,
@@ -200,6 +201,18 @@ def _read_set(data: Any, name: str) -> LabelSet:
         about=str(data.get("about") or ""),
         ordered=bool(data.get("ordered", False)),
     )
+
+
+def _require_own_aliases(classes: Sequence[LabelClass], name: str) -> None:
+    """Refuse a spelling of two classes: which of them a label names would depend on their order."""
+    whose = {one.name.casefold(): one.name for one in classes}
+    for one in classes:
+        for alias in one.aliases:
+            other = whose.setdefault(alias.casefold(), one.name)
+            if other != one.name:
+                raise UsageError(
+                    f"label set {name!r} calls {other!r} and {one.name!r} {alias!r}", hint="give it to one of them"
+                )
 
 
 def _read_class(item: Any, templates: tuple[str, ...], name: str) -> LabelClass:
@@ -228,6 +241,11 @@ def _texts(value: Any, what: str, name: str) -> tuple[str, ...]:
     if not values and not what.startswith("alias"):
         raise UsageError(f"label set {name!r} has no {what}")
     for text in values:
+        if isinstance(text, bool):
+            raise UsageError(
+                f"label set {name!r} has a {what} that YAML reads as {str(text).lower()}",
+                hint='write it in quotes: "no"',
+            )
         if not isinstance(text, str | int | float) or not str(text).strip():
             raise UsageError(f"label set {name!r} has an empty {what}", hint="write the words, or leave the entry out")
     return tuple(str(text).strip() for text in values)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
 
 import pytest
 
 from retr.benchmarks import gpu_encoders, gpu_pictures
+from retr.retrieval.encoders import _lite_network
 from retr.retrieval.encoders._picture import picture
 
 
@@ -16,6 +18,8 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_encoders, "PRECISIONS", ("fp32", "fp16"))
     monkeypatch.setattr(gpu_pictures, "ORIGINALS", tmp_path / "none")
     monkeypatch.setattr(gpu_encoders, "eight", lambda: [picture().rotate(45 * number) for number in range(8)])
+    # nothing here changes it, and to make it takes a second
+    monkeypatch.setattr(_lite_network, "network", functools.lru_cache(_lite_network.network))
     monkeypatch.setenv("RETR_WEIGHTS", str(tmp_path / "none"))
 
     def run(*arguments):

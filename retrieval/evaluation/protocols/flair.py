@@ -16,7 +16,7 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval.classify.prompts import class_vectors
-from retr.retrieval.evaluation.protocols.linear import folds_by_patient, folds_by_row, held_out
+from retr.retrieval.evaluation.protocols.linear import folds_by_patient, folds_by_row, held_out, require_fits
 from retr.retrieval.evaluation.protocols.names import in_words, no_words, unknown_names
 from retr.retrieval.evaluation.protocols.vectors import WORK
 from retr.retrieval.labels.label_set import LabelSet, load_labels
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
+    from retr.retrieval.evaluation.protocols.linear import Fold
     from retr.retrieval.evaluation.protocols.vectors import Embedder
 
 PROTOCOL = (
@@ -57,7 +58,7 @@ def run(
     *,
     probe_encoder: BaseEncoder | None = None,
     labels: LabelSet | None = None,
-    grades: Sequence[str] = (),
+    grades: Sequence[str] | None = None,
     vectors: Embedder = WORK,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -84,18 +85,21 @@ def run(
     Raises
     ------
     UsageError
-        The label set, or the grades, do not know a class; said before anything is embedded.
+        The label set, or the grades, do not know a class, or have one for several; or there are too few pictures to fit
+        a probe. Said before anything is embedded.
     """
     unasked = no_words(encoder.info, labels)
     if labels is not None:
         _require_known(data.counts(), labels)
     order = _order(data.counts(), labels, grades)
+    for folds in _folds(data, seed):
+        require_fits(data.labels, folds)
     probe = probe_encoder or encoder
     embedded = vectors.embed(data, [probe] if unasked else [probe, encoder])
     data, features = embedded.data, embedded.vectors[0]
-    count = len(data.classes)
-    by_row = held_out(features, data.labels, count, folds_by_row(len(data.labels), FOLDS, seed), strength=STRENGTH)
-    by_patient = held_out(features, data.labels, count, folds_by_patient(data.groups, FOLDS, seed), strength=STRENGTH)
+    by_row, by_patient = (
+        held_out(features, data.labels, len(data.classes), folds, strength=STRENGTH) for folds in _folds(data, seed)
+    )
     zero: dict[str, Any] = {"reason": unasked}
     if labels is not None and not unasked:
         chosen = [labels.classes[at] for name in data.classes if (at := labels.class_of(name)) is not None]
@@ -118,6 +122,10 @@ def run(
     )
 
 
+def _folds(data: ClassFolder, seed: int) -> tuple[list[Fold], list[Fold]]:
+    return folds_by_row(len(data.labels), FOLDS, seed), folds_by_patient(data.groups, FOLDS, seed)
+
+
 def _feature(info: EncoderInfo) -> str:
     feature = info.options.get("feature")
     return f"; the probe's are of feature {feature!r}" if feature else ""
@@ -129,12 +137,31 @@ def _require_known(counts: dict[str, int], labels: LabelSet) -> None:
         raise UsageError(
             f"the label set {labels.name!r} does not know {in_words(unknown)}", hint="add it, or an alias of it"
         )
+    _require_one_each(counts, labels, f"of the label set {labels.name!r}")
 
 
-def _order(counts: dict[str, int], labels: LabelSet | None, grades: Sequence[str]) -> LabelSet | None:
+def _require_one_each(counts: dict[str, int], labels: LabelSet, what: str) -> None:
+    """Refuse two classes of the data that are one of the set: no answer could tell them apart."""
+    named: dict[int | None, str] = {}
+    for name in counts:
+        other = named.setdefault(labels.class_of(name), name)
+        if other != name:
+            raise UsageError(
+                f"{other!r} and {name!r} are one class {what}",
+                hint="name them alike in the data, or name a class for each",
+            )
+
+
+def _order(counts: dict[str, int], labels: LabelSet | None, grades: Sequence[str] | None) -> LabelSet | None:
     """Return the set whose order is that of the grades; None where none was declared."""
-    if not grades:
+    if grades is None:
         return labels if labels is not None and labels.ordered else None
+    plain = [grade.casefold() for grade in grades]
+    if "" in plain or len({*plain}) < len(plain):
+        raise UsageError(
+            f"the grades {', '.join(grades)!r} name one twice, or none",
+            hint="name every class once, from the least grade to the most",
+        )
     declared = load_labels(list(grades))
     unknown = unknown_names(counts, declared)
     if unknown:
@@ -142,6 +169,7 @@ def _order(counts: dict[str, int], labels: LabelSet | None, grades: Sequence[str
             f"the grades {', '.join(grades)} do not name {in_words(unknown)}",
             hint="name every class once, from the least grade to the most",
         )
+    _require_one_each(counts, declared, "of the grades")
     return declared
 
 

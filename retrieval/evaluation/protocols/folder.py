@@ -7,7 +7,9 @@ protocols.vectors`); each is a record with its reason, and every result says how
 from __future__ import annotations
 
 import difflib
+import functools
 import hashlib
+import itertools
 import json
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -21,6 +23,7 @@ from retr.retrieval.archive.folders import FolderSource
 from retr.retrieval.archive.matching import clean
 from retr.retrieval.archive.metadata import Metadata, read_metadata, require_match
 from retr.retrieval.archive.sources import Entry, Item, Skipped
+from retr.retrieval.progress import LOGGER
 from retr.retrieval.stats.intervals import group_codes, jackknife_intervals
 from retr.retrieval.stats.metrics import macro
 
@@ -201,6 +204,7 @@ def read_folder(
     root: Path,
     *,
     metadata: Path | None = None,
+    path_column: str | None = None,
     label: str | None = None,
     group: str | None = None,
     most: int | None = None,
@@ -215,6 +219,8 @@ def read_folder(
         The folder. A picture's class is the folder in it that holds the picture, at any depth.
     metadata
         Table with a column of paths relative to ``root``; a row belongs to a picture as in a build.
+    path_column
+        That column, where its name does not tell.
     label
         The table's column of class names, instead of the folders.
     group
@@ -234,7 +240,7 @@ def read_folder(
     if not root.is_dir():
         raise UsageError(f"no folder {str(root)!r}", hint="give a folder with one folder for each class")
     pictures, left_out = _listed(root)
-    table = None if metadata is None else _matched(metadata, root, pictures, group)
+    table = None if metadata is None else _matched(metadata, root, pictures, group, path_column)
     if label is None:
         folders = [path.partition("/")[0] if "/" in path else None for path in pictures]
         named = dict(zip(pictures, folders, strict=True))
@@ -356,17 +362,29 @@ def _choose(
             near = difflib.get_close_matches(name, by_class, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"the classes are {', '.join(sorted(by_class)[:SHOWN])}"
             raise UsageError(f"there is no class {name!r} to leave out", hint=hint)
-    return {
+    chosen = {
         name: files[:most]
         for name, files in sorted(by_class.items())
         if len(files) >= max(least, 1) and name not in without
     }
+    for one, other in itertools.pairwise(sorted(chosen, key=_plain)):
+        if _plain(one) == _plain(other):
+            LOGGER.warning("the classes %r and %r differ in spelling alone, and are taken for two", one, other)
+    return chosen
 
 
-def _matched(metadata: Path, root: Path, pictures: Sequence[str], group: str | None) -> Metadata:
+def _plain(name: str) -> str:
+    """Return a class's name without its case and the kind of its blanks."""
+    return " ".join(name.casefold().replace("_", " ").split())
+
+
+def _matched(
+    metadata: Path, root: Path, pictures: Sequence[str], group: str | None, path_column: str | None
+) -> Metadata:
     """Read a table and tell which of its rows belongs to which picture, as a build does."""
     roots = (str(root.resolve()), str(home(root).absolute()))
-    table = read_metadata(metadata, reserved=(), relative=lambda path: clean(path, roots), group=group)
+    relative = functools.partial(clean, roots=roots)
+    table = read_metadata(metadata, reserved=(), relative=relative, path_column=path_column, group=group)
     require_match(table, iter(pictures), str(metadata))
     for path in pictures:
         table.matcher.see(path)

@@ -153,7 +153,7 @@ def best_threshold(scores: NDArray[np.float64], truth: NDArray[np.bool_]) -> dic
 
 def _parts(name: str, separator: str | None) -> list[str]:
     parts = name.split(separator) if separator else [name]
-    return [part.strip() for part in parts if part.strip()]
+    return [part.strip() for part in parts if part.strip()] or [name]  # of nothing but separators: an unknown name
 
 
 def _unknown(data: ClassFolder, labels: LabelSet, separator: str | None) -> list[dict[str, Any]]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -47,10 +49,17 @@ def held_out(
         Weigh classes by the inverse of their size.
     standardise
         Give every dimension mean 0 and deviation 1 on the fitted rows.
+
+    Raises
+    ------
+    UsageError
+        As `require_fits`.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
+    folds = list(folds)
+    require_fits(labels, folds)
     answers = np.full((len(labels), classes), np.nan)
     for inside, outside in folds:
         mean, scale = np.float64(0), np.float64(1)
@@ -66,16 +75,39 @@ def held_out(
     return answers
 
 
+def require_fits(labels: NDArray[np.int64], folds: Iterable[Fold]) -> None:
+    """Refuse folds that leave one class or none to fit on, so that it can be known before anything is embedded.
+
+    Raises
+    ------
+    UsageError
+        There are such folds.
+    """
+    if any(len(np.unique(labels[inside])) < 2 for inside, _ in folds):
+        raise UsageError(
+            "a linear probe cannot be fitted: with the pictures of one fold held out, fewer than two classes are left",
+            hint="give more pictures of each class, of more patients",
+        )
+
+
 def folds_by_row(n: int, folds: int, seed: int) -> list[Fold]:
-    """Deal rows into folds without regard to patients, as the published scripts do."""
+    """Deal rows into folds without regard to patients, as the published scripts do; at least two rows."""
     from sklearn.model_selection import KFold
 
-    return list(KFold(folds, shuffle=True, random_state=seed).split(np.zeros(n)))
+    return list(KFold(min(folds, n), shuffle=True, random_state=seed).split(np.zeros(n)))
 
 
 def folds_by_patient(groups: NDArray[np.int64], folds: int, seed: int) -> list[Fold]:
-    """Deal whole patients into folds."""
+    """Deal whole patients into folds.
+
+    Raises
+    ------
+    UsageError
+        There is one patient.
+    """
     from sklearn.model_selection import GroupKFold
 
     folds = min(folds, len(np.unique(groups)))
+    if folds < 2:
+        raise UsageError("all pictures are of one patient: none is left to fit on", hint="give those of more patients")
     return list(GroupKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(groups)), groups=groups))

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out
+from retr.index.errors import UsageError
+from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out, require_fits
 from retr.retrieval.evaluation.protocols.vectors import WORK
+from retr.retrieval.progress import LOGGER
 from retr.retrieval.stats.intervals import mean_interval
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
+    from retr.retrieval.evaluation.protocols.linear import Fold
     from retr.retrieval.evaluation.protocols.vectors import Embedder
 
 RUNS = 3
@@ -45,10 +48,20 @@ PUBLISHED = tuple(
 
 
 def read_exclusions(files: Iterable[Path]) -> frozenset[str]:
-    """Read lists of file names, one a line; a path counts by its last part."""
+    """Read lists of file names, one a line; a path counts by its last part.
+
+    Raises
+    ------
+    UsageError
+        One is no list of names in UTF-8.
+    """
     names: set[str] = set()
     for file in files:
-        for line in file.read_text(encoding="utf-8").splitlines():
+        try:
+            text = file.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError:
+            raise UsageError(f"{str(file)!r} is not UTF-8 text", hint="give a list of file names, one a line") from None
+        for line in text.splitlines():
             name = PurePosixPath(line.strip().replace("\\", "/")).name
             if name:
                 names.add(name)
@@ -65,6 +78,11 @@ def leave_out(data: ClassFolder, names: frozenset[str]) -> tuple[ClassFolder, in
     """
     seen = {path: SEEN for path in data.paths if PurePosixPath(path).name in names}
     return data.without(seen), len(seen)
+
+
+def _folds(data: ClassFolder, seed: int) -> list[Fold]:
+    """Hold a random fifth of the patients out, once a run."""
+    return [folds_by_patient(data.groups, 5, seed + number)[0] for number in range(RUNS)]
 
 
 def run(
@@ -89,13 +107,20 @@ def run(
         Where their vectors come from.
     seed
         Of the splits.
+
+    Raises
+    ------
+    UsageError
+        Too few pictures are left to fit a classifier; said before anything is embedded.
     """
     data, excluded = leave_out(data, exclude)
+    if exclude and not excluded:
+        LOGGER.warning("none of the pictures is in the lists of files seen in pre-training: nothing was left out")
+    require_fits(data.labels, _folds(data, seed))
     embedded = vectors.embed(data, [encoder])
     data, features = embedded.data, embedded.vectors[0]
     accuracies = []
-    for number in range(RUNS):
-        fold = folds_by_patient(data.groups, 5, seed + number)[0]
+    for fold in _folds(data, seed):
         answers = held_out(
             features, data.labels, len(data.classes), [fold], strength=STRENGTH, balanced=False, standardise=True
         )

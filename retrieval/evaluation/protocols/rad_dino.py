@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out
+from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out, require_fits
 from retr.retrieval.evaluation.protocols.vectors import WORK
 from retr.retrieval.stats.metrics import auprc_per_class, auroc_per_class
 
@@ -40,7 +40,13 @@ def run(data: ClassFolder, encoder: BaseEncoder, *, vectors: Embedder = WORK, se
         Where their vectors come from.
     seed
         Of folds and intervals.
+
+    Raises
+    ------
+    UsageError
+        There are too few pictures to fit a probe; said before anything is embedded.
     """
+    require_fits(data.labels, folds_by_patient(data.groups, FOLDS, seed))
     embedded = vectors.embed(data, [encoder])
     data, features = embedded.data, embedded.vectors[0]
     folds = folds_by_patient(data.groups, FOLDS, seed)

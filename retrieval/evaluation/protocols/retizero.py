@@ -266,7 +266,8 @@ def run(
     Raises
     ------
     UsageError
-        The label set knows none of the classes, or the pool is too small; said before anything is embedded.
+        The label set knows none of the classes, the pool is too small, or of one patient; said before anything is
+        embedded.
     """
     del seed
     naming = text_encoder or encoder
@@ -274,6 +275,10 @@ def run(
     if labels is not None and not unasked:
         _require_some(data.counts(), labels)
     unit = vectors.built and encoder.info.similarity == "cosine"
+    if len(np.unique(data.groups)) < 2:
+        raise UsageError(
+            "all pictures are of one patient: none can answer strictly", hint="give those of more patients"
+        )
     if clustered and not unit:
         check_clusters(len(data.paths))
     retrieving, how = (encoder, "the encoder's own, of an index") if vectors.built else _published_embedding(encoder)

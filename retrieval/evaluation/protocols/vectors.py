@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,9 +165,9 @@ def _kept(data: ClassFolder, encoder: SideBySide, findings: Sequence[str]) -> Pa
     key = json.dumps([str(data.root.resolve()), info.identity, info.config_sha256, info.precision, list(findings)])
     name = "".join(character if character.isalnum() else "-" for character in info.name)
     folder = cache_folder() / "benches" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    try:
+    with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    if not os.access(folder, os.W_OK | os.X_OK):
         LOGGER.warning("the cache cannot be written: an interrupted run begins anew (or name a folder with --work)")
         return None
     return folder

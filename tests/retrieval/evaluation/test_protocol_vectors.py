@@ -162,6 +162,14 @@ def test_a_cache_that_cannot_be_written_costs_the_resumption_alone(
     assert "begins anew" in caplog.text
 
 
+def test_a_cache_that_was_written_once_may_be_read_only(archive, fake_encoder, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("RETR_CACHE_DIR", str(tmp_path / "cache"))
+    Work(kept=True).embed(read_folder(archive), [fake_encoder])
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write everywhere
+    assert len(Work(kept=True).embed(read_folder(archive), [fake_encoder]).data.paths) == 12
+    assert "begins anew" in caplog.text
+
+
 def test_an_index_of_another_command_is_not_worked_on(archive, built, fake_encoder):
     before = built.version
     with pytest.raises(UsageError, match="holds other vectors"):
@@ -183,7 +191,7 @@ from retr.retrieval.evaluation.protocols import retizero
 from retr.retrieval.evaluation.protocols.folder import read_folder
 from retr.retrieval.evaluation.protocols.vectors import Work
 work = Work(Path(sys.argv[3]), commit_rows=4)
-retizero.run(read_folder(Path(sys.argv[2])), FakeEncoder(seconds=0.2, batch_size=2), clustered=False, vectors=work)
+retizero.run(read_folder(Path(sys.argv[2])), FakeEncoder(seconds=0.1, batch_size=2), clustered=False, vectors=work)
 """
 
 

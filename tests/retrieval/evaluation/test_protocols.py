@@ -184,6 +184,66 @@ def test_flair_probes_by_image_and_by_patient(data, fake_encoder):
         assert "--grades" in measured[name]["kappa_quadratic"]["reason"]
 
 
+@pytest.mark.parametrize(
+    ("patients", "words"),
+    [
+        ({"healthy": "A", "glaucoma": "A"}, "all pictures are of one patient"),
+        ({"healthy": "A", "glaucoma": "B"}, "fewer than two classes are left"),
+    ],
+)
+@pytest.mark.parametrize("protocol", [flair, rad_dino, lvm_med])
+def test_too_few_patients_for_a_probe_are_said_before_anything_is_embedded(
+    archive, fake_encoder, protocol, patients, words
+):
+    table = archive / "few.csv"
+    rows = [f"{name}/{file.name},{patients[name]}" for name in patients for file in (archive / name).iterdir()]
+    table.write_text("\n".join(["where,patient", *rows]))
+    data = read_folder(archive, metadata=table, path_column="where", group="patient")
+    with pytest.raises(UsageError, match=words):
+        protocol.run(data, fake_encoder)
+    assert fake_encoder.encoded == 0
+
+
+def test_one_patient_answers_no_strict_question(archive, fake_encoder):
+    table = archive / "one.csv"
+    rows = [f"{path},A" for path in read_folder(archive).paths]
+    table.write_text("\n".join(["path,patient", *rows]))
+    data = read_folder(archive, metadata=table, group="patient")
+    with pytest.raises(UsageError, match="of one patient"):
+        retizero.run(data, fake_encoder, clustered=False)
+    assert fake_encoder.encoded == 0
+
+
+def test_two_pictures_are_too_few_for_a_probe(make_archive, fake_encoder):
+    data = read_folder(make_archive(2))
+    with pytest.raises(UsageError, match="cannot be fitted"):
+        flair.run(data, fake_encoder)
+
+
+def test_flair_cannot_tell_two_classes_of_one_prototype(make_archive, fake_encoder, tmp_path):
+    root = make_archive()
+    (root / "healthy").rename(root / "severe_NPDR")
+    (root / "glaucoma").rename(root / "PDR")
+    (tmp_path / "set.yaml").write_text("[normal, {name: advanced, aliases: [severe NPDR, PDR]}]")
+    labels = load_labels(tmp_path / "set.yaml")
+    with pytest.raises(UsageError, match="'PDR' and 'severe_NPDR' are one class of the label set 'set'"):
+        flair.run(read_folder(root), Worded(fake_encoder, {}), labels=labels)
+    assert fake_encoder.encoded == 0
+
+
+@pytest.mark.parametrize("grades", [[""], ["healthy", "", "glaucoma"], ["healthy", "glaucoma", "Healthy"]])
+def test_grades_are_named_once_each(data, fake_encoder, grades):
+    with pytest.raises(UsageError, match="name one twice, or none"):
+        flair.run(data, fake_encoder, grades=grades)
+
+
+def test_classes_that_differ_in_spelling_alone_are_pointed_at(archive, caplog):
+    (archive / "Healthy").mkdir()
+    (archive / "healthy" / "000.png").rename(archive / "Healthy" / "000.png")
+    assert read_folder(archive).counts() == {"Healthy": 1, "glaucoma": 6, "healthy": 5}
+    assert "'Healthy' and 'healthy' differ in spelling alone" in caplog.text
+
+
 def test_flairs_quadratic_kappa_needs_a_declared_order(data, fake_encoder, tmp_path):
     (tmp_path / "grades.yaml").write_text("ordered: true\nclasses: [healthy, glaucoma]\n")
     measured = flair.run(data, fake_encoder, labels=load_labels(tmp_path / "grades.yaml"))["measured"]
@@ -229,7 +289,7 @@ def test_rad_dino_gives_areas_and_no_published_number(data, fake_encoder):
     assert result["published"][0]["value"] is None
 
 
-def test_lvm_med_keeps_what_was_seen_out(data, fake_encoder, tmp_path):
+def test_lvm_med_keeps_what_was_seen_out(data, fake_encoder, tmp_path, caplog):
     listed = tmp_path / "file_list.txt"
     listed.write_text("train\\000.png\nsomewhere/else/001.jpg\n\n")
     names = lvm_med.read_exclusions([listed])
@@ -237,6 +297,11 @@ def test_lvm_med_keeps_what_was_seen_out(data, fake_encoder, tmp_path):
     result = lvm_med.run(data, fake_encoder, exclude=names)
     assert result["data"]["excluded_as_seen_in_pre-training"] == 2
     assert result["data"]["images"] == 10
+    listed.write_bytes(b"\xff\xfe0")
+    with pytest.raises(UsageError, match="is not UTF-8"):
+        lvm_med.read_exclusions([listed])
+    lvm_med.run(data, fake_encoder, exclude=frozenset({"none"}))
+    assert "nothing was left out" in caplog.text
     accuracies = [result["measured"][f"run {i}"]["accuracy"]["value"] for i in (1, 2, 3)]
     assert result["measured"]["mean of the runs"]["accuracy"] == pytest.approx(np.mean(accuracies))
     with pytest.raises(UsageError, match="fewer than two classes are left"):
@@ -296,6 +361,9 @@ def test_kad_takes_no_misspelt_finding_for_absent(make_archive, fake_encoder):
     result = kad.run(data, finder, findings, separator="|", ignore_unknown=True)
     assert [one["name"] for one in result["names_not_asked_about"]] == ["Massss", "other"]
     assert result["measured"]["edema"]["positives"] == 6
+    (root / "No Finding").rename(root / "|")
+    with pytest.raises(UsageError, match=r", '\|' \(6 images\)"):
+        kad.run(read_folder(root), finder, findings, separator="|")
 
 
 def test_the_best_threshold_is_that_of_scikit_learn():

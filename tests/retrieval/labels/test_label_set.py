@@ -90,6 +90,9 @@ classes:
     [
         ("[a, b, A]", "repeats the class 'A'"),
         ("a: x\na: y", "repeats 'a'"),
+        ("[{name: a, aliases: [m]}, {name: b, aliases: [M]}]", "calls 'a' and 'b' 'M'"),
+        ("[a, {name: b, aliases: [A]}]", "calls 'a' and 'b' 'A'"),
+        ("[no, yes]", "class name that YAML reads as false"),
         ("a: ['', x]", "empty prompt of 'a'"),
         ("a: []", "no prompt of 'a'"),
         ("[a, '  ']", "empty class name"),
