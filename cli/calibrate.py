@@ -48,6 +48,7 @@ def calibrate(
     """
     from dataclasses import asdict
 
+    from retr.retrieval.classify.calibration import stale
     from retr.retrieval.engine import Index
 
     out = Output(json_=json_)
@@ -83,7 +84,7 @@ def calibrate(
     out.rows(_by_class(measured), title=f"coverage of each class; in all coverages each {measured[0].unit} counts once")
     for line in _remarks(measured):
         out.note(line)
-    for line in fence.says():
+    for line in (*fence.says(), *stale(opened.store)):
         out.note(line)
 
 

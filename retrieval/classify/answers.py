@@ -178,7 +178,7 @@ def answer(
                 calibrated=holds is not None,
                 prediction_set=chosen,
                 alpha=None if holds is None else holds.alpha,
-                promise=None if holds is None else holds.promise,
+                promise=None if holds is None else holds.promised(limit),
                 abstain=_reason(similarity, fence, chosen, limit),
                 nearest=similarity,
                 neighbours=hits[i] if hits else None,

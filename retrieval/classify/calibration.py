@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from retr.index.errors import IndexCorruptError
 from retr.index.records import Fields, parse, stored
 from retr.retrieval import novelty
 from retr.retrieval.classify.depends import changed, dependencies
@@ -190,14 +191,20 @@ class Calibration:
     @property
     def promise(self) -> str:
         """For what share of whom the sets hold the truth, and what was measured of it, in a line."""
+        return self.promised(most_classes(len(self.classes)))
+
+    def promised(self, most: int) -> str:
+        """Return `promise` where sets of more than ``most`` classes are no answer: for others than measured, less."""
         whom = "new patients, a picture of each" if self.unit == "patient" else "new images"
         how = "each class by itself" if self.class_conditional else "all classes together"
-        figures = {"measured": self.coverage, "where answered": self.coverage_answered}
-        told = [f"{name} {100 * share:.0f} %" for name, share in figures.items() if share is not None]
+        figures = {"measured": self.coverage}
+        if most == most_classes(len(self.classes)):
+            figures["where answered"] = self.coverage_answered
+        told = [f"{name} {100 * share:.3g} %" for name, share in figures.items() if share is not None]
         known = [one for one in self.by_class if one.coverage is not None and one.label not in self.in_every_set]
         if known:
             least = min(known, key=lambda one: one.coverage or 0.0)
-            told.append(f"least {100 * (least.coverage or 0.0):.0f} % (of {least.label!r})")
+            told.append(f"least {100 * (least.coverage or 0.0):.3g} % (of {least.label!r})")
         parts = [f"{100 * (1 - self.alpha):g} % of {whom}, {how}", ", ".join(told) or "not measured"]
         if self.in_every_set:
             parts.append(f"in every set for want of {self.unit}s: {', '.join(self.in_every_set)}")
@@ -247,6 +254,17 @@ def _uncalibrated(method: str, ways: list[str]) -> str:
 
 def _present(store: Store, found: Calibration) -> dict[str, str]:
     return dependencies(store, found.method, found.column, novelty.recorded(store))
+
+
+def stale(store: Store) -> list[str]:
+    """Return, of each record that no longer counts, why; each reason once."""
+    reasons: dict[str | None, None] = {}
+    for method, column in filter(all, map(_asked, _noted(store, "methods"))):
+        try:
+            reasons[find(store, method, column)[1]] = None
+        except IndexCorruptError:
+            reasons[f"the calibration on {column!r} cannot be read; run `retr calibrate` again"] = None
+    return [why for why in reasons if why is not None]
 
 
 def default_neighbours(store: Store, column: str) -> int | None:

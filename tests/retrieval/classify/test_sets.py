@@ -192,7 +192,7 @@ def test_a_record_of_other_classes_is_refused(uneven):
         answer(edited, method, edited.vectors(np.array([0])), ["x"], [NOTHING])
 
 
-@pytest.mark.parametrize("noted", [[], "x", {"methods": 5, "neighbours": []}, {"methods": {"[" * 10**5: {}}}])
+@pytest.mark.parametrize("noted", [[], {"methods": {"[" * 10**5: {}}, "neighbours": 5}])
 def test_measuring_again_mends_a_note_that_cannot_be_read(tmp_path, noted):
     store = build(tmp_path / "x.retr", 12)
     with store.writer() as writer:
@@ -204,6 +204,40 @@ def test_measuring_again_mends_a_note_that_cannot_be_read(tmp_path, noted):
     found, why = calibration.find(store, "probe", "label")
     assert why is None and found.alpha == np.float32(0.3)
     assert calibration.find(store, "probe", None)[0] == found
+
+
+def test_what_no_longer_counts_is_listed_once_a_column(tmp_path):
+    store = build(tmp_path / "x.retr", 20, images=1, rare=1)
+    ids = store.table(["id"])["id"]
+    with store.writer() as writer:
+        writer.replace_columns(pa.table({"id": ids, "eye": [["left", "right"][i // 2 % 2] for i in range(20)]}))
+        store = writer.commit()
+    for column in ("label", "eye"):
+        calibrate.calibrate(asked(store), column, alpha=0.3)
+        store = Store.open(store.path)
+    assert calibration.stale(store) == []
+    calibrate.calibrate(asked(store), "eye", alpha=0.3, device_column="eye")
+    store = Store.open(store.path)
+    (why,) = calibration.stale(store)
+    assert "'label' is stale (the fence of novelty changed)" in why
+    noted = json.loads(json.dumps(store.manifest.extra["calibration"]))
+    noted["methods"][calibration.key_of("probe", "eye")]["alpha"] = "x"
+    with store.writer() as writer:
+        writer.note("calibration", noted)
+        assert sorted(calibration.stale(writer.preview())) == sorted(
+            [why, "the calibration on 'eye' cannot be read; run `retr calibrate` again"]
+        )
+
+
+def test_what_was_measured_of_the_answered_is_said_for_the_limit_it_was_measured_with(uneven):
+    store, _ = uneven
+    method = methods.ByNeighbours(store, "label", 5)
+    asked_with = {
+        limit: answer(store, method, store.vectors(np.array([0])), ["x"], [NOTHING], max_set=limit)[0].promise
+        for limit in (None, 1, 2, 3)
+    }
+    assert asked_with[None] == asked_with[2] != asked_with[1] == asked_with[3]
+    assert "where answered" in asked_with[2] and "where answered" not in asked_with[1]
 
 
 def test_rows_without_a_patient_are_counted(tmp_path):
