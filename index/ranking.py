@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,8 +84,11 @@ def _ranked(
     if ask.one_per is None and rows.shape[1] > ask.k:
         # ids settle ties, also one between the last that is kept and the first that is not, but none further down
         tied &= scores >= scores[:, ask.k - 1 : ask.k]
-    if tied.any():
-        rows = _settled(rows, scores, tied, ids_of)
+    some = np.flatnonzero(tied.any(axis=1))
+    if len(some):
+        rows = rows.copy()
+        want = rows.shape[1] if ask.one_per is not None else min(ask.k, rows.shape[1])
+        rows[some, :want] = _settled(rows[some], scores[some], tied[some], want, ids_of)
     if ask.one_per is not None:
         keep = _first_of_group(rows, ask.one_per)
         rows, scores = _only(keep, rows, scores)
@@ -112,28 +116,39 @@ def _settled(
     rows: NDArray[np.int64],
     scores: NDArray[np.float32],
     tied: NDArray[np.bool_],
+    want: int,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
 ) -> NDArray[np.int64]:
-    """Put the rows that tie in the order of their ids."""
-    query, mine, my_scores = np.nonzero(tied)[0], rows[tied], scores[tied]
-    distinct, which = np.unique(mine, return_inverse=True)
+    """Return the first ``want`` rows of each query ``(n, c)`` where those that tie are in the order of their ids."""
+    distinct, which = _encoded(rows[tied])
     ids = ids_of(distinct)
     rank = np.empty(len(distinct), np.int64)
     rank[sorted(range(len(distinct)), key=ids.__getitem__)] = np.arange(len(distinct))
-    # rows of one query and one score stand side by side
-    run = np.cumsum((query != np.roll(query, 1)) | (my_scores != np.roll(my_scores, 1)))
-    settled = rows.copy()
-    settled[tied] = mine[np.argsort(run * len(distinct) + rank[which])]
-    return settled
+    key = np.zeros(rows.shape, np.int64)
+    np.cumsum(scores[:, 1:] != scores[:, :-1], axis=1, out=key[:, 1:])
+    key *= len(distinct)
+    key[tied] += rank[which]
+    if want < rows.shape[1]:
+        near = np.argpartition(key, want - 1, axis=1)[:, :want]
+        places = np.take_along_axis(near, np.argsort(np.take_along_axis(key, near, axis=1), axis=1), axis=1)
+    else:
+        places = np.argsort(key, axis=1)
+    return np.take_along_axis(rows, places, axis=1)
 
 
 def _first_of_group(rows: NDArray[np.int64], one_per: Groups | NDArray[np.int64]) -> NDArray[np.bool_]:
     """Say which rows are the first of their group in a query, or of none: bool ``(n, c)``."""
     keep = rows >= 0
-    query, mine = np.nonzero(keep)[0], rows[keep]
-    distinct, which = np.unique(mine, return_inverse=True)
+    distinct, which = _encoded(rows[keep])
     codes = one_per[distinct][which]
-    first = codes < 0
-    first[np.unique(query * (codes.max(initial=0) + 2) + codes + 1, return_index=True)[1]] = True
-    keep[keep] = first
+    query = np.nonzero(keep)[0]
+    # what is new of all that came before it
+    numbers = _encoded(query * (codes.max(initial=0) + 2) + codes + 1)[1]
+    keep[keep] = (codes < 0) | (np.diff(np.maximum.accumulate(numbers), prepend=-1) > 0)
     return keep
+
+
+def _encoded(values: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Return the distinct values in the order in which they come, and the number of each value among them."""
+    encoded = pa.array(values).dictionary_encode()
+    return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
