@@ -24,6 +24,7 @@ from retr.cli import (
     index,
     query,
     tune,
+    vectors,
 )
 from retr.index.visible import visible
 
@@ -38,6 +39,8 @@ app = typer.Typer(
 index.app.command("duplicates")(duplicates.duplicates)
 index.app.command("leaks")(duplicates.leaks)
 index.app.command("tune")(tune.tune)
+index.app.command("import")(vectors.import_)
+index.app.command("export")(vectors.export)
 app.add_typer(index.app, name="index")
 app.add_typer(encoders.app, name="encoders")
 app.add_typer(evaluate.app, name="eval")

@@ -122,7 +122,7 @@ class Writer:
     def _name(self) -> str:
         return f"{self.store.version + 1:08d}-{secrets.token_hex(4)}"
 
-    def append(self, table: pa.Table, vectors: NDArray[np.floating]) -> None:
+    def append(self, table: pa.Table, vectors: NDArray[np.floating], *, as_stored: bool = False) -> None:
         """Add rows.
 
         Parameters
@@ -131,6 +131,8 @@ class Writer:
             Metadata with a text column ``id``, unique among live rows; new columns widen the schema.
         vectors
             Floats ``(table.num_rows, dim)``, finite; normalised here where the similarity is cosine.
+        as_stored
+            The vectors come out of an index: they are normalised already, and once more would change their last bits.
 
         Raises
         ------
@@ -153,7 +155,7 @@ class Writer:
         hashes = id_hashes(ids)
         self._refuse_repeated(ids, hashes)
         wide = schemas.widen(self.draft.schema, table.schema)
-        if self.draft.encoder.similarity == "cosine":
+        if self.draft.encoder.similarity == "cosine" and not as_stored:
             vectors = unit(vectors)
         if not len(ids):
             return

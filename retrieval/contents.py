@@ -13,6 +13,7 @@ import numpy as np
 from retr.index import ids
 from retr.index.errors import EncoderNotFoundError, UsageError
 from retr.index.schema import records
+from retr.index.store import Store
 from retr.retrieval.encoders.registry import find_spec
 from retr.retrieval.summary import summary
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from retr.index.check import Finding
-    from retr.index.store import Store
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.images import Picture
     from retr.retrieval.ingest.report import BuildReport
@@ -114,6 +114,12 @@ class Contents:
                 ) from None
         return _opened_again, (type(self), self.store, self._options, self.report)
 
+    def refresh(self) -> None:
+        """Move on to the newest committed version; an index stays on the version it was opened at until told."""
+        store = Store.open(self.path)
+        store.place(self.store.placement.device)
+        self.store = store
+
     # rows by id
 
     def __len__(self) -> int:
@@ -164,6 +170,25 @@ class Contents:
     def check(self) -> list[Finding]:
         """Check every file of the index; an empty list means that all is as it was written."""
         return self.store.check()
+
+    # what changes without a picture
+
+    def compact(self) -> None:
+        """Merge segments and drop deleted rows from disk; readers that are open keep what they see."""
+        with self.store.writer() as writer:
+            writer.compact()
+        self.refresh()
+
+    def set_group(self, column: str | None) -> None:
+        """Declare the column that tells patients apart, or take the declaration back with ``None``."""
+        from retr.retrieval.archive.notes import Notes
+        from retr.retrieval.archive.spelling import require_group
+
+        require_group(column, Notes.of(self.store).types)
+        with self.store.writer() as writer:
+            writer.set_group(column)
+            writer.commit()
+        self.refresh()
 
 
 def _opened_again(kind: Any, store: Store, options: Mapping[str, Any], report: BuildReport | None) -> Contents:

@@ -17,6 +17,7 @@ from retr.retrieval.answering import answer
 from retr.retrieval.contents import Contents
 from retr.retrieval.encoders.recorded import load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.heads.adapted import load_for
+from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.query import gather
 from retr.retrieval.rooms import Rooms
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from retr.index.encoder import EncoderInfo
     from retr.index.files import FileRef
     from retr.index.manifest import Dtype
     from retr.retrieval.answering import SearchOptions
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from retr.retrieval.exclude import Same
     from retr.retrieval.hits import Hits
     from retr.retrieval.images.picture import Axis
-    from retr.retrieval.ingest.build import BuildReport
     from retr.retrieval.query import Query
     from retr.retrieval.words.align import Bridge
 
@@ -198,6 +199,62 @@ class Index(Contents, Rooms):
                 raise mismatch(store.manifest.encoder.name, encoder)
             encoder = None
         return cls(store, encoder=encoder, options=options)
+
+    @classmethod
+    def from_vectors(
+        cls,
+        vectors: ArrayLike | str | Path,
+        table: Any,
+        path: str | Path = ".retr",
+        *,
+        encoder: str | BaseEncoder | EncoderInfo | None = None,
+        **asked: Any,
+    ) -> Self:
+        """Make an index of vectors that were made elsewhere; a new folder.
+
+        Parameters
+        ----------
+        vectors
+            Floats ``(n, dim)``: an array, a tensor, or a ``.npy`` file.
+        table
+            The metadata, row for row, with unique ids in the column ``id``: a table of pyarrow, pandas or polars, a
+            dict of columns, or a CSV, TSV or Parquet file.
+        path
+            The index folder to make.
+        encoder
+            What the vectors are of: a name of ``retr encoders ls`` or a loaded encoder; or a name of your own and
+            ``fingerprint=``, what tells its weights from others. The index then answers by id and by vector. Vectors of
+            `export` say it themselves.
+        asked
+            ``fingerprint``; ``similarity``, ``"cosine"`` (the default) or ``"dot"``, of a model of your own;
+            ``id_column``; ``group``, ``types`` and ``dtype`` as in `build`; further options of ``load_encoder``.
+
+        Returns
+        -------
+        Index
+            Open on what was made; ``index.report.notes`` says what was decided about columns.
+
+        Raises
+        ------
+        UsageError
+            Vectors or ids cannot be meant, or do not fit each other or the encoder; nothing is written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     index = Index.from_vectors(
+        ...         [[1.0, 0.0], [0.0, 1.0]], {"id": ["a", "b"]}, f"{folder}/i", encoder="mine", fingerprint="1"
+        ...     )
+        ...     index.search(vector=[3.0, 1.0], k=1).ids
+        ['a']
+        """
+        from retr.retrieval.importing import import_vectors
+
+        loaded, notes = import_vectors(vectors, table, path, encoder=encoder, **asked)
+        index = cls(Store.open(path), encoder=loaded)
+        index.report = BuildReport(rows=len(index), notes=tuple(notes))
+        return index
 
     @property
     def encoder(self) -> BaseEncoder:
@@ -388,26 +445,3 @@ class Index(Contents, Rooms):
         from retr.retrieval.deletion import delete
 
         return delete(self, ids=ids, where=where, purge=purge).rows
-
-    def compact(self) -> None:
-        """Merge segments and drop deleted rows from disk; readers that are open keep what they see."""
-        with self.store.writer() as writer:
-            writer.compact()
-        self.refresh()
-
-    def set_group(self, column: str | None) -> None:
-        """Declare the column that tells patients apart, or take the declaration back with ``None``."""
-        from retr.retrieval.archive.notes import Notes
-        from retr.retrieval.archive.spelling import require_group
-
-        require_group(column, Notes.of(self.store).types)
-        with self.store.writer() as writer:
-            writer.set_group(column)
-            writer.commit()
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Move on to the newest committed version; an index stays on the version it was opened at until told."""
-        store = Store.open(self.path)
-        store.place(self.store.placement.device)
-        self.store = store

@@ -10,7 +10,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retr.retrieval import tuning
+    from retr.retrieval import exporting, tuning
     from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import ask, calibrate
     from retr.retrieval.evaluation import evaluate
@@ -45,6 +45,7 @@ class Rooms:
         duplicates = duplicates.duplicates
         leaks = leaks.leaks
         tune = tuning.tune
+        export = exporting.export
     else:
         classify = _In("classify.ask")
         classify_rows = _In("classify.ask")
@@ -55,3 +56,4 @@ class Rooms:
         duplicates = _In("audit.duplicates")
         leaks = _In("audit.leaks")
         tune = _In("tuning")
+        export = _In("exporting")

@@ -42,6 +42,8 @@ def indexes() -> None:
     assert_type(retr.Index.open("x.retr"), retr.Index)
     assert_type(built.picture("a"), retr.Picture)
     assert_type(retr.load_encoder("lite"), retr.encoders.BaseEncoder)
+    assert_type(retr.Index.from_vectors([[1.0]], {"id": ["a"]}, encoder="mine", fingerprint="1"), retr.Index)
+    assert_type(built.export("out"), int)
     with retr.Index.open("x.retr") as opened:
         assert_type(opened, retr.Index)
         assert_type(opened["a"], dict[str, Any])

@@ -133,7 +133,7 @@ def read_metadata(
         The file does not exist, is not a table, has no path column, names one path twice with different cells, or has
         a column that an index cannot hold.
     """
-    raw, key, spelled = _read(Path(file), path_column)
+    raw, key, spelled = read_cells(Path(file), path_column)
     texts = identifier_texts(raw[key], key)
     paths = [[relative(text or "") for text in piece.to_pylist()] for piece in pieces(texts)]
     notes: list[str] = []
@@ -147,7 +147,7 @@ def read_metadata(
     declared = {renamed.get(name, name): kind for name, kind in (types or {}).items()}
     cells = raw.drop_columns([key])
     cells = cells.rename_columns([renamed.get(name, name) for name in cells.column_names])
-    table = _stored(cells, declared, group, notes, spelled=spelled)
+    table = stored_columns(cells, declared, group, notes, spelled=spelled)
     with open_regular(file) as stream:
         digest = hashlib.file_digest(stream, "sha256")
     digest.update(f"{key}{table.schema.remove_metadata()}".encode())
@@ -225,16 +225,16 @@ def read_table(file: Path, path_column: str | None = None) -> tuple[list[str], p
     UsageError
         As `read_metadata`.
     """
-    raw, key, spelled = _read(file, path_column)
+    raw, key, spelled = read_cells(file, path_column)
     paths = identifier_texts(raw[key], key).to_pylist()
     rows = [row for row, path in enumerate(paths) if path and path.strip()]
-    table = _stored(raw.drop_columns([key]), {}, None, [], spelled=spelled)
+    table = stored_columns(raw.drop_columns([key]), {}, None, [], spelled=spelled)
     return [paths[row].strip() for row in rows], table.take(pa.array(rows, pa.int64()))
 
 
 def read_paths(file: Path, path_column: str | None = None) -> list[str]:
     """Read the paths of a list alone, as they stand there; raises as `read_table`."""
-    raw, key, _ = _read(file, path_column)
+    raw, key, _ = read_cells(file, path_column)
     return [path.strip() for path in identifier_texts(raw[key], key).to_pylist() if path and path.strip()]
 
 
@@ -269,8 +269,14 @@ def path_column_of(names: Sequence[str], asked: str | None, called: str) -> str:
     )
 
 
-def _read(file: Path, path_column: str | None) -> tuple[pa.Table, str, bool]:
-    """Return a table, the name of its path column, and whether its cells are texts to be read."""
+def read_cells(file: Path, path_column: str | None) -> tuple[pa.Table, str, bool]:
+    """Return a table, the name of its path column, and whether its cells are texts to be read.
+
+    Raises
+    ------
+    UsageError
+        As `read_metadata`.
+    """
     if not (file.exists() and is_regular(file.stat())):
         what = "is not a regular file" if file.exists() else "does not exist"
         raise UsageError(f"table {str(file)!r} {what}", hint="give a CSV, TSV or Parquet file")
@@ -302,7 +308,8 @@ def _read_parquet(file: Path) -> pa.Table:
     with pq.ParquetFile(file) as reader:
         table = reader.read()
     table.validate(full=True)
-    return table.rename_columns([composed_text(name.strip()) for name in table.column_names])
+    renamed = table.rename_columns([composed_text(name.strip()) for name in table.column_names])
+    return renamed.replace_schema_metadata(table.schema.metadata)
 
 
 def _may_be_path(kind: pa.DataType) -> bool:
@@ -312,8 +319,18 @@ def _may_be_path(kind: pa.DataType) -> bool:
     return any(test(kind) for test in tests)
 
 
-def _stored(raw: pa.Table, types: Mapping[str, str], group: str | None, notes: list[str], *, spelled: bool) -> pa.Table:
-    """Bring every column to the type it is stored in; say what was decided about numbers."""
+def stored_columns(
+    raw: pa.Table, types: Mapping[str, str], group: str | None, notes: list[str], *, spelled: bool
+) -> pa.Table:
+    """Bring every column to the type it is stored in; say what was decided about numbers.
+
+    Parameters
+    ----------
+    notes
+        What was decided is added to it.
+    spelled
+        Whether the cells are texts that may spell numbers.
+    """
     columns = {}
     for name, column in zip(raw.column_names, raw.columns, strict=True):
         declared = types.get(name)

@@ -136,8 +136,11 @@ class Found:
             raise UsageError(f"a cosine threshold lies above 0 and is at most 1, got: {threshold!r}")
         self._store: Store = index.store
         self.numbers = self._store.live_rows()
-        table = self._store.table(["id", "path", "sha256"])
-        self.ids, paths, sha256 = (table[name].to_pylist() for name in table.column_names)
+        table = self._store.table(["id", "path"])
+        self.ids, paths = (table[name].to_pylist() for name in table.column_names)
+        # vectors that were made elsewhere may come without the hashes of their pictures
+        hashed = "sha256" in self._store.schema.names
+        sha256 = self._store.table(["sha256"])["sha256"].to_pylist() if hashed else [None] * len(self.ids)
         group = group or self._store.manifest.group
         self.groups: list[str | None] = (
             [None] * len(self.ids) if group is None else self._store.identity.of(group, self.numbers)

@@ -1,0 +1,165 @@
+"""Vectors and metadata out of an index, for other programs and for `retr.retrieval.importing`.
+
+As ``npy`` a folder holds ``vectors.npy`` and, row for row, ``metadata.parquet``, whose schema says under `NOTE` which
+encoder the vectors are of, and by two hashes that the two files belong together.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+
+from retr.index.errors import MissingExtraError, UsageError
+from retr.index.files import disk_errors
+from retr.index.home import home
+from retr.index.identity import NOTE as IDENTIFIERS
+from retr.index.schema import ID
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.retrieval.engine import Index
+
+NOTE = b"retr"
+VECTORS, METADATA = "vectors.npy", "metadata.parquet"
+Form: TypeAlias = Literal["npy", "lance", "datasets"]
+_PIECE = 20_000
+
+
+def export(index: Index, folder: str | Path, *, where: str | None = None, form: Form = "npy") -> int:
+    """Write vectors and metadata of all rows, or of those for which ``where`` is true; return how many.
+
+    Vectors are written as they are stored: of unit length where the similarity is cosine.
+
+    Parameters
+    ----------
+    folder
+        Is made; must be empty where it is there.
+    form
+        ``"npy"``: ``vectors.npy`` and ``metadata.parquet``, which `Index.from_vectors` reads again; ``"lance"``: a
+        Lance dataset; ``"datasets"``: one of Hugging Face, for ``datasets.load_from_disk``, held in memory meanwhile.
+        Both of these have the vectors in a column ``vector``.
+
+    Raises
+    ------
+    UsageError
+        There is something at ``folder``, or no row to write.
+    MissingExtraError
+        The package of the form is not installed.
+    RetrError
+        The disk refuses; nothing is left then.
+    """
+    write = _writer(form)
+    store, target = index.store, home(folder)
+    rows = store.live_rows() if where is None else np.flatnonzero(store.where(where))
+    if not len(rows):
+        raise UsageError("there is no row to write", hint="see `retr index info`, or ask for others with where")
+    with disk_errors("looking at the folder to write"):
+        if target.exists() and not (target.is_dir() and not any(target.iterdir())):
+            raise UsageError(f"there is something at {str(folder)!r} already", hint="name a folder to be made")
+    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    try:
+        with disk_errors("writing the export"):
+            draft.parent.mkdir(parents=True, exist_ok=True)
+            write(store, rows, draft)
+            draft.replace(target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return len(rows)
+
+
+def _writer(form: str) -> Callable[[Store, NDArray[np.int64], Path], None]:
+    """Return what writes a form; its package is there."""
+    if form == "npy":
+        return _as_npy
+    if form not in {"lance", "datasets"}:
+        raise UsageError(f"an export is 'npy', 'lance' or 'datasets', got: {form!r}")
+    package = {"lance": "pylance", "datasets": "datasets"}[form]
+    try:
+        __import__(form)
+    except ImportError:
+        raise MissingExtraError(package) from None
+    return _as_lance if form == "lance" else _as_dataset
+
+
+def _as_npy(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
+    import pyarrow.parquet as pq
+
+    draft.mkdir()
+    shape = (len(rows), store.manifest.encoder.dim)
+    dtype = np.dtype(store.manifest.dtype).newbyteorder("<")
+    vectors = np.lib.format.open_memmap(draft / VECTORS, mode="w+", dtype=dtype, shape=shape)
+    for start, piece in _pieces(rows):
+        vectors[start : start + len(piece)] = store.vectors(piece)
+    vectors.flush()
+    ids = (text for _, piece in _pieces(rows) for text in store.table([ID], piece)[ID].to_pylist())
+    schema = store.schema.with_metadata({NOTE: json.dumps(_note(store, vectors, ids)).encode()})
+    with pq.ParquetWriter(draft / METADATA, schema, compression="zstd") as writer:
+        for _, piece in _pieces(rows):
+            writer.write_table(store.table(rows=piece).cast(schema))
+
+
+def _note(store: Store, vectors: NDArray[Any], ids: Iterator[str]) -> dict[str, Any]:
+    manifest = store.manifest
+    return {
+        "encoder": manifest.encoder.to_json(),
+        "dtype": manifest.dtype,
+        "group": manifest.group,
+        "identifiers": manifest.extra.get(IDENTIFIERS),
+        "vectors": digest_of_vectors(vectors),
+        "ids": digest_of_ids(ids),
+    }
+
+
+def digest_of_vectors(vectors: NDArray[Any]) -> str:
+    """Hash an array, its type and its shape."""
+    digest = hashlib.sha256(f"{vectors.dtype.newbyteorder('<').str} {vectors.shape}".encode())
+    for start in range(0, len(vectors), _PIECE):
+        digest.update(np.ascontiguousarray(vectors[start : start + _PIECE], vectors.dtype.newbyteorder("<")).data)
+    return digest.hexdigest()
+
+
+def digest_of_ids(ids: Iterator[str] | Sequence[str]) -> str:
+    """Hash ids in their order."""
+    digest = hashlib.sha256()
+    for text in ids:
+        digest.update(f"{len(text)}:{text}".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
+
+
+def _as_lance(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
+    import lance  # type: ignore[import-not-found]
+
+    schema = _with_vectors(store, rows[:0]).schema
+    batches = (batch for _, piece in _pieces(rows) for batch in _with_vectors(store, piece).to_batches())
+    lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches), str(draft), schema=schema)
+
+
+def _as_dataset(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
+    import datasets  # type: ignore[import-not-found]
+
+    datasets.Dataset(datasets.table.InMemoryTable(_with_vectors(store, rows))).save_to_disk(str(draft))
+
+
+def _with_vectors(store: Store, rows: NDArray[np.int64]) -> pa.Table:
+    """Return metadata with a column of vectors behind them."""
+    table, name = store.table(rows=rows), "vector"
+    while name in table.column_names:
+        name += "_"
+    flat = pa.array(np.ascontiguousarray(store.vectors(rows)).reshape(-1))
+    return table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, store.manifest.encoder.dim))
+
+
+def _pieces(rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    for start in range(0, len(rows), _PIECE):
+        yield start, rows[start : start + _PIECE]
