@@ -170,7 +170,7 @@ class ByNeighbours:
         self._mask = np.zeros(store.n_total, dtype=bool)
         self._mask[self._labelled.rows] = True
         self.column = column
-        self.k = k or calibration.default_neighbours(store, column) or DEFAULT_NEIGHBOURS
+        self.k = k if k is not None else calibration.default_neighbours(store, column) or DEFAULT_NEIGHBOURS
         # A vote among some of the rows only is another vote than the one that was calibrated.
         self.key = f"neighbours:{self.k}" if where is None else "neighbours:some"
 

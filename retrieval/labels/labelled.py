@@ -125,6 +125,7 @@ def labelled_rows(store: Store, column: str, *, labels: LabelSet | None = None, 
     keep = np.array(codes, dtype=np.int64) >= 0
     if len(set(codes) - {-1}) < 2:
         what = f"names fewer than two classes of {labels.name!r}" if labels else "has fewer than two classes"
+        what += "" if where is None else f" in the rows where {where}"
         raise UsageError(f"the column {column!r} {what}", hint="give a column of class names")
     rows = live[keep]
     return Labelled(column, rows, np.array(codes, dtype=np.int64)[keep], row_groups(store, rows), classes)

@@ -193,7 +193,8 @@ class VoteScale:
         scores, codes, prior = evidence.scores, evidence.codes, evidence.prior
         found = codes >= 0
         width = _spread(evidence)[:, None] if self.bandwidth is None else self.bandwidth
-        gaps = np.where(found, scores, scores[:, :1]).astype(np.float64) - scores[:, :1]
+        best = np.where(found[:, :1], scores[:, :1], 0.0)
+        gaps = np.where(found, scores, best) - best
         weights = np.where(found, np.exp(gaps / width), 0.0)
         places = np.arange(len(codes))[:, None] * len(prior) + np.maximum(codes, 0)
         flat = np.bincount(places.ravel(), weights.ravel(), minlength=len(codes) * len(prior))

@@ -305,6 +305,10 @@ def test_a_part_of_the_rows_votes_uncalibrated(calibrated):
     store, _, _, _ = calibrated
     method = methods.ByNeighbours(store, "label", where="label in ('a', 'b')")
     assert method.classes == ("a", "b")
+    with pytest.raises(UsageError, match="fewer than two classes in the rows where label = 'a'"):
+        methods.ByNeighbours(store, "label", where="label = 'a'")
+    with pytest.raises(UsageError, match="k must be at least 1"):
+        methods.ByNeighbours(store, "label", 0).evidence(store.vectors(np.array([0])), [NOTHING])
     for way, why in (
         (method, "a vote of neighbours among some of the rows is another than was measured"),
         (methods.ByNeighbours(store, "label", 7), "a vote of 7 neighbours is another than was measured"),

@@ -72,9 +72,8 @@ def test_a_vote_is_a_weighted_share():
 
 def test_without_neighbours_the_prior_answers():
     votes = Votes(np.full((1, 3), -np.inf), np.full((1, 3), -1), np.array([0.7, 0.3]))
-    with np.errstate(invalid="ignore"):
-        got = VoteScale(bandwidth=0.1).probabilities(votes)
-    np.testing.assert_allclose(got, [[0.7, 0.3]])
+    for scaling in (VoteScale(bandwidth=0.1), VoteScale()):
+        np.testing.assert_allclose(scaling.probabilities(votes), [[0.7, 0.3]])
 
 
 def test_uninformative_neighbours_are_fitted_away():
