@@ -79,17 +79,19 @@ def shown(held: list[bool]) -> str:
 def shares(simulations: int) -> tuple[dict[str, Any], dict[str, float]]:
     """Measure every cell of shares; return the cells, and the lowest coverage of each method with where it is."""
     cells: dict[str, Any] = {}
-    every: dict[str, list[float]] = defaultdict(list)
+    every, widths = defaultdict(list), defaultdict(list)
     for patients in PATIENTS:
         for how in SIZES:
             for together in TOGETHER if how != "1" else (0.0,):
                 rng = np.random.default_rng([patients, SIZES.index(how), int(10 * together)])
                 figures = []
                 for mean in MEANS:
-                    now, old, width = one_share(rng, simulations, patients, how, mean, together)
-                    figures.append(f"{shown(now)}, width {np.mean(width):.2f} (before: {shown(old)})")
-                    every["now"].append(share(now)[0])
-                    every["before"].append(share(old)[0])
+                    now, old, width, wide = one_share(rng, simulations, patients, how, mean, together)
+                    figures.append(f"{shown(now)}, width {width:.2f} (before: {shown(old)}, width {wide:.2f})")
+                    for name, held, part in (("now", now, width), ("before", old, wide)):
+                        for kind in (name, f"{name}_10_or_more_patients")[: 1 + (patients >= 10)]:
+                            every[kind].append(share(held)[0])
+                            widths[kind].append(part)
                 cells[f"{patients} patients of {how} pictures, correlation {together:g}"] = figures
     summary: dict[str, float] = {}
     for name, parts in every.items():
@@ -97,13 +99,15 @@ def shares(simulations: int) -> tuple[dict[str, Any], dict[str, float]]:
         summary[f"lowest_{name}"] = min(parts)
         summary[f"cells_below_0.93_{name}"] = sum(part < 0.93 for part in parts)
         summary[f"cells_above_0.98_{name}"] = sum(part > 0.98 for part in parts)
+        summary[f"share_from_0.93_to_0.98_{name}"] = round(float(np.mean([0.93 <= part <= 0.98 for part in parts])), 3)
+        summary[f"median_width_{name}"] = round(float(np.median(widths[name])), 3)
     return cells, summary
 
 
 def one_share(
     rng: np.random.Generator, simulations: int, patients: int, how: str, mean: float, together: float
-) -> tuple[list[bool], list[bool], list[float]]:
-    """Simulate one cell: whether each interval held the mean, now and before, and how wide it is now."""
+) -> tuple[list[bool], list[bool], float, float]:
+    """Simulate one cell: whether each interval held the mean, now and before, and how wide they are on average."""
     counts = np.array([sizes(rng, how, patients) for _ in range(simulations)])
     right = rng.binomial(counts, [rates(rng, mean, together, patients) for _ in range(simulations)])
     drawn = rng.multinomial(patients, np.full(patients, 1 / patients), size=1000)
@@ -114,7 +118,7 @@ def one_share(
         found = mean_interval(answers(got, n), np.repeat(np.arange(patients), n))
         now.append(bool(found.low <= mean <= found.high))
         width.append(found.high - found.low)
-    return now, old, width
+    return now, old, float(np.mean(width)), float(np.mean(limits[1] - limits[0]))
 
 
 def answers(right: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -291,7 +295,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000)
     options = parser.parse_args()
-    few = max(options.simulations // 4, 1)
+    few = max(options.simulations // 2, 1)
     share_cells, summary = shares(options.simulations)
     others = other_measures(few)
     record(
@@ -300,7 +304,11 @@ def main() -> None:
             "simulations_of_shares": options.simulations,
             "simulations_of_others": few,
             "shares": summary,
-            "others": {"cells": len(others), "lowest_now": min(part for part, _ in others.values())},
+            "others": {
+                "cells": len(others),
+                "lowest_now": min(part for part, _ in others.values()),
+                "cells_above_0.98_now": sum(part > 0.98 for part, _ in others.values()),
+            },
             "means_of_the_five": list(MEANS),
             "cells": share_cells,
             "other_measures": {name: text for name, (_, text) in others.items()},

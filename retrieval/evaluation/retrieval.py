@@ -62,13 +62,24 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options
         values[f"ndcg@{k}"] = metrics.ndcg_at(hits, depth, relevant)
     values[f"mrr@{ks[-1]}"] = metrics.reciprocal_rank(hits)
     codes = cases.groups[cases.queries]
-    estimates = {name: mean_interval(value, codes) for name, value in values.items()}
+    highest: dict[str, NDArray[np.float64]] = {}  # that a query's measure can reach, of so many relevant rows
+    for k in ks:
+        # precision: a query with none counts as with one, since a patient that was not met may have one
+        some = np.maximum(relevant, 1)
+        reached = np.minimum(some, min(k, hits.shape[1]))
+        highest[f"precision@{k}"] = reached * (1 / k)
+        highest[f"recall@{k}"] = highest[f"map@{k}"] = reached / some
+    estimates = {name: mean_interval(value, codes, highest=highest.get(name)) for name, value in values.items()}
     for name in (f"{kind}@{k}" for kind in ("precision", "any_hit") for k in ks):
-        estimates[f"macro_{name}"] = mean_interval(values[name], codes, member=asked)
+        estimates[f"macro_{name}"] = mean_interval(values[name], codes, member=asked, highest=highest.get(name))
     shown = [f"precision@{ks[0]}", f"precision@{ks[-1]}", f"any_hit@{ks[-1]}", f"map@{ks[-1]}"]
 
     def numbers(inside: NDArray[np.bool_]) -> dict[str, Any]:
-        return {name: mean_interval(values[name][inside], codes[inside]) for name in dict.fromkeys(shown)}
+        found = {}
+        for name in shown:
+            most = highest[name][inside] if name in highest else None
+            found[name] = mean_interval(values[name][inside], codes[inside], highest=most)
+        return found
 
     per_class = [
         {"class": name, **cell(cases, asked[:, c]), **numbers(asked[:, c])} for c, name in enumerate(cases.classes)

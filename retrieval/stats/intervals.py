@@ -5,17 +5,21 @@ independent is then too narrow. Here a patient (a *group*) is the unit. What is 
 of a large population of such patients, each picture counting the same, and so a patient with many pictures more; the
 gallery stays what it is: "other patients asked of the same archive".
 
-The interval is a t interval with one degree of freedom less than there are groups, around the variance of the
-delete-one-group jackknife (for the mean of rows that is the cluster-robust variance "CR3"). Two things are added,
-because few groups, or groups that happen to be all right, show less spread than there is:
+The interval is Wilson's score interval with three changes, all of them in `_limits`:
 
-* the variance is at least that of independent rows;
-* each limit allows for groups that were not met: towards 0, one more group that is wrong throughout; towards 1, one
-  that is right throughout. Where no error was seen this is the "rule of three" of groups. It counts less the better
-  the rows show that groups are alike (`_unseen`).
+* its variance is that of the delete-one-group jackknife (for the mean of rows the cluster-robust variance "CR3"), and
+  its quantile that of t: the effective number of trials of Korn and Graubard 1998, "Confidence intervals for
+  proportions with small expected number of positive counts estimated from survey data", in Wilson's interval, as
+  compared by Franco et al. 2019, "Comparative study of confidence intervals for proportions in complex sample
+  surveys". Degrees of freedom lie between the number of groups and that of groups of equal weight that would weigh as
+  much, both less 1;
+* the variance is at least that of independent rows, and (of a mean) at most about that of groups which are each all
+  right or all wrong;
+* a group that was not met may be another world. A term is added that allows for it: where all groups are right, the
+  interval is Wilson's for somewhat fewer trials than there are groups. It fades as the rarer outcome is seen more.
 
-Where groups have equally many rows and each is all right or all wrong (as with one picture a patient), each is a
-trial, and the interval is the exact one of Clopper and Pearson.
+A measure whose rows cannot reach 1 (one neighbour is at most one of a hundred relevant rows) is divided by what it can
+reach.
 
 How often such intervals hold the truth was measured (``benchmarks/coverage.py``); the constants were chosen there.
 """
@@ -40,8 +44,9 @@ FEWEST = 3
 #: Statistics that are computed anew without each group are computed so often at most: then groups are left out in
 #: blocks drawn at random.
 MOST_BLOCKS = 100
-# Weight of the group that was not met, and how fast it loses weight: measured, see the module's text.
-_UNSEEN, _ALIKE = 2.0, 2.0
+# How many times the variance of groups that are each all right or all wrong is believed at most; what is allowed for
+# groups that were not met, and how fast that fades: chosen by simulation, see the module's text.
+_MOST, _UNSEEN, _FADES = 1.6, 1.3, 1.5
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,11 @@ def group_codes(groups: Sequence[object] | NDArray[np.generic] | None, n: int) -
 
 
 def mean_interval(
-    values: NDArray[np.float64], codes: NDArray[np.int64], *, member: NDArray[np.bool_] | None = None
+    values: NDArray[np.float64],
+    codes: NDArray[np.int64],
+    *,
+    member: NDArray[np.bool_] | None = None,
+    highest: NDArray[np.float64] | None = None,
 ) -> Estimate:
     """Return the mean over rows, or the macro mean over classes, with its interval.
 
@@ -95,6 +104,8 @@ def mean_interval(
         int64 ``(n,)``: equal numbers mark one group.
     member
         bool ``(n, c)``: if given, the mean of the classes' means (classes without rows are left out).
+    highest
+        float64 ``(n,)``: the highest value that each row can take, where that is not 1.
 
     Returns
     -------
@@ -114,18 +125,27 @@ def mean_interval(
     value = float(means.mean())
     if groups < FEWEST:
         return Estimate(value, float("nan"), float("nan"), len(values), groups)
-    if classes == 1 and (counts == counts[0]).all() and ((sums == 0) | (sums == counts)).all():
-        limits = _exact(int((sums > 0).sum()), groups)  # each group is one trial, right or wrong
-        return Estimate(value, *limits, len(values), groups)
     rest = size - counts
     # without its only group a class is left out of the mean
     left = np.where(rest > 0, (total - sums) / np.where(rest > 0, rest, 1), np.nan)
     present = np.isfinite(left)
     without = np.where(present, left, 0).sum(axis=1) / np.maximum(present.sum(axis=1), 1)
     share = weight / size / classes  # of each row in the value
-    independent = float((np.square(share) * np.square(values[:, None] - means)).sum())
-    limits = _limits(value, _jackknife(without, value), independent, **_effective(weight, codes), df=groups - 1)
-    return Estimate(value, *limits, len(values), groups)
+    reach = share.sum(axis=1) * (1.0 if highest is None else highest[keep])
+    span = float(reach.sum())
+    if span <= 0:  # no row could be anything but 0
+        return Estimate(value, float("nan"), float("nan"), len(values), groups)
+    rows, alike = _effective(reach, codes)
+    low, high = _limits(
+        value / span,
+        _jackknife(without / span, value / span),
+        float(np.square(share * (values[:, None] - means) / span).sum()),
+        rows=rows,
+        groups=alike,
+        df=_freedom(groups, alike),
+        mean=True,
+    )
+    return Estimate(value, min(span * low, value), max(span * high, value), len(values), groups)
 
 
 def jackknife_intervals(
@@ -168,14 +188,15 @@ def jackknife_intervals(
         blocks = np.random.default_rng(seed).permutation(groups) % MOST_BLOCKS
     block = blocks[codes]
     parts = [statistics(np.flatnonzero(block != number)) for number in range(min(groups, MOST_BLOCKS))]
-    everything, rests_on, found = _effective(_weights(n, None), codes), member or {}, {}
+    rests_on, found = member or {}, {}
     for name, value in values.items():
         low, without = (lowest or {}).get(name, 0.0), np.array([part[name] for part in parts], np.float64)
         span = 1 - low
         scaled, spread = (float(value) - low) / span, _jackknife(without, float(value)) / span**2
-        effective = _effective(_weights(n, rests_on[name]), codes) if name in rests_on else everything
-        limits = _limits(scaled, spread, scaled * (1 - scaled) / n, **effective, df=len(parts) - 1)
-        found[name] = Estimate(float(value), low + span * limits[0], low + span * limits[1], n, groups)
+        rows, alike = _effective(_shares(n, rests_on.get(name)), codes)
+        df = _freedom(len(parts), min(alike, len(parts)))
+        below, above = _limits(scaled, spread, scaled * (1 - scaled) / n, rows=rows, groups=alike, df=df)
+        found[name] = Estimate(float(value), low + span * below, low + span * above, n, groups)
     return found
 
 
@@ -185,11 +206,24 @@ def _weights(n: int, member: NDArray[np.bool_] | None) -> NDArray[np.float64]:
     return weight[:, weight.any(axis=0)]
 
 
-def _effective(weight: NDArray[np.float64], codes: NDArray[np.int64]) -> dict[str, float]:
-    """Return how many rows, and how many groups, of equal weight would weigh as these do in the mean over classes."""
-    share = (weight / weight.sum(axis=0)).sum(axis=1) / max(weight.shape[1], 1)
-    counted = {"rows": share, "groups": np.bincount(codes, share)}
-    return {name: 1 / max(float(np.square(one).sum()), 1e-300) for name, one in counted.items()}
+def _shares(n: int, member: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """Return how much each row weighs in the mean over classes: ``(n,)``."""
+    weight = _weights(n, member)
+    return np.asarray((weight / weight.sum(axis=0)).sum(axis=1))
+
+
+def _effective(share: NDArray[np.float64], codes: NDArray[np.int64]) -> tuple[float, float]:
+    """Return how many rows, and how many groups, of equal weight would weigh as these do."""
+
+    def number(part: NDArray[np.float64]) -> float:
+        return float(part.sum() ** 2 / max(np.square(part).sum(), 1e-300))
+
+    return number(share), number(np.asarray(np.bincount(codes, share), np.float64))
+
+
+def _freedom(groups: int, alike: float) -> float:
+    """Return the degrees of freedom of so many groups that weigh as ``alike`` of equal weight would."""
+    return float(np.sqrt((groups - 1) * max(alike - 1, 1.0)))
 
 
 def _jackknife(without: NDArray[np.float64], value: float) -> float:
@@ -198,7 +232,7 @@ def _jackknife(without: NDArray[np.float64], value: float) -> float:
 
 
 def _limits(
-    value: float, variance: float, independent: float, *, rows: float, groups: float, df: int
+    value: float, variance: float, independent: float, *, rows: float, groups: float, df: float, mean: bool = False
 ) -> tuple[float, float]:
     """Return the limits of a value between 0 and 1.
 
@@ -212,41 +246,25 @@ def _limits(
         How many rows and groups of equal weight would weigh as those do.
     df
         Degrees of freedom.
+    mean
+        Whether it is a mean of rows, whose variance has a bound.
     """
     if not np.isfinite(variance) or not np.isfinite(value):
         return float("nan"), float("nan")
-    unseen = _unseen(value, variance, rows, groups)
-    times, spread = _quantile(df), max(variance, independent)
-    low = value - times * np.sqrt(spread + unseen * value**2)
-    high = value + times * np.sqrt(spread + unseen * (1 - value) ** 2)
-    return max(float(low), 0.0), min(float(high), 1.0)
+    value = min(max(value, 0.0), 1.0)
+    t2, z2, trial = _quantile(df) ** 2, _quantile(np.inf) ** 2, value * (1 - value)
+    wide = max(t2 * variance, z2 * independent) / trial if trial > 0 else 0.0  # quantile squared, over trials
+    seen = min(value, 1 - value) * (min(rows, t2 / wide) if wide > 0 else rows)  # trials with the rarer outcome
+    if mean:
+        wide = min(wide, _MOST * z2 / groups)
+    wide += _UNSEEN * z2 / groups / (1 + _FADES * seen**1.5)
+    half = np.sqrt(wide * trial + wide**2 / 4)
+    low, high = (value + wide / 2 - half) / (1 + wide), (value + wide / 2 + half) / (1 + wide)
+    return max(min(float(low), value), 0.0), min(max(float(high), value), 1.0)
 
 
 @cache
-def _quantile(df: int) -> float:
+def _quantile(df: float) -> float:
     from scipy.stats import t
 
     return float(t.ppf((1 + LEVEL) / 2, df))
-
-
-def _exact(right: int, trials: int) -> tuple[float, float]:
-    """Return the limits of Clopper and Pearson, for so many right of independent trials."""
-    from scipy.stats import beta
-
-    tail = (1 - LEVEL) / 2
-    low = float(beta.ppf(tail, right, trials - right + 1)) if right else 0.0
-    high = float(beta.ppf(1 - tail, right + 1, trials - right)) if right < trials else 1.0
-    return low, high
-
-
-def _unseen(value: float, variance: float, rows: float, groups: float) -> float:
-    """Return the squared weight of the group that was not met.
-
-    In full it is that of one group more, doubled. It is reduced where groups are seen to be alike: where the variance
-    is a small part of what it would be if each group were all right or all wrong, and where errors (or right answers,
-    if they are the fewer) are many, so that a group of only them would be a surprise.
-    """
-    most = value * (1 - value) / groups
-    alike = variance / most if most > 0 else 0.0
-    surprise = 1 / (1 + rows * min(value, 1 - value))
-    return _UNSEEN * min(1.0, _ALIKE * (alike + surprise)) / (groups * (groups + 1))

@@ -76,6 +76,8 @@ def test_retrieval_is_what_brute_force_finds_without_the_patient(archive_store, 
     relevant = (share & (cases.groups[:, None] != cases.groups)).sum(axis=1)
     np.testing.assert_array_equal(cases.relevant(), relevant)
     assert got.metrics["recall@4"].value == pytest.approx((hits.sum(axis=1) / relevant).mean())
+    for name in ("recall@4", "map@4"):  # four neighbours are at most four of the relevant rows
+        assert got.metrics[name].high <= (np.minimum(relevant, 4) / relevant).mean() + 1e-9
     assert got.metrics["precision@1"].groups == 40
 
 
