@@ -215,7 +215,7 @@ def network(precision: str, held: dict[str, Any], args: argparse.Namespace) -> d
     encoder, reason = moved(held["cpu"], precision, args)
     vectors, exact = encoder.encode_images(eight()), held["exact"]
     cosines = (vectors * exact).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(exact, axis=1)
-    prepared = [encoder.prepare(image) for image in eight()]
+    prepared = [encoder.compact(image) for image in eight()]
     some = encoder.stack([prepared[number % 8] for number in range(min(32, encoder.batch_size))])
     # of a slow one fewer: the rate is the same, and a batch of hundreds would take seconds
     encoder.encode_prepared(some)
@@ -356,7 +356,7 @@ def whole_build(encoder: Any, archive: Path, args: argparse.Namespace) -> dict[s
 
 def _embedded_a_second(encoder: Any) -> float:
     """Embed two batches to warm up and say how fast a third was."""
-    batch = encoder.stack([encoder.prepare(picture())] * encoder.batch_size)
+    batch = encoder.stack([encoder.compact(picture())] * encoder.batch_size)
     for _ in range(3):
         start = time.perf_counter()
         encoder.encode_prepared(batch)
@@ -373,7 +373,7 @@ def _prepared_a_second(encoder: Any, files: Sequence[Path], threads: int) -> flo
     def prepare(file: Path) -> None:
         data = file.read_bytes()
         hashlib.sha256(data).hexdigest()
-        encoder.prepare(read_image(data, draft_size=encoder.info.draft_size).image)
+        encoder.compact(read_image(data, draft_size=encoder.info.draft_size).image)
 
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(prepare, files[:threads]))

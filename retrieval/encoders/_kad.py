@@ -15,7 +15,7 @@ from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders._vision import ResNet50
 from retr.retrieval.encoders.base import limit_aspect
 from retr.retrieval.encoders.kad import CARD, MED_KEBERT
-from retr.retrieval.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, to_pixels
+from retr.retrieval.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, table, to_bytes
 from retr.retrieval.encoders.weights import find, load_strictly
 
 if TYPE_CHECKING:
@@ -139,6 +139,7 @@ class KadEncoder(TorchEncoder):
     """
 
     batch_size = 16
+    table = table(IMAGENET_MEAN, IMAGENET_STD)
 
     def __init__(
         self,
@@ -159,8 +160,8 @@ class KadEncoder(TorchEncoder):
         if self.protocol == "nih":  # pictures of one shape are rare
             self.batch_size = 1
 
-    def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
-        """Resize by the protocol and normalise: float32 ``(3, h, w)``, square unless the protocol is nih."""
+    def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Resize by the protocol: uint8 ``(3, h, w)``, square unless the protocol is nih."""
         size = (self.side, self.side)
         if self.protocol == "nih":
             image = limit_aspect(image, _LONGEST)
@@ -169,7 +170,7 @@ class KadEncoder(TorchEncoder):
             size = (self.side, stretched) if image.width <= image.height else (stretched, self.side)
         if self.protocol == "padchest":
             image = _to_full_range(image)
-        return to_pixels(image.resize(size, PIL.Image.Resampling.BICUBIC), IMAGENET_MEAN, IMAGENET_STD)
+        return to_bytes(image.resize(size, PIL.Image.Resampling.BICUBIC))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Average the patch features of pixels ``(n, 3, h, w)``: ``(n, 768)``."""
@@ -218,7 +219,7 @@ class KadEncoder(TorchEncoder):
         scores = np.empty((len(images), len(findings)), dtype=np.float32)
         for start in range(0, len(images), self.batch_size):
             batch = [
-                self.prepare(read_image(item, draft_size=self.info.draft_size, grey16=self.info.grey16).image)
+                self.compact(read_image(item, draft_size=self.info.draft_size, grey16=self.info.grey16).image)
                 for item in images[start : start + self.batch_size]
             ]
             answers = self.encode_and_score(np.stack(batch), findings, together=together)[1]

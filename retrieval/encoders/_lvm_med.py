@@ -9,7 +9,7 @@ import PIL.Image
 from retr.retrieval.encoders._torch import TorchEncoder
 from retr.retrieval.encoders._vision import ResNet50, last_map, pool, sam_names, sam_vit_base
 from retr.retrieval.encoders.lvm_med import CARD
-from retr.retrieval.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, to_pixels
+from retr.retrieval.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, table, to_bytes
 from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, uninitialised
 
 if TYPE_CHECKING:
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 class LvmMedEncoder(TorchEncoder):
     """LVM-Med in either architecture."""
 
-    def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
-        """Resize to 224 x 224, aspect not kept, and normalise: float32 ``(3, 224, 224)``."""
-        return to_pixels(image.resize((224, 224), PIL.Image.Resampling.BILINEAR), IMAGENET_MEAN, IMAGENET_STD)
+    table = table(IMAGENET_MEAN, IMAGENET_STD)
+
+    def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Resize to 224 x 224, aspect not kept: uint8 ``(3, 224, 224)``."""
+        return to_bytes(image.resize((224, 224), PIL.Image.Resampling.BILINEAR))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Average the last map of pixels ``(n, 3, 224, 224)``: ``(n, dim)``."""

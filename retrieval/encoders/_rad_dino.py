@@ -39,13 +39,13 @@ class RadDinoEncoder(TorchEncoder):
     def __init__(
         self, info: EncoderInfo, network: nn.Module, preprocessing: ShortSideCrop, *, device: str, precision: str
     ) -> None:
-        self.preprocessing = preprocessing
+        self.preprocessing, self.table = preprocessing, preprocessing.table()
         self.feature = info.options["feature"]
         super().__init__(info, network, device=device, precision=precision)
 
-    def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
-        """Resize, crop and normalise as the folder asks for: float32 ``(3, 518, 518)``."""
-        return self.preprocessing(image)
+    def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Resize and crop as the folder asks for: uint8 ``(3, 518, 518)``."""
+        return self.preprocessing.to_bytes(image)
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed pixels ``(n, 3, 518, 518)``: ``(n, 768)``."""

@@ -9,7 +9,7 @@ import PIL.Image
 from retr.retrieval.encoders._fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
 from retr.retrieval.encoders._vision import fold_lora, last_map, pool, vit_large
 from retr.retrieval.encoders.flair import BIO_CLINICAL_BERT
-from retr.retrieval.encoders.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, to_pixels
+from retr.retrieval.encoders.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, table, to_bytes
 from retr.retrieval.encoders.retizero import CARD
 from retr.retrieval.encoders.weights import digest, load_state_dict, load_strictly, split_state, uninitialised
 
@@ -38,13 +38,12 @@ class RetiZeroEncoder(FundusEncoder):
 
     def __init__(self, info: EncoderInfo, network: nn.Module, **rest: Any) -> None:
         self.feature = info.options["feature"]
-        self.mean, self.std = _NORMALISATION[str(info.options["normalisation"])]
+        self.table = table(*_NORMALISATION[str(info.options["normalisation"])])
         super().__init__(info, network, **rest)
 
-    def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
-        """Resize to 224 x 224, aspect not kept, and normalise: float32 ``(3, 224, 224)``."""
-        resized = image.resize((224, 224), PIL.Image.Resampling.BILINEAR)
-        return to_pixels(resized, self.mean, self.std)
+    def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Resize to 224 x 224, aspect not kept: uint8 ``(3, 224, 224)``."""
+        return to_bytes(image.resize((224, 224), PIL.Image.Resampling.BILINEAR))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed pixels ``(n, 3, 224, 224)``: ``(n, 512)`` unit vectors, or 1024 plain features."""

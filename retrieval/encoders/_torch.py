@@ -23,6 +23,7 @@ import torch
 from retr.index.errors import RetrError, UsageError, WeightsError
 from retr.retrieval.encoders._picture import picture
 from retr.retrieval.encoders.base import BaseEncoder
+from retr.retrieval.encoders.preprocess import look_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _CLOSE_ENOUGH = 0.999
+# Values put through a table at a time.
+_LOOKED_UP = 1 << 24
 
 
 def choose_device(device: str) -> torch.device:
@@ -116,7 +119,12 @@ class TorchEncoder(BaseEncoder):
         Where the network is; put text inputs and text modules there too.
     dtype
         What `forward` gets its pictures in.
+    table
+        float32 ``(3, 256)``: what becomes of each 8-bit value of a channel once the picture has the network's size.
+        None where preparing ends otherwise; then a subclass has a `prepare` of its own.
     """
+
+    table: NDArray[np.float32] | None = None
 
     def __init__(self, info: EncoderInfo, network: torch.nn.Module, *, device: str, precision: str) -> None:
         if info.logit_scale is not None and not math.isfinite(info.logit_scale):
@@ -135,6 +143,19 @@ class TorchEncoder(BaseEncoder):
     @abstractmethod
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed pixels ``(n, c, h, w)`` of `dtype` on `device` with `network`: ``(n, dim)``, any float."""
+
+    def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Bring one RGB picture to the network's size: uint8 ``(3, h, w)``; where there is a `table`."""
+        raise NotImplementedError
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
+        """Bring one RGB picture to the network's size and put its values through `table`: float32 ``(3, h, w)``."""
+        assert self.table is not None
+        return look_up(self.to_bytes(image), self.table)
+
+    def compact(self, image: PIL.Image.Image) -> NDArray[Any]:
+        """Prepare one RGB picture but for `table`, which the device looks up: a quarter of the bytes."""
+        return self.prepare(image) if self.table is None else self.to_bytes(image)
 
     def places(self, pixels: torch.Tensor) -> torch.Tensor | None:  # noqa: ARG002
         """Embed the places of one picture ``(1, c, h, w)``: ``(h, w, dim)``, any float, or None; see `BaseEncoder`."""
@@ -196,7 +217,18 @@ class TorchEncoder(BaseEncoder):
 
     def pixels(self, batch: NDArray[Any]) -> torch.Tensor:
         """Put prepared pictures on `device`, then into `dtype`: they travel as what they are."""
-        return torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, non_blocking=True).to(self.dtype)
+        there = torch.from_numpy(np.ascontiguousarray(batch)).to(self.device, non_blocking=True)
+        if self.table is None or there.dtype is not torch.uint8:
+            return there.to(self.dtype)
+        table = torch.from_numpy(self.table).to(self.device, self.dtype)
+        pixels = torch.empty(there.shape, dtype=self.dtype, device=self.device)
+        # some pictures at a time: the places in the table take four times the bytes of the values
+        some = max(1, _LOOKED_UP // there[0, 0].numel())
+        for start in range(0, len(there), some):
+            for channel in range(len(table)):
+                places = there[start : start + some, channel].int()
+                pixels[start : start + some, channel] = table[channel].index_select(0, places.flatten()).view_as(places)
+        return pixels
 
     def in_full(self) -> AbstractContextManager[None]:
         """Hold a GPU's convolutions and products to float32: cuDNN would take TF32, but fp32 means fp32 here."""
@@ -204,7 +236,7 @@ class TorchEncoder(BaseEncoder):
 
     def _measure_batch(self) -> int:
         """Run 16 pictures and let so many into a batch as take two fifths of the device's memory."""
-        batch = self.stack([self.prepare(picture())] * 16)
+        batch = self.stack([self.compact(picture())] * 16)
         torch.cuda.reset_peak_memory_stats(self.device)
         before = torch.cuda.memory_allocated(self.device)
         self.encode_prepared(batch)

@@ -73,6 +73,13 @@ class BaseEncoder(ABC):
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
         """Turn one RGB picture into the network's input, shape ``(c, h, w)``. Called from several threads."""
 
+    def compact(self, image: PIL.Image.Image) -> NDArray[Any]:
+        """Turn one RGB picture into what `encode_prepared` takes as well and gives the same vector for, in few bytes.
+
+        By default it is `prepare`. Called from several threads.
+        """
+        return self.prepare(image)
+
     def stack(self, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Stack prepared pictures of one shape: ``(n, c, h, w)``, in memory that suits the device."""
         return np.stack(inputs)
@@ -113,7 +120,7 @@ class BaseEncoder(ABC):
                 ).image
                 for item in items[start : start + self.batch_size]
             ]
-            prepared = [self.prepare(picture) for picture in pictures]
+            prepared = [self.compact(picture) for picture in pictures]
             # inputs may differ in shape (an encoder that keeps the aspect): equal ones are stacked
             for shape in {array.shape for array in prepared}:
                 rows = [row for row, array in enumerate(prepared) if array.shape == shape]

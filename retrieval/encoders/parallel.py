@@ -87,6 +87,10 @@ class ParallelEncoder(BaseEncoder):
         """Prepare one picture, in this process."""
         return self._first.prepare(image)
 
+    def compact(self, image: PIL.Image.Image) -> NDArray[Any]:
+        """Prepare one picture in few bytes, in this process."""
+        return self._first.compact(image)
+
     def stack(self, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Stack prepared pictures as the first device wants its share."""
         return self._first.stack(inputs)

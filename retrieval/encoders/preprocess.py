@@ -21,22 +21,31 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5)
 
 
-def to_pixels(image: PIL.Image.Image, mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    """Scale to 0..1 and normalise.
+def table(mean: Sequence[float], std: Sequence[float], scale: float | None = None) -> NDArray[np.float32]:
+    """Return what becomes of each 8-bit value in each channel: float32 ``(3, 256)``.
 
-    Parameters
-    ----------
-    image
-        8-bit RGB.
-    mean, std
-        One value a channel.
-
-    Returns
-    -------
-    NDArray[np.float32]
-        Shape ``(3, h, w)``.
+    ``scale`` multiplies in float64, as transformers does; without it values are divided by 255 in float32.
     """
-    return _normalise(to_unit(image), mean, std)
+    values = np.empty((3, 256, 1), np.float32)
+    if scale is None:
+        values[:] = np.arange(256, dtype=np.float32)[:, None]
+        values /= np.float32(255)
+    else:
+        np.multiply(np.arange(256)[:, None], np.float64(scale), out=values, dtype=np.float64, casting="same_kind")
+    return _normalise(values, mean, std)[..., 0]
+
+
+def to_bytes(image: PIL.Image.Image) -> NDArray[np.uint8]:
+    """Return the values of an 8-bit RGB picture: uint8 ``(3, h, w)``, in one array of its own."""
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))
+
+
+def look_up(values: NDArray[np.uint8], of: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Put 8-bit values ``(3, h, w)`` through a `table`: float32 of the same shape."""
+    pixels = np.empty(values.shape, dtype=np.float32)
+    for channel in range(len(values)):
+        np.take(of[channel], values[channel], out=pixels[channel], mode="clip")
+    return pixels
 
 
 def to_unit(image: PIL.Image.Image) -> NDArray[np.float32]:
@@ -111,19 +120,22 @@ class ShortSideCrop:
             )
         return made
 
+    def table(self) -> NDArray[np.float32]:
+        """Return what becomes of each 8-bit value; see `table`."""
+        return table(self.mean, self.std, self.scale)
+
     def __call__(self, image: PIL.Image.Image) -> NDArray[np.float32]:
         """Prepare an RGB picture: float32 ``(3, height, width)``."""
+        return look_up(self.to_bytes(image), self.table())
+
+    def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Resize and crop an RGB picture: uint8 ``(3, height, width)``."""
         image = limit_aspect(image)
         short, long = sorted(image.size)
         stretched = int(self.side * long / short)
         size = (self.side, stretched) if image.width <= image.height else (stretched, self.side)
         left, top = (size[0] - self.width) // 2, (size[1] - self.height) // 2
-        cropped = image.resize(size, self.resample).crop((left, top, left + self.width, top + self.height))
-        # transformers scales in float64, then works in float32
-        values = np.asarray(cropped).transpose(2, 0, 1)
-        pixels = np.empty(values.shape, dtype=np.float32)
-        np.multiply(values, np.float64(self.scale), out=pixels, dtype=np.float64, casting="same_kind")
-        return _normalise(pixels, self.mean, self.std)
+        return to_bytes(image.resize(size, self.resample).crop((left, top, left + self.width, top + self.height)))
 
     def __str__(self) -> str:
         filters = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic"}

@@ -45,6 +45,10 @@ class AdaptedEncoder(BaseEncoder):
         """Turn one RGB picture into the base network's input."""
         return self.base.prepare(image)
 
+    def compact(self, image: PIL.Image.Image) -> NDArray[Any]:
+        """Prepare one picture as the base network does, in few bytes."""
+        return self.base.compact(image)
+
     def stack(self, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Stack prepared pictures as the base network wants them."""
         return self.base.stack(inputs)

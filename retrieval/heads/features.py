@@ -67,4 +67,4 @@ class _Reader:
             picture = picture_in(self._archive.read(path), name, self._notes, **reading)
         except RetrError as error:
             raise RetrError(f"the picture of {name!r} cannot be read again", hint="or use --features stored") from error
-        return self._encoder.prepare(picture.image)
+        return self._encoder.compact(picture.image)

@@ -153,7 +153,7 @@ class Decoder:
                 picture.height,
                 picture.mode,
                 dict(picture.columns),
-                self.encoder.prepare(picture.image),
+                self.encoder.compact(picture.image),
             )
             for suffix, picture in pictures
         ]

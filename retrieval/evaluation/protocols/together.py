@@ -71,7 +71,7 @@ class SideBySide(BaseEncoder):
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
         """Prepare one picture for each encoder: an array of one object, the tuple of their inputs."""
         prepared = np.empty((), dtype=object)
-        prepared[()] = tuple(encoder.prepare(image) for encoder in self.encoders)
+        prepared[()] = tuple(encoder.compact(image) for encoder in self.encoders)
         return prepared
 
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:

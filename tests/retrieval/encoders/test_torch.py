@@ -3,10 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
-from retr.retrieval.encoders import _torch
+from retr.retrieval.encoders import _torch, preprocess
 from retr.retrieval.encoders._torch import TorchEncoder, choose_device, choose_precision
 
 INFO = EncoderInfo("toy", 8, "cosine", "anything", False, "0" * 64, "none")
@@ -164,3 +165,28 @@ def test_on_a_gpu_the_batch_follows_from_memory(pictures):
     np.testing.assert_allclose(
         on_gpu.encode_images(pictures), Toy(device="cpu", precision="fp32").encode_images(pictures), atol=1e-4
     )
+
+
+def test_pictures_that_travel_in_bytes_become_the_very_pixels(monkeypatch):
+    class Bytes(TorchEncoder):
+        table = preprocess.table(preprocess.IMAGENET_MEAN, preprocess.IMAGENET_STD)
+
+        def to_bytes(self, image):
+            return preprocess.to_bytes(image.resize((8, 6)))
+
+        def forward(self, pixels):
+            return pixels.flatten(1)
+
+    monkeypatch.setattr("retr.retrieval.encoders._torch._LOOKED_UP", 100)
+    info = EncoderInfo("bytes", 144, "cosine", "none", text=False, weights_sha256="0", preprocessing="none")
+    encoder = Bytes(info, torch.nn.Identity(), device="cpu", precision="fp32")
+    rng = np.random.default_rng(0)
+    pictures = [Image.fromarray(rng.integers(0, 256, (12, 16, 3), np.uint8)) for _ in range(5)]
+    prepared = np.stack([encoder.prepare(one) for one in pictures])
+    small = np.stack([encoder.compact(one) for one in pictures])
+    assert (prepared.dtype, small.dtype) == (np.float32, np.uint8)
+    # as torchvision's ToTensor and Normalize have it
+    mean, std = (np.float32(part)[:, None, None] for part in (preprocess.IMAGENET_MEAN, preprocess.IMAGENET_STD))
+    np.testing.assert_array_equal(prepared, (small.astype(np.float32) / np.float32(255) - mean) / std)
+    np.testing.assert_array_equal(encoder.encode_prepared(small), encoder.encode_prepared(prepared))
+    np.testing.assert_array_equal(encoder.encode_images(pictures), encoder.encode_prepared(prepared))
