@@ -23,6 +23,7 @@ from retr.retrieval.archive.folders import FolderSource
 from retr.retrieval.archive.matching import clean
 from retr.retrieval.archive.metadata import Metadata, read_metadata, require_match
 from retr.retrieval.archive.sources import Entry, Item, Skipped
+from retr.retrieval.labels.labelled import grouped
 from retr.retrieval.progress import LOGGER
 from retr.retrieval.stats.intervals import group_codes, jackknife_intervals
 from retr.retrieval.stats.metrics import macro
@@ -263,7 +264,8 @@ def read_folder(
         )
     paths = [path for files in chosen.values() for path in files]
     patients = None if group is None else _values(table, metadata, paths, group, "--group")
-    return _made(root, chosen, group, patients, left_out)
+    known = np.array([patient is not None for patient in patients or [""] * len(paths)], dtype=bool)
+    return _made(root, chosen, group, group_codes(patients, len(paths)), known, left_out)
 
 
 def read_index(
@@ -275,7 +277,7 @@ def read_index(
     least: int = 1,
     without: tuple[str, ...] = (),
 ) -> ClassFolder:
-    """Take the labelled rows of an index.
+    """Take the labelled rows of an index; without a patient, the pages of a file and its copies are of one.
 
     Parameters
     ----------
@@ -292,8 +294,7 @@ def read_index(
         There is no such column, or fewer than two classes.
     """
     label, group = label or "folder", group or store.manifest.group
-    columns = list(dict.fromkeys(["id", label, *([group] if group else [])]))
-    table = store.table(columns)
+    table = store.table(list(dict.fromkeys(["id", label, *([group] if group else [])])))
     ids = table["id"].to_pylist()
     named = dict(zip(ids, map(_name, table[label].to_pylist()), strict=True))
     skipped = store.skipped()
@@ -305,18 +306,18 @@ def read_index(
             f"the column {label!r} of the index holds {len(chosen)} classes, at least two are needed",
             hint="name another column with --label",
         )
-    patients = None
-    if group is not None:
-        patient = dict(zip(ids, table[group].to_pylist(), strict=True))
-        patients = [patient[path] for files in chosen.values() for path in files]
-    return _made(store.path, chosen, group, patients, left_out)
+    row = dict(zip(ids, store.live_rows().tolist(), strict=True))
+    rows = np.array([row[path] for files in chosen.values() for path in files], np.int64)
+    groups, known = grouped(store, group, rows)
+    return _made(store.path, chosen, group, groups, known | (group is None), left_out)
 
 
 def _made(
     root: Path,
     chosen: Mapping[str, Sequence[str]],
     group: str | None,
-    patients: Sequence[object] | None,
+    groups: NDArray[np.int64],
+    known: NDArray[np.bool_],
     left_out: Mapping[str, str],
 ) -> ClassFolder:
     paths = tuple(path for files in chosen.values() for path in files)
@@ -326,9 +327,9 @@ def _made(
         classes=tuple(chosen),
         labels=np.repeat(np.arange(len(chosen)), [len(files) for files in chosen.values()]),
         group=group,
-        groups=group_codes(patients, len(paths)),
+        groups=groups,
         left_out=tuple(sorted(left_out.items())),
-        alone=np.array([patient is None for patient in patients or [""] * len(paths)], dtype=bool),
+        alone=~known,
     )
 
 

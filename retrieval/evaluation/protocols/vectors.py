@@ -264,6 +264,10 @@ def _taken(
             raise UsageError("two findings have the same column in an index", hint="name them otherwise")
         table = parts[0].store.table(columns, np.array([rows[path] for path in data.paths], np.int64))
         scores = np.stack([table[column].to_numpy() for column in columns], axis=1).astype(np.float64)
+        keep = np.asarray(np.isfinite(scores).all(axis=1), dtype=bool)
+        unscored = [path for path, finite in zip(data.paths, keep.tolist(), strict=True) if not finite]
+        data = data.without(dict.fromkeys(unscored, "no finite score"))
+        vectors, scores = [one[keep] for one in vectors], scores[keep]
     return Embedded(data, tuple(vectors), scores, tuple(unit))
 
 

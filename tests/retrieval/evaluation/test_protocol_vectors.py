@@ -263,6 +263,32 @@ def test_what_an_index_does_not_have_is_left_out(archive, built, fake_encoder, m
         read_index(built, label="width", least=13)
 
 
+def test_pages_and_copies_of_a_file_answer_no_strict_question(archive, fake_encoder, make_picture, tmp_path):
+    pages = [make_picture(seed) for seed in (70, 71, 72)]
+    pages[0].save(archive / "healthy" / "pages.tif", save_all=True, append_images=pages[1:])
+    (archive / "healthy" / "copy.png").write_bytes((archive / "healthy" / "000.png").read_bytes())
+    build(archive, tmp_path / "pages", fake_encoder)
+    data = read_index(Store.open(tmp_path / "pages"))
+    assert (len(data.paths), len(np.unique(data.groups)), data.alone.sum()) == (16, 13, 0)
+    pages_of = {int(group) for path, group in zip(data.paths, data.groups, strict=True) if "pages" in path}
+    assert len(pages_of) == 1
+
+
+def test_a_score_that_is_no_number_is_left_out(archive, make_encoder):
+    class Overflowing(make_encoder):
+        def encode_and_score(self, batch, findings):
+            scores = np.full((len(batch), len(findings)), 0.5, np.float32)
+            scores[np.abs(batch - dark).max(axis=(1, 2, 3)) == 0] = np.nan
+            return self.encode_prepared(batch), scores
+
+    encoder, data = Overflowing(), read_folder(archive)
+    with Image.open(archive / "healthy" / "000.png") as image:
+        dark = encoder.prepare(image.convert("RGB"))
+    found = WORK.embed(data, [encoder], ["glaucoma"])
+    assert found.data.left_out == (("healthy/000.png", "no finite score"),)
+    assert (len(found.vectors[0]), found.scores.shape) == (11, (11, 1))
+
+
 def test_an_index_of_another_encoder_is_refused(built, make_encoder):
     with pytest.raises(UsageError, match="was built by 'fake'"):
         Built((built,)).embed(read_index(built), [make_encoder(weights="1" * 64)])
