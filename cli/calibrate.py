@@ -50,6 +50,7 @@ def calibrate(
 
     from retr.retrieval.classify.calibration import stale
     from retr.retrieval.engine import Index
+    from retr.retrieval.labels.labelled import sharing
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index), **loading.options)
@@ -84,6 +85,9 @@ def calibrate(
     out.rows(_by_class(measured), title=f"coverage of each class; in all coverages each {measured[0].unit} counts once")
     for line in _remarks(measured):
         out.note(line)
+    together = sharing(opened.store)
+    if together:
+        out.note(f"{together} patients share a byte-identical picture with another and count as one with them")
     for line in (*fence.says(), *stale(opened.store)):
         out.note(line)
 

@@ -164,7 +164,7 @@ def grouped(store: Store, key: str | None, rows: NDArray[np.int64]) -> tuple[NDA
     """
     key = key if key in store.schema.names else None
     own = [None] * len(rows) if key is None else store.identity.of(key, rows)
-    hashed = "sha256" in store.schema.names and pa.types.is_string(store.schema.field("sha256").type)
+    hashed = _hashes_files(store)
     sha = store.table(["sha256"], rows=rows).column(0).to_pylist() if hashed else [None] * len(rows)
     copied = {digest for value, digest in zip(own, sha, strict=True) if digest and value is None}
     known: dict[str, str] = {}
@@ -199,6 +199,16 @@ def _shared(store: Store) -> dict[str, int]:
         found = joined(*codes).tolist() if len(pairs) else []
         _sharing[store] = dict(zip(pairs["who"].to_pylist(), found, strict=True))
     return _sharing[store]
+
+
+def sharing(store: Store) -> int:
+    """Return how many patients count together with another, since a file of theirs is byte-identical to one of his."""
+    key = store.manifest.group
+    return len(_shared(store)) if key in store.schema.names and _hashes_files(store) else 0
+
+
+def _hashes_files(store: Store) -> bool:
+    return "sha256" in store.schema.names and pa.types.is_string(store.schema.field("sha256").type)
 
 
 # A snapshot does not change, and every question asks again.

@@ -15,7 +15,7 @@ from retr.index.vectors import unit
 from retr.retrieval.classify.answers import row_exclusions
 from retr.retrieval.classify.calibrate import calibrate
 from retr.retrieval.labels.cases import find_cases
-from retr.retrieval.labels.labelled import classes_of, grouped, labelled_rows, others
+from retr.retrieval.labels.labelled import classes_of, grouped, labelled_rows, others, sharing
 
 INFO = EncoderInfo(
     name="fake", dim=4, similarity="cosine", modality="none", text=False, weights_sha256="0" * 64, preprocessing="none"
@@ -77,6 +77,7 @@ def test_patients_who_share_a_file_are_one_group(tmp_path):
     ]
     blanks = [("a", f"T{i}", "ten") for i in range(10)] + [("b", f"E{i}", "eleven") for i in range(11)]
     store = make(tmp_path / "x.retr", person + blanks, "patient")
+    assert sharing(store) == 3 + 10
     groups = labelled_rows(store, "label").groups
     assert len(set(groups[:3])) == 1 != len(set(groups[:4]))  # P1, P1, P3; and P4
     assert len(set(groups[4:14])) == 1
