@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 # So many ids are compared sign by sign with one that is not found: a few tenths of a second.
 _COMPARED = 10_000
 _SUGGESTED = 3
+# So much of an id is shown, and a longer one is near to none.
+_SHOWN = 300
 
 
 def rows_that_read(store: Store, ids: list[str]) -> NDArray[np.int64]:
@@ -54,11 +56,12 @@ def unknown(store: Store, row_id: str, more: str | None = None) -> UnknownIdErro
     """
     near = _near(store, row_id)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`retr index ls` lists the ids"
-    return UnknownIdError(f"no row has the id {row_id!r}", hint=f"{hint}, and {more}" if more else hint)
+    shown = row_id if len(row_id) <= _SHOWN else f"{row_id[:_SHOWN]}..."
+    return UnknownIdError(f"no row has the id {shown!r}", hint=f"{hint}, and {more}" if more else hint)
 
 
 def _near(store: Store, row_id: str) -> list[str]:
-    if not row_id.isprintable() or not row_id:
+    if not row_id.isprintable() or not 0 < len(row_id) <= _SHOWN:
         return []
     # a name is remembered better than its folders
     name = row_id.rpartition("/")[2]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
@@ -105,10 +105,12 @@ def _require_offset(offset: object, effort: int | None) -> None:
         raise UsageError(f"with an offset search is exact, which has no effort, got {effort!r}", hint="leave one out")
 
 
-def _known(store: Store, columns: Sequence[str] | None) -> list[str] | None:
+def _known(store: Store, columns: Any) -> list[str] | None:
     if isinstance(columns, str):
         raise UsageError(f"columns are a list of names, got: {columns!r}", hint=f"write columns=[{columns!r}]")
     names = None if columns is None else list(columns)
     for name in names or ():
+        if not isinstance(name, str):
+            raise UsageError(f"columns are a list of names, got one of the type {type(name).__name__}")
         store.columns.require(name)
     return names

@@ -30,7 +30,16 @@ if TYPE_CHECKING:
 
 
 class Contents:
-    """The rows of an index by id and as a table, and its life from opening to `close`."""
+    """The rows of an index by id and as a table, and its life from opening to `close`.
+
+    >>> import pickle, tempfile
+    >>> from retr import Index
+    >>> rows, own = {"id": ["a", "b"], "label": ["healthy", "glaucoma"]}, {"encoder": "mine", "fingerprint": "1"}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with Index.from_vectors([[1.0, 0.0], [0.0, 1.0]], rows, f"{folder}/i", **own) as index:
+    ...         "b" in index, list(index), index["b"]["label"], len(pickle.loads(pickle.dumps(index)))
+    (True, ['a', 'b'], 'glaucoma', 2)
+    """
 
     def __init__(self, store: Store, options: Mapping[str, Any] | None) -> None:
         self._store: Store | None = store

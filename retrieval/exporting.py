@@ -58,6 +58,11 @@ def export(index: Index, folder: str | Path, *, where: str | None = None, form: 
         The package of the form is not installed.
     RetrError
         The disk refuses; nothing is left then.
+
+    Examples
+    --------
+    >>> index.export("out", where="label = 'glaucoma'")  # doctest: +SKIP
+    15
     """
     write = _writer(form)
     store, target = index.store, home(folder)

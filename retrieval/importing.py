@@ -153,8 +153,8 @@ def _cells(table: Any, id_column: str | None) -> tuple[pa.Table, str, bool]:
         raw = _arrow(table)
     except (pa.ArrowException, TypeError, ValueError, AttributeError):
         raise UsageError(
-            f"the metadata are no table, got {type(table).__name__}",
-            hint="give a file, a table of pyarrow, pandas or polars, or a dict of columns",
+            f"the metadata cannot be read as a table, got {type(table).__name__}",
+            hint="give a file, a table of pyarrow, pandas or polars, or a dict of columns, each column of one type",
         ) from None
     double = next((name for name, count in Counter(raw.column_names).items() if count > 1), None)
     if double is not None:
@@ -220,6 +220,10 @@ def _info(
 ) -> tuple[EncoderInfo, BaseEncoder | None]:
     """Return whose vectors they are, and the encoder where it is at hand."""
     loaded = encoder if isinstance(encoder, BaseEncoder) else None
+    by_name = isinstance(encoder, str) and fingerprint is None and is_registered(encoder)
+    unused = [] if by_name else sorted(options.keys() - {"device", "precision"})
+    if unused:
+        raise UsageError(f"there is no option {unused[0]!r} for vectors of an encoder that is not loaded by its name")
     if noted is not None and (encoder is None or encoder == noted.encoder.name) and fingerprint is None:
         info = noted.encoder
     elif encoder is None:
@@ -231,7 +235,7 @@ def _info(
         info = outside_info(encoder, fingerprint, dim=dim, similarity=similarity or "cosine")
     else:
         loaded = load_encoder(encoder, **options) if isinstance(encoder, str) else loaded
-        info = loaded.info if loaded is not None else encoder  # type: ignore[assignment]
+        info = _identity(encoder if loaded is None else loaded.info)
         if fingerprint is not None:
             raise UsageError("a fingerprint is for a model that is given by name alone", hint="leave it out")
     if noted is not None and not info.agrees_with(noted.encoder):
@@ -241,6 +245,15 @@ def _info(
     if similarity not in {None, info.similarity}:
         raise UsageError(f"vectors of {info.name!r} are compared by {info.similarity!r}, got: {similarity!r}")
     return info, loaded
+
+
+def _identity(given: Any) -> EncoderInfo:
+    if not isinstance(given, EncoderInfo):
+        raise UsageError(
+            f"an encoder is a name, a loaded encoder or an EncoderInfo, got {type(given).__name__}",
+            hint="see `retr encoders ls`",
+        )
+    return given
 
 
 def _own(cells: pa.Table, ids: pa.ChunkedArray) -> pa.Table:

@@ -103,6 +103,8 @@ class Query:
     @classmethod
     def id(cls, row_id: str) -> Query:
         """Ask with a row of the index, by its id."""
+        if not isinstance(row_id, str):
+            raise UsageError(f"rows are known by their ids, which are text, got: {row_id!r}")
         return cls((Part("id", row_id),))
 
     @classmethod
@@ -118,7 +120,9 @@ class Query:
     @staticmethod
     def _numbers(vector: Any) -> NDArray[np.float32]:
         try:
-            return plain_array(vector).astype(np.float32)
+            # what float32 cannot hold becomes infinite, and is refused as such
+            with np.errstate(over="ignore"):
+                return plain_array(vector).astype(np.float32, casting="same_kind")
         except (TypeError, ValueError, OverflowError):
             raise UsageError("a query vector must be a list of numbers") from None
 

@@ -135,7 +135,7 @@ def outside_info(name: str, fingerprint: str | None, *, dim: int, similarity: Si
         raise UsageError(f"an encoder needs a name that can be printed, got: {name!r}")
     if is_registered(name):
         raise UsageError(f"{name!r} is an encoder of `retr encoders ls`", hint="give your own another name")
-    if fingerprint is None or not fingerprint.strip():
+    if fingerprint is None or not str(fingerprint).strip():
         raise UsageError(
             f"the encoder {name!r} needs a fingerprint, got: {fingerprint!r}",
             hint="give what tells its weights from others: a version, or the sha256 of the checkpoint",
@@ -144,6 +144,7 @@ def outside_info(name: str, fingerprint: str | None, *, dim: int, similarity: Si
         raise UsageError(f"the similarity is 'cosine' or 'dot', got: {similarity!r}")
     if dim < 1:
         raise UsageError(f"an embedding needs at least one dimension, got {dim!r}")
+    fingerprint = str(fingerprint)
     digest = fingerprint if _SHA256.fullmatch(fingerprint) else hashlib.sha256(fingerprint.encode()).hexdigest()
     return EncoderInfo(
         name=name,

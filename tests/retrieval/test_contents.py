@@ -75,6 +75,7 @@ class TestCollection:
             ("zzzzzzzz", "`retr index ls` lists the ids"),
             ("\ud800", "`retr index ls` lists the ids"),
             ("", "`retr index ls` lists the ids"),
+            ("a" * 100_000, f"no row has the id '{'a' * 300}...'"),
             ("000.*", "no row has the id '000.*'"),
         ],
     )

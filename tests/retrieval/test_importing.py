@@ -198,7 +198,7 @@ BAD = {
     "a missing id": (lambda v, t: (v, changed(t, "id", [None, *t["id"].to_pylist()[1:]])), {}, "row 0 has no id"),
     "floats as ids": (lambda v, t: (v, changed(t, "id", np.arange(N) / 2)), {}, "floats, which are no ids"),
     "a column twice": (lambda v, t: (v, t.append_column("age", t["age"])), {}, "has the column 'age' twice"),
-    "no table": (lambda v, t: (v, 7), {}, "the metadata are no table, got int"),
+    "no table": (lambda v, t: (v, 7), {}, "the metadata cannot be read as a table, got int"),
     "a column of the index's own": (
         lambda v, t: (v, t.append_column("size", t["label"])),
         {},
@@ -208,6 +208,9 @@ BAD = {
     "no model": (lambda v, t: (v, t), {"encoder": None, "fingerprint": None}, "which model the vectors are of"),
     "no fingerprint": (lambda v, t: (v, t), {"fingerprint": None}, "'mine' needs a fingerprint"),
     "a name that is taken": (lambda v, t: (v, t), {"encoder": "lite"}, "'lite' is an encoder of"),
+    "no encoder": (lambda v, t: (v, t), {"encoder": 7, "fingerprint": None}, "or an EncoderInfo, got int"),
+    "a misspelt option": (lambda v, t: (v, t), {"simliarity": "dot"}, "there is no option 'simliarity'"),
+    "a column of two types": (lambda v, t: (v, {"id": t["id"], "o": [1, "a"] * 30}), {}, "cannot be read as a table"),
     "another measure": (lambda v, t: (v, t), {"similarity": "l2"}, "'cosine' or 'dot'"),
     "another type": (lambda v, t: (v, t), {"dtype": "int8"}, "stored as 'float32' or 'float16'"),
 }

@@ -184,3 +184,15 @@ class TestColumns:
             plain.search(image=tmp_path / "no such picture.png", columns=["lable"])
         with pytest.raises(UsageError, match=r"write columns=\['label'\]"):
             plain.search(Query.vector(questions()[0]), columns="label")
+        for bad in ([3], pa.array(["label"])):
+            with pytest.raises(UsageError, match="columns are a list of names, got one of the type"):
+                plain.search(Query.vector(questions()[0]), columns=bad)
+
+
+def test_what_is_no_question(plain):
+    with pytest.raises(UsageError, match="a query vector must be a list of numbers"):
+        plain.search(vector=[1j] * DIM)
+    with pytest.raises(UsageError, match="not finite"):
+        plain.search(vectors=[[1e300] * DIM])
+    with pytest.raises(UsageError, match="which are text, got: 3"):
+        plain.search(id=3)
