@@ -189,14 +189,14 @@ def jackknife_intervals(
     block = blocks[codes]
     parts = [statistics(np.flatnonzero(block != number)) for number in range(min(groups, MOST_BLOCKS))]
     rests_on, found = member or {}, {}
-    for name, value in values.items():
-        low, without = (lowest or {}).get(name, 0.0), np.array([part[name] for part in parts], np.float64)
-        span = 1 - low
-        scaled, spread = (float(value) - low) / span, _jackknife(without, float(value)) / span**2
+    for name, one in values.items():
+        value, low = float(one), (lowest or {}).get(name, 0.0)
+        span, without = 1 - low, np.array([part[name] for part in parts], np.float64)
+        scaled, spread = (value - low) / span, _jackknife(without, value) / span**2
         rows, alike = _effective(_shares(n, rests_on.get(name)), codes)
         df = _freedom(len(parts), min(alike, len(parts)))
         below, above = _limits(scaled, spread, scaled * (1 - scaled) / n, rows=rows, groups=alike, df=df)
-        found[name] = Estimate(float(value), low + span * below, low + span * above, n, groups)
+        found[name] = Estimate(value, min(low + span * below, value), max(low + span * above, value), n, groups)
     return found
 
 
@@ -249,7 +249,7 @@ def _limits(
     mean
         Whether it is a mean of rows, whose variance has a bound.
     """
-    if not np.isfinite(variance) or not np.isfinite(value):
+    if not np.isfinite(variance) or not np.isfinite(value) or not groups:  # nothing, or no row, that it could rest on
         return float("nan"), float("nan")
     value = min(max(value, 0.0), 1.0)
     t2, z2, trial = _quantile(df) ** 2, _quantile(np.inf) ** 2, value * (1 - value)

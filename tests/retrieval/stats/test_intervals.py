@@ -90,6 +90,8 @@ def test_what_rests_on_one_patient_has_no_interval():
         return {"first": float(values[rows].max()) if 0 in rows else float("nan")}
 
     assert np.isnan(jackknife_intervals(first, codes)["first"].low)
+    of_none = {"mean": np.zeros((5, 2), bool)}
+    assert np.isnan(jackknife_intervals(lambda rows: {"mean": values[rows].mean()}, codes, member=of_none)["mean"].low)
 
 
 @pytest.mark.parametrize("n", [5, 10, 30, 200])
@@ -172,6 +174,9 @@ def test_intervals_are_sane_whatever_comes(rows, seed):
     assert (shuffled.low, shuffled.high) == pytest.approx((one.low, one.high))
     wrong = mean_interval(1 - values, codes)
     assert (1 - wrong.high, 1 - wrong.low) == pytest.approx((one.low, one.high))
+    most = np.random.default_rng(seed).choice([0.01, 0.5, 1.0], len(values))
+    small = mean_interval(values * most, codes, highest=most)
+    assert 0 <= small.low <= small.value <= small.high <= most.mean() * (1 + 1e-12)
 
 
 def patients(rng, groups, sizes, mean, together):
