@@ -89,6 +89,16 @@ def test_an_index_of_fewer_rows_than_k_is_measured(tmp_path):
     assert Index(store).evaluate("neighbours", "label", k=9).facts["queries"] == 4
 
 
+def test_an_index_of_one_patient_has_nothing_to_find(tmp_path):
+    """No neighbour is anyone else's: that is said, and counts as nothing found."""
+    store = make_store(tmp_path / "one.retr", np.eye(8)[:4], patient=list("aaaa"), label=["x", "y", "x", "y"])
+    found = Index(store).evaluate("retrieval", "label")
+    assert found.metrics["precision@1"].value == 0
+    assert np.isnan(found.metrics["recall@1"].value)
+    assert found.curves["confusion"]["counts"] == [[0, 0], [0, 0]]
+    assert any("no other picture of their class" in note for note in found.notes)
+
+
 def test_a_depth_of_any_size_costs_what_the_rows_cost(tmp_path):
     store = make_store(tmp_path / "few.retr", np.eye(8)[:4], patient=list("abcd"), label=["x", "y", "x", "y"])
     index, deep = Index(store), 10**23
