@@ -6,6 +6,7 @@ encoder the vectors are of, and by two hashes that the two files belong together
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import secrets
@@ -20,6 +21,7 @@ from retr.index.files import disk_errors
 from retr.index.home import home
 from retr.index.identity import NOTE as IDENTIFIERS
 from retr.index.schema import ID
+from retr.retrieval.labels.seen import HEAD_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -123,6 +125,8 @@ def _note(store: Store, vectors: NDArray[Any], ids: Iterator[str]) -> dict[str, 
         "identifiers": manifest.extra.get(IDENTIFIERS),
         "vectors": digest_of_vectors(vectors),
         "ids": digest_of_ids(ids),
+        # an adapted index: new pictures go through it, and it knows whom it was fitted on
+        **({"head": base64.b64encode(store.file(HEAD_FILE)).decode()} if HEAD_FILE in manifest.files else {}),
     }
 
 

@@ -7,6 +7,7 @@ vector. What `retr.retrieval.exporting` wrote says it by itself, and comes back 
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 from collections import Counter
@@ -35,6 +36,7 @@ from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.callables import is_registered, outside_info
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.exporting import NOTE, digest_of_ids, digest_of_vectors
+from retr.retrieval.labels.seen import HEAD_FILE
 from retr.retrieval.regular import is_regular
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ class _Exported:
     identifiers: Any
     vectors: str
     ids: str
+    files: Mapping[str, bytes]
 
 
 def import_vectors(
@@ -117,7 +120,9 @@ def import_vectors(
     kept: Dtype = dtype or (noted.dtype if noted is not None and same else "float32")
     as_stored = same and noted is not None and kept == noted.dtype
     _require_finite(numbers, whole, kept, cosine=info.similarity == "cosine" and not as_stored)
-    _write(home(path), str(path), info, group, kept, whole, numbers, noted, as_stored=as_stored)
+    # whom its head was fitted on goes where the vectors go
+    files = noted.files if noted is not None and same else {} if loaded is None else loaded.files
+    _write(home(path), str(path), info, group, kept, whole, numbers, noted, files, as_stored=as_stored)
     return loaded, notes
 
 
@@ -202,8 +207,9 @@ def _exported(raw: pa.Table) -> _Exported | None:
         return None
     try:
         note = json.loads(text)
-        return _Exported(**{**note, "encoder": EncoderInfo.from_json(note["encoder"])})
-    except (ValueError, KeyError, TypeError):
+        files = {HEAD_FILE: base64.b64decode(note.pop("head"))} if "head" in note else {}
+        return _Exported(**{**note, "encoder": EncoderInfo.from_json(note["encoder"])}, files=files)
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(
             "what the table says of its export cannot be read",
             hint="write the table again without its schema's metadata",
@@ -294,6 +300,7 @@ def _write(
     table: pa.Table,
     numbers: NDArray[Any],
     noted: _Exported | None,
+    files: Mapping[str, bytes],
     *,
     as_stored: bool,
 ) -> None:
@@ -309,6 +316,8 @@ def _write(
             for start, piece in _pieces(numbers):
                 kept = np.asarray(piece) if as_stored else piece.astype(np.float32)
                 writer.append(table.slice(start, len(piece)), kept, as_stored=as_stored)
+            for name, data in files.items():
+                writer.add_file(name, data)
             writer.commit()
     except BaseException:
         if fresh:

@@ -157,6 +157,7 @@ def classify_rows(
         ``rows``, how many of them were ``answered``, and the ``columns``.
     """
     classes = _checked(labels, by, probe, k, where, max_set, calibrated_on)
+    index.refresh()
     if classes is not None and _asks_findings(index.encoder, classes):
         raise UsageError(
             f"the findings of {classes.name!r} are scored on pictures, not on stored vectors",
@@ -240,8 +241,12 @@ def _choose(
     assert probe is not None
     found = None if retrain else probes.find(index.store, probe)
     if found is None:
+        # another process may have changed rows since this one looked
+        index.refresh()
         found = probes.train_and_store(index.store, probe)
         index.refresh()
+        # rows that changed in the meantime are not those it was trained on
+        found = probes.find(index.store, probe) or found
         figures = found.figures
         measured = ", ".join(
             f"{name} {figures[name]:.3f}" for name in ("accuracy", "top5", "macro_recall") if name in figures

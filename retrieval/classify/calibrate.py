@@ -96,6 +96,7 @@ def calibrate(
     """
     alpha = float(alpha)
     conformal.groups_needed(alpha)
+    index.refresh()
     words = None if labels is None else ByWords(index.text_side, load_labels(labels))
     store = index.store
     labelled = labelled_rows(store, label)

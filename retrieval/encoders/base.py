@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -21,7 +22,7 @@ from retr.index.errors import NoTextSideError
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     import PIL.Image
     from numpy.typing import NDArray
@@ -62,12 +63,16 @@ class BaseEncoder(ABC):
     batch_invariant
         Whether a picture's vector is the same to the last bit in every batch. Where it is not, the build pipeline
         fills up its last batch, so that an index does not depend on how often its build was interrupted.
+    files
+        Files that every index of it keeps, by name: what it was fitted on lies in them, and it cannot be loaded again
+        without them.
     """
 
     info: EncoderInfo
     notes: list[str]
     batch_size: int = 32
     batch_invariant: bool = False
+    files: Mapping[str, bytes] = MappingProxyType({})
 
     @abstractmethod
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:

@@ -130,7 +130,7 @@ def _without_seen(store: Store, cases: Cases, *, crossed: bool) -> Cases:
     UsageError
         No row is left that asks.
     """
-    unseen = Unseen(store, cases.rows)
+    unseen = Unseen(store, cases.rows, cases.group)
     keep = unseen.asked if crossed else unseen.plain
     theirs = cases.asks & ~unseen.plain
     if not theirs.any():

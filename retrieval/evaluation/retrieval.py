@@ -113,7 +113,7 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options
 
 def _not_in_view(store: Store, cases: Cases) -> NDArray[np.int64]:
     """Count, for each query, the relevant rows that are missing where it is asked: int64 ``(q,)``."""
-    unseen, missing = Unseen(store, cases.rows), np.zeros(len(cases.queries), np.int64)
+    unseen, missing = Unseen(store, cases.rows, cases.group), np.zeros(len(cases.queries), np.int64)
     for fold in np.unique(unseen.fold[cases.queries]).tolist():
         if fold >= 0:
             at, gone = unseen.fold[cases.queries] == fold, ~unseen.learn(fold)
@@ -133,5 +133,5 @@ def nearest(store: Store, cases: Cases, k: int) -> tuple[NDArray[np.int64], NDAr
     order = np.argsort(cases.groups, kind="stable")
     starts = np.searchsorted(cases.groups[order], np.arange(cases.groups.max() + 2))
     own = [cases.rows[order[starts[g] : starts[g + 1]]] for g in cases.groups[cases.queries]]
-    rows, scores = Unseen(store, cases.rows).nearest(cases.queries, min(k, len(cases.rows)), own)
+    rows, scores = Unseen(store, cases.rows, cases.group).nearest(cases.queries, min(k, len(cases.rows)), own)
     return place[rows], scores

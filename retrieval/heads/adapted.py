@@ -40,6 +40,7 @@ class AdaptedEncoder(BaseEncoder):
         self.notes = base.notes
         self.batch_size = base.batch_size
         self.info = adapted_info(base.info, head)
+        self.files = {HEAD_FILE: head.to_bytes()}
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
         """Turn one RGB picture into the base network's input."""

@@ -98,7 +98,7 @@ def build(
     _require_columns(order, () if before is None else before.schema.names, asked.get("types") or ())
     loaded = encoder() if callable(encoder) else encoder
     fresh = before is None
-    store = Store.create(path, encoder=loaded.info, dtype=dtype or "float32") if fresh else Store.open(path)
+    store = _created(path, loaded, dtype or "float32") if fresh else Store.open(path)
     try:
         report, skipped = carry_out(order, loaded, store, progress)
     except BaseException:
@@ -149,6 +149,17 @@ def add(
     order = _order(opened, source, metadata, path_column, store, {"name": name, "image_column": image_column, **asked})
     _require_columns(order, store.schema.names, asked.get("types") or ())
     return carry_out(order, encoder() if callable(encoder) else encoder, store, progress)[0]
+
+
+def _created(path: Path, encoder: BaseEncoder, dtype: Dtype) -> Store:
+    """Make an index, with the files that its encoder needs."""
+    store = Store.create(path, encoder=encoder.info, dtype=dtype)
+    if not encoder.files:
+        return store
+    with store.writer() as writer:
+        for name, data in encoder.files.items():
+            writer.add_file(name, data)
+        return writer.commit()
 
 
 def _require_dtype(store: Store, dtype: Dtype | None) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from retr.index.npz import numbers, read_npz
 from retr.index.records import stored
 from retr.index.vectors import unit
-from retr.retrieval.labels.labelled import deal, row_groups
+from retr.retrieval.labels.labelled import deal, grouped, joined, row_groups
 from retr.retrieval.labels.marks import row_marks
 from retr.retrieval.labels.seen import VIEWS_FILE, seen_by_head
 
@@ -92,6 +92,8 @@ class Unseen:
         The snapshot.
     rows
         int64, ascending: the labelled rows.
+    group
+        Another column than the index's that tells patients apart: what the head has seen of one, it has seen of all.
 
     Attributes
     ----------
@@ -101,9 +103,15 @@ class Unseen:
         int64 ``(n,)``: in which view another row is asked; -1 where it cannot be asked, or is `plain`.
     """
 
-    def __init__(self, store: Store, rows: NDArray[np.int64]) -> None:
+    def __init__(self, store: Store, rows: NDArray[np.int64], group: str | None = None) -> None:
         self._store, self.rows = store, rows
-        seen = seen_by_head(store)
+        seen, self._groups = seen_by_head(store), row_groups(store, rows)
+        if seen is not None and group not in {None, store.manifest.group}:
+            live = store.live_rows()
+            groups = joined(row_groups(store, live), grouped(store, group, live)[0])
+            wider = np.zeros(len(seen), bool)
+            wider[live] = np.isin(groups, groups[seen[live]])
+            seen, self._groups = wider, groups[np.searchsorted(live, rows)]
         self.plain = np.ones(len(rows), bool) if seen is None else ~seen[rows]
         self.fold = np.full(len(rows), -1, np.int64)
         self._place = np.full(len(rows), -1, np.int64)
@@ -119,7 +127,7 @@ class Unseen:
         self.views, self._place = views, place
         fold = np.where(place >= 0, views.fold[place], -1)
         # a patient of today that was dealt into two folds has been seen by the head of either
-        groups = row_groups(self._store, self.rows)
+        groups = self._groups
         least = np.full(groups.max(initial=-1) + 1, len(views.vectors))
         most = np.full(len(least), -1)
         np.minimum.at(least, groups[fold >= 0], fold[fold >= 0])

@@ -308,6 +308,7 @@ def align(
     UsageError
         The index's encoder has a text side of its own.
     """
+    index.refresh()
     store, encoder = index.store, index.store.manifest.encoder
     if encoder.text:
         raise UsageError(f"the encoder {encoder.name!r} has a text side of its own", hint="use --text without a bridge")
