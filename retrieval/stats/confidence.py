@@ -52,12 +52,14 @@ def class_log_odds(logits: NDArray[Any]) -> NDArray[np.float64]:
     wide = np.asarray(logits, dtype=np.float64)
     if wide.shape[-1] < 2:
         return wide
-    best = np.eye(wide.shape[-1], dtype=bool)[wide.argmax(axis=-1)]
+    first = np.eye(wide.shape[-1], dtype=bool)[wide.argmax(axis=-1)]
     peak = wide.max(axis=-1, keepdims=True)
+    # computed in one way for all that are highest: rounding must not part classes that tie
+    best = wide == peak
     raised = np.exp(wide - peak)
     # all but the best leave at least its own 1: only without the best must the sum be taken anew
     others = peak + np.log(np.where(best, 1.0, raised.sum(axis=-1, keepdims=True) - raised))
-    without_best = logsumexp(np.where(best, -np.inf, wide), axis=-1, keepdims=True)
+    without_best = logsumexp(np.where(first, -np.inf, wide), axis=-1, keepdims=True)
     return np.asarray(wide - np.where(best, without_best, others), np.float64)
 
 

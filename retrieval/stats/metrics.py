@@ -225,7 +225,8 @@ def in_top_k(scores: ArrayLike, truth: ArrayLike, k: int) -> NDArray[np.float64]
     Parameters
     ----------
     scores
-        float ``(n, c)``: probabilities, or logits of any sign; a score of exactly 0 where none is below it is none.
+        float ``(n, c)``: probabilities, or logits of any sign; a score of exactly 0 is none where none is below it and
+        some are above.
     truth
         int ``(n,)``.
     k
@@ -249,7 +250,7 @@ def in_top_k(scores: ArrayLike, truth: ArrayLike, k: int) -> NDArray[np.float64]
     answered, highest = wide.argmax(axis=1) == target, above == 0
     places, rivals = k - np.maximum(above, 1), np.where(highest, equal - 1, equal)
     chance = np.where(answered, 1.0, np.clip(places / np.maximum(rivals, 1), 0.0, 1.0))
-    nothing = (own[:, 0] == 0) & (wide >= 0).all(axis=1)
+    nothing = (own[:, 0] == 0) & (wide >= 0).all(axis=1) & (wide > 0).any(axis=1)
     return np.where(nothing, 0.0, chance)
 
 

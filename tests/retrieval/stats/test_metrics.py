@@ -8,6 +8,7 @@ from sklearn import metrics as sk
 
 from retr.index.errors import UsageError
 from retr.retrieval.stats import metrics
+from retr.retrieval.stats.confidence import class_log_odds
 
 
 @pytest.fixture
@@ -218,6 +219,21 @@ def test_a_class_that_nobody_votes_for_is_in_no_top_five():
     np.testing.assert_array_equal(metrics.in_top_k(votes, np.arange(7), 5), [0, 0, 1, 1, 0, 0, 0])
     logits = votes - 1  # of any sign: here the five places are filled
     assert metrics.in_top_k(logits, np.arange(7), 5).sum() == pytest.approx(5)
+
+
+def test_classes_that_tie_in_logits_tie_in_log_odds():
+    """Two classes of one prompt: the first is answered, and the other has the place behind it."""
+    rng = np.random.default_rng(0)
+    for classes in (2, 3, 6):
+        logits = rng.normal(size=(2000, classes)) * rng.choice([0.01, 1, 300], (2000, 1))
+        two = rng.permuted(np.tile(np.arange(classes), (2000, 1)), axis=1)[:, :2]
+        np.put_along_axis(logits, two, logits.max(axis=1, keepdims=True) + rng.choice([1, 40], (2000, 1)), axis=1)
+        odds = class_log_odds(logits)
+        tied = np.take_along_axis(odds, two, axis=1)
+        np.testing.assert_array_equal(tied[:, 0], tied[:, 1])
+        np.testing.assert_array_equal(odds.argmax(axis=1), logits.argmax(axis=1))
+        np.testing.assert_array_equal(metrics.in_top_k(odds, two.min(axis=1), 1), 1)
+        np.testing.assert_array_equal(metrics.in_top_k(odds, two.max(axis=1), 2), 1)
 
 
 def test_a_calibrated_model_is_as_far_off_as_chance_alone():
