@@ -78,6 +78,8 @@ def _say_how(out: Output, found: Duplicates) -> None:
         out.note(f"{found.candidates} pairs of cosine at least {found.threshold:.3f} were compared by perceptual hash")
     if found.stopped:
         out.note(f"of {found.stopped} rows only the nearest candidates were compared, none of which was a copy")
+    if found.unhashed:
+        out.note(f"{found.unhashed} rows have no hash of their bytes and were not compared")
     if found.unreadable:
         out.note(f"{found.unreadable} rows could not be read again and were not compared")
     if found.note:

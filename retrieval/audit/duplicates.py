@@ -7,7 +7,7 @@ connected through either are one cluster: a copy of a copy shows the same pictur
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,6 +70,8 @@ class Duplicates:
         How many rows with candidates could not be read again and so not be confirmed.
     stopped
         Of how many rows only the nearest candidates were compared, since these were no copies.
+    unhashed
+        How many rows have no hash of their bytes, where only bytes were compared.
     note
         What a person should know of how candidates were found, or ``None``.
     """
@@ -82,6 +84,7 @@ class Duplicates:
     candidates: int
     unreadable: int
     stopped: int = 0
+    unhashed: int = 0
     note: str | None = None
 
 
@@ -136,32 +139,34 @@ class Found:
             raise UsageError(f"a cosine threshold lies above 0 and is at most 1, got: {threshold!r}")
         self._store: Store = index.store
         self.numbers = self._store.live_rows()
-        table = self._store.table(["id", "path"])
-        self.ids, paths = (table[name].to_pylist() for name in table.column_names)
-        # vectors that were made elsewhere may come without the hashes of their pictures
-        hashed = "sha256" in self._store.schema.names
-        sha256 = self._store.table(["sha256"])["sha256"].to_pylist() if hashed else [None] * len(self.ids)
+        self.ids: list[str] = self._column("id")
+        # vectors that were made elsewhere may come without the paths and hashes of their pictures
+        paths, sha256 = self._column("path"), self._column("sha256")
         group = group or self._store.manifest.group
         self.groups: list[str | None] = (
             [None] * len(self.ids) if group is None else self._store.identity.of(group, self.numbers)
         )
-        # a picture is its file's bytes, and which picture of them it is: the end of its id, such as #3
         first: dict[tuple[str, str], int] = {}
         self._original = [
-            first.setdefault((sha, str(self.ids[at]).removeprefix(paths[at] or "")), at) if sha else at
-            for at, sha in enumerate(sha256)
+            first.setdefault((sha, _which(self.ids[at], paths[at])), at) if sha else at for at, sha in enumerate(sha256)
         ]
+        self._unhashed = sum(not sha for sha in sha256) if exact_only else 0
         self._exact = [(original, at) for at, original in enumerate(self._original) if original != at]
         self._copies: Copies | None = None
         if not exact_only and self.ids:
             unique = np.unique(np.array(self._original, dtype=np.int64))
-            pictures = Pictures(self._store, self.ids, paths)
+            pictures = Pictures(self._store, self.ids, [path or "" for path in paths])
             if threshold is None:
                 threshold = measure_threshold(self._store, index.encoder, self.numbers, unique, pictures)
             self._copies = find_copies(self._store, self.numbers, unique, pictures, threshold)
         near = self._copies.edges if self._copies else {}
         self.labels = components(len(self.ids), [*self._exact, *near])
         self.clusters = several(self.labels)
+
+    def _column(self, name: str) -> list[Any]:
+        if name not in self._store.schema.names:
+            return [None] * len(self.numbers)
+        return self._store.table([name])[name].to_pylist()
 
     def duplicates(self, limit: int) -> Duplicates:
         """Return all of it, with at most ``limit`` pairs across groups."""
@@ -175,6 +180,7 @@ class Found:
             candidates=copies.candidates,
             unreadable=copies.unreadable,
             stopped=copies.stopped,
+            unhashed=self._unhashed,
             note=copies.note,
         )
 
@@ -199,3 +205,10 @@ class Found:
         agreement = self._copies.agreement(one, other)
         near = agreement is not None and agreement >= MIN_AGREEMENT
         return "near" if near else "linked", float(first @ second), None if agreement is None else round(agreement, 4)
+
+
+def _which(row_id: str, path: str | None) -> str:
+    """Return which picture of its file a row is: the end of its id, such as ``#3``; empty of the only one."""
+    if path and row_id.startswith(path):
+        return row_id[len(path) :]
+    return "".join(row_id.rpartition("#")[1:]) if "#" in row_id else ""

@@ -148,3 +148,19 @@ def test_patients_in_different_parts_who_differ_in_spelling_only_are_said(tmp_pa
     said = build(tmp_path / "y", many).leaks("split", exact_only=True).warnings
     assert len(said) == 11
     assert said[-1] == "so are 3 more sets of patients who are in different parts"
+
+
+@pytest.mark.parametrize("columns", [(), ("path",), ("sha256",), ("path", "sha256")])
+def test_an_index_that_was_not_built_from_files(tmp_path, columns):
+    """Vectors of elsewhere may come without paths or hashes: what cannot be compared is counted."""
+    rows = {"path": ["x.png", "y.png", "z.tif"], "sha256": ["a", "a", "a"]}
+    table = {"id": ["one", "two", "three#1"], "split": ["train", "test", "test"]}
+    store = Store.create(tmp_path / "x", encoder=INFO)
+    with store.writer() as writer:
+        writer.append(pa.table(table | {name: rows[name] for name in columns}), np.ones((3, 2), np.float32))
+        index = Index(writer.commit())
+    found = index.leaks("split", exact_only=True)
+    hashed = "sha256" in columns
+    # the third is another picture of its file
+    assert [(pair.a, pair.b) for pair, _, _ in found.pairs] == ([("one", "two")] if hashed else [])
+    assert found.duplicates.unhashed == (0 if hashed else 3)
