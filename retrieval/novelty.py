@@ -21,7 +21,6 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pyarrow as pa
 
-from retr.index.errors import UsageError
 from retr.index.records import Fields, stored
 from retr.retrieval.labels.labelled import grouped, others
 from retr.retrieval.labels.seen import seen_by_head
@@ -222,8 +221,6 @@ def _measured(store: Store, seen: NDArray[np.bool_] | None) -> tuple[NDArray[np.
 
 def _cells(store: Store, column: str, rows: NDArray[np.int64] | None = None) -> list[str]:
     """Return a column's values as text, however their letters are coded; empty ones as ``""``."""
-    if column not in store.schema.names:
-        raise UsageError(f"no column {column!r}", hint=f"columns: {', '.join(store.schema.names)}")
     found = store.table([column], rows).column(0).to_pylist()
     return ["" if value is None else unicodedata.normalize("NFC", str(value).strip()) for value in found]
 

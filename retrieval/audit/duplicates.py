@@ -166,7 +166,8 @@ class Found:
     def _column(self, name: str) -> list[Any]:
         if name not in self._store.schema.names:
             return [None] * len(self.numbers)
-        return self._store.table([name])[name].to_pylist()
+        values: list[Any] = self._store.table([name])[name].to_pylist()
+        return values
 
     def duplicates(self, limit: int) -> Duplicates:
         """Return all of it, with at most ``limit`` pairs across groups."""

@@ -99,6 +99,8 @@ def calibrate(
     index.refresh()
     words = None if labels is None else ByWords(index.text_side, load_labels(labels))
     store = index.store
+    if device_column is not None:
+        store.columns.require(device_column)
     labelled = labelled_rows(store, label)
     unseen = _unseen(store, labelled)
     rows = labelled.part(unseen.asked)
