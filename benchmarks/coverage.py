@@ -295,7 +295,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--simulations", type=int, default=1000)
     options = parser.parse_args()
-    few = max(options.simulations // 2, 1)
+    few = max(options.simulations // 4, 1)
     share_cells, summary = shares(options.simulations)
     others = other_measures(few)
     record(
