@@ -36,6 +36,7 @@ from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.callables import is_registered, outside_info
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.exporting import NOTE, digest_of_ids, digest_of_vectors
+from retr.retrieval.hits import ANSWER
 from retr.retrieval.labels.seen import HEAD_FILE
 from retr.retrieval.regular import is_regular
 
@@ -107,6 +108,7 @@ def import_vectors(
     cells = raw.drop_columns([key]).replace_schema_metadata(None)
     if ID in cells.column_names:
         raise UsageError(f"the table has a column {ID!r} beside {key!r}, which holds the ids", hint="rename it")
+    cells = cells if same else _renamed(cells, notes)
     if group is not None and group in cells.column_names:
         # refused where floats are too large to tell patients apart
         faithful_texts(cells[group], group)
@@ -260,6 +262,18 @@ def _identity(given: Any) -> EncoderInfo:
             hint="see `retr encoders ls`",
         )
     return given
+
+
+def _renamed(cells: pa.Table, notes: list[str]) -> pa.Table:
+    """Return a table without the names that an answer needs for itself, as a build stores them."""
+    names = list(cells.column_names)
+    for at, name in enumerate(cells.column_names):
+        if name in ANSWER:
+            names[at] = f"{name}_meta"
+            while names[at] in cells.column_names:
+                names[at] += "_"
+            notes.append(f"the column {name!r} is stored as {names[at]!r}")
+    return cells.rename_columns(names)
 
 
 def _own(cells: pa.Table, ids: pa.ChunkedArray) -> pa.Table:

@@ -151,6 +151,14 @@ class TestTables:
         assert list(index) == ["7", "12", "9"]
         assert index["7"] == {"id": "7", "path": "7"}
 
+    def test_names_that_an_answer_needs_are_stored_as_a_build_stores_them(self, tmp_path, vectors):
+        table = {"id": ["a", "b"], "score": [1, 2], "score_meta": [3, 4], "rank": ["x", "y"]}
+        index = Index.from_vectors(vectors[:2], table, tmp_path / "i", **OWN)
+        assert index["b"] == {"id": "b", "score_meta_": 2, "score_meta": 4, "rank_meta": "y", "path": "b"}
+        assert index.report.notes[0] == "the column 'score' is stored as 'score_meta_'"
+        hit = index.search(id="a", k=1, columns=["score_meta_"])[0]
+        assert (hit.to_json()["score_meta_"], hit.rank) == (2, 1)
+
     def test_types_and_the_group_are_as_in_a_build(self, tmp_path, vectors, table):
         csv = tmp_path / "t.csv"
         csv.write_text("id,acc,patient\n" + "".join(f"r{number},{number:03d},{number:04d}\n" for number in range(N)))
