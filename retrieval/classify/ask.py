@@ -307,10 +307,13 @@ def _fitted(store: Store, method: Method, images: Sequence[Any], patient: str | 
     fits, key = seen_fits(store, bridge=method.fitted_on is not None), store.manifest.group
     if not fits:
         return np.zeros(len(images), bool)
-    stated = [None] * len(images) if key is None else stated_values(key, images)
+    # by the columns that told patients apart when it was fitted, too
+    columns = dict.fromkeys([*(one for fit in fits for one in fit.columns), *([key] if key else [])])
+    stated = {one: stated_values(one, images) for one in columns if one in store.schema.names}
     found = []
-    for image, value in zip(images, stated, strict=True):
-        spelled = [text for one in (patient, value) if one and key for text in store.identity.texts(key, one)]
+    for i, image in enumerate(images):
+        named = [(key, patient), *((one, values[i]) for one, values in stated.items())]
+        spelled = [text for column, who in named if column and who for text in store.identity.texts(column, who)]
         found.append(any(one.knows(spelled, file_sha256(split_frame(image)[0])) for one in fits))
     return np.array(found, bool)
 

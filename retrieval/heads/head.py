@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from retr.index.errors import UsageError
 from retr.index.npz import numbers, read_npz
 from retr.index.records import Fields, parse, stored
 from retr.index.vectors import unit
@@ -116,10 +117,21 @@ def fit(
     Returns
     -------
     tuple
-        The head, and for each shrinkage tried the mean reciprocal rank in cross-validation.
+        The head, and for each shrinkage tried the mean reciprocal rank in cross-validation; none where no fold's rows
+        differ.
+
+    Raises
+    ------
+    UsageError
+        All rows have one vector.
     """
+    if not np.ptp(vectors, axis=0).any():
+        raise UsageError(
+            f"the {len(vectors)} rows that the head would be fitted on have one and the same vector",
+            hint="give other pictures, or another encoder",
+        )
     tried = _cross_validate(np.asarray(vectors, np.float64), codes, groups, seed)
-    best = max(tried, key=lambda shrinkage: (tried[shrinkage], shrinkage))
+    best = max(SHRINKAGES, key=lambda shrinkage: (tried.get(shrinkage, 0.0), shrinkage))
     return _Scatter(np.asarray(vectors, np.float64), codes).head(best), tried
 
 
@@ -157,6 +169,8 @@ def _cross_validate(
         vectors, codes, groups = vectors[rows], codes[rows], groups[rows]
     ranks: dict[float, list[NDArray[np.float64]]] = {shrinkage: [] for shrinkage in SHRINKAGES}
     for inside, outside in folds(codes, groups, FOLDS, seed):
+        if not np.ptp(vectors[inside], axis=0).any():
+            continue
         scatter = _Scatter(vectors[inside], codes[inside])
         coordinates = scatter.coordinates(vectors)
         for shrinkage in SHRINKAGES:
@@ -167,7 +181,7 @@ def _cross_validate(
             best = np.argpartition(-scores, depth, axis=1)[:, :depth]
             order = np.take_along_axis(best, np.argsort(-np.take_along_axis(scores, best, 1), axis=1), 1)
             ranks[shrinkage].append(reciprocal_rank(codes[order] == codes[outside, None]))
-    return {shrinkage: float(np.concatenate(parts).mean()) for shrinkage, parts in ranks.items()}
+    return {shrinkage: float(np.concatenate(parts).mean()) for shrinkage, parts in ranks.items() if parts}
 
 
 class _Scatter:
@@ -191,11 +205,12 @@ class _Scatter:
     def metric(self, shrinkage: float) -> NDArray[np.float64]:
         """Give the matrix ``(k, k)`` in whose image the dot product is the similarity."""
         level = (1 - shrinkage) * self._spread + shrinkage * self._spread.mean()
-        whiten = self._axes / np.sqrt(np.maximum(level, 1e-12 * level.max()))
+        whiten = self._axes / np.sqrt(np.maximum(level, 1e-12 * level.max() or 1.0))
         _, strength, axes = np.linalg.svd(self._between @ whiten, full_matrices=False)
         axes = axes[strength > 1e-6 * strength[0]]  # (classes - 1, k)
         rows = self._rows @ whiten
-        stretch, rest = 1 / _length(rows @ axes.T), REST / _length(rows)
+        # the rows of a fold may all be of one class
+        stretch, rest = 1 / _length(rows @ axes.T) if len(axes) else 0.0, REST / _length(rows)
         # stretch^2 <parts between classes> + rest^2 <everything>, as the square of one symmetric matrix
         return np.asarray(rest * whiten + (np.hypot(stretch, rest) - rest) * (whiten @ axes.T) @ axes, np.float64)
 

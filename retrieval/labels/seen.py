@@ -96,11 +96,19 @@ def _by_marks(store: Store, marks: Marks) -> NDArray[np.bool_]:
 
 
 def _without_marks(store: Store, file: str) -> NDArray[np.bool_]:
-    """Return what the column of an older version says of the head; everything where there is none."""
-    if file != HEAD_FILE or SPLIT not in store.schema.names:
+    """Return what the column of an older version says of the head; everything where there is none.
+
+    The column may have been written over since: the note says how many rows it can name at most.
+    """
+    noted = noted_head(store)
+    if file != HEAD_FILE or SPLIT not in store.schema.names or noted is None:
         return store.alive().copy()
     live = store.live_rows()
     values = store.table([SPLIT], rows=live).column(0).to_pylist()
+    with stored("the note of the fitted head"):
+        refitted, most = noted.flag("refitted_on_everything", False), noted.whole("held_out_rows", len(values))
+    if refitted or values.count(HELD_OUT) > most:
+        return store.alive().copy()
     return _with_patients(store, live[[value != HELD_OUT for value in values]])
 
 

@@ -73,8 +73,8 @@ class Views:
             arrays = read_npz(data)
             vectors = numbers(arrays, "vectors", None, None, None, kind=np.float16)
             fold = numbers(arrays, "fold", vectors.shape[1], kind=np.int64)
-            if not -1 <= fold.min(initial=-1) <= fold.max(initial=-1) < len(vectors):
-                raise ValueError("a fold that is not there")
+            if 0 in vectors.shape[::2] or not -1 <= fold.min(initial=-1) <= fold.max(initial=-1) < len(vectors):
+                raise ValueError("a fold that is not there, or is empty")
             return cls(numbers(arrays, "marks", len(fold), 2, kind=np.uint64), fold, vectors)
 
     def only(self, store: Store, rows: NDArray[np.int64]) -> Views:

@@ -159,9 +159,11 @@ class Bridge:
         UsageError
             Rows, texts or groups have changed since it was fitted, or an older version fitted it.
         """
-        if self.seen is None or self.data_version != data_version(store, self.fitted_on):
+        older = self.seen is None
+        if older or self.data_version != data_version(store, self.fitted_on):
+            what = "by an older version, which did not say whom it saw" if older else "on other rows or texts"
             raise UsageError(
-                f"the bridge was fitted on other rows or texts of {self.fitted_on!r} than the index holds now",
+                f"the bridge from {self.fitted_on!r} was fitted {what}, and cannot be measured",
                 hint=f"fit it again with `retr align --text-column {self.fitted_on}`",
             )
         with stored("the stored bridge", "run `retr align` again"):

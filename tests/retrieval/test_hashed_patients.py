@@ -12,7 +12,9 @@ from dicom_file import dicom
 
 from retr.index.errors import FilterError, ImageReadError, UsageError
 from retr.index.hash_key import keyed_hash, load_hash_key
+from retr.retrieval.classify.answers import SEEN
 from retr.retrieval.engine import Index
+from retr.retrieval.heads.adapted import AdaptedEncoder, head_of
 from retr.retrieval.labels.labelled import row_groups
 from retr.retrieval.query import Query
 
@@ -304,6 +306,19 @@ def test_no_picture_is_named_by_its_own_patient(index, folder, tmp_path):
             index.classify([blank], by="label", patient=empty)
     with pytest.raises(UsageError, match="no row has the patient 'MRN9'"):
         list(index.classify([blank], by="label", patient="MRN9", strict_exclude=True))
+
+
+def test_a_header_names_a_patient_of_whom_a_head_has_seen_rows_that_are_gone(index, tmp_path, fake_encoder):
+    """Whatever column tells patients apart by now."""
+    labelled(index)
+    store = index.adapt("label", tmp_path / "adapted.retr", refit=True).store
+    adapted = Index(store, encoder=AdaptedEncoder(fake_encoder, head_of(store)))
+    adapted.delete(ids=sorted(MRN1001))
+    for group in ("patient", None, "study"):
+        adapted.set_group(group)
+        seen, new = adapted.classify([dicom("MRN1001", 64), dicom("MRN7777", 64)], by="label")
+        assert SEEN in seen.note
+        assert SEEN not in new.note
 
 
 def test_a_probe_heeds_the_header_and_the_name(index):

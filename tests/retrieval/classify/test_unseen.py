@@ -4,6 +4,7 @@ The labels are drawn by chance: whoever is measured on rows that a head, a bridg
 than chance, and is found out.
 """
 
+from dataclasses import replace
 from itertools import count
 from types import SimpleNamespace
 
@@ -244,7 +245,7 @@ def test_a_bridge_promises_nothing_to_whom_it_was_fitted_on(tmp_path):
         writer.delete(np.array([7]))
         writer.commit()
     index.refresh()
-    with pytest.raises(UsageError, match=r"fitted on other rows or texts of 'label'.*retr align --text-column label"):
+    with pytest.raises(UsageError, match=r"from .label. was fitted on other rows or texts.*retr align --text-"):
         index.calibrate("label", labels=LABELS)
 
 
@@ -320,6 +321,21 @@ def test_what_a_head_has_seen_of_a_patient_is_known_by_another_column(tmp_path, 
     assert not fitted & set(patients[plain])
     assert (plain | np.isin(patients, list(fitted))).all()
     assert half.evaluate("retrieval", "label", group="patient").metrics["precision@1"].value < LUCK
+
+
+def test_the_column_of_an_older_version_is_believed_as_far_as_its_note_goes(tmp_path):
+    world = World(tmp_path, 8)
+    world.adapt(refit=False)
+    known = seen_by_head(world.index.store)
+    head = replace(head_of(world.index.store), seen=None)
+    with world.index.store.writer() as writer:
+        writer.add_file(HEAD_FILE, head.to_bytes())
+        writer.commit()
+    world.index.refresh()
+    np.testing.assert_array_equal(seen_by_head(world.index.store), known)
+    assert not known.all()
+    world.overwrite()
+    assert seen_by_head(world.index.store).all()
 
 
 def test_an_index_made_by_the_encoder_of_an_adapted_one_has_its_head(tmp_path):

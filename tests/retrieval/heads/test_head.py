@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from retr.index.errors import IndexCorruptError
+from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.vectors import unit
 from retr.retrieval.heads import head
 
@@ -68,3 +68,18 @@ def test_folds_keep_patients_whole_and_cover_every_row():
 def test_classes_smaller_than_the_folds_are_dealt_all_the_same():
     codes = np.arange(12) % 6
     assert len(list(head.folds(codes, np.arange(12), 4, 0))) == 4
+
+
+@pytest.mark.parametrize("per", [1, 2])
+def test_few_rows_and_equal_vectors_are_fitted_or_refused(per):
+    """Folds may hold one class alone, or one vector."""
+    rng = np.random.default_rng(0)
+    for n in (4, 6, 8, 12):
+        groups = np.arange(n) // per
+        codes = groups % 2
+        for vectors in (rng.normal(size=(n, 5)), np.eye(5)[codes]):
+            found, tried = head.fit(vectors, codes, groups)
+            assert np.isfinite(found(vectors)).all()
+            assert np.isfinite(list(tried.values())).all()
+        with pytest.raises(UsageError, match=f"the {n} rows .* have one and the same vector"):
+            head.fit(np.ones((n, 5)), codes, groups)
