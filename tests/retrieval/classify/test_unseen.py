@@ -295,8 +295,7 @@ def test_a_patient_of_today_that_was_dealt_into_two_folds_is_not_asked(tmp_path)
     assert rows[~asked].tolist() == [row for row, one in enumerate(patients) if one in same]
 
 
-@pytest.mark.parametrize("group", [None, "eye"])
-def test_what_a_head_has_seen_of_a_patient_is_known_by_another_column(tmp_path, group):
+def test_what_a_head_has_seen_of_a_patient_is_known_by_another_column(tmp_path):
     """Labels are by chance, one for each patient: whoever has seen the other eye knows them."""
     rng = np.random.default_rng(5)
     store = Store.create(tmp_path / "x.retr", encoder=INFO)
@@ -306,7 +305,7 @@ def test_what_a_head_has_seen_of_a_patient_is_known_by_another_column(tmp_path, 
     table = table.set_column(2, "label", pa.array(labels)).append_column("eye", table["id"])
     with store.writer() as writer:
         writer.append(table, vectors + 1.5 * rng.normal(size=(40, DIM))[owner].astype(np.float32))
-        writer.set_group(group)
+        writer.set_group("eye")
         index = Index(writer.commit())
     adapted = Index(index.adapt("label", tmp_path / "adapted.retr", refit=True).store)
     unseen = Unseen(adapted.store, adapted.store.live_rows(), "patient")
