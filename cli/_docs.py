@@ -24,7 +24,7 @@ or the nearest parent that has one.
 
 
 def walk(command: Any, path: tuple[str, ...], parent: Any = None) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Give every command and group below ``command`` with its words and its context, parents first."""
+    """Yield every command and group below ``command`` with its words and its context, parents first."""
     context = command.make_context(path[-1], [], parent=parent, resilient_parsing=True)
     yield path, context
     for name in sorted(getattr(command, "commands", {})):
@@ -32,7 +32,7 @@ def walk(command: Any, path: tuple[str, ...], parent: Any = None) -> Iterator[tu
 
 
 def page() -> str:
-    """Give the whole reference as Markdown."""
+    """Return the whole reference as Markdown."""
     # the help is wrapped at the terminal's width: one width on every machine
     os.environ["COLUMNS"] = "100"
     import typer

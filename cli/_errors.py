@@ -122,7 +122,7 @@ def _explain(error: BaseException) -> int:
 
 
 def _value_of(parameter: object) -> str | None:
-    """Give what the user typed for an option, since typer's message leaves it out."""
+    """Return what the user typed for an option, since typer's message leaves it out."""
     context = getattr(parameter, "opts", ())
     for name, value in zip(sys.argv, sys.argv[1:], strict=False):
         if name in context:

@@ -154,7 +154,7 @@ def unfold(command: Callable[..., None]) -> Callable[..., None]:
 
 @functools.cache
 def _parameters(group: type) -> list[inspect.Parameter]:
-    """Give a dataclass's fields as keyword-only parameters."""
+    """Return a dataclass's fields as keyword-only parameters."""
     hints, empty = get_type_hints(group, include_extras=True), inspect.Parameter.empty
     return [
         inspect.Parameter(
@@ -183,7 +183,7 @@ def column_types(given: list[str] | None) -> dict[str, str]:
 
 
 def find_index(index: Path | None) -> Path:
-    """Give the index folder as git finds a repository.
+    """Return the index folder as git finds a repository.
 
     Parameters
     ----------

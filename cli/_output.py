@@ -171,7 +171,7 @@ class Output:
 
 
 def _is_formula(text: str) -> bool:
-    """Say whether a spreadsheet may take a text for a formula: in any width, and after quotes and what is not seen.
+    """Return whether a spreadsheet may take a text for a formula: in any width, and after quotes and what is not seen.
 
     >>> _is_formula("=1"), _is_formula(" ＝1"), _is_formula("-1.5"), _is_formula("a=1")
     (True, True, False, False)

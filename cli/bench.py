@@ -126,7 +126,7 @@ class DataOptions:
         )
 
     def vectors(self, stores: tuple[Store, ...]) -> Embedder:
-        """Say where the vectors come from."""
+        """Return where the vectors come from."""
         from retr.retrieval.evaluation.protocols.vectors import Built, Work
 
         return Built(stores) if stores else Work(folder=self.work, kept=True, progress=not self.json_)
@@ -181,7 +181,7 @@ class Encoders:
         return cls(stores[0].manifest.encoder.name if stores else typed or default, loading, stores)
 
     def has(self, *names: str) -> bool:
-        """Say whether the encoder is one of these, and no feature of it was chosen."""
+        """Return whether the encoder is one of these, and no feature of it was chosen."""
         from retr.retrieval.encoders.registry import find_spec
 
         return find_spec(self.name)[0].card.name in names and "feature" not in self.loading.options

@@ -137,7 +137,7 @@ def _settled(
 
 
 def _first_of_group(rows: NDArray[np.int64], one_per: Groups | NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Say which rows are the first of their group in a query, or of none: bool ``(n, c)``."""
+    """Return which rows are the first of their group in a query, or of none: bool ``(n, c)``."""
     keep = rows >= 0
     distinct, which = _encoded(rows[keep])
     codes = one_per[distinct][which]

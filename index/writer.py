@@ -294,7 +294,7 @@ class Writer:
         self._dirty = True
 
     def accelerate(self, position: int, build: Callable[[Path], None] | None) -> None:
-        """Give the segment at ``position`` an accelerator, or take its away.
+        """Equip the segment at ``position`` with an accelerator, or take its away.
 
         Parameters
         ----------

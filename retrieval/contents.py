@@ -173,7 +173,7 @@ class Contents:
         return self.store.skipped()
 
     def info(self) -> dict[str, Any]:
-        """Say what the index holds, as one JSON-ready object."""
+        """Return what the index holds, as one JSON-ready object."""
         return summary(self.store)
 
     def check(self) -> list[Finding]:

@@ -54,7 +54,7 @@ def overlay(encoder: BaseEncoder, image: PIL.Image.Image, scores: NDArray[np.flo
 
 
 def seen(encoder: BaseEncoder, image: PIL.Image.Image) -> PIL.Image.Image:
-    """Give the picture that the network sees, its values stretched to 0..255 for people."""
+    """Return the picture that the network sees, its values stretched to 0..255 for people."""
     array = np.asarray(encoder.prepare(image), dtype=np.float32)
     low, high = float(array.min()), float(array.max())
     scaled = (array - low) / (high - low) * 255 if high > low else np.zeros_like(array)

@@ -276,7 +276,7 @@ class Hits:
 
 
 def _same(one: pa.Table, other: pa.Table) -> bool:
-    """Say whether two tables hold the same; a NaN is one."""
+    """Return whether two tables hold the same; a NaN is one."""
     columns = zip(one.columns, other.columns, strict=False)
     return bool(one.schema.equals(other.schema)) and all(_same_cells(*pair) for pair in columns)
 

@@ -298,7 +298,7 @@ class Fences:
     """The fence, as a kind of side data (`retr.index.purge.Kind`)."""
 
     def holds(self, name: str) -> bool:
-        """Say whether it is the note."""
+        """Return whether it is the note."""
         return name == NOTE
 
     def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:  # noqa: ARG002

@@ -58,13 +58,13 @@ class Part:
     weight: float = 1.0
 
     def describe(self) -> str:
-        """Give the part in words, without pixels or numbers."""
+        """Return the part in words, without pixels or numbers."""
         shown = repr(str(self.value)) if isinstance(self.value, str | Path) else f"<{type(self.value).__name__}>"
         factor = "" if self.weight == 1 else f"{self.weight:g} * "
         return f"{factor}{self.kind} {shown}"
 
     def weight_hint(self) -> str | None:
-        """Say how a weight is given, where an id or words look as if they began with one."""
+        """Return how a weight is given, where an id or words look as if they began with one."""
         match = _WEIGHTED.fullmatch(self.value)
         if match is None or (self.kind == "text" and not match[2][0].isalpha()):
             return None
@@ -222,7 +222,7 @@ class Query:
         return f"Query({self.describe()})"
 
     def describe(self) -> str:
-        """Give the query in words: ``image 'x.png' + 2 * text 'drusen'``."""
+        """Return the query in words: ``image 'x.png' + 2 * text 'drusen'``."""
         return " + ".join(part.describe() for part in self.parts)
 
     @property
@@ -286,7 +286,7 @@ def _several(queries: Any) -> list[Query]:
 def resolve(
     queries: Sequence[Query], encoder: Encoder, store: Store, *, text_encoder: TextEncoder | None = None
 ) -> NDArray[np.float32]:
-    """Give the queries' vectors; all pictures go through in one batch.
+    """Return the queries' vectors; all pictures go through in one batch.
 
     Parameters
     ----------

@@ -32,7 +32,7 @@ def add_remarks(
     all_rows: bool,
     said: Sequence[Sequence[str]],
 ) -> list[Hits]:
-    """Give the hits with remarks added to their notes.
+    """Return the hits with remarks added to their notes.
 
     Parameters
     ----------
@@ -65,5 +65,5 @@ def add_remarks(
 
 
 def _is_picture(query: Query) -> bool:
-    """Say whether a query is one picture as it is: what a mix is near to says nothing of its parts."""
+    """Return whether a query is one picture as it is: what a mix is near to says nothing of its parts."""
     return len(query.parts) == 1 and query.parts[0].kind != "text" and query.parts[0].weight == 1

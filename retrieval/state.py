@@ -25,7 +25,7 @@ __all__ = ["read_places", "write_atomically", "write_places"]
 
 
 def read_places(kind: str, key: str) -> dict[str, str]:
-    """Give the places noted under a key, by name; empty when nothing is known."""
+    """Return the places noted under a key, by name; empty when nothing is known."""
     try:
         known = json.loads(_file(kind, key).read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def summary(store: Store) -> dict[str, Any]:
-    """Give the index's rows, encoder, columns, way of searching and size, as one JSON-ready object."""
+    """Return the index's rows, encoder, columns, way of searching and size, as one JSON-ready object."""
     manifest = store.manifest
     encoder = manifest.encoder
     head = noted_head(store)

@@ -88,7 +88,7 @@ def tune_if_large(index: Index) -> list[str]:
 
 
 def text_queries(index: Index, say: Callable[[str], None]) -> dict[str, NDArray[np.float32]]:
-    """Give ``{"text": float32 (n, d)}``, or nothing where there is no text side or there are no words.
+    """Return ``{"text": float32 (n, d)}``, or nothing where there is no text side or there are no words.
 
     Parameters
     ----------

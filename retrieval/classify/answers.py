@@ -238,7 +238,7 @@ def store_answers(store: Store, method: Method, *, prefix: str, max_set: int | N
 def row_exclusions(
     store: Store, own: Sequence[NDArray[np.int64]], patient: str | None = None
 ) -> list[NDArray[np.int64]]:
-    """Give the rows that must not speak for each query: its own rows, and all rows of their patients.
+    """Return the rows that must not speak for each query: its own rows, and all rows of their patients.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ def row_exclusions(
 
 
 def _tied(classes: Sequence[str], chances: NDArray[np.float64]) -> str | None:
-    """Say which classes are as probable as the best, so that the order of the classes alone puts one first."""
+    """Return which classes are as probable as the best, so that the order of the classes alone puts one first."""
     best = np.flatnonzero(chances == chances.max())
     if len(best) < 2:
         return None

@@ -191,7 +191,7 @@ def classify_without_index(
 
 
 def _asks_findings(encoder: BaseEncoder, labels: LabelSet) -> bool:
-    """Say whether each class is a question of its own."""
+    """Return whether each class is a question of its own."""
     return labels.multilabel or hasattr(encoder, "score")
 
 
@@ -303,7 +303,7 @@ def _kept_out(store: Store, images: Sequence[Any], patient: str | None) -> tuple
 
 
 def _fitted(store: Store, method: Method, images: Sequence[Any], patient: str | None) -> NDArray[np.bool_]:
-    """Say which pictures, or patients, a head or a bridge was fitted on, whether or not the index has rows of them."""
+    """Return which pictures, or patients, a head or a bridge was fitted on, also those without rows in the index."""
     fits, key = seen_fits(store, bridge=method.fitted_on is not None), store.manifest.group
     if not fits:
         return np.zeros(len(images), bool)
@@ -319,7 +319,7 @@ def _fitted(store: Store, method: Method, images: Sequence[Any], patient: str | 
 
 
 def _whose(store: Store) -> str:
-    """Say what it means that the patient of a picture is not known."""
+    """Return what it means that the patient of a picture is not known."""
     if store.manifest.group is None:
         return "no column says whose a picture is: others of the same person may have spoken; see `retr index group`"
     return "whose picture this is, is not known: if the index has rows of the patient, name it with --patient"

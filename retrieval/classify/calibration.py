@@ -268,7 +268,7 @@ def stale(store: Store) -> list[str]:
 
 
 def default_neighbours(store: Store, column: str) -> int | None:
-    """Give the number of neighbours that was measured best for a column."""
+    """Return the number of neighbours that was measured best for a column."""
     numbers = _noted(store, "neighbours")
     with stored(*_NOTED):
         return numbers.whole(column, least=1, most=_MOST_NEIGHBOURS) if numbers.has(column) else None
@@ -352,7 +352,7 @@ class Calibrations:
     """What was measured of answers and the probes, as a kind of side data (`retr.index.purge.Kind`)."""
 
     def holds(self, name: str) -> bool:
-        """Say whether it is the note, or the file of a probe."""
+        """Return whether it is the note, or the file of a probe."""
         return name == NOTE or name.startswith(PROBE)
 
     def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:  # noqa: ARG002

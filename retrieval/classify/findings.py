@@ -28,7 +28,7 @@ class Findings:
     note: str | None = None
 
     def to_json(self, top: int) -> dict[str, Any]:
-        """Give one JSON-ready object with the ``top`` most probable findings."""
+        """Return one JSON-ready object with the ``top`` most probable findings."""
         best = zip(self.names[:top], self.probabilities, strict=False)
         return {
             "query": self.query,

@@ -62,7 +62,7 @@ class Method(Protocol):
     def evidence(
         self, vectors: NDArray[np.float32], exclude: Sequence[NDArray[np.int64]]
     ) -> tuple[Any, list[Hits] | None]:
-        """Give logits ``(n, c)`` or `Votes`, and the rows that speak for them."""
+        """Return logits ``(n, c)`` or `Votes`, and the rows that speak for them."""
 
 
 class ByWords:
@@ -104,7 +104,7 @@ class ByWords:
         return tuple(self.labels.names)
 
     def logits(self, vectors: NDArray[Any]) -> NDArray[np.float32]:
-        """Give float32 ``(n, c)``."""
+        """Return float32 ``(n, c)``."""
         return self._encoder.similarity_logits(np.asarray(vectors, dtype=np.float32), self._texts)
 
     def held_out(self, store: Store, labelled: Labelled) -> tuple[NDArray[np.float32], Labelled]:
@@ -146,7 +146,7 @@ class ByWords:
         vectors: NDArray[np.float32],
         exclude: Sequence[NDArray[np.int64]],  # noqa: ARG002
     ) -> tuple[NDArray[np.float32], None]:
-        """Give logits ``(n, c)``."""
+        """Return logits ``(n, c)``."""
         return self.logits(vectors), None
 
 
@@ -180,7 +180,7 @@ class ByNeighbours:
         return self._labelled.classes
 
     def evidence(self, vectors: NDArray[np.float32], exclude: Sequence[NDArray[np.int64]]) -> tuple[Votes, list[Hits]]:
-        """Give the votes, and the neighbours."""
+        """Return the votes, and the neighbours."""
         found = self._store.search(vectors, self.k, mask=self._mask, exclude=exclude)
         codes = np.where(found.rows >= 0, self._labelled.codes_of_rows(self._store.n_total)[found.rows], -1)
         votes = Votes(np.where(codes >= 0, found.scores, found.scores[:, :1]), codes, self._labelled.prior)
@@ -210,5 +210,5 @@ class ByProbe:
     def evidence(
         self, vectors: NDArray[np.float32], exclude: Sequence[NDArray[np.int64]]
     ) -> tuple[NDArray[np.float32], None]:
-        """Give logits ``(n, c)``, each from a fit without the rows that must not speak."""
+        """Return logits ``(n, c)``, each from a fit without the rows that must not speak."""
         return self._probe.logits_without(vectors, self._labelled, self._store, exclude), None

@@ -30,7 +30,7 @@ class TextSide(Protocol):
     def similarity_logits(
         self, image_vectors: NDArray[np.float32], text_vectors: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Give what a softmax over prompts takes: float32 ``(n, m)``."""
+        """Return what a softmax over prompts takes: float32 ``(n, m)``."""
 
 
 class FittedSide(TextSide, Protocol):

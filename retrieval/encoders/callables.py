@@ -158,7 +158,7 @@ def outside_info(name: str, fingerprint: str | None, *, dim: int, similarity: Si
 
 
 def is_registered(name: str) -> bool:
-    """Say whether `load_encoder` knows a name."""
+    """Return whether `load_encoder` knows a name."""
     try:
         find_spec(name)
     except EncoderNotFoundError:

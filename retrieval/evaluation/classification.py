@@ -236,7 +236,7 @@ def _classification(
 
 
 def _meanings(cases: Cases) -> dict[str, Any]:
-    """Say what those numbers are that have several definitions."""
+    """Return what those numbers are that have several definitions."""
     if cases.several:
         return {"definitions": "auroc and auprc: macro over classes, each against the rest"}
     order, graded = "by name, which means nothing", ""

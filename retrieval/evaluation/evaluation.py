@@ -64,7 +64,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Give one JSON-ready object."""
+        """Return one JSON-ready object."""
         return {
             "evaluation": self.kind,
             **self.facts,
@@ -81,7 +81,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def facts_of(store: Store, cases: Cases, options: Options) -> dict[str, Any]:
-    """Say what an evaluation rests on."""
+    """Return what an evaluation rests on."""
     copied = len(np.unique(cases.groups)) < len(cases.rows)
     return {
         "index": store.path.name,
@@ -98,12 +98,12 @@ def facts_of(store: Store, cases: Cases, options: Options) -> dict[str, Any]:
 
 
 def unit(cases: Cases) -> str:
-    """Say what is kept together and drawn as one: patients only where a column tells them apart."""
+    """Return what is kept together and drawn as one: patients only where a column tells them apart."""
     return "patients" if cases.group else "images"
 
 
 def without_interval(cases: Cases, metrics: Mapping[str, Estimate]) -> tuple[str, ...]:
-    """Say which numbers have no interval, and why."""
+    """Return which numbers have no interval, and why."""
     bare = [name for name, one in metrics.items() if np.isnan(one.low) and not np.isnan(one.value)]
     bare = [name for name in bare if name not in NO_INTERVAL]
     if not bare:
@@ -115,7 +115,7 @@ def without_interval(cases: Cases, metrics: Mapping[str, Estimate]) -> tuple[str
 
 
 def cell(cases: Cases, inside: NDArray[np.bool_]) -> dict[str, Any]:
-    """Say what a cell of a table rests on; ``inside`` is bool ``(q,)``."""
+    """Return what a cell of a table rests on; ``inside`` is bool ``(q,)``."""
     groups = len(np.unique(cases.groups[cases.queries][inside]))
     return {"n": int(inside.sum()), unit(cases): groups, "small": groups < SMALL}
 
@@ -123,7 +123,7 @@ def cell(cases: Cases, inside: NDArray[np.bool_]) -> dict[str, Any]:
 def by_subgroup(
     store: Store, cases: Cases, options: Options, numbers: Callable[[NDArray[np.bool_]], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Give one row for each value of the columns asked for; ``numbers`` takes the queries inside, bool ``(q,)``."""
+    """Return one row for each value of the columns asked for; ``numbers`` takes the queries inside, bool ``(q,)``."""
     return [
         {"column": column, "value": value, **cell(cases, inside), **numbers(inside)}
         for column in options.subgroups

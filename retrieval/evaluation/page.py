@@ -175,7 +175,7 @@ def _bars(figure: Any, data: list[dict[str, Any]]) -> None:
 
 
 def _first_numbers(data: list[dict[str, Any]]) -> tuple[str, list[float]]:
-    """Give the first measure of a per-class table, 0 where it is undefined."""
+    """Return the first measure of a per-class table, 0 where it is undefined."""
     name = next((key for key, value in data[0].items() if isinstance(value, Estimate)), "auroc")
     values = [row[name].value if isinstance(row[name], Estimate) else row[name] for row in data]
     return name, [0.0 if value is None or isnan(value) else float(value) for value in values]

@@ -60,12 +60,12 @@ class AdaptedEncoder(BaseEncoder):
 
 
 def as_stored(info: EncoderInfo, vectors: NDArray[Any]) -> NDArray[Any]:
-    """Give vectors as a store keeps them: of unit length where the similarity is cosine."""
+    """Return vectors as a store keeps them: of unit length where the similarity is cosine."""
     return unit(vectors) if info.similarity == "cosine" else vectors
 
 
 def adapted_info(base: EncoderInfo, head: Head) -> EncoderInfo:
-    """Give the identity of ``base`` followed by ``head``."""
+    """Return the identity of ``base`` followed by ``head``."""
     both = hashlib.sha256("".join(sorted((base.weights_sha256, head.sha256))).encode()).hexdigest()
     return replace(
         base,
@@ -125,7 +125,7 @@ class FittedHead:
     """
 
     def holds(self, name: str) -> bool:
-        """Say whether it is the head, what lies beside it, or the note of what it was fitted on."""
+        """Return whether it is the head, what lies beside it, or the note of what it was fitted on."""
         return name in {HEAD_FILE, VIEWS_FILE, NOTE}
 
     def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:

@@ -203,7 +203,7 @@ class _Scatter:
         return np.asarray(vectors @ self._basis - self._middle, np.float64)
 
     def metric(self, shrinkage: float) -> NDArray[np.float64]:
-        """Give the matrix ``(k, k)`` in whose image the dot product is the similarity."""
+        """Return the matrix ``(k, k)`` in whose image the dot product is the similarity."""
         level = (1 - shrinkage) * self._spread + shrinkage * self._spread.mean()
         whiten = self._axes / np.sqrt(np.maximum(level, 1e-12 * level.max() or 1.0))
         _, strength, axes = np.linalg.svd(self._between @ whiten, full_matrices=False)

@@ -73,7 +73,7 @@ class Labelled:
         return Labelled(self.column, self.rows[keep], self.codes[keep], self.groups[keep], self.classes)
 
     def codes_of_rows(self, n_total: int) -> NDArray[np.int64]:
-        """Give the class of every row of the store, -1 where there is none: int64 ``(n_total,)``."""
+        """Return the class of every row of the store, -1 where there is none: int64 ``(n_total,)``."""
         codes = np.full(n_total, -1, dtype=np.int64)
         codes[self.rows] = self.codes
         return codes
@@ -285,7 +285,7 @@ def _data_version(store: Store, column: str) -> str:
 
 
 def others(store: Store, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Give, for each of some rows, the live rows of its own group, itself among them: what it must not be shown."""
+    """Return, for each of some rows, the live rows of its own group, itself among them: what it must not be shown."""
     if not len(rows):
         return []
     live = store.live_rows()

@@ -24,7 +24,7 @@ class Scaling(Protocol):
     """Turns evidence into probabilities."""
 
     def probabilities(self, evidence: Any) -> NDArray[np.float64]:
-        """Give float64 ``(n, c)``, rows summing to 1."""
+        """Return float64 ``(n, c)``, rows summing to 1."""
 
 
 def softmax(logits: NDArray[Any]) -> NDArray[np.float64]:
@@ -133,7 +133,7 @@ class Temperature:
 
 
 def _log_odds(share: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give log-odds, flat beyond `SURE`: a few that are wrong at 99.99 % must not bend the correction of all."""
+    """Return log-odds, flat beyond `SURE`: a few that are wrong at 99.99 % must not bend the correction of all."""
     clipped = np.clip(share, 1 - SURE, SURE)
     odds: NDArray[np.float64] = np.log(clipped / (1 - clipped))
     return odds
@@ -158,7 +158,7 @@ class Votes:
         return Votes(self.scores[rows], self.codes[rows], self.prior)
 
     def first(self, k: int) -> Votes:
-        """Give the ``k`` nearest only."""
+        """Return the ``k`` nearest only."""
         return Votes(self.scores[:, :k], self.codes[:, :k], self.prior)
 
 
@@ -191,7 +191,7 @@ class VoteScale:
         return cls(spread * float(np.exp(found.x[0])), float(np.exp(found.x[1])))
 
     def probabilities(self, evidence: Votes) -> NDArray[np.float64]:
-        """Give each class's share of the votes: float64 ``(n, c)``; the prior where nobody votes."""
+        """Return each class's share of the votes: float64 ``(n, c)``; the prior where nobody votes."""
         scores, codes, prior = evidence.scores, evidence.codes, evidence.prior
         found = codes >= 0
         width = _spread(evidence)[:, None] if self.bandwidth is None else self.bandwidth
@@ -213,7 +213,7 @@ def _spread(votes: Votes) -> NDArray[np.float64]:
 
 
 def risk_coverage(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> list[dict[str, float]]:
-    """Give the error rate among the most confident share of the queries, for twenty growing shares.
+    """Return the error rate among the most confident share of the queries, for twenty growing shares.
 
     Returns
     -------

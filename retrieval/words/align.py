@@ -124,12 +124,12 @@ class Bridge:
     def similarity_logits(
         self, image_vectors: NDArray[np.float32], text_vectors: NDArray[np.float32]
     ) -> NDArray[np.float32]:
-        """Give cosines ``(n, m)``; a bridge has no scale of its own before `retr calibrate`."""
+        """Return cosines ``(n, m)``; a bridge has no scale of its own before `retr calibrate`."""
         logits: NDArray[np.float32] = unit(image_vectors) @ unit(text_vectors).T
         return logits
 
     def confidence(self, text: str) -> float:
-        """Give the held-out R@10 times the share of the text's words that the archive's texts know."""
+        """Return the held-out R@10 times the share of the text's words that the archive's texts know."""
         return round(float(self.figures["recall_at_10"]) * self.bag.known(text)[0], 4)
 
     def note(self, texts: Sequence[str]) -> str:
@@ -369,7 +369,7 @@ class Bridges:
     """The bridge, as a kind of side data (`retr.index.purge.Kind`)."""
 
     def holds(self, name: str) -> bool:
-        """Say whether it is the bridge, or the note of its figures."""
+        """Return whether it is the bridge, or the note of its figures."""
         return name in {FILE, NOTE}
 
     def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:  # noqa: ARG002

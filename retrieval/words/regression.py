@@ -44,7 +44,7 @@ class Texts:
 
 
 def recall(predicted: NDArray[Any], texts: Texts, vectors: NDArray[np.float32], depths: Sequence[int]) -> list[float]:
-    """Give the share of texts that find a row of the same text among the first ``k`` rows, for each ``k``.
+    """Return the share of texts that find a row of the same text among the first ``k`` rows, for each ``k``.
 
     Parameters
     ----------

@@ -85,7 +85,7 @@ class WordBag:
         return reduced
 
     def known(self, text: str) -> tuple[float, list[str]]:
-        """Say how much of a text is known: a share between 0 and 1, rare words counting more, and unknown words.
+        """Return how much of a text is known: a share between 0 and 1, rare words counting more, and unknown words.
 
         >>> bag = WordBag.fit(["a red disc", "a pale disc"])
         >>> bag.known("a purple disc")[1]
@@ -100,7 +100,7 @@ class WordBag:
         return (1 - missing / total if total else 0.0), unknown
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """Give everything as arrays for an ``.npz``."""
+        """Return everything as arrays for an ``.npz``."""
         terms = np.frombuffer(json.dumps(self.vocabularies).encode(), dtype=np.uint8)
         arrays: dict[str, NDArray[Any]] = {"terms": terms, "idf": self.idf}
         return arrays if self.components is None else {**arrays, "components": self.components}

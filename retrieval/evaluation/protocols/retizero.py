@@ -331,7 +331,7 @@ def read_paper_sets(file: Path) -> dict[str, dict[str, int]]:
 
 
 def is_paper_set(data: ClassFolder, paper_sets: Mapping[str, Mapping[str, int]]) -> tuple[bool, str]:
-    """Say whether the set is one of the paper's, and why."""
+    """Return whether the set is one of the paper's, and why."""
     for name, counts in paper_sets.items():
         if dict(counts) == data.counts():
             return True, f"class names and counts are those given for {name}"
