@@ -177,7 +177,7 @@ def test_a_column_never_takes_the_place_of_a_hits_own(retr, odd):
 
 def test_a_hit_is_ready_for_json():
     metadata = {"day": dt.date(2024, 1, 2), "score": float("nan"), "tags": [dt.date(2024, 1, 2)], "raw": b"\xff"}
-    text = json.dumps(Hit(rank=1, id="a", score=0.5, metadata=metadata).to_json(), allow_nan=False)
+    text = json.dumps(Hit(rank=1, id="a", score=0.5, metadata=metadata, path="a").to_json(), allow_nan=False)
     columns = {"day": "2024-01-02", "score_meta": None, "tags": ["2024-01-02"], "raw": "ff"}
     assert json.loads(text) == {"rank": 1, "id": "a", "score": 0.5, "path": "a", **columns}
 
@@ -280,7 +280,7 @@ def test_a_name_that_is_not_unicode(retr, odd, tmp_path):
     "phase",
     [
         "retr.retrieval.encoders.registry.load_encoder",
-        "retr.retrieval.ingest.pipeline._Run._embed",
+        "retr.retrieval.ingest.network.Network.embed",
         "retr.index.writer.Writer.commit",
         "retr.retrieval.ingest.build.open_source",
     ],
