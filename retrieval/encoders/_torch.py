@@ -23,7 +23,7 @@ import torch
 from retr.index.errors import RetrError, UsageError, WeightsError
 from retr.retrieval.encoders._picture import picture
 from retr.retrieval.encoders.base import BaseEncoder
-from retr.retrieval.encoders.preprocess import look_up
+from retr.retrieval.encoders.preprocess import look_up, to_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -145,8 +145,8 @@ class TorchEncoder(BaseEncoder):
         """Embed pixels ``(n, c, h, w)`` of `dtype` on `device` with `network`: ``(n, dim)``, any float."""
 
     def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
-        """Bring one RGB picture to the network's size: uint8 ``(3, h, w)``; where there is a `table`."""
-        raise NotImplementedError
+        """Bring one RGB picture to the network's size, by default its own: uint8 ``(3, h, w)``; see `table`."""
+        return to_bytes(image)
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
         """Bring one RGB picture to the network's size and put its values through `table`: float32 ``(3, h, w)``."""
