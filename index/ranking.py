@@ -104,7 +104,7 @@ def _only(
 
 
 def _tied(rows: NDArray[np.int64], scores: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Say of candidates that are sorted by score which have the score of a neighbour: bool ``(n, c)``."""
+    """Return which of the candidates sorted by score have the score of a neighbour: bool ``(n, c)``."""
     equal = (scores[:, 1:] == scores[:, :-1]) & (rows[:, 1:] >= 0)
     tied = np.zeros(rows.shape, np.bool_)
     tied[:, 1:] |= equal
