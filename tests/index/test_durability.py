@@ -50,7 +50,8 @@ def write(path, seed):
             writer.commit()
             if version % 5 == 0:
                 writer.purge() if version % 10 == 0 else writer.compact()
-            print(writer.store.version, len(writer.store), flush=True)
+            # One write: an unbuffered print of two values can be killed between them.
+            os.write(1, f"{writer.store.version} {len(writer.store)}\\n".encode())
 
 for line in sys.stdin:
     child = os.fork()
