@@ -46,7 +46,7 @@ def main() -> None:
 
 def measure(data: Path, rows: list[dict[str, str]], group: str | None, seeds: int, work: Path) -> dict[str, Any]:
     """Build an index of the chosen images, and adapt it with stored and with better features."""
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     for row in rows:
         link = work / "data" / row["path"]

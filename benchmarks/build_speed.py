@@ -19,8 +19,8 @@ import numpy as np
 from PIL import Image
 
 from retr.benchmarks.record import record
-from retr.retrieval.encoders import lite
 from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.encoders.systems import lite
 from retr.retrieval.images import read_image
 from retr.retrieval.ingest.build import build
 
@@ -74,7 +74,7 @@ def plain_loop(files: list[Path]) -> Callable[[], None]:
     """Return the loop most people would write: open, resize, encode one image in fp32."""
     import torch
 
-    from retr.retrieval.encoders._lite_network import network
+    from retr.retrieval.encoders.systems.lite_network import network
 
     net = network(lite._find(None))
 

@@ -20,8 +20,8 @@ from PIL import Image
 
 from retr.benchmarks.record import record
 from retr.index.errors import WeightsError
-from retr.retrieval.encoders._picture import picture
 from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.encoders.sample_picture import picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable

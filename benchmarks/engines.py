@@ -33,10 +33,10 @@ class Engine:
 def _build_retr(vectors: NDArray[np.float32], folder: Path) -> None:
     from functools import partial
 
-    from retr.index.ann import train
-    from retr.index.config import IVF, to_json
+    from retr.index.accelerators.config import IVF, to_json
+    from retr.index.accelerators.faiss_index import train
     from retr.index.encoder import EncoderInfo
-    from retr.index.search import NOTE
+    from retr.index.plan import NOTE
     from retr.index.store import Store
 
     dim = vectors.shape[1]
@@ -54,7 +54,7 @@ def _build_retr(vectors: NDArray[np.float32], folder: Path) -> None:
 
 
 def _serve_retr(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  # noqa: ARG001 - one signature for all
-    from retr.index.config import IVF
+    from retr.index.accelerators.config import IVF
     from retr.index.store import Store
 
     store = Store.open(folder)

@@ -28,11 +28,11 @@ import numpy as np
 import pyarrow as pa
 
 from retr.benchmarks.record import record
-from retr.index import sidetable
+from retr.index.disk import sidetable
+from retr.index.disk.schema import TYPES
 from retr.index.encoder import EncoderInfo
-from retr.index.filters import Condition
-from retr.index.schema import TYPES
 from retr.index.store import Store
+from retr.index.where.evaluate import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

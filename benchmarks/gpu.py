@@ -34,10 +34,12 @@ import pyarrow as pa
 
 from retr.benchmarks.exact import seconds
 from retr.benchmarks.record import record
-from retr.index import devices, exact, tune
+from retr.index import tune
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError
-from retr.index.exact import Block
+from retr.index.gpu import devices
+from retr.index.scan import exact
+from retr.index.scan.exact import Block
 from retr.index.store import Store
 from retr.index.vectors import unit
 
@@ -147,12 +149,12 @@ def ours(
 
 
 def exact_scanner(blocks: Sequence[Block], dim: int, numbers: Sequence[int]) -> Any:
-    """Return the scan that `retr.index.placement` takes here."""
+    """Return the scan that `retr.index.gpu.placement` takes here."""
     if devices.torch_sees():
-        from retr.index.gpu_torch import TorchScan
+        from retr.index.gpu.torch_scan import TorchScan
 
         return TorchScan(blocks, dim, 1.001, numbers)
-    from retr.index.gpu import GpuScan
+    from retr.index.gpu.faiss_scan import GpuScan
 
     return GpuScan(blocks, dim, 1.001, numbers)
 
@@ -193,7 +195,7 @@ def faiss_alone(
     blocks: Sequence[Block], dim: int, numbers: Sequence[int], queries: NDArray[np.float32]
 ) -> Iterator[dict[str, float]]:
     """Yield milliseconds of faiss's own search for each batch."""
-    from retr.index.gpu import GpuScan
+    from retr.index.gpu.faiss_scan import GpuScan
 
     # in parts of 4 GiB of float32 a GPU: a second call of `add` would move what is there
     parts = [part for device in GpuScan(blocks, dim, 1.001, numbers)._devices for part, _ in device]

@@ -37,8 +37,8 @@ from PIL import Image
 
 from retr.benchmarks.gpu_pictures import eight, make_archive
 from retr.benchmarks.record import record
-from retr.retrieval.encoders._picture import picture
 from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.encoders.sample_picture import picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -184,9 +184,9 @@ def moved(encoder: Any, precision: str, args: argparse.Namespace) -> tuple[Any, 
     """Put a loaded encoder on the device; also why it gave up the precision, in which it is measured all the same."""
     import torch
 
-    from retr.retrieval.encoders import lite
-    from retr.retrieval.encoders._lite_network import LiteTorchEncoder
-    from retr.retrieval.encoders._torch import _DTYPES, TorchEncoder
+    from retr.retrieval.encoders.runtime.torch_encoder import _DTYPES, TorchEncoder
+    from retr.retrieval.encoders.systems import lite
+    from retr.retrieval.encoders.systems.lite_network import LiteTorchEncoder
 
     if isinstance(encoder, lite.LiteEncoder):
         feature = str(encoder.info.options.get("feature", "last"))

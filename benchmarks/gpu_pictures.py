@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from retr.retrieval.encoders._picture import picture
+from retr.retrieval.encoders.sample_picture import picture
 
 SIDE = 512
 ORIGINALS = Path("examples/hrf45")

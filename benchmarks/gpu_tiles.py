@@ -1,4 +1,4 @@
-"""How the loops of `retr.index.gpu_kernels` are best cut into tiles on this GPU: what `gpu_torch` takes by default.
+"""How the loops of `retr.index.gpu.triton_kernels` are best cut into tiles on this GPU.
 
 For 1, 16, 64 and 256 queries every setting of the scan that fits is timed over ``--rows`` random vectors, and given as
 a multiple of the floor: the time in which the vectors are read once at the rate of a device copy, or multiplied at the
@@ -23,7 +23,7 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from retr.benchmarks.record import record
-from retr.index.gpu_kernels import group_maxima, group_scores
+from retr.index.gpu.triton_kernels import group_maxima, group_scores
 
 # For so many queries: rows, queries and values of a tile, warps, and loads under way.
 SETTINGS: dict[int, list[tuple[int, int, int, int, int]]] = {

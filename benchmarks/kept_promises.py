@@ -24,8 +24,8 @@ from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import calibration, methods, probe
 from retr.retrieval.classify.answers import answer
-from retr.retrieval.engine import Index
 from retr.retrieval.heads.adapted import as_stored, head_of
+from retr.retrieval.index import Index
 from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.stats.metrics import ece
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from retr.benchmarks.exact import synthetic
 from retr.benchmarks.record import record
-from retr.retrieval.engine import Index
+from retr.retrieval.index import Index
 
 if TYPE_CHECKING:
     from collections.abc import Callable

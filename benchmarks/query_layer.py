@@ -27,9 +27,9 @@ from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import methods, probe
 from retr.retrieval.classify.answers import answer
-from retr.retrieval.engine import Index
+from retr.retrieval.index import Index
 from retr.retrieval.stats.metrics import any_hit_at, ece, precision_at
-from retr.retrieval.words import align
+from retr.retrieval.text import align
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -145,7 +145,7 @@ class Sentences:
 
     def __init__(self, folder: Path) -> None:
         from retr.index.encoder import EncoderInfo
-        from retr.retrieval.encoders._torchvision import ensure_torchvision
+        from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
 
         ensure_torchvision()
         from transformers import AutoModel, AutoTokenizer

@@ -67,7 +67,7 @@ def real(index: Path, rows: int) -> Case:
 def captions(folder: Path, rows: int, scratch: Path) -> Case:
     """Make the set ``captions``."""
     from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.words import align
+    from retr.retrieval.text import align
 
     with (folder / "labels.csv").open(newline="", encoding="utf-8") as stream:
         photographs = list(csv.DictReader(stream))

@@ -19,7 +19,7 @@ import typer
 from retr.cli import _streams
 from retr.cli._output import unwritten
 from retr.index.errors import RetrError
-from retr.index.visible import visible
+from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable

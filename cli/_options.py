@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from retr.index.errors import IndexNotFoundError, UsageError
-from retr.index.home import home
+from retr.index.machine.home import home
 
 if TYPE_CHECKING:
     from collections.abc import Callable

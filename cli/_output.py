@@ -4,7 +4,7 @@ Data goes to standard output, everything else to standard error, so a pipe never
 one object a line, ``--csv`` a header and rows, ``--paths`` one path a line; without them a person gets a table.
 
 A program gets the data exactly, in UTF-8 whatever the locale. A person gets escapes for what would act on the terminal
-(`retr.index.visible`), and nothing of the data is ever read as markup.
+(`retr.retrieval.visible_text`), and nothing of the data is ever read as markup.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from retr.cli import _streams
 from retr.index.errors import RetrError, UsageError
-from retr.index.plain import to_plain
-from retr.index.visible import columns_wide, visible
+from retr.retrieval.json_values import to_plain
+from retr.retrieval.visible_text import columns_wide, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

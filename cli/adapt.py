@@ -50,7 +50,7 @@ def adapt(
 
     Example: retr adapt --label diagnosis --out adapted.retr
     """
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     printer = Output(json_=json_)
     done = Index.open(find_index(index)).adapt(

@@ -38,7 +38,7 @@ def align(
     Example: retr align --text-column label
     """
     from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
     from retr.retrieval.labels.labelled import unit_of
 
     out = Output(json_=json_)

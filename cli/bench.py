@@ -23,8 +23,8 @@ from retr.cli._options import (
 )
 from retr.cli._output import Output
 from retr.index.errors import RetrError, UsageError
-from retr.index.plain import to_plain
-from retr.index.state import write_atomically
+from retr.index.machine.state import write_atomically
+from retr.retrieval.json_values import to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -93,7 +93,7 @@ class DataOptions:
 
     def open(self) -> tuple[Store, ...]:
         """Open the indexes that were named, and refuse what cannot be meant."""
-        from retr.index.home import home
+        from retr.index.machine.home import home
         from retr.index.store import Store
 
         if self.data is None and not self.index:
@@ -173,7 +173,7 @@ class Encoders:
     @classmethod
     def of(cls, typed: str | None, default: str, loading: LoadOptions, stores: tuple[Store, ...]) -> Encoders:
         """Choose the encoder's name; indexes must have been built by the one that was typed."""
-        from retr.retrieval.encoders.recorded import mismatch
+        from retr.retrieval.encoders.index_encoder import mismatch
 
         for store in stores:
             if typed not in {None, store.manifest.encoder.name}:
@@ -197,7 +197,7 @@ class Encoders:
 
         Its record is enough where nothing has to be embedded; where it is ``asked`` in words it is loaded.
         """
-        from retr.retrieval.encoders.recorded import RecordedEncoder, load_recorded
+        from retr.retrieval.encoders.index_encoder import RecordedEncoder, load_recorded
 
         infos = [store.manifest.encoder for store in self.stores]
         info = next(filter(wanted, infos), infos[0])

@@ -49,7 +49,7 @@ def calibrate(
     from dataclasses import asdict
 
     from retr.retrieval.classify.calibration import stale
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
     from retr.retrieval.labels.labelled import sharing
 
     out = Output(json_=json_)

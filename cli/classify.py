@@ -23,7 +23,7 @@ from retr.cli._options import (
 )
 from retr.cli._output import Output
 from retr.index.errors import ImageReadError, UsageError
-from retr.index.home import home
+from retr.index.machine.home import home
 
 if TYPE_CHECKING:
     from retr.retrieval.classify.answers import Answer
@@ -114,14 +114,14 @@ def classify(
 
     Example: retr classify --image x.png --by label -k 5
     """
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv)
     images = _images(image or [], folder)
     if all_ == bool(images):
         raise UsageError("what to classify is not clear", hint="give --image or --folder, or --all")
     if encoder is not None:
-        from retr.retrieval.classify.ask import classify_without_index
+        from retr.retrieval.classify.classify import classify_without_index
         from retr.retrieval.encoders.registry import load_encoder
         from retr.retrieval.labels.label_set import load_labels
 
@@ -148,7 +148,7 @@ def _images(given: list[str], folder: Path | None) -> list[Any]:
     """Gather the pictures: paths, and the bytes of standard input."""
     images: list[Any] = [sys.stdin.buffer.read() if one == "-" else home(one) for one in given]
     if folder is not None:
-        from retr.retrieval.classify.ask import image_files
+        from retr.retrieval.classify.classify import image_files
 
         images += image_files(folder)
     return images

@@ -49,7 +49,7 @@ def duplicates(
     """
     from dataclasses import asdict
 
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index), **loading.options)
@@ -112,7 +112,7 @@ def leaks(
 
     Example: retr index leaks --split split --group patient
     """
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index), **loading.options)

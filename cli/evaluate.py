@@ -185,7 +185,7 @@ def _measure(
     options: dict[str, Any] | None = None,
     **own: Any,
 ) -> None:
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     asked = {**asdict(cases), **asdict(asking), "subgroups": _names(asking.subgroups or ""), **own}
     _show(Index.open(find_index(index), **(options or {})).evaluate(task, **asked), report)

@@ -127,7 +127,7 @@ def build(
 
     Example: retr index build ./archive --metadata labels.csv --group patient
     """
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_)
     built = Index.build(
@@ -179,7 +179,7 @@ def add(
 
     Example: retr index add ./second-hospital --name site2
     """
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index), **loading.options)
@@ -222,7 +222,7 @@ def delete(
     """
     from retr.retrieval.deletion import Chosen
     from retr.retrieval.deletion import delete as delete_rows
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index))
@@ -250,7 +250,7 @@ def info(*, index: IndexOption = None, json_: JsonOption = False) -> None:
 
     Example: retr index info --json
     """
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     Output(json_=json_).record(Index.open(find_index(index)).info())
 
@@ -273,8 +273,8 @@ def list_rows(
 
     Example: retr index ls --where "label = 'glaucoma'" --columns id,label
     """
-    from retr.index.schema import records
-    from retr.retrieval.engine import Index
+    from retr.index.disk.schema import records
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0)
     opened = Index.open(find_index(index))
@@ -302,7 +302,7 @@ def group(
 
     Example: retr index group patient
     """
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     opened, out = Index.open(find_index(index)), Output(json_=json_)
     before = opened.store
@@ -332,8 +332,8 @@ def check(
 
     Example: retr index check --phi
     """
-    from retr.index.check import check_path
-    from retr.retrieval.engine import Index
+    from retr.index.rows.check import check_path
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_)
     # Not by opening it: an index that cannot be opened is the one to check.
@@ -363,7 +363,7 @@ def compact(*, index: IndexOption = None, json_: JsonOption = False) -> None:
 
     Example: retr index compact
     """
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index))

@@ -26,7 +26,7 @@ from retr.cli import (
     tune,
     vectors,
 )
-from retr.index.visible import visible
+from retr.retrieval.visible_text import visible
 
 app = typer.Typer(
     name="retr",

@@ -28,7 +28,7 @@ from retr.cli._options import (
 )
 from retr.cli._output import Output
 from retr.index.errors import UsageError
-from retr.index.home import home
+from retr.index.machine.home import home
 
 if TYPE_CHECKING:
     from retr.index.store import Store
@@ -122,8 +122,8 @@ def query(
     Example: retr query --image x.png -k 5 --where "age >= 60" --exclude-same patient=P17
     """
     without_pandas()
-    from retr.retrieval.engine import Index
     from retr.retrieval.exclude import both
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0)
     if explain and sheet is None:
@@ -176,7 +176,7 @@ def show(
 
     Example: retr show glaucoma/05_g.jpg --out found.png
     """
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     opened = Index.open(find_index(index))
     printer = Output(json_=json_)
@@ -238,7 +238,7 @@ def _weighted(out: Output, kind: str, argument: str) -> Query:
 
 
 def _contents(batch: Path) -> bytes:
-    from retr.retrieval.regular import NotRegularError, open_regular
+    from retr.retrieval.regular_files import NotRegularError, open_regular
 
     try:
         with open_regular(batch) as stream:

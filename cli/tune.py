@@ -29,8 +29,8 @@ def tune(
 
     Example: retr index tune --recall 0.95 --memory 4G --latency 5ms
     """
-    from retr.index.config import parse_bytes, parse_seconds, shown
-    from retr.retrieval.engine import Index
+    from retr.index.accelerators.config import parse_bytes, parse_seconds, shown
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_)
     tuning = Index.open(find_index(index), device=device).tune(

@@ -72,7 +72,7 @@ def import_(
 
     Example: retr index import --vectors v.npy --metadata t.parquet --encoder my-net --fingerprint run-7
     """
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_)
     made = Index.from_vectors(
@@ -111,7 +111,7 @@ def export(
 
     Example: retr index export out/ --where "label = 'glaucoma'"
     """
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     out = Output(json_=json_)
     rows = Index.open(find_index(index)).export(folder, where=where, form=form)  # type: ignore[arg-type]

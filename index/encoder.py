@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from retr.index.records import Fields
+from retr.index.json_fields import Fields
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

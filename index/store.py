@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from retr.index.columns import Columns
-from retr.index.creation import create
+from retr.index.disk.creation import create
+from retr.index.disk.manifest import Manifest, exists, read_current
+from retr.index.disk.segments import Segment, id_hashes, map_file
+from retr.index.disk.verified import look_at_new
 from retr.index.errors import IndexCorruptError, IndexNotFoundError
-from retr.index.exact import Block
-from retr.index.home import home
-from retr.index.identity import Identity
-from retr.index.ids import rows_that_read
-from retr.index.manifest import Manifest, exists, read_current
-from retr.index.placement import Placement
-from retr.index.purge import say_unfinished
-from retr.index.records import stored
-from retr.index.search import Plan, search
-from retr.index.segments import Segment, id_hashes, map_file
-from retr.index.verified import look_at_new
+from retr.index.gpu.placement import Placement
+from retr.index.json_fields import stored
+from retr.index.machine.home import home
+from retr.index.plan import Plan, search
+from retr.index.rows.columns import Columns
+from retr.index.rows.identity import Identity
+from retr.index.rows.ids import rows_that_read
+from retr.index.rows.purge import say_unfinished
+from retr.index.scan.exact import Block
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,11 +36,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.check import Finding
+    from retr.index.disk.manifest import Dtype
     from retr.index.encoder import EncoderInfo
-    from retr.index.exact import Neighbours
-    from retr.index.manifest import Dtype
-    from retr.index.writer import Writer
+    from retr.index.rows.check import Finding
+    from retr.index.rows.writer import Writer
+    from retr.index.scan.exact import Neighbours
 
 
 class Store:
@@ -286,7 +286,7 @@ class Store:
         ----------
         device
             ``"cpu"``; ``"cuda"`` or ``"cuda:1"``: a GPU; ``"cuda:0,cuda:1"`` or ``"cuda:all"``: several, which share
-            the rows; ``"auto"``: the GPUs for a call that is worth the copy, see `retr.index.devices`.
+            the rows; ``"auto"``: the GPUs for a call that is worth the copy, see `retr.index.gpu.devices`.
 
         Raises
         ------
@@ -343,7 +343,7 @@ class Store:
         exactly
             Do not use accelerators.
         effort
-            How far accelerators look, instead of what `tune` chose: see `retr.index.config.with_effort`.
+            How far accelerators look, instead of what `tune` chose: see `retr.index.accelerators.config.with_effort`.
 
         Raises
         ------
@@ -391,7 +391,7 @@ class Store:
 
     def check(self) -> list[Finding]:
         """Compare every file with the manifest; an empty list means that all is well."""
-        from retr.index.check import check
+        from retr.index.rows.check import check
 
         return check(self)
 
@@ -403,7 +403,7 @@ class Store:
         IndexLockedError
             Another process is writing.
         """
-        from retr.index.writer import open_writer
+        from retr.index.rows.writer import open_writer
 
         return open_writer(self.path)
 

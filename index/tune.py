@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.index import config as configs
-from retr.index.ann import MIN_ROWS, train
-from retr.index.config import HNSW, IVF, Cagra, Flat
+from retr.index.accelerators import config as configs
+from retr.index.accelerators.config import HNSW, IVF, Cagra, Flat
+from retr.index.accelerators.faiss_index import MIN_ROWS, train
 from retr.index.errors import UsageError
-from retr.index.search import NOTE, tuned
+from retr.index.plan import NOTE, tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from retr.index.config import Config
+    from retr.index.accelerators.config import Config
+    from retr.index.rows.writer import Writer
     from retr.index.store import Store
-    from retr.index.writer import Writer
 
 K = 10
 KINDS: tuple[IVF | HNSW, ...] = (IVF(), IVF(codec="sq8"), IVF(codec="fp16"))
@@ -205,8 +205,8 @@ def gpu_kinds() -> Sequence[IVF | HNSW | Cagra]:
     UsageError
         faiss sees no GPU: exact search there is torch's, but accelerators are faiss's.
     """
-    from retr.index import devices
-    from retr.index.gpu_ann import has_cagra
+    from retr.index.gpu import devices
+    from retr.index.gpu.accelerators import has_cagra
 
     if not devices.faiss_sees():
         raise UsageError(

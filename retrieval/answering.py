@@ -6,22 +6,22 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 
-from retr.index.config import with_effort
+from retr.index.accelerators.config import with_effort
 from retr.index.errors import UsageError
-from retr.index.search import require_k
-from retr.retrieval.encoders.recorded import RecordedEncoder
+from retr.index.plan import require_k
+from retr.retrieval.encoders.index_encoder import RecordedEncoder
 from retr.retrieval.exclude import same_rows
 from retr.retrieval.hits import Hits
-from retr.retrieval.own import own_rows
+from retr.retrieval.notices import add_remarks
 from retr.retrieval.query import resolve
-from retr.retrieval.remarks import add_remarks
+from retr.retrieval.query_identity import own_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retr.index.store import Store
-    from retr.retrieval.engine import Index
     from retr.retrieval.exclude import Same
+    from retr.retrieval.index import Index
     from retr.retrieval.query import Query
 
 

@@ -15,8 +15,8 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retr.index.errors import RetrError
-from retr.index.visible import visible
-from retr.retrieval.archive.pictures import picture_of
+from retr.retrieval.archive.row_pictures import picture_of
+from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

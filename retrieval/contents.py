@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
-from retr.index import ids
+from retr.index.disk.schema import records
 from retr.index.errors import EncoderNotFoundError, UsageError
-from retr.index.schema import records
+from retr.index.rows import ids
 from retr.index.store import Store
 from retr.retrieval.encoders.registry import find_spec
 from retr.retrieval.summary import summary
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-    from retr.index.check import Finding
+    from retr.index.rows.check import Finding
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.images import Picture
     from retr.retrieval.ingest.report import BuildReport
@@ -156,8 +156,8 @@ class Contents:
         return self[id]
 
     def picture(self, id: str) -> Picture:  # noqa: A002
-        """Read the picture a row was made from, in full, out of its archive; see `retr.retrieval.archive.pictures`."""
-        from retr.retrieval.archive.pictures import picture_of
+        """Read the picture a row was made from, in full, out of its archive."""
+        from retr.retrieval.archive.row_pictures import picture_of
 
         return picture_of(self.store, id)
 
@@ -190,8 +190,8 @@ class Contents:
 
     def set_group(self, column: str | None) -> None:
         """Declare the column that tells patients apart, or take the declaration back with ``None``."""
-        from retr.retrieval.archive.notes import Notes
-        from retr.retrieval.archive.spelling import require_group
+        from retr.retrieval.archive.column_types import require_group
+        from retr.retrieval.archive.provenance import Notes
 
         require_group(column, Notes.of(self.store).types)
         with self.store.writer() as writer:

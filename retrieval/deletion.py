@@ -1,6 +1,6 @@
 """Deleting rows, and purging them: from the index, from what hangs on it, and from what this machine remembers.
 
-Each kind of side data says what a purge does to it (`retr.index.purge.Kind`); `KINDS` lists them.
+Each kind of side data says what a purge does to it (`retr.index.rows.purge.Kind`); `KINDS` lists them.
 """
 
 from __future__ import annotations
@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.index.ids import unknown
-from retr.index.purge import matching
-from retr.retrieval.archive import places
-from retr.retrieval.archive.notes import Builds, Notes
+from retr.index.rows.ids import unknown
+from retr.index.rows.purge import matching
+from retr.retrieval.archive import locations
+from retr.retrieval.archive.provenance import Builds, Notes
 from retr.retrieval.classify.calibration import Calibrations
 from retr.retrieval.heads.adapted import FittedHead
-from retr.retrieval.ingest import remembered
+from retr.retrieval.ingest import file_states
 from retr.retrieval.novelty import Fences
-from retr.retrieval.words.align import Bridges
+from retr.retrieval.text.align import Bridges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from retr.index.purge import Kind
+    from retr.index.rows.purge import Kind
     from retr.index.store import Store
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
 KINDS: tuple[Kind, ...] = (FittedHead(), Bridges(), Calibrations(), Fences(), Builds())
 
@@ -114,11 +114,11 @@ def delete(index: Index, *, ids: Sequence[str] | None = None, where: str | None 
         chosen = Chosen.of(writer.store, ids, where)
         sources = Notes.of(writer.store).sources
         writer.delete(chosen.rows)
-        remembered.forget(store.uuid)
+        file_states.forget(store.uuid)
         done = writer.purge(KINDS, skipped=chosen.skipped)
         left = Notes.of(writer.store).sources
     for name in set(sources) - set(left):
-        places.forget(store.uuid, name)
+        locations.forget(store.uuid, name)
     index.refresh()
     return Deleted(len(chosen.rows), done.skipped, done.dropped)
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.index.identifiers import identifier_text
-from retr.retrieval.own import own_rows, stated_values
+from retr.index.rows.identifiers import identifier_text
 from retr.retrieval.query import Query
+from retr.retrieval.query_identity import own_rows, stated_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
+from retr.index.disk.files import disk_errors
+from retr.index.disk.schema import ID
 from retr.index.errors import MissingExtraError, UsageError
-from retr.index.files import disk_errors
-from retr.index.home import home
-from retr.index.identity import NOTE as IDENTIFIERS
-from retr.index.schema import ID
-from retr.retrieval.labels.seen import HEAD_FILE
+from retr.index.machine.home import home
+from retr.index.rows.identity import NOTE as IDENTIFIERS
+from retr.retrieval.labels.trained_rows import HEAD_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.store import Store
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
 NOTE = b"retr"
 VECTORS, METADATA = "vectors.npy", "metadata.parquet"

@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retr.index.disk.schema import ID, records
 from retr.index.errors import MissingExtraError
-from retr.index.plain import to_plain
-from retr.index.schema import ID, records
+from retr.retrieval.json_values import to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-    from retr.index.exact import Neighbours
+    from retr.index.scan.exact import Neighbours
     from retr.index.store import Store
 
 

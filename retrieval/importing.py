@@ -20,33 +20,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retr.index.disk.schema import ID
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
-from retr.index.grouping import faithful_texts
-from retr.index.home import home
-from retr.index.identifiers import identifier_texts
-from retr.index.identity import NOTE as IDENTIFIERS
-from retr.index.schema import ID
+from retr.index.machine.home import home
+from retr.index.rows.grouping import faithful_texts
+from retr.index.rows.identifiers import identifier_texts
+from retr.index.rows.identity import NOTE as IDENTIFIERS
 from retr.index.store import Store
 from retr.index.vectors import plain_array
+from retr.retrieval.archive.column_types import read_types, require_group
 from retr.retrieval.archive.matching import composed_text
 from retr.retrieval.archive.metadata import read_cells, stored_columns
-from retr.retrieval.archive.spelling import read_types, require_group
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.callables import is_registered, outside_info
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.exporting import NOTE, digest_of_ids, digest_of_vectors
 from retr.retrieval.hits import ANSWER
-from retr.retrieval.labels.seen import HEAD_FILE
-from retr.retrieval.regular import is_regular
+from retr.retrieval.labels.trained_rows import HEAD_FILE
+from retr.retrieval.regular_files import is_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
+    from retr.index.disk.manifest import Dtype
     from retr.index.encoder import Similarity
-    from retr.index.manifest import Dtype
 
 _PIECE = 20_000
 # What an index itself takes these columns for.

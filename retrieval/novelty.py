@@ -21,9 +21,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pyarrow as pa
 
-from retr.index.records import Fields, stored
+from retr.index.json_fields import Fields, stored
 from retr.retrieval.labels.labelled import grouped, others
-from retr.retrieval.labels.seen import seen_by_head
+from retr.retrieval.labels.trained_rows import seen_by_head
 from retr.retrieval.stats import novelty
 from retr.retrieval.stats.novelty import LEAST_GROUPS, Fence
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.writer import Writer
     from retr.index.store import Store
-    from retr.index.writer import Writer
 
 #: The key of the note in the manifest.
 NOTE = "novelty"
@@ -295,7 +295,7 @@ def _share(data: Fields, key: str) -> float:
 
 
 class Fences:
-    """The fence, as a kind of side data (`retr.index.purge.Kind`)."""
+    """The fence, as a kind of side data (`retr.index.rows.purge.Kind`)."""
 
     def holds(self, name: str) -> bool:
         """Return whether it is the note."""

@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
-from retr.index.visible import visible
+from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

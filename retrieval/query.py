@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from retr.index.errors import ImageReadError, UsageError
-from retr.index.home import home
-from retr.index.ids import unknown
+from retr.index.machine.home import home
+from retr.index.rows.ids import unknown
 from retr.index.vectors import plain_array, unit
 
 if TYPE_CHECKING:

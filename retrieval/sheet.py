@@ -14,18 +14,18 @@ import PIL.Image
 import PIL.ImageDraw
 
 from retr.index.errors import ImageReadError, RetrError, UsageError
-from retr.index.home import home
-from retr.index.visible import visible
+from retr.index.machine.home import home
 from retr.retrieval import explain
 from retr.retrieval.cards import NOT_HERE, escape, facts, facts_of, img, thumbnail
 from retr.retrieval.hits import shown_names
 from retr.retrieval.query import Part, Query, resolve
+from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from retr.retrieval.engine import Index
     from retr.retrieval.hits import Hits
+    from retr.retrieval.index import Index
 
 SIDE = 224
 _STYLE = """

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from retr.index.manifest import FORMAT_VERSION
-from retr.index.search import describe
-from retr.retrieval.labels.seen import noted_head
+from retr.index.disk.manifest import FORMAT_VERSION
+from retr.index.plan import describe
+from retr.retrieval.labels.trained_rows import noted_head
 
 if TYPE_CHECKING:
     from retr.index.store import Store

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.tune import Tuning
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
 _MOST = 1024
 _LONGEST = 300

@@ -57,7 +57,7 @@ class Gpus:
     ) -> None:
         import faiss
 
-        from retr.index import devices
+        from retr.index.gpu import devices
 
         self.faiss, self.count, self.free, self.batch = faiss, count, free, 10**9
         self.repeats = False

@@ -119,7 +119,7 @@ LOCAL = """
 import json
 from pathlib import Path
 from retr import Index, load_encoder
-from retr.retrieval.encoders._torchvision import ensure_torchvision
+from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
 ensure_torchvision()
 import open_clip, torch, transformers
 folder = Path("{made}")
@@ -164,7 +164,7 @@ def test_a_connection_and_a_stray_file_would_be_seen(traced, tmp_path):
     assert len(traced(sys.executable, "-c", threads).sockets) == 8
 
 
-@pytest.mark.parametrize("first", ["retr", "retr.cli.main", "retr.index.store", "retr.retrieval.encoders.lite"])
+@pytest.mark.parametrize("first", ["retr", "retr.cli.main", "retr.index.store", "retr.retrieval.encoders.systems.lite"])
 def test_switches_are_set_before_anything_else_is_imported(first):
     wanted = {name: value for name, (value, _) in telemetry.SWITCHES.items()}
     code = f"""
@@ -183,8 +183,8 @@ assert {{name: os.environ[name] for name in {wanted!r}}} == {wanted!r}
 
 
 def test_compiled_loops_are_kept_in_the_cache_folder(tmp_path, monkeypatch):
-    from retr.index import kernels
-    from retr.index.home import cache_folder
+    from retr.index.machine.home import cache_folder
+    from retr.index.scan import kernels
 
     monkeypatch.setenv("RETR_CACHE_DIR", str(tmp_path / "cache"))
     assert cache_folder() == tmp_path / "cache"

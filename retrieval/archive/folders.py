@@ -29,7 +29,7 @@ from retr.retrieval.archive.sources import (
     reason_of,
     stamp_of,
 )
-from retr.retrieval.regular import is_made_up, is_regular, open_regular
+from retr.retrieval.regular_files import is_made_up, is_regular, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retr.index.errors import UsageError
-from retr.index.home import home
+from retr.index.machine.home import home
 from retr.retrieval.archive.folders import read_file
 from retr.retrieval.archive.matching import other_spellings
 from retr.retrieval.archive.metadata import read_paths
 from retr.retrieval.archive.sources import Bytes, Entry, Item, Skipped, reason_of, stamp_of
-from retr.retrieval.regular import is_regular
+from retr.retrieval.regular_files import is_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retr.retrieval.archive.lookup import Lookup, hashes_of
+from retr.retrieval.archive.hashed_lookup import Lookup, hashes_of
 from retr.retrieval.archive.sources import is_image_name
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ whatever its capitals and blanks; it is not stored again. A path is relative to 
 backslashes and the archive's own absolute place are understood, and `retr.retrieval.archive.matching` says which
 picture a row belongs to. A column whose name the index needs for itself gets the suffix ``_meta``.
 
-Cells of a CSV become numbers only where nothing is lost (`retr.retrieval.archive.spelling`); columns that identify are
-text, whichever type they come in. An empty cell is a null. All text is stored with composed accents (NFC). Whatever an
-index cannot hold is refused here, before a picture is looked at.
+Cells of a CSV become numbers only where nothing is lost (`retr.retrieval.archive.column_types`); columns that identify
+are text, whichever type they come in. An empty cell is a null. All text is stored with composed accents (NFC). Whatever
+an index cannot hold is refused here, before a picture is looked at.
 
 Of each row the table's cells, the path and some bytes are in memory.
 """
@@ -24,13 +24,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retr.index.disk.incoming import stored_column
 from retr.index.errors import UsageError
-from retr.index.identifiers import identifier_texts, identifies, lossy
-from retr.index.incoming import stored_column
+from retr.index.rows.identifiers import identifier_texts, identifies, lossy
+from retr.retrieval.archive.column_types import NUMBER, TEXT, as_declared, doubts, identifying, looks_numeric, narrow
 from retr.retrieval.archive.delimited import read_delimited
 from retr.retrieval.archive.matching import Matcher, clean, composed_text, pieces
-from retr.retrieval.archive.spelling import NUMBER, TEXT, as_declared, doubts, identifying, looks_numeric, narrow
-from retr.retrieval.regular import is_regular, open_regular
+from retr.retrieval.regular_files import is_regular, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

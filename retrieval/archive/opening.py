@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retr.index.errors import UsageError
-from retr.index.home import home
+from retr.index.machine.home import home
 from retr.retrieval.archive import containers, folders, lists
-from retr.retrieval.regular import is_regular
+from retr.retrieval.regular_files import is_regular
 
 if TYPE_CHECKING:
     from pathlib import Path

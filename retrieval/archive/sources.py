@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
-from retr.retrieval.regular import NotRegularError
+from retr.retrieval.regular_files import NotRegularError
 
 if TYPE_CHECKING:
     import os
@@ -172,6 +172,6 @@ def looks_like_image(prefix: bytes) -> bool:
     >>> looks_like_image(b"\x89PNG\r\n\x1a\n"), looks_like_image(b"BMW is a car maker")
     (True, False)
     """
-    from retr.retrieval.images.magic import format_of
+    from retr.retrieval.images.file_types import format_of
 
     return format_of(prefix) is not None

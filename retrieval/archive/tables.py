@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from retr.index.disk.incoming import stored_column
 from retr.index.errors import ImageReadError, UsageError
-from retr.index.identifiers import identifier_texts
-from retr.index.incoming import stored_column
+from retr.index.rows.identifiers import identifier_texts
 from retr.retrieval.archive.matching import composed_text
 from retr.retrieval.archive.siblings import plain
 from retr.retrieval.archive.sources import SNIFF_BYTES, Entry, Item, Skipped, looks_like_image

@@ -20,9 +20,9 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from retr.index.errors import ImageReadError, RetrError
-from retr.retrieval.archive.notes import Notes
-from retr.retrieval.archive.pictures import picture_in
-from retr.retrieval.archive.places import Archive
+from retr.retrieval.archive.locations import Archive
+from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.row_pictures import picture_in
 from retr.retrieval.audit.clusters import components
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from retr.index.store import Store
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
 #: Of the pairs that cross a border so many are listed; all are counted.
 LISTED = 10_000

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from retr.index.store import Store
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
 # So many sets of patients whose names are alike are said one by one.
 _SAID = 10

@@ -15,7 +15,7 @@ import numpy as np
 
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.retrieval import novelty
-from retr.retrieval.archive.notes import Notes
+from retr.retrieval.archive.provenance import Notes
 from retr.retrieval.classify import calibration
 from retr.retrieval.labels.labelled import others, row_groups
 from retr.retrieval.stats import conformal
@@ -243,7 +243,7 @@ def row_exclusions(
     Parameters
     ----------
     own
-        For each query, its own live rows (`retr.retrieval.own.own_rows`), or its patient's.
+        For each query, its own live rows (`retr.retrieval.query_identity.own_rows`), or its patient's.
     patient
         The group key's value of all queries, where the user knows it; raw where the index keeps hashes.
 

@@ -31,11 +31,11 @@ from retr.retrieval.classify.calibration import (
     key_of,
     most_classes,
 )
-from retr.retrieval.classify.depends import dependencies
 from retr.retrieval.classify.methods import ByWords
+from retr.retrieval.classify.staleness import dependencies
+from retr.retrieval.labels.held_out_views import Unseen
 from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.labels.labelled import Labelled, deal, grouped, labelled_rows, others, unit_of
-from retr.retrieval.labels.views import Unseen
 from retr.retrieval.stats import confidence, conformal
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 from retr.retrieval.stats.metrics import ece
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.store import Store
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
     from retr.retrieval.labels.label_set import LabelSet
 
 FOLDS = 5

@@ -1,7 +1,7 @@
 """What was measured of an index's answers, and whether it still counts.
 
 The records are JSON in the manifest under ``extra["calibration"]``, one for each method and column, with all that they
-depend on (`retr.retrieval.classify.depends`); `retr.retrieval.classify.calibrate` writes them.
+depend on (`retr.retrieval.classify.staleness`); `retr.retrieval.classify.calibrate` writes them.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from retr.index.errors import IndexCorruptError
-from retr.index.records import Fields, parse, stored
+from retr.index.json_fields import Fields, parse, stored
 from retr.retrieval import novelty
-from retr.retrieval.classify.depends import changed, dependencies
-from retr.retrieval.labels.seen import seen_by_bridge, seen_by_head
+from retr.retrieval.classify.staleness import changed, dependencies
+from retr.retrieval.labels.trained_rows import seen_by_bridge, seen_by_head
 from retr.retrieval.stats.confidence import Temperature, VoteScale
 from retr.retrieval.stats.conformal import groups_needed
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.writer import Writer
     from retr.index.store import Store
-    from retr.index.writer import Writer
 
 NOTE = "calibration"
 # How the files of probes begin.
@@ -349,7 +349,7 @@ def seen(store: Store, fitted_on: str | None) -> NDArray[np.bool_] | None:
 
 
 class Calibrations:
-    """What was measured of answers and the probes, as a kind of side data (`retr.index.purge.Kind`)."""
+    """What was measured of answers and the probes, as a kind of side data (`retr.index.rows.purge.Kind`)."""
 
     def holds(self, name: str) -> bool:
         """Return whether it is the note, or the file of a probe."""

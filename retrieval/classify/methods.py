@@ -15,10 +15,10 @@ import numpy as np
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.retrieval.classify import calibration
 from retr.retrieval.classify.prompts import class_vectors
-from retr.retrieval.encoders.lengths import unread_ends
+from retr.retrieval.encoders.runtime.truncation import unread_ends
 from retr.retrieval.hits import Hits
+from retr.retrieval.labels.held_out_views import Unseen
 from retr.retrieval.labels.labelled import labelled_rows, others
-from retr.retrieval.labels.views import Unseen
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 
 if TYPE_CHECKING:

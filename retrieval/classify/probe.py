@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from retr.index.disk.npz import numbers, read_npz
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
-from retr.index.npz import numbers, read_npz
-from retr.index.records import Fields, parse, stored
+from retr.index.json_fields import Fields, parse, stored
+from retr.retrieval.labels.held_out_views import Unseen
 from retr.retrieval.labels.labelled import data_version, labelled_rows, unit_of
-from retr.retrieval.labels.views import Unseen
 from retr.retrieval.progress import waiting
 from retr.retrieval.stats.confidence import Temperature, log_loss, softmax
 
@@ -53,7 +53,7 @@ class Probe:
         float32 ``(c, dim)`` and ``(c,)``; applied to vectors as the store gives them.
     held_out
         float32 ``(n, c)``: logits of the labelled rows, each from a fold that had not seen its group; 0 where a head
-        has (`retr.retrieval.labels.views.Unseen`).
+        has (`retr.retrieval.labels.held_out_views.Unseen`).
     fold_of
         int64 ``(n,)``: the fold of each labelled row.
     fold_coef, fold_intercept

@@ -41,7 +41,7 @@ class FittedSide(TextSide, Protocol):
         """The column of texts."""
 
     def without(self, store: Store, gone: NDArray[np.int64], fold: int | None) -> TextSide:
-        """Fit it again without some rows, in a view or in the index itself; `retr.retrieval.words.align.Bridge`."""
+        """Fit it again without some rows, in a view or in the index itself; `retr.retrieval.text.align.Bridge`."""
 
 
 _made: WeakKeyDictionary[TextSide, dict[tuple[str, ...], NDArray[np.float32]]] = WeakKeyDictionary()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retr.index.errors import UsageError
-from retr.index.home import home
+from retr.index.machine.home import home
 
 if TYPE_CHECKING:
     import os

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import EncoderNotFoundError, UsageError, WeightsError
-from retr.retrieval.encoders import places, weights
+from retr.retrieval.encoders.weights import checkpoints, locations
 from retr.retrieval.progress import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from retr.retrieval.encoders.base import BaseEncoder
-    from retr.retrieval.encoders.weights import WeightFile
+    from retr.retrieval.encoders.weights.checkpoints import WeightFile
 
 GROUP = "retr.encoders"
 
@@ -103,7 +103,7 @@ class Spec:
         try:
             for file in self.card.files:
                 if not file.optional:
-                    weights.find(file, encoder=self.card.name, network=False)
+                    checkpoints.find(file, encoder=self.card.name, network=False)
         except WeightsError:
             return False
         return True
@@ -214,7 +214,7 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
             hint=f"it takes {', '.join([*own, 'device', 'precision'])}",
         )
     if "," in device or device == "cuda:all":
-        from retr.retrieval.encoders.parallel import ParallelEncoder, split_devices
+        from retr.retrieval.encoders.runtime.parallel import ParallelEncoder, split_devices
 
         devices = split_devices(device)
         if len(devices) > 1:
@@ -224,5 +224,5 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
     said = "".join(f", {key}={value}" for key, value in given.items() if key not in {"weights", "text_model"})
     with waiting(f"loading the encoder {name!r}{said}"):
         encoder = spec.load(*model, device=device, precision=precision, **given)
-    places.remember(encoder.info, given)
+    locations.remember(encoder.info, given)
     return encoder

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from retr.index.home import cache_folder
-from retr.retrieval.encoders._picture import picture
-from retr.retrieval.state import write_atomically
+from retr.index.machine.home import cache_folder
+from retr.retrieval.encoders.sample_picture import picture
+from retr.retrieval.machine_state import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.retrieval.classify.probe import fit
 from retr.retrieval.classify.prompts import class_vectors
-from retr.retrieval.encoders.lengths import unread_ends
+from retr.retrieval.encoders.runtime.truncation import unread_ends
 from retr.retrieval.evaluation.evaluation import (
     NO_INTERVAL,
     Evaluation,

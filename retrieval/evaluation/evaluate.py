@@ -14,15 +14,15 @@ from retr.retrieval.evaluation import classification
 from retr.retrieval.evaluation.evaluation import Evaluation, Options
 from retr.retrieval.evaluation.retrieval import retrieval
 from retr.retrieval.labels.cases import find_cases
+from retr.retrieval.labels.held_out_views import Unseen
 from retr.retrieval.labels.label_set import load_labels
-from retr.retrieval.labels.views import Unseen
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from retr.index.store import Store
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
     from retr.retrieval.labels.cases import Cases
     from retr.retrieval.labels.label_set import LabelSet
 

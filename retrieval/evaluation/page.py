@@ -9,8 +9,8 @@ from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import MissingExtraError
-from retr.index.visible import visible
 from retr.retrieval.stats.intervals import Estimate
+from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence

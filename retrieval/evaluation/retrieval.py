@@ -8,7 +8,7 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of, without_interval
-from retr.retrieval.labels.views import Unseen
+from retr.retrieval.labels.held_out_views import Unseen
 from retr.retrieval.stats import curves, metrics
 from retr.retrieval.stats.intervals import mean_interval
 

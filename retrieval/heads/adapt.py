@@ -15,20 +15,20 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.errors import RetrError, UsageError
-from retr.index.home import home
-from retr.index.identity import NOTE as IDENTIFIERS
+from retr.index.machine.home import home
+from retr.index.rows.identity import NOTE as IDENTIFIERS
 from retr.index.store import Store
 from retr.index.vectors import unit
-from retr.retrieval.archive import places
-from retr.retrieval.archive.notes import NOTE as BUILT
+from retr.retrieval.archive import locations
+from retr.retrieval.archive.provenance import NOTE as BUILT
 from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
 from retr.retrieval.labels.cases import find_cases
+from retr.retrieval.labels.held_out_views import FOLDS, MOST_ROWS, Views
 from retr.retrieval.labels.labelled import deal, grouped, joined
-from retr.retrieval.labels.marks import Marks
-from retr.retrieval.labels.seen import FITTED, HEAD_FILE, HELD_OUT, NOTE, SPLIT, VIEWS_FILE
-from retr.retrieval.labels.views import FOLDS, MOST_ROWS, Views
+from retr.retrieval.labels.trained_rows import FITTED, HEAD_FILE, HELD_OUT, NOTE, SPLIT, VIEWS_FILE
+from retr.retrieval.labels.training_marks import Marks
 from retr.retrieval.progress import waiting
 from retr.retrieval.stats.intervals import mean_interval
 from retr.retrieval.stats.metrics import any_hit_at, precision_at
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
-    from retr.retrieval.engine import Index
     from retr.retrieval.heads.head import Head
+    from retr.retrieval.index import Index
     from retr.retrieval.labels.cases import Cases
     from retr.retrieval.stats.intervals import Estimate
 
@@ -339,6 +339,6 @@ def _write(
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
-    for name, location in places.recall(store.uuid).items():
-        places.remember(written.uuid, name, location)
+    for name, location in locations.recall(store.uuid).items():
+        locations.remember(written.uuid, name, location)
     return written

@@ -14,13 +14,13 @@ import numpy as np
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError
-from retr.index.records import Fields, stored
+from retr.index.json_fields import Fields, stored
 from retr.index.vectors import unit
 from retr.retrieval.encoders.base import BaseEncoder
-from retr.retrieval.encoders.recorded import load_recorded, require_same
+from retr.retrieval.encoders.index_encoder import load_recorded, require_same
 from retr.retrieval.heads.head import Head
-from retr.retrieval.labels.seen import HEAD_FILE, HELD_OUT, NOTE, SPLIT, VIEWS_FILE, marks_of
-from retr.retrieval.labels.views import Views
+from retr.retrieval.labels.held_out_views import Views
+from retr.retrieval.labels.trained_rows import HEAD_FILE, HELD_OUT, NOTE, SPLIT, VIEWS_FILE, marks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     import PIL.Image
     from numpy.typing import NDArray
 
+    from retr.index.rows.writer import Writer
     from retr.index.store import Store
-    from retr.index.writer import Writer
 
 
 class AdaptedEncoder(BaseEncoder):
@@ -118,7 +118,7 @@ def load_for(store: Store, encoder: str | BaseEncoder | None, options: Mapping[s
 
 
 class FittedHead:
-    """The head of an adapted index, as a kind of side data (`retr.index.purge.Kind`): never dropped.
+    """The head of an adapted index, as a kind of side data (`retr.index.rows.purge.Kind`): never dropped.
 
     Without its head the index could take no picture any more. What the head learnt from a row cannot be taken out of
     its numbers, and the vectors it was fitted on are not in this index.

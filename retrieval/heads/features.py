@@ -9,11 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import EncoderNotFoundError, RetrError
-from retr.retrieval.archive import places
-from retr.retrieval.archive.notes import Notes
-from retr.retrieval.archive.pictures import picture_in
-from retr.retrieval.archive.places import Archive
-from retr.retrieval.encoders.batches import encode_all
+from retr.retrieval.archive import locations
+from retr.retrieval.archive.locations import Archive
+from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.row_pictures import picture_in
+from retr.retrieval.encoders.runtime.batches import encode_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 def better_features(store: Store) -> BaseEncoder | None:
     """Load the index's encoder with the features that suit a head better, where it has any and pictures are at hand."""
-    from retr.retrieval.encoders.places import recall
     from retr.retrieval.encoders.registry import find_spec, load_encoder
+    from retr.retrieval.encoders.weights.locations import recall
 
     info = store.manifest.encoder
     try:
@@ -39,7 +39,7 @@ def better_features(store: Store) -> BaseEncoder | None:
         store.table(["path"], rows=store.live_rows()[:1])["path"].to_pylist() if "path" in store.schema.names else []
     )
     try:
-        places.locate(store, paths[0])
+        locations.locate(store, paths[0])
     except (RetrError, IndexError):
         return None
     options: dict[str, Any] = {**recall(info), **info.options, **spec.under_a_head}

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from retr.index.disk.npz import numbers, read_npz
 from retr.index.errors import UsageError
-from retr.index.npz import numbers, read_npz
-from retr.index.records import Fields, parse, stored
+from retr.index.json_fields import Fields, parse, stored
 from retr.index.vectors import unit
-from retr.retrieval.labels.marks import Marks
+from retr.retrieval.labels.training_marks import Marks
 from retr.retrieval.stats.metrics import reciprocal_rank
 
 if TYPE_CHECKING:

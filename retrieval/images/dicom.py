@@ -27,6 +27,7 @@ import numpy as np
 from PIL import Image
 
 from retr.index.errors import ImageReadError
+from retr.retrieval.images.decoder_warnings import silence_decoders
 from retr.retrieval.images.dicom_colour import rgb
 from retr.retrieval.images.dicom_frames import open_frames
 from retr.retrieval.images.dicom_grey import Shown, grey
@@ -35,7 +36,6 @@ from retr.retrieval.images.dicom_layout import GREY, PALETTE
 from retr.retrieval.images.dicom_open import is_dicom, open_dataset
 from retr.retrieval.images.dicom_values import RefusalError, numbers, text
 from retr.retrieval.images.picture import MAX_ASPECT, Options, Picture, made_square, read_error
-from retr.retrieval.images.quiet import silence_decoders
 
 __all__ = ["is_dicom", "read"]
 

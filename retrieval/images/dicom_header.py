@@ -1,6 +1,6 @@
 """The columns a DICOM header may give to an index: an allow-list, and nothing beside it.
 
-Who the patient is enters only as keyed hashes (`retr.index.hash_key`), and only where the caller gives a
+Who the patient is enters only as keyed hashes (`retr.index.machine.hash_key`), and only where the caller gives a
 key. Codes enter if they are defined terms, maker and model if they are made of known words
 (`retr.retrieval.images.dicom_terms`): free text and names typed into such fields are dropped. Ages above 89 are cut to
 90, and of dates the study's year alone enters.
@@ -13,7 +13,7 @@ from collections.abc import MutableSequence
 from datetime import UTC, date, datetime
 from typing import TYPE_CHECKING, Any
 
-from retr.index.hash_key import keyed_hash
+from retr.index.machine.hash_key import keyed_hash
 from retr.retrieval.images.dicom_terms import LATERALITIES, MODALITIES, SEXES, VIEWS, body_part, maker, model
 from retr.retrieval.images.dicom_values import numbers
 

@@ -17,9 +17,9 @@ import numpy as np
 from PIL import Image
 
 from retr.index.errors import ImageReadError
+from retr.retrieval.images.decoder_warnings import silence_decoders
 from retr.retrieval.images.levels import finite_range, stretch_to_8bit
 from retr.retrieval.images.picture import Options, Picture, made_square, read_error
-from retr.retrieval.images.quiet import silence_decoders
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -29,9 +29,9 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from retr.retrieval.images import netpbm, streams
 from retr.retrieval.images.codestreams import StreamHeader, UnknownStreamError, stream_header
+from retr.retrieval.images.decoder_warnings import silence_decoders
 from retr.retrieval.images.levels import Grey16, scale_to_8bit
 from retr.retrieval.images.picture import Options, Picture, read_error, turned
-from retr.retrieval.images.quiet import silence_decoders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -63,7 +63,7 @@ def read(stream: BinaryIO, options: Options, *, kind: str) -> Iterator[tuple[str
     stream
         Seekable, at the beginning of the file.
     kind
-        The format's name, from `retr.retrieval.images.magic.format_of`.
+        The format's name, from `retr.retrieval.images.file_types.format_of`.
 
     Raises
     ------

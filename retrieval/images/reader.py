@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 import numpy as np
 from PIL import Image
 
-from retr.index.home import home
+from retr.index.machine.home import home
 from retr.retrieval.images import dicom, nifti, raster, tiff
-from retr.retrieval.images.magic import PREFIX_BYTES, UNREAD, format_of
+from retr.retrieval.images.file_types import PREFIX_BYTES, UNREAD, format_of
 from retr.retrieval.images.picture import Options, Picture, max_pixels_allowed, read_error
-from retr.retrieval.regular import NotRegularError, open_regular
+from retr.retrieval.regular_files import NotRegularError, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
@@ -64,7 +64,7 @@ def read_image(
         Read DICOM files that say their pixels hold annotations (BurnedInAnnotation = YES).
     hash_key
         With it, DICOM pictures carry keyed hashes of patient, study and series among their columns; see
-        `retr.index.hash_key`.
+        `retr.index.machine.hash_key`.
     axis
         Along which axis a NIfTI volume is cut.
     name

@@ -21,9 +21,9 @@ from PIL.TiffImagePlugin import TiffImageFile
 from retr.index.errors import ImageReadError
 from retr.retrieval.images import raster
 from retr.retrieval.images.codestreams import UnknownStreamError, stream_header
+from retr.retrieval.images.decoder_warnings import silence_decoders
 from retr.retrieval.images.levels import finite_range
 from retr.retrieval.images.picture import Options, Picture, read_error
-from retr.retrieval.images.quiet import silence_decoders
 from retr.retrieval.images.samples import (
     UnknownMeaningError,
     colour_to_8bit,

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import RetrError, UsageError
-from retr.index.home import home
+from retr.index.machine.home import home
 from retr.index.store import Store
+from retr.retrieval.archive.column_types import read_types, require_group
 from retr.retrieval.archive.lists import ListSource
 from retr.retrieval.archive.matching import clean
 from retr.retrieval.archive.metadata import joined, read_metadata, require_match
-from retr.retrieval.archive.notes import Notes
 from retr.retrieval.archive.opening import open_source
+from retr.retrieval.archive.provenance import Notes
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, may_be_dicom
-from retr.retrieval.archive.spelling import read_types, require_group
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
-from retr.retrieval.ingest.order import Order
+from retr.retrieval.ingest.options import Order
 from retr.retrieval.ingest.pipeline import carry_out
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import RESERVED, TAKEN, score_column
@@ -32,7 +32,7 @@ from retr.retrieval.ingest.rows import RESERVED, TAKEN, score_column
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from retr.index.manifest import Dtype
+    from retr.index.disk.manifest import Dtype
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.progress import Progress
 
@@ -72,7 +72,7 @@ def build(
     progress
         Show progress on standard error; or an object that shows it.
     asked
-        Fields of `retr.retrieval.ingest.order.Order`: ``group``, ``scores``, ``prune`` ...
+        Fields of `retr.retrieval.ingest.options.Order`: ``group``, ``scores``, ``prune`` ...
 
     Raises
     ------

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import RetrError, UsageError
-from retr.index.hash_key import VARIABLE, agreed_key, exposure, fingerprint, keyed_hash
-from retr.index.identity import COLUMNS
-from retr.retrieval.images.stated import stated_identifiers
+from retr.index.machine.hash_key import VARIABLE, agreed_key, exposure, fingerprint, keyed_hash
+from retr.index.rows.identity import COLUMNS
+from retr.retrieval.images.dicom_identity import stated_identifiers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import ImageReadError
-from retr.index.hash_key import keyed_hash
+from retr.index.machine.hash_key import keyed_hash
 from retr.retrieval.archive.sources import Item, Skipped, Source, reason_of
 from retr.retrieval.images import read_images
+from retr.retrieval.images.dicom_identity import stated_identifiers
 from retr.retrieval.images.dicom_open import is_dicom
-from retr.retrieval.images.stated import stated_identifiers
 
 if TYPE_CHECKING:
     from collections.abc import Callable

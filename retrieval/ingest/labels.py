@@ -15,23 +15,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
-from retr.index.filters import nearest
-from retr.index.grouping import faithful_texts
-from retr.index.identifiers import identifier_texts, identifies
-from retr.index.identity import only_hashes
+from retr.index.rows.grouping import faithful_texts
+from retr.index.rows.identifiers import identifier_texts, identifies
+from retr.index.rows.identity import only_hashes
+from retr.index.where.evaluate import nearest
+from retr.retrieval.archive.column_types import NUMBER, TEXT
+from retr.retrieval.archive.locations import source_of
 from retr.retrieval.archive.matching import pieces
-from retr.retrieval.archive.notes import NOTE
-from retr.retrieval.archive.places import source_of
-from retr.retrieval.archive.spelling import NUMBER, TEXT
+from retr.retrieval.archive.provenance import NOTE
 from retr.retrieval.ingest.rows import as_text, set_column
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from retr.index.rows.writer import Writer
     from retr.index.store import Store
-    from retr.index.writer import Writer
     from retr.retrieval.archive.metadata import Metadata
-    from retr.retrieval.archive.notes import Notes
+    from retr.retrieval.archive.provenance import Notes
     from retr.retrieval.archive.sources import Item
 
 

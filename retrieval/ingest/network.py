@@ -10,7 +10,7 @@ from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Self
 
-from retr.retrieval.encoders.batches import encode_stacks, stack_batch
+from retr.retrieval.encoders.runtime.batches import encode_stacks, stack_batch
 from retr.retrieval.ingest.rows import score_column
 
 if TYPE_CHECKING:

@@ -29,21 +29,21 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.errors import UsageError
-from retr.index.grouping import to_be_moved
-from retr.index.identity import NOTE as IDENTIFIERS
-from retr.retrieval.archive import places
+from retr.index.rows.grouping import to_be_moved
+from retr.index.rows.identity import NOTE as IDENTIFIERS
+from retr.retrieval.archive import locations
 from retr.retrieval.archive.members import TWICE
-from retr.retrieval.archive.notes import NOTE, Notes
+from retr.retrieval.archive.provenance import NOTE, Notes
 from retr.retrieval.archive.sources import Item, Other, Skipped
-from retr.retrieval.encoders.recorded import require_same
+from retr.retrieval.encoders.index_encoder import require_same
 from retr.retrieval.ingest.build_key import BuildKey
 from retr.retrieval.ingest.decode import Decoder, Read, Same
-from retr.retrieval.ingest.known import Known
+from retr.retrieval.ingest.file_states import Remembered, content_key
 from retr.retrieval.ingest.labels import Labels
 from retr.retrieval.ingest.network import Network
-from retr.retrieval.ingest.remembered import Remembered, content_key
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import as_text, make_rows, skipped_table
+from retr.retrieval.ingest.seen_files import Known
 from retr.retrieval.progress import make_progress
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.writer import Writer
     from retr.index.store import Store
-    from retr.index.writer import Writer
     from retr.retrieval.encoders.base import BaseEncoder
-    from retr.retrieval.ingest.order import Order
+    from retr.retrieval.ingest.options import Order
     from retr.retrieval.progress import Progress
 
 # What was listed with its bytes waits for its turn in memory: so many at most.
@@ -85,7 +85,7 @@ def carry_out(
             shown.say(line)
         shown.total(order.source.count())
         # known from the beginning: a build that is stopped leaves an index whose pictures can be found
-        places.remember(store.uuid, order.name, order.source.location)
+        locations.remember(store.uuid, order.name, order.source.location)
         run.go()
         rows = len(writer.store)
     return run.report(rows, time.monotonic() - start), run.reasons
@@ -159,14 +159,14 @@ class _Run:
 
     def _read_row(self, path: str) -> bytes:
         """Return the bytes of a row's file; raises where it is out of reach."""
-        name, inside = places.source_of(path, self.recorded.sources)
+        name, inside = locations.source_of(path, self.recorded.sources)
         if name == self.order.name:
             return self.order.source.read(inside)[0]
-        return places.Archive(self.writer.store).read(path)
+        return locations.Archive(self.writer.store).read(path)
 
     def _refuse_another_archive(self) -> None:
         """Refuse a place that shares nothing with the one this source had, as long as that one is still there."""
-        before = places.recall(self.writer.store.uuid).get(self.order.name)
+        before = locations.recall(self.writer.store.uuid).get(self.order.name)
         here = self.order.source.location
         if (
             before in {None, here}
@@ -221,7 +221,7 @@ class _Run:
                 self._skip(entry)
                 continue
             path = self._row_path(entry.path)
-            elsewhere = places.source_of(path, self.recorded.sources)[0] != self.order.name
+            elsewhere = locations.source_of(path, self.recorded.sources)[0] != self.order.name
             if elsewhere or self.known.seen(path):
                 # named like what lies in another source, or like the member of a container that was listed before
                 self._skip(Skipped(entry.path, TWICE, entry.size, entry.mtime))

@@ -16,15 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retr.index.grouping import faithful_texts
-from retr.index.identifiers import identifier_text, identifier_texts, identifies
-from retr.index.identity import COLUMNS, only_hashes
+from retr.index.rows.grouping import faithful_texts
+from retr.index.rows.identifiers import identifier_text, identifier_texts, identifies
+from retr.index.rows.identity import COLUMNS, only_hashes
+from retr.retrieval.archive.column_types import NUMBER, TEXT, as_declared, looks_numeric
+from retr.retrieval.archive.locations import source_of
 from retr.retrieval.archive.matching import composed_text
-from retr.retrieval.archive.places import source_of
-from retr.retrieval.archive.spelling import NUMBER, TEXT, as_declared, looks_numeric
 from retr.retrieval.hits import ANSWER
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
-from retr.retrieval.ingest.known import MARK, Known
+from retr.retrieval.ingest.seen_files import MARK, Known
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.retrieval.archive.metadata import Metadata
-    from retr.retrieval.archive.notes import Notes
+    from retr.retrieval.archive.provenance import Notes
     from retr.retrieval.archive.sources import Skipped
     from retr.retrieval.ingest.decode import Read
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError
-from retr.index.home import home
-from retr.retrieval.regular import NotRegularError, open_regular
+from retr.index.machine.home import home
+from retr.retrieval.regular_files import NotRegularError, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -27,9 +27,9 @@ if TYPE_CHECKING:
         WeightsError,
     )
     from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.engine import Index
     from retr.retrieval.hits import Hit, Hits
     from retr.retrieval.images import Picture
+    from retr.retrieval.index import Index
     from retr.retrieval.ingest.report import BuildReport
     from retr.retrieval.query import Query
 
@@ -65,7 +65,7 @@ _HOMES = {
     "BuildReport": "retr.retrieval.ingest.report",
     "Hit": "retr.retrieval.hits",
     "Hits": "retr.retrieval.hits",
-    "Index": "retr.retrieval.engine",
+    "Index": "retr.retrieval.index",
     "Picture": "retr.retrieval.images",
     "Query": "retr.retrieval.query",
     "load_encoder": "retr.retrieval.encoders.registry",

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from retr.benchmarks import gpu_encoders, gpu_pictures
-from retr.retrieval.encoders import _lite_network
-from retr.retrieval.encoders._picture import picture
+from retr.retrieval.encoders.sample_picture import picture
+from retr.retrieval.encoders.systems import lite_network
 
 
 @pytest.fixture
@@ -19,7 +19,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_pictures, "ORIGINALS", tmp_path / "none")
     monkeypatch.setattr(gpu_encoders, "eight", lambda: [picture().rotate(45 * number) for number in range(8)])
     # nothing here changes it, and to make it takes a second
-    monkeypatch.setattr(_lite_network, "network", functools.lru_cache(_lite_network.network))
+    monkeypatch.setattr(lite_network, "network", functools.lru_cache(lite_network.network))
     monkeypatch.setenv("RETR_WEIGHTS", str(tmp_path / "none"))
 
     def run(*arguments):

@@ -74,9 +74,9 @@ def hrf_index(tmp_path_factory) -> Path:
 def placed(hrf_index) -> Path:
     """The index on a machine that knows where its archive lies: what is remembered is each test's own."""
     from retr.index.store import Store
-    from retr.retrieval.archive import places
+    from retr.retrieval.archive import locations
 
-    places.remember(Store.open(hrf_index).uuid, "", str(HRF))
+    locations.remember(Store.open(hrf_index).uuid, "", str(HRF))
     return hrf_index
 
 

@@ -17,7 +17,7 @@ def calibrated(hrf_index, tmp_path_factory):
     """A copy of the index with a calibration, a probe and a bridge; read-only."""
     import shutil
 
-    from retr.retrieval.engine import Index
+    from retr.retrieval.index import Index
 
     path = shutil.copytree(hrf_index, tmp_path_factory.mktemp("calibrated") / "x.retr")
     Index.open(path).calibrate("label")

@@ -31,7 +31,7 @@ def test_verify_compares_with_the_record(retr):
 
 
 def test_verify_ends_with_1_when_the_vectors_differ(retr, monkeypatch):
-    from retr.retrieval.encoders.lite import LiteEncoder
+    from retr.retrieval.encoders.systems.lite import LiteEncoder
 
     exact = LiteEncoder.encode_prepared
     monkeypatch.setattr(LiteEncoder, "encode_prepared", lambda self, batch: exact(self, batch)[:, ::-1])

@@ -107,7 +107,7 @@ def test_a_wrong_option_value(retr, tmp_path, option):
 
 
 def test_a_search_on_a_gpu_that_is_not_there(retr, hrf_index, monkeypatch):
-    monkeypatch.setattr("retr.index.devices.count", lambda: 0)
+    monkeypatch.setattr("retr.index.gpu.devices.count", lambda: 0)
     for command in (("query", "--id", "healthy/01_h.jpg"), ("eval", "retrieval", "--label", "label")):
         line = retr(*command, "--device", "cuda", "--index", hrf_index).error(2)
         assert "sees a GPU" in line

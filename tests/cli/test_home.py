@@ -12,7 +12,7 @@ from PIL import Image
 
 from retr.cli._options import unfold
 from retr.index.errors import UsageError
-from retr.index.home import cache_folder, home
+from retr.index.machine.home import cache_folder, home
 
 
 def test_a_home_of_the_user_and_of_others(monkeypatch, tmp_path):

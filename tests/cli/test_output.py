@@ -21,8 +21,8 @@ from PIL import Image
 from retr.cli import _errors
 from retr.cli._output import Output, to_json
 from retr.index.errors import UsageError
-from retr.index.visible import visible
 from retr.retrieval.hits import Hit
+from retr.retrieval.visible_text import visible
 
 EVIL = "a\x1b[2Jb\r\u202egnp\u200b\x9b\u2028\x07.png"
 ROW = {"path": "a.png", "age [years]": 3, "[/bold]": "[link=x]y[/link]", EVIL: EVIL, "名前": "日本", "e": "e\u0301"}
@@ -281,7 +281,7 @@ def test_a_name_that_is_not_unicode(retr, odd, tmp_path):
     [
         "retr.retrieval.encoders.registry.load_encoder",
         "retr.retrieval.ingest.network.Network.embed",
-        "retr.index.writer.Writer.commit",
+        "retr.index.rows.writer.Writer.commit",
         "retr.retrieval.ingest.build.open_source",
     ],
 )

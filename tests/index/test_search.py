@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retr.index import exact, products
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FilterError, UsageError
+from retr.index.scan import exact, matmul
 from retr.index.store import Store
 
 # Every commit flushes to the disk; in memory that costs nothing.
@@ -277,7 +277,7 @@ def test_a_scan_keeps_the_best_and_bounds_what_it_dropped(data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "_BLOCK_SCORES", data.draw(st.sampled_from([200, 10**6]), label="block"))
         patch.setattr(exact, "_BLOCK_BYTES", data.draw(st.sampled_from([1, 10**6]), label="bytes"))
-        scans = exact.scan(blocks, queries, allowed, exclude, want, products.choose(n, 3, fast=False))
+        scans = exact.scan(blocks, queries, allowed, exclude, want, matmul.choose(n, 3, fast=False))
     for query, excluded, found in zip(queries, exclude, scans, strict=True):
         scores = vectors @ query
         mine = np.ones(total, bool) if allowed is None else allowed.copy()
@@ -312,14 +312,14 @@ def test_scores_do_not_depend_on_the_pieces_they_are_computed_in(monkeypatch, n_
 def test_the_fast_product_changes_no_answer(monkeypatch, tmp_path, spread, dtype):
     """Tight clusters, loose ones, and no clusters at all, where the coarse scores cannot tell and are given up."""
     pytest.importorskip("torch")
-    monkeypatch.setattr(products, "has_fast_bfloat16", lambda: True)
+    monkeypatch.setattr(matmul, "has_fast_bfloat16", lambda: True)
     rng = np.random.default_rng(11)
     centres = rng.standard_normal((30, 48))
     vectors = centres[rng.integers(0, 30, 4000)] + spread * rng.standard_normal((4000, 48))
     store = big(tmp_path, vectors, dtype=dtype)
     queries = (centres + 0.1 * spread * rng.standard_normal((30, 48))).astype(np.float32)
     kinds = []
-    choose = products.choose
+    choose = matmul.choose
 
     def spy(n, dim, **how):
         chosen = choose(n, dim, **how)
@@ -328,51 +328,51 @@ def test_the_fast_product_changes_no_answer(monkeypatch, tmp_path, spread, dtype
 
     monkeypatch.setattr(exact, "choose", spy)
     fast = store.search(queries, 10)
-    assert kinds[0] is not products._float32
+    assert kinds[0] is not matmul._float32
     for i in range(30):
         plain = store.search(queries[i : i + 1], 10)
         np.testing.assert_array_equal(fast.rows[i], plain.rows[0])
         np.testing.assert_array_equal(fast.scores[i], plain.scores[0])
-    assert kinds[-1] is products._float32
+    assert kinds[-1] is matmul._float32
 
 
 def test_the_fast_product_keeps_its_bound(monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setattr(products, "has_fast_bfloat16", lambda: True)
+    monkeypatch.setattr(matmul, "has_fast_bfloat16", lambda: True)
     rng = np.random.default_rng(12)
     for dim in (1, 7, 64, 700):
         vectors = exact_unit(rng.standard_normal((300, dim)))
         queries = exact_unit(rng.standard_normal((16, dim)))
         truth = vectors.astype(np.float64) @ queries.astype(np.float64).T
         for fast in (True, False):
-            product = products.choose(16, dim, fast=fast)
+            product = matmul.choose(16, dim, fast=fast)
             assert np.abs(product.multiply(queries, vectors) - truth).max() <= product.error
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_the_loop_for_a_few_queries_keeps_its_bound(monkeypatch, dtype, threads):
-    monkeypatch.setattr(products, "threads", lambda: threads)
-    monkeypatch.setattr(products, "_VALUES_PER_THREAD", 1000)
+    monkeypatch.setattr(matmul, "threads", lambda: threads)
+    monkeypatch.setattr(matmul, "_VALUES_PER_THREAD", 1000)
     rng = np.random.default_rng(12)
     for dim in (1, 7, 64, 700):
         vectors = exact_unit(rng.standard_normal((303, dim))).astype(dtype)
         for n in (1, 2, 5, 24):
             queries = exact_unit(rng.standard_normal((n, dim)))
-            product = products.choose(n, dim, rows=1 << 40)
-            assert product.multiply is products._looped
+            product = matmul.choose(n, dim, rows=1 << 40)
+            assert product.multiply is matmul._looped
             scores = product.multiply(queries, vectors)
             assert scores.shape == (303, n)
             truth = vectors.astype(np.float64) @ queries.astype(np.float64).T
             assert np.abs(scores - truth).max() <= product.error
-    assert products.choose(25, 64, rows=1 << 40).multiply is products._float32
-    assert products.choose(1, 64, rows=100).multiply is products._float32
+    assert matmul.choose(25, 64, rows=1 << 40).multiply is matmul._float32
+    assert matmul.choose(1, 64, rows=100).multiply is matmul._float32
 
 
 def test_every_finite_half_is_widened_to_the_same_number():
     values = np.arange(2**16, dtype=np.uint16).view(np.float16)
     values = values[np.isfinite(values)]
-    wide = products.widened(values[:, None], np.empty((len(values), 1), np.int32))[:, 0]
+    wide = matmul.widened(values[:, None], np.empty((len(values), 1), np.int32))[:, 0]
     np.testing.assert_array_equal(wide.view(np.int32), values.astype(np.float32).view(np.int32))
 
 
@@ -381,8 +381,8 @@ def test_every_finite_half_is_widened_to_the_same_number():
 def test_the_loop_and_numpy_give_the_same_answer(monkeypatch, tmp_path, dtype, looped):
     """With filters, exclusions, ties and few rows left."""
     least = 0 if looped else 1 << 40
-    monkeypatch.setattr(products, "_MIN_VALUES", least)
-    monkeypatch.setattr(products, "_MIN_VALUES_UNLOADED", least)
+    monkeypatch.setattr(matmul, "_MIN_VALUES", least)
+    monkeypatch.setattr(matmul, "_MIN_VALUES_UNLOADED", least)
     rng = np.random.default_rng(13)
     vectors = rng.standard_normal((3000, 40))
     vectors[100:140] = vectors[0]

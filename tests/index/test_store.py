@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from retr.index.disk.manifest import read_current
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import (
     FormatVersionError,
@@ -20,7 +21,6 @@ from retr.index.errors import (
     RetrError,
     UsageError,
 )
-from retr.index.manifest import read_current
 from retr.index.store import Store
 
 CREATED = pa.table({"id": ["a", "b"], "n": [1, 2]})
@@ -213,7 +213,7 @@ def named(start: int, stop: int) -> pa.Table:
 
 
 def test_an_id_is_unique_over_the_segments_of_one_commit(make, monkeypatch):
-    monkeypatch.setattr("retr.index.writer.SEGMENT_ROWS", 4)
+    monkeypatch.setattr("retr.index.rows.writer.SEGMENT_ROWS", 4)
     store = make(3)
     with store.writer() as writer:
         for start in range(10, 30, 4):
@@ -231,9 +231,9 @@ def test_an_id_is_unique_over_the_segments_of_one_commit(make, monkeypatch):
 
 
 def test_ids_of_one_hash_are_told_apart(make, monkeypatch):
-    for module in ("segments", "segment_writer", "store", "writer", "check"):
+    for module in ("disk.segments", "disk.segment_writer", "store", "rows.writer", "rows.check"):
         monkeypatch.setattr(f"retr.index.{module}.id_hashes", lambda ids: np.zeros(len(ids), "<u8"))
-    monkeypatch.setattr("retr.index.writer.SEGMENT_ROWS", 4)
+    monkeypatch.setattr("retr.index.rows.writer.SEGMENT_ROWS", 4)
     store = make(3, 4)
     with store.writer() as writer:
         for start in (10, 14, 18):

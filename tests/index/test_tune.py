@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retr.index import ann, approximate, config, processor, search, tune
-from retr.index.config import HNSW, IVF, Flat
+from retr.index import plan, tune
+from retr.index.accelerators import approximate, config, faiss_index
+from retr.index.accelerators.config import HNSW, IVF, Flat
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FormatVersionError, MissingExtraError, UsageError
+from retr.index.scan import processor
 from retr.index.store import Store
 
 N, DIM = 4000, 24
@@ -22,7 +24,7 @@ N, DIM = 4000, 24
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch):
-    monkeypatch.setattr(ann, "MIN_ROWS", 500)
+    monkeypatch.setattr(faiss_index, "MIN_ROWS", 500)
     monkeypatch.setattr(tune, "MIN_ROWS", 500)
 
 
@@ -110,7 +112,7 @@ def tuned(tuned_once, tmp_path) -> Store:
 def tuned_once(tmp_path_factory) -> Store:
     """Three segments: two with an accelerator, a fresh one without, and deleted rows in all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ann, "MIN_ROWS", 500)
+        patch.setattr(faiss_index, "MIN_ROWS", 500)
         patch.setattr(tune, "MIN_ROWS", 500)
         return make_tuned(tmp_path_factory.mktemp("tuned"))
 
@@ -162,14 +164,14 @@ def test_filters_and_groups_stay_exact_about_what_is_allowed(tuned, where, one_p
 
 
 def test_what_was_measured_is_shown(tuned, make):
-    shown = search.describe(tuned.manifest)
+    shown = plan.describe(tuned.manifest)
     assert shown["kind"] in {"ivf", "hnsw"}
     assert {"recall", "recalls", "k", "milliseconds", "bytes"} < shown.keys()
     assert all(
         re.fullmatch(r"(ivf|hnsw), \w+ \w+(, \w+ \w+)*: recall [01]\.\d{3} \(image\), \d+\.\d\d ms", line)
         for line in shown["curve"]
     )
-    assert search.describe(make(3).manifest) == {"kind": "exact", "recall": 1.0}
+    assert plan.describe(make(3).manifest) == {"kind": "exact", "recall": 1.0}
 
 
 def test_a_measured_setting_is_one_line_for_people(make):
@@ -178,7 +180,7 @@ def test_a_measured_setting_is_one_line_for_people(make):
     with make(3).writer() as writer:
         writer.note("tuning", tuning.to_json())
         store = writer.commit()
-    assert search.describe(store.manifest) == {
+    assert plan.describe(store.manifest) == {
         "kind": "ivf",
         "lists": 7,
         "codec": "sq8",
@@ -200,7 +202,7 @@ def test_of_what_was_measured_only_what_nothing_cheaper_reaches_is_shown(make):
     ]
     with make(3).writer() as writer:
         writer.note("tuning", tune.Tuning(Flat(), 0.95, {"image": 1.0}, 0.1, 0, points, "no setting").to_json())
-        described = search.describe(writer.commit().manifest)
+        described = plan.describe(writer.commit().manifest)
     assert [line.partition("probes ")[2][0] for line in described["curve"]] == ["2", "4", "8"]
     assert described["reason"] == "no setting"
 
@@ -244,8 +246,9 @@ def test_faiss_is_loaded_for_this_processor(monkeypatch):
     """The OpenBLAS in faiss's wheels does not know newer processors; what it is told is not left behind."""
     code = """
 import os, re, sys
-from retr.index import ann, processor
-ann.load_faiss()
+from retr.index.accelerators import faiss_index
+from retr.index.scan import processor
+faiss_index.load_faiss()
 import threadpoolctl
 print(os.environ.get("OPENBLAS_CORETYPE"), processor.openblas_kernels())
 libraries = [lib for lib in threadpoolctl.threadpool_info() if "faiss" in lib["filepath"]]

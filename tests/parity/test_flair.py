@@ -14,8 +14,8 @@ from expected_arrays import Expected, softmax
 from PIL import Image
 
 from retr.index.errors import NoTextSideError, UsageError, WeightsError
-from retr.retrieval.encoders._torchvision import ensure_torchvision
 from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,7 +60,7 @@ def test_pixels(flair: Any) -> None:
 
 
 def test_tokens(folder: Path) -> None:
-    from retr.retrieval.encoders._bert import Tokenizer
+    from retr.retrieval.encoders.towers.bert import Tokenizer
 
     tokenizer = Tokenizer(folder / "Bio_ClinicalBERT", 77)
     ids, mask = tokenizer([f"A fundus photograph of {prompt}" for prompt in EXPECTED.prompts])

@@ -58,7 +58,7 @@ def test_pixels(pixels: np.ndarray) -> None:
 
 
 def test_tokens(folder: Path) -> None:
-    from retr.retrieval.encoders._bert import Tokenizer
+    from retr.retrieval.encoders.towers.bert import Tokenizer
 
     ids, _ = Tokenizer(folder / "Med-KEBERT", 256)(EXPECTED.prompts, pad_to=256)
     assert ids.shape == (5, 256)
@@ -157,7 +157,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     text = standin.save_text(
         "pubmed", folder / "Med-KEBERT", intermediate_size=32, num_attention_heads=12, num_hidden_layers=1
     )
-    from retr.retrieval.encoders._bert import KnowledgeText, new_bert
+    from retr.retrieval.encoders.towers.bert import KnowledgeText, new_bert
 
     knowledge = KnowledgeText(new_bert(text))
     state = {key: torch.zeros_like(value) for key, value in knowledge.state_dict().items()}

@@ -13,8 +13,8 @@ from expected_arrays import Expected
 from PIL import Image
 
 from retr.index.errors import NoTextSideError, WeightsError
-from retr.retrieval.encoders._torchvision import ensure_torchvision
 from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +80,7 @@ def test_the_vit_is_sams(folder: Path) -> None:
     from transformers import SamVisionConfig
     from transformers.models.sam.modeling_sam import SamVisionEncoder
 
-    from retr.retrieval.encoders._vision import last_map
+    from retr.retrieval.encoders.towers.vision import last_map
 
     ours = load_encoder("lvm-med", weights=str(folder / "lvmmed_vit.pth"), arch="vit-b", device="cpu", precision="fp32")
     config = SamVisionConfig(use_abs_pos=False, image_size=1024, attn_implementation="eager")

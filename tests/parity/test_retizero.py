@@ -116,7 +116,7 @@ def test_bfloat16_keeps_the_vectors(load: Callable[..., Any], images: np.ndarray
 
 @pytest.mark.parametrize("rank", [8, 16, 3])
 def test_folding_is_what_the_branches_add(rank: int) -> None:
-    from retr.retrieval.encoders._vision import fold_lora
+    from retr.retrieval.encoders.towers.vision import fold_lora
 
     width = 12
     torch.manual_seed(rank)

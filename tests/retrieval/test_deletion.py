@@ -14,13 +14,13 @@ import pytest
 from fake_encoder import FakeEncoder, picture
 
 from retr import Index
-from retr.index import sidetable
+from retr.index.disk import sidetable
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
-from retr.retrieval.archive import places
+from retr.retrieval.archive import locations
 from retr.retrieval.classify.probe import file_name
 from retr.retrieval.deletion import delete
-from retr.retrieval.words.align import FILE
+from retr.retrieval.text.align import FILE
 
 PATIENT, RARE, WORD = "Qxv7-Okonkwo", "ichthyo-purpuritis", "zwitschermaschine"
 PLANTED = (PATIENT, RARE, WORD, "unread-zx9.png")
@@ -59,7 +59,7 @@ def index(built: Path, archive: Path, tmp_path: Path, fake_encoder, monkeypatch)
     monkeypatch.setattr(sidetable, "MIN_ROWS", 1)
     shutil.copytree(built, tmp_path / "x.retr")
     index = Index.open(tmp_path / "x.retr", encoder=fake_encoder)
-    places.remember(index.store.uuid, "", str(archive))
+    locations.remember(index.store.uuid, "", str(archive))
     return index
 
 
@@ -129,7 +129,7 @@ def test_a_purge_leaves_nothing_of_a_patient(index, archive):
     assert "build" in extra
     assert extra["key"] == "0123456789abcdef"
     assert {"calibration", "bridge", "suspects"}.isdisjoint(extra)
-    assert places.recall(index.store.uuid) == {"": str(archive)}
+    assert locations.recall(index.store.uuid) == {"": str(archive)}
     assert index.skipped()["path"].to_pylist() == ["P07/unread.png"]
     assert index.check() == []
     assert len(index) == 30
@@ -201,9 +201,13 @@ def test_a_killed_purge_is_nothing_or_finished_by_the_next_writer(index, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        name = "retr.index.writer.publish" if when == "before it is named" else "retr.index.writer.sweep_for_good"
+        name = (
+            "retr.index.rows.writer.publish"
+            if when == "before it is named"
+            else "retr.index.rows.writer.sweep_for_good"
+        )
         patch.setattr(name, die)
-        patch.setattr("retr.index.writer.sweep", lambda *_: None)
+        patch.setattr("retr.index.rows.writer.sweep", lambda *_: None)
         with pytest.raises(KeyboardInterrupt):
             index.delete(where=CONDITION, purge=True)
     caplog.clear()
@@ -226,8 +230,8 @@ def test_a_purge_whose_old_files_stay_is_not_called_done(index, monkeypatch):
 
     planted = needles(index, CONDITION)
     with monkeypatch.context() as patch:
-        patch.setattr("retr.index.sweep.sweep", refuse)
-        patch.setattr("retr.index.writer.sweep", lambda *_: None)
+        patch.setattr("retr.index.disk.sweep.sweep", refuse)
+        patch.setattr("retr.index.rows.writer.sweep", lambda *_: None)
         with pytest.raises(RetrError, match=r"not purged: a file that held them cannot be removed \(Permission denied"):
             index.delete(where=CONDITION, purge=True)
     assert any(finding.kind == "unpurged" for finding in Store.open(index.path).check())

@@ -11,10 +11,10 @@ import pytest
 from dicom_file import dicom
 
 from retr.index.errors import FilterError, ImageReadError, UsageError
-from retr.index.hash_key import keyed_hash, load_hash_key
+from retr.index.machine.hash_key import keyed_hash, load_hash_key
 from retr.retrieval.classify.answers import SEEN
-from retr.retrieval.engine import Index
 from retr.retrieval.heads.adapted import AdaptedEncoder, head_of
+from retr.retrieval.index import Index
 from retr.retrieval.labels.labelled import row_groups
 from retr.retrieval.query import Query
 

@@ -278,7 +278,7 @@ def test_a_folder_that_is_there_stays_when_the_disk_fails(tmp_path, vectors, tab
     def refuse(self):
         raise RetrError("the disk is full")
 
-    monkeypatch.setattr("retr.index.writer.Writer.commit", refuse)
+    monkeypatch.setattr("retr.index.rows.writer.Writer.commit", refuse)
     for name in ("i", "j"):
         with pytest.raises(RetrError, match="the disk is full"):
             Index.from_vectors(vectors, table, tmp_path / name, **OWN)

@@ -15,7 +15,7 @@ from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval import novelty
 from retr.retrieval.classify import calibrate
-from retr.retrieval.engine import Index
+from retr.retrieval.index import Index
 from retr.retrieval.query import Query
 
 DIM = 12

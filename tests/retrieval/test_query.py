@@ -8,8 +8,8 @@ import pytest
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import ImageReadError, NoTextSideError, UsageError
-from retr.retrieval.own import own_rows
 from retr.retrieval.query import Query, resolve
+from retr.retrieval.query_identity import own_rows
 
 DIM = 6
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retr import Index
-from retr.retrieval.encoders._torchvision import ensure_torchvision
+from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
 from retr.retrieval.query import Query
 
 ensure_torchvision()
@@ -124,7 +124,7 @@ def test_another_encoders_words_can_be_bridged(indexed, tmp_path):
     """The text side of one encoder, loaded again by its record, for the pictures of another."""
     from retr.index.store import Store
     from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.words import align
+    from retr.retrieval.text import align
 
     here = {"weights": indexed[0].path.parent / "tiny.pt", "device": "cpu", "precision": "fp32"}
     texts = load_encoder("open_clip:tiny", **here)

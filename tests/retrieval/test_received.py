@@ -12,16 +12,16 @@ import pytest
 from fake_encoder import FakeEncoder, picture
 
 from retr import Index
-from retr.index.config import IVF
+from retr.index.accelerators.config import IVF
 from retr.index.errors import IndexCorruptError, RetrError
-from retr.index.search import describe, tuned
+from retr.index.plan import describe, tuned
 from retr.index.tune import Point, Tuning
 from retr.retrieval import novelty
-from retr.retrieval.archive.notes import Notes
-from retr.retrieval.classify import calibration, depends, probe
+from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.classify import calibration, probe, staleness
 from retr.retrieval.heads.adapted import head_of
-from retr.retrieval.labels.seen import HEAD_FILE, noted_head
-from retr.retrieval.words import align
+from retr.retrieval.labels.trained_rows import HEAD_FILE, noted_head
+from retr.retrieval.text import align
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +85,7 @@ def read_notes(store: Store) -> None:
 
 
 def test_no_value_in_a_note_makes_more_than_one_line(stores, monkeypatch):
-    monkeypatch.setattr(depends, "data_version", lambda *_: "the same")
+    monkeypatch.setattr(staleness, "data_version", lambda *_: "the same")
     refused = 0
     for store in stores:
         read_notes(store)

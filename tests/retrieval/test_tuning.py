@@ -6,12 +6,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retr.index import ann, tune
+from retr.index import tune
+from retr.index.accelerators import faiss_index
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import WeightsError
 from retr.index.store import Store
 from retr.retrieval import tuning
-from retr.retrieval.engine import Index
+from retr.retrieval.index import Index
 
 DIM = 16
 
@@ -28,7 +29,7 @@ class WordEncoder:
 
 @pytest.fixture
 def index(tmp_path, monkeypatch) -> Index:
-    monkeypatch.setattr(ann, "MIN_ROWS", 500)
+    monkeypatch.setattr(faiss_index, "MIN_ROWS", 500)
     monkeypatch.setattr(tune, "MIN_ROWS", 500)
     info = EncoderInfo("words", DIM, "cosine", "none", text=True, weights_sha256="0", preprocessing="none")
     store = Store.create(tmp_path / "index", encoder=info)

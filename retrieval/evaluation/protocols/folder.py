@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.index.home import home
+from retr.index.machine.home import home
 from retr.retrieval.archive.folders import FolderSource
 from retr.retrieval.archive.matching import clean
 from retr.retrieval.archive.metadata import Metadata, read_metadata, require_match

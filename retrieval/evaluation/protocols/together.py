@@ -11,7 +11,7 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval.encoders.base import BaseEncoder
-from retr.retrieval.encoders.batches import encode_batch
+from retr.retrieval.encoders.runtime.batches import encode_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 import numpy as np
 
 from retr.index.errors import NoTextSideError, UsageError
-from retr.index.home import cache_folder
-from retr.index.state import state_folder
+from retr.index.machine.home import cache_folder
+from retr.index.machine.state import state_folder
 from retr.index.store import Store
-from retr.retrieval.archive.notes import Notes
+from retr.retrieval.archive.provenance import Notes
 from retr.retrieval.evaluation.protocols.folder import Chosen, ClassFolder
 from retr.retrieval.evaluation.protocols.together import SIDE_BY_SIDE, SideBySide
 from retr.retrieval.ingest.build import build
-from retr.retrieval.ingest.order import COMMIT_ROWS
+from retr.retrieval.ingest.options import COMMIT_ROWS
 from retr.retrieval.ingest.rows import score_column
-from retr.retrieval.labels.seen import HEAD_FILE
+from retr.retrieval.labels.trained_rows import HEAD_FILE
 from retr.retrieval.progress import LOGGER
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import pytest
 
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
-from retr.retrieval.archive import places, tars
+from retr.retrieval.archive import locations, tars
 from retr.retrieval.archive.containers import ZipContainer
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.sources import Item, Other, Skipped
@@ -158,7 +158,7 @@ def test_every_form_gives_the_same_rows_and_vectors(form, reference, tmp_path, f
     # random access is kept
     for row in store.table(["id", "path"], np.array([0, 77, 499])).to_pylist():
         path = row["path"].partition("::")[2] or row["path"]
-        assert places.open_item(store, row["id"]) == (folder / path).read_bytes()
+        assert locations.open_item(store, row["id"]) == (folder / path).read_bytes()
     report = build(target, index, fake_encoder, metadata=metadata)
     assert (report.embedded, report.reused, report.unchanged) == (0, 0, COUNT)
 
@@ -177,7 +177,7 @@ def test_a_container_in_a_folder_is_looked_into(archive, tmp_path, fake_encoder,
     assert report.skipped == {"damaged": 1}
     assert report.other_files == 2  # labels.parquet, and labels.csv inside the zip
     assert store.where("label = 'glaucoma'").sum() == 6
-    assert places.open_item(store, "shards/a.zip::glaucoma/001.jpg") == (archive / "glaucoma/001.jpg").read_bytes()
+    assert locations.open_item(store, "shards/a.zip::glaucoma/001.jpg") == (archive / "glaucoma/001.jpg").read_bytes()
 
 
 def pack_labels(tmp_path):
@@ -203,7 +203,7 @@ def test_binary_columns_without_paths_are_numbered(reference, tmp_path, fake_enc
     store = Store.open(tmp_path / "index")
     assert store.table(["id"])["id"][7].as_py() == "row-00000007"
     path = sorted(labels(folder))[7]
-    assert places.open_item(store, "row-00000007") == (folder / path).read_bytes()
+    assert locations.open_item(store, "row-00000007") == (folder / path).read_bytes()
 
 
 def test_siblings_become_columns(tmp_path, fake_encoder, make_picture):
@@ -331,9 +331,9 @@ def test_an_index_from_elsewhere_cannot_name_files_outside(archive, tmp_path, fa
         writer.append(pa.Table.from_pylist([row]), np.ones((1, store.manifest.encoder.dim), np.float32))
         writer.commit()
     with pytest.raises(RetrError, match="missing"):
-        places.open_item(Store.open(store.path), "evil")
+        locations.open_item(Store.open(store.path), "evil")
     with pytest.raises(UsageError, match="no row has the id"):
-        places.open_item(store, "../secret.png")
+        locations.open_item(store, "../secret.png")
 
 
 def test_an_arrow_file_with_wrong_offsets_is_damaged_not_a_crash(tmp_path):

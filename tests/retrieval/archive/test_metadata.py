@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from retr.index.errors import UsageError
-from retr.retrieval.archive import lookup, matching
+from retr.retrieval.archive import hashed_lookup, matching
 from retr.retrieval.archive.matching import clean
 from retr.retrieval.archive.metadata import MAX_COLUMNS, joined, path_column_of, read_metadata, require_match
 from retr.retrieval.ingest.rows import RESERVED
@@ -113,7 +113,7 @@ def test_a_table_that_is_not_text(tmp_path):
 
 @pytest.mark.parametrize("modulus", [1, 5, 1 << 62])
 def test_rows_are_found_by_their_path_whatever_the_hashes(tmp_path, monkeypatch, modulus):
-    monkeypatch.setattr(lookup, "hash", lambda text: hash(text) % modulus, raising=False)
+    monkeypatch.setattr(hashed_lookup, "hash", lambda text: hash(text) % modulus, raising=False)
     monkeypatch.setattr(matching, "PIECE", 7)
     names = [f"{number * 37 % 100}.png" for number in range(30)]
     # every path stands there twice, with the same cells

@@ -10,7 +10,7 @@ import pytest
 
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
-from retr.retrieval.archive import places, remote
+from retr.retrieval.archive import locations, remote
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.ingest.build import build
 
@@ -73,7 +73,7 @@ def test_a_prefix_gives_the_same_rows_and_vectors_as_its_folder(make_archive, tm
     assert (report.rows, report.skipped, report.other_files) == (500, {}, 1)
     assert contents(tmp_path / "index") == contents(tmp_path / "local")
     store = Store.open(tmp_path / "index")
-    assert places.open_item(store, "healthy/000.png") == (folder / "healthy/000.png").read_bytes()
+    assert locations.open_item(store, "healthy/000.png") == (folder / "healthy/000.png").read_bytes()
     assert not [file for file in store.path.rglob("*") if file.is_file() and b"s3://" in file.read_bytes()]
 
 

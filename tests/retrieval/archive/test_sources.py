@@ -21,8 +21,8 @@ from retr.retrieval.archive.folders import FolderSource, read_file
 from retr.retrieval.archive.metadata import read_metadata
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.sources import Item, Other, Skipped
-from retr.retrieval.classify.ask import image_files
-from retr.retrieval.regular import NotRegularError
+from retr.retrieval.classify.classify import image_files
+from retr.retrieval.regular_files import NotRegularError
 
 
 def listed(folder, **options):

@@ -13,7 +13,7 @@ from PIL import Image
 
 from retr.index.errors import UsageError
 from retr.index.store import Store
-from retr.retrieval.archive import places
+from retr.retrieval.archive import locations
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.sources import Item
 from retr.retrieval.ingest.build import build
@@ -55,7 +55,7 @@ def test_several_image_columns_are_asked_about_and_pixels_are_no_metadata(tmp_pa
     assert store.schema.names[9:] == ["age"]
     # and again, and read back, without being told
     build(file, tmp_path / "index", fake_encoder)
-    assert places.open_item(store, "0.png") == png(2)
+    assert locations.open_item(store, "0.png") == png(2)
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "arrow"])

@@ -12,7 +12,7 @@ from PIL import Image, ImageEnhance
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval.audit.copies import MIN_AGREEMENT, perceptual_hash
-from retr.retrieval.engine import Index
+from retr.retrieval.index import Index
 from retr.retrieval.ingest.build import build
 
 PHOTOGRAPHS = Path(__file__).parents[3] / "examples" / "hrf45"

@@ -12,7 +12,7 @@ from retr.index.encoder import EncoderInfo
 from retr.index.store import Store
 from retr.retrieval.audit import duplicates as finding
 from retr.retrieval.audit.copies import Copies
-from retr.retrieval.engine import Index
+from retr.retrieval.index import Index
 
 INFO = EncoderInfo(
     name="drawn", dim=2, similarity="cosine", modality="many", text=False, weights_sha256="0", preprocessing="none"

@@ -11,10 +11,10 @@ import pytest
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import IndexCorruptError, UsageError
-from retr.index.records import Fields
+from retr.index.json_fields import Fields
 from retr.index.store import Store
 from retr.index.vectors import unit
-from retr.retrieval.classify import ask, calibrate, calibration, methods
+from retr.retrieval.classify import calibrate, calibration, classify, methods
 from retr.retrieval.classify.answers import answer
 from retr.retrieval.labels.labelled import Labelled, others
 from retr.retrieval.stats.confidence import Temperature, Votes
@@ -296,12 +296,12 @@ def test_a_limit_on_sets_is_kept_or_said_to_count_for_nothing(uneven, tmp_path):
     between, said = unit(CENTRES.sum(axis=0, keepdims=True)).astype(np.float32), []
     (one,) = answer(plain, methods.ByNeighbours(plain, "label"), between, ["x"], [NOTHING], max_set=1)
     assert one.abstain is None and "no limit on its classes" in one.note
-    ask.classify_rows(_sized(asked(plain)), by="label", max_set=1, say=said.append)
+    classify.classify_rows(_sized(asked(plain)), by="label", max_set=1, say=said.append)
     assert any("no limit on its classes" in line for line in said)
     assert any("not calibrated" in line for line in said)
     for limit in (0, -1):
         with pytest.raises(UsageError, match="at least one class"):
-            ask.classify_rows(asked(plain), by="label", max_set=limit)
+            classify.classify_rows(asked(plain), by="label", max_set=limit)
     store, _ = uneven
     store = Store.open(store.path)
     method, rows = methods.ByNeighbours(store, "label"), store.live_rows()
@@ -316,7 +316,7 @@ def test_a_limit_on_sets_is_kept_or_said_to_count_for_nothing(uneven, tmp_path):
     copy = tmp_path / "copy.retr"
     shutil.copytree(store.path, copy)
     said.clear()
-    told = ask.classify_rows(_sized(asked(Store.open(copy))), by="label", max_set=1, say=said.append)
+    told = classify.classify_rows(_sized(asked(Store.open(copy))), by="label", max_set=1, say=said.append)
     assert (told["answered"], said) == (kept[1], [])
     assert told["columns"].endswith(", neighbours_set")
 

@@ -21,17 +21,17 @@ from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval.classify import calibration, methods, probe
 from retr.retrieval.classify.answers import SEEN, answer
-from retr.retrieval.engine import Index
 from retr.retrieval.evaluation import classification
 from retr.retrieval.evaluation.protocols.folder import read_index
 from retr.retrieval.evaluation.protocols.vectors import Built
 from retr.retrieval.exporting import METADATA, VECTORS
 from retr.retrieval.heads.adapted import AdaptedEncoder, head_of
+from retr.retrieval.index import Index
+from retr.retrieval.labels.held_out_views import Unseen, Views
 from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.labels.labelled import others
-from retr.retrieval.labels.marks import row_marks
-from retr.retrieval.labels.seen import BRIDGE_FILE, HEAD_FILE, SPLIT, VIEWS_FILE, seen_by_bridge, seen_by_head
-from retr.retrieval.labels.views import Unseen, Views
+from retr.retrieval.labels.trained_rows import BRIDGE_FILE, HEAD_FILE, SPLIT, VIEWS_FILE, seen_by_bridge, seen_by_head
+from retr.retrieval.labels.training_marks import row_marks
 
 DIM, CLASSES = 60, ("drusen", "glaucoma", "myopia")
 INFO = EncoderInfo(

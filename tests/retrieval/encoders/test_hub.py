@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from retr.index.errors import WeightsError
-from retr.retrieval.encoders._torchvision import ensure_torchvision
 from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
 
 ensure_torchvision()
 open_clip = pytest.importorskip("open_clip")

@@ -9,9 +9,9 @@ import pytest
 
 from retr import Index
 from retr.index.errors import EncoderMismatchError, WeightsError
-from retr.retrieval.encoders._torchvision import ensure_torchvision
-from retr.retrieval.encoders.recorded import require_same
+from retr.retrieval.encoders.index_encoder import require_same
 from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
 
 ensure_torchvision()
 import transformers  # noqa: E402

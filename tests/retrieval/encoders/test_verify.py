@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from retr.retrieval.encoders._picture import picture
+from retr.retrieval.encoders.sample_picture import picture
 from retr.retrieval.encoders.verify import fingerprint, verify
 
 

@@ -10,11 +10,11 @@ import pytest
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FilterError, UsageError
 from retr.index.store import Store
-from retr.retrieval.engine import Index
 from retr.retrieval.evaluation import page
 from retr.retrieval.evaluation.classification import neighbours, probe, zero_shot
 from retr.retrieval.evaluation.evaluation import Options
 from retr.retrieval.evaluation.retrieval import retrieval
+from retr.retrieval.index import Index
 from retr.retrieval.labels.cases import find_cases, subgroups
 from retr.retrieval.labels.label_set import load_labels
 from retr.retrieval.labels.labelled import row_groups

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from retr.index.errors import UsageError
-from retr.index.state import state_folder
+from retr.index.machine.state import state_folder
 from retr.index.store import Store
 from retr.retrieval.evaluation.protocols import flair, kad, lvm_med, rad_dino, retizero
 from retr.retrieval.evaluation.protocols.folder import read_folder, read_index

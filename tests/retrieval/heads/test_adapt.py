@@ -8,11 +8,11 @@ from retr.index.errors import UsageError
 from retr.index.store import Store
 from retr.retrieval.classify.answers import SEEN, answer
 from retr.retrieval.classify.methods import ByNeighbours
-from retr.retrieval.engine import Index
 from retr.retrieval.heads.adapt import worse
 from retr.retrieval.heads.adapted import head_of, load_for
+from retr.retrieval.index import Index
 from retr.retrieval.labels.labelled import others
-from retr.retrieval.labels.seen import FITTED, HELD_OUT, SPLIT, VIEWS_FILE, seen_by_head
+from retr.retrieval.labels.trained_rows import FITTED, HELD_OUT, SPLIT, VIEWS_FILE, seen_by_head
 from retr.retrieval.stats.intervals import Estimate
 
 

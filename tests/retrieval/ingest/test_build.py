@@ -12,7 +12,7 @@ import pytest
 
 from retr.index.errors import EncoderMismatchError, IndexLockedError, UsageError
 from retr.index.store import Store
-from retr.retrieval.archive import places
+from retr.retrieval.archive import locations
 from retr.retrieval.ingest.build import add, build
 
 
@@ -139,7 +139,7 @@ def test_odd_names_are_names(tmp_path, index, fake_encoder, make_picture, name):
     folder.mkdir()
     make_picture(1).save(folder / name)
     assert build(folder, index, fake_encoder).rows == 1
-    assert places.open_item(Store.open(index), name) == (folder / name).read_bytes()
+    assert locations.open_item(Store.open(index), name) == (folder / name).read_bytes()
     assert build(folder, index, fake_encoder).unchanged == 1
 
 
@@ -276,7 +276,7 @@ def test_a_further_folder_gets_its_name_as_prefix(archive, make_archive, index, 
     assert build(archive, index, fake_encoder, prune=True).rows == 17
     (more / "healthy" / "000.png").unlink()
     assert add(more, index, fake_encoder, prune=True).rows == 16
-    assert places.open_item(store, "more/healthy/002.tif") == (more / "healthy" / "002.tif").read_bytes()
+    assert locations.open_item(store, "more/healthy/002.tif") == (more / "healthy" / "002.tif").read_bytes()
 
 
 def test_a_name_that_ids_begin_with_is_refused(archive, make_archive, index, fake_encoder):
@@ -437,7 +437,7 @@ def test_a_build_that_was_stopped_knows_its_archive(archive, index, make_encoder
         build(archive, index, Stopping(), commit_rows=4)
     store = Store.open(index)
     assert 0 < len(store) < 12
-    assert places.open_item(store, store.table(["id"])["id"][0].as_py())
+    assert locations.open_item(store, store.table(["id"])["id"][0].as_py())
     assert build(archive, index, make_encoder()).rows == 12
 
 
@@ -465,16 +465,16 @@ def test_few_pictures_are_in_memory_at_any_moment(make_archive, index, make_enco
 def test_the_place_of_the_archive_is_remembered_per_machine(archive, index, fake_encoder, monkeypatch, tmp_path):
     build(archive, index, fake_encoder)
     store = Store.open(index)
-    assert places.recall(store.uuid) == {"": str(archive)}
-    assert places.open_item(store, "healthy/000.png") == (archive / "healthy" / "000.png").read_bytes()
+    assert locations.recall(store.uuid) == {"": str(archive)}
+    assert locations.open_item(store, "healthy/000.png") == (archive / "healthy" / "000.png").read_bytes()
     # a copy beside its archive needs no memory
     monkeypatch.setenv("RETR_STATE_DIR", str(tmp_path / "elsewhere"))
     shutil.copytree(index, archive / ".retr")
-    assert places.open_item(Store.open(archive / ".retr"), "healthy/000.png")
+    assert locations.open_item(Store.open(archive / ".retr"), "healthy/000.png")
     from retr.index.errors import RetrError
 
     with pytest.raises(RetrError, match="does not know where the archive"):
-        places.open_item(store, "healthy/000.png")
+        locations.open_item(store, "healthy/000.png")
 
 
 def test_a_numeric_group_of_an_older_index_moves_over_with_a_word(archive, tmp_path, fake_encoder):

@@ -9,7 +9,7 @@ import pytest
 from retr.index.errors import UsageError
 from retr.index.store import Store
 from retr.retrieval.audit.phi import scan
-from retr.retrieval.engine import Index
+from retr.retrieval.index import Index
 from retr.retrieval.ingest.build import build
 
 pydicom = pytest.importorskip("pydicom", reason="needs the extra `dicom`")

@@ -9,10 +9,10 @@ import pytest
 from dicom_file import dicom
 
 from retr.index.errors import IndexCorruptError, UsageError
-from retr.index.hash_key import fingerprint, hash_key_path, load_hash_key
-from retr.index.identity import NOTE
+from retr.index.machine.hash_key import fingerprint, hash_key_path, load_hash_key
+from retr.index.rows.identity import NOTE
 from retr.index.store import Store
-from retr.retrieval.engine import Index
+from retr.retrieval.index import Index
 
 pytest.importorskip("pydicom", reason="needs the extra `dicom`")
 

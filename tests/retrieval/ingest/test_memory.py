@@ -19,10 +19,10 @@ CODE = """
     from fake_encoder import DIM, FakeEncoder
     from retr.index.store import Store
     from retr.retrieval.archive.sources import Item, Skipped
-    from retr.retrieval.ingest.known import PIECE
-    from retr.retrieval.ingest.order import Order
+    from retr.retrieval.ingest.seen_files import PIECE
+    from retr.retrieval.ingest.options import Order
     from retr.retrieval.ingest.pipeline import carry_out
-    from retr.retrieval.ingest.remembered import Remembered, content_key
+    from retr.retrieval.ingest.file_states import Remembered, content_key
 
     ROWS = 300_000
 

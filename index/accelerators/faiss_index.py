@@ -1,0 +1,255 @@
+"""The one door to faiss: training, loading and searching an accelerator for one segment.
+
+An accelerator proposes rows; it holds compressed vectors only. The candidates are scored again on the segment's own
+memory-mapped vectors: bit codes as `retr.index.accelerators.rabitq` reads them, others through a faiss index that views
+the vectors without a copy. It is disposable: plain ``faiss.read_index`` opens the file, and without it search is exact.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.index.accelerators.config import HNSW, IVF
+from retr.index.disk.faiss_file import require_whole
+from retr.index.errors import IndexCorruptError, MissingExtraError
+from retr.index.json_fields import stored
+from retr.index.scan import exact
+from retr.index.scan.processor import openblas_kernels, threads
+from retr.index.types import Candidates
+from retr.index.vectors import unit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from retr.index.accelerators.config import Config
+    from retr.index.accelerators.rabitq import BitLists
+    from retr.index.accelerators.rotation import Rotation
+    from retr.index.types import Accelerator
+
+    Stored = NDArray[np.float32] | NDArray[np.float16]
+
+# More points or passes of k-means cost build time and change recall by less than a probe does.
+_POINTS_PER_LIST = 48
+_PASSES = 3
+# A scalar quantiser learns its ranges from so many.
+_CODEC_SAMPLE = 20_000
+_CHUNK_BYTES = 64 << 20
+# Below this many rows a scan is as fast as anything else.
+MIN_ROWS = 10_000
+
+
+def load_faiss() -> Any:
+    """Import faiss.
+
+    Raises
+    ------
+    MissingExtraError
+        Neither ``retr[cpu]`` nor ``retr[gpu]`` is installed.
+    """
+    faiss = sys.modules.get("faiss")
+    if faiss is not None:
+        return faiss
+    try:
+        with _current_kernels():
+            import faiss
+    except ImportError as error:
+        raise MissingExtraError("faiss", "cpu", "gpu") from error
+    return faiss
+
+
+@contextmanager
+def _current_kernels() -> Iterator[None]:
+    """Let the OpenBLAS inside faiss's wheels use this processor while it is loaded.
+
+    That OpenBLAS (0.3.15, 2021) takes a processor newer than itself for one without AVX and multiplies matrices at a
+    fifth of the speed; it reads which kernels to take from the environment, once.
+    """
+    name = "OPENBLAS_CORETYPE"
+    kernels = None if name in os.environ else openblas_kernels()
+    if kernels is None:
+        yield
+        return
+    os.environ[name] = kernels
+    try:
+        yield
+    finally:
+        del os.environ[name]
+
+
+def view(vectors: Stored) -> Any:
+    """Return a faiss flat index over stored vectors ``(n, d)``, without copying them."""
+    faiss = load_faiss()
+    if vectors.dtype == np.float16:
+        flat = faiss.IndexScalarQuantizer(vectors.shape[1], faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT)
+    else:
+        flat = faiss.IndexFlatIP(vectors.shape[1])
+    codes = np.ascontiguousarray(vectors).reshape(-1).view(np.uint8)
+    flat.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(codes), codes.nbytes, flat.codes.owner)
+    flat.ntotal = len(vectors)
+    flat.referenced_objects = [codes]
+    return flat
+
+
+def train(vectors: Stored, config: IVF | HNSW, path: Path, *, budget: int, seed: int = 0) -> None:
+    """Build an accelerator for one segment and write it with faiss.
+
+    Parameters
+    ----------
+    vectors
+        The segment's vectors ``(n, d)``, read in pieces.
+    config
+        What to build.
+    path
+        The file to write.
+    budget
+        Bytes that the training sample and the pieces may take.
+    seed
+        Of the training sample and of the centroids.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written.
+    """
+    faiss = load_faiss()
+    rows, dim = vectors.shape
+    index = faiss.index_factory(dim, config.factory(rows, dim), faiss.METRIC_INNER_PRODUCT)
+    rotation = None
+    if isinstance(config, IVF) and config.codec == "rabitq":
+        from retr.index.accelerators.rotation import Rotation
+
+        # A bit a dimension only says much when no dimension says more than another.
+        rotation = Rotation(dim)
+        index = faiss.IndexPreTransform(_transform(rotation), index)
+    least, wanted = 1, _CODEC_SAMPLE
+    if isinstance(config, IVF):
+        least = faiss.extract_index_ivf(index).nlist
+        wanted = _POINTS_PER_LIST * least
+    else:
+        index.hnsw.efConstruction = config.build_effort
+    wanted = max(least, min(rows, wanted, budget // 2 // (4 * dim)))
+    chosen = np.sort(np.random.default_rng(seed).choice(rows, wanted, replace=False))
+    sample = vectors[chosen].astype(np.float32)
+    if isinstance(config, IVF):
+        _give_centroids(index, sample, rotation, seed)
+    index.train(np.ascontiguousarray(sample[:: max(1, wanted // _CODEC_SAMPLE)]))
+    step = max(1024, min(_CHUNK_BYTES, budget // 4) // (4 * dim))
+    for start in range(0, rows, step):
+        index.add(np.ascontiguousarray(vectors[start : start + step], np.float32))
+    try:
+        faiss.write_index(index, str(path))
+    except RuntimeError as error:
+        # faiss says why only inside its own text; what a file system refuses to write is nearly always space.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+
+
+def _transform(rotation: Rotation) -> Any:
+    """Return a rotation as faiss has it."""
+    faiss = load_faiss()
+    matrix = rotation.matrix
+    transform = faiss.LinearTransform(*matrix.shape, False)
+    faiss.copy_array_to_vector(matrix.reshape(-1), transform.A)
+    transform.is_trained = True
+    transform.set_is_orthonormal()
+    return transform
+
+
+def _give_centroids(index: Any, sample: NDArray[np.float32], rotation: Rotation | None, seed: int) -> None:
+    """Cluster the sample ``(n, d)`` by cosine and fill the coarse quantiser; faiss's training then leaves it alone."""
+    from sklearn.cluster import MiniBatchKMeans
+
+    faiss = load_faiss()
+    ivf = faiss.extract_index_ivf(index)
+    clustering = MiniBatchKMeans(
+        ivf.nlist,
+        init="random",
+        n_init=1,
+        max_iter=_PASSES,
+        batch_size=max(8192, 4 * ivf.nlist),
+        compute_labels=False,
+        reassignment_ratio=0,
+        random_state=seed,
+    )
+    centroids = unit(clustering.fit(sample).cluster_centers_)
+    ivf.quantizer.add(centroids if rotation is None else rotation(centroids))
+
+
+def load(data: memoryview, vectors: Stored) -> Accelerator:
+    """Read what `train` wrote, to stand beside its segment's vectors ``(n, d)``.
+
+    Raises
+    ------
+    IndexCorruptError
+        The bytes are not an index faiss can read, or not one of these vectors.
+    """
+    faiss = load_faiss()
+    with stored("an accelerator", "run `retr index tune` again"):
+        require_whole(data, *vectors.shape)
+        try:
+            index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
+        except RuntimeError as error:
+            raise ValueError("faiss refuses it") from error
+    return _bit_lists(index, vectors) if isinstance(index, faiss.IndexPreTransform) else Refined(index, vectors)
+
+
+class Refined:
+    """An index of faiss's whose candidates are compared with the stored vectors.
+
+    Attributes
+    ----------
+    base
+        The index, as it was read.
+    """
+
+    def __init__(self, base: Any, vectors: Stored) -> None:
+        self.base = base
+        self._vectors = vectors
+        self._refined = load_faiss().IndexRefine(base, view(vectors))
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        config: Config,
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Candidates:
+        """Propose about ``k`` rows for each query; see `Accelerator.search`."""
+        faiss = load_faiss()
+        selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        inner: Any
+        if isinstance(config, HNSW):
+            inner = faiss.SearchParametersHNSW(efSearch=max(config.search_effort, k * config.refine), sel=selector)
+        elif isinstance(config, IVF):
+            inner = faiss.SearchParametersIVF(nprobe=min(config.probes, self.base.nlist), sel=selector)
+        else:
+            raise TypeError(type(config).__name__)
+        k = min(k, self.base.ntotal)
+        factor = min(config.refine, max(1, self.base.ntotal // k))
+        settings = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
+        rows = self._refined.search(queries, k, params=settings)[1]
+        return Candidates(rows, exact.rescore([exact.Block(self._vectors, 0)], queries, rows, cosine=False))
+
+
+def _bit_lists(index: Any, vectors: Stored) -> BitLists:
+    """Take apart an index that holds lists of one bit a dimension under a rotation, as `train` makes it."""
+    from retr.index.accelerators.rabitq import BitLists
+    from retr.index.accelerators.rotation import Rotation
+
+    faiss = load_faiss()
+    lists = faiss.downcast_index(index.index)
+    rotation = Rotation(index.d)
+    probe = np.arange(index.d, dtype=np.float32)[None]
+    rotated = faiss.downcast_VectorTransform(index.chain.at(0)).apply(probe)
+    if not isinstance(lists, faiss.IndexIVFRaBitQ) or not np.allclose(rotation(probe), rotated, rtol=1e-3, atol=1e-2):
+        raise IndexCorruptError("an accelerator is of an older kind", hint="run `retr index tune` again")
+    return BitLists(lists, rotation, vectors, threads=threads())

@@ -1,0 +1,153 @@
+"""Searching inverted lists of RaBitQ codes: one bit a dimension, refined from the stored vectors.
+
+The codes are faiss's (``IndexIVFRaBitQ``: Gao and Long, 2024, https://arxiv.org/abs/2405.12497); how they are read is
+ours. A row x in the list of the centroid c has the bits b of the signs of x - c, rotated. The estimate of its product
+with a query q is linear in q, so that all that depends on x and c alone is worked out once:
+
+    <x, q> ~ <c, q> + factor * (2 <b, q> - sum(q)) + shift
+
+The query is rounded to 5 bits a dimension; ``<b, q>`` is then a matter of counting bits, the same for every list. (The
+readers in faiss subtract the centroid from the query and make a table for each list they visit; at a few hundred rows
+a list that takes most of their time.) The best estimates are scored again on the stored vectors.
+
+A query is answered in the same way alone and among others.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.index.accelerators.config import IVF
+from retr.index.scan import kernels
+from retr.index.types import Candidates
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retr.index.accelerators.config import Config
+    from retr.index.accelerators.rotation import Rotation
+
+_ALL = np.empty(0, bool)
+# Fewer queries a thread are answered before the threads have started.
+_QUERIES_PER_THREAD = 4
+
+
+class BitLists:
+    """Inverted lists as faiss read them, laid out for scanning: the words of a list's codes side by side.
+
+    Parameters
+    ----------
+    index
+        faiss's ``IndexIVFRaBitQ``, trained on rotated vectors; not needed afterwards. What is compiled does not look
+        where it reads: that every row stands in one list, once, was seen to before (`retr.index.disk.faiss_file`).
+    rotation
+        What its vectors and centroids were rotated by.
+    vectors
+        The stored vectors ``(n, d)``, float32 or float16.
+    threads
+        How many may work on a batch.
+    """
+
+    def __init__(self, index: Any, rotation: Rotation, vectors: NDArray[Any], *, threads: int) -> None:
+        import faiss
+
+        self._rotation = rotation
+        self._threads = threads
+        self._vectors = kernels.stored(vectors)
+        self._centroids = index.quantizer.reconstruct_n(0, index.nlist)
+        self._guide = _coded(self._centroids)
+        sizes = [index.invlists.list_size(number) for number in range(index.nlist)]
+        self._bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        words = -(-index.d // 64)
+        self._codes = np.empty(words * len(vectors) + kernels.PADDING, np.uint64)
+        self._factor, self._shift, self._ones = np.empty((3, len(vectors)), np.float32)
+        self._rows = np.empty(len(vectors), np.int32)
+        width = -(-index.d // 8)
+        for number, (start, size) in enumerate(zip(self._bounds[:-1].tolist(), sizes, strict=True)):
+            packed = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size).view(np.uint8)
+            packed = packed.reshape(size, index.code_size)
+            part = slice(start, start + size)
+            self._codes[start * words : (start + size) * words] = _words(packed[:, :width])
+            # Its squared distance to the centroid less its own squared length, and its multiplier, in the words of
+            # faiss/impl/RaBitQuantizer.cpp.
+            distance, multiplier = np.ascontiguousarray(packed[:, width : width + 8]).view(np.float32).T
+            centroid = self._centroids[number]
+            bits = np.unpackbits(packed[:, :width], axis=1, count=index.d, bitorder="little")
+            self._factor[part] = multiplier / np.sqrt(index.d)
+            inside = 2 * (bits @ centroid) - centroid.sum()
+            self._shift[part] = -(distance + centroid @ centroid) / 2 - self._factor[part] * inside
+            self._ones[part] = bits.sum(axis=1)
+            self._rows[part] = faiss.rev_swig_ptr(index.invlists.get_ids(number), size)
+        with kernels.first_call(kernels.search_lists):
+            self.search(self._centroids[:1], 1, IVF(probes=1, refine=1))
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        config: Config,
+        *,
+        allowed: NDArray[np.bool_] | None = None,
+    ) -> Candidates:
+        """Propose about ``k`` rows for each query; see `Accelerator.search`."""
+        if not isinstance(config, IVF):
+            raise TypeError(type(config).__name__)
+        probes = min(config.probes, len(self._centroids))
+        n = len(queries)
+        queries, allowed = kernels.fixed(queries), kernels.fixed(_ALL if allowed is None else allowed)
+        rows, scores = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+
+        def some(part: slice) -> None:
+            rotated = self._rotation(queries[part])
+            lists = np.empty((len(rotated), probes), np.int64)
+            offers = np.empty(lists.shape, np.float32)
+            kernels.nearest_lists(rotated, probes, self._centroids, *self._guide, lists, offers)
+            kernels.search_lists(
+                queries[part],
+                rotated,
+                lists,
+                offers,
+                k * config.refine,
+                self._vectors,
+                allowed,
+                self._codes,
+                self._factor,
+                self._shift,
+                self._ones,
+                self._rows,
+                self._bounds,
+                rows[part],
+                scores[part],
+            )
+
+        threads = min(self._threads, n // _QUERIES_PER_THREAD)
+        if threads < 2:
+            some(slice(None))
+        else:
+            step = -(-n // threads)
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(some, [slice(start, start + step) for start in range(0, n, step)]))
+        return Candidates(rows, scores)
+
+
+def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """Lay the packed bits ``(n, bytes)`` of a list's rows out for scanning: all first words, all second ones, ..."""
+    n, width = packed.shape
+    whole = np.zeros((n, -(-width // 8) * 8), np.uint8)
+    whole[:, :width] = packed
+    return np.ascontiguousarray(whole.view("<u8").T).reshape(-1)
+
+
+def _coded(centroids: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+    """Code the centroids ``(n, d)`` as one list: its codes, and the factor, the shift and the ones of each."""
+    middle = centroids.mean(axis=0)
+    aside = centroids - middle
+    bits = aside > 0
+    along = np.abs(aside).sum(axis=1)
+    factor = np.square(aside).sum(axis=1) / np.where(along > 0, along, 1)
+    shift = aside @ middle - factor * (2 * (bits @ middle) - middle.sum())
+    codes = np.pad(_words(np.packbits(bits, axis=1, bitorder="little")), (0, kernels.PADDING))
+    return codes, *(part.astype(np.float32) for part in (factor, shift, bits.sum(axis=1)))

@@ -1,0 +1,60 @@
+"""Making an index: a folder with a first manifest and no rows."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from retr.index.disk.files import disk_errors, require_folders
+from retr.index.disk.lock import writer_lock
+from retr.index.disk.manifest import FILES, MANIFESTS, SEGMENTS, Manifest, exists, publish
+from retr.index.disk.schema import ID
+from retr.index.errors import RetrError, UsageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from retr.index.disk.manifest import Dtype
+    from retr.index.encoder import EncoderInfo
+
+
+def create(root: Path, called: str, encoder: EncoderInfo, *, group: str | None, dtype: Dtype) -> Manifest:
+    """Write the first manifest of an index, and return it; see `Store.create`.
+
+    Parameters
+    ----------
+    called
+        What the caller named the folder, for an error.
+    """
+    if dtype not in {"float32", "float16"}:
+        raise UsageError(f"vectors are stored as 'float32' or 'float16', got {dtype!r}")
+    if encoder.dim < 1:
+        raise UsageError(f"an embedding needs at least one dimension, got {encoder.dim!r}")
+    with disk_errors("making the index's folder"):
+        for folder in (MANIFESTS, SEGMENTS, FILES):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+    require_folders(root, MANIFESTS, SEGMENTS, FILES)
+    with writer_lock(root):
+        if exists(root):
+            raise RetrError(f"there is an index at {called!r} already", hint="add to it, or choose another place")
+        now = timestamp()
+        manifest = Manifest(
+            uuid=str(uuid.uuid4()),
+            encoder=encoder,
+            dtype=dtype,
+            schema=pa.schema([pa.field(ID, pa.string())]),
+            created=now,
+            committed=now,
+            group=group,
+        )
+        with disk_errors("making the index"):
+            publish(root, manifest)
+    return manifest
+
+
+def timestamp() -> str:
+    """Return the present moment in UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,97 @@
+"""One writer at a time, by an advisory lock that a dead process cannot hold.
+
+The lock is ``flock`` on the file ``lock`` in the index: the kernel drops it when the holder ends, however it ends.
+The file's text (process, host, since when) only serves the message a second writer gets. A link is not followed: what
+it leads to would be emptied.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import stat
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from retr.index.disk.files import disk_errors, regular
+from retr.index.errors import IndexCorruptError, IndexLockedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAME = "lock"
+_held: set[int] = set()
+
+
+def _forget_in_child() -> None:
+    # A forked worker inherits the open file and with it the lock; it must not keep it when the writer dies.
+    for descriptor in _held:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+@contextlib.contextmanager
+def writer_lock(root: Path) -> Iterator[None]:
+    """Hold the one-writer lock of the index at ``root``.
+
+    Raises
+    ------
+    IndexLockedError
+        Another writer is at work; the message names its process, host and start.
+    IndexCorruptError
+        The lock is a link, or something else than a file.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        regular(root, NAME)
+    with disk_errors("opening the lock file"):
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(root / NAME, flags, 0o666)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode):
+        os.close(descriptor)
+        raise IndexCorruptError(f"{NAME!r} is not a file any more", hint="restore the index from a copy")
+    # A file with a second name may be somebody's: it is locked, and stays as it is.
+    ours = found.st_nlink == 1
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        holder = _holder(descriptor)
+        os.close(descriptor)
+        raise IndexLockedError(
+            f"another process is writing to this index ({holder})",
+            hint="wait until it has ended; a process that died does not hold the lock",
+        ) from None
+    _held.add(descriptor)
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, sort_keys=True)
+    # A full disk must not keep anybody from deleting rows: the text is a courtesy.
+    with contextlib.suppress(OSError):
+        if ours:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, text.encode(), 0)
+    try:
+        yield
+    finally:
+        # A forked child has closed its copy already.
+        if descriptor in _held:
+            _held.discard(descriptor)
+            with contextlib.suppress(OSError):
+                if ours:
+                    os.ftruncate(descriptor, 0)
+            os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    try:
+        text = json.loads(os.pread(descriptor, 1000, 0).decode())
+        return f"pid {text['pid']} on {text['host']} since {text['since']}"
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return "its name is not known"

@@ -1,0 +1,84 @@
+"""A segment's table written again with other columns; its vectors and ids stay where they are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retr.index.disk import sidetable
+from retr.index.disk.files import reference
+from retr.index.disk.manifest import SEGMENTS
+from retr.index.disk.schema import ID
+from retr.index.disk.segment_writer import parquet_writer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from retr.index.disk.manifest import Manifest, SegmentInfo
+    from retr.index.disk.segments import Segment
+
+
+def rewritten(
+    root: Path,
+    segment: Segment,
+    stem: str,
+    old: pa.Schema,
+    new: pa.Schema,
+    change: Callable[[pa.Table], pa.Table],
+) -> SegmentInfo:
+    """Write a segment's table again, changed; its vectors stay where they are.
+
+    Parameters
+    ----------
+    stem
+        Of the names of the new files.
+    old, new
+        What is read, and what is written.
+    change
+        Turns what was read into what is written, in any order of columns.
+    """
+    name = f"{SEGMENTS}/{stem}.parquet"
+    with (root / name).open("xb") as sink, parquet_writer(sink, new) as writer:
+        for part in segment.tables(old):
+            writer.write_table(change(part).select(new.names))
+    columns = sidetable.write(root, name, f"{SEGMENTS}/{stem}.arrow")
+    return replace(segment.info, table=reference(root, name), columns=columns)
+
+
+def replaced(
+    root: Path,
+    draft: Manifest,
+    segments: Sequence[Segment],
+    stem: Callable[[], str],
+    table: pa.Table,
+) -> Manifest:
+    """Write the tables of all segments again with the columns of ``table``, and return the draft that names them.
+
+    Parameters
+    ----------
+    segments
+        Those of the draft.
+    stem
+        Gives the names of new files, as `rewritten` takes them.
+    table
+        ``id`` and the columns to add or replace, matched on the id; null for rows that it lacks.
+    """
+    fields = {field.name: field for field in draft.schema}
+    fields.update({field.name: field for field in table.schema})
+    schema = pa.schema(list(fields.values()))
+    keys = table.column(ID).combine_chunks()
+    names = [name for name in table.column_names if name != ID]
+    kept = pa.schema([field for field in draft.schema if field.name not in names])
+
+    def change(part: pa.Table) -> pa.Table:
+        found = pc.index_in(part.column(ID), value_set=keys)
+        for column in names:
+            part = part.append_column(schema.field(column), table.column(column).take(found))
+        return part
+
+    written = tuple(rewritten(root, segment, stem(), kept, schema, change) for segment in segments)
+    return replace(draft, schema=schema, segments=written)

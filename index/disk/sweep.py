@@ -1,0 +1,72 @@
+"""Which files in an index's directory are whose, and the removal of those nobody needs any more.
+
+The manifest names what belongs to the index. Anything else whose name has our form is a leftover of an older
+version or of a writer that was killed; anything else again is foreign, and never touched. No link is followed: what
+lies behind one is not in the index.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from retr.index.disk.files import require_folders, sync_folder
+from retr.index.disk.lock import NAME as LOCK
+from retr.index.disk.manifest import CURRENT, FILES, MANIFESTS, OURS, SEGMENTS
+from retr.index.errors import RetrError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from retr.index.disk.manifest import Manifest
+
+
+def named(manifest: Manifest) -> set[str]:
+    """Return the paths, relative to the index, of everything that belongs to a committed state."""
+    return {CURRENT, LOCK, manifest.file, *(ref.file for ref in manifest.refs())}
+
+
+def others(root: Path, *manifests: Manifest) -> tuple[list[str], list[str]]:
+    """Return the leftovers and the foreign files beside these states, each sorted, relative to the index."""
+    keep = set().union(*(named(manifest) for manifest in manifests))
+    found = [path.relative_to(root).as_posix() for path in root.rglob("*") if not path.is_dir() or path.is_symlink()]
+    rest = sorted(name for name in found if name not in keep)
+    leftovers = [name for name in rest if OURS.fullmatch(name)]
+    return leftovers, [name for name in rest if not OURS.fullmatch(name)]
+
+
+def leftovers(root: Path, *manifests: Manifest) -> list[str]:
+    """Return the leftovers beside these states, looking only where a writer writes; sorted."""
+    keep = set().union(*(named(manifest) for manifest in manifests))
+    found = [f"{CURRENT}.tmp"] if os.path.lexists(root / f"{CURRENT}.tmp") else []
+    for folder in (MANIFESTS, SEGMENTS, FILES):
+        with os.scandir(root / folder) as entries:
+            found += [f"{folder}/{entry.name}" for entry in entries if not entry.is_dir(follow_symlinks=False)]
+    return sorted(name for name in found if name not in keep and OURS.fullmatch(name))
+
+
+def sweep(root: Path, *manifests: Manifest) -> None:
+    """Remove the leftovers beside these states; only the holder of the writer's lock may."""
+    require_folders(root, MANIFESTS, SEGMENTS, FILES)
+    for name in leftovers(root, *manifests):
+        (root / name).unlink(missing_ok=True)
+
+
+def sweep_for_good(root: Path, manifest: Manifest) -> None:
+    """Remove the leftovers beside a state, also from the disk's own lists of names.
+
+    Raises
+    ------
+    RetrError
+        One cannot be removed.
+    """
+    try:
+        sweep(root, manifest)
+        for folder in (MANIFESTS, SEGMENTS, FILES):
+            sync_folder(root / folder)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise RetrError(
+            f"the rows are deleted, but not purged: a file that held them cannot be removed ({reason})",
+            hint="mend the permissions of the index's folders, then run `retr index compact`",
+        ) from error

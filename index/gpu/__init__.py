@@ -1,0 +1,1 @@
+"""Search on GPUs: devices, exact scans, accelerators, and where a snapshot's vectors lie."""

@@ -1,0 +1,139 @@
+"""Where the vectors of a snapshot are searched: on the CPU, or on GPUs once a search has put them there."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from retr.index.accelerators.config import Cagra, Flat
+from retr.index.errors import IndexCorruptError, RetrError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from retr.index.accelerators.config import Config
+    from retr.index.gpu.accelerators import GpuAccelerators
+    from retr.index.scan.exact import Scanner
+    from retr.index.store import Store
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What lies on the GPUs; nothing, where the CPU searches.
+
+    Attributes
+    ----------
+    scan
+        All vectors, for exact search.
+    accelerators
+        What `tune` chose, where that has a form on GPUs.
+    note
+        What a person should know about where a search ran.
+    """
+
+    scan: Scanner | None = None
+    accelerators: GpuAccelerators | None = None
+    note: str | None = None
+
+
+class Placement:
+    """A choice of device, and what it led to.
+
+    Parameters
+    ----------
+    device
+        As `Store.place` takes it.
+
+    Raises
+    ------
+    UsageError
+        There is no such device name.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device = device
+        self._lock = threading.Lock()
+        self._asked = 0
+        self._placed, self._what = Placed(), ""
+        if device not in {"cpu", "auto"}:
+            from retr.index.gpu import devices
+
+            devices.parse(device)
+
+    def take(self, store: Store, config: Config, n_queries: int) -> Placed:
+        """Return what a call with this many queries searches, putting it on the GPUs first where that is due.
+
+        What lies there serves every later call, until another snapshot or kind of index is searched.
+
+        Parameters
+        ----------
+        config
+            What `tune` chose for the store.
+
+        Raises
+        ------
+        RetrError
+            GPUs were asked for by name, and are not there or too small. (``"auto"`` says so in a note.)
+        """
+        if self.device == "cpu":
+            return Placed()
+        what = _identity(store, config)
+        if what != self._what:
+            from retr.index.gpu import accelerators, devices
+
+            if self.device == "auto":
+                self._asked += n_queries
+                enough = devices.worthwhile(self._asked, store.n_total, store.manifest.encoder.dim)
+                if not enough or not (isinstance(config, Flat) or accelerators.has_form(config)):
+                    return Placed()
+            with self._lock:
+                if what != self._what:
+                    # what lay there before makes room
+                    self._placed, self._what = Placed(), ""
+                    self._placed, self._what = self._put(store, config), what
+        return self._placed
+
+    def _put(self, store: Store, config: Config) -> Placed:
+        from retr.index.gpu import devices
+
+        wanted = devices.parse(self.device)
+        if wanted != "auto":
+            return _place(store, config, devices.numbers(wanted))
+        try:
+            return _place(store, config, devices.numbers(wanted)) if devices.count() else Placed()
+        except RetrError as error:
+            return Placed(note=f"searched on the CPU: {error.message}")
+
+
+def _place(store: Store, config: Config, numbers: Sequence[int]) -> Placed:
+    """Put accelerators on the GPUs where there are some that have a form there, else all vectors."""
+    from retr.index.gpu import accelerators, devices
+
+    note = None
+    if accelerators.has_form(config):
+        if devices.faiss_sees() <= max(numbers):
+            note = 'searched exactly: faiss sees no GPU (`pip install "retr[gpu]"`)'
+        elif isinstance(config, Cagra) and not accelerators.has_cagra():
+            note = "searched exactly: CAGRA needs faiss with cuVS (`pip install faiss-gpu-cuvs` in place of faiss-gpu)"
+        else:
+            try:
+                return Placed(accelerators=accelerators.GpuAccelerators(store.segments, config, numbers))
+            except IndexCorruptError as error:
+                note = f"searched exactly: {error}"
+    max_norm = max((info.max_norm for info in store.manifest.segments), default=0.0)
+    vectors = store.blocks(), store.manifest.encoder.dim, max_norm, numbers
+    if devices.torch_sees():
+        from retr.index.gpu.torch_scan import TorchScan
+
+        return Placed(TorchScan(*vectors), note=note)
+    from retr.index.gpu.faiss_scan import GpuScan
+
+    return Placed(GpuScan(*vectors), note=note)
+
+
+def _identity(store: Store, config: Config) -> str:
+    """Name what would lie on GPUs: two names that are equal are the same vectors, placed in the same way."""
+    kind = (type(config).__name__, getattr(config, "codec", ""), config.links if isinstance(config, Cagra) else 0)
+    files = [(info.name, info.accelerator and info.accelerator.file) for info in store.manifest.segments]
+    return repr((store.uuid, kind, files))

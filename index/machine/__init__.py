@@ -1,0 +1,1 @@
+"""What belongs to this machine and its user and travels with no index: folders, remembered state, keys."""

@@ -1,0 +1,228 @@
+"""From what a caller asks of a store to what the exact search needs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import numpy as np
+
+from retr.index.accelerators import approximate
+from retr.index.accelerators.config import Cagra, Flat, effort_of, from_json, shown, with_effort
+from retr.index.disk.schema import ID, texts
+from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
+from retr.index.json_fields import Fields, stored
+from retr.index.scan import exact
+from retr.index.vectors import unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.accelerators.config import Config
+    from retr.index.disk.manifest import Manifest
+    from retr.index.store import Store
+    from retr.index.types import Accelerator
+
+# Where the manifest keeps what `tune` chose and measured.
+NOTE = "tuning"
+_NOTED = ("the note of how the index is searched", "run `retr index tune` again")
+_NOTHING = np.empty(0, np.int64)
+
+
+def search(
+    store: Store,
+    queries: NDArray[np.float32],
+    k: int,
+    *,
+    where: str | None,
+    mask: NDArray[np.bool_] | None,
+    exclude: Sequence[NDArray[np.int64]] | None,
+    exclude_same: Mapping[str, Sequence[object]],
+    one_per: str | None,
+    min_score: float | None,
+    exactly: bool,
+    effort: int | None,
+) -> exact.Neighbours:
+    """Answer `Store.search`, whose docstring says what the arguments mean."""
+    plan = store.plan
+    queries = _prepared(queries, store.manifest.encoder.dim)
+    if plan.cosine:
+        queries = unit(queries)
+    require_k(k)
+    if min_score is not None and math.isnan(min_score):
+        raise UsageError("the smallest score must be a number, got nan")
+    if exactly and effort is not None:
+        raise UsageError(f"an exact search has no effort, got {effort!r}", hint="leave one of the two out")
+    config = plan.config if effort is None else with_effort(plan.config, effort)
+    promise = plan.promise if config == plan.config else _as_asked(config, plan.config)
+    ask = exact.Ask(
+        # of a billion there are as many as there are rows
+        k=min(int(k), max(len(store), 1)),
+        allowed=_allowed(store, where, mask),
+        exclude=_excluded(store, len(queries), exclude, exclude_same),
+        one_per=store.identity.groups(one_per) if one_per is not None else None,
+        min_score=min_score,
+    )
+    placed = store.placement.take(store, plan.config, len(queries))
+    how = _How(
+        max_norm=plan.max_norm,
+        cosine=plan.cosine,
+        ids_of=lambda rows: texts(store.table([ID], rows).column(ID)),
+    )
+    accelerators: Sequence[Accelerator | None] = ()
+    said: str | None = None
+    flat = exactly or placed.scan is not None or isinstance(plan.config, Flat)
+    if not flat and approximate.suits(ask, store.n_total):
+        if placed.accelerators is not None and placed.accelerators.suit(ask, config):
+            accelerators, said = placed.accelerators.accelerators, promise
+        else:
+            accelerators, said = plan.accelerators
+            said = promise if said == plan.promise else said
+    if not any(accelerators):
+        found = exact.search(plan.blocks, queries, ask, **how, scanner=placed.scan)
+    else:
+        found = approximate.search(plan.blocks, accelerators, config, queries, ask, **how)
+    note = "; ".join(part for part in (said, placed.note) if part)
+    return dataclasses.replace(found, note=note) if note else found
+
+
+def _as_asked(config: Config, tuned: Config) -> str:
+    return f"approximate: effort {effort_of(config)} instead of the {effort_of(tuned)} whose recall was measured"
+
+
+def require_k(k: object) -> None:
+    """Raise `UsageError` where ``k`` is not a whole number of at least 1."""
+    if isinstance(k, bool) or not isinstance(k, int | float | np.integer) or k % 1 != 0:
+        raise UsageError(f"k must be a whole number, got {k!r}")
+    if k < 1:
+        raise UsageError(f"k must be at least 1, got {k!r}")
+
+
+class Plan:
+    """How a snapshot is searched, worked out once.
+
+    Attributes
+    ----------
+    blocks
+        The vectors of all rows.
+    max_norm
+        The largest norm among them.
+    cosine
+        Whether the similarity is cosine.
+    config
+        The index type that `tune` chose; exact search where it never ran.
+    promise
+        What a person should know of answers by the accelerators.
+    """
+
+    def __init__(self, store: Store) -> None:
+        manifest = store.manifest
+        self.blocks = store.blocks()
+        self.max_norm = max((info.max_norm for info in manifest.segments), default=0.0)
+        self.cosine = manifest.encoder.similarity == "cosine"
+        self.config, recall = tuned(manifest)
+        self.promise = f"approximate: recall {recall:.3f} when tuned"
+        self._segments = store.segments
+
+    @cached_property
+    def accelerators(self) -> tuple[Sequence[Accelerator | None], str | None]:
+        """One for each block, or ``None`` where there is none; and what a person should know of that."""
+        if isinstance(self.config, Cagra):
+            return (), "searched exactly: CAGRA runs on a GPU, for a few hundred rows"
+        try:
+            found = [segment.accelerator() for segment in self._segments]
+        except (IndexCorruptError, MissingExtraError) as error:
+            return (), f"searched exactly: {error}"
+        return found, self.promise if any(found) else None
+
+
+class _How(TypedDict):
+    max_norm: float
+    cosine: bool
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]]
+
+
+def tuned(manifest: Manifest) -> tuple[Config, float]:
+    """Return the index type that `tune` chose and the recall it measured; exact search where it never ran."""
+    if not manifest.extra.get(NOTE):
+        return Flat(), 1.0
+    with stored(*_NOTED):
+        noted = Fields(manifest.extra[NOTE])
+        return from_json(noted.inner("index").data()), noted.number("recall")
+
+
+def describe(manifest: Manifest) -> dict[str, object]:
+    """Say, for people and as JSON, how the index is searched and what that reached when it was measured."""
+    noted = manifest.extra.get(NOTE)
+    if not noted:
+        return {"kind": "exact", "recall": 1.0}
+    with stored(*_NOTED):
+        keys = ("reason", "recall", "recalls", "k", "milliseconds", "bytes")
+        reached = {key: noted[key] for key in keys if noted[key]}
+        # Of all settings measured those that nothing cheaper reaches.
+        curve, best = [], -1.0
+        for point in sorted(noted["curve"], key=lambda point: point["milliseconds"]):
+            if min(point["recall"].values()) > best:
+                best = min(point["recall"].values())
+                curve.append(_point(point))
+        return {**shown(noted["index"]), **reached, "curve": curve}
+
+
+def _point(point: Mapping[str, Any]) -> str:
+    settings = ", ".join(f"{name} {value}" for name, value in point["index"].items() if name not in {"kind", "lists"})
+    recalls = ", ".join(f"{value:.3f} ({sort})" for sort, value in point["recall"].items())
+    return f"{point['index']['kind']}, {settings}: recall {recalls}, {point['milliseconds']:.2f} ms"
+
+
+def _prepared(queries: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+    queries = np.ascontiguousarray(queries, np.float32)
+    if queries.ndim != 2 or queries.shape[1] != dim:
+        raise UsageError(f"queries must have the shape (n, {dim}), got {queries.shape}")
+    if not np.isfinite(queries).all():
+        raise UsageError("a query vector holds a value that is not a finite number")
+    return queries
+
+
+def _allowed(store: Store, where: str | None, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    allowed = None if len(store) == store.n_total else store.alive()
+    if where is not None:
+        allowed = store.where(where)
+    if mask is None:
+        return allowed
+    if mask.shape != (store.n_total,) or mask.dtype != np.bool_:
+        raise UsageError(f"a mask must be bool ({store.n_total},), got {mask.dtype} {mask.shape}")
+    return mask if allowed is None else mask & allowed
+
+
+def _excluded(
+    store: Store,
+    n: int,
+    exclude: Sequence[NDArray[np.int64]] | None,
+    exclude_same: Mapping[str, Sequence[object]],
+) -> list[NDArray[np.int64]]:
+    """Return the forbidden rows of each of ``n`` queries, sorted."""
+    if exclude is None and not exclude_same:
+        return [_NOTHING] * n
+    parts: list[list[NDArray[np.int64]]] = [[] for _ in range(n)]
+    if exclude is not None:
+        _need_one_each("exclude", exclude, n)
+        for part, rows in zip(parts, exclude, strict=True):
+            part.append(np.asarray(rows, np.int64))
+    for column, values in exclude_same.items():
+        _need_one_each(f"exclude_same[{column!r}]", values, n)
+        store.columns.require(column)
+        distinct = list(dict.fromkeys(value for value in values if value is not None))
+        same = dict(zip(distinct, store.identity.rows(column, distinct), strict=True))
+        for part, value in zip(parts, values, strict=True):
+            if value is not None:
+                part.append(same[value])
+    return [np.unique(np.concatenate(part)) if part else _NOTHING for part in parts]
+
+
+def _need_one_each(what: str, values: Sequence[object], n: int) -> None:
+    if len(values) != n:
+        raise UsageError(f"{what} needs one entry for each of the {n} queries, got {len(values)}")

@@ -1,0 +1,1 @@
+"""The rows of a snapshot: columns, ids and identities read, written, checked and purged."""

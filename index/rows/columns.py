@@ -1,0 +1,212 @@
+"""Whole columns, as filters and groups need them: mapped where a segment has them so, else read once and kept."""
+
+from __future__ import annotations
+
+import bisect
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retr.index.errors import UsageError
+from retr.index.where import evaluate
+from retr.index.where.comparisons import canonical
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.disk.segments import Segment
+    from retr.index.where.parse import Node
+
+# What was read from Parquet is kept for the next filter, up to this many bytes.
+_KEEP_BYTES = 256 << 20
+# For more values than this, one look-up of each row costs less than a comparison with each value.
+_COMPARE = 8
+
+
+class Groups:
+    """One column over all rows of a snapshot, deleted ones too: which rows share a value.
+
+    Zero with a sign is zero, and NaN is no value. Nothing is computed ahead: both questions go to the mapped columns.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[pa.ChunkedArray[Any]],
+        kind: pa.DataType,
+        canonical: Callable[[pa.Array[Any]], pa.Array[Any]] | None = None,
+    ) -> None:
+        self._kind = kind
+        self._canonical = canonical
+        self._parts = parts
+        self._starts = np.cumsum([0, *map(len, parts)])
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return int64 codes, the same where two of these ``rows`` ``(n,)`` share a value, -1 where it is null."""
+        owner = np.searchsorted(self._starts, rows, side="right") - 1
+        order = np.argsort(owner, kind="stable")
+        numbers, first = np.unique(owner[order], return_index=True)
+        values = [pa.array([], self._kind)]
+        for number, at in zip(numbers.tolist(), np.split(order, first[1:]), strict=len(rows) > 0):
+            local = (rows[at] - self._starts[number]).tolist()
+            slices = [self._parts[number].slice(row, 1).chunk(0) for row in local]
+            values.append(canonical(_plain(pa.concat_arrays(slices)).cast(self._kind)))
+        codes = np.empty(len(rows), np.int64)
+        found = pa.concat_arrays(values)
+        if self._canonical is not None:
+            found = self._canonical(found)
+        codes[order] = _numbers(found.dictionary_encode().indices)
+        return codes
+
+    def rows(self, values: pa.Array[Any]) -> list[NDArray[np.int64]]:
+        """Return the rows of each value, sorted int64.
+
+        Parameters
+        ----------
+        values
+            Of the column's type, distinct, without nulls.
+        """
+        found: list[list[NDArray[np.int64]]] = [[np.empty(0, np.int64)] for _ in range(len(values))]
+        start = 0
+        plain = canonical(values)
+        for part in self._parts:
+            # a dictionary has texts as they were written: whoever asks gives each spelling
+            coded = pa.types.is_dictionary(part.type) and part.num_chunks > 0
+            keys = _codes_of(values, part.chunk(0).dictionary, ordered=part.type.ordered) if coded else plain
+            for chunk in part.chunks:
+                matches = _coded_matches(chunk, keys) if coded else _matches(canonical(chunk), plain)
+                for mine, at in zip(found, matches, strict=True):
+                    if len(at):
+                        mine.append(at + start)
+                start += len(chunk)
+        return [np.concatenate(mine) for mine in found]
+
+
+def _plain(array: pa.Array[Any]) -> pa.Array[Any]:
+    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+
+
+def _numbers(codes: pa.Array[Any]) -> NDArray[Any]:
+    """Return codes as numpy, -1 for null; without nulls they stay where they are."""
+    if codes.null_count:
+        codes = codes.fill_null(-1)
+    return np.asarray(codes.to_numpy(zero_copy_only=False))
+
+
+def _codes_of(values: pa.Array[Any], words: pa.Array[Any], *, ordered: bool) -> NDArray[np.int64]:
+    """Find each value in a dictionary; -1 where it is not."""
+    if not ordered or len(values) > len(words):
+        return _numbers(pc.index_in(values, value_set=words)).astype(np.int64)
+    codes = np.full(len(values), -1, np.int64)
+    for place, value in enumerate(values.to_pylist()):
+        at = bisect.bisect_left(range(len(words)), value, key=lambda number: words[number].as_py())
+        if at < len(words) and words[at].as_py() == value:
+            codes[place] = at
+    return codes
+
+
+def _coded_matches(chunk: pa.Array[Any], keys: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    codes = _numbers(chunk.indices)
+    if len(keys) <= _COMPARE:
+        return [np.flatnonzero(codes == key) if key >= 0 else np.empty(0, np.int64) for key in keys]
+    # One place more than there are words: null, which is -1, finds the last.
+    asked = np.full(len(chunk.dictionary) + 1, -1)
+    asked[keys[keys >= 0]] = np.flatnonzero(keys >= 0)
+    return _split(asked[codes], len(keys))
+
+
+def _matches(chunk: pa.Array[Any], values: pa.Array[Any]) -> list[NDArray[np.int64]]:
+    if len(values) <= _COMPARE:
+        return [np.flatnonzero(evaluate.truths(pc.equal(chunk, value))) for value in values]
+    return _split(_numbers(pc.index_in(chunk, value_set=values)), len(values))
+
+
+def _split(which: NDArray[Any], count: int) -> list[NDArray[np.int64]]:
+    """Return the places of 0, 1 ... ``count - 1`` in ``which``."""
+    at = np.flatnonzero(which >= 0)
+    at = at[np.argsort(which[at], kind="stable")]
+    return np.split(at, np.searchsorted(which[at], np.arange(1, count)))
+
+
+class Columns:
+    """Reads columns over all rows of a snapshot, deleted ones too."""
+
+    def __init__(self, segments: Sequence[Segment], schema: pa.Schema) -> None:
+        self._segments = segments
+        self._schema = schema
+        self._kept: dict[tuple[int, str], pa.ChunkedArray[Any]] = {}
+        self._kept_bytes = 0
+        self._lock = threading.Lock()
+
+    def require(self, name: str) -> pa.DataType:
+        """Return a column's type.
+
+        Raises
+        ------
+        UsageError
+            There is no such column; the hint names the nearest.
+        """
+        if name not in self._schema.names:
+            near = evaluate.nearest(name, self._schema.names)
+            hint = f"did you mean {near!r}?" if near else f"the columns are {', '.join(self._schema.names)}"
+            raise UsageError(f"there is no column {name!r}", hint=hint)
+        return self._schema.field(name).type
+
+    def _part(self, number: int, name: str) -> pa.ChunkedArray[Any]:
+        """Return one column of one segment."""
+        mapped = self._segments[number].mapped(name, self._schema)
+        if mapped is not None:
+            return mapped
+        with self._lock:
+            if (number, name) not in self._kept:
+                column = self._segments[number].table([name], self._schema).column(0)
+                self._kept[number, name] = column
+                self._kept_bytes += column.nbytes
+                while self._kept_bytes > _KEEP_BYTES and len(self._kept) > 1:
+                    self._kept_bytes -= self._kept.pop(next(iter(self._kept))).nbytes
+            return self._kept[number, name]
+
+    def has_text(self, name: str) -> bool:
+        """Return whether there is a column of texts of this name."""
+        return name in self._schema.names and pa.types.is_string(self._schema.field(name).type)
+
+    def distinct(self, name: str) -> pa.Array[Any]:
+        """Return the distinct values of a column, those of deleted rows too, in no order."""
+        kind = self.require(name)
+        values = [pa.array([], kind)]
+        for number in range(len(self._segments)):
+            part = self._part(number, name)
+            coded = pa.types.is_dictionary(part.type) and part.num_chunks > 0
+            values.append((part.chunk(0).dictionary if coded else _plain(part.unique())).cast(kind))
+        return pa.concat_arrays(values).unique()
+
+    def where(self, expression: str, meaning: Callable[[Node, str], Node] | None = None) -> NDArray[np.bool_]:
+        """Return the mask of all rows for which an expression is true: bool ``(n_total,)``.
+
+        Parameters
+        ----------
+        meaning
+            Rewrites the expression's tree before it is checked.
+
+        Raises
+        ------
+        FilterError
+            The expression cannot be read or applied.
+        """
+        condition = evaluate.Condition(expression, self._schema, meaning)
+        mask = np.empty(sum(map(len, self._segments)), bool)
+        start = 0
+        for number, segment in enumerate(self._segments):
+            mask[start : start + len(segment)] = condition.mask(len(segment), partial(self._part, number))
+            start += len(segment)
+        return mask
+
+    def groups(self, name: str, canonical: Callable[[pa.Array[Any]], pa.Array[Any]] | None = None) -> Groups:
+        """Return one column as groups of rows; ``canonical`` brings values that mean the same to one spelling."""
+        kind = self.require(name)
+        return Groups([self._part(number, name) for number in range(len(self._segments))], kind, canonical)

@@ -1,0 +1,442 @@
+"""The writer: several commits under one lock.
+
+Protocol: new files are written under names no committed manifest uses, flushed, and only then named by a new
+manifest (`retr.index.disk.manifest`). After that commit, and whenever a writer opens or gives up, every file of ours
+that the live manifest does not name is removed. Nothing that was committed is ever written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import secrets
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from retr.index.disk import schema as schemas
+from retr.index.disk import verified
+from retr.index.disk.compaction import SEGMENT_ROWS, Compaction, compact_runs, merge, small_runs
+from retr.index.disk.creation import timestamp
+from retr.index.disk.files import FileRef, disk_errors, reference, sync_folder, write_bytes
+from retr.index.disk.lock import writer_lock
+from retr.index.disk.manifest import FILES, SEGMENTS, publish, read_current
+from retr.index.disk.rewriting import replaced
+from retr.index.disk.schema import ID
+from retr.index.disk.segment_writer import SegmentWriter, parquet_writer
+from retr.index.disk.segments import HashSet, Segment, id_hashes
+from retr.index.disk.sweep import sweep, sweep_for_good
+from retr.index.errors import RetrError, UsageError
+from retr.index.rows.grouping import incoming, moved, to_be_moved
+from retr.index.rows.purge import UNFINISHED, Purged, take_out
+from retr.index.store import Store
+from retr.index.vectors import unit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from retr.index.disk.manifest import SegmentInfo
+    from retr.index.rows.purge import Kind
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+@contextlib.contextmanager
+def open_writer(root: Path) -> Iterator[Writer]:
+    """Take the lock, clear away what a killed writer left, and give up whatever was not committed."""
+    with writer_lock(root):
+        store = Store.open(root)
+        with disk_errors("clearing away what an interrupted run left"):
+            sync_folder(root)
+            sweep(root, store.manifest)
+        writer = Writer(store)
+        try:
+            if UNFINISHED in store.manifest.extra:
+                # What the sweep removed was what had not been finished.
+                writer.note(UNFINISHED, None)
+                writer.commit()
+            yield writer
+        finally:
+            writer.discard()
+
+
+class Writer:
+    """Changes an index; made by ``Store.writer()``, which holds the lock for as long as the writer lives.
+
+    Nothing is visible to readers before `commit`. After an error of the disk everything since the last commit is
+    given up and the writer can go on.
+
+    Attributes
+    ----------
+    store
+        The snapshot as of the last commit; row numbers given to `delete` are its.
+    draft
+        The manifest that the next commit makes, but for the rows that were added or deleted since the last.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._reset()
+
+    def _reset(self) -> None:
+        self.draft = self.store.manifest
+        self._open: SegmentWriter | None = None
+        self._gone = np.zeros(self.store.n_total, bool)
+        # Where the ids added since the last commit are: in the open segment by their hashes, or in closed ones.
+        self._new = HashSet()
+        self._closed: list[Segment] = []
+        self._dirty = False
+
+    def discard(self) -> None:
+        """Give up everything since the last commit and remove its files."""
+        if self._open is not None:
+            self._open.abort()
+        known = self.store.manifest
+        with contextlib.suppress(OSError, RetrError):
+            live = read_current(self.store.path)
+            if live.version != known.version:
+                # The disk failed after the new state was named: that commit stands, but may not survive a power
+                # cut, so the files of both are kept until the next writer.
+                self.store = Store(self.store.path, live)
+            sweep(self.store.path, known, live)
+        self._reset()
+
+    @contextlib.contextmanager
+    def _changing(self, doing: str) -> Iterator[None]:
+        self._dirty = True
+        try:
+            with disk_errors(doing):
+                yield
+        except BaseException:
+            self.discard()
+            raise
+
+    def _name(self) -> str:
+        return f"{self.store.version + 1:08d}-{secrets.token_hex(4)}"
+
+    def append(self, table: pa.Table, vectors: NDArray[np.floating], *, as_stored: bool = False) -> None:
+        """Add rows.
+
+        Parameters
+        ----------
+        table
+            Metadata with a text column ``id``, unique among live rows; new columns widen the schema.
+        vectors
+            Floats ``(table.num_rows, dim)``, finite; normalised here where the similarity is cosine.
+        as_stored
+            The vectors come out of an index: they are normalised already, and once more would change their last bits.
+
+        Raises
+        ------
+        UsageError
+            Lengths, shapes, types or ids do not fit; nothing was added then.
+        RetrError
+            The disk refused; the index is as it was at the last commit.
+        """
+        if to_be_moved(self.draft, self.draft.group) is not None:
+            self.set_group(self.draft.group)
+        table = schemas.stored_table(incoming(table, self.draft))
+        vectors = np.asarray(vectors)
+        shape = (table.num_rows, self.draft.encoder.dim)
+        if vectors.shape != shape:
+            raise UsageError(f"vectors for {shape[0]} rows must have the shape {shape}, got {vectors.shape}")
+        if not np.isfinite(vectors).all():
+            bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+            raise UsageError(f"the vector of {table.column(ID)[bad].as_py()!r} is not finite")
+        ids = schemas.texts(table.column(ID))
+        hashes = id_hashes(ids)
+        self._refuse_repeated(ids, hashes)
+        wide = schemas.widen(self.draft.schema, table.schema)
+        if self.draft.encoder.similarity == "cosine" and not as_stored:
+            vectors = unit(vectors)
+        if not len(ids):
+            return
+        schemas.require_exact(self.draft.schema, wide, table, lambda names: self.preview().table(names))
+        with self._changing("adding rows"):
+            if self._open is not None and (self._open.schema != wide or self._open.rows >= SEGMENT_ROWS):
+                self._close_segment()
+            self.draft = dataclasses.replace(self.draft, schema=wide)
+            if self._open is None:
+                self._open = SegmentWriter(
+                    self.store.path, self._name(), schema=wide, dim=shape[1], dtype=self.draft.dtype
+                )
+            self._open.append(schemas.conform(table, wide), vectors, hashes)
+            self._new.add(hashes)
+
+    def _refuse_repeated(self, ids: list[str], hashes: NDArray[np.uint64]) -> None:
+        """Refuse ids that stand twice, here or among those added since the last commit."""
+        twice = [name for name, count in Counter(ids).most_common(1) if count > 1]
+        if self._new.meets(hashes):
+            # Only a closed segment can say whether the ids are the same, too.
+            with self._changing("adding rows"):
+                self._close_segment()
+        for closed in self._closed:
+            twice += [ids[i] for i in closed.find(hashes, lambda at: [ids[i] for i in at])[0]]
+        if twice:
+            raise UsageError(f"the id {twice[0]!r} is added twice", hint="ids are unique")
+
+    def _close_segment(self) -> None:
+        if self._open is not None:
+            info = self._open.close()
+            self._open = None
+            self.draft = dataclasses.replace(self.draft, segments=(*self.draft.segments, info))
+            self._closed.append(self._segment(info))
+            self._new = HashSet()
+
+    def delete(self, rows: NDArray[np.int64]) -> None:
+        """Delete rows, by their numbers in ``self.store``; the files keep them until `compact`."""
+        rows = np.asarray(rows, np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self._gone)):
+            raise IndexError(f"row numbers go from 0 to {len(self._gone) - 1}")
+        self._gone[rows] = True
+        self._dirty = True
+
+    def taken(self, ids: list[str]) -> set[str]:
+        """Return those of some ids that rows of the last commit have which are not deleted since."""
+        return set(self._taken(id_hashes(ids), lambda at: [ids[i] for i in at]))
+
+    def _taken(self, hashes: NDArray[np.uint64], names: Callable[[NDArray[np.int64]], Sequence[str]]) -> Iterator[str]:
+        """Yield the ids that `Segment.find` would look up and that rows of the last commit have which stay."""
+        stays, start = self.store.alive() & ~self._gone, 0
+        for segment in self.store.segments:
+            yield from segment.ids(segment.find(hashes, names, stays[start : start + len(segment)])[1])
+            start += len(segment)
+
+    def replace_columns(self, table: pa.Table) -> None:
+        """Add metadata columns, or replace them, matched on ``id``; rows that ``table`` lacks become null.
+
+        Raises
+        ------
+        UsageError
+            ``table`` has no ``id``, an id occurs twice, or a type cannot be held.
+        """
+        table = schemas.stored_table(incoming(table, self.draft))
+        if pc.count_distinct(table.column(ID)).as_py() < table.num_rows:
+            raise UsageError("an id occurs twice in the table of new columns", hint="keep one row for each id")
+        if table.column_names == [ID]:
+            return
+        with self._changing("replacing columns"):
+            self._close_segment()
+            self.draft = replaced(self.store.path, self.draft, self._segments(), self._name, table)
+
+    def _segments(self) -> list[Segment]:
+        return [self._segment(info) for info in self.draft.segments]
+
+    def _segment(self, info: SegmentInfo) -> Segment:
+        return Segment(self.store.path, info, dim=self.draft.encoder.dim, dtype=self.draft.dtype)
+
+    def set_group(self, column: str | None) -> None:
+        """Declare the column that says which rows belong together (patient, study); ``None`` for none.
+
+        A column of another type becomes text; `UsageError` where that cannot tell patients apart.
+        """
+        if column is not None and column not in self.draft.schema.names:
+            columns = ", ".join(self.draft.schema.names)
+            raise UsageError(f"there is no column {column!r}", hint=f"the columns are {columns}")
+        if column is not None and to_be_moved(self.draft, column) is not None:
+            with self._changing("writing the column that tells patients apart as text"):
+                self._close_segment()
+                self.draft = moved(self.store.path, self.draft, column, self._segments(), self._name)
+        self.draft = dataclasses.replace(self.draft, group=column)
+        self._dirty = True
+
+    def record_skipped(self, table: pa.Table) -> None:
+        """Replace the record of what was not indexed: at least the columns ``path`` and ``reason``."""
+        if not {"path", "reason"} <= set(table.column_names):
+            raise UsageError(f"a record of skipped files needs 'path' and 'reason', got {table.column_names!r}")
+        if table.num_rows == 0:
+            self.draft = dataclasses.replace(self.draft, skipped=None, n_skipped=0)
+            self._dirty = True
+            return
+        sink = io.BytesIO()
+        with parquet_writer(sink, table.schema) as writer:
+            writer.write_table(table)
+        with self._changing("recording what was skipped"):
+            ref = write_bytes(self.store.path, f"{FILES}/{self._name()}-skipped.parquet", sink.getvalue())
+            self.draft = dataclasses.replace(self.draft, skipped=ref, n_skipped=table.num_rows)
+
+    def note(self, key: str, value: Any) -> None:
+        """Keep a JSON value under ``manifest.extra[key]``; ``None`` removes it."""
+        extra = {**self.draft.extra, key: value}
+        if value is None:
+            del extra[key]
+        self.draft = dataclasses.replace(self.draft, extra=extra)
+        self._dirty = True
+
+    def add_file(self, name: str, data: bytes) -> None:
+        """Commit a sidecar file with the manifest, in place of an older one of that name.
+
+        Raises
+        ------
+        UsageError
+            ``name`` is not a plain file name.
+        """
+        if _FILE_NAME.fullmatch(name) is None:
+            raise UsageError(f"a sidecar needs a plain file name, got {name!r}")
+        with self._changing(f"writing {name!r}"):
+            ref = write_bytes(self.store.path, f"{FILES}/{self._name()}-{name}", data)
+            self._set_files({**self.draft.files, name: ref})
+
+    def remove_file(self, name: str) -> None:
+        """Drop a sidecar file; nothing happens where there is none."""
+        self._set_files({other: ref for other, ref in self.draft.files.items() if other != name})
+
+    def _set_files(self, files: dict[str, FileRef]) -> None:
+        self.draft = dataclasses.replace(self.draft, files=files)
+        self._dirty = True
+
+    def accelerate(self, position: int, build: Callable[[Path], None] | None) -> None:
+        """Equip the segment at ``position`` with an accelerator, or take its away.
+
+        Parameters
+        ----------
+        build
+            Writes the file whose path it is given; ``None`` leaves the segment without one.
+
+        Raises
+        ------
+        RetrError
+            The disk refused; everything since the last commit is given up.
+        """
+        with self._changing("writing an accelerator"):
+            ref = None
+            if build is not None:
+                name = f"{SEGMENTS}/{self._name()}.faiss"
+                build(self.store.path / name)
+                ref = reference(self.store.path, name)
+            segments = list(self.draft.segments)
+            segments[position] = dataclasses.replace(segments[position], accelerator=ref)
+            self.draft = dataclasses.replace(self.draft, segments=tuple(segments))
+
+    def preview(self) -> Store:
+        """Open the draft, with all rows added, as if it were committed (to measure accelerators), on its device."""
+        self._close_segment()
+        store = Store(self.store.path, self.draft)
+        store.placement = self.store.placement
+        return store
+
+    def commit(self) -> Store:
+        """Make all changes visible at once and durable; without changes, nothing happens.
+
+        Raises
+        ------
+        UsageError
+            An added id exists already among the rows that stay; everything since the last commit is given up.
+        RetrError
+            The disk refused; the index is as it was at the last commit.
+        """
+        if not self._dirty:
+            return self.store
+        with self._changing("committing"):
+            self._close_segment()
+            self._refuse_taken_ids()
+            segments = [*self._deleted_segments(), *self.draft.segments[len(self.store.segments) :]]
+            self._publish(self._merged(segments, small_runs(segments)))
+        return self.store
+
+    def _publish(self, segments: list[SegmentInfo]) -> None:
+        manifest = dataclasses.replace(
+            self.draft, version=self.store.version + 1, committed=timestamp(), segments=tuple(segments)
+        )
+        publish(self.store.path, manifest)
+        with contextlib.suppress(OSError):
+            verified.remember(self.store.path, manifest)
+        # From here on the commit stands, whatever happens.
+        self.store = Store(self.store.path, manifest)
+        self._reset()
+        with contextlib.suppress(OSError):
+            sweep(self.store.path, manifest)
+
+    def _refuse_taken_ids(self) -> None:
+        for new in self._closed:
+            for name in self._taken(new.hashes, new.hashed_ids):
+                raise UsageError(f"the id {name!r} is in the index already", hint="delete the old row with this commit")
+
+    def compact(self) -> Compaction:
+        """Commit, then merge segments and drop deleted rows for good, as a commit of its own.
+
+        Raises
+        ------
+        RetrError
+            The disk refused; the index is as it was before.
+        """
+        self.commit()
+        segments = self.store.manifest.segments
+        gone = self.store.n_total - len(self.store)
+        with self._changing("compacting"):
+            merged = self._merged(list(segments), compact_runs(segments))
+            if merged == list(segments):
+                self._dirty = False
+            else:
+                self._publish(merged)
+        return Compaction(gone, len(segments), len(merged))
+
+    def purge(self, kinds: Sequence[Kind] = (), *, skipped: NDArray[np.bool_] | None = None) -> Purged:
+        """Commit, and leave nothing of any deleted row in any file of the index.
+
+        A process killed in it leaves the index as it was, or purged but for files that the next writer removes.
+
+        Parameters
+        ----------
+        kinds
+            The kinds of side data that the layers above know; see `retr.index.rows.purge`.
+        skipped
+            bool ``(n,)``: also forget these records of skipped files.
+
+        Raises
+        ------
+        RetrError
+            A kind refuses, or the disk does: the index is as it was. Or an old file could not be removed.
+        """
+        with self._changing("purging"):
+            self._close_segment()
+            self._refuse_taken_ids()
+            gone = np.flatnonzero(self._gone | ~self.store.alive())
+            forgotten, dropped = take_out(self, gone, kinds, skipped)
+            segments = [*self._deleted_segments(), *self.draft.segments[len(self.store.segments) :]]
+            merged = self._merged(segments, compact_runs(segments))
+            kept = {info.accelerator for info in merged}
+            if lost := sum(info.accelerator not in kept for info in self.store.manifest.segments):
+                dropped.append(f"{lost} accelerators (without them search is exact; see `retr index tune`)")
+            self.note(UNFINISHED, value=True)
+            self._publish(merged)
+            sweep_for_good(self.store.path, self.store.manifest)
+            self.note(UNFINISHED, None)
+            self._publish(list(self.draft.segments))
+            sweep_for_good(self.store.path, self.store.manifest)
+        return Purged(len(gone), forgotten, tuple(dropped))
+
+    def _merged(self, segments: list[SegmentInfo], runs: list[range]) -> list[SegmentInfo]:
+        for run in reversed(runs):
+            info = merge(
+                self.store.path,
+                segments[run.start : run.stop],
+                self._name(),
+                schema=self.draft.schema,
+                dim=self.draft.encoder.dim,
+                dtype=self.draft.dtype,
+            )
+            segments[run.start : run.stop] = [info] if info is not None else []
+        return segments
+
+    def _deleted_segments(self) -> Iterator[SegmentInfo]:
+        """Yield the last commit's segments, with the rows deleted since; a segment without live rows is dropped."""
+        start = 0
+        for info, segment in zip(self.draft.segments, self.store.segments, strict=False):
+            gone = np.union1d(np.flatnonzero(self._gone[start : start + info.rows]), segment.deleted())
+            start += info.rows
+            if len(gone) == info.n_deleted:
+                yield info
+            elif len(gone) < info.rows:
+                sink = io.BytesIO()
+                np.save(sink, gone.astype("<i8"), allow_pickle=False)
+                ref = write_bytes(self.store.path, f"{SEGMENTS}/{self._name()}.deleted.npy", sink.getvalue())
+                yield dataclasses.replace(info, deleted=ref, n_deleted=len(gone))

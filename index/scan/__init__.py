@@ -1,0 +1,1 @@
+"""Exact search over blocks of rows on a CPU."""

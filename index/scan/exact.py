@@ -1,0 +1,379 @@
+"""Exact top-k: the k best allowed rows, whenever k exist, the same in any batch.
+
+Two steps. A scan multiplies queries and vectors block by block and keeps every row that may be among the best; then
+the candidates are scored again, each in float64 in an order that depends on nothing but the two vectors, and ranked by
+(score rounded to float32, id). A result is final only when the worst kept score lies above everything the scan dropped
+by more than its rounding can explain; else the scan is repeated for those queries with more room. So identical rows tie
+exactly, and a query's answer does not depend on its neighbours in the batch.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from retr.index.scan.matmul import Product, choose
+from retr.index.scan.processor import threads
+from retr.index.scan.ranking import ranked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.rows.columns import Groups
+
+# Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
+_BLOCK_SCORES = 1_000_000
+_BLOCK_BYTES = 32 << 20
+# The first few rows say what is worth keeping of the next ones, which are so many times as many.
+_FIRST_ROWS = 4096
+_GROWTH = 8
+# Below this share of allowed rows, copying them together costs less than scoring all.
+_GATHER_SHARE = 0.35
+# Float64 values copied together at a time while candidates are scored again, by all threads and at least by each.
+_RESCORE_VALUES = 4_000_000
+_THREAD_VALUES = 250_000
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Answers to ``n`` queries, best first.
+
+    Attributes
+    ----------
+    rows
+        int64 ``(n, m)`` row numbers, -1 where fewer are allowed; ``m`` is k, or all rows where they are fewer than k.
+    scores
+        float32 ``(n, m)``, higher is better, ``-inf`` where fewer are allowed.
+    exact
+        Whether these are provably the best rows.
+    note
+        What a person should know about how they were found, or ``None``.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    exact: bool = True
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of consecutive rows: their vectors ``(m, d)`` as stored, and the number of the first."""
+
+    vectors: NDArray[np.float32] | NDArray[np.float16]
+    start: int
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is wanted of a search, beside the queries.
+
+    ``allowed`` is a bool mask ``(n_total,)`` or ``None`` for all; ``exclude`` holds each query's forbidden rows;
+    ``one_per`` gives at most one row a group (rows without a value each stand alone).
+    """
+
+    k: int
+    allowed: NDArray[np.bool_] | None
+    exclude: Sequence[NDArray[np.int64]]
+    one_per: Groups | NDArray[np.int64] | None
+    min_score: float | None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Candidates of one query, their float32 scores, and a score no dropped row exceeds (``-inf``: none was)."""
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    floor: float
+
+
+@dataclass(frozen=True)
+class Scans:
+    """Candidates of ``n`` queries.
+
+    Attributes
+    ----------
+    rows
+        int64 ``(n, c)`` row numbers, -1 where a query has fewer.
+    scores
+        float64 ``(n, c)``, each pair's own, ``-inf`` where there is no row; ``None`` where they are still to be
+        computed from the stored vectors.
+    floor
+        float64 ``(n,)``: what no dropped row's true score exceeds, ``-inf`` where none was dropped.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64] | None
+    floor: NDArray[np.float64]
+
+
+class Scanner(Protocol):
+    """A scan of all rows elsewhere than on the CPU."""
+
+    @property
+    def margin(self) -> int:
+        """How many more candidates than asked for are worth keeping."""
+
+    def reaches(self, wanted: int, allowed: NDArray[np.bool_] | None) -> bool:
+        """Return whether so many allowed rows can be found for a query."""
+
+    def __call__(
+        self,
+        queries: NDArray[np.float32],
+        allowed: NDArray[np.bool_] | None,
+        exclude: Sequence[NDArray[np.int64]],
+        want: int,
+    ) -> Scans:
+        """Return about ``want`` candidates for each query, or what there are."""
+
+
+def search(
+    blocks: Sequence[Block],
+    queries: NDArray[np.float32],
+    ask: Ask,
+    *,
+    max_norm: float,
+    cosine: bool,
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+    scanner: Scanner | None = None,
+) -> Neighbours:
+    """Find the ``ask.k`` best rows for each query.
+
+    Parameters
+    ----------
+    blocks
+        All rows, in order.
+    queries
+        float32 ``(n, d)``, unit vectors where the similarity is cosine.
+    ask
+        What is allowed and how many.
+    max_norm
+        The largest norm of a stored vector.
+    cosine
+        Whether scores are clipped to [-1, 1].
+    ids_of
+        Gives the ids of rows; only asked where scores tie.
+    scanner
+        Makes the scans, where it is given and reaches far enough.
+    """
+    n = len(queries)
+    rows = np.full((n, ask.k), -1, np.int64)
+    scores = np.full((n, ask.k), -np.inf, np.float32)
+    total = available = sum(len(block.vectors) for block in blocks)
+    allowed = ask.allowed
+    if allowed is not None:
+        available = int(np.count_nonzero(allowed))
+    norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
+    pending = np.arange(n)
+    product = choose(n, queries.shape[1], rows=total)
+    want = ask.k * (4 if ask.one_per is not None else 1)
+    if scanner is not None and not scanner.reaches(want, allowed):
+        scanner = None
+    want = min(available, want + (scanner or product).margin)
+    while len(pending) and available:
+        asked, exclude = queries[pending], [ask.exclude[i] for i in pending.tolist()]
+        if scanner is None:
+            # The error of the product on either side: a score that is compared, and the floor.
+            error = 2 * product.error * norms[pending]
+            found = _rectangular(scan(blocks, asked, allowed, exclude, want, product), error)
+        else:
+            found = scanner(asked, allowed, exclude, want)
+        if found.scores is None:
+            exactly = rescore(blocks, asked, found.rows, cosine=cosine)
+        else:
+            exactly = _rounded(found.scores, found.rows, cosine)
+        kept, kept_scores = ranked(found.rows, exactly, ask, ids_of)
+        worst = kept_scores[:, -1]
+        if ask.min_score is not None:
+            worst = np.maximum(worst, ask.min_score)
+        # Equal scores are settled by id, so a dropped row that may tie after rounding matters too.
+        final = np.isneginf(found.floor) | (worst > found.floor + 2.0**-22 * norms[pending])
+        rows[pending[final]], scores[pending[final]] = kept[final], kept_scores[final]
+        pending, want = pending[~final], min(available, want * 8)
+        if scanner is not None and not scanner.reaches(want, allowed):
+            scanner = None
+        if scanner is None:
+            product = choose(len(pending), queries.shape[1], rows=total, fast=False)
+    return Neighbours(rows, scores)
+
+
+def scan(
+    blocks: Sequence[Block],
+    queries: NDArray[np.float32],
+    allowed: NDArray[np.bool_] | None,
+    exclude: Sequence[NDArray[np.int64]],
+    want: int,
+    product: Product,
+) -> list[Scan]:
+    """Collect, for each query, every row whose score by ``product`` is among the ``want`` best."""
+    n, d = queries.shape
+    pools = _Pools(n, want)
+    gather = allowed is not None and narrow(allowed)
+    step = _BLOCK_SCORES // n
+    if gather or n > 1:
+        # what is copied, or read for one query after another, should fit into a cache
+        step = max(1024, min(step, _BLOCK_BYTES // (4 * d)))
+    some = [number for number in range(n) if len(exclude[number])]
+    size = min(step, _FIRST_ROWS)
+    for block in blocks:
+        chosen = None
+        if gather and allowed is not None:
+            chosen = np.flatnonzero(allowed[block.start : block.start + len(block.vectors)])
+        start, count = 0, len(block.vectors if chosen is None else chosen)
+        while start < count:
+            piece = slice(start, min(start + size, count))
+            scores = product.multiply(queries, block.vectors[piece if chosen is None else chosen[piece]])
+            rows: slice | NDArray[np.int64] = slice(block.start + piece.start, block.start + piece.stop)
+            if chosen is not None:
+                rows = chosen[piece] + block.start
+            elif allowed is not None:
+                scores[~allowed[rows]] = -np.inf
+            for number in some:
+                _hide(scores[:, number], rows, exclude[number])
+            pools.add(scores, rows)
+            start, size = start + size, min(step, _GROWTH * size)
+    return pools.result()
+
+
+def narrow(allowed: NDArray[np.bool_]) -> bool:
+    """Return whether so few rows are allowed that copying them together costs less than scoring all."""
+    return int(np.count_nonzero(allowed)) < _GATHER_SHARE * len(allowed)
+
+
+def _hide(scores: NDArray[np.float32], rows: slice | NDArray[np.int64], excluded: NDArray[np.int64]) -> None:
+    """Take sorted rows out of the scores of rising ``rows``."""
+    if isinstance(rows, slice):
+        at = excluded[slice(*np.searchsorted(excluded, (rows.start, rows.stop)))] - rows.start
+    else:
+        at = np.searchsorted(rows, excluded)
+        inside = at < len(rows)
+        at = at[inside][rows[at[inside]] == excluded[inside]]
+    scores[at] = -np.inf
+
+
+class _Pools:
+    """The best rows of every query so far, and the best score of each that was dropped: its floor.
+
+    A row that is no better than its query's floor is not looked at again, so after the first blocks hardly any is.
+    """
+
+    def __init__(self, n: int, want: int) -> None:
+        self._want = want
+        self._floor = np.full(n, -np.inf, np.float32)
+        self._kept = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
+        self._limit = 2 * _GROWTH * want * n
+        self._size = 0
+
+    def add(self, scores: NDArray[np.float32], rows: slice | NDArray[np.int64]) -> None:
+        """Take the scores ``(m, n)`` of m rows."""
+        m, n = scores.shape
+        above = scores > self._floor
+        if m > self._want and np.count_nonzero(above) > self._limit:
+            dropped = np.partition(scores, m - self._want - 1, axis=0)[m - self._want - 1]
+            np.maximum(self._floor, dropped, out=self._floor)
+            above = scores > self._floor
+        at = np.flatnonzero(above)
+        if len(at):
+            mine = at // n + rows.start if isinstance(rows, slice) else rows[at // n]
+            self._kept.append((at % n, mine, scores.reshape(-1)[at]))
+            self._size += len(at)
+            if self._size > self._limit:
+                self._shrink()
+
+    def _shrink(self) -> list[Scan]:
+        owner, rows, scores = (np.concatenate(part) for part in zip(*self._kept, strict=True))
+        n = len(self._floor)
+        by_owner = np.argsort(owner.astype(np.min_scalar_type(n)), kind="stable")
+        bounds = np.searchsorted(owner[by_owner], np.arange(n + 1))
+        scans = []
+        for number, (start, stop) in enumerate(pairwise(bounds.tolist())):
+            mine = by_owner[start:stop]
+            surplus = len(mine) - self._want
+            if surplus > 0:
+                best = np.argpartition(scores[mine], surplus - 1)
+                self._floor[number] = max(self._floor[number], scores[mine[best[surplus - 1]]])
+                mine = mine[best[surplus:]]
+            scans.append(Scan(rows[mine], scores[mine], float(self._floor[number])))
+        owner = np.repeat(np.arange(n), [len(found.rows) for found in scans])
+        whole = np.concatenate([found.rows for found in scans]), np.concatenate([found.scores for found in scans])
+        self._kept, self._size = [(owner, *whole)], len(owner)
+        return scans
+
+    def result(self) -> list[Scan]:
+        return self._shrink()
+
+
+def rescore(
+    blocks: Sequence[Block], queries: NDArray[np.float32], rows: NDArray[np.int64], *, cosine: bool
+) -> NDArray[np.float32]:
+    """Score rows against queries, in float64 and pair by pair in a fixed order.
+
+    Parameters
+    ----------
+    queries
+        float32 ``(n, d)``.
+    rows
+        int64 ``(n, c)`` rows for each query, -1 for none.
+
+    Returns
+    -------
+    float32 ``(n, c)``, ``-inf`` where there is no row
+    """
+    n, c = rows.shape
+    dim = queries.shape[1]
+    exactly = queries.astype(np.float64)
+    if rows.size * dim <= _RESCORE_VALUES:
+        return _rounded(_products(blocks, rows, exactly), rows, cosine)
+    scores = np.empty((n, c), np.float64)
+    values = max(_THREAD_VALUES, _RESCORE_VALUES // threads())
+    wide = max(1, min(c, values // dim))
+    high = max(1, values // (wide * dim))
+
+    def part(corner: tuple[int, int]) -> None:
+        top, left = corner
+        place = slice(top, top + high), slice(left, left + wide)
+        scores[place] = _products(blocks, rows[place], exactly[place[0]])
+
+    with ThreadPoolExecutor(threads()) as pool:
+        list(pool.map(part, [(top, left) for top in range(0, n, high) for left in range(0, c, wide)]))
+    return _rounded(scores, rows, cosine)
+
+
+def _rounded(scores: NDArray[np.float64], rows: NDArray[np.int64], cosine: bool) -> NDArray[np.float32]:
+    if cosine:
+        scores = scores.clip(-1.0, 1.0)
+    scores[rows < 0] = -np.inf
+    return scores.astype(np.float32)
+
+
+def _products(blocks: Sequence[Block], rows: NDArray[np.int64], queries: NDArray[np.float64]) -> NDArray[np.float64]:
+    # Each pair is summed by itself along its own memory: the result depends on nothing else.
+    products: NDArray[np.float64] = np.vecdot(_gather(blocks, rows).astype(np.float64), queries[:, None])
+    return products
+
+
+def _gather(blocks: Sequence[Block], rows: NDArray[np.int64]) -> NDArray[np.float32] | NDArray[np.float16]:
+    """Copy the stored vectors of rows ``(n, c)`` together: ``(n, c, d)``; what stands for -1 does not matter."""
+    if len(blocks) == 1:
+        # A row of -1 is the last one.
+        return blocks[0].vectors[rows]
+    values = np.zeros((*rows.shape, blocks[0].vectors.shape[1]), blocks[0].vectors.dtype)
+    for block in blocks:
+        mine = np.nonzero((rows >= block.start) & (rows < block.start + len(block.vectors)))
+        values[mine] = block.vectors[rows[mine] - block.start]
+    return values
+
+
+def _rectangular(found: Sequence[Scan], error: NDArray[np.float64]) -> Scans:
+    """Put candidates side by side, however many each query has; ``error`` is how far off each floor may be."""
+    rows = np.full((len(found), max(len(part.rows) for part in found)), -1, np.int64)
+    for number, part in enumerate(found):
+        rows[number, : len(part.rows)] = part.rows
+    return Scans(rows, None, np.array([part.floor for part in found]) + error)

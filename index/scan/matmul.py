@@ -1,0 +1,151 @@
+"""The product of queries and vectors, as fast as this processor allows, with a bound on its error.
+
+The scan of an exact search only needs scores good enough to know which rows cannot be among the best. A few queries
+are multiplied by a loop of our own (`kernels.products`), which reads float32 and float16 vectors as they lie, at the
+rate of the memory; many queries, and one with float32 vectors, by numpy. Where the processor has bfloat16 matrix tiles
+and torch is loaded already (because an image was just encoded; it is never loaded for this), batches go through
+bfloat16: several times faster, and coarser, so more candidates are scored again.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.index.scan.processor import has_fast_bfloat16, threads
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    Stored = NDArray[np.float32] | NDArray[np.float16]
+
+# One query is bound by memory, a few by the copy into bfloat16.
+_MIN_BATCH = 16
+# With more queries numpy's product of matrices is faster than the loop.
+_MAX_LOOP = 24
+# Values in all that are worth the loop: before it is loaded (and, once on a machine, compiled), and then.
+_MIN_VALUES_UNLOADED = 1 << 27
+_MIN_VALUES = 1 << 20
+# Fewer values are multiplied before other threads have started.
+_VALUES_PER_THREAD = 1 << 20
+# Fewer queries are faster one by one: each then reads the vectors at the rate of the memory.
+_MIN_MATRIX = 4
+# Values that stay in a core's cache between two uses.
+_CACHED_VALUES = 1 << 18
+# Values that numpy multiplies in one call: in smaller pieces its threads wait for each other more than they work.
+_SHARED_VALUES = 1 << 21
+
+
+@dataclass(frozen=True)
+class Product:
+    """``multiply(queries (n, d), vectors (m, d))`` gives float32 ``(m, n)``, one row a vector.
+
+    ``error`` bounds how far a score is from the true one, for unit vectors; ``margin`` is how many more candidates
+    than asked for are worth keeping.
+    """
+
+    multiply: Callable[[NDArray[np.float32], Stored], NDArray[np.float32]]
+    error: float
+    margin: int
+
+
+def choose(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True) -> Product:
+    """Return the fastest product for a batch; ``fast=False`` asks for float32.
+
+    Parameters
+    ----------
+    rows
+        How many vectors there are in all.
+    """
+    torch = sys.modules.get("torch")
+    if fast and torch is not None and n_queries >= _MIN_BATCH and has_fast_bfloat16():
+        return _bfloat16(torch)
+    enough = _MIN_VALUES if "retr.index.scan.kernels" in sys.modules else _MIN_VALUES_UNLOADED
+    if n_queries <= _MAX_LOOP and rows * dim >= enough:
+        # How many sums run side by side depends on the processor; one alone is the worst.
+        return Product(_looped, (dim + 2) * 2.0**-24, 16)
+    # Sums run over at least eight partial sums side by side: the error grows with d / 8 roundings, not with d.
+    return Product(_float32, (dim / 8 + 33) * 2.0**-24, 16)
+
+
+def _looped(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32]:
+    n = len(queries)
+    if n == 1 and vectors.dtype == np.float32:
+        # numpy reads these at the rate of the memory, too, and with several threads rather better.
+        alone: NDArray[np.float32] = vectors @ queries.T
+        return alone
+    from retr.index.scan import kernels
+
+    asked = np.pad(queries, ((0, -n % 4 if n > 1 else 0), (0, 0)))
+    scores = np.empty((len(vectors), len(asked)), np.float32)
+    stored = kernels.stored(vectors)
+    workers = max(1, min(threads(), -(-vectors.size // _VALUES_PER_THREAD)))
+    # Whole tiles of four rows for each.
+    step = -(-len(vectors) // (4 * workers)) * 4
+
+    def part(start: int) -> None:
+        kernels.products(stored[start : start + step], asked, scores[start : start + step])
+
+    with kernels.first_call(kernels.products):
+        if workers == 1:
+            part(0)
+        else:
+            with ThreadPoolExecutor(workers) as pool:
+                list(pool.map(part, range(0, len(vectors), step)))
+    return scores[:, :n]
+
+
+def _float32(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32]:
+    scores = np.empty((len(vectors), len(queries)), np.float32)
+    columns = np.ascontiguousarray(queries.T)
+    halves = vectors.dtype == np.float16
+    matrix = len(queries) >= _MIN_MATRIX
+    step = max(1, _SHARED_VALUES // vectors.shape[1]) if halves or matrix else len(vectors)
+    bits = np.empty((min(step, len(vectors)) if halves else 0, vectors.shape[1]), np.int32)
+    for start in range(0, len(vectors), step):
+        part = vectors[start : start + step]
+        wide = widened(part, bits[: len(part)]) if halves else part
+        if matrix:
+            np.matmul(wide, columns, out=scores[start : start + step])
+        else:
+            for number, query in enumerate(queries):
+                scores[start : start + step, number] = wide @ query
+    return scores
+
+
+def widened(vectors: Stored, bits: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return finite float16 values as float32, in half the time that ``astype`` takes; ``bits`` holds the result."""
+    step = max(1, _CACHED_VALUES // vectors.shape[1])
+    for start in range(0, len(vectors), step):
+        # Sign, exponent and fraction move to where float32 has them; the exponents then differ by 112.
+        part = bits[start : start + step]
+        np.copyto(part, vectors[start : start + step].view(np.int16))
+        np.left_shift(part, 13, out=part)
+        np.bitwise_and(part, np.int32(~0x70000000), out=part)
+        np.multiply(part.view(np.float32), np.float32(2.0**112), out=part.view(np.float32))
+    return bits.view(np.float32)
+
+
+def _tensor(torch: Any, array: NDArray[Any]) -> Any:
+    """View a contiguous array as a tensor; valid while the array is."""
+    # torch warns about memory it may not write to, such as a memory map, even where it only reads.
+    memory: Any = (ctypes.c_uint8 * array.nbytes).from_address(array.ctypes.data)
+    return torch.from_numpy(np.frombuffer(memory, array.dtype).reshape(array.shape))
+
+
+def _bfloat16(torch: Any) -> Product:
+    def multiply(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32]:
+        asked = _tensor(torch, queries).bfloat16()
+        block = _tensor(torch, vectors).bfloat16()
+        scores: NDArray[np.float32] = (block @ asked.T).float().numpy()
+        return scores
+
+    # bfloat16 has 8 significant bits: both factors and the result are rounded by up to 2**-8 of themselves.
+    return Product(multiply, 3.1 * 2.0**-8, 300)

@@ -1,0 +1,60 @@
+"""The methods of `Index` that are defined in other modules, imported at their first use.
+
+Each is a function whose first parameter is the index; a command line of the same name calls it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import MethodType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from retr.retrieval import exporting, tuning
+    from retr.retrieval.audit import duplicates, leaks
+    from retr.retrieval.classify import calibrate
+    from retr.retrieval.classify import classify as classifying
+    from retr.retrieval.evaluation import evaluate
+    from retr.retrieval.heads import adapt
+    from retr.retrieval.text import align
+
+
+class _From:
+    """A method of `Index` that another module defines, imported at its first use."""
+
+    def __init__(self, module: str) -> None:
+        self._module = f"retr.retrieval.{module}"
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, index: object | None, owner: type) -> Any:
+        function = getattr(import_module(self._module), self._name)
+        return function if index is None else MethodType(function, index)
+
+
+class Deferred:
+    """What labels give, what stands in an index twice, and how it is searched."""
+
+    if TYPE_CHECKING:
+        classify = classifying.classify
+        classify_rows = classifying.classify_rows
+        calibrate = calibrate.calibrate
+        evaluate = evaluate.evaluate
+        adapt = adapt.adapt
+        align = align.align
+        duplicates = duplicates.duplicates
+        leaks = leaks.leaks
+        tune = tuning.tune
+        export = exporting.export
+    else:
+        classify = _From("classify.classify")
+        classify_rows = _From("classify.classify")
+        calibrate = _From("classify.calibrate")
+        evaluate = _From("evaluation.evaluate")
+        adapt = _From("heads.adapt")
+        align = _From("text.align")
+        duplicates = _From("audit.duplicates")
+        leaks = _From("audit.leaks")
+        tune = _From("tuning")
+        export = _From("exporting")

@@ -1,0 +1,149 @@
+"""What an index notes about its archives, for later builds to keep to and for whoever reads a picture again.
+
+The manifest holds it under ``"build"``::
+
+    {"exact_decode": false, "frames": 1, "axis": "axial", "scores": [], "sources": [""],
+     "metadata": {"": {"sha256": "...", "columns": ["label"]}}, "types": {"dose": "number"},
+     "beside": ["cls"], "image_columns": {"": "image"}}
+
+``metadata`` is what the table of each source brought, ``beside`` the columns that came with the pictures themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from retr.index.errors import UsageError
+from retr.index.json_fields import Fields, stored
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.rows.writer import Writer
+    from retr.index.store import Store
+    from retr.retrieval.images.picture import Axis
+
+NOTE = "build"
+
+
+@dataclass
+class Notes:
+    """What the manifest notes about the builds of an index."""
+
+    exact_decode: bool = False
+    frames: int = 1
+    axis: Axis = "axial"
+    scores: tuple[str, ...] = ()
+    sources: list[str] = field(default_factory=list)
+    metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
+    types: dict[str, str] = field(default_factory=dict)
+    beside: list[str] = field(default_factory=list)
+    image_columns: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, store: Store) -> Notes:
+        """Read what earlier builds noted; empty for a new index."""
+        with stored("the notes of builds"):
+            noted = Fields(store.manifest.extra.get(NOTE, {}))
+            tables = noted.inner("metadata", {})
+            for name in tables:
+                tables.inner(name).texts("columns", ())
+            types, images = noted.inner("types", {}), noted.inner("image_columns", {})
+            return cls(
+                exact_decode=noted.flag("exact_decode", default=False),
+                frames=noted.whole("frames", 1, least=0),
+                axis=noted.choice("axis", ("axial", "coronal", "sagittal"), "axial"),
+                scores=noted.texts("scores", ()),
+                sources=list(noted.texts("sources", ())),
+                metadata={name: dict(tables.inner(name).data()) for name in tables},
+                types={name: types.text(name) for name in types},
+                beside=list(noted.texts("beside", ())),
+                image_columns={name: images.text(name) for name in images},
+            )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest's form."""
+        return {
+            "exact_decode": self.exact_decode,
+            "frames": self.frames,
+            "axis": self.axis,
+            "scores": list(self.scores),
+            "sources": self.sources,
+            "metadata": self.metadata,
+            **({"types": self.types} if self.types else {}),
+            **({"beside": self.beside} if self.beside else {}),
+            **({"image_columns": self.image_columns} if self.image_columns else {}),
+        }
+
+    def agree(
+        self,
+        store: Store,
+        *,
+        name: str,
+        exact_decode: bool = False,
+        frames: int | None = None,
+        axis: Axis | None = None,
+        scores: Sequence[str] | None = None,
+    ) -> None:
+        """Settle what this build does; an index without rows takes what is asked, one with rows keeps what it has.
+
+        Raises
+        ------
+        UsageError
+            What is asked contradicts what the rows were built with.
+        """
+        if not len(store):
+            self.exact_decode, self.scores = exact_decode, tuple(scores or ())
+            self.frames, self.axis = 1 if frames is None else frames, axis or "axial"
+        if exact_decode and not self.exact_decode:
+            raise UsageError("the index was built without exact_decode", hint="build a new index with it")
+        for what, asked, kept in (
+            ("scores", None if scores is None else list(scores), list(self.scores)),
+            ("frames", frames, self.frames),
+            ("axis", axis, self.axis),
+        ):
+            if asked is not None and asked != kept:
+                raise UsageError(
+                    f"the index was built with {what} {kept!r}, got: {asked!r}",
+                    hint="leave it out to keep what is recorded, or build a new index",
+                )
+        if name not in self.sources:
+            if name and len(store) and pc.any(pc.starts_with(store.table(["path"])["path"], f"{name}/")).as_py():
+                raise UsageError(f"ids of the index begin with {name!r} already", hint="give another name with --name")
+            self.sources.append(name)
+
+    def metadata_columns(self, name: str | None = None) -> list[str]:
+        """Return the columns that the metadata table of one source, or of any, brought."""
+        chosen = self.metadata.values() if name is None else [self.metadata.get(name, {})]
+        return list(dict.fromkeys(column for noted in chosen for column in noted.get("columns", ())))
+
+
+class Builds:
+    """The notes about builds, as a kind of side data (`retr.index.rows.purge.Kind`)."""
+
+    def holds(self, name: str) -> bool:
+        """Return whether it is these notes."""
+        return name == NOTE
+
+    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:
+        """Forget the sources of which every row goes: a source may be named after a patient."""
+        notes = Notes.of(store)
+        if not len(gone) or not any(notes.sources):
+            return
+        stays = np.ones(store.n_total, bool)
+        stays[gone] = False
+        left = store.table(["path"], np.flatnonzero(stays))["path"]
+        for name in filter(None, list(notes.sources)):
+            if not pc.any(pc.starts_with(left, f"{name}/")).as_py():
+                notes.sources.remove(name)
+                notes.metadata.pop(name, None)
+                notes.image_columns.pop(name, None)
+                yield f"the source {name!r}, of which no row is left"
+        if notes.sources != Notes.of(store).sources:
+            writer.note(NOTE, notes.to_json())

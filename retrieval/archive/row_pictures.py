@@ -1,0 +1,48 @@
+"""A row's picture, got back out of its archive."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from retr.index.errors import RetrError
+from retr.retrieval.archive.locations import open_item
+from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.images import read_images
+
+if TYPE_CHECKING:
+    from retr.index.store import Store
+    from retr.retrieval.images import Picture
+
+
+def picture_of(store: Store, row_id: str) -> Picture:
+    """Read the picture a row was made from, decoded in full.
+
+    Raises
+    ------
+    UsageError
+        No row has the id.
+    RetrError
+        The archive's place is not known on this machine, or the file is gone or no longer holds the picture.
+    ImageReadError
+        The file can no longer be read.
+    """
+    return picture_in(open_item(store, row_id), row_id, Notes.of(store))
+
+
+def picture_in(data: bytes, row_id: str, notes: Notes, **reading: Any) -> Picture:
+    """Find a row's picture among those of its file; ``reading`` as `retr.retrieval.images.read_images` takes it.
+
+    Raises
+    ------
+    RetrError
+        The file no longer holds the picture.
+    ImageReadError
+        The file can no longer be read.
+    """
+    _, mark, frame = row_id.rpartition("#")
+    wanted = f"#{frame}" if mark and frame.isdigit() else ""
+    # the build decided what may be read, and how volumes are cut
+    for suffix, picture in read_images(data, axis=notes.axis, allow_burned_in=True, name=row_id, **reading):
+        if suffix == wanted:
+            return picture
+    raise RetrError(f"the file of {row_id!r} no longer holds this picture", hint="bring the index up to date")

@@ -1,0 +1,74 @@
+"""What a measure of answers depends on, and what of it has changed.
+
+A record of `retr calibrate` keeps a short hash of each thing that could change the answers it was measured on: rows,
+labels, groups and encoder, the head, the bridge and its text encoder, the probe, the fence of novelty. A record of an
+older version kept fewer, and counts no longer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from retr.retrieval.classify.probe import file_name
+from retr.retrieval.labels.labelled import data_version
+from retr.retrieval.labels.trained_rows import BRIDGE_FILE, HEAD_FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retr.index.store import Store
+
+PROBE, WORDS = "probe", "zero-shot:"
+#: Each thing, as a person calls it.
+NAMES = {
+    "data": "rows, files, labels, groups or the encoder",
+    "head": "the head",
+    "words": "the bridge or the encoder of words",
+    "probe": "the probe",
+    "novelty": "the fence of novelty",
+}
+
+
+def dependencies(
+    store: Store, method: str, column: str, novelty: Any, *, files: Mapping[str, bytes] | None = None
+) -> dict[str, str]:
+    """Return a short hash of each thing that the answers of a method depend on.
+
+    Parameters
+    ----------
+    store
+        The snapshot.
+    method, column
+        The method's key, which names its own parameters and prompts, and the column of labels.
+    novelty
+        The record of the fence, JSON-ready.
+    files
+        Side files that are about to be committed with the record, by name.
+    """
+    found = {"data": data_version(store, column), "novelty": _short(novelty)}
+    if HEAD_FILE in store.manifest.files:
+        found["head"] = _file(store, HEAD_FILE, files or {})
+    if method == PROBE:
+        found["probe"] = _file(store, file_name(column), files or {})
+    if method.startswith(WORDS):
+        encoder = store.manifest.encoder
+        own = [encoder.text_sha256, encoder.logit_scale] if encoder.text else _file(store, BRIDGE_FILE, files or {})
+        found["words"] = _short(own)
+    return found
+
+
+def changed(recorded: Mapping[str, str], present: Mapping[str, str]) -> list[str]:
+    """Return the names of what is no longer what it was."""
+    return [name for key, name in NAMES.items() if recorded.get(key) != present.get(key)]
+
+
+def _file(store: Store, name: str, files: Mapping[str, bytes]) -> str:
+    if name in files:
+        return hashlib.sha256(files[name]).hexdigest()[:16]
+    return store.manifest.files[name].sha256[:16] if name in store.manifest.files else ""
+
+
+def _short(data: Any) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,1 @@
+"""Running a network: torch, devices, batches, pixels in, truncated texts said."""

@@ -1,0 +1,1 @@
+"""One encoder a module with its `SPEC`, its network beside it."""

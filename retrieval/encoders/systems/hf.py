@@ -1,0 +1,236 @@
+"""``hf:ORG/NAME``: model folders of transformers, from the hub or from a local folder (``weights=FOLDER``).
+
+What the embedding is, by family (``model_type`` of ``config.json``):
+
+==================================  =====================================================================  ====
+family                              picture                                                                text
+==================================  =====================================================================  ====
+clip                                projected pooled CLS token (``get_image_features``)                    yes
+siglip, siglip2                     attention-pooled head (``get_image_features``)                         yes
+dinov2, dinov2_with_registers,      CLS token after the final norm; ``pooling="mean"``: mean of the patch  no
+dinov3_vit, dinov3_convnext         tokens after it (registers left out)
+vit_mae                             mean of the patch tokens after the final norm, nothing masked (as      no
+                                    RETFound pools); ``pooling="cls"``: the CLS token
+==================================  =====================================================================  ====
+
+The preprocessing is the folder's (``preprocessor_config.json``, or the ``image_processor`` within the
+``processor_config.json`` that transformers 5 writes), in transformers' Pillow arithmetic; a folder without one is
+refused. A folder of open_clip's (``open_clip_config.json``, as BiomedCLIP's) is read by `open_clip`. The hub is asked
+where its name is all that was given, and only for files; folders are read as data (`untrusted`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from retr.index.errors import UsageError, WeightsError
+from retr.index.machine.home import home
+from retr.retrieval.encoders.options import local
+from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.systems import open_clip
+from retr.retrieval.encoders.weights import checkpoints as files
+from retr.retrieval.encoders.weights import locations
+from retr.retrieval.encoders.weights.checkpoints import WeightFile
+from retr.retrieval.encoders.weights.untrusted import (
+    PROCESSORS,
+    TOKENIZER,
+    check_folder,
+    config_digest,
+    read_json,
+    read_processor,
+    reading,
+)
+
+if TYPE_CHECKING:
+    from retr.retrieval.encoders.base import BaseEncoder
+
+# model_type -> the poolings it can be asked for, its own first; none: the family has one way only
+FAMILIES: dict[str, tuple[str, ...]] = {
+    "clip": (),
+    "siglip": (),
+    "siglip2": (),
+    "dinov2": ("cls", "mean"),
+    "dinov2_with_registers": ("cls", "mean"),
+    "dinov3_vit": ("cls", "mean"),
+    "dinov3_convnext": ("cls", "mean"),
+    "vit_mae": ("mean", "cls"),
+}
+# as transformers prefers them: the file, or the list of its shards
+CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")
+_HUB_CHECKPOINTS = ("model*.safetensors", "pytorch_model*.bin")
+_OTHERS = {".h5": "TensorFlow", ".msgpack": "Flax", ".gguf": "GGUF", ".onnx": "ONNX", ".bin": "PyTorch"}
+
+CARD = Card(
+    name="hf:ORG/NAME",
+    summary="CLIP, SigLIP 1 and 2, DINOv2 and v3, ViT-MAE of transformers; open_clip folders such as BiomedCLIP",
+    modality="as trained",
+    dim=None,
+    text=None,
+    licence="the checkpoint's",
+    source="https://github.com/huggingface/transformers",
+    files=(
+        WeightFile(
+            name="ORG/NAME",
+            where="the Hugging Face hub (config.json, preprocessor_config.json, weights, tokenizer)",
+            folder=True,
+            optional=True,
+        ),
+    ),
+)
+
+
+def _load(
+    name: str,
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    text_model: str | os.PathLike[str] | None = None,
+    pooling: str | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+) -> BaseEncoder:
+    """Load a model folder of transformers.
+
+    Parameters
+    ----------
+    name
+        ``"facebook/dinov2-base"``, or the path of a folder; with `weights` any name.
+    weights
+        The folder, with ``config.json``, ``preprocessor_config.json`` and the weights.
+    text_model
+        Folder with the tokenizer, where the weights' folder has none.
+    pooling
+        ``"cls"`` or ``"mean"``, for DINO and MAE; None is the family's own.
+    device, precision
+        As in ``load_encoder``.
+    """
+    given = home(name)
+    if weights is None and given.is_dir():
+        # as transformers reads it; the index gets the folder's name only, and this machine remembers the place
+        found = _load(
+            given.resolve().name,
+            weights=given,
+            text_model=text_model,
+            pooling=pooling,
+            device=device,
+            precision=precision,
+        )
+        locations.remember(found.info, {"weights": given})
+        return found
+    folder, from_hub = _folder(name, weights)
+    check_folder(folder)
+    config = _read(folder / "config.json")
+    if "model_type" not in config and (folder / open_clip.CONFIG).is_file():
+        if pooling is not None:
+            raise UsageError(f"'hf:{name}' is an open_clip model, which has no pooling to choose")
+        theirs: BaseEncoder = open_clip.SPEC.load(
+            open_clip.HUB + name, weights=folder, text_model=text_model, device=device, precision=precision
+        )
+        return theirs
+    family = str(config.get("model_type"))
+    if family not in FAMILIES:
+        raise UsageError(f"'hf:{name}' is of the family {family!r}", hint=f"supported: {', '.join(FAMILIES)}")
+    known = FAMILIES[family]
+    if pooling is not None and pooling not in known:
+        hint = f"use {' or '.join(known)}" if known else f"a {family} model has one way only"
+        raise UsageError(f"unknown pooling {pooling!r} for 'hf:{name}'", hint=hint)
+    processor = read_processor(folder)
+    if processor is None:
+        raise WeightsError(
+            f"no {PROCESSORS[1]} in the folder of 'hf:{name}', and no image_processor in a {PROCESSORS[0]}: nothing "
+            "states how its pictures are prepared",
+            hint="get it from where the weights come from",
+        )
+    parts = checkpoints(folder)
+    from retr.retrieval.encoders.systems import hf_network
+
+    with reading(f"the folder {folder.name!r}", folder=folder):
+        return hf_network.HfEncoder(
+            name,
+            folder,
+            family,
+            parts,
+            config_sha256=config_digest(config, processor),
+            text_model=local(text_model),
+            hub=name if from_hub else None,
+            pooling=pooling,
+            device=device,
+            precision=precision,
+        )
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Return the weight files that transformers loads: a whole file before shards, safetensors before pickles.
+
+    Raises
+    ------
+    WeightsError
+        There is none, or a list of shards names what does not lie in the folder.
+    """
+    for name in CHECKPOINTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        shards = (read_json(index) or {}).get("weight_map")
+        if shards is None:
+            continue
+        names = sorted({str(shard) for shard in shards.values()}) if isinstance(shards, dict) else []
+        if not names or not all((folder / shard).is_file() and Path(shard).name == shard for shard in names):
+            raise WeightsError(
+                f"{index.name} in {folder.name!r} lists files that are not there", hint="get the whole folder again"
+            )
+        return [folder / shard for shard in names]
+    other = next((path for path in sorted(folder.iterdir()) if path.suffix in _OTHERS), None)
+    has = f"; {other.name!r} ({_OTHERS[other.suffix]}) is not read" if other else ""
+    raise WeightsError(
+        f"no weights in the folder {folder.name!r}{has}",
+        hint=f"it should hold {' or '.join(CHECKPOINTS)}, as transformers' save_pretrained writes",
+    )
+
+
+def _folder(name: str, weights: str | os.PathLike[str] | None) -> tuple[Path, bool]:
+    """Find the model's folder: given, in ``RETR_WEIGHTS``, in the hub's cache or fetched; and whether the hub's."""
+    if weights is not None:
+        folder = home(weights)
+        if not folder.is_dir():
+            raise WeightsError(
+                f"no folder at {os.fspath(weights)!r}, weights of 'hf:{name}'",
+                hint="give the folder that holds config.json and the weights",
+            )
+        return folder, False
+    where = f"https://huggingface.co/{name} (some models want their licence accepted there first)"
+    also = (*TOKENIZER, "*.index.json")
+    kinds = [WeightFile(name, where, folder=True)]
+    kinds += [
+        WeightFile(
+            name, where, hub=name, hub_files=("config.json", pattern), hub_any=PROCESSORS, hub_also=also, folder=True
+        )
+        for pattern in _HUB_CHECKPOINTS
+    ]
+    kinds += [
+        WeightFile(name, where, hub=name, hub_files=(open_clip.CONFIG, pattern), hub_also=TOKENIZER, folder=True)
+        for pattern in open_clip.CHECKPOINTS[:3]
+    ]
+    problem: WeightsError | None = None
+    for network in (False, True):
+        for wanted in kinds:
+            try:
+                return files.find(wanted, encoder="hf", network=network), wanted.hub is not None
+            except WeightsError as error:
+                problem = error
+    assert problem is not None
+    raise problem
+
+
+def _read(path: Path) -> dict[str, Any]:
+    config = read_json(path)
+    if config is None and not (path.parent / open_clip.CONFIG).is_file():
+        raise WeightsError(
+            f"no config.json in the folder {path.parent.name!r}",
+            hint="hf: takes folders as transformers saves them, or open_clip's with open_clip_config.json",
+        )
+    return config or {}
+
+
+SPEC = Spec(card=CARD, load=_load, family=True)

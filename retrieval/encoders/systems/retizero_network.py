@@ -1,0 +1,114 @@
+"""RetiZero's image half: pixels at 224, the ViT-L with its LoRA folded, and what each feature takes from it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import PIL.Image
+
+from retr.retrieval.encoders.runtime.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, table, to_bytes
+from retr.retrieval.encoders.systems.flair import BIO_CLINICAL_BERT
+from retr.retrieval.encoders.systems.retizero import CARD
+from retr.retrieval.encoders.towers.fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
+from retr.retrieval.encoders.towers.vision import fold_lora, last_map, pool, vit_large
+from retr.retrieval.encoders.weights.checkpoints import (
+    digest,
+    load_state_dict,
+    load_strictly,
+    split_state,
+    uninitialised,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from retr.index.encoder import EncoderInfo
+
+_NORMALISATION = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "0.5": (HALF, HALF)}
+
+
+class RetiZeroEncoder(FundusEncoder):
+    """RetiZero.
+
+    Parameters
+    ----------
+    info, network, **rest
+        As in `FundusEncoder`; `info.options` holds the feature and the normalisation.
+    """
+
+    batch_size = 16
+
+    def __init__(self, info: EncoderInfo, network: nn.Module, **rest: Any) -> None:
+        self.feature = info.options["feature"]
+        self.table = table(*_NORMALISATION[str(info.options["normalisation"])])
+        super().__init__(info, network, **rest)
+
+    def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Resize to 224 x 224, aspect not kept: uint8 ``(3, 224, 224)``."""
+        return to_bytes(image.resize((224, 224), PIL.Image.Resampling.BILINEAR))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Embed pixels ``(n, 3, 224, 224)``: ``(n, 512)`` unit vectors, or 1024 plain features."""
+        if self.feature == "retrieval":
+            return pool(last_map(self.network, pixels).float())
+        return self.project(self.network(pixels))
+
+    def places(self, pixels: Tensor) -> Tensor:
+        """Embed the 14 x 14 patch tokens as the picture is embedded: ``(14, 14, dim)``."""
+        tokens = last_map(self.network, pixels)[0].permute(1, 2, 0)
+        if self.feature == "retrieval":
+            return tokens
+        return self.project(self.network.norm(tokens))  # type: ignore[operator]
+
+
+def load_retizero(
+    file: Path,
+    text_model: Path | None,
+    *,
+    feature: str,
+    normalisation: str,
+    together: bool,
+    caption: str,
+    device: str,
+    precision: str,
+) -> RetiZeroEncoder:
+    """Read ``RetiZero.pth`` and build the encoder."""
+    vit_state, head_state, text_state, rest = split_state(
+        load_state_dict(file), "vision_model.model.lora_vit.", "vision_model.projection_head_vision.", "text_model."
+    )
+    vit, head = uninitialised(vit_large), projection(head_state, "projection.weight", norm=True)
+    load_strictly(vit, fold_lora(vit_state), file=file.name)
+    load_strictly(head, head_state, file=file.name)
+    scale = logit_factor(take_scale(rest, file.name))
+    projected = feature == "zero-shot"
+    text = TextSide(
+        text_state,
+        text_model,
+        wanted=BIO_CLINICAL_BERT,
+        encoder=CARD.name,
+        file=file.name,
+        caption=caption,
+        together=together,
+    )
+    info = CARD.info(
+        dim=head.projection.out_features if projected else head.projection.in_features,
+        similarity="cosine",
+        text=projected,
+        weights_sha256=digest(file),
+        text_sha256=text.digest() if projected else None,
+        preprocessing=f"224x224 bilinear (aspect not kept); /255; mean and std {normalisation}",
+        options={"feature": feature, "normalisation": normalisation},
+        logit_scale=scale if projected else None,
+    )
+    return RetiZeroEncoder(
+        info,
+        vit,
+        head=head if projected else None,
+        text=text if projected else None,
+        device=device,
+        precision=precision,
+    )

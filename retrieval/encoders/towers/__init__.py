@@ -1,0 +1,1 @@
+"""Networks that several systems share: text towers, image towers, the fundus pair."""

@@ -1,0 +1,1 @@
+"""Checkpoints and model folders: found, checked as data, hashed and loaded."""

@@ -1,0 +1,447 @@
+"""The public `Index`: an archive of images, searchable by picture, by words, by row and by vector.
+
+`Index` joins what the lower floors keep apart: the store (vectors and metadata at rest), the encoder it was built with
+(found by the name the manifest records, loaded on first need, refused when it is not the same), the build pipeline and
+the query algebra. A query by row id or by vector loads no encoder at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
+
+from retr.index.machine.home import home
+from retr.index.store import Store
+from retr.retrieval._deferred import Deferred
+from retr.retrieval.answering import answer
+from retr.retrieval.contents import Contents
+from retr.retrieval.encoders.index_encoder import load_recorded, mismatch, no_text_side, require_same
+from retr.retrieval.heads.adapted import load_for
+from retr.retrieval.ingest.report import BuildReport
+from retr.retrieval.query import gather
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import ArrayLike
+
+    from retr.index.disk.files import FileRef
+    from retr.index.disk.manifest import Dtype
+    from retr.index.encoder import EncoderInfo
+    from retr.retrieval.answering import SearchOptions
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.exclude import Same
+    from retr.retrieval.hits import Hits
+    from retr.retrieval.images.picture import Axis
+    from retr.retrieval.query import Query
+    from retr.retrieval.text.align import Bridge
+
+
+class Index(Contents, Deferred):
+    """A searchable archive: open one with `Index.open`, make one with `Index.build`.
+
+    >>> Index.build("./archive", "fundus.retr").search(image="x.png", k=5).ids  # doctest: +SKIP
+    ['glaucoma/05_g.jpg', ...]
+    """
+
+    def __init__(
+        self, store: Store, *, encoder: BaseEncoder | None = None, options: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(store, options)
+        self.store.place(self._options.get("device", "auto"))
+        self._bridge: tuple[FileRef | None, Bridge | None] = (None, None)
+        if encoder is not None:
+            require_same(store.manifest.encoder, encoder.info)
+            self._encoder = encoder
+
+    # making and opening
+
+    @classmethod
+    def build(
+        cls,
+        archive: str | Path,
+        path: str | Path = ".retr",
+        *,
+        encoder: str | BaseEncoder | None = None,
+        metadata: str | Path | None = None,
+        path_column: str | None = None,
+        image_column: str | None = None,
+        types: Mapping[str, str] | None = None,
+        group: str | None = None,
+        scores: Sequence[str] | None = None,
+        prune: bool = False,
+        rehash: bool | None = None,
+        exact_decode: bool = False,
+        frames: int | None = None,
+        axis: Axis | None = None,
+        allow_burned_in: bool = False,
+        dtype: Dtype | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> Self:
+        """Embed a folder of images into an index, or bring an existing index up to date with its folder.
+
+        Parameters
+        ----------
+        archive
+            Folder of images, walked recursively.
+        path
+            The index folder to make or update.
+        encoder
+            A name of ``retr encoders ls`` or a loaded encoder; by default ``"lite"`` for a new index and the recorded
+            one for an existing index.
+        metadata
+            CSV, TSV or Parquet table joined on its ``path`` column.
+        path_column, image_column
+            The column of paths of a table, or of images of a Parquet archive, where its name does not tell.
+        types
+            Columns to store as ``"number"`` or as ``"text"``, whatever their cells look like.
+        group
+            The column that tells patients apart.
+        scores
+            Findings to score and store as columns, for encoders that score findings.
+        rehash
+            Read and hash files that look unchanged: all of them (True), none (False), or by default those that this
+            machine has not read in the state they are in (size, mtime, inode, ctime).
+        prune
+            Drop rows whose files are gone; otherwise they are kept and counted.
+        exact_decode
+            Decode JPEGs at full size rather than reduced to what the encoder needs.
+        frames
+            Of a file with several pictures (DICOM frames, TIFF pages, NIfTI slices) take the first and every nth.
+        axis
+            Along which axis NIfTI volumes are cut: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
+        allow_burned_in
+            Read DICOM files that say their pixels hold annotations, which may name the patient.
+        dtype
+            How a new index stores vectors: ``"float32"`` (the default), or ``"float16"`` in half the space; an existing
+            index keeps its own.
+        progress
+            Show progress on standard error.
+        options
+            Further options of ``load_encoder``: ``weights=``, ``device=``, ``precision=`` ...
+
+        Returns
+        -------
+        Index
+            Open on what was committed; ``index.report`` says what was done.
+
+        Raises
+        ------
+        EncoderMismatchError
+            The index was built with another encoder, or with other weights under the same name.
+        IndexLockedError
+            Another process is writing to the index.
+        UsageError
+            The archive is empty or is no folder, or an option contradicts the index.
+        """
+        from retr.retrieval.ingest.build import build
+        from retr.retrieval.tuning import tune_if_large
+
+        path = home(path)
+
+        @cache
+        def load() -> BaseEncoder:
+            if Store.exists(path):
+                return load_for(Store.open(path), encoder, options)
+            return load_recorded(encoder, None, options)
+
+        report = build(
+            archive,
+            path,
+            load,
+            metadata=metadata,
+            path_column=path_column,
+            image_column=image_column,
+            types=types,
+            group=group,
+            scores=scores,
+            prune=prune,
+            rehash=rehash,
+            exact_decode=exact_decode,
+            frames=frames,
+            axis=axis,
+            allow_burned_in=allow_burned_in,
+            dtype=dtype,
+            progress=progress,
+        )
+        index = cls(Store.open(path), encoder=load(), options=options)
+        index.report = replace(report, notes=(*report.notes, *tune_if_large(index)))
+        return index
+
+    @classmethod
+    def open(cls, path: str | Path = ".retr", *, encoder: str | BaseEncoder | None = None, **options: Any) -> Self:
+        """Open an index for searching; nothing is loaded but its manifest.
+
+        Parameters
+        ----------
+        path
+            The index folder.
+        encoder
+            Optional; must be the one the index was built with. By default the recorded one is loaded on first need.
+        options
+            Where its weights are and how it should run: ``weights=``, ``text_model=``, ``precision=``; and ``device=``,
+            where the encoder and every search run (see `retr.index.gpu.devices`; ``index.store.place`` moves the
+            searches alone).
+
+        Raises
+        ------
+        IndexNotFoundError, IndexCorruptError, FormatVersionError
+            There is no index, or it cannot be read.
+        EncoderMismatchError
+            ``encoder`` is not the one the index was built with.
+        """
+        store = Store.open(path)
+        if isinstance(encoder, str):
+            if encoder != store.manifest.encoder.name:
+                raise mismatch(store.manifest.encoder.name, encoder)
+            encoder = None
+        return cls(store, encoder=encoder, options=options)
+
+    @classmethod
+    def from_vectors(
+        cls,
+        vectors: ArrayLike | str | Path,
+        table: Any,
+        path: str | Path = ".retr",
+        *,
+        encoder: str | BaseEncoder | EncoderInfo | None = None,
+        **asked: Any,
+    ) -> Self:
+        """Make an index of vectors that were made elsewhere; a new folder.
+
+        Parameters
+        ----------
+        vectors
+            Floats ``(n, dim)``: an array, a tensor, or a ``.npy`` file.
+        table
+            The metadata, row for row, with unique ids in the column ``id``: a table of pyarrow, pandas or polars, a
+            dict of columns, or a CSV, TSV or Parquet file.
+        path
+            The index folder to make.
+        encoder
+            What the vectors are of: a name of ``retr encoders ls`` or a loaded encoder; or a name of your own and
+            ``fingerprint=``, what tells its weights from others. The index then answers by id and by vector. Vectors of
+            `export` say it themselves.
+        asked
+            ``fingerprint``; ``similarity``, ``"cosine"`` (the default) or ``"dot"``, of a model of your own;
+            ``id_column``; ``group``, ``types`` and ``dtype`` as in `build`; further options of ``load_encoder``.
+
+        Returns
+        -------
+        Index
+            Open on what was made; ``index.report.notes`` says what was decided about columns.
+
+        Raises
+        ------
+        UsageError
+            Vectors or ids cannot be meant, or do not fit each other or the encoder; nothing is written.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     index = Index.from_vectors(
+        ...         [[1.0, 0.0], [0.0, 1.0]], {"id": ["a", "b"]}, f"{folder}/i", encoder="mine", fingerprint="1"
+        ...     )
+        ...     index.search(vector=[3.0, 1.0], k=1).ids
+        ['a']
+        """
+        from retr.retrieval.importing import import_vectors
+
+        loaded, notes = import_vectors(vectors, table, path, encoder=encoder, **asked)
+        index = cls(Store.open(path), encoder=loaded)
+        index.report = BuildReport(rows=len(index), notes=tuple(notes))
+        return index
+
+    @property
+    def encoder(self) -> BaseEncoder:
+        """The encoder the index was built with, loaded on first use."""
+        if self._encoder is None:
+            self._encoder = load_for(self.store, None, self._options)
+        return self._encoder
+
+    @property
+    def bridge(self) -> Bridge | None:
+        """What embeds words for an encoder that has no text side, if `retr align` was run; else ``None``."""
+        from retr.retrieval.text.align import FILE, find
+
+        if self.store.manifest.encoder.text:
+            return None
+        ref = self.store.manifest.files.get(FILE)
+        if self._bridge[0] != ref:
+            self._bridge = ref, find(self.store)
+        return self._bridge[1]
+
+    @property
+    def text_side(self) -> BaseEncoder | Bridge:
+        """What embeds words: the encoder, or the bridge in its place.
+
+        Raises
+        ------
+        NoTextSideError
+            There is neither.
+        """
+        info = self.store.manifest.encoder
+        return self.encoder if info.text else self.bridge or no_text_side(info)
+
+    # searching
+
+    @overload
+    def search(self, query: Sequence[Query], **options: Unpack[SearchOptions]) -> list[Hits]: ...
+
+    @overload
+    def search(self, *, vectors: ArrayLike, **options: Unpack[SearchOptions]) -> list[Hits]: ...
+
+    @overload
+    def search(
+        self,
+        query: Query | None = None,
+        *,
+        image: Any = None,
+        text: str | None = None,
+        id: str | None = None,
+        vector: ArrayLike | None = None,
+        **options: Unpack[SearchOptions],
+    ) -> Hits: ...
+
+    def search(
+        self,
+        query: Query | Sequence[Query] | None = None,
+        *,
+        image: Any = None,
+        text: str | None = None,
+        id: str | None = None,  # noqa: A002 - the field's own word, and the command line's
+        vector: ArrayLike | None = None,
+        vectors: ArrayLike | None = None,
+        k: int = 5,
+        where: str | None = None,
+        exclude_same: Same = None,
+        strict_exclude: bool = False,
+        one_per: str | None = None,
+        min_score: float | None = None,
+        include_self: bool = False,
+        exact: bool = False,
+        effort: int | None = None,
+        offset: int | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> Hits | list[Hits]:
+        """Find the ``k`` most similar rows.
+
+        One of ``query``, ``image``, ``text``, ``id``, ``vector`` and ``vectors`` is given; mixtures are a `retr.Query`.
+
+        Parameters
+        ----------
+        query
+            A query, or several: then a list of `Hits` comes back.
+        image
+            A path, the bytes of a file, a PIL image or a uint8 array.
+        text, id
+            Words; the id of an indexed row.
+        vector, vectors
+            A float vector ``(dim,)``; several, ``(n, dim)``: then a list of `Hits` comes back.
+        k
+            How many; fewer come back only when fewer rows are allowed.
+        where
+            Only rows for which this expression over the metadata is true.
+        exclude_same
+            A column (usually the group key): rows that share the query's value of it are left out. The value is taken
+            from the query's own row or a DICOM header; else give ``{"patient": "P17"}``, raw where hashes are kept.
+        strict_exclude
+            A value to leave out that no row has is an error; otherwise the note says so.
+        one_per
+            A column: at most one row, the best, for each of its values.
+        min_score
+            Only rows at least so similar.
+        include_self
+            Let the query's own row and its byte-identical copies come back.
+        exact
+            Compare with every row, also where the index is tuned for approximate search.
+        effort
+            How far a tuned index looks: how many of its lists, or how many candidates of its graph, instead of what
+            `tune` chose; more find more and take longer. `UsageError` where search is exact.
+        offset
+            Leave out so many of the best, so that ``offset=0``, ``k``, ``2 * k`` ... are pages of one long answer. With
+            an offset, 0 too, search is exact.
+        columns
+            Metadata to read beside the id; by default all.
+
+        Returns
+        -------
+        Hits | list[Hits]
+            `Hits` for one question; a list of them, in order, for several.
+
+        Raises
+        ------
+        UsageError
+            ``k`` below 1, an unknown id or column, a group value that is not known.
+        FilterError
+            A ``where`` that cannot be read.
+        NoTextSideError
+            Words for an encoder without a text side, and no bridge (`retr align`).
+        """
+        queries, single = gather(query, image=image, text=text, id=id, vector=vector, vectors=vectors)
+        hits = answer(
+            self,
+            queries,
+            k=k,
+            where=where,
+            exclude_same=exclude_same,
+            strict_exclude=strict_exclude,
+            one_per=one_per,
+            min_score=min_score,
+            include_self=include_self,
+            exact=exact,
+            effort=effort,
+            offset=offset,
+            columns=columns,
+        )
+        return hits[0] if single else hits
+
+    # changing
+
+    def add(
+        self, source: str | Path, *, name: str | None = None, metadata: str | Path | None = None, **asked: Any
+    ) -> BuildReport:
+        """Embed a further folder, or one image; its rows' ids begin with ``name/``, by default the folder's name.
+
+        The same name again brings that part up to date, as `build` does for the first archive; ``asked`` is as there:
+        ``path_column``, ``image_column``, ``types``, ``prune``, ``rehash``, ``allow_burned_in``, ``progress``.
+        """
+        from retr.retrieval.ingest.build import add
+
+        report = add(source, self.path, lambda: self.encoder, name=name, metadata=metadata, **asked)
+        self.refresh()
+        return report
+
+    def count(self, *, ids: Sequence[str] | None = None, where: str | None = None) -> int:
+        """Count the rows that `delete` would delete."""
+        from retr.retrieval.deletion import Chosen
+
+        return len(Chosen.of(self.store, ids, where).rows)
+
+    def delete(self, *, ids: Sequence[str] | None = None, where: str | None = None, purge: bool = False) -> int:
+        """Delete rows by id, by condition, or by both; give how many.
+
+        Parameters
+        ----------
+        ids
+            Ids of rows; one that is not there is an error, and nothing is deleted.
+        where
+            A condition over the metadata.
+        purge
+            Leave nothing of the rows in any file of the index; `retr.retrieval.deletion.delete` also says what was
+            dropped with them.
+
+        Raises
+        ------
+        UsageError
+            Neither ``ids`` nor ``where`` is given, or an id is unknown.
+        RetrError
+            A purge is refused; nothing is deleted then.
+        """
+        from retr.retrieval.deletion import delete
+
+        return delete(self, ids=ids, where=where, purge=purge).rows

@@ -1,0 +1,120 @@
+"""Which rows a fitted part of an index has seen with their labels: their answers are no measure of it.
+
+The head of an adapted index was fitted on some patients, a bridge from words on the texts of some rows. A picture of
+one of these patients lies where its label drew it; what is measured or promised must rest on the others. Each fit keeps
+marks of whom it has seen (`retr.retrieval.labels.training_marks`); without marks, of an older version, and without the
+column that its version kept instead, it may have seen everybody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from retr.index.disk.npz import read_npz
+from retr.index.json_fields import Fields, stored
+from retr.retrieval.labels.labelled import others
+from retr.retrieval.labels.training_marks import Marks
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+
+#: The files of the fits, and of the views beside a head (`retr.retrieval.labels.held_out_views`).
+HEAD_FILE, BRIDGE_FILE, VIEWS_FILE = "head.npz", "bridge.npz", "views.npz"
+#: The manifest's note of an adapted index, the column that says on which side of the split a row was, and its values.
+NOTE = "adapted"
+SPLIT = "adapt"
+FITTED, HELD_OUT = "fitted", "held out"
+
+# A snapshot does not change, and every batch of answers asks again.
+_known: WeakKeyDictionary[Store, dict[str, NDArray[np.bool_]]] = WeakKeyDictionary()
+
+
+def noted_head(store: Store) -> Fields | None:
+    """Return what the manifest notes of a head; ``None`` without one.
+
+    Raises
+    ------
+    IndexCorruptError
+        It is not what `retr adapt` notes.
+    """
+    if NOTE not in store.manifest.extra:
+        return None
+    with stored("the note of the fitted head"):
+        noted = Fields(store.manifest.extra[NOTE])
+        noted.text("label"), noted.text("split_by", "")
+        return noted
+
+
+def seen_by_head(store: Store) -> NDArray[np.bool_] | None:
+    """Return which rows belong to patients that a head was fitted on: bool ``(n_total,)``; ``None`` without a head."""
+    if HEAD_FILE not in store.manifest.files:
+        return None
+    return _seen(store, HEAD_FILE)
+
+
+def seen_by_bridge(store: Store) -> NDArray[np.bool_]:
+    """Return which rows belong to patients whose texts a bridge was fitted on: bool ``(n_total,)``."""
+    if BRIDGE_FILE not in store.manifest.files:
+        return np.zeros(store.n_total, dtype=bool)
+    return _seen(store, BRIDGE_FILE)
+
+
+def seen_fits(store: Store, *, bridge: bool) -> list[Marks]:
+    """Return the marks of the head, and of the bridge where it is asked for; those that are there."""
+    files = [name for name in (HEAD_FILE, *([BRIDGE_FILE] if bridge else [])) if name in store.manifest.files]
+    return [marks for name in files if (marks := marks_of(store, name)) is not None]
+
+
+def marks_of(store: Store, file: str) -> Marks | None:
+    """Read the marks that a fit keeps; ``None`` where an older version kept none.
+
+    Raises
+    ------
+    IndexCorruptError
+        They cannot be read.
+    """
+    with stored(f"{file!r}"):
+        return Marks.from_arrays(read_npz(store.file(file)))
+
+
+def _seen(store: Store, file: str) -> NDArray[np.bool_]:
+    known = _known.setdefault(store, {})
+    if file not in known:
+        marks = marks_of(store, file)
+        known[file] = _without_marks(store, file) if marks is None else _by_marks(store, marks)
+    return known[file]
+
+
+def _by_marks(store: Store, marks: Marks) -> NDArray[np.bool_]:
+    live = store.live_rows()
+    return _with_patients(store, live[marks.among(store, live) | marks.patients_among(store, live)])
+
+
+def _without_marks(store: Store, file: str) -> NDArray[np.bool_]:
+    """Return what the column of an older version says of the head; everything where there is none.
+
+    The column may have been written over since: the note says how many rows it can name at most.
+    """
+    noted = noted_head(store)
+    if file != HEAD_FILE or SPLIT not in store.schema.names or noted is None:
+        return store.alive().copy()
+    live = store.live_rows()
+    values = store.table([SPLIT], rows=live).column(0).to_pylist()
+    with stored("the note of the fitted head"):
+        refitted, most = noted.flag("refitted_on_everything", False), noted.whole("held_out_rows", len(values))
+    if refitted or values.count(HELD_OUT) > most:
+        return store.alive().copy()
+    return _with_patients(store, live[[value != HELD_OUT for value in values]])
+
+
+def _with_patients(store: Store, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    seen = np.zeros(store.n_total, dtype=bool)
+    seen[rows] = True
+    for group in others(store, rows):
+        seen[group] = True
+    return seen

@@ -1,0 +1,69 @@
+"""What a person should know beside the hits: how far words were read, and by what; that nothing is really alike."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from retr.retrieval import novelty
+from retr.retrieval.encoders.runtime.truncation import unread_ends
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.retrieval.hits import Hits
+    from retr.retrieval.query import Query, TextEncoder
+    from retr.retrieval.text.align import Bridge
+
+
+def add_remarks(
+    store: Store,
+    queries: Sequence[Query],
+    hits: Sequence[Hits],
+    *,
+    vectors: NDArray[np.float32],
+    exclude: Sequence[NDArray[np.int64]],
+    side: TextEncoder,
+    bridge: Bridge | None,
+    all_rows: bool,
+    said: Sequence[Sequence[str]],
+) -> list[Hits]:
+    """Return the hits with remarks added to their notes.
+
+    Parameters
+    ----------
+    vectors, exclude
+        Of the queries, float32 ``(n, dim)``, and the rows that each was not shown.
+    side
+        What embedded the words of the queries: says which it did not read to the end.
+    bridge
+        What the words of the queries went through, if anything.
+    all_rows
+        Whether the best hit is the nearest row of the whole index; only then its score says what a query is like.
+    said
+        Of each query, what is known already.
+    """
+    fence, stale = novelty.find(store) if all_rows and any(map(_is_picture, queries)) else (None, None)
+    out = []
+    for at, (query, found, known) in enumerate(zip(queries, hits, said, strict=True)):
+        notes = [found.note, *known]
+        texts = [part.value for part in query.parts if part.kind == "text"]
+        notes += unread_ends(side, texts)
+        if bridge is not None and texts:
+            notes.append(bridge.note(texts))
+        if _is_picture(query) and len(found):
+            notes.append(stale)
+            if fence is not None and fence.unlike(float(found.scores[0])):
+                # an accelerator may have missed the nearest row
+                notes.append(fence.unlike(novelty.nearest_score(store, vectors[at], exclude[at])))
+        out.append(replace(found, note="; ".join(note for note in notes if note) or None))
+    return out
+
+
+def _is_picture(query: Query) -> bool:
+    """Return whether a query is one picture as it is: what a mix is near to says nothing of its parts."""
+    return len(query.parts) == 1 and query.parts[0].kind != "text" and query.parts[0].weight == 1

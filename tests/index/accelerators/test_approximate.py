@@ -1,0 +1,307 @@
+"""What is made of the rows that accelerators propose, with accelerators of a few lines in place of faiss's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from retr.index.accelerators import approximate
+from retr.index.accelerators.config import HNSW, IVF
+from retr.index.scan import exact
+from retr.index.scan.exact import Ask, Block
+from retr.index.types import Candidates
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DIM = 5
+
+
+@dataclass
+class Proposing:
+    """Proposes the best rows of a block, but never those that it forgets; the best first, or in the order given."""
+
+    vectors: np.ndarray
+    forgets: Sequence[int] = ()
+    heeds: bool = True
+    order: Sequence[int] | None = None
+    asked: list[tuple[int, int, IVF | HNSW]] = field(default_factory=list)
+
+    def search(self, queries, k, config, *, allowed=None):
+        self.asked.append((len(queries), k, config))
+        scores = (queries.astype(np.float64) @ self.vectors.T.astype(np.float64)).astype(np.float32)
+        scores[:, list(self.forgets)] = -np.inf
+        if allowed is not None and self.heeds:
+            scores[:, ~allowed] = -np.inf
+        rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+        rows = np.pad(rows, ((0, 0), (0, k - rows.shape[1])), constant_values=-1)
+        scores = np.where(rows >= 0, np.take_along_axis(scores, rows, axis=1), -np.float32(np.inf))
+        order = slice(None) if self.order is None else list(self.order)
+        return Candidates(np.where(np.isneginf(scores), -1, rows)[:, order], scores[:, order])
+
+
+def blocks_of(vectors, cuts=()):
+    return [Block(part, start) for part, start in zip(np.split(vectors, cuts), [0, *cuts], strict=True)]
+
+
+def ask(k=10, n=1, **options) -> Ask:
+    nothing = [np.empty(0, np.int64)] * n
+    return Ask(**{"k": k, "allowed": None, "exclude": nothing, "one_per": None, "min_score": None, **options})
+
+
+def both(blocks, accelerators, queries, asked, config=None, cosine=False):
+    how = {"max_norm": 10.0, "cosine": cosine, "ids_of": lambda rows: [f"{row:06d}" for row in rows.tolist()]}
+    near = approximate.search(blocks, accelerators, config or HNSW(), queries, asked, **how)
+    return near, exact.search(blocks, queries, asked, **how)
+
+
+@pytest.fixture
+def unhelped(monkeypatch):
+    """Refuse to search exactly."""
+
+    def refuse(*given, **more):
+        raise AssertionError("searched exactly")
+
+    monkeypatch.setattr(approximate.exact, "search", refuse)
+
+
+@pytest.fixture
+def unhelped_over_segments(monkeypatch):
+    """Refuse to search more than a fresh segment exactly."""
+    search = exact.search
+
+    def one(blocks, *given, **more):
+        assert len(blocks) == 1, "searched exactly"
+        return search(blocks, *given, **more)
+
+    monkeypatch.setattr(approximate.exact, "search", one)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_where_nothing_is_missed_the_answer_is_that_of_the_exact_search(data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))
+    n = data.draw(st.integers(1, 80), label="rows")
+    vectors = rng.standard_normal((n, DIM)).astype(data.draw(st.sampled_from(["f4", "f2"]), label="dtype"))
+    ties = data.draw(st.booleans(), label="ties")
+    if ties:
+        vectors = vectors[rng.integers(0, min(n, 6), n)]
+    blocks = blocks_of(
+        vectors, sorted(data.draw(st.sets(st.integers(1, n - 1), max_size=2) if n > 1 else st.just([]), label="cuts"))
+    )
+    built = [data.draw(st.booleans(), label="built") for _ in blocks]
+    accelerators = [Proposing(block.vectors) if yes else None for block, yes in zip(blocks, built, strict=True)]
+    queries = rng.standard_normal((3, DIM)).astype(np.float32)
+    asked = ask(
+        data.draw(st.integers(1, 12), label="k"),
+        allowed=rng.random(n) < 0.6 if data.draw(st.booleans(), label="allowed") else None,
+        exclude=[
+            np.unique(rng.integers(0, n, most)) for most in (0, 3, data.draw(st.integers(0, 9), label="excluded"))
+        ],
+        one_per=rng.integers(-1, 5, n) if data.draw(st.booleans(), label="one_per") else None,
+        min_score=data.draw(st.sampled_from([None, 0.0, 0.5]), label="min_score"),
+    )
+    near, truth = both(blocks, accelerators, queries, asked)
+    np.testing.assert_array_equal(near.scores, truth.scores)
+    if not ties:
+        np.testing.assert_array_equal(near.rows, truth.rows)
+    for rows, excluded in zip(near.rows, asked.exclude, strict=True):
+        found = rows[rows >= 0]
+        assert len(set(found.tolist())) == len(found)
+        assert not np.isin(found, excluded).any()
+        assert asked.allowed is None or asked.allowed[found].all()
+    assert near.exact is False
+
+
+def test_more_copies_than_are_asked_for_are_found_in_a_fresh_segment():
+    vectors = np.concatenate([line(70)[10:], np.repeat(ALONG, 30, axis=0), line(70)[10:]])
+    blocks = blocks_of(vectors, [60])
+    near, truth = both(blocks, [Proposing(blocks[0].vectors), None], ALONG, ask(5))
+    np.testing.assert_array_equal(near.scores, truth.scores)
+    np.testing.assert_array_equal(near.rows, truth.rows)
+
+
+def line(n: int) -> np.ndarray:
+    """Rows whose score with `ALONG` falls with their number: 1 - number / n."""
+    return np.outer(1 - np.arange(n) / n, np.eye(DIM)[0]).astype(np.float32)
+
+
+ALONG = np.eye(1, DIM, dtype=np.float32)
+
+
+def test_accelerators_are_believed_about_what_they_do_not_propose(unhelped):
+    blocks = blocks_of(line(100), [50])
+    accelerators = [Proposing(blocks[0].vectors, (0, 2)), Proposing(blocks[1].vectors, (1,))]
+    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
+    found = approximate.search(blocks, accelerators, HNSW(), ALONG, ask(50), **how)
+    assert found.rows[0].tolist() == [1, *range(3, 51), 52]
+    np.testing.assert_array_equal(found.scores[0], line(100)[found.rows[0], 0])
+
+
+def test_a_query_left_short_is_searched_exactly_and_the_others_are_not():
+    """The second query's accelerator rows are all excluded, so that nothing is left of what was proposed."""
+    vectors = line(60)
+    accelerator = Proposing(vectors, (0, *range(20, 60)))
+    queries = np.concatenate([ALONG, ALONG, ALONG])
+    asked = ask(5, n=3, exclude=[np.empty(0, np.int64), np.arange(1, 17), np.array([1])])
+    near, truth = both(blocks_of(vectors), [accelerator], queries, asked)
+    assert near.rows[0].tolist() == [1, 2, 3, 4, 5]
+    assert near.rows[1].tolist() == truth.rows[1].tolist() == [0, 17, 18, 19, 20]
+    assert near.rows[2].tolist() == [2, 3, 4, 5, 6]
+    np.testing.assert_array_equal(near.scores[1], truth.scores[1])
+
+
+@pytest.mark.parametrize("count", [3, 9])
+def test_as_many_as_are_allowed_are_enough(unhelped, count):
+    """Where fewer than k rows are allowed at all, an answer of that many is not short."""
+    vectors = line(40)
+    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
+    asked = ask(10, allowed=np.arange(40) >= 40 - count)
+    found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), ALONG, asked, **how)
+    assert found.rows[0].tolist() == [*range(40 - count, 40), *[-1] * (10 - count)]
+    every = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), -ALONG, ask(40), **how)
+    assert every.rows[0].tolist() == [*range(39, -1, -1)]
+    few = approximate.search(blocks_of(vectors[:4]), [Proposing(vectors[:4])], HNSW(), -ALONG, ask(10), **how)
+    assert few.rows[0].tolist() == [3, 2, 1, 0, *[-1] * 6]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_as_many_as_are_allowed_are_enough_over_several_segments(unhelped_over_segments, fresh):
+    vectors = line(40)
+    blocks = blocks_of(vectors, [20])
+    accelerators = [Proposing(blocks[0].vectors), None if fresh else Proposing(blocks[1].vectors)]
+    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
+    allowed = np.isin(np.arange(40), [*range(15, 20), 37, 38])
+    found = approximate.search(blocks, accelerators, HNSW(), ALONG, ask(10, allowed=allowed), **how)
+    assert found.rows[0].tolist() == [*range(15, 20), 37, 38, -1, -1, -1]
+
+
+@pytest.mark.parametrize(
+    ("query", "k", "least", "rows"),
+    [(ALONG, 10, 0.875, range(6)), (ALONG, 5, 0.1, range(5)), (-ALONG, 40, -0.98, range(39, 0, -1))],
+)
+def test_a_least_score_that_was_passed_is_no_reason_to_look_further(unhelped, query, k, least, rows):
+    vectors = line(40)
+    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
+    found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), query, ask(k, min_score=least), **how)
+    assert found.rows[0].tolist() == [*rows, *[-1] * (k - len(rows))]
+    assert np.isneginf(found.scores[0, len(rows) :]).all()
+
+
+def test_a_least_score_that_was_not_passed_is():
+    """Of the rows proposed to the first query, none lies below, and one at the least score; to the second, most do."""
+    vectors = line(40)
+    accelerator = Proposing(vectors, (1, *range(21, 40)))
+    queries = np.concatenate([ALONG, ALONG / 2])
+    near, truth = both(blocks_of(vectors), [accelerator], queries, ask(25, n=2, min_score=0.5))
+    assert near.rows.tolist() == truth.rows.tolist() == [[*range(21), *[-1] * 4], [0, *[-1] * 24]]
+
+
+def test_proposals_may_come_in_any_order():
+    rng = np.random.default_rng(0)
+    vectors = line(40)
+    for order in ([0, 3, 1, 2, 4, 5], [5, 4, 3, 2, 1, 0], *(rng.permutation(6) for _ in range(5))):
+        near = both(blocks_of(vectors), [Proposing(vectors, order=order)], ALONG, ask(6))[0]
+        assert near.rows[0].tolist() == [*range(6)]
+        assert (np.diff(near.scores) < 0).all()
+
+
+def test_the_best_of_several_segments_are_kept():
+    vectors = np.random.default_rng(0).standard_normal((900, DIM)).astype(np.float32)
+    queries = np.random.default_rng(1).standard_normal((50, DIM)).astype(np.float32)
+    blocks = blocks_of(vectors, [300, 600])
+    near, truth = both(blocks, [Proposing(block.vectors) for block in blocks], queries, ask(20, n=50))
+    np.testing.assert_array_equal(near.rows, truth.rows)
+
+
+@pytest.mark.parametrize("forbidden", [[2], range(0, 40, 2)])
+def test_what_is_not_allowed_is_dropped_even_where_an_accelerator_proposes_it(forbidden):
+    vectors = line(40)
+    allowed = ~np.isin(np.arange(40), forbidden)
+    accelerators = [Proposing(vectors[:21], heeds=False), None]
+    near, truth = both(blocks_of(vectors, [21]), accelerators, ALONG, ask(4, allowed=allowed))
+    assert near.rows.tolist() == truth.rows.tolist() == [np.flatnonzero(allowed)[:4].tolist()]
+
+
+@pytest.mark.parametrize("forgets", [(), (0, 1, 2)])
+def test_scores_of_cosine_stay_within_one(forgets):
+    """A product of two unit vectors may be rounded to a little more than one."""
+    vectors = np.repeat(ALONG, 3, axis=0) * np.array([[-1.0000001], [1.0000001], [0.5]], np.float32)
+    for k in (3, 5):
+        near, truth = both(blocks_of(vectors), [Proposing(vectors, forgets)], ALONG, ask(k), cosine=True)
+        assert near.scores.tolist() == truth.scores.tolist() == [[1.0, 0.5, -1.0, *[-np.inf] * (k - 3)]]
+
+
+def test_more_is_asked_of_accelerators_where_rows_will_be_dropped():
+    vectors = line(500)
+    accelerator = Proposing(vectors)
+    for asked, wanted in [
+        (ask(10), 10),
+        (ask(10, one_per=np.arange(500)), 40),
+        (ask(10, n=2, exclude=[np.arange(7), np.arange(3)]), 17),
+        (ask(10, exclude=[np.arange(7)], one_per=np.arange(500)), 47),
+    ]:
+        both(blocks_of(vectors), [accelerator], np.repeat(ALONG, len(asked.exclude), axis=0), asked)
+        assert accelerator.asked[-1][:2] == (len(asked.exclude), wanted)
+
+
+@pytest.mark.parametrize(("share", "probes"), [(1.0, 10), (0.5, 20), (0.2, 50), (0.125, 80), (0.05, 80), (0.0, 80)])
+def test_a_filter_widens_the_search_of_lists(share, probes):
+    """By as much as it takes away, up to eight times."""
+    vectors = line(200)
+    allowed = np.arange(200) < 200 * share
+    accelerator = Proposing(vectors)
+    both(blocks_of(vectors), [accelerator], ALONG, ask(1, allowed=allowed), IVF(lists=7, probes=10, refine=3))
+    assert accelerator.asked[0][2] == IVF(lists=7, probes=probes, refine=3)
+    both(blocks_of(vectors), [accelerator], ALONG, ask(1), IVF(probes=10))
+    assert accelerator.asked[1][2] == IVF(probes=10)
+    both(blocks_of(vectors), [accelerator], ALONG, ask(1, allowed=allowed), HNSW())
+    assert accelerator.asked[2][2] == HNSW()
+
+
+def test_each_segment_is_widened_by_its_own_share():
+    vectors = line(200)
+    blocks = blocks_of(vectors, [100])
+    accelerators = [Proposing(block.vectors) for block in blocks]
+    asked = ask(1, allowed=np.arange(200) >= 150)
+    both(blocks, accelerators, ALONG, asked, IVF(probes=10))
+    assert [accelerator.asked[0][2].probes for accelerator in accelerators] == [80, 20]
+
+
+@pytest.mark.parametrize("forgets", [(), range(41)])
+def test_equal_scores_go_by_id(forgets):
+    """One row and ten groups of four that are equal: as they are proposed, and as the exact search finds them."""
+    vectors = np.concatenate([2 * ALONG, np.repeat(line(10), 4, axis=0)])
+    names = np.random.default_rng(0).permutation(41)
+    how = {"max_norm": 2.0, "cosine": False, "ids_of": lambda rows: [f"{names[row]:02d}" for row in rows.tolist()]}
+    queries = np.concatenate([ALONG, -ALONG])
+    found = approximate.search(blocks_of(vectors), [Proposing(vectors, forgets)], HNSW(), queries, ask(9, n=2), **how)
+    groups = [sorted(range(first, first + 4), key=lambda row: names[row]) for first in range(1, 41, 4)]
+    assert found.rows[0].tolist() == [0, *groups[0], *groups[1]]
+    assert found.rows[1, :8].tolist() == [*groups[9], *groups[8]]
+
+
+@pytest.mark.parametrize(
+    ("asked", "suited"),
+    [
+        (ask(500), True),
+        (ask(501), False),
+        (ask(allowed=np.arange(10_000) < 200), True),
+        (ask(allowed=np.arange(10_000) < 199), False),
+        (ask(n=2, exclude=[np.arange(0), np.arange(256)]), True),
+        (ask(n=2, exclude=[np.arange(257), np.arange(0)]), False),
+        (ask(n=0), True),
+    ],
+)
+def test_what_leaves_too_few_rows_to_propose_is_not_for_accelerators(asked, suited):
+    assert approximate.suits(asked, 10_000) is suited
+
+
+@pytest.mark.parametrize(("k", "suited"), [(2048, True), (2049, False)])
+def test_no_accelerator_proposes_more_than_2048_rows(k, suited):
+    assert approximate.suits(ask(k), 10_000_000) is suited

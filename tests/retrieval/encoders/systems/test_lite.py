@@ -1,0 +1,233 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import itertools
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from retr.index.errors import NoTextSideError, UsageError, WeightsError
+from retr.index.machine.home import cache_folder
+from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.encoders.sample_picture import picture
+from retr.retrieval.encoders.systems import lite as module
+from retr.retrieval.encoders.weights import checkpoints
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def run(code: str, cache: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "RETR_CACHE_DIR": str(cache)}
+    return subprocess.run([sys.executable, "-W", "error", "-c", code], env=environment, capture_output=True, text=True)
+
+
+def test_the_vector_is_the_mean_of_the_map(lite):
+    vector = lite.encode_images([picture()])[0]
+    places = lite.patch_embeddings(picture())
+    assert places.shape == (7, 7, 1280)
+    np.testing.assert_allclose(places.mean((0, 1)), vector, atol=1e-4)
+
+
+def test_a_vector_does_not_depend_on_its_batch(lite, pictures):
+    batch = np.stack([lite.prepare(p) for p in pictures])
+    together = lite.encode_prepared(batch)
+    for size in (1, 2, 5):
+        parts = [lite.encode_prepared(batch[i : i + size]) for i in range(0, len(batch), size)]
+        np.testing.assert_array_equal(np.concatenate(parts), together)
+    order = np.random.default_rng(0).permutation(len(batch))
+    np.testing.assert_array_equal(lite.encode_prepared(batch[order]), together[order])
+
+
+def test_every_kind_of_item_gives_the_same_vector(lite, pictures, tmp_path):
+    array = np.asarray(pictures[0])
+    path = tmp_path / "picture.png"
+    pictures[0].save(path)
+    vectors = lite.encode_images([path, str(path), path.read_bytes(), pictures[0], array])
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (5, 1280)
+    np.testing.assert_array_equal(vectors, np.broadcast_to(vectors[0], vectors.shape))
+
+
+def test_the_layers_are_fifteen_unit_blocks_of_another_encoder(pictures):
+    layers = load_encoder("lite", feature="layers")
+    vectors = layers.encode_images(pictures)
+    assert vectors.shape == (len(pictures), layers.info.dim) == (len(pictures), 2232)
+    edges = np.cumsum([0, *(width for width in (40, 80, 112, 192, 320) for _ in range(3))])
+    lengths = [np.linalg.norm(vectors[:, a:b], axis=1) for a, b in itertools.pairwise(edges)]
+    np.testing.assert_allclose(lengths, 1, atol=1e-5)
+    assert layers.info.identity != load_encoder("lite").info.identity
+    assert layers.patch_embeddings(pictures[0]) is None
+    np.testing.assert_array_equal(layers.encode_images(pictures[:1])[0], vectors[0])
+    with pytest.raises(UsageError, match="no feature 'first'"):
+        load_encoder("lite", feature="first")
+
+
+def test_no_items_give_no_rows(lite):
+    assert lite.encode_images([]).shape == (0, 1280)
+
+
+def test_every_mode_is_embedded(lite, odd_pictures):
+    white = lite.encode_images([Image.new("RGB", (64, 64), "white")])[0]
+    for kind, image in odd_pictures.items():
+        vector = lite.encode_images([image])[0]
+        assert np.isfinite(vector).all(), kind
+        assert np.abs(vector - white).max() > 0.1, kind
+
+
+def test_there_is_no_text_side(lite):
+    with pytest.raises(NoTextSideError, match="'lite' embeds images only"):
+        lite.encode_texts(["drusen"])
+
+
+@pytest.mark.parametrize(("option", "value"), [("device", "cuda:99"), ("device", "tpu"), ("precision", "bf16")])
+def test_what_it_cannot_do_is_refused(option, value):
+    with pytest.raises(UsageError, match=repr(value)):
+        load_encoder("lite", **{option: value})
+
+
+def test_auto_is_the_cpu_also_where_a_gpu_is(monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert isinstance(load_encoder("lite"), module.LiteEncoder)
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+
+
+def same(other, feature, pictures):
+    """Compare an encoder with the CPU's."""
+    on_cpu = load_encoder("lite", feature=feature)
+    assert on_cpu.info.agrees_with(other.info)
+    assert (other.info.precision, other.notes) == ("fp32", [])
+    vectors = other.encode_images(pictures)
+    assert vectors.dtype == np.float32
+    assert cosines(on_cpu.encode_images(pictures), vectors).min() >= 0.9999
+    places = other.patch_embeddings(picture())
+    if feature == "layers":
+        assert places is None
+    else:
+        expected = on_cpu.patch_embeddings(picture())
+        assert places.shape == expected.shape
+        assert cosines(expected.reshape(49, -1), places.reshape(49, -1)).min() >= 0.9999
+
+
+@pytest.mark.parametrize("feature", ["last", "layers"])
+def test_as_a_torch_module_it_is_the_same_encoder(feature, pictures):
+    from retr.retrieval.encoders.systems.lite_network import LiteTorchEncoder
+
+    same(LiteTorchEncoder(module._find(None), feature, device="cpu", precision="auto"), feature, pictures)
+    # in lower precision, which only a GPU is offered, the statistics are still taken in float32
+    lowered = LiteTorchEncoder(module._find(None), feature, device="cpu", precision="bf16")
+    assert lowered.info.precision in {"bf16", "fp32"}
+    assert (
+        cosines(lowered.encode_images(pictures), load_encoder("lite", feature=feature).encode_images(pictures)).min()
+        > 0.99
+    )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("feature", ["last", "layers"])
+def test_on_a_gpu_it_is_the_same_encoder(feature, pictures):
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("torch sees no GPU")
+    on_gpu = load_encoder("lite", feature=feature, device="cuda")
+    assert on_gpu.info.device == "cuda"
+    same(on_gpu, feature, pictures)
+
+
+def test_weights_that_are_named_are_looked_at_where_the_network_is_kept(lite, tmp_path):
+    other = tmp_path / "other.pth"
+    for given in (other, tmp_path / "none.pth"):
+        other.write_bytes(b"other weights")
+        with pytest.raises(WeightsError):
+            load_encoder("lite", weights=given)
+
+
+def test_other_weights_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("RETR_CACHE_DIR", str(tmp_path / "cache"))
+    other = tmp_path / "efficientnet-lite0-57934424.pth"
+    other.write_bytes(b"not these")
+    with pytest.raises(WeightsError, match="its sha256 is"):
+        load_encoder("lite", weights=other)
+
+
+def test_features_are_timms_and_the_head_knows_its_classes(lite):
+    """The tensors are matched to timm's by order: a slip would move the features away from the head's classes."""
+    import torch
+
+    from retr.retrieval.encoders.systems import lite_network
+
+    network = lite_network.network(module._find(None))
+    pixels = np.stack([lite.prepare(picture()), lite.prepare(picture().rotate(90))])
+    with torch.inference_mode():
+        normalised = (torch.from_numpy(pixels).float() / 255 - 0.498) / 0.502
+        expected = network.body.forward_head(network.body.forward_features(normalised), pre_logits=True)
+        logits = network.body.classifier(expected)
+    np.testing.assert_allclose(lite.encode_prepared(pixels), expected.numpy(), atol=1e-4)
+    assert logits.shape == (2, 1000)
+    # timm's ImageNet order: 0 to 397 are animals; a disc of glowing colours is none of them
+    assert (logits.argmax(-1) >= 398).all()
+
+
+def test_the_second_load_imports_no_torch_and_exports_nothing(tmp_path):
+    code = (
+        "import sys; from retr.retrieval.encoders.registry import load_encoder;"
+        "from retr.retrieval.encoders.sample_picture import picture;"
+        "v = load_encoder('lite').encode_images([picture()]);"
+        "print(*[m for m in ('torch', 'timm', 'scipy', 'transformers', 'sklearn', 'torchvision')"
+        " if m in sys.modules], v.tobytes().hex()[:64])"
+    )
+    first = run(code, tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert first.stderr == ""
+    assert first.stdout.startswith("torch timm")
+    (exported,) = tmp_path.glob("lite0-*.onnx")
+    written = exported.stat().st_mtime_ns
+    assert exported.stem.endswith(hashlib.sha256(exported.read_bytes()).hexdigest()[:16])
+
+    second = run(code, tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert second.stderr == ""
+    assert second.stdout.split()[-1] == first.stdout.split()[-1]
+    assert len(second.stdout.split()) == 1
+    assert exported.stat().st_mtime_ns == written
+
+    data = bytearray(exported.read_bytes())
+    data[len(data) // 2] ^= 1
+    exported.write_bytes(data)
+    third = run(code, tmp_path)
+    assert third.stdout == first.stdout
+    assert hashlib.sha256(exported.read_bytes()).hexdigest()[:16] == exported.stem.rpartition("-")[2]
+
+
+def test_an_unwritable_cache_is_a_note_and_no_error(tmp_path, monkeypatch, lite):
+    blocked = tmp_path / "file"
+    blocked.write_bytes(b"")
+    monkeypatch.setenv("RETR_CACHE_DIR", str(blocked / "cache"))
+    assert not checkpoints.write_atomically(cache_folder() / "x.onnx", b"data")
+    encoder = load_encoder("lite")
+    (note,) = encoder.notes
+    assert "RETR_CACHE_DIR" in note
+    np.testing.assert_array_equal(encoder.encode_images([picture()]), lite.encode_images([picture()]))
+
+
+def test_draft_decoding_keeps_the_vector(lite):
+    """What allows `draft_size`: a JPEG decoded at a reduced size is the same picture to the encoder."""
+    big = picture().resize((2048, 2048), Image.Resampling.BICUBIC)
+    stream = io.BytesIO()
+    big.save(stream, "JPEG", quality=92)
+    drafted = lite.encode_images([stream.getvalue()])[0]
+    full = lite.encode_images([Image.open(io.BytesIO(stream.getvalue())).convert("RGB")])[0]
+    cosine = full @ drafted / np.linalg.norm(full) / np.linalg.norm(drafted)
+    assert 0.999 < cosine < 1
