@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from retr.benchmarks.record import record
+from retr.retrieval.encoders.networks import lite_pixels
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.encoders.systems import lite
 from retr.retrieval.images import read_image
@@ -40,7 +41,11 @@ def make_archive(folder: Path) -> list[Path]:
     originals = sorted(ARCHIVE.rglob("*.jpg"))
 
     def write(number: int) -> Path:
-        image = Image.open(originals[number % len(originals)]).convert("RGB").resize((SIDE, SIDE), 3)
+        image = (
+            Image.open(originals[number % len(originals)])
+            .convert("RGB")
+            .resize((lite_pixels.SIDE, lite_pixels.SIDE), 3)
+        )
         grain = np.random.default_rng(number).normal(0, 2, (SIDE, SIDE, 1))
         noisy = np.clip(np.asarray(image, dtype=np.float32) + grain, 0, 255).astype(np.uint8)
         file = folder / f"{number:04d}.jpg"
@@ -74,14 +79,18 @@ def plain_loop(files: list[Path]) -> Callable[[], None]:
     """Return the loop most people would write: open, resize, encode one image in fp32."""
     import torch
 
-    from retr.retrieval.encoders.systems.lite_network import network
+    from retr.retrieval.encoders.networks.lite import network
 
     net = network(lite._find(None))
 
     def loop() -> None:
         with torch.inference_mode():
             for file in files:
-                small = Image.open(file).convert("RGB").resize((lite.SIDE, lite.SIDE), Image.Resampling.BILINEAR)
+                small = (
+                    Image.open(file)
+                    .convert("RGB")
+                    .resize((lite_pixels.SIDE, lite_pixels.SIDE), Image.Resampling.BILINEAR)
+                )
                 net(torch.from_numpy(np.asarray(small).transpose(2, 0, 1).copy())[None])
 
     return loop

@@ -15,7 +15,7 @@ import torch
 
 from retr.benchmarks.encoder_speed import measure
 from retr.benchmarks.record import record
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
 PROCESSORS: dict[str, dict[str, Any]] = {

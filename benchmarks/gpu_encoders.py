@@ -184,13 +184,15 @@ def moved(encoder: Any, precision: str, args: argparse.Namespace) -> tuple[Any, 
     """Put a loaded encoder on the device; also why it gave up the precision, in which it is measured all the same."""
     import torch
 
+    from retr.retrieval.encoders.networks.lite import LiteTorchEncoder
     from retr.retrieval.encoders.runtime.torch_encoder import _DTYPES, TorchEncoder
     from retr.retrieval.encoders.systems import lite
-    from retr.retrieval.encoders.systems.lite_network import LiteTorchEncoder
 
     if isinstance(encoder, lite.LiteEncoder):
         feature = str(encoder.info.options.get("feature", "last"))
-        on_device: Any = LiteTorchEncoder(lite._find(None), feature, device=args.device, precision=precision)
+        on_device: Any = LiteTorchEncoder(
+            lite.describe(feature), lite._find(None), device=args.device, precision=precision
+        )
     else:
         on_device = copy.copy(encoder)
         network = copy.deepcopy(encoder.network)

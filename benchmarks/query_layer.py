@@ -145,7 +145,7 @@ class Sentences:
 
     def __init__(self, folder: Path) -> None:
         from retr.index.encoder import EncoderInfo
-        from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+        from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
         ensure_torchvision()
         from transformers import AutoModel, AutoTokenizer

@@ -10,7 +10,7 @@ from retr.cli._options import CsvOption, JsonOption, LoadOptions, SafeCsvOption,
 from retr.cli._output import Output
 
 if TYPE_CHECKING:
-    from retr.retrieval.encoders.registry import Spec
+    from retr.retrieval.encoders.spec import Spec
 
 app = typer.Typer(
     help="Encoders: what there is, what it needs, whether it works here.", no_args_is_help=True, rich_markup_mode=None

@@ -6,7 +6,7 @@ import json
 
 import torch
 
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
 ensure_torchvision()
 import open_clip  # noqa: E402

@@ -119,7 +119,7 @@ LOCAL = """
 import json
 from pathlib import Path
 from retr import Index, load_encoder
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 ensure_torchvision()
 import open_clip, torch, transformers
 folder = Path("{made}")

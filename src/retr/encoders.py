@@ -7,6 +7,6 @@ A package that brings an encoder subclasses `BaseEncoder` and registers a `Spec`
 from retr.index.encoder import EncoderInfo
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.callables import from_callable
-from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.spec import Card, Spec
 
 __all__ = ["BaseEncoder", "Card", "EncoderInfo", "Spec", "from_callable"]

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from retr.benchmarks import gpu_encoders, gpu_pictures
+from retr.retrieval.encoders.networks import lite as lite_network
 from retr.retrieval.encoders.sample_picture import picture
-from retr.retrieval.encoders.systems import lite_network
 
 
 @pytest.fixture

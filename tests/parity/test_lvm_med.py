@@ -14,7 +14,7 @@ from PIL import Image
 
 from retr.index.errors import NoTextSideError, WeightsError
 from retr.retrieval.encoders.registry import load_encoder
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
 if TYPE_CHECKING:
     from collections.abc import Callable

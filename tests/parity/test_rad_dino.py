@@ -103,7 +103,7 @@ def test_files_that_do_not_fit(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("side", [518, 224])
 def test_crop_is_the_slow_processors(size: tuple[int, int], side: int) -> None:
     """Pixel for pixel what transformers' PIL processor gives for the same configuration."""
-    from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+    from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
     ensure_torchvision()
     from transformers.models.bit.image_processing_pil_bit import BitImageProcessorPil

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from retr import Index
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.query import Query
 
 ensure_torchvision()

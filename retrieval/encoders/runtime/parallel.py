@@ -21,7 +21,7 @@ from retr.index.errors import RetrError
 from retr.retrieval.encoders.base import BaseEncoder
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from multiprocessing.connection import Connection
 
     import PIL.Image
@@ -46,24 +46,26 @@ class ParallelEncoder(BaseEncoder):
 
     Parameters
     ----------
+    load
+        ``load(name, *, device, **options)``, a function of a module: the workers import it.
     name, options
         As in ``load_encoder``, without device.
     devices
         Two or more.
     """
 
-    def __init__(self, name: str, devices: Sequence[str], options: dict[str, Any]) -> None:
-        from retr.retrieval.encoders.registry import load_encoder
-
+    def __init__(
+        self, load: Callable[..., BaseEncoder], name: str, devices: Sequence[str], options: dict[str, Any]
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self._workers: list[tuple[str, Connection]] = []
         for device in devices[1:]:
             mine, theirs = context.Pipe()
-            work = (theirs, name, device, options)
+            work = (theirs, load, name, device, options)
             context.Process(target=_work, args=work, daemon=True, name=f"retr on {device}").start()
             theirs.close()
             self._workers.append((device, mine))
-        self._first = load_encoder(name, device=devices[0], **options)
+        self._first = load(name, device=devices[0], **options)
         self.notes = self._first.notes
         for device, pipe in self._workers:
             info = self._receive(device, pipe)
@@ -147,14 +149,12 @@ def _ended(device: str) -> RetrError:
     )
 
 
-def _work(pipe: Connection, name: str, device: str, options: dict[str, Any]) -> None:
+def _work(pipe: Connection, load: Callable[..., BaseEncoder], name: str, device: str, options: dict[str, Any]) -> None:
     """Load the encoder on one device and embed what the pipe brings, until it closes."""
-    from retr.retrieval.encoders.registry import load_encoder
-
     # the other end closes when this process is no longer wanted
     with suppress(EOFError, BrokenPipeError):
         try:
-            encoder = load_encoder(name, device=device, **options)
+            encoder = load(name, device=device, **options)
         except RetrError as error:
             pipe.send(RetrError(f"{error.message} (on {device})", hint=error.hint))
             return

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from retr.index.errors import WeightsError
 from retr.index.machine.home import home
 from retr.retrieval.encoders.options import check_choice, local, together
-from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights.checkpoints import WeightFile, find
 from retr.retrieval.encoders.weights.untrusted import read_json, reading
 
@@ -95,12 +95,14 @@ def _load(
             f"config.json asks for vision_type {config['vision_type']!r} with projection {config['projection']!r}",
             hint="only the published resnet_v1 and resnet_v2 with projection are supported",
         )
-    from retr.retrieval.encoders.systems.flair_network import load_flair
+    from retr.retrieval.encoders.networks.flair import load_flair
 
     with reading(f"the checkpoint {file.name!r}"):
         return load_flair(
             file,
             local(text_model),
+            card=CARD,
+            text_file=BIO_CLINICAL_BERT,
             config=config,
             feature=feature,
             together=together(text_batching),

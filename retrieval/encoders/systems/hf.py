@@ -28,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 from retr.index.errors import UsageError, WeightsError
 from retr.index.machine.home import home
 from retr.retrieval.encoders.options import local
-from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.systems import open_clip
 from retr.retrieval.encoders.weights import checkpoints as files
-from retr.retrieval.encoders.weights import locations
+from retr.retrieval.encoders.weights import locations, open_clip_files
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
 from retr.retrieval.encoders.weights.untrusted import (
     PROCESSORS,
@@ -121,11 +121,11 @@ def _load(
     folder, from_hub = _folder(name, weights)
     check_folder(folder)
     config = _read(folder / "config.json")
-    if "model_type" not in config and (folder / open_clip.CONFIG).is_file():
+    if "model_type" not in config and (folder / open_clip_files.CONFIG).is_file():
         if pooling is not None:
             raise UsageError(f"'hf:{name}' is an open_clip model, which has no pooling to choose")
         theirs: BaseEncoder = open_clip.SPEC.load(
-            open_clip.HUB + name, weights=folder, text_model=text_model, device=device, precision=precision
+            open_clip_files.HUB + name, weights=folder, text_model=text_model, device=device, precision=precision
         )
         return theirs
     family = str(config.get("model_type"))
@@ -143,18 +143,20 @@ def _load(
             hint="get it from where the weights come from",
         )
     parts = checkpoints(folder)
-    from retr.retrieval.encoders.systems import hf_network
+    from retr.retrieval.encoders.networks import hf as network
 
     with reading(f"the folder {folder.name!r}", folder=folder):
-        return hf_network.HfEncoder(
+        return network.HfEncoder(
             name,
             folder,
             family,
             parts,
+            card=CARD,
             config_sha256=config_digest(config, processor),
             text_model=local(text_model),
             hub=name if from_hub else None,
             pooling=pooling,
+            own_pooling=known[0] if known else None,
             device=device,
             precision=precision,
         )
@@ -209,8 +211,8 @@ def _folder(name: str, weights: str | os.PathLike[str] | None) -> tuple[Path, bo
         for pattern in _HUB_CHECKPOINTS
     ]
     kinds += [
-        WeightFile(name, where, hub=name, hub_files=(open_clip.CONFIG, pattern), hub_also=TOKENIZER, folder=True)
-        for pattern in open_clip.CHECKPOINTS[:3]
+        WeightFile(name, where, hub=name, hub_files=(open_clip_files.CONFIG, pattern), hub_also=TOKENIZER, folder=True)
+        for pattern in open_clip_files.CHECKPOINTS[:3]
     ]
     problem: WeightsError | None = None
     for network in (False, True):
@@ -225,7 +227,7 @@ def _folder(name: str, weights: str | os.PathLike[str] | None) -> tuple[Path, bo
 
 def _read(path: Path) -> dict[str, Any]:
     config = read_json(path)
-    if config is None and not (path.parent / open_clip.CONFIG).is_file():
+    if config is None and not (path.parent / open_clip_files.CONFIG).is_file():
         raise WeightsError(
             f"no config.json in the folder {path.parent.name!r}",
             hint="hf: takes folders as transformers saves them, or open_clip's with open_clip_config.json",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from retr.index.errors import UsageError
 from retr.retrieval.encoders.options import check_choice, local, together
-from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights.checkpoints import WeightFile, find
 from retr.retrieval.encoders.weights.untrusted import reading
 
@@ -85,13 +85,15 @@ def _load(
         raise UsageError(f"unknown resolution {resolution!r}", hint="use a multiple of 32, such as 512 or 1024")
     file = find(_WEIGHTS, weights, encoder=CARD.name)
     knowledge = find(_KNOWLEDGE, knowledge_encoder, encoder=CARD.name) if knowledge_encoder is not None else None
-    from retr.retrieval.encoders.systems.kad_checkpoint import load_kad
+    from retr.retrieval.encoders.networks.kad_checkpoint import load_kad
 
     with reading(f"the checkpoint {file.name!r}"):
         return load_kad(
             file,
             knowledge,
             local(text_model),
+            card=CARD,
+            text_file=MED_KEBERT,
             protocol=protocol,
             resolution=resolution,
             together=together(text_batching),

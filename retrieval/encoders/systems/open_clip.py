@@ -19,26 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders.options import local
-from retr.retrieval.encoders.registry import Card, Spec
-from retr.retrieval.encoders.weights import checkpoints as files
+from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
 
 if TYPE_CHECKING:
     import os
-    from pathlib import Path
 
     from retr.retrieval.encoders.base import BaseEncoder
 
-CONFIG = "open_clip_config.json"
-HUB = "hf-hub:"
-# In open_clip's own order of preference.
-CHECKPOINTS = (
-    "open_clip_model.safetensors",
-    "open_clip_pytorch_model.safetensors",
-    "open_clip_pytorch_model.bin",
-    "open_clip_pytorch_model.pth",
-    "model.safetensors",
-)
 _CHOICES = {"interpolation": ("bicubic", "bilinear"), "resize_mode": ("shortest", "longest", "squash")}
 
 CARD = Card(
@@ -110,11 +98,12 @@ def _load(
     # before torch and open_clip are imported, which takes a while
     if path is not None and not (path.is_file() or path.is_dir()):
         raise WeightsError(f"no file or folder at {str(path)!r}, weights of open_clip", hint="check the path")
-    from retr.retrieval.encoders.systems import open_clip_network
+    from retr.retrieval.encoders.networks import open_clip as network
 
-    return open_clip_network.load(
+    return network.load(
         model,
         path,
+        card=CARD,
         text_model=local(text_model),
         stated={key: value for key, value in stated.items() if value is not None},
         device=device,
@@ -140,33 +129,6 @@ def _triple(option: str, value: str | float | Sequence[float] | None) -> tuple[f
     if len(numbers) != 3:
         raise UsageError(f"{option} takes one number or three, got {value!r}", hint="for example 0.48,0.46,0.41")
     return (numbers[0], numbers[1], numbers[2])
-
-
-def find_checkpoint(folder: Path) -> Path:
-    """Find the checkpoint in a folder, in open_clip's order of preference."""
-    for name in CHECKPOINTS:
-        if (folder / name).is_file():
-            return folder / name
-    raise WeightsError(
-        f"no checkpoint in the folder given as weights, {folder.name!r}",
-        hint=f"it should hold one of {', '.join(CHECKPOINTS)}",
-    )
-
-
-def from_hub(repository: str) -> Path:
-    """Find the folder of a hub repository: in ``RETR_WEIGHTS``, in the hub's cache, else fetched."""
-    where = f"https://huggingface.co/{repository}"
-    wanted = WeightFile(repository, where=where, hub=repository, hub_files=(CONFIG,), folder=True)
-    folder = files.find(wanted, encoder=f"open_clip:{HUB}{repository}")
-    for network in (False, True):
-        for name in CHECKPOINTS:
-            if (folder / name).is_file():
-                return folder
-            try:
-                return files.find(WeightFile(name, where, hub=repository), encoder=repository, network=network).parent
-            except WeightsError:
-                continue
-    raise WeightsError(f"no checkpoint in {repository!r} on this machine, nor in reach", hint=f"see {where}")
 
 
 SPEC = Spec(card=CARD, load=_load, family=True)

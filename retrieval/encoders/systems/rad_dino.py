@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retr.retrieval.encoders.options import check_choice, local
-from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights.checkpoints import WeightFile, find
 from retr.retrieval.encoders.weights.untrusted import reading
 
@@ -60,10 +60,10 @@ def _load(
     if given is not None and given.name == "model.safetensors":
         given = given.parent
     folder = find(FOLDER, given, encoder=CARD.name)
-    from retr.retrieval.encoders.systems.rad_dino_network import load_rad_dino
+    from retr.retrieval.encoders.networks.rad_dino import load_rad_dino
 
     with reading(f"the folder {folder.name!r}", folder=folder):
-        return load_rad_dino(folder, feature=feature, device=device, precision=precision)
+        return load_rad_dino(folder, card=CARD, feature=feature, device=device, precision=precision)
 
 
 SPEC = Spec(card=CARD, load=_load)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from retr.retrieval.encoders.options import check_choice, local, together
-from retr.retrieval.encoders.registry import Card, Spec
+from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.systems.flair import BIO_CLINICAL_BERT
 from retr.retrieval.encoders.weights.checkpoints import WeightFile, find
 from retr.retrieval.encoders.weights.untrusted import reading
@@ -73,12 +73,14 @@ def _load(
     normalisation = str(normalisation or ("0.5" if feature == "retrieval" else "imagenet"))
     check_choice("normalisation", normalisation, ("imagenet", "0.5"))
     file = find(_WEIGHTS, weights, encoder=CARD.name)
-    from retr.retrieval.encoders.systems.retizero_network import load_retizero
+    from retr.retrieval.encoders.networks.retizero import load_retizero
 
     with reading(f"the checkpoint {file.name!r}"):
         return load_retizero(
             file,
             local(text_model),
+            card=CARD,
+            text_file=BIO_CLINICAL_BERT,
             feature=feature,
             normalisation=normalisation,
             together=together(text_batching),

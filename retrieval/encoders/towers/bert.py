@@ -13,7 +13,7 @@ from tokenizers import BertWordPieceTokenizer
 from torch import Tensor, nn
 
 from retr.index.errors import WeightsError
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights.checkpoints import find, uninitialised
 from retr.retrieval.encoders.weights.untrusted import read_json, reading, tokenizer_digest
 

@@ -13,7 +13,6 @@ import numpy as np
 import torch
 
 from retr.index.errors import NoTextSideError, WeightsError
-from retr.retrieval.encoders.registry import text_option
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
 from retr.retrieval.encoders.towers.bert import MeanText, Projection, Tokenizer, new_bert, text_digest, text_files
 from retr.retrieval.encoders.weights.checkpoints import find, load_strictly
@@ -152,7 +151,14 @@ class FundusEncoder(TorchEncoder):
         Image projection, kept in float32; None gives the network's own features.
     text
         The text half; None where the chosen feature has no text beside it.
+
+    Attributes
+    ----------
+    text_feature
+        The feature that texts are compared with.
     """
+
+    text_feature: str
 
     def __init__(
         self,
@@ -224,6 +230,6 @@ class FundusEncoder(TorchEncoder):
             feature: Any = self.info.options.get("feature")
             raise NoTextSideError(
                 f"feature {feature!r} of {self.info.name!r} has no text side",
-                hint=f"words are compared with {text_option(self.info)}: load it so, or build an index with it",
+                hint=f"words are compared with feature={self.text_feature}: load it so, or build an index with it",
             )
         return self.text

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import WeightsError
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights import checkpoints as files
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
 from retr.retrieval.encoders.weights.untrusted import (
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from retr.retrieval.encoders.systems.open_clip_network import Source
+    from retr.retrieval.encoders.weights.open_clip_files import ResolvedModel
 
 # What a configuration may tell its tokenizer; others would reach transformers, `trust_remote_code` among them.
 OPTIONS = ("clean", "strip_sep_token", "language")
 
 
-def config_folder(repository: str, source: Source, text_model: Path | None) -> Path:
+def config_folder(repository: str, source: ResolvedModel, text_model: Path | None) -> Path:
     """Find the folder with the ``config.json`` of a transformers text side."""
     wanted = WeightFile(
         repository,
@@ -52,7 +52,7 @@ def config_folder(repository: str, source: Source, text_model: Path | None) -> P
     return folder
 
 
-def _tokenizer_folder(name: str, source: Source, text_model: Path | None, *, network: bool) -> Path:
+def _tokenizer_folder(name: str, source: ResolvedModel, text_model: Path | None, *, network: bool) -> Path:
     """Find the folder with a transformers tokenizer: given, beside the weights, in the hub's cache or on the hub."""
     for place in (text_model, source.folder):
         if place is not None and has_tokenizer(place):
@@ -70,7 +70,7 @@ def _tokenizer_folder(name: str, source: Source, text_model: Path | None, *, net
         ) from error
 
 
-def make_tokenizer(source: Source, text_model: Path | None) -> Any:
+def make_tokenizer(source: ResolvedModel, text_model: Path | None) -> Any:
     """Make the model's own tokenizer."""
     text = source.model["text_cfg"]
     name = text.get("hf_tokenizer_name")
@@ -93,7 +93,7 @@ def make_tokenizer(source: Source, text_model: Path | None) -> Any:
         )
 
 
-def described(source: Source, text_model: Path | None) -> str | None:
+def described(source: ResolvedModel, text_model: Path | None) -> str | None:
     """Return the sha256 of what was stated beside the weights; None where all is open_clip's own."""
     repository = source.model["text_cfg"].get("hf_model_name")
     text = read_json(config_folder(repository, source, text_model) / "config.json") if repository else None
@@ -101,7 +101,7 @@ def described(source: Source, text_model: Path | None) -> str | None:
     return config_digest(source.model, source.preprocess, text) if own else config_digest(text) if text else None
 
 
-def tokenized(source: Source, text_model: Path | None) -> str | None:
+def tokenized(source: ResolvedModel, text_model: Path | None) -> str | None:
     """Return the sha256 of the tokenizer of a transformers text side, as far as it is on this machine."""
     name = source.model["text_cfg"].get("hf_tokenizer_name")
     if not name:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retr.index.errors import WeightsError
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights.fitting import Contents
 from retr.retrieval.encoders.weights.untrusted import check_folder, read_json, reading, sealed
 

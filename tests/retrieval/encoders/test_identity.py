@@ -11,7 +11,7 @@ from retr import Index
 from retr.index.errors import EncoderMismatchError, WeightsError
 from retr.retrieval.encoders.index_encoder import require_same
 from retr.retrieval.encoders.registry import load_encoder
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
 ensure_torchvision()
 import transformers  # noqa: E402

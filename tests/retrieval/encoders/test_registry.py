@@ -6,7 +6,8 @@ from retr.index.encoder import EncoderInfo
 from retr.index.errors import EncoderNotFoundError, NoTextSideError, UsageError
 from retr.retrieval.encoders import registry
 from retr.retrieval.encoders.index_encoder import no_text_side
-from retr.retrieval.encoders.registry import Spec, load_encoder, text_option
+from retr.retrieval.encoders.registry import load_encoder, text_option
+from retr.retrieval.encoders.spec import Spec
 
 
 class _Point:

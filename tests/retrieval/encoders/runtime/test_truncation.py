@@ -46,7 +46,7 @@ def test_what_lies_beyond_has_no_part_in_the_vector(encoder):
 def test_open_clips_own_tokenizer_is_counted(made, tmp_path):
     import torch
 
-    from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+    from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
     ensure_torchvision()
     import open_clip

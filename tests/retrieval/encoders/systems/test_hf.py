@@ -11,7 +11,7 @@ import torch
 from retr.index.errors import NoTextSideError, UsageError, WeightsError
 from retr.retrieval.encoders.base import unit
 from retr.retrieval.encoders.registry import load_encoder
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
 ensure_torchvision()
 transformers = pytest.importorskip("transformers")

@@ -123,11 +123,15 @@ def same(other, feature, pictures):
 
 @pytest.mark.parametrize("feature", ["last", "layers"])
 def test_as_a_torch_module_it_is_the_same_encoder(feature, pictures):
-    from retr.retrieval.encoders.systems.lite_network import LiteTorchEncoder
+    from retr.retrieval.encoders.networks.lite import LiteTorchEncoder
 
-    same(LiteTorchEncoder(module._find(None), feature, device="cpu", precision="auto"), feature, pictures)
+    same(
+        LiteTorchEncoder(module.describe(feature), module._find(None), device="cpu", precision="auto"),
+        feature,
+        pictures,
+    )
     # in lower precision, which only a GPU is offered, the statistics are still taken in float32
-    lowered = LiteTorchEncoder(module._find(None), feature, device="cpu", precision="bf16")
+    lowered = LiteTorchEncoder(module.describe(feature), module._find(None), device="cpu", precision="bf16")
     assert lowered.info.precision in {"bf16", "fp32"}
     assert (
         cosines(lowered.encode_images(pictures), load_encoder("lite", feature=feature).encode_images(pictures)).min()
@@ -166,7 +170,7 @@ def test_features_are_timms_and_the_head_knows_its_classes(lite):
     """The tensors are matched to timm's by order: a slip would move the features away from the head's classes."""
     import torch
 
-    from retr.retrieval.encoders.systems import lite_network
+    from retr.retrieval.encoders.networks import lite as lite_network
 
     network = lite_network.network(module._find(None))
     pixels = np.stack([lite.prepare(picture()), lite.prepare(picture().rotate(90))])

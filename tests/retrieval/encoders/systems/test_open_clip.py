@@ -12,7 +12,7 @@ from PIL import Image
 from retr.index.errors import UsageError, WeightsError
 from retr.index.vectors import unit
 from retr.retrieval.encoders.registry import load_encoder
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.images import read_image
 
 ensure_torchvision()

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 import retr
 from retr.index.errors import RetrError, WeightsError
 from retr.retrieval.encoders.registry import load_encoder
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights.checkpoints import load_state_dict
 from retr.retrieval.encoders.weights.untrusted import check_folder, read_json, read_processor, sealed
 

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 in torch: exported to ONNX for CPUs (`_lite_export`), run as it is on GPUs."""
+"""EfficientNet-Lite0 in torch: exported to ONNX for CPUs (`networks.lite_export`), run as it is on GPUs."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from retr.index.errors import WeightsError
+from retr.retrieval.encoders.networks.lite_pixels import MEAN, STD, squash
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
-from retr.retrieval.encoders.systems import lite
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights.checkpoints import load_state_dict, load_strictly
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     import PIL.Image
     from numpy.typing import NDArray
+
+    from retr.index.encoder import EncoderInfo
 
 
 class Network(torch.nn.Module):
@@ -32,7 +34,7 @@ class Network(torch.nn.Module):
 
     def normalise(self, pixels: torch.Tensor) -> torch.Tensor:
         """Scale and normalise in float32, then take the network's own precision."""
-        normalised = (pixels.to(torch.float32) / 255 - lite.MEAN) / lite.STD
+        normalised = (pixels.to(torch.float32) / 255 - MEAN) / STD
         dtype = next(self.body.parameters()).dtype
         return normalised if dtype is torch.float32 else normalised.to(dtype)
 
@@ -96,22 +98,24 @@ class LiteTorchEncoder(TorchEncoder):
 
     Parameters
     ----------
+    info
+        As of `LiteEncoder`; its options hold the feature.
     path
         The checked checkpoint.
-    feature, device, precision
+    device, precision
         As in ``load_encoder``; ``"auto"`` is fp32.
     """
 
     batch_size = 32
 
-    def __init__(self, path: Path, feature: str, *, device: str, precision: str) -> None:
-        self._feature = feature
+    def __init__(self, info: EncoderInfo, path: Path, *, device: str, precision: str) -> None:
+        self._feature = str(info.options.get("feature", "last"))
         precision = "fp32" if precision == "auto" else precision
-        super().__init__(lite.describe(feature), network(path, feature), device=device, precision=precision)
+        super().__init__(info, network(path, self._feature), device=device, precision=precision)
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
         """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``; the network normalises."""
-        return np.ascontiguousarray(lite.squash(image))
+        return np.ascontiguousarray(squash(image))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed pixels ``(n, 3, 224, 224)`` in 0..255, which every precision holds exactly: ``(n, dim)``."""

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 import PIL.Image
 
 from retr.retrieval.encoders.runtime.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, table, to_bytes
-from retr.retrieval.encoders.systems.flair import BIO_CLINICAL_BERT
-from retr.retrieval.encoders.systems.retizero import CARD
 from retr.retrieval.encoders.towers.fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
 from retr.retrieval.encoders.towers.vision import fold_lora, last_map, pool, vit_large
 from retr.retrieval.encoders.weights.checkpoints import (
@@ -27,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from retr.index.encoder import EncoderInfo
+    from retr.retrieval.encoders.spec import Card
+    from retr.retrieval.encoders.weights.checkpoints import WeightFile
 
 _NORMALISATION = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "0.5": (HALF, HALF)}
 
@@ -41,6 +41,7 @@ class RetiZeroEncoder(FundusEncoder):
     """
 
     batch_size = 16
+    text_feature = "zero-shot"
 
     def __init__(self, info: EncoderInfo, network: nn.Module, **rest: Any) -> None:
         self.feature = info.options["feature"]
@@ -69,6 +70,8 @@ def load_retizero(
     file: Path,
     text_model: Path | None,
     *,
+    card: Card,
+    text_file: WeightFile,
     feature: str,
     normalisation: str,
     together: bool,
@@ -88,13 +91,13 @@ def load_retizero(
     text = TextSide(
         text_state,
         text_model,
-        wanted=BIO_CLINICAL_BERT,
-        encoder=CARD.name,
+        wanted=text_file,
+        encoder=card.name,
         file=file.name,
         caption=caption,
         together=together,
     )
-    info = CARD.info(
+    info = card.info(
         dim=head.projection.out_features if projected else head.projection.in_features,
         similarity="cosine",
         text=projected,

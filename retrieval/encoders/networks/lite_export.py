@@ -16,9 +16,9 @@ import numpy as np
 import torch
 
 from retr.index.errors import WeightsError
+from retr.retrieval.encoders.networks.lite import network
+from retr.retrieval.encoders.networks.lite_pixels import SIDE
 from retr.retrieval.encoders.sample_picture import picture
-from retr.retrieval.encoders.systems import lite
-from retr.retrieval.encoders.systems.lite_network import network
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -41,7 +41,7 @@ def export(path: Path, feature: str = "last") -> bytes:
     outputs = ["features", "map"] if feature == "last" else ["features"]
     whole = picture()
     boxes = [(0, 0, 512, 512), (0, 0, 256, 256), (256, 0, 512, 256), (256, 256, 512, 512)]
-    pixels = np.stack([_pixels(whole.resize((lite.SIDE, lite.SIDE), box=box)) for box in boxes])
+    pixels = np.stack([_pixels(whole.resize((SIDE, SIDE), box=box)) for box in boxes])
     axes = {name: {0: "n"} for name in ("pixels", *outputs)}
     with (
         torch.inference_mode(),

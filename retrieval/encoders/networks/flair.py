@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from retr.retrieval.encoders.runtime.preprocess import to_unit
-from retr.retrieval.encoders.systems.flair import BIO_CLINICAL_BERT, CARD
 from retr.retrieval.encoders.towers.fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
 from retr.retrieval.encoders.towers.vision import ResNet50, pool
 from retr.retrieval.encoders.weights.checkpoints import (
@@ -29,6 +28,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from retr.index.encoder import EncoderInfo
+    from retr.retrieval.encoders.spec import Card
+    from retr.retrieval.encoders.weights.checkpoints import WeightFile
 
 
 class FlairEncoder(FundusEncoder):
@@ -41,6 +42,8 @@ class FlairEncoder(FundusEncoder):
     side
         Of the square canvas, in pixels.
     """
+
+    text_feature = "projected"
 
     def __init__(self, info: EncoderInfo, network: nn.Module, *, side: int, **rest: Any) -> None:
         self.side = side
@@ -75,6 +78,8 @@ def load_flair(
     file: Path,
     text_model: Path | None,
     *,
+    card: Card,
+    text_file: WeightFile,
     config: Mapping[str, Any],
     feature: str,
     together: bool,
@@ -95,15 +100,15 @@ def load_flair(
     text = TextSide(
         text_state,
         text_model,
-        wanted=BIO_CLINICAL_BERT,
-        encoder=CARD.name,
+        wanted=text_file,
+        encoder=card.name,
         file=file.name,
         caption=template or config["caption"],
         together=together,
         norm=config["norm_features"],
     )
     side = int(config["image_size"])
-    info = CARD.info(
+    info = card.info(
         dim=head.projection.in_features if backbone else head.projection.out_features,
         similarity="cosine",
         text=not backbone,

@@ -8,7 +8,6 @@ import PIL.Image
 
 from retr.retrieval.encoders.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, table, to_bytes
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
-from retr.retrieval.encoders.systems.lvm_med import CARD
 from retr.retrieval.encoders.towers.vision import ResNet50, last_map, pool, sam_names, sam_vit_base
 from retr.retrieval.encoders.weights.checkpoints import digest, load_state_dict, load_strictly, uninitialised
 
@@ -18,6 +17,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from retr.retrieval.encoders.spec import Card
 
 
 class LvmMedEncoder(TorchEncoder):
@@ -42,7 +43,7 @@ class LvmMedEncoder(TorchEncoder):
         return cast("Tensor", network(pixels) if isinstance(network, ResNet50) else last_map(network, pixels)).float()
 
 
-def load_lvm_med(file: Path, *, arch: str, device: str, precision: str) -> LvmMedEncoder:
+def load_lvm_med(file: Path, *, card: Card, arch: str, device: str, precision: str) -> LvmMedEncoder:
     """Read a checkpoint of one architecture and build the encoder."""
     state = load_state_dict(file)
     network: Any
@@ -53,7 +54,7 @@ def load_lvm_med(file: Path, *, arch: str, device: str, precision: str) -> LvmMe
     else:
         network = uninitialised(sam_vit_base)
         load_strictly(network, sam_names(state), file=file.name)
-    info = CARD.info(
+    info = card.info(
         dim=2048 if arch == "resnet50" else 768,
         similarity="cosine",
         text=False,

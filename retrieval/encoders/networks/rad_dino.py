@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, cast
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders.runtime.preprocess import ShortSideCrop
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
-from retr.retrieval.encoders.systems.rad_dino import CARD
 from retr.retrieval.encoders.weights.checkpoints import digest
 from retr.retrieval.encoders.weights.pretrained import load_pretrained
 from retr.retrieval.encoders.weights.untrusted import PROCESSORS, check_folder, config_digest, read_json, read_processor
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from retr.index.encoder import EncoderInfo
+    from retr.retrieval.encoders.spec import Card
 
 
 class RadDinoEncoder(TorchEncoder):
@@ -62,7 +62,7 @@ class RadDinoEncoder(TorchEncoder):
         return cast("Tensor", self.network(pixel_values=pixels).last_hidden_state)
 
 
-def load_rad_dino(folder: Path, *, feature: str, device: str, precision: str) -> RadDinoEncoder:
+def load_rad_dino(folder: Path, *, card: Card, feature: str, device: str, precision: str) -> RadDinoEncoder:
     """Read the hub folder and build the encoder."""
     check_folder(folder)
     asked = read_processor(folder)
@@ -73,7 +73,7 @@ def load_rad_dino(folder: Path, *, feature: str, device: str, precision: str) ->
         )
     preprocessing = ShortSideCrop.from_config(asked, PROCESSORS[1])
     network = load_pretrained("Dinov2Model", folder)
-    info = CARD.info(
+    info = card.info(
         dim=cast("Any", network).config.hidden_size,
         similarity="cosine",
         text=False,

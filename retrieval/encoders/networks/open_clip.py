@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -15,9 +15,8 @@ import torch
 from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders.base import limit_aspect
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.sample_picture import picture
-from retr.retrieval.encoders.systems import open_clip as door
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.towers.open_clip_text import (
     OPTIONS,
     config_folder,
@@ -29,6 +28,14 @@ from retr.retrieval.encoders.towers.open_clip_text import (
 from retr.retrieval.encoders.weights import checkpoints as files
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
 from retr.retrieval.encoders.weights.fitting import Contents
+from retr.retrieval.encoders.weights.open_clip_files import (
+    CHECKPOINTS,
+    CONFIG,
+    HUB,
+    ResolvedModel,
+    find_checkpoint,
+    from_hub,
+)
 from retr.retrieval.encoders.weights.untrusted import (
     check_folder,
     check_repository,
@@ -51,6 +58,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo, Option
+    from retr.retrieval.encoders.spec import Card
 
 _STATED = ("mean", "std", "interpolation", "resize_mode")
 # Kept by transformers before 4.31; the network has no place for it.
@@ -61,28 +69,11 @@ _LONGEST = 8192
 _PARTS = ("vision_cfg", "text_cfg")
 
 
-@dataclass(frozen=True)
-class Source:
-    """What a name and its options come to: architecture, stated preprocessing, checkpoint.
-
-    `folder` is where its configuration lies, None of an architecture of open_clip's own; `hub` whether the weights are
-    the hub's, so that what the configuration names for the texts may be asked of it too.
-    """
-
-    architecture: str
-    model: dict[str, Any]
-    preprocess: dict[str, Any]
-    checkpoint: Path
-    folder: Path | None
-    where: str
-    hub: bool = False
-
-
 class OpenClipEncoder(TorchEncoder):
     """An open_clip model: `visual` embeds pictures, the model its texts; neither is normalised."""
 
     def __init__(
-        self, source: Source, info: EncoderInfo, *, text_model: Path | None, device: str, precision: str
+        self, source: ResolvedModel, info: EncoderInfo, *, text_model: Path | None, device: str, precision: str
     ) -> None:
         self._source, self._text_model = source, text_model
         self._model = _build(source, text_model)
@@ -147,6 +138,7 @@ def load(
     model: str,
     weights: Path | None,
     *,
+    card: Card,
     text_model: Path | None,
     stated: dict[str, Any],
     device: str,
@@ -158,7 +150,7 @@ def load(
         options: dict[str, Option] = {
             key: ",".join(map(str, value)) if isinstance(value, tuple) else value for key, value in stated.items()
         }
-        info = door.CARD.info(
+        info = card.info(
             name=f"open_clip:{model}",
             dim=0,
             similarity="cosine",
@@ -173,11 +165,11 @@ def load(
         return OpenClipEncoder(source, info, text_model=text_model, device=device, precision=precision)
 
 
-def _resolve(model: str, weights: Path | None, stated: dict[str, Any]) -> Source:
-    """Turn a name, a path and the stated preprocessing into one `Source`."""
-    if model.startswith(door.HUB):
-        repository = model.removeprefix(door.HUB)
-        folder = weights or door.from_hub(repository)
+def _resolve(model: str, weights: Path | None, stated: dict[str, Any]) -> ResolvedModel:
+    """Turn a name, a path and the stated preprocessing into one `ResolvedModel`."""
+    if model.startswith(HUB):
+        repository = model.removeprefix(HUB)
+        folder = weights or from_hub(repository)
         source = _from_path(repository, folder, stated, f"https://huggingface.co/{repository}")
         return replace(source, hub=weights is None)
     architecture, _, tag = model.partition("/")
@@ -205,7 +197,7 @@ def _resolve(model: str, weights: Path | None, stated: dict[str, Any]) -> Source
     checkpoint = weights or _tag_checkpoint(architecture, tag, table, where)
     if not checkpoint.is_file():
         raise WeightsError(f"no file at {str(checkpoint)!r}, weights of 'open_clip:{model}'", hint=f"see {where}")
-    return Source(architecture, config, preprocess, checkpoint, None, where, hub=weights is None)
+    return ResolvedModel(architecture, config, preprocess, checkpoint, None, where, hub=weights is None)
 
 
 def _own_folder(architecture: str) -> Path | None:
@@ -217,13 +209,13 @@ def _own_folder(architecture: str) -> Path | None:
         return None
 
 
-def _from_path(architecture: str, path: Path, stated: dict[str, Any], where: str) -> Source:
+def _from_path(architecture: str, path: Path, stated: dict[str, Any], where: str) -> ResolvedModel:
     """Read a folder or file; the preprocessing is what its configuration or the options state, or it is refused."""
     folder = path if path.is_dir() else path.parent
     if path.is_dir():
         check_folder(folder)
-    config = read_json(folder / door.CONFIG) or {}
-    checkpoint = door.find_checkpoint(path) if path.is_dir() else path
+    config = read_json(folder / CONFIG) or {}
+    checkpoint = find_checkpoint(path) if path.is_dir() else path
     refuse_adapter(checkpoint)
     _check_configuration(config, folder)
     own = config.get("preprocess_cfg") or {}
@@ -235,16 +227,16 @@ def _from_path(architecture: str, path: Path, stated: dict[str, Any], where: str
         if missing:
             raise UsageError(
                 f"nothing states how pictures are prepared for {checkpoint.name!r}",
-                hint=f"put its {door.CONFIG} (with preprocess_cfg) beside it, or give {', '.join(missing)}",
+                hint=f"put its {CONFIG} (with preprocess_cfg) beside it, or give {', '.join(missing)}",
             )
         preprocess = merge_preprocess_dict(PreprocessCfg(), preprocess)
     model = config.get("model_cfg") or _model_config(architecture)
-    return Source(architecture, model, preprocess, checkpoint, folder, where)
+    return ResolvedModel(architecture, model, preprocess, checkpoint, folder, where)
 
 
 def _check_configuration(config: dict[str, Any], folder: Path) -> None:
     """Refuse a configuration whose parts are not what they should be, or name anything but a model."""
-    where = f"{door.CONFIG} in {folder.name!r}"
+    where = f"{CONFIG} in {folder.name!r}"
     model = config.get("model_cfg")
     parts = [
         config.get("preprocess_cfg"),
@@ -278,7 +270,7 @@ def _tag_checkpoint(architecture: str, tag: str, table: dict[str, Any], where: s
     """Find a tag's checkpoint: in ``RETR_WEIGHTS``, in the hub's cache, else on the hub."""
     encoder = f"open_clip:{architecture}/{tag}"
     hub, _, name = table.get("hf_hub", "").rpartition("/")
-    names = (name,) if name else door.CHECKPOINTS[:-1]
+    names = (name,) if name else CHECKPOINTS[:-1]
     for suffix in (".safetensors", ".bin", ".pt", ".pth"):
         own = WeightFile(f"open_clip/{architecture}/{tag}{suffix}", where=where)
         try:
@@ -297,7 +289,7 @@ def _tag_checkpoint(architecture: str, tag: str, table: dict[str, Any], where: s
     )
 
 
-def _build(source: Source, text_model: Path | None) -> Any:
+def _build(source: ResolvedModel, text_model: Path | None) -> Any:
     """Build the network and load its checkpoint strictly."""
     config = copy.deepcopy(source.model)
     vision, text = config["vision_cfg"], config["text_cfg"]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from retr.index.errors import WeightsError
-from retr.retrieval.encoders.systems.kad import CARD, MED_KEBERT
-from retr.retrieval.encoders.systems.kad_network import KadEncoder, KadImage, KnowledgeSide, QueryNetwork
+from retr.retrieval.encoders.networks.kad import KadEncoder, KadImage, KnowledgeSide, QueryNetwork
 from retr.retrieval.encoders.towers.bert import text_digest
 from retr.retrieval.encoders.weights.checkpoints import digest, load_state_dict, load_strictly, uninitialised
 
@@ -19,12 +18,17 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from retr.retrieval.encoders.spec import Card
+    from retr.retrieval.encoders.weights.checkpoints import WeightFile
+
 
 def load_kad(
     file: Path,
     knowledge: Path | None,
     text_model: Path | None,
     *,
+    card: Card,
+    text_file: WeightFile,
     protocol: str,
     resolution: int | None,
     together: bool,
@@ -49,17 +53,19 @@ def load_kad(
             )
             text_state = other
     side, doubt = _resolution(stored.get("config"), image.res_l1.in_features, resolution)
-    info = CARD.info(
+    info = card.info(
         dim=image.res_l2.out_features,
         similarity="dot",
         text=True,
         weights_sha256=digest(*files),
-        text_sha256=text_digest(text_model, MED_KEBERT, encoder=CARD.name),
+        text_sha256=text_digest(text_model, text_file, encoder=card.name),
         preprocessing=_PREPROCESSING[protocol].format(side=side),
         options={"protocol": protocol, "resolution": side},
         grey16="max" if protocol == "padchest" else "minmax",
     )
-    text = KnowledgeSide(text_state, text_model, file=files[-1].name, together=together)
+    text = KnowledgeSide(
+        text_state, text_model, wanted=text_file, encoder=card.name, file=files[-1].name, together=together
+    )
     encoder = KadEncoder(info, image, queries=queries, text=text, device=device, precision=precision)
     encoder.notes += notes + doubt
     return encoder

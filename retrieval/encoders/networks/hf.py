@@ -12,9 +12,8 @@ import torch
 from retr.index.errors import NoTextSideError, WeightsError
 from retr.retrieval.encoders.base import limit_aspect
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
-from retr.retrieval.encoders.runtime.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.sample_picture import picture
-from retr.retrieval.encoders.systems import hf as door
+from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights import checkpoints as files
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
 from retr.retrieval.encoders.weights.fitting import Contents
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.encoder import Option
+    from retr.retrieval.encoders.spec import Card
 
 _TEXTS = 64
 # Of prepared pictures: a network that takes larger ones would not run on any machine.
@@ -91,10 +91,12 @@ class HfEncoder(TorchEncoder):
         family: str,
         checkpoints: Sequence[Path],
         *,
+        card: Card,
         config_sha256: str,
         text_model: Path | None,
         hub: str | None,
         pooling: str | None,
+        own_pooling: str | None,
         device: str,
         precision: str,
     ) -> None:
@@ -103,10 +105,9 @@ class HfEncoder(TorchEncoder):
         self._processor = _read_processor(folder)
         text = hasattr(self._model, "get_text_features")
         words = text_model or folder
-        known = door.FAMILIES[family]
-        chosen = pooling or (known[0] if known else None)
+        chosen = pooling or own_pooling
         options: dict[str, Option] = {"pooling": pooling} if pooling else {}
-        info = door.CARD.info(
+        info = card.info(
             name=f"hf:{name}",
             dim=_dim(self._model.config, family),
             similarity="cosine",

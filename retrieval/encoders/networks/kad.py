@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from retr.retrieval.encoders.base import limit_aspect
 from retr.retrieval.encoders.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, table, to_bytes
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
-from retr.retrieval.encoders.systems.kad import CARD, MED_KEBERT
 from retr.retrieval.encoders.towers.bert import KnowledgeText, Tokenizer, new_bert, text_files
 from retr.retrieval.encoders.towers.vision import ResNet50
 from retr.retrieval.encoders.weights.checkpoints import find, load_strictly
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
+    from retr.retrieval.encoders.weights.checkpoints import WeightFile
 
 MAX_TOKENS = 256
 # The nih protocol keeps the aspect, but a thread-like picture would fill the memory: beyond this its ends are cut.
@@ -91,23 +91,35 @@ class KnowledgeSide:
     state
         Its tensors: ``bert_model.*``, ``mlp_embed.*``, and an unused ``logit_scale``.
     folder
-        Med-KEBERT's folder; None looks for it when the first text comes.
-    file
-        Name of the checkpoint, for messages.
+        Med-KEBERT's folder; None looks for `wanted` when the first text comes.
+    wanted
+        What the folder is, and where people get it.
+    encoder, file
+        Names for messages.
     together
         Whether the texts of one call run as one batch padded to 256, as the authors do; it changes nothing but
         rounding.
     """
 
-    def __init__(self, state: Mapping[str, Tensor], folder: Path | None, *, file: str, together: bool) -> None:
+    def __init__(
+        self,
+        state: Mapping[str, Tensor],
+        folder: Path | None,
+        *,
+        wanted: WeightFile,
+        encoder: str,
+        file: str,
+        together: bool,
+    ) -> None:
         if folder is not None:
             text_files(folder)
         self._state, self._folder = dict(state), folder
+        self._wanted, self._encoder = wanted, encoder
         self._file, self._together = file, together
 
     @cached_property
     def _parts(self) -> tuple[Tokenizer, KnowledgeText]:
-        folder = self._folder or find(MED_KEBERT, encoder=CARD.name)
+        folder = self._folder or find(self._wanted, encoder=self._encoder)
         tokenizer, network = Tokenizer(folder, MAX_TOKENS), KnowledgeText(new_bert(folder))
         load_strictly(network, self._state, file=self._file, dropped=["*.position_ids", "logit_scale"])
         self._state.clear()

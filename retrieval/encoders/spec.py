@@ -1,0 +1,99 @@
+"""What is known of an encoder before it is loaded (`Card`), and how it is loaded (`Spec`)."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from retr.index.encoder import EncoderInfo
+from retr.index.errors import WeightsError
+from retr.retrieval.encoders.weights import checkpoints
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.encoders.weights.checkpoints import WeightFile
+
+
+@dataclass(frozen=True)
+class Card:
+    """What is known of an encoder without loading it; a row of ``retr encoders ls``.
+
+    Attributes
+    ----------
+    name
+        Registry name; of a family the form to type, ``"open_clip:MODEL/TAG"``.
+    summary
+        One sentence: architecture, what it was trained on.
+    modality
+        As `EncoderInfo.modality`.
+    dim
+        Length of the default embedding, None where it depends on the model.
+    text
+        Whether there is a text side, None where it depends on the model.
+    licence, noncommercial, source
+        As in `EncoderInfo`.
+    files
+        What has to be on the machine, and where people get it.
+    """
+
+    name: str
+    summary: str
+    modality: str
+    dim: int | None
+    text: bool | None
+    licence: str
+    source: str
+    noncommercial: bool = False
+    files: tuple[WeightFile, ...] = ()
+
+    def info(self, **loaded: Any) -> EncoderInfo:
+        """Return the `EncoderInfo` of a loaded encoder: what is known of it, and what loading showed."""
+        known = {key: getattr(self, key) for key in ("name", "modality", "licence", "source", "noncommercial")}
+        return EncoderInfo(**{**known, **loaded})
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Target of an entry point.
+
+    Attributes
+    ----------
+    card
+        What is known without loading.
+    load
+        ``load(*, device, precision, **options) -> BaseEncoder``; of a family ``load(model, *, ...)``. Its
+        keyword-only parameters are the accepted options, annotated ``str | None``, ``float`` and the like.
+    family
+        True where the name goes on after a colon.
+    available
+        Whether everything needed is on this machine; None: whether the card's files are found.
+    under_a_head
+        Options that give the features a fitted head (`retr adapt`) does best with, where they are not the default.
+    """
+
+    card: Card
+    load: Callable[..., BaseEncoder]
+    family: bool = False
+    available: Callable[[], bool] | None = None
+    under_a_head: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Names of the options `load` accepts."""
+        parameters = inspect.signature(self.load).parameters.values()
+        return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
+
+    def is_available(self) -> bool:
+        """Tell whether the encoder can be loaded without the network and without a path."""
+        if self.available is not None:
+            return self.available()
+        try:
+            for file in self.card.files:
+                if not file.optional:
+                    checkpoints.find(file, encoder=self.card.name, network=False)
+        except WeightsError:
+            return False
+        return True
