@@ -67,7 +67,7 @@ def tiled(index: Path, n: int, seed: int) -> NDArray[np.float32]:
 
     store = Store.open(index)
     real = np.asarray(store.vectors(store.live_rows()), np.float32)
-    found = store.search(real[:500], 2, exactly=True).scores[:, 1]
+    found = store.search(real[:500], 2, exact=True).scores[:, 1]
     noise = 0.6 * float(np.sqrt(np.median(2 - 2 * found))) / np.sqrt(real.shape[1])
     rng = np.random.default_rng(seed)
     return unit(real[rng.integers(0, len(real), n)] + noise * rng.standard_normal((n, real.shape[1]), np.float32))

@@ -99,7 +99,7 @@ def measure(case: Case, scratch: Path) -> dict[str, Any]:
     with store.writer() as writer:
         writer.append(pa.table({"id": [str(number) for number in range(len(rows))]}), rows)
         store = writer.commit()
-        truth = {sort: store.search(queries, K, exactly=True).scores[:, -1:] for sort, queries in unseen.items()}
+        truth = {sort: store.search(queries, K, exact=True).scores[:, -1:] for sort, queries in unseen.items()}
         found: dict[str, Any] = {"rows": len(rows), "dim": rows.shape[1]}
         for recall in RECALLS:
             tuning = tune(writer, recall=recall, queries=given)

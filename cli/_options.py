@@ -4,19 +4,33 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 
 from retr.index.errors import IndexNotFoundError, UsageError
 from retr.index.machine.home import home
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from retr.index.options import Option, declared
+from retr.retrieval.search_options import SearchOptions
 
 INDEX_DIR = ".retr"
+
+
+def as_typer(name: str, option: Option) -> Any:
+    """Return typer's form of an option that `retr.index.options` has."""
+    flag = option.flag or f"--{name.replace('_', '-')}"
+    help_ = f"{option.help} {option.spelled}".strip()
+    return typer.Option(flag, metavar=option.metavar, help=help_, min=option.least)
+
+
+def _said(name: str) -> Any:
+    """Return how a search spells an option that other commands have too."""
+    return as_typer(name, declared(SearchOptions)[name][1])
+
 
 IndexOption = Annotated[
     Path | None,
@@ -39,16 +53,9 @@ Paths0Option = Annotated[
     bool, typer.Option("--paths0", help="Print paths, each ended by a NUL: for names with line breaks and xargs -0.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before destroying something.")]
-WhereOption = Annotated[
-    str | None,
-    typer.Option(
-        "--where", metavar="EXPR", help="Only rows for which this is true, e.g. \"age >= 60 and sex = 'Female'\"."
-    ),
-]
-StrictExcludeOption = Annotated[
-    bool, typer.Option("--strict-exclude", help="A value to leave out that no row has is an error, not a note.")
-]
-ColumnsOption = Annotated[str | None, typer.Option("--columns", help="Columns to show, separated by commas.")]
+WhereOption = Annotated[str | None, _said("where")]
+StrictExcludeOption = Annotated[bool, _said("strict_exclude")]
+ColumnsOption = Annotated[str | None, _said("columns")]
 MetadataOption = Annotated[
     Path | None,
     typer.Option("--metadata", metavar="FILE", help="CSV, TSV or Parquet table joined on its `path` column."),
@@ -144,7 +151,7 @@ def unfold(command: Callable[..., None]) -> Callable[..., None]:
     def run(**given: Any) -> None:
         given = {name: home(value) if isinstance(value, Path) else value for name, value in given.items()}
         for name, group in groups.items():
-            given[name] = group(**{field.name: given.pop(field.name) for field in fields(group)})
+            given[name] = group(**{one.name: _read(one.name, given.pop(one.name)) for one in fields(group)})
         command(**given)
 
     run.__signature__ = inspect.Signature(seen)  # type: ignore[attr-defined]
@@ -156,6 +163,7 @@ def unfold(command: Callable[..., None]) -> Callable[..., None]:
 def _parameters(group: type) -> list[inspect.Parameter]:
     """Return a dataclass's fields as keyword-only parameters."""
     hints, empty = get_type_hints(group, include_extras=True), inspect.Parameter.empty
+    hints |= {name: Annotated[_typed(name, hint), as_typer(name, one)] for name, (hint, one) in declared(group).items()}
     return [
         inspect.Parameter(
             field.name,
@@ -165,6 +173,43 @@ def _parameters(group: type) -> list[inspect.Parameter]:
         )
         for field in fields(group)
     ]
+
+
+def _typed(name: str, hint: Any) -> Any:
+    """Return as what typer reads a value: options say their own errors, so that one of a few words is a text."""
+    if name in _SPELLED:
+        return _SPELLED[name][0]
+    parts = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
+    read = {str if get_origin(one) is Literal else one for one in parts}
+    if Path in read:
+        read.discard(str)
+    return Union[tuple(read)]  # noqa: UP007 - of a set
+
+
+def _read(name: str, value: Any) -> Any:
+    return value if value is None or name not in _SPELLED else _SPELLED[name][1](value)
+
+
+def same_values(given: list[str]) -> dict[str, list[str | None]]:
+    """Read ``COLUMN`` and ``COLUMN=VALUE``; without a value it is taken from the query's own row or header.
+
+    >>> same_values(["patient=P17", "patient", "eye"])
+    {'patient': ['P17', None], 'eye': [None]}
+    """
+    same: dict[str, list[str | None]] = {}
+    for item in given:
+        column, equals, value = item.partition("=")
+        same.setdefault(column, []).append(value if equals else None)
+    return same
+
+
+def column_names(given: str) -> list[str]:
+    """Read names that are separated by commas, each once.
+
+    >>> column_names("id, label,id")
+    ['id', 'label']
+    """
+    return list(dict.fromkeys(name.strip() for name in given.split(",")))
 
 
 def column_types(given: list[str] | None) -> dict[str, str]:
@@ -180,6 +225,13 @@ def column_types(given: list[str] | None) -> dict[str, str]:
             raise UsageError(f"--type takes COLUMN=number or COLUMN=text, got: {one!r}")
         types[column.strip()] = kind.strip().lower()
     return types
+
+
+# options whose value the command line spells in its own way: as what it is read, and what reads it
+_SPELLED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+    "exclude_same": (list[str] | None, same_values),
+    "columns": (str | None, column_names),
+}
 
 
 def find_index(index: Path | None) -> Path:

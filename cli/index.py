@@ -24,6 +24,7 @@ from retr.cli._options import (
     TypeOption,
     WhereOption,
     YesOption,
+    column_names,
     column_types,
     find_index,
     unfold,
@@ -278,7 +279,7 @@ def list_rows(
 
     out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0)
     opened = Index.open(find_index(index))
-    wanted = list(dict.fromkeys(name.strip() for name in columns.split(","))) if columns else None
+    wanted = column_names(columns) if columns else None
     if wanted is None and out.form == "table":
         wanted = [name for name in opened.store.schema.names if name not in FILE_FACTS]
     rows = opened.skipped() if skipped else opened.table(columns=wanted, where=where)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +14,6 @@ import typer
 from retr.cli._arrow import without_pandas
 from retr.cli._errors import NOTHING_FOUND
 from retr.cli._options import (
-    ColumnsOption,
     CsvOption,
     IndexOption,
     JsonOption,
@@ -21,16 +21,18 @@ from retr.cli._options import (
     Paths0Option,
     PathsOption,
     SafeCsvOption,
-    StrictExcludeOption,
-    WhereOption,
     find_index,
     unfold,
 )
 from retr.cli._output import Output
 from retr.index.errors import UsageError
 from retr.index.machine.home import home
+from retr.index.options import declared
+from retr.retrieval.search_options import SearchOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from retr.index.store import Store
     from retr.retrieval.hits import Hits
     from retr.retrieval.query import Query
@@ -39,9 +41,7 @@ if TYPE_CHECKING:
 DEFAULT_COLUMNS = ["label", "patient", "age", "sex", "folder"]
 # what a line of a batch may have, and options that it cannot have; a key that is nearly one must not be passed over
 OF_A_LINE = {"image", "text", "not", "id", "vector", "weight", "exclude_same"}
-OF_THE_BATCH = {
-    *("where", "k", "one_per", "min_score", "include_self", "strict_exclude", "exact", "effort", "offset", "columns")
-}
+OF_THE_BATCH = declared(SearchOptions).keys() - OF_A_LINE
 
 
 @unfold
@@ -65,37 +65,7 @@ def query(
         str | None, typer.Option("--batch", help="JSON lines of queries, from a file or - for standard input.")
     ] = None,
     index: IndexOption = None,
-    k: Annotated[int, typer.Option("-k", help="How many neighbours.")] = 5,
-    where: WhereOption = None,
-    exclude_same: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--exclude-same",
-            metavar="COLUMN[=VALUE]",
-            help="Leave out rows that share the query's value of a column, e.g. patient; "
-            "VALUE for a query that is neither indexed nor a DICOM file; repeats.",
-        ),
-    ] = None,
-    strict_exclude: StrictExcludeOption = False,
-    one_per: Annotated[
-        str | None, typer.Option("--one-per", metavar="COLUMN", help="At most one row for each value of a column.")
-    ] = None,
-    min_score: Annotated[float | None, typer.Option("--min-score", help="Only rows at least so similar.")] = None,
-    include_self: Annotated[
-        bool, typer.Option("--include-self", help="Let the query's own row and its byte-identical copies be returned.")
-    ] = False,
-    exact: Annotated[
-        bool, typer.Option("--exact", help="Compare with every row, also where the index is tuned.")
-    ] = False,
-    effort: Annotated[
-        int | None,
-        typer.Option("--effort", help="How many lists (or candidates) a tuned index looks at, not as many as tuned."),
-    ] = None,
-    offset: Annotated[
-        int | None,
-        typer.Option("--offset", help="Leave out so many of the best: pages of one answer, which is exact then."),
-    ] = None,
-    columns: ColumnsOption = None,
+    asked: SearchOptions,
     sheet: Annotated[
         Path | None,
         typer.Option(
@@ -129,24 +99,16 @@ def query(
     if explain and sheet is None:
         raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
     queries, same = _queries(out, image or [], text or [], not_ or [], id_ or [], batch)
-    left_out = [both(_same(exclude_same), own) for own in same]
+    left_out = [both(asked.exclude_same or {}, own) for own in same]  # type: ignore[arg-type]
     opened = Index.open(find_index(index), **loading.options)
-    shown = _shown(out, columns, opened.store)
-    found = opened.search(
-        queries,
-        k=k,
-        where=where,
+    shown = _shown(out, asked.columns, opened.store)
+    wanted = replace(
+        asked,
         exclude_same=left_out if any(left_out) else None,
-        strict_exclude=strict_exclude,
-        one_per=one_per,
-        min_score=min_score,
-        include_self=include_self,
-        exact=exact,
-        effort=effort,
-        offset=offset,
         # of JSON, and of a sheet, all is read
         columns=shown if sheet is None and out.form != "json" else None,
     )
+    found = opened.search(queries, **vars(wanted))
     if sheet is not None:
         from retr.retrieval import sheet as sheets
 
@@ -155,8 +117,8 @@ def query(
     for hits in found:
         _print(out, hits, shown, several=len(found) > 1)
     if not any(len(hits) for hits in found):
-        high = "" if min_score is None else f", or none of those scores {min_score:g} or more"
-        after = f" after the first {offset}" if offset else ""
+        high = "" if asked.min_score is None else f", or none of those scores {asked.min_score:g} or more"
+        after = f" after the first {asked.offset}" if asked.offset else ""
         out.note(f"nothing found: no row is allowed by the conditions{after}{high}")
         raise typer.Exit(NOTHING_FOUND)
 
@@ -301,25 +263,15 @@ def _require_keys(record: dict[str, Any], number: int) -> None:
             raise UsageError(f"{line}, which would not be looked at", hint=f"write {meant!r}, or rename the key")
 
 
-def _shown(out: Output, columns: str | None, store: Store) -> list[str] | None:
+def _shown(out: Output, columns: Sequence[str] | None, store: Store) -> list[str] | None:
     """Return the columns that are shown: those asked for, else of a table those of `DEFAULT_COLUMNS`; None for all."""
     if columns is None:
         if out.form == "table":
             return [name for name in DEFAULT_COLUMNS if name in store.schema.names]
         return [] if out.form == "paths" else None
-    asked = list(dict.fromkeys(name.strip() for name in columns.split(",")))
-    for name in asked:
+    for name in columns:
         store.columns.require(name)
-    return asked
-
-
-def _same(exclude_same: list[str] | None) -> dict[str, Any]:
-    """Read ``COLUMN`` and ``COLUMN=VALUE``; without a value it is taken from the query's own row or header."""
-    same: dict[str, Any] = {}
-    for item in exclude_same or ():
-        column, equals, value = item.partition("=")
-        same.setdefault(column, []).append(value if equals else None)
-    return same
+    return list(columns)
 
 
 def _print(out: Output, hits: Hits, columns: list[str] | None, *, several: bool) -> None:

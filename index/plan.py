@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from retr.index.accelerators.config import Config
     from retr.index.disk.manifest import Manifest
+    from retr.index.search_options import RankOptions
     from retr.index.store import Store
     from retr.index.types import Accelerator
 
@@ -36,36 +37,32 @@ _NOTHING = np.empty(0, np.int64)
 def search(
     store: Store,
     queries: NDArray[np.float32],
-    k: int,
+    options: RankOptions,
     *,
-    where: str | None,
     mask: NDArray[np.bool_] | None,
     exclude: Sequence[NDArray[np.int64]] | None,
     exclude_same: Mapping[str, Sequence[object]],
-    one_per: str | None,
-    min_score: float | None,
-    exactly: bool,
-    effort: int | None,
 ) -> exact.Neighbours:
     """Answer `Store.search`, whose docstring says what the arguments mean."""
     plan = store.plan
     queries = _prepared(queries, store.manifest.encoder.dim)
     if plan.cosine:
         queries = unit(queries)
-    require_k(k)
-    if min_score is not None and math.isnan(min_score):
+    require_k(options.k)
+    if options.min_score is not None and math.isnan(options.min_score):
         raise UsageError("the smallest score must be a number, got nan")
-    if exactly and effort is not None:
+    effort = options.effort
+    if options.exact and effort is not None:
         raise UsageError(f"an exact search has no effort, got {effort!r}", hint="leave one of the two out")
     config = plan.config if effort is None else with_effort(plan.config, effort)
     promise = plan.promise if config == plan.config else _as_asked(config, plan.config)
     ask = exact.Ask(
         # of a billion there are as many as there are rows
-        k=min(int(k), max(len(store), 1)),
-        allowed=_allowed(store, where, mask),
+        k=min(int(options.k), max(len(store), 1)),
+        allowed=_allowed(store, options.where, mask),
         exclude=_excluded(store, len(queries), exclude, exclude_same),
-        one_per=store.identity.groups(one_per) if one_per is not None else None,
-        min_score=min_score,
+        one_per=store.identity.groups(options.one_per) if options.one_per is not None else None,
+        min_score=options.min_score,
     )
     placed = store.placement.take(store, plan.config, len(queries))
     how = _How(
@@ -75,7 +72,7 @@ def search(
     )
     accelerators: Sequence[Accelerator | None] = ()
     said: str | None = None
-    flat = exactly or placed.scan is not None or isinstance(plan.config, Flat)
+    flat = options.exact or placed.scan is not None or isinstance(plan.config, Flat)
     if not flat and approximate.suits(ask, store.n_total):
         if placed.accelerators is not None and placed.accelerators.suit(ask, config):
             accelerators, said = placed.accelerators.accelerators, promise

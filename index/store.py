@@ -9,7 +9,7 @@ until the segments are compacted.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -22,12 +22,14 @@ from retr.index.errors import IndexCorruptError, IndexNotFoundError
 from retr.index.gpu.placement import Placement
 from retr.index.json_fields import stored
 from retr.index.machine.home import home
+from retr.index.options import documents, taken
 from retr.index.plan import Plan, search
 from retr.index.rows.columns import Columns
 from retr.index.rows.identity import Identity
 from retr.index.rows.ids import rows_that_read
 from retr.index.rows.purge import say_unfinished
 from retr.index.scan.exact import Block
+from retr.index.search_options import RankOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from retr.index.rows.check import Finding
     from retr.index.rows.writer import Writer
     from retr.index.scan.exact import Neighbours
+    from retr.index.search_options import RankKeywords
 
 
 class Store:
@@ -306,19 +309,16 @@ class Store:
         mask = self.columns.where(expression, self.identity.meaning)
         return mask if len(self) == self.n_total else mask & self._alive
 
+    @documents(RankOptions)
     def search(
         self,
         queries: NDArray[np.float32],
-        k: int,
+        k: int | RankOptions,
         *,
-        where: str | None = None,
         mask: NDArray[np.bool_] | None = None,
         exclude: Sequence[NDArray[np.int64]] | None = None,
         exclude_same: Mapping[str, Sequence[object]] | None = None,
-        one_per: str | None = None,
-        min_score: float | None = None,
-        exactly: bool = False,
-        effort: int | None = None,
+        **options: Unpack[RankKeywords],
     ) -> Neighbours:
         """Find the k best rows for each query: exactly, or through the accelerators where `tune` made some.
 
@@ -327,23 +327,15 @@ class Store:
         queries
             float32 ``(n, d)``; normalised here where the similarity is cosine.
         k
-            How many; that many come back whenever that many allowed rows exist.
-        where
-            Only rows for which this where-expression is true.
+            How many; that many come back whenever that many allowed rows exist. Or all options in one.
         mask
             bool ``(n_total,)``: only these rows.
         exclude
             For each query, int64 row numbers that are never returned for it.
         exclude_same
             For each column, the value per query whose rows are never returned for it; ``None`` excludes nothing.
-        one_per
-            At most one row, the best, for each value of this column; rows without a value each stand alone.
-        min_score
-            Only rows that score at least this.
-        exactly
-            Do not use accelerators.
-        effort
-            How far accelerators look, instead of what `tune` chose: see `retr.index.accelerators.config.with_effort`.
+        options
+            Fields of `RankOptions`.
 
         Raises
         ------
@@ -352,19 +344,8 @@ class Store:
         FilterError
             The where-expression cannot be read or applied.
         """
-        return search(
-            self,
-            queries,
-            k,
-            where=where,
-            mask=mask,
-            exclude=exclude,
-            exclude_same=exclude_same or {},
-            one_per=one_per,
-            min_score=min_score,
-            exactly=exactly,
-            effort=effort,
-        )
+        asked = k if isinstance(k, RankOptions) else taken(RankOptions, {"k": k, **options}, "search")
+        return search(self, queries, asked, mask=mask, exclude=exclude, exclude_same=exclude_same or {})
 
     def file(self, name: str) -> bytes:
         """Read a sidecar file that was committed with `Writer.add_file`.

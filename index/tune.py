@@ -234,7 +234,7 @@ def _keep_exact(writer: Writer, recall: float, reason: str, curve: Sequence[Poin
     for position in range(len(writer.store.segments)):
         writer.accelerate(position, None)
     query = np.ones((1, writer.store.manifest.encoder.dim), np.float32)
-    seconds = _seconds(lambda: writer.store.search(query, K, exactly=True))
+    seconds = _seconds(lambda: writer.store.search(query, K, exact=True))
     tuning = Tuning(Flat(), recall, {"image": 1.0}, seconds, 0, curve, reason)
     writer.note(NOTE, tuning.to_json())
     writer.commit()
@@ -245,7 +245,7 @@ def _questions(
     store: Store, vectors: NDArray[np.float32], exclude: list[NDArray[np.int64]] | None = None
 ) -> _Questions:
     exclude = exclude or [np.empty(0, np.int64)] * len(vectors)
-    truth = store.search(vectors, K, exclude=exclude, exactly=True)
+    truth = store.search(vectors, K, exclude=exclude, exact=True)
     return _Questions(vectors, exclude, truth.scores[:, -1])
 
 

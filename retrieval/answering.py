@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,69 +21,30 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retr.index.store import Store
-    from retr.retrieval.exclude import Same
     from retr.retrieval.index import Index
     from retr.retrieval.query import Query
+    from retr.retrieval.search_options import SearchOptions
 
 
-class SearchOptions(TypedDict, total=False):
-    """What `Index.search` takes beside the question; its docstring says what each means."""
-
-    k: int
-    where: str | None
-    exclude_same: Same
-    strict_exclude: bool
-    one_per: str | None
-    min_score: float | None
-    include_self: bool
-    exact: bool
-    effort: int | None
-    offset: int | None
-    columns: Sequence[str] | None
-
-
-def answer(
-    index: Index,
-    queries: Sequence[Query],
-    *,
-    k: int,
-    where: str | None,
-    exclude_same: Same,
-    strict_exclude: bool,
-    one_per: str | None,
-    min_score: float | None,
-    include_self: bool,
-    exact: bool,
-    effort: int | None,
-    offset: int | None,
-    columns: Sequence[str] | None,
-) -> list[Hits]:
+def answer(index: Index, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
     """Return the hits of each query; see `Index.search`."""
-    require_k(k)
+    require_k(options.k)
     store = index.store
-    _require_offset(offset, effort)
-    columns = _known(store, columns)
-    if effort is not None:
+    _require_offset(options.offset, options.effort)
+    columns = _known(store, options.columns)
+    if options.effort is not None:
         # refused before a picture is read
-        with_effort(store.plan.config, effort)
+        with_effort(store.plan.config, options.effort)
     own = own_rows(queries, store)
     recorded = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
     bridge = index.bridge if any(query.uses_text for query in queries) else None
     vectors = resolve(queries, recorded, store, text_encoder=bridge)
-    same, said = same_rows(store, exclude_same, queries, own, strict=strict_exclude)
-    exclude = same if include_self else [np.union1d(*both) for both in zip(own, same, strict=True)]
-    first = int(offset or 0)
-    found = store.search(
-        vectors,
-        int(k) + first,
-        where=where,
-        exclude=exclude,
-        one_per=one_per,
-        min_score=min_score,
-        # an accelerator proposes other rows for another k: pages of its answers would not be parts of one answer
-        exactly=exact or offset is not None,
-        effort=effort,
-    )
+    same, said = same_rows(store, options.exclude_same, queries, own, strict=options.strict_exclude)
+    exclude = same if options.include_self else [np.union1d(*both) for both in zip(own, same, strict=True)]
+    first = int(options.offset or 0)
+    # an accelerator proposes other rows for another k: pages of its answers would not be parts of one answer
+    paged = replace(options, k=int(options.k) + first, exact=options.exact or options.offset is not None)
+    found = store.search(vectors, paged, exclude=exclude)
     return add_remarks(
         store,
         queries,
@@ -91,8 +53,8 @@ def answer(
         exclude=exclude,
         side=bridge or recorded,
         bridge=bridge,
-        all_rows=where is None and exclude_same is None and min_score is None,
-        said=[[*notes, *store.identity.absent(where), *store.identity.warnings()] for notes in said],
+        all_rows=options.where is None and options.exclude_same is None and options.min_score is None,
+        said=[[*notes, *store.identity.absent(options.where), *store.identity.warnings()] for notes in said],
     )
 
 

@@ -8,7 +8,7 @@ silence is the worst answer a retrieval engine can give.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.store import Store
+    from retr.retrieval.search_options import Same
 
-#: Columns, or columns with the values to leave out (None: the query's own), for all queries or one for each.
-Same: TypeAlias = "str | Mapping[str, Any] | Sequence[str] | Sequence[Mapping[str, Any] | None] | None"
 _NOTHING = np.empty(0, np.int64)
 
 

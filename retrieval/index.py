@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from retr.index.machine.home import home
+from retr.index.options import documents, taken
 from retr.index.store import Store
 from retr.retrieval._deferred import Deferred
 from retr.retrieval.answering import answer
@@ -20,6 +21,7 @@ from retr.retrieval.encoders.index_encoder import load_recorded, mismatch, no_te
 from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.query import gather
+from retr.retrieval.search_options import SearchOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -30,12 +32,11 @@ if TYPE_CHECKING:
     from retr.index.disk.files import FileRef
     from retr.index.disk.manifest import Dtype
     from retr.index.encoder import EncoderInfo
-    from retr.retrieval.answering import SearchOptions
     from retr.retrieval.encoders.base import BaseEncoder
-    from retr.retrieval.exclude import Same
     from retr.retrieval.hits import Hits
     from retr.retrieval.images.picture import Axis
     from retr.retrieval.query import Query
+    from retr.retrieval.search_options import SearchKeywords
     from retr.retrieval.text.align import Bridge
 
 
@@ -290,10 +291,10 @@ class Index(Contents, Deferred):
     # searching
 
     @overload
-    def search(self, query: Sequence[Query], **options: Unpack[SearchOptions]) -> list[Hits]: ...
+    def search(self, query: Sequence[Query], **options: Unpack[SearchKeywords]) -> list[Hits]: ...
 
     @overload
-    def search(self, *, vectors: ArrayLike, **options: Unpack[SearchOptions]) -> list[Hits]: ...
+    def search(self, *, vectors: ArrayLike, **options: Unpack[SearchKeywords]) -> list[Hits]: ...
 
     @overload
     def search(
@@ -304,9 +305,10 @@ class Index(Contents, Deferred):
         text: str | None = None,
         id: str | None = None,
         vector: ArrayLike | None = None,
-        **options: Unpack[SearchOptions],
+        **options: Unpack[SearchKeywords],
     ) -> Hits: ...
 
+    @documents(SearchOptions)
     def search(
         self,
         query: Query | Sequence[Query] | None = None,
@@ -316,17 +318,7 @@ class Index(Contents, Deferred):
         id: str | None = None,  # noqa: A002 - the field's own word, and the command line's
         vector: ArrayLike | None = None,
         vectors: ArrayLike | None = None,
-        k: int = 5,
-        where: str | None = None,
-        exclude_same: Same = None,
-        strict_exclude: bool = False,
-        one_per: str | None = None,
-        min_score: float | None = None,
-        include_self: bool = False,
-        exact: bool = False,
-        effort: int | None = None,
-        offset: int | None = None,
-        columns: Sequence[str] | None = None,
+        **options: Unpack[SearchKeywords],
     ) -> Hits | list[Hits]:
         """Find the ``k`` most similar rows.
 
@@ -342,31 +334,8 @@ class Index(Contents, Deferred):
             Words; the id of an indexed row.
         vector, vectors
             A float vector ``(dim,)``; several, ``(n, dim)``: then a list of `Hits` comes back.
-        k
-            How many; fewer come back only when fewer rows are allowed.
-        where
-            Only rows for which this expression over the metadata is true.
-        exclude_same
-            A column (usually the group key): rows that share the query's value of it are left out. The value is taken
-            from the query's own row or a DICOM header; else give ``{"patient": "P17"}``, raw where hashes are kept.
-        strict_exclude
-            A value to leave out that no row has is an error; otherwise the note says so.
-        one_per
-            A column: at most one row, the best, for each of its values.
-        min_score
-            Only rows at least so similar.
-        include_self
-            Let the query's own row and its byte-identical copies come back.
-        exact
-            Compare with every row, also where the index is tuned for approximate search.
-        effort
-            How far a tuned index looks: how many of its lists, or how many candidates of its graph, instead of what
-            `tune` chose; more find more and take longer. `UsageError` where search is exact.
-        offset
-            Leave out so many of the best, so that ``offset=0``, ``k``, ``2 * k`` ... are pages of one long answer. With
-            an offset, 0 too, search is exact.
-        columns
-            Metadata to read beside the id; by default all.
+        options
+            Fields of `SearchOptions`.
 
         Returns
         -------
@@ -383,21 +352,7 @@ class Index(Contents, Deferred):
             Words for an encoder without a text side, and no bridge (`retr align`).
         """
         queries, single = gather(query, image=image, text=text, id=id, vector=vector, vectors=vectors)
-        hits = answer(
-            self,
-            queries,
-            k=k,
-            where=where,
-            exclude_same=exclude_same,
-            strict_exclude=strict_exclude,
-            one_per=one_per,
-            min_score=min_score,
-            include_self=include_self,
-            exact=exact,
-            effort=effort,
-            offset=offset,
-            columns=columns,
-        )
+        hits = answer(self, queries, taken(SearchOptions, options, "search"))
         return hits[0] if single else hits
 
     # changing

@@ -195,7 +195,7 @@ def find(store: Store) -> tuple[Novelty | None, str | None]:
 
 def nearest_score(store: Store, vector: NDArray[np.float32], exclude: NDArray[np.int64]) -> float:
     """Return the similarity of a vector ``(dim,)`` to its nearest row, found without accelerators; -inf for no row."""
-    found = store.search(vector[None], 1, exclude=[exclude], exactly=True)
+    found = store.search(vector[None], 1, exclude=[exclude], exact=True)
     return float(found.scores[0, 0]) if found.rows[0, 0] >= 0 else -np.inf
 
 

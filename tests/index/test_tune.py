@@ -58,7 +58,7 @@ def index(tmp_path, vectors, dtype="float16", cut=None) -> Store:
 
 def recall(store: Store, queries: np.ndarray) -> float:
     queries = queries.astype(np.float32)
-    kth = store.search(queries, 10, exactly=True).scores[:, -1:]
+    kth = store.search(queries, 10, exact=True).scores[:, -1:]
     return float((store.search(queries, 10).scores >= kth).mean())
 
 
@@ -94,7 +94,7 @@ def test_every_kind_finds_and_scores_like_the_exact_search(tmp_path, kind, dtype
         store = writer.store
     assert type(tuning.config) is type(kind)
     queries = clustered(50, seed=3).astype(np.float32)
-    near, exact = store.search(queries, 10), store.search(queries, 10, exactly=True)
+    near, exact = store.search(queries, 10), store.search(queries, 10, exact=True)
     for i in range(50):
         scores = dict(zip(exact.rows[i].tolist(), exact.scores[i].tolist(), strict=True))
         for row, score in zip(near.rows[i].tolist(), near.scores[i].tolist(), strict=True):
@@ -148,7 +148,7 @@ def test_filters_and_groups_stay_exact_about_what_is_allowed(tuned, where, one_p
     exclude = [np.random.default_rng(i).integers(0, tuned.n_total, 20) for i in range(20)]
     options = {"where": where, "mask": mask, "exclude": exclude, "one_per": one_per, "exclude_same": None}
     near = tuned.search(queries, 15, **options)
-    truth = tuned.search(queries, 15, exactly=True, **options)
+    truth = tuned.search(queries, 15, exact=True, **options)
     np.testing.assert_array_equal((near.rows >= 0).sum(axis=1), (truth.rows >= 0).sum(axis=1))
     allowed = mask & tuned.alive() & (tuned.where(where) if where else True)
     patients = np.array(tuned.table(["patient"], np.arange(tuned.n_total))["patient"].to_pylist(), object)

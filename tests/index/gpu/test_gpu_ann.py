@@ -70,7 +70,7 @@ def compare(path, config, device: str, count: int) -> None:
         {"k": 10, "exclude": exclude},
         {"k": 5, "one_per": "patient", "where": "patient < 'p4'"},
     ):
-        truth = store.search(queries, **options, exactly=True)
+        truth = store.search(queries, **options, exact=True)
         fast = placed.search(queries, **options)
         assert not fast.exact
         assert fast.note == "approximate: recall 0.970 when tuned"
@@ -110,7 +110,7 @@ def test_more_than_a_gpu_proposes_is_left_to_the_cpu(path, monkeypatch, config):
     found = placed.search(queries, 550)
     assert not gpus.asked
     assert found.exact == isinstance(config, Cagra)
-    np.testing.assert_array_equal(placed.search(queries, 3000).rows, placed.search(queries, 3000, exactly=True).rows)
+    np.testing.assert_array_equal(placed.search(queries, 3000).rows, placed.search(queries, 3000, exact=True).rows)
 
 
 def test_a_batch_that_does_not_fit_is_halved(path, monkeypatch):

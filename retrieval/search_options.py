@@ -1,0 +1,57 @@
+"""What `Index.search` is asked beside the question."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence  # noqa: TC003 - the declarations are read when the program runs
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias
+
+from retr.index.options import Option
+from retr.index.search_options import RankKeywords, RankOptions
+
+#: Columns, or columns with the values to leave out (None: the query's own), for all queries or one for each.
+Same: TypeAlias = "str | Mapping[str, Any] | Sequence[str] | Sequence[Mapping[str, Any] | None] | None"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions(RankOptions):
+    """How hits are found and which are shown; the fields of `SearchKeywords`, by which callers give them."""
+
+    exclude_same: Annotated[
+        Same,
+        Option(
+            "Leave out rows that share the query's value of a column, e.g. patient.",
+            'The value is taken from the query\'s own row or a DICOM header; else give ``{"patient": "P17"}``, raw '
+            "where hashes are kept.",
+            spelled="VALUE for a query that is neither indexed nor a DICOM file; repeats.",
+            metavar="COLUMN[=VALUE]",
+        ),
+    ] = None
+    strict_exclude: Annotated[bool, Option("A value to leave out that no row has is an error, not a note.")] = False
+    include_self: Annotated[bool, Option("Let the query's own row and its byte-identical copies be returned.")] = False
+    offset: Annotated[
+        int | None,
+        Option(
+            "Leave out so many of the best: pages of one answer, which is exact then.",
+            "The first begins at 0, the second at ``k``; with an offset, 0 too, search is exact.",
+        ),
+    ] = None
+    columns: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Columns to show.",
+            "Metadata to read beside the id; by default all.",
+            spelled="Names are separated by commas.",
+        ),
+    ] = None
+
+
+class SearchKeywords(RankKeywords, total=False):
+    """The fields of `SearchOptions` by name."""
+
+    k: int
+    exclude_same: Same
+    strict_exclude: bool
+    include_self: bool
+    offset: int | None
+    columns: Sequence[str] | None

@@ -1,0 +1,88 @@
+"""Options declared once: by name, in signatures and docstrings, and for type checkers."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import FrozenInstanceError, dataclass, fields
+from typing import Annotated, get_type_hints
+
+import pytest
+
+from retr import Index
+from retr.index.options import Option, declared, documents, taken
+from retr.index.search_options import RankKeywords, RankOptions
+from retr.index.store import Store
+from retr.retrieval.search_options import SearchKeywords, SearchOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    size: Annotated[int, Option("How large.", "In pixels.", flag="-s")] = 3
+    name: Annotated[str | None, Option("What it is called.")] = None
+
+
+@documents(Sample)
+def draw(shape, *, name="circle", **options):
+    """Draw a shape.
+
+    Parameters
+    ----------
+    shape
+        Which.
+    options
+        Fields of
+        `Sample`.
+
+    Returns
+    -------
+    None
+    """
+    return shape, name, taken(Sample, options, "draw")
+
+
+@pytest.mark.parametrize(("kind", "keywords", "apart"), [
+    (RankOptions, RankKeywords, {"k"}),
+    (SearchOptions, SearchKeywords, set()),
+])  # fmt: skip
+def test_a_type_checker_sees_every_option(kind, keywords, apart):
+    meant = {name: hint for name, (hint, _) in declared(kind).items() if name not in apart}
+    assert get_type_hints(keywords) == meant
+    assert {field.name for field in fields(kind)} == declared(kind).keys()
+
+
+class TestByName:
+    def test_as_given_or_by_default(self):
+        assert taken(SearchOptions, {"k": 3}, "search") == SearchOptions(k=3)
+        with pytest.raises(FrozenInstanceError):
+            SearchOptions().k = 4
+
+    @pytest.mark.parametrize("wrong", ["wher", "exclude_sam", "top_k", "exactly"])
+    def test_another_name_is_said(self, wrong):
+        with pytest.raises(TypeError, match=rf"^search\(\) has no option '{wrong}'") as caught:
+            taken(SearchOptions, {wrong: 1}, "search")
+        assert "\n" not in str(caught.value)
+
+    def test_the_nearest_is_named(self):
+        with pytest.raises(TypeError, match=r"is 'where' meant\?"):
+            taken(RankOptions, {"wher": "a = 1"}, "search")
+
+    def test_a_name_of_the_function_itself_wins(self):
+        assert draw("x", size=4) == ("x", "circle", Sample(size=4))
+
+
+class TestDocumented:
+    def test_signature_and_docstring(self):
+        assert str(inspect.signature(draw)) == "(shape, *, name='circle', size: int = 3)"
+        assert inspect.getdoc(draw).split("\n\n")[1].splitlines()[2:] == [
+            "shape", "    Which.", "size", "    How large. In pixels."
+        ]  # fmt: skip
+
+    @pytest.mark.parametrize(("method", "kind"), [(Index.search, SearchOptions), (Store.search, RankOptions)])
+    def test_help_shows_each_option_and_its_default(self, method, kind):
+        shown, text = inspect.signature(method).parameters, inspect.getdoc(method)
+        for name, (_, option) in declared(kind).items():
+            assert name in shown
+            if name != "k" or kind is SearchOptions:
+                assert shown[name].default == getattr(kind(), name)
+                assert f"\n{name}\n    {option.help[:40]}" in text
+        assert "options" not in shown
