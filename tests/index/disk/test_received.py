@@ -323,6 +323,58 @@ def test_a_small_table_that_fills_the_memory_is_refused(make, which, dictionary,
     assert check_path(store.path)
 
 
+def lists(store: Store) -> Store:
+    with store.writer() as writer:
+        findings = [None, [], ["a"], ["b", None, "c" * 3000], *[["a"] * (i % 4) for i in range(96)]]
+        writer.append(pa.table({"id": [f"list{i}" for i in range(100)], "findings": findings}), np.ones((100, 8)))
+        return writer.commit()
+
+
+@pytest.mark.parametrize("dictionary", [True, False])
+@pytest.mark.parametrize("shape", ["many rows", "one row"])
+def test_a_small_table_whose_lists_fill_the_memory_is_refused(make, shape, dictionary, monkeypatch):
+    monkeypatch.setattr(parquet_file, "_FREE", 1 << 20)
+    store = lists(make(3))
+    data = json.loads((store.path / store.manifest.file).read_bytes())
+    ref = data["segments"][1]["table"]
+    table = pq.read_table(store.path / ref["file"])
+    value = [["x" * (1 << 20)]] * 100 if shape == "many rows" else [["x"] * (1 << 20), *[None] * 99]
+    place = table.schema.get_field_index("findings")
+    table = table.set_column(place, "findings", pa.array(value, pa.list_(pa.string())))
+    text = packed(table, use_dictionary=dictionary, write_statistics=False)
+    assert len(text) < 100 << 10
+    honest(data, store.path, ref, text)
+    with pytest.raises(IndexCorruptError, match="more than it may"):
+        Store.open(store.path)
+
+
+def test_lists_of_an_honest_table_are_read(make, monkeypatch, tmp_path):
+    monkeypatch.setenv("RETR_STATE_DIR", str(tmp_path / "another machine"))
+    monkeypatch.setattr(parquet_file, "_FREE", 1 << 14)
+    store = Store.open(lists(make(3)).path)
+    assert store.check() == []
+    assert store.table(["findings"])["findings"].to_pylist()[6] == ["b", None, "c" * 3000]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pa.map_(pa.string(), pa.string()),
+        pa.struct({"a": pa.string()}),
+        pa.list_(pa.list_(pa.string())),
+        pa.list_(pa.struct({"a": pa.string()})),
+    ],
+    ids=str,
+)
+def test_a_record_of_skipped_files_nests_nothing_deeper_than_a_list(make, kind):
+    store = full(make)
+    data = json.loads((store.path / store.manifest.file).read_bytes())
+    table = pq.read_table(store.path / data["skipped"]["file"])
+    honest(data, store.path, data["skipped"], packed(table.append_column("x", pa.nulls(table.num_rows, kind))))
+    with pytest.raises(IndexCorruptError, match="record of skipped files cannot be read"):
+        Store.open(store.path)
+
+
 @pytest.mark.parametrize("text", [b"PAR1", packed(pa.table({"a": [1]})), packed(pa.table({"path": ["x", "y"]}))])
 def test_a_record_of_skipped_files_is_one(make, text):
     store = full(make)
