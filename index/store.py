@@ -59,11 +59,14 @@ class Store:
         Which rows belong to one patient, whatever spelling they have.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, *, before: Store | None = None) -> None:
         self.path = path
         self.manifest = manifest
         dim, dtype = manifest.encoder.dim, manifest.dtype
-        self.segments = [Segment(path, info, dim=dim, dtype=dtype) for info in manifest.segments]
+        known = {} if before is None else {segment.info.name: segment for segment in before.segments}
+        self.segments: list[Segment] = [
+            Segment(path, info, dim=dim, dtype=dtype, before=known.get(info.name)) for info in manifest.segments
+        ]
         self._files = {name: map_file(path, ref) for name, ref in manifest.files.items()}
         self._skipped = map_file(path, manifest.skipped) if manifest.skipped else None
         self._starts = np.cumsum([0, *(len(segment) for segment in self.segments)])
@@ -99,11 +102,29 @@ class Store:
             A file is missing or has another size than the manifest says.
         """
         root = home(path)
-        manifest = read_current(root)
+        return cls._opened(root, read_current(root))
+
+    def newest(self) -> Store:
+        """Return the newest committed version, with what is at hand of unchanged segments; itself, if it is that.
+
+        Raises
+        ------
+        RetrError
+            As `open`.
+        """
+        manifest = read_current(self.path)
+        if (manifest.uuid, manifest.version, manifest.committed) == (self.uuid, self.version, self.manifest.committed):
+            return self
+        newer = self._opened(self.path, manifest, before=self if manifest.uuid == self.uuid else None)
+        newer.place(self.placement.device)
+        return newer
+
+    @classmethod
+    def _opened(cls, root: Path, manifest: Manifest, *, before: Store | None = None) -> Store:
         say_unfinished(manifest.extra)
         while True:
             try:
-                store = cls(root, manifest)
+                store = cls(root, manifest, before=before)
                 look_at_new(store)
             except FileNotFoundError as error:
                 # A writer may have committed, and removed what it replaced, since the manifest was read.

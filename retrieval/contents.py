@@ -6,14 +6,15 @@ Ray, a ``DataLoader`` that spawns) opens the same version again.
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from retr.index.disk.schema import records
-from retr.index.errors import EncoderNotFoundError, UsageError
+from retr.index.errors import EncoderNotFoundError, IndexNotFoundError, UsageError
+from retr.index.once import Once
 from retr.index.rows import ids
-from retr.index.store import Store
 from retr.retrieval.encoders.registry import find_spec
 from retr.retrieval.summary import summary
 
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from retr.index.rows.check import Finding
+    from retr.index.store import Store
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.images import Picture
     from retr.retrieval.ingest.report import BuildReport
+
+# What `Contents` keeps the loaded encoder under.
+ENCODER = "encoder"
 
 
 class Contents:
@@ -45,7 +50,10 @@ class Contents:
         self._store: Store | None = store
         self._path = store.path
         self._options = dict(options or {})
-        self._encoder: BaseEncoder | None = None
+        # the encoder, shared with what `snapshot` returns
+        self._loaded = Once()
+        self._bridges = Once(most=2)
+        self._moving = threading.Lock()
         self.report: BuildReport | None = None
 
     # opened and closed
@@ -75,9 +83,22 @@ class Contents:
     def close(self) -> None:
         """Let go of the mapped files and the encoder; asked anything afterwards, the index raises `UsageError`.
 
-        Hits that were given keep the snapshot they were found in.
+        Hits that were given keep the snapshot they were found in, and a search that another thread has begun ends as it
+        would have.
         """
-        self._store, self._encoder = None, None
+        self._store, self._loaded, self._bridges = None, Once(), Once(most=2)
+
+    def snapshot(self) -> Self:
+        """Return an index that stays on this version, whatever `refresh` does to this one; the encoder is shared.
+
+        Several questions that belong together, such as those of one request to a server, then see the same rows.
+
+        >>> index.snapshot().search(id="a.png").table  # doctest: +SKIP
+        """
+        same = object.__new__(type(self))
+        same.__dict__.update(self.__dict__)
+        _ = same.store  # an error here, where this one is closed
+        return same
 
     def __enter__(self) -> Self:
         return self
@@ -86,11 +107,11 @@ class Contents:
         self.close()
 
     def __repr__(self) -> str:
-        name = type(self).__name__
-        if self._store is None:
+        name, store = type(self).__name__, self._store
+        if store is None:
             return f"{name}({self._path.name!r}, closed)"
-        info = self.store.manifest.encoder
-        return f"{name}({self._path.name!r}, {len(self)} rows, {info.name} {info.dim}-d {info.similarity})"
+        info = store.manifest.encoder
+        return f"{name}({self._path.name!r}, {len(store)} rows, {info.name} {info.dim}-d {info.similarity})"
 
     def _repr_html_(self) -> str:
         """Return what the index holds as a table, for a notebook."""
@@ -112,8 +133,9 @@ class Contents:
         UsageError
             Its encoder was given as an object, and has no name under which another process could load it.
         """
-        if self._encoder is not None:
-            name = self._encoder.info.name
+        encoder: BaseEncoder | None = self._loaded.get(ENCODER)
+        if encoder is not None:
+            name = encoder.info.name
             try:
                 find_spec(name)
             except EncoderNotFoundError:
@@ -123,11 +145,33 @@ class Contents:
                 ) from None
         return _opened_again, (type(self), self.store, self._options, self.report)
 
-    def refresh(self) -> None:
-        """Move on to the newest committed version; an index stays on the version it was opened at until told."""
-        store = Store.open(self.path)
-        store.place(self.store.placement.device)
-        self.store = store
+    def refresh(self) -> bool:
+        """Move on to the newest committed version; an index stays on the version it was opened at until told.
+
+        Where nothing was committed that costs the reading of two small files; what has not changed since is not opened
+        anew. Threads may search meanwhile: each search is answered by one version, the one it began with.
+
+        Returns
+        -------
+        bool
+            Whether there was a newer version.
+
+        Raises
+        ------
+        IndexNotFoundError
+            There is no index at the path any more, or another one.
+        """
+        with self._moving:
+            before = self.store
+            store = before.newest()
+            if store is before:
+                return False
+            if store.uuid != before.uuid:
+                raise IndexNotFoundError(
+                    f"another index lies at {self._path.name!r} than the one that was opened", hint="open it anew"
+                )
+            self._store = store
+            return True
 
     # rows by id
 
@@ -145,10 +189,11 @@ class Contents:
         """Return everything the index holds of one row, its id included; `UnknownIdError`, a `KeyError`, for no row."""
         if not isinstance(row_id, str):
             raise UsageError(f"rows are known by their ids, which are text, got: {row_id!r}")
-        rows = self.store.rows_of([row_id])
+        store = self.store
+        rows = store.rows_of([row_id])
         if rows[0] < 0:
-            raise ids.unknown(self.store, row_id)
-        record: dict[str, Any] = records(self.store.table(rows=rows))[0]
+            raise ids.unknown(store, row_id)
+        record: dict[str, Any] = records(store.table(rows=rows))[0]
         return record
 
     def row(self, id: str) -> dict[str, Any]:  # noqa: A002
@@ -165,8 +210,8 @@ class Contents:
 
     def table(self, columns: Sequence[str] | None = None, *, where: str | None = None) -> pa.Table:
         """Return the metadata of all rows, or of those for which ``where`` is true."""
-        rows = None if where is None else np.flatnonzero(self.store.where(where))
-        return self.store.table(columns=columns, rows=rows)
+        store = self.store
+        return store.table(columns=columns, rows=None if where is None else np.flatnonzero(store.where(where)))
 
     def skipped(self) -> pa.Table:
         """Return the files that could not be read, with the reason of each."""

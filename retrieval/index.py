@@ -16,7 +16,7 @@ from retr.index.options import documents, taken
 from retr.index.store import Store
 from retr.retrieval._deferred import Deferred
 from retr.retrieval.answering import answer
-from retr.retrieval.contents import Contents
+from retr.retrieval.contents import ENCODER, Contents
 from retr.retrieval.encoders.index_encoder import load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.ingest.report import BuildReport
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from retr.index.disk.files import FileRef
     from retr.index.disk.manifest import Dtype
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.encoders.base import BaseEncoder
@@ -52,10 +51,9 @@ class Index(Contents, Deferred):
     ) -> None:
         super().__init__(store, options)
         self.store.place(self._options.get("device", "auto"))
-        self._bridge: tuple[FileRef | None, Bridge | None] = (None, None)
         if encoder is not None:
             require_same(store.manifest.encoder, encoder.info)
-            self._encoder = encoder
+            self._loaded.put(ENCODER, encoder)
 
     # making and opening
 
@@ -259,22 +257,21 @@ class Index(Contents, Deferred):
 
     @property
     def encoder(self) -> BaseEncoder:
-        """The encoder the index was built with, loaded on first use."""
-        if self._encoder is None:
-            self._encoder = load_for(self.store, None, self._options)
-        return self._encoder
+        """The encoder the index was built with, loaded on first use, once however many threads ask."""
+        store = self.store
+        encoder: BaseEncoder = self._loaded(ENCODER, lambda: load_for(store, None, self._options))
+        return encoder
 
     @property
     def bridge(self) -> Bridge | None:
         """What embeds words for an encoder that has no text side, if `retr align` was run; else ``None``."""
         from retr.retrieval.text.align import FILE, find
 
-        if self.store.manifest.encoder.text:
+        store = self.store
+        if store.manifest.encoder.text:
             return None
-        ref = self.store.manifest.files.get(FILE)
-        if self._bridge[0] != ref:
-            self._bridge = ref, find(self.store)
-        return self._bridge[1]
+        bridge: Bridge | None = self._bridges(store.manifest.files.get(FILE), lambda: find(store))
+        return bridge
 
     @property
     def text_side(self) -> BaseEncoder | Bridge:
@@ -352,7 +349,7 @@ class Index(Contents, Deferred):
             Words for an encoder without a text side, and no bridge (`retr align`).
         """
         queries, single = gather(query, image=image, text=text, id=id, vector=vector, vectors=vectors)
-        hits = answer(self, queries, taken(SearchOptions, options, "search"))
+        hits = answer(self.snapshot(), queries, taken(SearchOptions, options, "search"))
         return hits[0] if single else hits
 
     # changing

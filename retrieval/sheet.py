@@ -67,6 +67,7 @@ def make(index: Index, queries: Sequence[Query], found: Sequence[Hits], *, expla
     explained
         Also lay over each hit which of its places match the query.
     """
+    index = index.snapshot()
     vectors: Any = [None] * len(queries)
     if explained:
         bridge = index.bridge if any(query.uses_text for query in queries) else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     Stored = NDArray[np.float32] | NDArray[np.float16]
 
+_LOADING = threading.Lock()
 # More points or passes of k-means cost build time and change recall by less than a probe does.
 _POINTS_PER_LIST = 48
 _PASSES = 3
@@ -55,12 +57,13 @@ def load_faiss() -> Any:
     MissingExtraError
         Neither ``retr[cpu]`` nor ``retr[gpu]`` is installed.
     """
-    faiss = sys.modules.get("faiss")
-    if faiss is not None:
-        return faiss
+    # a library that another thread is importing is not whole: the statement waits for it, the look-up does not
     try:
-        with _current_kernels():
+        if "faiss" in sys.modules:
             import faiss
+        else:
+            with _LOADING, _current_kernels():
+                import faiss
     except ImportError as error:
         raise MissingExtraError("faiss", "cpu", "gpu") from error
     return faiss

@@ -45,6 +45,11 @@ _IDS = pa.schema([pa.field(schemas.ID, pa.string())])
 class Segment:
     """One open segment; everything but the mapping of its files is lazy.
 
+    Parameters
+    ----------
+    before
+        The segment of that name in an older snapshot: what was read of files that are still its own is used again.
+
     Raises
     ------
     FileNotFoundError
@@ -53,7 +58,7 @@ class Segment:
         A file is not what the manifest says.
     """
 
-    def __init__(self, root: Path, info: SegmentInfo, *, dim: int, dtype: Dtype) -> None:
+    def __init__(self, root: Path, info: SegmentInfo, *, dim: int, dtype: Dtype, before: Segment | None = None) -> None:
         self.info = info
         self.vectors: NDArray[np.float32] | NDArray[np.float16] = _map_array(
             root, info.vectors, np.dtype(dtype).newbyteorder("<"), (info.rows, dim)
@@ -68,6 +73,17 @@ class Segment:
         self.hashes, self.hashed_rows = _map_array(root, info.ids, np.dtype("<u8"), (2, info.rows))
         self._metadata: pq.FileMetaData | None = None
         self._lock = threading.Lock()
+        if before is not None:
+            self._take_over(before)
+
+    def _take_over(self, before: Segment) -> None:
+        mine, its = self.info, before.info
+        if (mine.vectors, mine.accelerator) == (its.vectors, its.accelerator):
+            self.vectors, self._accelerator, self._loaded = before.vectors, before._accelerator, before._loaded
+        if mine.table == its.table:
+            self._table, self._metadata = before._table, before._metadata
+        if mine.columns == its.columns:
+            self._columns, self._side = before._columns, before._side
 
     def __len__(self) -> int:
         return self.info.rows
@@ -181,20 +197,26 @@ class Segment:
         return column if pa.types.is_dictionary(column.type) else schemas.as_stored(column, schema.field(name).type)
 
     def _side_table(self) -> SideTable | None:
-        if self._side is None and self._columns is not None:
-            try:
-                side = SideTable(self._columns)
-            except (pa.ArrowException, OSError, ValueError) as error:
-                raise IndexCorruptError(
-                    f"the side table of {self.info.name!r} is not readable", hint="run `retr index check`"
-                ) from error
-            if len(side) != self.info.rows:
-                raise IndexCorruptError(
-                    f"the side table of {self.info.name!r} holds {len(side)} rows instead of {self.info.rows}",
-                    hint="run `retr index check`",
-                )
-            self._side = side
-        return self._side
+        if self._columns is None:
+            return None
+        with self._lock:
+            if self._side is None:
+                self._side = self._opened_side_table(self._columns)
+            return self._side
+
+    def _opened_side_table(self, columns: pa.Buffer) -> SideTable:
+        try:
+            side = SideTable(columns)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise IndexCorruptError(
+                f"the side table of {self.info.name!r} is not readable", hint="run `retr index check`"
+            ) from error
+        if len(side) != self.info.rows:
+            raise IndexCorruptError(
+                f"the side table of {self.info.name!r} holds {len(side)} rows instead of {self.info.rows}",
+                hint="run `retr index check`",
+            )
+        return side
 
     def require_table(self, schema: pa.Schema) -> None:
         """Raise `IndexCorruptError` where the Parquet file cannot be read as ``schema``, or an id is missing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -24,7 +25,8 @@ def state_folder() -> Path:
 
 def write_atomically(path: Path, data: bytes) -> bool:
     """Write a file so that a reader sees all of it or none; False where it cannot be written."""
-    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    # several threads may write the same file
+    scratch = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_bytes(data)

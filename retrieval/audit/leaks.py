@@ -90,6 +90,7 @@ def leaks(
     UsageError
         A column is unknown.
     """
+    index = index.snapshot()
     parts = _parts(index.store, split)
     found = Found(index, group=group, threshold=threshold, exact_only=exact_only)
     rows: dict[str, list[int]] = {}

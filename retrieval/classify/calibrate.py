@@ -96,6 +96,7 @@ def calibrate(
     """
     alpha = float(alpha)
     conformal.groups_needed(alpha)
+    moving, index = index, index.snapshot()
     index.refresh()
     words = None if labels is None else ByWords(index.text_side, load_labels(labels))
     store = index.store
@@ -139,7 +140,7 @@ def calibrate(
         writer.note(NOTE, {"methods": records, "neighbours": defaults})
         writer.note(novelty.NOTE, novelty.noted(store, fence))
         writer.commit()
-    index.refresh()
+    moving.refresh()
     return measured, fence
 
 

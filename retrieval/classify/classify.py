@@ -98,6 +98,9 @@ def classify(
         Zero-shot, for an encoder without a text side, and no bridge.
     """
     classes = _checked(labels, by, probe, k, where, max_set, calibrated_on)
+    # what one step finds the next one uses: another thread may move the index on meanwhile
+    moving, index = index, index.snapshot()
+    before = index.store
     if classes is not None and _asks_findings(index.encoder, classes):
         if max_set is not None:
             raise UsageError(
@@ -113,6 +116,9 @@ def classify(
     remarks = [*index.store.identity.absent(where), *_nobody(index.store, patient, strict=strict_exclude)]
     words = None if classes is None else ByWords(index.text_side, classes, calibrated_on=calibrated_on)
     method = _choose(index, words, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
+    if index.store is not before:
+        # a probe was trained, and committed
+        moving.refresh()
     return _classify(index.encoder, index.store, method, images, patient=patient, max_set=max_set, remarks=remarks)
 
 
@@ -157,6 +163,7 @@ def classify_rows(
         ``rows``, how many of them were ``answered``, and the ``columns``.
     """
     classes = _checked(labels, by, probe, k, where, max_set, calibrated_on)
+    moving, index = index, index.snapshot()
     index.refresh()
     if classes is not None and _asks_findings(index.encoder, classes):
         raise UsageError(
@@ -176,7 +183,7 @@ def classify_rows(
         if note:
             say(note)
     answered = store_answers(index.store, method, prefix=prefix, max_set=max_set)
-    index.refresh()
+    moving.refresh()
     columns = [f"{prefix}_label", f"{prefix}_probability", *([] if found is None else [f"{prefix}_set"])]
     return {"rows": len(index), "answered": answered, "columns": ", ".join(columns)}
 

@@ -11,10 +11,12 @@ business.
 
 from __future__ import annotations
 
+import functools
 import os
+import threading
 from abc import ABC, abstractmethod
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
@@ -22,7 +24,7 @@ from retr.index.errors import NoTextSideError
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import PIL.Image
     from numpy.typing import NDArray
@@ -48,8 +50,27 @@ def limit_aspect(image: PIL.Image.Image, most: int = 16) -> PIL.Image.Image:
     return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
 
 
+# What runs a network or its tokenizer, of which most change while they run.
+_ALONE = ("encode_prepared", "encode_texts", "text_lengths", "class_embedding", "patch_embeddings")
+
+
+def alone(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let threads that call such methods of one encoder take turns."""
+
+    @functools.wraps(method)
+    def in_turn(self: BaseEncoder, *args: Any, **options: Any) -> Any:
+        with self._turn:
+            return method(self, *args, **options)
+
+    return in_turn
+
+
 class BaseEncoder(ABC):
     """Base of all encoders.
+
+    Threads may share an encoder. Pictures are read and prepared side by side; the methods that run the network or the
+    tokenizer (`encode_prepared`, `encode_texts`, `text_lengths`, `class_embedding`, `patch_embeddings`) run in one
+    thread at a time, also in an encoder of one's own, which need not see to that.
 
     Attributes
     ----------
@@ -73,6 +94,23 @@ class BaseEncoder(ABC):
     batch_size: int = 32
     batch_invariant: bool = False
     files: Mapping[str, bytes] = MappingProxyType({})
+    _turn: threading.RLock
+
+    def __new__(cls, *_args: Any, **_options: Any) -> Self:
+        """Make an encoder; not in ``__init__``, which encoders of others may not pass on."""
+        encoder = super().__new__(cls)
+        # also where the encoder is a frozen dataclass
+        object.__setattr__(encoder, "_turn", threading.RLock())
+        return encoder
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        for name in _ALONE:
+            if name in vars(cls):
+                setattr(cls, name, alone(vars(cls)[name]))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name != "_turn"}
 
     @abstractmethod
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
@@ -91,7 +129,7 @@ class BaseEncoder(ABC):
 
     @abstractmethod
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``. Called from one thread at a time."""
+        """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``."""
 
     def encode_images(self, items: Sequence[Any]) -> NDArray[np.float32]:
         """Embed pictures.

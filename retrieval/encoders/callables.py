@@ -169,8 +169,9 @@ def is_registered(name: str) -> bool:
 def _is_module(function: object) -> bool:
     import sys
 
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(function, torch.nn.Module)
+    # what another thread is importing right now is not whole yet, and nobody has a module of it
+    kind = getattr(sys.modules.get("torch.nn"), "Module", None)
+    return kind is not None and isinstance(function, kind)
 
 
 def _fingerprint_of(module: Any) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import threading
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from retr.retrieval.encoders.spec import Spec
 
 GROUP = "retr.encoders"
+# One at a time: the libraries that load models change settings of the process while they do.
+_LOADING = threading.RLock()
 
 
 def specs() -> tuple[dict[str, Spec], list[str]]:
@@ -137,7 +140,7 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
         device = devices[0]
     model = (rest,) if spec.family else ()
     said = "".join(f", {key}={value}" for key, value in given.items() if key not in {"weights", "text_model"})
-    with waiting(f"loading the encoder {name!r}{said}"):
+    with _LOADING, waiting(f"loading the encoder {name!r}{said}"):
         encoder = spec.load(*model, device=device, precision=precision, **given)
-    locations.remember(encoder.info, given)
+        locations.remember(encoder.info, given)
     return encoder

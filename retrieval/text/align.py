@@ -312,7 +312,8 @@ def align(
         The index's encoder has a text side of its own.
     """
     index.refresh()
-    store, encoder = index.store, index.store.manifest.encoder
+    store = index.store
+    encoder = store.manifest.encoder
     if encoder.text:
         raise UsageError(f"the encoder {encoder.name!r} has a text side of its own", hint="use --text without a bridge")
     with waiting(f"fitting a bridge on the texts of {text_column!r}"):

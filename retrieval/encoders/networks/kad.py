@@ -10,7 +10,7 @@ import PIL.Image
 import torch
 from torch import Tensor, nn
 
-from retr.retrieval.encoders.base import limit_aspect
+from retr.retrieval.encoders.base import alone, limit_aspect
 from retr.retrieval.encoders.runtime.preprocess import IMAGENET_MEAN, IMAGENET_STD, table, to_bytes
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
 from retr.retrieval.encoders.towers.bert import KnowledgeText, Tokenizer, new_bert, text_files
@@ -238,6 +238,7 @@ class KadEncoder(TorchEncoder):
             scores[start : start + len(batch)] = answers
         return scores
 
+    @alone
     @torch.inference_mode()
     def encode_and_score(
         self, batch: NDArray[Any], findings: Sequence[str], *, together: bool = True

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import math
+import threading
 from abc import abstractmethod
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import replace
@@ -83,19 +84,32 @@ def choose_batch(memory: float, each: float, *, most: int = 512) -> int:
     return 1 << (fitting.bit_length() - 1)
 
 
+# How the first to enter `_no_tf32` found the settings, which are the process's, and how many threads are within it.
+_LOCK = threading.Lock()
+_FOUND: list[str] = []
+_inside = 0
+
+
 @contextmanager
 def _no_tf32() -> Iterator[None]:
+    global _inside  # noqa: PLW0603
     # the newer of torch's two ways to say so: the older warns in some versions, and the two must not be mixed
     settings: Any = torch.backends
     kinds = settings.cudnn.conv, settings.cuda.matmul
-    before = [kind.fp32_precision for kind in kinds]
+    with _LOCK:
+        if not _inside:
+            _FOUND[:] = [kind.fp32_precision for kind in kinds]
+            for kind in kinds:
+                kind.fp32_precision = "ieee"
+        _inside += 1
     try:
-        for kind in kinds:
-            kind.fp32_precision = "ieee"
         yield
     finally:
-        for kind, precision in zip(kinds, before, strict=True):
-            kind.fp32_precision = precision
+        with _LOCK:
+            _inside -= 1
+            if not _inside:
+                for kind, precision in zip(kinds, _FOUND, strict=True):
+                    kind.fp32_precision = precision
 
 
 class TorchEncoder(BaseEncoder):

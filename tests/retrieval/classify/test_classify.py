@@ -1,11 +1,11 @@
 """Neighbours, probe, zero-shot and calibration on a store of drawn clusters with patients."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from index_standin import IndexStandIn
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
@@ -253,7 +253,7 @@ def test_a_group_column_is_a_new_state_of_the_data_even_if_it_is_the_labels(tmp_
 @pytest.fixture
 def calibrated(store):
     words = methods.ByWords(Words(), load_labels(CLASSES))
-    index = SimpleNamespace(store=store, text_side=Words(), refresh=lambda: None)
+    index = IndexStandIn(store=store, text_side=Words())
     measured, novelty = calibrate.calibrate(index, "label", labels=load_labels(CLASSES), alpha=0.1)
     return Store.open(store.path), measured, novelty, words
 

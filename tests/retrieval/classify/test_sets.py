@@ -3,11 +3,11 @@
 import json
 import shutil
 from dataclasses import asdict
-from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from index_standin import IndexStandIn
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import IndexCorruptError, UsageError
@@ -50,7 +50,7 @@ def build(path, patients, *, images=2, group="patient", rare=3, seed=0):
 
 
 def asked(store):
-    return SimpleNamespace(store=store, text_side=None, encoder=None, refresh=lambda: None)
+    return IndexStandIn(store=store, text_side=None, encoder=None)
 
 
 @pytest.mark.parametrize(("alpha", "need"), [(0.1, 9), (0.2, 4), (0.07, 14)])
@@ -296,7 +296,7 @@ def test_a_limit_on_sets_is_kept_or_said_to_count_for_nothing(uneven, tmp_path):
     between, said = unit(CENTRES.sum(axis=0, keepdims=True)).astype(np.float32), []
     (one,) = answer(plain, methods.ByNeighbours(plain, "label"), between, ["x"], [NOTHING], max_set=1)
     assert one.abstain is None and "no limit on its classes" in one.note
-    classify.classify_rows(_sized(asked(plain)), by="label", max_set=1, say=said.append)
+    classify.classify_rows(asked(plain), by="label", max_set=1, say=said.append)
     assert any("no limit on its classes" in line for line in said)
     assert any("not calibrated" in line for line in said)
     for limit in (0, -1):
@@ -316,19 +316,9 @@ def test_a_limit_on_sets_is_kept_or_said_to_count_for_nothing(uneven, tmp_path):
     copy = tmp_path / "copy.retr"
     shutil.copytree(store.path, copy)
     said.clear()
-    told = classify.classify_rows(_sized(asked(Store.open(copy))), by="label", max_set=1, say=said.append)
+    told = classify.classify_rows(asked(Store.open(copy)), by="label", max_set=1, say=said.append)
     assert (told["answered"], said) == (kept[1], [])
     assert told["columns"].endswith(", neighbours_set")
-
-
-def _sized(index):
-    """An index of which `classify_rows` can tell the number of rows."""
-
-    class Sized(SimpleNamespace):
-        def __len__(self):
-            return len(index.store)
-
-    return Sized(**vars(index))
 
 
 def test_classes_that_nobody_votes_for_are_not_among_the_best(tmp_path):

@@ -1,12 +1,11 @@
 """Who evaluates, calibrates and adapts reads the same labels and keeps the same rows together."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from index_standin import IndexStandIn
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import UsageError
@@ -100,7 +99,7 @@ def test_a_measurement_is_not_of_copies_under_another_patient(tmp_path):
     vectors, truth = rng.normal(size=(60, 4)).astype(np.float32), rng.integers(0, 2, 60)
     rows = [(f"c{truth[i]}", f"{side}{i}", f"{i}") for side in "PQ" for i in range(60)]
     store = make(tmp_path / "x.retr", rows, "patient", unit(np.concatenate([vectors, vectors])))
-    index = SimpleNamespace(store=store, text_side=None, refresh=lambda: None)
+    index = IndexStandIn(store=store, text_side=None)
     measured, _ = calibrate(index, "label", alpha=0.3)
     assert {one.groups for one in measured} == {60}
     assert max(one.accuracy for one in measured) < 0.75  # labels without meaning
