@@ -156,7 +156,7 @@ class Encoder(Protocol):
         """Who this is."""
 
     def encode_images(self, items: Sequence[Any]) -> NDArray[np.float32]:
-        """Embed pictures (paths, bytes, PIL images or uint8 arrays): float32 ``(n, dim)``, not normalised."""
+        """Embed pictures (paths, bytes, PIL images, arrays ...): float32 ``(n, dim)``, not normalised."""
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts: float32 ``(n, dim)``; raises `NoTextSideError` where there is no text side."""

@@ -26,7 +26,15 @@ def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
 
 
 def plain_array(values: Any) -> NDArray[Any]:
-    """Return an array, a tensor wherever it is, or a list of rows, as a numpy array; bfloat16 becomes float32."""
+    """Return an array, a tensor wherever it is, or a list of rows, as a numpy array; bfloat16 becomes float32.
+
+    Raises
+    ------
+    ValueError
+        Some of its values are masked: there is nothing to put in their place.
+    """
+    if np.ma.is_masked(values):
+        raise ValueError("masked values")
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if "bfloat16" in str(values.dtype) else values

@@ -326,7 +326,8 @@ class Index(Contents, Deferred):
         query
             A query, or several: then a list of `Hits` comes back.
         image
-            A path, the bytes of a file, a PIL image or a uint8 array.
+            A path, the bytes of a file, a file open in binary mode, a PIL image, a `Picture`, a ``pydicom.Dataset``, or
+            an array or a tensor of one picture; see `Query.image`.
         text, id
             Words; the id of an indexed row.
         vector, vectors

@@ -85,7 +85,24 @@ class Query:
 
     @classmethod
     def image(cls, image: Any) -> Query:
-        """Ask with a picture: a path, the bytes of a file, a PIL image or a uint8 array."""
+        """Ask with a picture.
+
+        Parameters
+        ----------
+        image
+            A path, the bytes of a file, a file open in binary mode, a PIL image, a `retr.Picture`, a
+            ``pydicom.Dataset``, or an array or a tensor of one picture: ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``,
+            uint8, floats from 0 to 1, or as `retr.retrieval.images.arrays` says.
+
+        Raises
+        ------
+        ImageReadError
+            It is none of these. Shape and values of an array are looked at when the query is asked.
+        """
+        if not isinstance(image, str | Path | bytes):
+            from retr.retrieval.images.given import given_picture
+
+            image = given_picture(image)
         if isinstance(image, str | Path) and "\0" in str(image):
             raise UsageError(f"no file is called {str(image)!r}", hint="check the path")
         image = home(image) if isinstance(image, str | Path) and str(image).startswith("~") else image
@@ -271,7 +288,7 @@ def _several(queries: Any) -> list[Query]:
     """Return a list of queries; `UsageError` for anything else."""
     found = (
         list(queries)
-        if isinstance(queries, Iterable) and not isinstance(queries, str | bytes | np.ndarray)
+        if isinstance(queries, Iterable) and not isinstance(queries, str | bytes) and _may_hold_queries(queries)
         else [queries]
     )
     other = next((one for one in found if not isinstance(one, Query)), None)
@@ -281,6 +298,11 @@ def _several(queries: Any) -> list[Query]:
             hint="say what it is: image=, text=, id=, vector= or vectors=",
         )
     return found
+
+
+def _may_hold_queries(queries: Any) -> bool:
+    # an array of numbers is no list of questions, however many rows it has
+    return not isinstance(queries, np.ndarray) or queries.dtype == object
 
 
 def resolve(

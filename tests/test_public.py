@@ -89,7 +89,7 @@ class TestFromCallable:
         with pytest.raises(UsageError, match="a torch module needs prepare="):
             retr.encoders.from_callable(network, dim=3, name="mine")
         encoder = retr.encoders.from_callable(network, dim=3, name="mine", prepare=prepare)
-        picture = np.asarray(Image.new("RGB", (5, 4), "teal"))
+        picture = np.asarray(Image.new("RGB", (9, 8), "teal"))
         one, two = encoder.encode_images([picture, picture])
         assert one.tolist() == two.tolist()
         before = encoder.info.weights_sha256
@@ -108,4 +108,4 @@ class TestFromCallable:
             with pytest.raises(UsageError, match=said):
                 self.make(**changed)
         with pytest.raises(UsageError, match=r"1 pictures and must return numbers of the shape \(1, 7\)"):
-            self.make(dim=7).encode_images([np.zeros((4, 4, 3), np.uint8)])
+            self.make(dim=7).encode_images([np.zeros((8, 8, 3), np.uint8)])

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from retr.retrieval.classify.answers import SEEN, UNLIMITED, Answer, answer, row
 from retr.retrieval.classify.calibration import find, seen
 from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Method
 from retr.retrieval.encoders.runtime.truncation import unread_ends
+from retr.retrieval.images.given import each_picture, given_picture
 from retr.retrieval.labels.label_set import LabelSet, load_labels
 from retr.retrieval.labels.labelled import unit_of
 from retr.retrieval.labels.trained_rows import seen_fits
@@ -28,9 +29,11 @@ from retr.retrieval.query import Query, one_picture, split_frame
 from retr.retrieval.query_identity import file_sha256, own_rows, stated_values
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
+    from PIL import Image
 
     from retr.index.store import Store
     from retr.retrieval.classify.findings import Findings
@@ -44,7 +47,7 @@ Unread = tuple[str, ImageReadError]
 
 def classify(
     index: Index,
-    images: Sequence[Any],
+    images: Iterable[Any],
     *,
     labels: LabelSet | str | Path | Sequence[str] | None = None,
     by: str | None = None,
@@ -65,7 +68,7 @@ def classify(
     Parameters
     ----------
     images
-        Paths, or the bytes of files.
+        Several pictures, as `Query.image` takes one: paths, bytes, PIL images, arrays ...; also a batch of four axes.
     labels
         Zero-shot: a label set. Where its classes may be present together, or the encoder scores findings, each picture
         gives `Findings`.
@@ -97,6 +100,7 @@ def classify(
     NoTextSideError
         Zero-shot, for an encoder without a text side, and no bridge.
     """
+    images = each_picture(images)
     classes = _checked(labels, by, probe, k, where, max_set, calibrated_on)
     # what one step finds the next one uses: another thread may move the index on meanwhile
     moving, index = index, index.snapshot()
@@ -189,9 +193,10 @@ def classify_rows(
 
 
 def classify_without_index(
-    encoder: BaseEncoder, labels: LabelSet, images: Sequence[Any]
+    encoder: BaseEncoder, labels: LabelSet, images: Iterable[Any]
 ) -> Iterator[Answer | Findings | Unread]:
     """Classify pictures zero-shot with an encoder alone; nothing is calibrated."""
+    images = each_picture(images)
     if _asks_findings(encoder, labels):
         return _find_findings(encoder, encoder, labels, images)
     return _classify(encoder, None, ByWords(encoder, labels), images)
@@ -275,7 +280,7 @@ def _classify(
     max_set: int | None = None,
     remarks: Sequence[str] = (),
 ) -> Iterator[Answer | Unread]:
-    for good, pictures, bad in _read(encoder, images):
+    for names, good, pictures, bad in _read(encoder, images):
         yield from bad
         if not good:
             continue
@@ -290,7 +295,6 @@ def _classify(
             said = [[*([] if one else [_whose(store)]), *remarks, *store.identity.warnings()] for one in known]
         ways = method.notes if isinstance(method, ByWords) else ()
         notes = ["; ".join([*one, *ways]) or None for one in said]
-        names = [_name(image) for image in good]
         yield from answer(store, method, vectors, names, exclude, max_set=max_set, notes=notes, fitted=fitted)
 
 
@@ -338,13 +342,13 @@ def _find_findings(
     """Score findings that may be present together; ``side`` embeds the words."""
     asked = labels.names if side is None else [prompt for one in labels.classes for prompt in one.prompts]
     note = "; ".join(unread_ends(encoder if side is None else side, asked)) or None
-    for good, pictures, bad in _read(encoder, images):
+    for names, _, pictures, bad in _read(encoder, images):
         yield from bad
-        if good:
+        if pictures:
             scores = findings.from_pictures(encoder, pictures, labels)
             if scores is None:
                 scores = findings.from_vectors(side, encoder.encode_images(pictures), labels)
-            yield from findings.present(scores, labels, [_name(image) for image in good], note)
+            yield from findings.present(scores, labels, names, note)
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -366,23 +370,29 @@ def image_files(folder: Path) -> list[Path]:
     return files
 
 
-def _read(encoder: BaseEncoder, images: Sequence[Any]) -> Iterator[tuple[list[Any], list[Any], list[Unread]]]:
-    """Read pictures in batches: what could be read, the pictures, and what could not."""
+def _read(
+    encoder: BaseEncoder, images: Sequence[Any]
+) -> Iterator[tuple[list[str], list[Any], list[Image.Image], list[Unread]]]:
+    """Read pictures in batches: the names of those that could be read, how they were given, and what could not."""
     from retr.retrieval.images import read_image
 
     info = encoder.info
     for start in range(0, len(images), BATCH):
-        good, pictures, bad = [], [], []
-        for image in images[start : start + BATCH]:
+        names, good, pictures, bad = [], [], [], []
+        for number, image in enumerate(images[start : start + BATCH], start + 1):
+            name = _name(image, number)
             try:
-                read = one_picture(image)
-                picture = read_image(read, draft_size=info.draft_size, grey16=info.grey16, name=_name(image))
+                given = given_picture(image, name)
+                picture = read_image(one_picture(given), draft_size=info.draft_size, grey16=info.grey16, name=name)
                 pictures.append(picture.image)
-                good.append(image)
+                good.append(given)
+                names.append(name)
             except ImageReadError as error:
-                bad.append((_name(image), error))
-        yield good, pictures, bad
+                bad.append((name, error))
+        yield names, good, pictures, bad
 
 
-def _name(image: Any) -> str:
-    return str(image) if isinstance(image, str | Path) else "standard input"
+def _name(image: Any, number: int) -> str:
+    if isinstance(image, str | os.PathLike):
+        return os.fsdecode(image)
+    return "standard input" if isinstance(image, bytes) else f"picture {number}"

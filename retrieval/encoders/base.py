@@ -24,7 +24,7 @@ from retr.index.errors import NoTextSideError
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import PIL.Image
     from numpy.typing import NDArray
@@ -131,14 +131,14 @@ class BaseEncoder(ABC):
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``."""
 
-    def encode_images(self, items: Sequence[Any]) -> NDArray[np.float32]:
+    def encode_images(self, items: Iterable[Any]) -> NDArray[np.float32]:
         """Embed pictures.
 
         Parameters
         ----------
         items
-            Paths, encoded bytes, PIL images or uint8 arrays ``(h, w)``, ``(h, w, 3)`` or ``(h, w, 4)``, mixed
-            as you like.
+            Several pictures, each as `retr.Query.image` takes one (paths, bytes, PIL images, arrays ...), mixed as you
+            like; or a batch of four axes, ``(n, c, h, w)`` or ``(n, h, w, c)``.
 
         Returns
         -------
@@ -149,9 +149,13 @@ class BaseEncoder(ABC):
         ------
         ImageReadError
             If an item cannot be read as a picture.
+        UsageError
+            It is one picture rather than several.
         """
         from retr.retrieval.images import read_image
+        from retr.retrieval.images.given import each_picture
 
+        items = each_picture(items)
         vectors = np.empty((len(items), self.info.dim), dtype=np.float32)
         for start in range(0, len(items), self.batch_size):
             pictures = [
@@ -159,7 +163,7 @@ class BaseEncoder(ABC):
                     item,
                     draft_size=self.info.draft_size,
                     grey16=self.info.grey16,
-                    name=str(item) if isinstance(item, str | os.PathLike) else None,
+                    name=os.fsdecode(item) if isinstance(item, str | os.PathLike) else None,
                 ).image
                 for item in items[start : start + self.batch_size]
             ]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import io
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -122,7 +123,8 @@ def _start(stream: BinaryIO, size: int) -> bytes:
 def from_pillow(image: Image.Image, options: Options) -> Picture:
     """Return the picture of an image that Pillow already holds or has opened; the image is not altered."""
     silence_decoders()
-    return finish(image, None, options)
+    # a reduced decode would leave the caller's own image reduced
+    return finish(image, None, replace(options, draft_size=None))
 
 
 def _open(stream: BinaryIO, plugin: type[ImageFile], name: str | None) -> ImageFile:
@@ -199,6 +201,8 @@ def _to_rgb(image: Image.Image, grey16: Grey16) -> tuple[Image.Image, dict[str, 
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
         values = scale_to_8bit(_deep_grey(image), grey16)
         return Image.fromarray(values).convert("RGB"), {"grey": f"scaled to 8 bit by {grey16}"}
+    if image.mode == "La":
+        image = image.convert("LA")
     if "transparency" in image.info:
         # convert() would warn about a transparent palette entry; the colours are the same without it
         image = image.copy()

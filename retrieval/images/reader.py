@@ -1,4 +1,4 @@
-"""One door for every source and format: finds out what it is, by content, and calls the reader for it."""
+"""Every source and format is read from here: what it is, by its content, and then the reader for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from PIL import Image
 
 from retr.index.machine.home import home
 from retr.retrieval.images import dicom, nifti, raster, tiff
+from retr.retrieval.images.arrays import from_array
 from retr.retrieval.images.file_types import PREFIX_BYTES, UNREAD, format_of
+from retr.retrieval.images.given import given_picture
 from retr.retrieval.images.picture import Options, Picture, max_pixels_allowed, read_error
 from retr.retrieval.regular_files import NotRegularError, open_regular
 
@@ -25,14 +27,11 @@ if TYPE_CHECKING:
     from retr.retrieval.images.levels import Grey16
     from retr.retrieval.images.picture import Axis
 
-Source = str | os.PathLike[str] | bytes | BinaryIO | Image.Image | np.ndarray[Any, np.dtype[Any]]
-
-
 _READ_WHOLE = 64 << 20
 
 
 def read_image(
-    source: Source,
+    source: Any,
     *,
     draft_size: int | None = None,
     grey16: Grey16 = "minmax",
@@ -49,8 +48,9 @@ def read_image(
     Parameters
     ----------
     source
-        A path, the bytes of a file, a binary stream, a PIL image, or an array: uint8 ``(h, w)``,
-        ``(h, w, 3)`` or ``(h, w, 4)``, or uint16 ``(h, w)``.
+        A path, the bytes of a file, a file open in binary mode, a PIL image, a `Picture`, a ``pydicom.Dataset``, or
+        an array or a tensor ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``; which samples it may have says
+        `retr.retrieval.images.arrays`.
     draft_size
         JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size as long as the shorter side keeps this many
         pixels. Twice the encoder's input size moves embeddings by less than 0.001 in cosine. ``None``: in
@@ -90,7 +90,7 @@ def read_image(
 
 
 def read_images(
-    source: Source,
+    source: Any,
     *,
     every: int | None = 1,
     draft_size: int | None = None,
@@ -125,13 +125,14 @@ def read_images(
     return _read(source, Options(every, draft_size, grey16, limit, allow_burned_in, hash_key, axis, name))
 
 
-def _read(source: Source, options: Options) -> Generator[tuple[str, Picture]]:
-    if isinstance(source, np.ndarray):
-        yield "", _from_array(source, options)
-    elif isinstance(source, Image.Image):
-        yield "", raster.from_pillow(source, options)
+def _read(source: Any, options: Options) -> Generator[tuple[str, Picture]]:
+    given = given_picture(source, options.name)
+    if isinstance(given, np.ndarray):
+        yield "", from_array(given, options)
+    elif isinstance(given, Image.Image):
+        yield "", raster.from_pillow(given, options)
     else:
-        with _opened(source, options.name) as (stream, prefix):
+        with _opened(given, options.name) as (stream, prefix):
             yield from _reader(prefix, options.name)(stream, options)
 
 
@@ -148,31 +149,17 @@ def _reader(prefix: bytes, name: str | None) -> Callable[[BinaryIO, Options], It
     return tiff.read if kind == "tiff" else partial(raster.read, kind=kind)
 
 
-def _from_array(array: np.ndarray[Any, np.dtype[Any]], options: Options) -> Picture:
-    grey = array.ndim == 2 and array.dtype in (np.uint8, np.uint16)
-    colour = array.ndim == 3 and array.shape[2] in {3, 4} and array.dtype == np.uint8
-    if not (grey or colour):
-        raise read_error("unsupported", options.name)
-    if array.size == 0:
-        raise read_error("empty", options.name)
-    return raster.from_pillow(Image.fromarray(np.ascontiguousarray(array)), options)
-
-
 @contextmanager
-def _opened(source: str | os.PathLike[str] | bytes | BinaryIO, name: str | None) -> Iterator[tuple[BinaryIO, bytes]]:
+def _opened(source: str | Path | bytes, name: str | None) -> Iterator[tuple[BinaryIO, bytes]]:
     """Yield a seekable stream at its beginning, and the first bytes of it."""
-    if isinstance(source, (str, os.PathLike)):
-        with _open_file(home(source), name) as file:
-            # in one read: no header can then make a decoder ask for more bytes than there are
-            small = os.fstat(file.fileno()).st_size <= _READ_WHOLE
-            stream = io.BytesIO(_contents(file, name)) if small else file
-            yield stream, _prefix(stream, name)
-    elif isinstance(source, (bytes, bytearray, memoryview)):
-        stream = io.BytesIO(source)
-        yield stream, _prefix(stream, name)
-    else:
-        # a pipe cannot be sought in, and a caller's file may not stand at its beginning
-        stream = io.BytesIO(_contents(source, name))
+    if isinstance(source, bytes):
+        memory = io.BytesIO(source)
+        yield memory, _prefix(memory, name)
+        return
+    with _open_file(home(source), name) as file:
+        # in one read: no header can then make a decoder ask for more bytes than there are
+        small = os.fstat(file.fileno()).st_size <= _READ_WHOLE
+        stream = io.BytesIO(_contents(file, name)) if small else file
         yield stream, _prefix(stream, name)
 
 

@@ -43,6 +43,37 @@ def left(hits):
     return set(hits.ids)
 
 
+def test_a_data_set_is_as_its_file(index, folder, tmp_path):
+    file = folder / "2.dcm"
+    asked = {"k": 8, "exclude_same": "patient"}
+    wanted = index.search(image=file, **asked)
+    assert left(wanted) & MRN1001 == set()
+    (tmp_path / "elsewhere.dcm").write_bytes(file.read_bytes())
+    for data in (
+        pydicom.dcmread(file),
+        pydicom.dcmread(tmp_path / "elsewhere.dcm"),
+        pydicom.dcmread(io.BytesIO(file.read_bytes())),
+    ):
+        hits = index.search(image=data, **asked)
+        assert (hits.ids, hits.scores.tolist()) == (wanted.ids, wanted.scores.tolist())
+        # the file's own row and its copies stay out, as with the file
+        assert index.search(image=data, k=8).ids == index.search(image=file, k=8).ids
+    altered = pydicom.dcmread(file)
+    altered.PatientID = "MRN1003"
+    assert left(index.search(image=altered, **asked)) & {"6.dcm", "7.dcm"} == set()
+    stranger = pydicom.dcmread(file)
+    stranger.PatientID = "MRN7777"
+    assert "MRN7777" not in str(index.search(image=stranger, **asked).note)
+    labels = pa.table({"id": list(index), "label": ["a", "b"] * 4})
+    with index.store.writer() as writer:
+        writer.replace_columns(labels)
+        writer.commit()
+    index.refresh()
+    by_file, by_data = index.classify((one for one in (file, pydicom.dcmread(file))), by="label")
+    assert by_file.to_json()["voters"] == by_data.to_json()["voters"]
+    assert by_data.query == "picture 2"
+
+
 def test_a_raw_identifier_is_hashed_where_the_index_keeps_hashes(index, tmp_path):
     file = tmp_path / "new.png"
     from PIL import Image

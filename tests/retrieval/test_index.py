@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from retr import Index
-from retr.index.errors import EncoderMismatchError, IndexNotFoundError, NoTextSideError, UsageError
+from retr.index.errors import EncoderMismatchError, ImageReadError, IndexNotFoundError, NoTextSideError, UsageError
 from retr.retrieval.hits import Hits
 from retr.retrieval.query import Query
 from retr.retrieval.text.align import Bridge
@@ -53,21 +53,44 @@ def test_hits_are_arrays_a_table_and_single_hits(index):
     assert first.to_json()["rank"] == 1
 
 
-@pytest.mark.parametrize("form", ["path", "text path", "bytes", "picture", "array"])
-def test_an_image_may_come_in_any_form(index, archive, form):
+def test_an_image_may_come_in_any_form(index, archive):
+    torch = pytest.importorskip("torch")
     path = archive / "healthy/000.png"
     with Image.open(path) as opened:
         picture = opened.copy()
-    image = {
-        "path": path,
-        "text path": str(path),
-        "bytes": path.read_bytes(),
-        "picture": picture,
-        "array": np.asarray(picture),
-    }[form]
-    hits = index.search(image=image, k=1, include_self=True)
-    assert hits.ids == ["healthy/000.png"]
-    assert hits.scores[0] == pytest.approx(1, abs=1e-5)
+    array = np.asarray(picture)
+    tensor = torch.from_numpy(array.copy()).permute(2, 0, 1)
+    with path.open("rb") as stream:
+        forms = [path, str(path), path.read_bytes(), stream, picture, index.picture("healthy/000.png"), array]
+        forms += [array / 255, tensor, tensor.float() / 255, tensor.numpy().astype(int)]
+        answers = [index.search(image=image, k=3, include_self=True) for image in forms]
+        stream.seek(0)
+        assert Query.image(stream).describe() == "image <bytes>"
+    assert all(hits.ids == answers[0].ids for hits in answers)
+    assert all(hits.scores.tolist() == answers[0].scores.tolist() for hits in answers)
+    assert (answers[0].ids[0], answers[0].scores[0]) == ("healthy/000.png", pytest.approx(1, abs=1e-5))
+    # a file that is open is known by its bytes, as the bytes themselves are
+    with path.open("rb") as stream:
+        assert "healthy/000.png" not in index.search(image=stream, k=12).ids
+
+
+def test_several_pictures_come_in_any_sequence(index, archive):
+    pd = pytest.importorskip("pandas")
+    paths = [str(archive / name) for name in ("healthy/000.png", "glaucoma/001.jpg")]
+    wanted = index.encoder.encode_images(paths)
+    for several in (tuple(paths), iter(paths), np.array(paths), pd.Series(paths, index=[4, 1])):
+        assert np.array_equal(index.encoder.encode_images(several), wanted)
+    for several in (tuple(paths), pd.Series(paths), np.array(paths)):
+        assert [one.query for one in index.classify(several, by="label")] == paths
+    queries = pd.Series([Query.image(path) for path in paths])
+    for several in (queries, tuple(queries), queries.to_numpy()):
+        assert [hits.ids for hits in index.search(several)] == [index.search(one).ids for one in queries]
+    with pytest.raises(UsageError, match="several pictures are wanted, got one str"):
+        index.classify(paths[0], by="label")
+    with pytest.raises(UsageError, match="several pictures are wanted, got one str"):
+        index.encoder.encode_images(paths[0])
+    with pytest.raises(ImageReadError, match=r"given as list; ask with one picture, or give a list of queries"):
+        index.search(image=paths)
 
 
 def test_the_query_itself_and_its_copies_are_no_neighbours(index, archive):

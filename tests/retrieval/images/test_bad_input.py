@@ -127,7 +127,7 @@ def test_errors_name_only_what_the_caller_names(tmp_path):
 @pytest.mark.parametrize(
     ("array", "expected"),
     [
-        (np.zeros((4, 4), np.float64), "unsupported"),
+        (np.full((4, 4), -0.5), "unsupported"),
         (np.zeros((4, 4, 2), np.uint8), "unsupported"),
         (np.zeros((4, 4, 3), np.uint16), "unsupported"),
         (np.zeros((0, 4), np.uint8), "empty"),
