@@ -35,8 +35,8 @@ def _build_retr(vectors: NDArray[np.float32], folder: Path) -> None:
 
     from retr.index.accelerators.config import IVF, to_json
     from retr.index.accelerators.faiss_index import train
+    from retr.index.disk.manifest import TUNING
     from retr.index.encoder import EncoderInfo
-    from retr.index.plan import NOTE
     from retr.index.store import Store
 
     dim = vectors.shape[1]
@@ -49,7 +49,7 @@ def _build_retr(vectors: NDArray[np.float32], folder: Path) -> None:
         writer.compact()
         for position, segment in enumerate(writer.store.segments):
             writer.accelerate(position, partial(train, segment.vectors, IVF(), budget=2 << 30))
-        writer.note(NOTE, {"index": to_json(IVF()), "recall": 0.0})
+        writer.note(TUNING, {"index": to_json(IVF()), "recall": 0.0})
         writer.commit()
 
 

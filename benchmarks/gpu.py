@@ -39,8 +39,8 @@ from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError
 from retr.index.gpu import devices
 from retr.index.scan import exact
-from retr.index.scan.exact import Block
 from retr.index.store import Store
+from retr.index.types import Ask, Block, Neighbours
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -154,19 +154,19 @@ def exact_scanner(blocks: Sequence[Block], dim: int, numbers: Sequence[int]) -> 
         from retr.index.gpu.torch_scan import TorchScan
 
         return TorchScan(blocks, dim, 1.001, numbers)
-    from retr.index.gpu.faiss_scan import GpuScan
+    from retr.index.gpu.faiss_scan import FaissScan
 
-    return GpuScan(blocks, dim, 1.001, numbers)
+    return FaissScan(blocks, dim, 1.001, numbers)
 
 
 def search(
     blocks: Sequence[Block], queries: NDArray[np.float32], scan: Any, allowed: NDArray[np.bool_] | None = None
-) -> exact.Neighbours:
+) -> Neighbours:
     """Search as `Store.search` does when it has read what was asked."""
-    ask = exact.Ask(K, allowed, [_NO_EXCLUSION] * len(queries), None, None)
+    ask = Ask(K, allowed, [_NO_EXCLUSION] * len(queries), None, None)
     ids = "{:09d}".format
     return exact.search(
-        blocks, queries, ask, max_norm=1.001, cosine=False, ids_of=lambda rows: list(map(ids, rows)), scanner=scan
+        blocks, queries, ask, max_norm=1.001, cosine=False, ids_of=lambda rows: list(map(ids, rows)), first_scan=scan
     )
 
 
@@ -195,10 +195,10 @@ def faiss_alone(
     blocks: Sequence[Block], dim: int, numbers: Sequence[int], queries: NDArray[np.float32]
 ) -> Iterator[dict[str, float]]:
     """Yield milliseconds of faiss's own search for each batch."""
-    from retr.index.gpu.faiss_scan import GpuScan
+    from retr.index.gpu.faiss_scan import FaissScan
 
     # in parts of 4 GiB of float32 a GPU: a second call of `add` would move what is there
-    parts = [part for device in GpuScan(blocks, dim, 1.001, numbers)._devices for part, _ in device]
+    parts = [part for device in FaissScan(blocks, dim, 1.001, numbers)._devices for part, _ in device]
     figures: dict[str, float] = {}
 
     def work(batch: int) -> None:

@@ -11,10 +11,13 @@ import numpy as np
 
 from retr.index.accelerators import approximate
 from retr.index.accelerators.config import Cagra, Flat, effort_of, from_json, shown, with_effort
+from retr.index.accelerators.faiss_index import load
+from retr.index.disk.manifest import TUNING
 from retr.index.disk.schema import ID, texts
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
 from retr.index.json_fields import Fields, stored
 from retr.index.scan import exact
+from retr.index.types import Ask
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -24,28 +27,28 @@ if TYPE_CHECKING:
 
     from retr.index.accelerators.config import Config
     from retr.index.disk.manifest import Manifest
+    from retr.index.gpu.placement import Placement
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.search_options import RankOptions
-    from retr.index.store import Store
-    from retr.index.types import Accelerator
+    from retr.index.types import Accelerator, Neighbours
 
-# Where the manifest keeps what `tune` chose and measured.
-NOTE = "tuning"
 _NOTED = ("the note of how the index is searched", "run `retr index tune` again")
 _NOTHING = np.empty(0, np.int64)
 
 
 def search(
-    store: Store,
+    snapshot: Snapshot,
+    plan: Plan,
+    placement: Placement,
     queries: NDArray[np.float32],
     options: RankOptions,
     *,
     mask: NDArray[np.bool_] | None,
     exclude: Sequence[NDArray[np.int64]] | None,
     exclude_same: Mapping[str, Sequence[object]],
-) -> exact.Neighbours:
+) -> Neighbours:
     """Answer `Store.search`, whose docstring says what the arguments mean."""
-    plan = store.plan
-    queries = _prepared(queries, store.manifest.encoder.dim)
+    queries = _prepared(queries, snapshot.manifest.encoder.dim)
     if plan.cosine:
         queries = unit(queries)
     require_k(options.k)
@@ -56,31 +59,31 @@ def search(
         raise UsageError(f"an exact search has no effort, got {effort!r}", hint="leave one of the two out")
     config = plan.config if effort is None else with_effort(plan.config, effort)
     promise = plan.promise if config == plan.config else _as_asked(config, plan.config)
-    ask = exact.Ask(
+    ask = Ask(
         # of a billion there are as many as there are rows
-        k=min(int(options.k), max(len(store), 1)),
-        allowed=_allowed(store, options.where, mask),
-        exclude=_excluded(store, len(queries), exclude, exclude_same),
-        one_per=store.identity.groups(options.one_per) if options.one_per is not None else None,
+        k=min(int(options.k), max(len(snapshot), 1)),
+        allowed=_allowed(snapshot, options.where, mask),
+        exclude=_excluded(snapshot, len(queries), exclude, exclude_same),
+        one_per=snapshot.identity.groups(options.one_per) if options.one_per is not None else None,
         min_score=options.min_score,
     )
-    placed = store.placement.take(store, plan.config, len(queries))
+    placed = placement.take(snapshot, plan.config, len(queries))
     how = _How(
         max_norm=plan.max_norm,
         cosine=plan.cosine,
-        ids_of=lambda rows: texts(store.table([ID], rows).column(ID)),
+        ids_of=lambda rows: texts(snapshot.table([ID], rows).column(ID)),
     )
     accelerators: Sequence[Accelerator | None] = ()
     said: str | None = None
     flat = options.exact or placed.scan is not None or isinstance(plan.config, Flat)
-    if not flat and approximate.suits(ask, store.n_total):
+    if not flat and approximate.suits(ask, snapshot.n_total):
         if placed.accelerators is not None and placed.accelerators.suit(ask, config):
             accelerators, said = placed.accelerators.accelerators, promise
         else:
             accelerators, said = plan.accelerators
             said = promise if said == plan.promise else said
     if not any(accelerators):
-        found = exact.search(plan.blocks, queries, ask, **how, scanner=placed.scan)
+        found = exact.search(plan.blocks, queries, ask, **how, first_scan=placed.scan)
     else:
         found = approximate.search(plan.blocks, accelerators, config, queries, ask, **how)
     note = "; ".join(part for part in (said, placed.note) if part)
@@ -116,14 +119,14 @@ class Plan:
         What a person should know of answers by the accelerators.
     """
 
-    def __init__(self, store: Store) -> None:
-        manifest = store.manifest
-        self.blocks = store.blocks()
+    def __init__(self, snapshot: Snapshot) -> None:
+        manifest = snapshot.manifest
+        self.blocks = snapshot.blocks()
         self.max_norm = max((info.max_norm for info in manifest.segments), default=0.0)
         self.cosine = manifest.encoder.similarity == "cosine"
         self.config, recall = tuned(manifest)
         self.promise = f"approximate: recall {recall:.3f} when tuned"
-        self._segments = store.segments
+        self._segments = snapshot.segments
 
     @cached_property
     def accelerators(self) -> tuple[Sequence[Accelerator | None], str | None]:
@@ -131,7 +134,7 @@ class Plan:
         if isinstance(self.config, Cagra):
             return (), "searched exactly: CAGRA runs on a GPU, for a few hundred rows"
         try:
-            found = [segment.accelerator() for segment in self._segments]
+            found = [segment.accelerator(load) for segment in self._segments]
         except (IndexCorruptError, MissingExtraError) as error:
             return (), f"searched exactly: {error}"
         return found, self.promise if any(found) else None
@@ -145,16 +148,16 @@ class _How(TypedDict):
 
 def tuned(manifest: Manifest) -> tuple[Config, float]:
     """Return the index type that `tune` chose and the recall it measured; exact search where it never ran."""
-    if not manifest.extra.get(NOTE):
+    if not manifest.extra.get(TUNING):
         return Flat(), 1.0
     with stored(*_NOTED):
-        noted = Fields(manifest.extra[NOTE])
+        noted = Fields(manifest.extra[TUNING])
         return from_json(noted.inner("index").data()), noted.number("recall")
 
 
 def describe(manifest: Manifest) -> dict[str, object]:
     """Say, for people and as JSON, how the index is searched and what that reached when it was measured."""
-    noted = manifest.extra.get(NOTE)
+    noted = manifest.extra.get(TUNING)
     if not noted:
         return {"kind": "exact", "recall": 1.0}
     with stored(*_NOTED):
@@ -184,19 +187,19 @@ def _prepared(queries: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
     return queries
 
 
-def _allowed(store: Store, where: str | None, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    allowed = None if len(store) == store.n_total else store.alive()
+def _allowed(snapshot: Snapshot, where: str | None, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+    allowed = None if len(snapshot) == snapshot.n_total else snapshot.alive()
     if where is not None:
-        allowed = store.where(where)
+        allowed = snapshot.where(where)
     if mask is None:
         return allowed
-    if mask.shape != (store.n_total,) or mask.dtype != np.bool_:
-        raise UsageError(f"a mask must be bool ({store.n_total},), got {mask.dtype} {mask.shape}")
+    if mask.shape != (snapshot.n_total,) or mask.dtype != np.bool_:
+        raise UsageError(f"a mask must be bool ({snapshot.n_total},), got {mask.dtype} {mask.shape}")
     return mask if allowed is None else mask & allowed
 
 
 def _excluded(
-    store: Store,
+    snapshot: Snapshot,
     n: int,
     exclude: Sequence[NDArray[np.int64]] | None,
     exclude_same: Mapping[str, Sequence[object]],
@@ -211,9 +214,9 @@ def _excluded(
             part.append(np.asarray(rows, np.int64))
     for column, values in exclude_same.items():
         _need_one_each(f"exclude_same[{column!r}]", values, n)
-        store.columns.require(column)
+        snapshot.columns.require(column)
         distinct = list(dict.fromkeys(value for value in values if value is not None))
-        same = dict(zip(distinct, store.identity.rows(column, distinct), strict=True))
+        same = dict(zip(distinct, snapshot.identity.rows(column, distinct), strict=True))
         for part, value in zip(parts, values, strict=True):
             if value is not None:
                 part.append(same[value])

@@ -1,34 +1,17 @@
-"""The store: a read-only snapshot of one committed version of an index.
-
-Opening reads the manifest and maps the files it names; nothing else is read until it is needed, so the cost does
-not grow with the rows. Because mapped files outlive their names, a snapshot stays valid while a writer commits,
-compacts or purges. Rows are numbered 0 .. n_total-1 over the segments in order; a deleted row keeps its number
-until the segments are compacted.
-"""
+"""The store: a snapshot of an index that can also be searched, and from which a writer is had."""
 
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Unpack
-
-import numpy as np
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from retr.index.disk.creation import create
-from retr.index.disk.manifest import Manifest, exists, read_current
-from retr.index.disk.segments import Segment, id_hashes, map_file
-from retr.index.disk.verified import look_at_new
-from retr.index.errors import IndexCorruptError, IndexNotFoundError
+from retr.index.errors import IndexNotFoundError
 from retr.index.gpu.placement import Placement
-from retr.index.json_fields import stored
 from retr.index.machine.home import home
 from retr.index.options import documents, taken
 from retr.index.plan import Plan, search
-from retr.index.rows.columns import Columns
-from retr.index.rows.identity import Identity
-from retr.index.rows.ids import rows_that_read
-from retr.index.rows.purge import say_unfinished
-from retr.index.scan.exact import Block
+from retr.index.rows.snapshot import Snapshot
 from retr.index.search_options import RankOptions
 
 if TYPE_CHECKING:
@@ -36,48 +19,34 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
-    from retr.index.disk.manifest import Dtype
+    from retr.index.disk.manifest import Dtype, Manifest
     from retr.index.encoder import EncoderInfo
     from retr.index.rows.check import Finding
     from retr.index.rows.writer import Writer
-    from retr.index.scan.exact import Neighbours
     from retr.index.search_options import RankKeywords
+    from retr.index.types import Neighbours
 
 
-class Store:
-    """A snapshot; make one with `create` or `open`.
+class Store(Snapshot):
+    """A snapshot that can be searched, checked and written to; make one with `create` or `open`.
 
     Attributes
     ----------
-    path
-        The index's directory.
-    manifest
-        The committed state this is a snapshot of.
-    identity
-        Which rows belong to one patient, whatever spelling they have.
+    placement
+        Where searches run; see `place`.
     """
 
-    def __init__(self, path: Path, manifest: Manifest, *, before: Store | None = None) -> None:
-        self.path = path
-        self.manifest = manifest
-        dim, dtype = manifest.encoder.dim, manifest.dtype
-        known = {} if before is None else {segment.info.name: segment for segment in before.segments}
-        self.segments: list[Segment] = [
-            Segment(path, info, dim=dim, dtype=dtype, before=known.get(info.name)) for info in manifest.segments
-        ]
-        self._files = {name: map_file(path, ref) for name, ref in manifest.files.items()}
-        self._skipped = map_file(path, manifest.skipped) if manifest.skipped else None
-        self._starts = np.cumsum([0, *(len(segment) for segment in self.segments)])
-        self.columns = Columns(self.segments, self.schema)
-        self.identity = Identity(self)
+    def __init__(self, path: Path, manifest: Manifest, *, before: Snapshot | None = None) -> None:
+        super().__init__(path, manifest, before=before)
         self.placement = Placement("cpu")
 
     @classmethod
     def create(
         cls, path: Path | str, *, encoder: EncoderInfo, group: str | None = None, dtype: Dtype = "float32"
-    ) -> Store:
+    ) -> Self:
         """Make an empty index at ``path``.
 
         Raises
@@ -88,213 +57,21 @@ class Store:
         root = home(path)
         return cls(root, create(root, str(path), encoder, group=group, dtype=dtype))
 
-    @classmethod
-    def open(cls, path: Path | str) -> Store:
-        """Open the newest committed version.
-
-        Raises
-        ------
-        IndexNotFoundError
-            There is no index at ``path``.
-        FormatVersionError
-            It was written by a newer retr.
-        IndexCorruptError
-            A file is missing or has another size than the manifest says.
-        """
-        root = home(path)
-        return cls._opened(root, read_current(root))
-
-    def newest(self) -> Store:
-        """Return the newest committed version, with what is at hand of unchanged segments; itself, if it is that.
-
-        Raises
-        ------
-        RetrError
-            As `open`.
-        """
-        manifest = read_current(self.path)
-        if (manifest.uuid, manifest.version, manifest.committed) == (self.uuid, self.version, self.manifest.committed):
-            return self
-        newer = self._opened(self.path, manifest, before=self if manifest.uuid == self.uuid else None)
-        newer.place(self.placement.device)
-        return newer
-
-    @classmethod
-    def _opened(cls, root: Path, manifest: Manifest, *, before: Store | None = None) -> Store:
-        say_unfinished(manifest.extra)
-        while True:
-            try:
-                store = cls(root, manifest, before=before)
-                look_at_new(store)
-            except FileNotFoundError as error:
-                # A writer may have committed, and removed what it replaced, since the manifest was read.
-                newer = read_current(root)
-                if newer.version == manifest.version:
-                    raise IndexCorruptError(
-                        "a file is missing from the index", hint="run `retr index check`"
-                    ) from error
-                manifest = newer
-            else:
-                return store
-
-    @staticmethod
-    def exists(path: Path | str) -> bool:
-        """Return whether there is an index at ``path``, readable or not."""
-        return exists(home(path))
-
-    def __len__(self) -> int:
-        return self.n_total - sum(info.n_deleted for info in self.manifest.segments)
-
     def __reduce__(self) -> tuple[Any, ...]:
         return opened_again, (str(self.path.absolute()), self.uuid, self.version, self.placement.device)
 
-    def __repr__(self) -> str:
-        info = self.manifest.encoder
-        return (
-            f"Store({str(self.path)!r}, version {self.version}, {len(self)} rows x {info.dim} {self.manifest.dtype}, "
-            f"{info.similarity}, {info.name})"
-        )
+    def at(self, manifest: Manifest) -> Self:
+        """Return another state of the same index, which is searched in the same place."""
+        store = super().at(manifest)
+        store.placement = self.placement
+        return store
 
-    @property
-    def uuid(self) -> str:
-        """What identifies the index wherever it is copied or moved."""
-        return self.manifest.uuid
-
-    @property
-    def version(self) -> int:
-        """Number of the commit; grows by one with each."""
-        return self.manifest.version
-
-    @property
-    def n_total(self) -> int:
-        """How many rows there are, deleted ones included."""
-        return int(self._starts[-1])
-
-    @property
-    def schema(self) -> pa.Schema:
-        """The metadata columns; the first is the string ``id``."""
-        return self.manifest.schema
-
-    @cached_property
-    def _alive(self) -> NDArray[np.bool_]:
-        mask = np.ones(self.n_total, bool)
-        for start, segment in zip(self._starts, self.segments, strict=False):
-            mask[start + segment.deleted()] = False
-        mask.flags.writeable = False
-        return mask
-
-    def alive(self) -> NDArray[np.bool_]:
-        """Which rows are not deleted: bool ``(n_total,)``, read-only."""
-        return self._alive
-
-    def live_rows(self) -> NDArray[np.int64]:
-        """Return the numbers of the rows that are not deleted, in order: int64."""
-        return np.flatnonzero(self._alive)
-
-    def _split(self, rows: NDArray[np.int64]) -> list[tuple[Segment, NDArray[np.int64], NDArray[np.int64]]]:
-        """Return (segment, local row numbers, positions in ``rows``) for every segment concerned."""
-        if len(rows) and (rows.min() < 0 or rows.max() >= self.n_total):
-            raise IndexError(f"row numbers go from 0 to {self.n_total - 1}")
-        owner = np.searchsorted(self._starts, rows, side="right") - 1
-        parts = []
-        for number in np.unique(owner):
-            at = np.flatnonzero(owner == number)
-            parts.append((self.segments[number], rows[at] - self._starts[number], at))
-        return parts
-
-    def table(self, columns: Sequence[str] | None = None, rows: NDArray[np.int64] | None = None) -> pa.Table:
-        """Read metadata.
-
-        Parameters
-        ----------
-        columns
-            Names, in the order wanted; ``None`` for all.
-        rows
-            int64 ``(n,)`` row numbers, read exactly and in that order (deleted ones too); ``None`` for all live
-            rows in row order.
-
-        Raises
-        ------
-        UsageError
-            A column is unknown.
-        """
-        names = self.schema.names if columns is None else list(columns)
-        for name in names:
-            self.columns.require(name)
-        target = pa.schema([self.schema.field(name) for name in names])
-        if rows is None:
-            parts = []
-            for segment in self.segments:
-                part = segment.table(names, self.schema)
-                gone = segment.deleted()
-                if len(gone):
-                    keep = np.ones(len(segment), bool)
-                    keep[gone] = False
-                    part = part.take(pa.array(np.flatnonzero(keep)))
-                parts.append(part)
-            return pa.concat_tables(parts) if parts else target.empty_table()
-        rows = np.asarray(rows, np.int64)
-        pieces = self._split(rows)
-        if not pieces:
-            return target.empty_table()
-        table = pa.concat_tables([segment.table(names, self.schema, local) for segment, local, _ in pieces])
-        places = np.empty(len(rows), np.int64)
-        places[np.concatenate([at for _, _, at in pieces])] = np.arange(len(rows))
-        return table if len(pieces) == 1 else table.combine_chunks().take(places)
-
-    def vectors(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32] | NDArray[np.float16]:
-        """Return vectors ``(n, d)`` as stored: unit vectors where the similarity is cosine.
-
-        ``rows=None`` gives all rows, deleted ones too; with a single segment that is a memory map, not a copy.
-        """
-        if rows is None:
-            if len(self.segments) == 1:
-                return self.segments[0].vectors
-            empty = np.empty((0, self.manifest.encoder.dim), self.manifest.dtype)
-            return np.concatenate([empty, *(segment.vectors for segment in self.segments)])
-        rows = np.asarray(rows, np.int64)
-        result = np.empty((len(rows), self.manifest.encoder.dim), self.manifest.dtype)
-        for segment, local, at in self._split(rows):
-            result[at] = segment.vectors[local]
-        return result
-
-    def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:
-        """Find live rows by id: int64 ``(len(ids),)``, -1 where there is none.
-
-        An id that no row has to the letter is found by how it reads: accents may be composed (NFC) in one and
-        decomposed (NFD) in the other, as long as one row alone reads so.
-        """
-        if not len(ids):
-            return np.empty(0, np.int64)
-        result = np.full(len(ids), -1, np.int64)
-        hashes = id_hashes(ids)
-        for start, segment in zip(self._starts, self.segments, strict=False):
-            live = self._alive[start : start + len(segment)]
-            at, local = segment.find(hashes, lambda at: [ids[i] for i in at], live)
-            result[at] = start + local
-        accented = [at for at in np.flatnonzero(result < 0).tolist() if not ids[at].isascii()]
-        if accented:
-            result[accented] = rows_that_read(self, [ids[at] for at in accented])
-        return result
-
-    def rows_with(self, column: str, values: pa.Array[Any]) -> list[NDArray[np.int64]]:
-        """Find the live rows that hold each value: sorted int64 row numbers.
-
-        Parameters
-        ----------
-        values
-            Of the column's type, distinct, without nulls.
-
-        Raises
-        ------
-        UsageError
-            The column is unknown.
-        """
-        return [rows[self._alive[rows]] for rows in self.columns.groups(column).rows(values)]
-
-    def blocks(self) -> list[Block]:
-        """Return the vectors of all rows, segment by segment, without copying them."""
-        return [Block(segment.vectors, int(start)) for start, segment in zip(self._starts, self.segments, strict=False)]
+    def newest(self) -> Self:
+        """Return the newest committed version, on the same device; see `Snapshot.newest`."""
+        newer = super().newest()
+        if newer is not self:
+            newer.place(self.placement.device)
+        return newer
 
     @cached_property
     def plan(self) -> Plan:
@@ -318,17 +95,6 @@ class Store:
             There is no such name. (What is not there, or does not fit, is said by the search.)
         """
         self.placement = Placement(device)
-
-    def where(self, expression: str) -> NDArray[np.bool_]:
-        """Return the mask of the live rows for which a where-expression is true: bool ``(n_total,)``.
-
-        Raises
-        ------
-        FilterError
-            The expression cannot be read or applied.
-        """
-        mask = self.columns.where(expression, self.identity.meaning)
-        return mask if len(self) == self.n_total else mask & self._alive
 
     @documents(RankOptions)
     def search(
@@ -366,30 +132,16 @@ class Store:
             The where-expression cannot be read or applied.
         """
         asked = k if isinstance(k, RankOptions) else taken(RankOptions, {"k": k, **options}, "search")
-        return search(self, queries, asked, mask=mask, exclude=exclude, exclude_same=exclude_same or {})
-
-    def file(self, name: str) -> bytes:
-        """Read a sidecar file that was committed with `Writer.add_file`.
-
-        Raises
-        ------
-        KeyError
-            There is no such file; ``manifest.files`` holds the names.
-        """
-        data: bytes = self._files[name].to_pybytes()
-        return data
-
-    def skipped(self) -> pa.Table:
-        """Read the record of what was not indexed: path, reason and whatever else was recorded."""
-        import pyarrow.parquet as pq
-
-        if self._skipped is None:
-            return pa.table({"path": pa.array([], pa.string()), "reason": pa.array([], pa.string())})
-        with stored("the record of skipped files"):
-            table = pq.read_table(pa.BufferReader(self._skipped))
-            if any(table.schema.field(name).type != pa.string() for name in ("path", "reason")):
-                raise ValueError("no texts")
-        return table
+        return search(
+            self,
+            self.plan,
+            self.placement,
+            queries,
+            asked,
+            mask=mask,
+            exclude=exclude,
+            exclude_same=exclude_same or {},
+        )
 
     def check(self) -> list[Finding]:
         """Compare every file with the manifest; an empty list means that all is well."""
@@ -397,7 +149,7 @@ class Store:
 
         return check(self)
 
-    def writer(self) -> AbstractContextManager[Writer]:
+    def writer(self) -> AbstractContextManager[Writer[Self]]:
         """Take the one-writer lock and give a `Writer` on the newest version.
 
         Raises
@@ -407,7 +159,7 @@ class Store:
         """
         from retr.index.rows.writer import open_writer
 
-        return open_writer(self.path)
+        return open_writer(type(self), self.path)
 
 
 def opened_again(path: str, identity: str, version: int, device: str) -> Store:

@@ -19,8 +19,9 @@ import numpy as np
 from retr.index.accelerators import config as configs
 from retr.index.accelerators.config import HNSW, IVF, Cagra, Flat
 from retr.index.accelerators.faiss_index import MIN_ROWS, train
+from retr.index.disk.manifest import TUNING
 from retr.index.errors import UsageError
-from retr.index.plan import NOTE, tuned
+from retr.index.plan import tuned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -126,7 +127,7 @@ class _Questions:
 
 
 def tune(
-    writer: Writer,
+    writer: Writer[Store],
     *,
     recall: float = 0.95,
     memory: int | None = None,
@@ -191,7 +192,7 @@ def tune(
             say(f"{point.config}: recall {min(promised.values()):.4f}, {seconds * 1e3:.2f} ms a query")
             if min(promised.values()) >= recall and (latency is None or seconds <= latency):
                 tuning = Tuning(point.config, recall, promised, seconds, size, curve)
-                writer.note(NOTE, tuning.to_json())
+                writer.note(TUNING, tuning.to_json())
                 writer.commit()
                 return tuning
     return _keep_exact(writer, recall, "no setting reached the target", curve)
@@ -223,20 +224,20 @@ def needed(store: Store) -> bool:
     """
     if max((len(segment) for segment in store.segments if segment.info.accelerator is None), default=0) < MIN_ROWS:
         return False
-    if isinstance(tuned(store.manifest)[0], Flat) and NOTE in store.manifest.extra:
+    if isinstance(tuned(store.manifest)[0], Flat) and TUNING in store.manifest.extra:
         return False
     query = np.ones((1, store.manifest.encoder.dim), np.float32)
     store.search(query, K)
     return _seconds(lambda: store.search(query, K)) > EXACT_SECONDS
 
 
-def _keep_exact(writer: Writer, recall: float, reason: str, curve: Sequence[Point] = ()) -> Tuning:
+def _keep_exact(writer: Writer[Store], recall: float, reason: str, curve: Sequence[Point] = ()) -> Tuning:
     for position in range(len(writer.store.segments)):
         writer.accelerate(position, None)
     query = np.ones((1, writer.store.manifest.encoder.dim), np.float32)
     seconds = _seconds(lambda: writer.store.search(query, K, exact=True))
     tuning = Tuning(Flat(), recall, {"image": 1.0}, seconds, 0, curve, reason)
-    writer.note(NOTE, tuning.to_json())
+    writer.note(TUNING, tuning.to_json())
     writer.commit()
     return tuning
 
@@ -256,7 +257,7 @@ def _row_questions(store: Store) -> _Questions:
     return _questions(store, vectors, [np.array([row]) for row in rows])
 
 
-def _build(writer: Writer, kind: IVF | HNSW | Cagra, *, budget: int, say: Callable[[str], None]) -> int:
+def _build(writer: Writer[Store], kind: IVF | HNSW | Cagra, *, budget: int, say: Callable[[str], None]) -> int:
     """Return every large segment an accelerator in the writer's draft; return their bytes."""
     size = 0
     for position, segment in enumerate(writer.store.segments):

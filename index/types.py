@@ -1,4 +1,4 @@
-"""What stands between a segment's accelerator and the search: some rows that may be the best, and their scores."""
+"""What the layers of a search hand to each other: blocks of vectors, what is asked, candidates and answers."""
 
 from __future__ import annotations
 
@@ -6,10 +6,94 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
     from retr.index.accelerators.config import Config
+
+
+class GroupCodes(Protocol):
+    """Which rows belong together: an int64 array ``(n_total,)`` of codes, or what answers as one does."""
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.int64]:
+        """Return the codes of some rows ``(n,)``, equal where two are of one group and -1 where one is of none."""
+        ...
+
+
+@dataclass(frozen=True)
+class Block:
+    """A run of consecutive rows: their vectors ``(m, d)`` as stored, and the number of the first."""
+
+    vectors: NDArray[np.float32] | NDArray[np.float16]
+    start: int
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is wanted of a search, beside the queries.
+
+    ``allowed`` is a bool mask ``(n_total,)`` or ``None`` for all; ``exclude`` holds each query's forbidden rows;
+    ``one_per`` gives at most one row a group (rows without a value each stand alone).
+    """
+
+    k: int
+    allowed: NDArray[np.bool_] | None
+    exclude: Sequence[NDArray[np.int64]]
+    one_per: GroupCodes | None
+    min_score: float | None
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Candidates of one query, their float32 scores, and a score no dropped row exceeds (``-inf``: none was)."""
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    floor: float
+
+
+@dataclass(frozen=True)
+class Scans:
+    """Candidates of ``n`` queries.
+
+    Attributes
+    ----------
+    rows
+        int64 ``(n, c)`` row numbers, -1 where a query has fewer.
+    scores
+        float64 ``(n, c)``, each pair's own, ``-inf`` where there is no row; ``None`` where they are still to be
+        computed from the stored vectors.
+    floor
+        float64 ``(n,)``: what no dropped row's true score exceeds, ``-inf`` where none was dropped.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float64] | None
+    floor: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Answers to ``n`` queries, best first.
+
+    Attributes
+    ----------
+    rows
+        int64 ``(n, m)`` row numbers, -1 where fewer are allowed; ``m`` is k, or all rows where they are fewer than k.
+    scores
+        float32 ``(n, m)``, higher is better, ``-inf`` where fewer are allowed.
+    exact
+        Whether these are provably the best rows.
+    note
+        What a person should know about how they were found, or ``None``.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    exact: bool = True
+    note: str | None = None
 
 
 @dataclass(frozen=True)
@@ -26,6 +110,26 @@ class Candidates:
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
+
+
+class FirstScan(Protocol):
+    """The first step of an exact search, over all rows, elsewhere than on the CPU."""
+
+    @property
+    def margin(self) -> int:
+        """How many more candidates than asked for are worth keeping."""
+
+    def reaches(self, wanted: int, allowed: NDArray[np.bool_] | None) -> bool:
+        """Return whether so many allowed rows can be found for a query."""
+
+    def __call__(
+        self,
+        queries: NDArray[np.float32],
+        allowed: NDArray[np.bool_] | None,
+        exclude: Sequence[NDArray[np.int64]],
+        want: int,
+    ) -> Scans:
+        """Return about ``want`` candidates for each query, or what there are."""
 
 
 class Accelerator(Protocol):

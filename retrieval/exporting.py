@@ -17,10 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.disk.files import disk_errors
+from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.disk.schema import ID
 from retr.index.errors import MissingExtraError, UsageError
 from retr.index.machine.home import home
-from retr.index.rows.identity import NOTE as IDENTIFIERS
 from retr.retrieval.labels.trained_rows import HEAD_FILE
 
 if TYPE_CHECKING:

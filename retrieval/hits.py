@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     import polars as pl
     from numpy.typing import NDArray
 
-    from retr.index.scan.exact import Neighbours
     from retr.index.store import Store
+    from retr.index.types import Neighbours
 
 
 # What an answer says of itself; a column of the same name is shown under another.

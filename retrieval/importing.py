@@ -20,13 +20,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.disk.schema import ID
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
 from retr.index.machine.home import home
 from retr.index.rows.grouping import faithful_texts
 from retr.index.rows.identifiers import identifier_texts
-from retr.index.rows.identity import NOTE as IDENTIFIERS
 from retr.index.store import Store
 from retr.index.vectors import plain_array
 from retr.retrieval.archive.column_types import read_types, require_group

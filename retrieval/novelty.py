@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.rows.writer import Writer
     from retr.index.store import Store
 
@@ -301,7 +302,7 @@ class Fences:
         """Return whether it is the note."""
         return name == NOTE
 
-    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:  # noqa: ARG002
+    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:  # noqa: ARG002
         """Drop it: it was measured on the rows, and may name the camera of one."""
         if NOTE in writer.draft.extra:
             writer.note(NOTE, None)

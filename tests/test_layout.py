@@ -1,15 +1,18 @@
-"""The house stands as docs/architecture.md draws it: one import package over its folders."""
+"""The project is laid out as docs/architecture.md says: one import package over its folders, without import circles."""
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 import tomllib
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 import retr
+from retr import index
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("retrieval", "index", "cli", "benchmarks")
@@ -66,3 +69,62 @@ def test_modules_stay_one_idea_long():
         if (lines := len(path.read_text().splitlines())) > 450
     }
     assert long == {}
+
+
+def imported(node: ast.AST, modules: set[str]) -> set[str]:
+    """Return which of some modules are imported below a node of a syntax tree, but for annotations alone."""
+    if isinstance(node, ast.Import):
+        return {alias.name for alias in node.names} & modules
+    if isinstance(node, ast.ImportFrom):
+        names = {f"{node.module}.{alias.name}" for alias in node.names}
+        return (names | {str(node.module)} if names - modules else names) & modules
+    only_types = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+    below = node.orelse if only_types else ast.iter_child_nodes(node)
+    return set().union(*(imported(child, modules) for child in below))
+
+
+def circle(sources: dict[str, str]) -> list[str]:
+    """Return the modules of an import circle among some sources; empty where there is none."""
+    modules = set(sources)
+    try:
+        TopologicalSorter({name: imported(ast.parse(text), modules) for name, text in sources.items()}).prepare()
+    except CycleError as error:
+        return error.args[1]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("import p.b", "import p.a", True),
+        ("from p import b", "def f():\n    from p.a import x", True),
+        ("def f():\n    from p import b", "class C:\n    def f(self):\n        from p import a", True),
+        ("import p.b", "if TYPE_CHECKING:\n    import p.a\nelse:\n    from p import a", True),
+        ("import p.b", "if typing.TYPE_CHECKING:\n    import p.a", False),
+        ("import p.b", "from p import x", False),
+        ("import p.b", "from q import a", False),
+    ],
+)
+def test_a_circle_is_seen_wherever_the_import_stands(first, second, expected):
+    assert bool(circle({"p": "", "p.a": first, "p.b": second})) is expected
+    assert circle({"p": "from p import a", "p.a": "from p import x"}) != []
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    sources = {}
+    package = ROOT / "src/retr"
+    for folder in (package, *(package / name for name in FOLDERS)):
+        for path in folder.rglob("*.py"):
+            name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
+            sources[name.removesuffix(".__init__")] = path.read_text()
+    assert {"retr", "retr.encoders", "retr.index.disk.files", "retr.cli.main"} <= set(sources)
+    assert circle(sources) == []
+
+
+def test_index_offers_its_public_names():
+    assert index.__all__ == sorted(index.__all__)
+    for name in index.__all__:
+        assert getattr(index, name) is not None
+    assert set(index.__all__) - {"Snapshot", "Store"} == {name for name in retr.__all__ if name.endswith("Error")}
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        index.nothing  # noqa: B018

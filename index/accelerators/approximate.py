@@ -14,8 +14,8 @@ import numpy as np
 
 from retr.index.accelerators.config import IVF
 from retr.index.scan import exact
-from retr.index.scan.exact import Ask, Block, Neighbours
 from retr.index.scan.ranking import ranked
+from retr.index.types import Ask, Block, Neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

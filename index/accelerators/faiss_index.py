@@ -1,4 +1,4 @@
-"""The one door to faiss: training, loading and searching an accelerator for one segment.
+"""Training, loading and searching an accelerator for one segment with faiss.
 
 An accelerator proposes rows; it holds compressed vectors only. The candidates are scored again on the segment's own
 memory-mapped vectors: bit codes as `retr.index.accelerators.rabitq` reads them, others through a faiss index that views
@@ -9,24 +9,21 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
-import threading
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.accelerators.config import HNSW, IVF
+from retr.index.accelerators.faiss_library import load_faiss
 from retr.index.disk.faiss_file import require_whole
-from retr.index.errors import IndexCorruptError, MissingExtraError
+from retr.index.errors import IndexCorruptError
 from retr.index.json_fields import stored
 from retr.index.scan import exact
-from retr.index.scan.processor import openblas_kernels, threads
-from retr.index.types import Candidates
+from retr.index.scan.processor import threads
+from retr.index.types import Block, Candidates
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -38,7 +35,6 @@ if TYPE_CHECKING:
 
     Stored = NDArray[np.float32] | NDArray[np.float16]
 
-_LOADING = threading.Lock()
 # More points or passes of k-means cost build time and change recall by less than a probe does.
 _POINTS_PER_LIST = 48
 _PASSES = 3
@@ -47,45 +43,6 @@ _CODEC_SAMPLE = 20_000
 _CHUNK_BYTES = 64 << 20
 # Below this many rows a scan is as fast as anything else.
 MIN_ROWS = 10_000
-
-
-def load_faiss() -> Any:
-    """Import faiss.
-
-    Raises
-    ------
-    MissingExtraError
-        Neither ``retr[cpu]`` nor ``retr[gpu]`` is installed.
-    """
-    # a library that another thread is importing is not whole: the statement waits for it, the look-up does not
-    try:
-        if "faiss" in sys.modules:
-            import faiss
-        else:
-            with _LOADING, _current_kernels():
-                import faiss
-    except ImportError as error:
-        raise MissingExtraError("faiss", "cpu", "gpu") from error
-    return faiss
-
-
-@contextmanager
-def _current_kernels() -> Iterator[None]:
-    """Let the OpenBLAS inside faiss's wheels use this processor while it is loaded.
-
-    That OpenBLAS (0.3.15, 2021) takes a processor newer than itself for one without AVX and multiplies matrices at a
-    fifth of the speed; it reads which kernels to take from the environment, once.
-    """
-    name = "OPENBLAS_CORETYPE"
-    kernels = None if name in os.environ else openblas_kernels()
-    if kernels is None:
-        yield
-        return
-    os.environ[name] = kernels
-    try:
-        yield
-    finally:
-        del os.environ[name]
 
 
 def view(vectors: Stored) -> Any:
@@ -240,7 +197,7 @@ class Refined:
         factor = min(config.refine, max(1, self.base.ntotal // k))
         settings = faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=inner)
         rows = self._refined.search(queries, k, params=settings)[1]
-        return Candidates(rows, exact.rescore([exact.Block(self._vectors, 0)], queries, rows, cosine=False))
+        return Candidates(rows, exact.rescore([Block(self._vectors, 0)], queries, rows, cosine=False))
 
 
 def _bit_lists(index: Any, vectors: Stored) -> BitLists:

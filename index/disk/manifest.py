@@ -35,6 +35,13 @@ MANIFESTS = "manifests"
 SEGMENTS = "segments"
 FILES = "files"
 
+# The keys of the notes (`Manifest.extra`) that this package writes itself: what `tune` chose and measured,
+TUNING = "tuning"
+# how identifiers are hashed (`retr.index.rows.identity`),
+IDENTIFIERS = "identifiers"
+# and a purge, from the moment the rows are gone until the last of their files is: what is noted was not finished.
+UNFINISHED_PURGE = "purge_unfinished"
+
 Dtype = Literal["float32", "float16"]
 _CURRENT = re.compile(rf"(?P<file>{MANIFESTS}/[0-9]{{8,20}}\.json) (?P<sha256>[0-9a-f]{{64}})\n")
 # What `CURRENT` and a manifest hold at most: ten times the manifest of a hundred million rows.

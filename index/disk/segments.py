@@ -134,8 +134,13 @@ class Segment:
         """Read the ids of some rows."""
         return schemas.texts(self.table([schemas.ID], _IDS, rows).column(0))
 
-    def accelerator(self) -> Accelerator | None:
+    def accelerator(self, load: Callable[[memoryview, NDArray[Any]], Accelerator]) -> Accelerator | None:
         """Load the accelerator at the first call; ``None`` where there is none.
+
+        Parameters
+        ----------
+        load
+            Makes one of the bytes of its file and the segment's vectors.
 
         Raises
         ------
@@ -146,8 +151,6 @@ class Segment:
         """
         if self.info.accelerator is None:
             return None
-        from retr.index.accelerators.faiss_index import load
-
         with self._lock:
             if self._loaded is None:
                 if self._accelerator is None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from retr.index.disk.files import FileRef
     from retr.index.disk.manifest import Manifest
-    from retr.index.store import Store
+    from retr.index.disk.segments import Segment
 
 _LOGGER = logging.getLogger("retr")
 # Less than this is read before anybody wonders.
@@ -79,8 +79,13 @@ def unknown(root: Path, manifest: Manifest) -> list[FileRef]:
     return [ref for ref in manifest.refs() if marks[ref.file] not in seen]
 
 
-def look_at_new(store: Store) -> None:
-    """Look at the files of a snapshot that this machine has not looked at; an accelerator that fails is not used.
+def look_at_new(root: Path, manifest: Manifest, segments: Sequence[Segment]) -> None:
+    """Look at the files of a state that this machine has not looked at; an accelerator that fails is not used.
+
+    Parameters
+    ----------
+    segments
+        Those of the state, open.
 
     Raises
     ------
@@ -89,21 +94,21 @@ def look_at_new(store: Store) -> None:
     FileNotFoundError
         One is gone.
     """
-    new = unknown(store.path, store.manifest)
+    new = unknown(root, manifest)
     if not new:
         return
     checks: dict[FileRef, Callable[[], None]] = {}
     bad = []
-    for segment in store.segments:
-        checks |= of_segment(segment, store.schema, cosine=store.manifest.encoder.similarity == "cosine")
+    for segment in segments:
+        checks |= of_segment(segment, manifest.schema, cosine=manifest.encoder.similarity == "cosine")
         accelerator = segment.info.accelerator
-        if accelerator in new and not is_whole(store.path, accelerator):
+        if accelerator in new and not is_whole(root, accelerator):
             segment.distrust_accelerator()
             bad.append(accelerator)
-    if (skipped := store.manifest.skipped) is not None:
-        checks[skipped] = lambda: of_skipped(map_file(store.path, skipped), store.manifest.n_skipped)
-    look_at(store.path, [ref for ref in new if not is_accelerator(ref)], checks)
-    kept = remember(store.path, store.manifest, but=bad)
+    if (skipped := manifest.skipped) is not None:
+        checks[skipped] = lambda: of_skipped(map_file(root, skipped), manifest.n_skipped)
+    look_at(root, [ref for ref in new if not is_accelerator(ref)], checks)
+    kept = remember(root, manifest, but=bad)
     if not kept and sum(ref.bytes for ref in new) > _SHORT:
         _LOGGER.warning(
             "the state folder cannot be written, so every start checks the index anew: let RETR_STATE_DIR name another"

@@ -20,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.accelerators.config import IVF, Cagra
-from retr.index.accelerators.faiss_index import MIN_ROWS, Refined, load_faiss
+from retr.index.accelerators.faiss_index import MIN_ROWS, Refined, load
+from retr.index.accelerators.faiss_library import load_faiss
 from retr.index.gpu import devices
 from retr.index.scan import exact
-from retr.index.types import Candidates
+from retr.index.types import Block, Candidates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,8 +34,7 @@ if TYPE_CHECKING:
     from retr.index.accelerators.config import Config
     from retr.index.accelerators.faiss_index import Stored
     from retr.index.disk.segments import Segment
-    from retr.index.scan.exact import Ask
-    from retr.index.types import Accelerator
+    from retr.index.types import Accelerator, Ask
 
 # What faiss returns for a query, and the most lists it searches.
 _MAX_IVF = 2048
@@ -84,7 +84,7 @@ class GpuAccelerators:
                 parts = None
                 if isinstance(config, Cagra) and len(segment) >= MIN_ROWS:
                     parts = gpus.graphs(segment.vectors, config)
-                elif isinstance(config, IVF) and isinstance(accelerator := segment.accelerator(), Refined):
+                elif isinstance(config, IVF) and isinstance(accelerator := segment.accelerator(load), Refined):
                     parts = gpus.lists(accelerator.base)
                 self.accelerators.append(_GpuAccelerator(gpus, parts, segment.vectors) if parts else None)
 
@@ -182,7 +182,7 @@ class _GpuAccelerator:
         first = np.argsort(~valid, axis=1, kind="stable")[:, :width]
         rows = np.take_along_axis(np.where(valid, rows, -1), first, axis=1)
         rows = _once(rows)
-        scores = exact.rescore([exact.Block(self._vectors, 0)], queries, rows, cosine=False)
+        scores = exact.rescore([Block(self._vectors, 0)], queries, rows, cosine=False)
         best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         return Candidates(np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1))
 

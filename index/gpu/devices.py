@@ -15,7 +15,7 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from retr.index.accelerators.faiss_index import load_faiss
+from retr.index.accelerators.faiss_library import load_faiss
 from retr.index.errors import MissingExtraError, RetrError, UsageError
 
 if TYPE_CHECKING:

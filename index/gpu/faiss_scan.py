@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.index.accelerators.faiss_index import load_faiss
+from retr.index.accelerators.faiss_library import load_faiss
 from retr.index.gpu import devices
-from retr.index.scan.exact import Scans
 from retr.index.scan.ranking import best
+from retr.index.types import Scans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from retr.index.scan.exact import Block
+    from retr.index.types import Block
 
 # What faiss's GPU indexes can return for a query.
 _MAX_WANT = 2048
@@ -39,7 +39,7 @@ _PART_BYTES = 4 << 30
 _BATCH = 256
 
 
-class GpuScan:
+class FaissScan:
     """All rows of a snapshot on GPUs.
 
     Parameters
@@ -104,7 +104,7 @@ class GpuScan:
         exclude: Sequence[NDArray[np.int64]],
         want: int,
     ) -> Scans:
-        """Return about ``want`` candidates for each query; see `exact.Scans`."""
+        """Return about ``want`` candidates for each query; see `Scans`."""
         want += max(map(len, exclude), default=0)
         if allowed is not None:
             want = int(want / max(float(allowed.mean()), 1e-9))

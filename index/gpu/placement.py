@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from retr.index.accelerators.config import Config
     from retr.index.gpu.accelerators import GpuAccelerators
-    from retr.index.scan.exact import Scanner
-    from retr.index.store import Store
+    from retr.index.rows.snapshot import Snapshot
+    from retr.index.types import FirstScan
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Placed:
         What a person should know about where a search ran.
     """
 
-    scan: Scanner | None = None
+    scan: FirstScan | None = None
     accelerators: GpuAccelerators | None = None
     note: str | None = None
 
@@ -61,7 +61,7 @@ class Placement:
 
             devices.parse(device)
 
-    def take(self, store: Store, config: Config, n_queries: int) -> Placed:
+    def take(self, snapshot: Snapshot, config: Config, n_queries: int) -> Placed:
         """Return what a call with this many queries searches, putting it on the GPUs first where that is due.
 
         What lies there serves every later call, until another snapshot or kind of index is searched.
@@ -69,7 +69,7 @@ class Placement:
         Parameters
         ----------
         config
-            What `tune` chose for the store.
+            What `tune` chose for the snapshot.
 
         Raises
         ------
@@ -78,35 +78,35 @@ class Placement:
         """
         if self.device == "cpu":
             return Placed()
-        what = _identity(store, config)
+        what = _identity(snapshot, config)
         if what != self._what:
             from retr.index.gpu import accelerators, devices
 
             if self.device == "auto":
                 self._asked += n_queries
-                enough = devices.worthwhile(self._asked, store.n_total, store.manifest.encoder.dim)
+                enough = devices.worthwhile(self._asked, snapshot.n_total, snapshot.manifest.encoder.dim)
                 if not enough or not (isinstance(config, Flat) or accelerators.has_form(config)):
                     return Placed()
             with self._lock:
                 if what != self._what:
                     # what lay there before makes room
                     self._placed, self._what = Placed(), ""
-                    self._placed, self._what = self._put(store, config), what
+                    self._placed, self._what = self._put(snapshot, config), what
         return self._placed
 
-    def _put(self, store: Store, config: Config) -> Placed:
+    def _put(self, snapshot: Snapshot, config: Config) -> Placed:
         from retr.index.gpu import devices
 
         wanted = devices.parse(self.device)
         if wanted != "auto":
-            return _place(store, config, devices.numbers(wanted))
+            return _place(snapshot, config, devices.numbers(wanted))
         try:
-            return _place(store, config, devices.numbers(wanted)) if devices.count() else Placed()
+            return _place(snapshot, config, devices.numbers(wanted)) if devices.count() else Placed()
         except RetrError as error:
             return Placed(note=f"searched on the CPU: {error.message}")
 
 
-def _place(store: Store, config: Config, numbers: Sequence[int]) -> Placed:
+def _place(snapshot: Snapshot, config: Config, numbers: Sequence[int]) -> Placed:
     """Put accelerators on the GPUs where there are some that have a form there, else all vectors."""
     from retr.index.gpu import accelerators, devices
 
@@ -118,22 +118,22 @@ def _place(store: Store, config: Config, numbers: Sequence[int]) -> Placed:
             note = "searched exactly: CAGRA needs faiss with cuVS (`pip install faiss-gpu-cuvs` in place of faiss-gpu)"
         else:
             try:
-                return Placed(accelerators=accelerators.GpuAccelerators(store.segments, config, numbers))
+                return Placed(accelerators=accelerators.GpuAccelerators(snapshot.segments, config, numbers))
             except IndexCorruptError as error:
                 note = f"searched exactly: {error}"
-    max_norm = max((info.max_norm for info in store.manifest.segments), default=0.0)
-    vectors = store.blocks(), store.manifest.encoder.dim, max_norm, numbers
+    max_norm = max((info.max_norm for info in snapshot.manifest.segments), default=0.0)
+    vectors = snapshot.blocks(), snapshot.manifest.encoder.dim, max_norm, numbers
     if devices.torch_sees():
         from retr.index.gpu.torch_scan import TorchScan
 
         return Placed(TorchScan(*vectors), note=note)
-    from retr.index.gpu.faiss_scan import GpuScan
+    from retr.index.gpu.faiss_scan import FaissScan
 
-    return Placed(GpuScan(*vectors), note=note)
+    return Placed(FaissScan(*vectors), note=note)
 
 
-def _identity(store: Store, config: Config) -> str:
+def _identity(snapshot: Snapshot, config: Config) -> str:
     """Name what would lie on GPUs: two names that are equal are the same vectors, placed in the same way."""
     kind = (type(config).__name__, getattr(config, "codec", ""), config.links if isinstance(config, Cagra) else 0)
-    files = [(info.name, info.accelerator and info.accelerator.file) for info in store.manifest.segments]
-    return repr((store.uuid, kind, files))
+    files = [(info.name, info.accelerator and info.accelerator.file) for info in snapshot.manifest.segments]
+    return repr((snapshot.uuid, kind, files))

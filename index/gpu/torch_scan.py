@@ -1,9 +1,10 @@
 """Exact search with the scan on one GPU or several, by torch and Triton.
 
-The vectors lie on the GPUs in float16, split by rows. A scan (`gpu_kernels`) finds the best score of every group of
-rows, and scores the rows of the best groups again in float64: no row outside them can be better than the best group
-left out, by more than the rounding to float16, whose size is measured. Masks are applied inside the scan, so a narrow
-filter costs no more than none. Where Triton cannot compile (it needs a C compiler), torch does the same in more steps.
+The vectors lie on the GPUs in float16, split by rows. A scan (`retr.index.gpu.loops`) finds the best score of every
+group of rows, and scores the rows of the best groups again in float64: no row outside them can be better than the best
+group left out, by more than the rounding to float16, whose size is measured. Masks are applied inside the scan, so a
+narrow filter costs no more than none. Where Triton cannot compile (it needs a C compiler), torch does the same in more
+steps.
 """
 
 from __future__ import annotations
@@ -18,15 +19,15 @@ import torch
 from retr.index.gpu import devices
 from retr.index.gpu.faiss_scan import power_of_two
 from retr.index.gpu.loops import GROUP, TILES, VALUES, Shard, choose, padded, shared_bytes
-from retr.index.scan.exact import Scans
 from retr.index.scan.ranking import best
+from retr.index.types import Scans
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from retr.index.scan.exact import Block
+    from retr.index.types import Block
 
 # Groups of which the best are chosen together.
 _RUN = 32
@@ -106,7 +107,7 @@ class TorchScan:
         exclude: Sequence[NDArray[np.int64]],
         want: int,
     ) -> Scans:
-        """Return about ``want`` candidates for each query; see `exact.Scans`."""
+        """Return about ``want`` candidates for each query; see `Scans`."""
         scale = power_of_two(np.linalg.norm(queries, axis=1))
         asked = queries * scale[:, None].astype(np.float32)
         unscaled = scale[:, None] * self._scale

@@ -15,14 +15,13 @@ import pyarrow as pa
 
 from retr.index.disk.files import regular
 from retr.index.disk.lock import NAME as LOCK
-from retr.index.disk.manifest import CURRENT, Manifest, read_current
+from retr.index.disk.manifest import CURRENT, UNFINISHED_PURGE, Manifest, read_current
 from retr.index.disk.schema import ID, texts
 from retr.index.disk.segments import Segment, id_hashes, map_file
 from retr.index.disk.structure import of_segment, of_skipped
 from retr.index.disk.sweep import others
 from retr.index.disk.verified import digest_of
 from retr.index.errors import IndexCorruptError, RetrError
-from retr.index.rows.purge import UNFINISHED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 
     from retr.index.disk.files import FileRef
     from retr.index.disk.manifest import SegmentInfo
-    from retr.index.store import Store
+    from retr.index.rows.snapshot import Snapshot
 
 Kind = Literal["missing", "truncated", "altered", "misaligned", "foreign", "unreadable", "unpurged"]
 
@@ -46,9 +45,9 @@ class Finding:
     message: str
 
 
-def check(store: Store) -> list[Finding]:
+def check(snapshot: Snapshot) -> list[Finding]:
     """Check a snapshot's version as it lies on the disk."""
-    return check_path(store.path, store.manifest)
+    return check_path(snapshot.path, snapshot.manifest)
 
 
 def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
@@ -95,7 +94,7 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
         findings.extend(_ids(root, manifest))
     if manifest.version == live.version:
         leftovers, foreign = others(root, manifest)
-        if UNFINISHED in manifest.extra:
+        if UNFINISHED_PURGE in manifest.extra:
             findings += [Finding("unpurged", name, f"{name!r} is left from an interrupted purge") for name in leftovers]
         findings += [Finding("foreign", name, f"{name!r} does not belong to the index") for name in foreign]
     return findings

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, stored
 from retr.index.machine.hash_key import agreed_key, exposure, keyed_hash
@@ -38,10 +39,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.rows.columns import Groups
-    from retr.index.store import Store
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.where.parse import Node
 
-NOTE = "identifiers"
 # The columns that DICOM headers fill with hashes.
 COLUMNS = ("patient", "series", "study")
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -59,10 +59,10 @@ class Identity:
         The snapshot.
     """
 
-    def __init__(self, store: Store) -> None:
-        self._store, self._columns = store, store.columns
-        self._noted = NOTE in store.manifest.extra
-        self._fingerprint, self._hashed = _read(store.manifest.extra.get(NOTE))
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot, self._columns = snapshot, snapshot.columns
+        self._noted = IDENTIFIERS in snapshot.manifest.extra
+        self._fingerprint, self._hashed = _read(snapshot.manifest.extra.get(IDENTIFIERS))
         self._distinct: dict[str, tuple[bool, pa.Array]] = {}
         self._spelled: dict[str, dict[str, list[str]]] = {}
 
@@ -139,7 +139,7 @@ class Identity:
         groups, nothing = self._columns.groups(column), np.empty(0, np.int64)
         found = dict(zip(distinct, groups.rows(pa.array(distinct, kind)), strict=True))
         same = [np.unique(np.concatenate([nothing, *(found[one] for one in spelled)])) for spelled in wanted]
-        alive = self._store.alive()
+        alive = self._snapshot.alive()
         return [rows[alive[rows]] for rows in same]
 
     def texts(self, column: str, value: object) -> list[str]:
@@ -181,7 +181,7 @@ class Identity:
         UsageError
             The column is unknown or cannot tell rows apart, or hashes need a key that is not here.
         """
-        values = self._canonical(column)(self._store.table([column], rows).column(0).combine_chunks())
+        values = self._canonical(column)(self._snapshot.table([column], rows).column(0).combine_chunks())
         texts: list[str | None] = identifier_texts(pa.chunked_array([values]), column).to_pylist()
         return texts
 
@@ -240,7 +240,7 @@ class Identity:
         operands = (tree.left, *tree.right)
         self._need_texts(operands, expression)
         hashed = [one for one in operands if one.name is not None and self.hashed(one.name)]
-        unknown = any(one.name is not None and one.name not in self._store.schema.names for one in operands)
+        unknown = any(one.name is not None and one.name not in self._snapshot.schema.names for one in operands)
         if not hashed or tree.kind == "null" or unknown:  # an unknown name is refused where names are looked up
             return tree
         column = hashed[0]
@@ -257,7 +257,7 @@ class Identity:
 
     def _need_texts(self, operands: Sequence[Operand], expression: str) -> None:
         """Refuse to compare the column that tells patients apart, which stays text, with a number."""
-        group = self._store.manifest.group
+        group = self._snapshot.manifest.group
         column = next((one.name for one in operands if one.name is not None and one.name == group), None)
         number = next((one for one in operands if isinstance(one.value, comparisons.Number)), None)
         if column is not None and number is not None and self._columns.has_text(column):
@@ -285,7 +285,7 @@ class Identity:
 
         Looked at are the columns that tell patients apart: hashed ones and the group.
         """
-        group = self._store.manifest.group
+        group = self._snapshot.manifest.group
         asked = [
             (column.name, one.value)
             for test in _predicates(parse(expression))

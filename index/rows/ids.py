@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.store import Store
+    from retr.index.rows.snapshot import Snapshot
 
 # So many ids are compared sign by sign with one that is not found: a few tenths of a second.
 _COMPARED = 10_000
@@ -27,11 +27,11 @@ _SUGGESTED = 3
 _SHOWN = 300
 
 
-def rows_that_read(store: Store, ids: list[str]) -> NDArray[np.int64]:
+def rows_that_read(snapshot: Snapshot, ids: list[str]) -> NDArray[np.int64]:
     """Find live rows whose ids are composed of accents (NFC, NFD) in another way: int64, -1 where not one alone is."""
     wanted = [unicodedata.normalize("NFC", text) for text in ids]
     found: dict[str, list[int]] = {text: [] for text in wanted}
-    for rows, column in _pieces(store):
+    for rows, column in _pieces(snapshot):
         accented = np.flatnonzero(~pc.string_is_ascii(column).to_numpy())
         spelled = pc.utf8_normalize(column.take(accented), form="NFC").to_pylist()
         for row, text in zip(rows[accented].tolist(), spelled, strict=True):
@@ -40,13 +40,13 @@ def rows_that_read(store: Store, ids: list[str]) -> NDArray[np.int64]:
     return np.array([found[text][0] if len(found[text]) == 1 else -1 for text in wanted], np.int64)
 
 
-def every(store: Store) -> Iterator[str]:
+def every(snapshot: Snapshot) -> Iterator[str]:
     """Return the ids of all live rows, in row order, some thousands of them in memory at a time."""
-    for _, column in _pieces(store):
+    for _, column in _pieces(snapshot):
         yield from texts(column)
 
 
-def unknown(store: Store, row_id: str, more: str | None = None) -> UnknownIdError:
+def unknown(snapshot: Snapshot, row_id: str, more: str | None = None) -> UnknownIdError:
     """Return the error of an id that no row has, with the nearest that there are.
 
     Parameters
@@ -54,20 +54,20 @@ def unknown(store: Store, row_id: str, more: str | None = None) -> UnknownIdErro
     more
         A further hint.
     """
-    near = _near(store, row_id)
+    near = _near(snapshot, row_id)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`retr index ls` lists the ids"
     shown = row_id if len(row_id) <= _SHOWN else f"{row_id[:_SHOWN]}..."
     return UnknownIdError(f"no row has the id {shown!r}", hint=f"{hint}, and {more}" if more else hint)
 
 
-def _near(store: Store, row_id: str) -> list[str]:
+def _near(snapshot: Snapshot, row_id: str) -> list[str]:
     if not row_id.isprintable() or not 0 < len(row_id) <= _SHOWN:
         return []
     # a name is remembered better than its folders
     name = row_id.rpartition("/")[2]
     same: list[str] = []
     compared: list[str] = []
-    for _, column in _pieces(store):
+    for _, column in _pieces(snapshot):
         if len(same) < _SUGGESTED:
             same += texts(column.filter(pc.match_substring(column, name, ignore_case=True)).slice(0, _SUGGESTED))
         if len(compared) < _COMPARED:
@@ -78,10 +78,10 @@ def _near(store: Store, row_id: str) -> list[str]:
     return list(dict.fromkeys([*near, *same]))[:_SUGGESTED]
 
 
-def _pieces(store: Store) -> Iterator[tuple[NDArray[np.int64], pa.ChunkedArray[Any]]]:
+def _pieces(snapshot: Snapshot) -> Iterator[tuple[NDArray[np.int64], pa.ChunkedArray[Any]]]:
     """Return the numbers and the ids of the live rows, piece by piece."""
-    alive, start = store.alive(), 0
-    for segment in store.segments:
+    alive, start = snapshot.alive(), 0
+    for segment in snapshot.segments:
         for piece in segment.tables(pa.schema([pa.field(ID, pa.string())])):
             live = np.flatnonzero(alive[start : start + piece.num_rows])
             yield live + start, piece.column(0).take(pa.array(live))

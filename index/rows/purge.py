@@ -18,8 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.disk import schema as schemas
-from retr.index.plan import NOTE as TUNING
-from retr.index.rows.identity import NOTE as IDENTIFIERS
+from retr.index.disk.manifest import IDENTIFIERS, TUNING, UNFINISHED_PURGE
 from retr.index.where.evaluate import Condition
 
 if TYPE_CHECKING:
@@ -27,12 +26,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.rows.writer import Writer
-    from retr.index.store import Store
 
 _LOGGER = logging.getLogger("retr")
-# Noted from the moment the rows are gone until the last of their files is: what is noted was not finished.
-UNFINISHED = "purge_unfinished"
 # Columns whose values speak of one file, whoever else has them.
 _OF_A_FILE = (schemas.ID, "path", "sha256")
 # An id may be as short as "1": inside another text only longer ones mean anything.
@@ -45,7 +42,7 @@ class Kind(Protocol):
     def holds(self, name: str) -> bool:
         """Return whether the side file or the note of this name is of this kind."""
 
-    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterable[str]:
+    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Any]) -> Iterable[str]:
         """Take out of the writer's draft whatever may hold something of some rows.
 
         Parameters
@@ -96,7 +93,7 @@ class Words:
     folders: frozenset[str]
 
     @classmethod
-    def of(cls, store: Store, gone: NDArray[np.int64]) -> Words:
+    def of(cls, store: Snapshot, gone: NDArray[np.int64]) -> Words:
         """Collect what speaks of the rows ``gone``, and of no other."""
         stays = np.ones(store.n_total, bool)
         stays[gone] = False
@@ -132,12 +129,12 @@ class Words:
 
 def say_unfinished(notes: Mapping[str, Any]) -> None:
     """Say so where a purge was killed before the last file that held its rows was removed."""
-    if UNFINISHED in notes:
+    if UNFINISHED_PURGE in notes:
         _LOGGER.warning("a purge of this index was interrupted: `retr index compact` removes what it left")
 
 
 def take_out(
-    writer: Writer, gone: NDArray[np.int64], kinds: Sequence[Kind], skipped: NDArray[np.bool_] | None
+    writer: Writer[Any], gone: NDArray[np.int64], kinds: Sequence[Kind], skipped: NDArray[np.bool_] | None
 ) -> tuple[int, list[str]]:
     """Take out of a draft what hangs on the index and may hold something of the rows ``gone``.
 
@@ -183,9 +180,9 @@ class _Settings:
     """The notes of this floor: how the index is searched, and the fingerprint of the key of hashed identifiers."""
 
     def holds(self, name: str) -> bool:
-        return name in {TUNING, IDENTIFIERS, UNFINISHED}
+        return name in {TUNING, IDENTIFIERS, UNFINISHED_PURGE}
 
-    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterable[str]:  # noqa: ARG002
+    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Any]) -> Iterable[str]:  # noqa: ARG002
         """Keep them: they speak of no row, and without the fingerprint another key would pass for this one."""
         return ()
 
@@ -248,7 +245,7 @@ def _texts(value: Any) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _only_here(store: Store, name: str, gone: NDArray[np.int64], others: NDArray[np.int64]) -> set[str]:
+def _only_here(store: Snapshot, name: str, gone: NDArray[np.int64], others: NDArray[np.int64]) -> set[str]:
     """Return the texts that a column holds in the rows ``gone`` alone; of a file's own, all."""
     mine = _flat(store.table([name], gone)).unique().drop_null()
     if name not in _OF_A_FILE and len(mine):
@@ -262,7 +259,7 @@ def _flat(table: pa.Table) -> pa.Array[Any]:
     return column.flatten() if pa.types.is_list(column.type) else column
 
 
-def _folders(store: Store, gone: NDArray[np.int64], others: NDArray[np.int64]) -> frozenset[str]:
+def _folders(store: Snapshot, gone: NDArray[np.int64], others: NDArray[np.int64]) -> frozenset[str]:
     """Return the folders above the files of some rows in which no other row lies, but for the archive itself."""
     if "path" not in store.schema.names:
         return frozenset()

@@ -13,7 +13,7 @@ import io
 import re
 import secrets
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -25,7 +25,7 @@ from retr.index.disk.compaction import SEGMENT_ROWS, Compaction, compact_runs, m
 from retr.index.disk.creation import timestamp
 from retr.index.disk.files import FileRef, disk_errors, reference, sync_folder, write_bytes
 from retr.index.disk.lock import writer_lock
-from retr.index.disk.manifest import FILES, SEGMENTS, publish, read_current
+from retr.index.disk.manifest import FILES, SEGMENTS, UNFINISHED_PURGE, publish, read_current
 from retr.index.disk.rewriting import replaced
 from retr.index.disk.schema import ID
 from retr.index.disk.segment_writer import SegmentWriter, parquet_writer
@@ -33,8 +33,8 @@ from retr.index.disk.segments import HashSet, Segment, id_hashes
 from retr.index.disk.sweep import sweep, sweep_for_good
 from retr.index.errors import RetrError, UsageError
 from retr.index.rows.grouping import incoming, moved, to_be_moved
-from retr.index.rows.purge import UNFINISHED, Purged, take_out
-from retr.index.store import Store
+from retr.index.rows.purge import Purged, take_out
+from retr.index.rows.snapshot import Snapshot
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -46,29 +46,36 @@ if TYPE_CHECKING:
     from retr.index.disk.manifest import SegmentInfo
     from retr.index.rows.purge import Kind
 
+S_co = TypeVar("S_co", bound=Snapshot, covariant=True)
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @contextlib.contextmanager
-def open_writer(root: Path) -> Iterator[Writer]:
-    """Take the lock, clear away what a killed writer left, and give up whatever was not committed."""
+def open_writer(kind: type[S_co], root: Path) -> Iterator[Writer[S_co]]:
+    """Take the lock, clear away what a killed writer left, and give up whatever was not committed.
+
+    Parameters
+    ----------
+    kind
+        What the writer opens the index as, and returns from `Writer.commit`.
+    """
     with writer_lock(root):
-        store = Store.open(root)
+        store = kind.open(root)
         with disk_errors("clearing away what an interrupted run left"):
             sync_folder(root)
             sweep(root, store.manifest)
         writer = Writer(store)
         try:
-            if UNFINISHED in store.manifest.extra:
+            if UNFINISHED_PURGE in store.manifest.extra:
                 # What the sweep removed was what had not been finished.
-                writer.note(UNFINISHED, None)
+                writer.note(UNFINISHED_PURGE, None)
                 writer.commit()
             yield writer
         finally:
             writer.discard()
 
 
-class Writer:
+class Writer(Generic[S_co]):
     """Changes an index; made by ``Store.writer()``, which holds the lock for as long as the writer lives.
 
     Nothing is visible to readers before `commit`. After an error of the disk everything since the last commit is
@@ -82,7 +89,7 @@ class Writer:
         The manifest that the next commit makes, but for the rows that were added or deleted since the last.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: S_co) -> None:
         self.store = store
         self._reset()
 
@@ -105,7 +112,7 @@ class Writer:
             if live.version != known.version:
                 # The disk failed after the new state was named: that commit stands, but may not survive a power
                 # cut, so the files of both are kept until the next writer.
-                self.store = Store(self.store.path, live)
+                self.store = self.store.at(live)
             sweep(self.store.path, known, live)
         self._reset()
 
@@ -316,14 +323,12 @@ class Writer:
             segments[position] = dataclasses.replace(segments[position], accelerator=ref)
             self.draft = dataclasses.replace(self.draft, segments=tuple(segments))
 
-    def preview(self) -> Store:
+    def preview(self) -> S_co:
         """Open the draft, with all rows added, as if it were committed (to measure accelerators), on its device."""
         self._close_segment()
-        store = Store(self.store.path, self.draft)
-        store.placement = self.store.placement
-        return store
+        return self.store.at(self.draft)
 
-    def commit(self) -> Store:
+    def commit(self) -> S_co:
         """Make all changes visible at once and durable; without changes, nothing happens.
 
         Raises
@@ -350,7 +355,7 @@ class Writer:
         with contextlib.suppress(OSError):
             verified.remember(self.store.path, manifest)
         # From here on the commit stands, whatever happens.
-        self.store = Store(self.store.path, manifest)
+        self.store = self.store.at(manifest)
         self._reset()
         with contextlib.suppress(OSError):
             sweep(self.store.path, manifest)
@@ -406,10 +411,10 @@ class Writer:
             kept = {info.accelerator for info in merged}
             if lost := sum(info.accelerator not in kept for info in self.store.manifest.segments):
                 dropped.append(f"{lost} accelerators (without them search is exact; see `retr index tune`)")
-            self.note(UNFINISHED, value=True)
+            self.note(UNFINISHED_PURGE, value=True)
             self._publish(merged)
             sweep_for_good(self.store.path, self.store.manifest)
-            self.note(UNFINISHED, None)
+            self.note(UNFINISHED_PURGE, None)
             self._publish(list(self.draft.segments))
             sweep_for_good(self.store.path, self.store.manifest)
         return Purged(len(gone), forgotten, tuple(dropped))

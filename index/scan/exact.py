@@ -10,22 +10,23 @@ exactly, and a query's answer does not depend on its neighbours in the batch.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retr.index.scan.matmul import Product, choose
+from retr.index.scan.matmul import choose
 from retr.index.scan.processor import threads
 from retr.index.scan.ranking import ranked
+from retr.index.types import Neighbours, Scan, Scans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from retr.index.rows.columns import Groups
+    from retr.index.scan.matmul import Product
+    from retr.index.types import Ask, Block, FirstScan
 
 # Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
 _BLOCK_SCORES = 1_000_000
@@ -40,100 +41,6 @@ _RESCORE_VALUES = 4_000_000
 _THREAD_VALUES = 250_000
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """Answers to ``n`` queries, best first.
-
-    Attributes
-    ----------
-    rows
-        int64 ``(n, m)`` row numbers, -1 where fewer are allowed; ``m`` is k, or all rows where they are fewer than k.
-    scores
-        float32 ``(n, m)``, higher is better, ``-inf`` where fewer are allowed.
-    exact
-        Whether these are provably the best rows.
-    note
-        What a person should know about how they were found, or ``None``.
-    """
-
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    exact: bool = True
-    note: str | None = None
-
-
-@dataclass(frozen=True)
-class Block:
-    """A run of consecutive rows: their vectors ``(m, d)`` as stored, and the number of the first."""
-
-    vectors: NDArray[np.float32] | NDArray[np.float16]
-    start: int
-
-
-@dataclass(frozen=True)
-class Ask:
-    """What is wanted of a search, beside the queries.
-
-    ``allowed`` is a bool mask ``(n_total,)`` or ``None`` for all; ``exclude`` holds each query's forbidden rows;
-    ``one_per`` gives at most one row a group (rows without a value each stand alone).
-    """
-
-    k: int
-    allowed: NDArray[np.bool_] | None
-    exclude: Sequence[NDArray[np.int64]]
-    one_per: Groups | NDArray[np.int64] | None
-    min_score: float | None
-
-
-@dataclass(frozen=True)
-class Scan:
-    """Candidates of one query, their float32 scores, and a score no dropped row exceeds (``-inf``: none was)."""
-
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float32]
-    floor: float
-
-
-@dataclass(frozen=True)
-class Scans:
-    """Candidates of ``n`` queries.
-
-    Attributes
-    ----------
-    rows
-        int64 ``(n, c)`` row numbers, -1 where a query has fewer.
-    scores
-        float64 ``(n, c)``, each pair's own, ``-inf`` where there is no row; ``None`` where they are still to be
-        computed from the stored vectors.
-    floor
-        float64 ``(n,)``: what no dropped row's true score exceeds, ``-inf`` where none was dropped.
-    """
-
-    rows: NDArray[np.int64]
-    scores: NDArray[np.float64] | None
-    floor: NDArray[np.float64]
-
-
-class Scanner(Protocol):
-    """A scan of all rows elsewhere than on the CPU."""
-
-    @property
-    def margin(self) -> int:
-        """How many more candidates than asked for are worth keeping."""
-
-    def reaches(self, wanted: int, allowed: NDArray[np.bool_] | None) -> bool:
-        """Return whether so many allowed rows can be found for a query."""
-
-    def __call__(
-        self,
-        queries: NDArray[np.float32],
-        allowed: NDArray[np.bool_] | None,
-        exclude: Sequence[NDArray[np.int64]],
-        want: int,
-    ) -> Scans:
-        """Return about ``want`` candidates for each query, or what there are."""
-
-
 def search(
     blocks: Sequence[Block],
     queries: NDArray[np.float32],
@@ -142,7 +49,7 @@ def search(
     max_norm: float,
     cosine: bool,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
-    scanner: Scanner | None = None,
+    first_scan: FirstScan | None = None,
 ) -> Neighbours:
     """Find the ``ask.k`` best rows for each query.
 
@@ -160,7 +67,7 @@ def search(
         Whether scores are clipped to [-1, 1].
     ids_of
         Gives the ids of rows; only asked where scores tie.
-    scanner
+    first_scan
         Makes the scans, where it is given and reaches far enough.
     """
     n = len(queries)
@@ -174,17 +81,17 @@ def search(
     pending = np.arange(n)
     product = choose(n, queries.shape[1], rows=total)
     want = ask.k * (4 if ask.one_per is not None else 1)
-    if scanner is not None and not scanner.reaches(want, allowed):
-        scanner = None
-    want = min(available, want + (scanner or product).margin)
+    if first_scan is not None and not first_scan.reaches(want, allowed):
+        first_scan = None
+    want = min(available, want + (first_scan or product).margin)
     while len(pending) and available:
         asked, exclude = queries[pending], [ask.exclude[i] for i in pending.tolist()]
-        if scanner is None:
+        if first_scan is None:
             # The error of the product on either side: a score that is compared, and the floor.
             error = 2 * product.error * norms[pending]
             found = _rectangular(scan(blocks, asked, allowed, exclude, want, product), error)
         else:
-            found = scanner(asked, allowed, exclude, want)
+            found = first_scan(asked, allowed, exclude, want)
         if found.scores is None:
             exactly = rescore(blocks, asked, found.rows, cosine=cosine)
         else:
@@ -197,9 +104,9 @@ def search(
         final = np.isneginf(found.floor) | (worst > found.floor + 2.0**-22 * norms[pending])
         rows[pending[final]], scores[pending[final]] = kept[final], kept_scores[final]
         pending, want = pending[~final], min(available, want * 8)
-        if scanner is not None and not scanner.reaches(want, allowed):
-            scanner = None
-        if scanner is None:
+        if first_scan is not None and not first_scan.reaches(want, allowed):
+            first_scan = None
+        if first_scan is None:
             product = choose(len(pending), queries.shape[1], rows=total, fast=False)
     return Neighbours(rows, scores)
 

@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.rows.columns import Groups
-    from retr.index.scan.exact import Ask
+    from retr.index.types import Ask, GroupCodes
 
 # So many candidates are ranked at a time.
 _AT_ONCE = 1 << 20
@@ -136,7 +135,7 @@ def _settled(
     return np.take_along_axis(rows, places, axis=1)
 
 
-def _first_of_group(rows: NDArray[np.int64], one_per: Groups | NDArray[np.int64]) -> NDArray[np.bool_]:
+def _first_of_group(rows: NDArray[np.int64], one_per: GroupCodes) -> NDArray[np.bool_]:
     """Return which rows are the first of their group in a query, or of none: bool ``(n, c)``."""
     keep = rows >= 0
     distinct, which = _encoded(rows[keep])

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.rows.writer import Writer
-    from retr.index.store import Store
     from retr.retrieval.images.picture import Axis
 
 NOTE = "build"
@@ -47,7 +47,7 @@ class Notes:
     image_columns: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, store: Store) -> Notes:
+    def of(cls, store: Snapshot) -> Notes:
         """Read what earlier builds noted; empty for a new index."""
         with stored("the notes of builds"):
             noted = Fields(store.manifest.extra.get(NOTE, {}))
@@ -83,7 +83,7 @@ class Notes:
 
     def agree(
         self,
-        store: Store,
+        store: Snapshot,
         *,
         name: str,
         exact_decode: bool = False,
@@ -131,7 +131,7 @@ class Builds:
         """Return whether it is these notes."""
         return name == NOTE
 
-    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:
+    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:
         """Forget the sources of which every row goes: a source may be named after a patient."""
         notes = Notes.of(store)
         if not len(gone) or not any(notes.sources):

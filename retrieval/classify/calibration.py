@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.rows.writer import Writer
     from retr.index.store import Store
 
@@ -355,7 +356,7 @@ class Calibrations:
         """Return whether it is the note, or the file of a probe."""
         return name == NOTE or name.startswith(PROBE)
 
-    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:  # noqa: ARG002
+    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:  # noqa: ARG002
         """Drop them: they hold names of classes and evidence of rows, and count no longer once rows are gone."""
         if NOTE in writer.draft.extra:
             writer.note(NOTE, None)

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
+from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.errors import RetrError, UsageError
 from retr.index.machine.home import home
-from retr.index.rows.identity import NOTE as IDENTIFIERS
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.archive import locations

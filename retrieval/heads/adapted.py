@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import PIL.Image
     from numpy.typing import NDArray
 
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.rows.writer import Writer
     from retr.index.store import Store
 
@@ -128,7 +129,7 @@ class FittedHead:
         """Return whether it is the head, what lies beside it, or the note of what it was fitted on."""
         return name in {HEAD_FILE, VIEWS_FILE, NOTE}
 
-    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:
+    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:
         """Refuse where the head was fitted on one of the rows; rows held out have left nothing in it but views."""
         if HEAD_FILE not in writer.draft.files:
             return

@@ -60,7 +60,7 @@ class Labels:
         self,
         table: Metadata | None,
         name: str,
-        writer: Writer,
+        writer: Writer[Store],
         recorded: Notes,
         *,
         has_rows: bool,

@@ -28,9 +28,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.errors import UsageError
 from retr.index.rows.grouping import to_be_moved
-from retr.index.rows.identity import NOTE as IDENTIFIERS
 from retr.retrieval.archive import locations
 from retr.retrieval.archive.members import TWICE
 from retr.retrieval.archive.provenance import NOTE, Notes
@@ -98,7 +98,7 @@ _OLD_SPELLING = re.compile(r"(^|/|::)\./")
 class _Run:
     """One build under the writer's lock."""
 
-    def __init__(self, order: Order, encoder: BaseEncoder, writer: Writer, shown: Progress) -> None:
+    def __init__(self, order: Order, encoder: BaseEncoder, writer: Writer[Store], shown: Progress) -> None:
         self.order = order
         self.encoder = encoder
         self.writer = writer

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.store import Store
 
 #: Into so many folds the patients of a head are dealt, and of so many labelled rows views are kept at most.
@@ -77,7 +78,7 @@ class Views:
                 raise ValueError("a fold that is not there, or is empty")
             return cls(numbers(arrays, "marks", len(fold), 2, kind=np.uint64), fold, vectors)
 
-    def only(self, store: Store, rows: NDArray[np.int64]) -> Views:
+    def only(self, store: Snapshot, rows: NDArray[np.int64]) -> Views:
         """Return the views of some rows."""
         keep = np.isin(self.marks[:, 0], row_marks(store, rows)[:, 0])
         return Views(self.marks[keep], self.fold[keep], self.vectors[:, keep])

@@ -21,6 +21,7 @@ from retr.retrieval.labels.training_marks import Marks
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.store import Store
 
 #: The files of the fits, and of the views beside a head (`retr.retrieval.labels.held_out_views`).
@@ -70,7 +71,7 @@ def seen_fits(store: Store, *, bridge: bool) -> list[Marks]:
     return [marks for name in files if (marks := marks_of(store, name)) is not None]
 
 
-def marks_of(store: Store, file: str) -> Marks | None:
+def marks_of(store: Snapshot, file: str) -> Marks | None:
     """Read the marks that a fit keeps; ``None`` where an older version kept none.
 
     Raises

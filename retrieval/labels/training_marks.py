@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.store import Store
+    from retr.index.rows.snapshot import Snapshot
 
 _COLUMNS, _PATIENTS, _ROWS = "seen_columns", "seen_patients", "seen_rows"
 
@@ -45,7 +45,7 @@ class Marks:
     rows: NDArray[np.uint64]
 
     @classmethod
-    def of(cls, store: Store, rows: NDArray[np.int64], columns: Sequence[str | None]) -> Self:
+    def of(cls, store: Snapshot, rows: NDArray[np.int64], columns: Sequence[str | None]) -> Self:
         """Mark some rows, and their patients by each of some columns."""
         named = tuple(dict.fromkeys(name for name in columns if name is not None))
         return cls(named, _distinct(_of_patients(store, rows, named)), _distinct(_of_rows(store, rows)))
@@ -64,11 +64,11 @@ class Marks:
         marks = [np.sort(numbers(arrays, name, None, kind=np.uint64)) for name in (_PATIENTS, _ROWS)]
         return cls(columns, *marks)
 
-    def among(self, store: Store, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def among(self, store: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of some rows, deleted ones too, were fitted on themselves, or are copies: bool ``(n,)``."""
         return _any_in(_of_rows(store, rows), self.rows, len(rows))
 
-    def patients_among(self, store: Store, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def patients_among(self, store: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which of some rows are of patients that were fitted on: bool ``(n,)``."""
         return _any_in(_of_patients(store, rows, self.columns), self.patients, len(rows))
 
@@ -86,20 +86,20 @@ class Marks:
         return bool(np.isin(named, self.patients).any() or np.isin(id_hashes([f"sha256\0{file}"]), self.rows).any())
 
 
-def row_marks(store: Store, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+def row_marks(store: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
     """Mark the id and the file of each of some rows: uint64 ``(n, 2)``, 0 where no file is known."""
     found = _of_rows(store, rows)
     return np.stack(found if len(found) == 2 else [*found, np.zeros(len(rows), np.uint64)], axis=1)
 
 
-def _of_rows(store: Store, rows: NDArray[np.int64]) -> list[NDArray[np.uint64]]:
+def _of_rows(store: Snapshot, rows: NDArray[np.int64]) -> list[NDArray[np.uint64]]:
     """Mark ids and files: uint64 ``(n,)`` each, 0 where there is nothing to mark."""
     hashed = "sha256" in store.schema.names and pa.types.is_string(store.schema.field("sha256").type)
     table = store.table(["id", "sha256"] if hashed else ["id"], rows)
     return [_marks(name, table.column(name).to_pylist()) for name in table.column_names]
 
 
-def _of_patients(store: Store, rows: NDArray[np.int64], columns: Sequence[str]) -> list[NDArray[np.uint64]]:
+def _of_patients(store: Snapshot, rows: NDArray[np.int64], columns: Sequence[str]) -> list[NDArray[np.uint64]]:
     there = [name for name in columns if name in store.schema.names]
     return [_marks(name, store.identity.of(name, rows)) for name in there]
 

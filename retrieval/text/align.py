@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.rows.writer import Writer
     from retr.index.store import Store
     from retr.retrieval.encoders.base import BaseEncoder
@@ -374,7 +375,7 @@ class Bridges:
         """Return whether it is the bridge, or the note of its figures."""
         return name in {FILE, NOTE}
 
-    def purge(self, store: Store, gone: NDArray[np.int64], writer: Writer) -> Iterator[str]:  # noqa: ARG002
+    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:  # noqa: ARG002
         """Drop it: it is fitted on the rows, and holds the words of their texts."""
         if FILE in writer.draft.files:
             column = writer.draft.extra.get(NOTE, {}).get("column")

@@ -15,6 +15,7 @@ from retr.index.encoder import EncoderInfo
 from retr.index.errors import FilterError, UsageError
 from retr.index.scan import exact, matmul
 from retr.index.store import Store
+from retr.index.types import Block
 
 # Every commit flushes to the disk; in memory that costs nothing.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -273,7 +274,7 @@ def test_a_scan_keeps_the_best_and_bounds_what_it_dropped(data):
         np.sort(rng.choice(total, min(total, 9), replace=False)) if i % 2 else np.empty(0, np.int64) for i in range(n)
     ]
     cut = data.draw(st.integers(0, total), label="cut")
-    blocks = [exact.Block(vectors[:cut], 0), exact.Block(vectors[cut:], cut)]
+    blocks = [Block(vectors[:cut], 0), Block(vectors[cut:], cut)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "_BLOCK_SCORES", data.draw(st.sampled_from([200, 10**6]), label="block"))
         patch.setattr(exact, "_BLOCK_BYTES", data.draw(st.sampled_from([1, 10**6]), label="bytes"))
@@ -294,7 +295,7 @@ def test_a_scan_keeps_the_best_and_bounds_what_it_dropped(data):
 def test_scores_do_not_depend_on_the_pieces_they_are_computed_in(monkeypatch, n_blocks, dtype):
     rng = np.random.default_rng(9)
     vectors = rng.standard_normal((30, 6)).astype(dtype)
-    blocks = [exact.Block(vectors[i::1][: 30 // n_blocks], i) for i in range(0, 30, 30 // n_blocks)]
+    blocks = [Block(vectors[i::1][: 30 // n_blocks], i) for i in range(0, 30, 30 // n_blocks)]
     rows = rng.integers(-1, 30, (5, 11))
     for values in (10**6, 60, 20, 1):
         # others each time: what was not written must not be right by chance

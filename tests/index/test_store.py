@@ -65,7 +65,7 @@ def test_opening_follows_a_commit_that_removed_what_it_was_about_to_read(make, m
         newer = writer.commit()
     assert not (store.path / store.manifest.segments[0].table.file).exists()
     seen = iter([store.manifest])
-    monkeypatch.setattr("retr.index.store.read_current", lambda path: next(seen, None) or read_current(path))
+    monkeypatch.setattr("retr.index.rows.snapshot.read_current", lambda path: next(seen, None) or read_current(path))
     assert Store.open(store.path).version == newer.version
 
 
@@ -231,7 +231,7 @@ def test_an_id_is_unique_over_the_segments_of_one_commit(make, monkeypatch):
 
 
 def test_ids_of_one_hash_are_told_apart(make, monkeypatch):
-    for module in ("disk.segments", "disk.segment_writer", "store", "rows.writer", "rows.check"):
+    for module in ("disk.segments", "disk.segment_writer", "rows.snapshot", "rows.writer", "rows.check"):
         monkeypatch.setattr(f"retr.index.{module}.id_hashes", lambda ids: np.zeros(len(ids), "<u8"))
     monkeypatch.setattr("retr.index.rows.writer.SEGMENT_ROWS", 4)
     store = make(3, 4)

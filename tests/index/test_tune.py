@@ -222,9 +222,9 @@ def test_all_rows_can_be_asked_for(tuned):
 
 def test_an_accelerator_is_loaded_once(tuned):
     old, _, fresh = tuned.segments
-    assert old.accelerator() is not None
-    assert old.accelerator() is old.accelerator()
-    assert fresh.accelerator() is None
+    assert old.accelerator(faiss_index.load) is not None
+    assert old.accelerator(faiss_index.load) is old.accelerator(faiss_index.load)
+    assert fresh.accelerator(faiss_index.load) is None
 
 
 def test_min_score_cuts(tuned):
@@ -246,9 +246,9 @@ def test_faiss_is_loaded_for_this_processor(monkeypatch):
     """The OpenBLAS in faiss's wheels does not know newer processors; what it is told is not left behind."""
     code = """
 import os, re, sys
-from retr.index.accelerators import faiss_index
+from retr.index.accelerators import faiss_library
 from retr.index.scan import processor
-faiss_index.load_faiss()
+faiss_library.load_faiss()
 import threadpoolctl
 print(os.environ.get("OPENBLAS_CORETYPE"), processor.openblas_kernels())
 libraries = [lib for lib in threadpoolctl.threadpool_info() if "faiss" in lib["filepath"]]

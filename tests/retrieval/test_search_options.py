@@ -11,8 +11,8 @@ import pytest
 from retr import Index, Query, UsageError
 from retr.index.accelerators import faiss_index
 from retr.index.accelerators.config import HNSW, IVF
+from retr.index.disk.manifest import TUNING
 from retr.index.encoder import EncoderInfo
-from retr.index.plan import NOTE
 from retr.index.store import Store
 from retr.index.tune import Tuning
 
@@ -49,7 +49,7 @@ def tuned_path(tmp_path_factory, request):
     store = make(tmp_path_factory.mktemp("i") / "tuned")
     with store.writer() as writer:
         writer.accelerate(0, partial(faiss_index.train, store.segments[0].vectors, request.param, budget=1 << 30))
-        writer.note(NOTE, Tuning(request.param, 0.9, {"image": 0.9}, 0.001, 1).to_json())
+        writer.note(TUNING, Tuning(request.param, 0.9, {"image": 0.9}, 0.001, 1).to_json())
         writer.commit()
     return store.path
 

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from retr.index.accelerators import approximate
 from retr.index.accelerators.config import HNSW, IVF
 from retr.index.scan import exact
-from retr.index.scan.exact import Ask, Block
-from retr.index.types import Candidates
+from retr.index.types import Ask, Block, Candidates
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -259,7 +259,7 @@ def test_the_stand_ins_have_the_names_of_the_real_ones(name):
 def test_faiss_itself_takes_the_arguments_and_misses_only_the_gpu(store):
     assert devices.free_bytes(0) is None
     with pytest.raises(RetrError, match=r"taking the vectors: .*Invalid GPU device 0"):
-        faiss_scan.GpuScan(store.blocks(), 32, 1.0, [0])
+        faiss_scan.FaissScan(store.blocks(), 32, 1.0, [0])
 
 
 @pytest.fixture(params=["torch", "faiss"])

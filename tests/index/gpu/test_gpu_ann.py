@@ -10,10 +10,10 @@ from gpu_standin import CUVS_SIGNATURES, MAX_K, Gpus
 from retr.index import tune
 from retr.index.accelerators.config import HNSW, IVF, Cagra, Flat, to_json
 from retr.index.accelerators.faiss_index import train
+from retr.index.disk.manifest import TUNING
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError
 from retr.index.gpu import accelerators, devices
-from retr.index.plan import NOTE
 from retr.index.store import Store
 
 faiss = pytest.importorskip("faiss")
@@ -31,7 +31,7 @@ def give(store: Store, config) -> Store:
             large = len(segment) >= N and isinstance(config, IVF | HNSW)
             build = (lambda path, s=segment: train(s.vectors, config, path, budget=1 << 28)) if large else None
             writer.accelerate(position, build)
-        writer.note(NOTE, {"index": to_json(config), "recall": 0.97})
+        writer.note(TUNING, {"index": to_json(config), "recall": 0.97})
         return writer.commit()
 
 
@@ -188,7 +188,7 @@ def test_what_lies_on_gpus_follows_the_kind_that_is_searched(path, monkeypatch):
     with store.writer() as writer:
         writer.store.place("cuda")
         for effort in (32, 64):
-            writer.note(NOTE, {"index": to_json(Cagra(search_effort=effort)), "recall": 0.9})
+            writer.note(TUNING, {"index": to_json(Cagra(search_effort=effort)), "recall": 0.9})
             writer.preview().search(np.ones((2, 24), np.float32), 5)
     assert len(gpus.placed) == 2, "the effort of a search needs no other graph"
 

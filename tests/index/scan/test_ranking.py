@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retr.index.scan import ranking
-from retr.index.scan.exact import Ask
+from retr.index.types import Ask
 
 
 def by_hand(rows, scores, ask, ids):

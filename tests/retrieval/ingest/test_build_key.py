@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 from dicom_file import dicom
 
+from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.machine.hash_key import fingerprint, hash_key_path, load_hash_key
-from retr.index.rows.identity import NOTE
 from retr.index.store import Store
 from retr.retrieval.index import Index
 
@@ -34,14 +34,14 @@ def index(folder, tmp_path, fake_encoder):
 def older(index):
     """Take the note away, as an older version would have left the index."""
     with index.store.writer() as writer:
-        writer.note(NOTE, None)
+        writer.note(IDENTIFIERS, None)
         writer.commit()
     index.refresh()
 
 
 def test_the_first_hashes_bring_the_note_of_their_key(index):
     note = {"key": fingerprint(load_hash_key()), "columns": ["patient", "series", "study"]}
-    assert index.store.manifest.extra[NOTE] == note
+    assert index.store.manifest.extra[IDENTIFIERS] == note
     assert index.info()["key"] == note["key"]
     assert index.info()["hashed"] == note["columns"]
 
@@ -119,7 +119,7 @@ def test_a_crafted_note_is_a_damaged_index(index):
     manifest = index.store.manifest
     for note in (7, {"key": "x" * 16, "columns": []}, {"key": "0" * 16, "columns": ["path"]}, {"columns": ["patient"]}):
         with pytest.raises(IndexCorruptError, match="note of hashed identifiers"):
-            Store(index.path, replace(manifest, extra={NOTE: note}))
+            Store(index.path, replace(manifest, extra={IDENTIFIERS: note}))
 
 
 def test_the_table_says_whose_a_picture_is_and_else_its_header(folder, tmp_path, fake_encoder):
