@@ -279,9 +279,7 @@ def _print(out: Output, hits: Hits, columns: list[str] | None, *, several: bool)
     from retr.retrieval.hits import shown_names
 
     if out.form == "json":
-        out.record(
-            {"query": hits.query, "hits": [hit.to_json() for hit in hits], "exact": hits.exact, "note": hits.note}
-        )
+        out.record(hits.to_json())
         return
     rows = [hit.to_json() for hit in hits]
     fixed = ["rank", "score", "id"]

@@ -80,6 +80,11 @@ class Contents:
         """The index folder."""
         return self._path
 
+    @property
+    def version(self) -> int:
+        """The committed version that is searched; each commit has the next number."""
+        return self.store.version
+
     def close(self) -> None:
         """Let go of the mapped files and the encoder; asked anything afterwards, the index raises `UsageError`.
 

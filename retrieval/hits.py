@@ -169,6 +169,14 @@ class Hits:
             for (rows, scores), end, query in zip(best, ends.tolist(), queries, strict=True)
         ]
 
+    def to_json(self) -> dict[str, Any]:
+        """Return the answer as one object, ready for JSON: the query in words, the hits, and what to know of them.
+
+        It is what ``retr query --json`` prints, and what a server answers.
+        """
+        hits = [hit.to_json() for hit in self]
+        return {"query": self.query, "hits": hits, "exact": self.exact, "note": self.note}
+
     @property
     def ids(self) -> list[str]:
         """The hits' ids, best first."""
