@@ -41,11 +41,7 @@ def make_archive(folder: Path) -> list[Path]:
     originals = sorted(ARCHIVE.rglob("*.jpg"))
 
     def write(number: int) -> Path:
-        image = (
-            Image.open(originals[number % len(originals)])
-            .convert("RGB")
-            .resize((lite_pixels.SIDE, lite_pixels.SIDE), 3)
-        )
+        image = Image.open(originals[number % len(originals)]).convert("RGB").resize((SIDE, SIDE), 3)
         grain = np.random.default_rng(number).normal(0, 2, (SIDE, SIDE, 1))
         noisy = np.clip(np.asarray(image, dtype=np.float32) + grain, 0, 255).astype(np.uint8)
         file = folder / f"{number:04d}.jpg"
@@ -86,11 +82,8 @@ def plain_loop(files: list[Path]) -> Callable[[], None]:
     def loop() -> None:
         with torch.inference_mode():
             for file in files:
-                small = (
-                    Image.open(file)
-                    .convert("RGB")
-                    .resize((lite_pixels.SIDE, lite_pixels.SIDE), Image.Resampling.BILINEAR)
-                )
+                size = (lite_pixels.SIDE, lite_pixels.SIDE)
+                small = Image.open(file).convert("RGB").resize(size, Image.Resampling.BILINEAR)
                 net(torch.from_numpy(np.asarray(small).transpose(2, 0, 1).copy())[None])
 
     return loop
