@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retr.index.store import Store
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
     from retr.retrieval.query import Query
     from retr.retrieval.search_options import SearchOptions
 
 
-def answer(index: Index, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
+def answer(index: IndexLike, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
     """Return the hits of each query; see `Index.search`."""
     require_k(options.k)
     store = index.store

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from retr.index.rows.purge import Kind
     from retr.index.store import Store
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
 
 KINDS: tuple[Kind, ...] = (FittedHead(), Bridges(), Calibrations(), Fences(), Builds())
 
@@ -79,7 +79,9 @@ class Chosen:
         return cls(np.flatnonzero(rows), skipped)
 
 
-def delete(index: Index, *, ids: Sequence[str] | None = None, where: str | None = None, purge: bool = False) -> Deleted:
+def delete(
+    index: IndexLike, *, ids: Sequence[str] | None = None, where: str | None = None, purge: bool = False
+) -> Deleted:
     """Delete rows by id, by condition, or by both; with ``purge`` for good.
 
     Parameters

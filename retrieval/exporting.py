@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.store import Store
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
 
 NOTE = b"retr"
 VECTORS, METADATA = "vectors.npy", "metadata.parquet"
@@ -38,7 +38,7 @@ Form: TypeAlias = Literal["npy", "lance", "datasets"]
 _PIECE = 20_000
 
 
-def export(index: Index, folder: str | Path, *, where: str | None = None, form: Form = "npy") -> int:
+def export(index: IndexLike, folder: str | Path, *, where: str | None = None, form: Form = "npy") -> int:
     """Write vectors and metadata of all rows, or of those for which ``where`` is true; return how many.
 
     Vectors are written as they are stored: of unit length where the similarity is cosine.

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.retrieval.hits import Hits
+    from retr.retrieval.index_like import BridgeLike
     from retr.retrieval.query import Query, TextEncoder
-    from retr.retrieval.text.align import Bridge
 
 
 def add_remarks(
@@ -28,7 +28,7 @@ def add_remarks(
     vectors: NDArray[np.float32],
     exclude: Sequence[NDArray[np.int64]],
     side: TextEncoder,
-    bridge: Bridge | None,
+    bridge: BridgeLike | None,
     all_rows: bool,
     said: Sequence[Sequence[str]],
 ) -> list[Hits]:

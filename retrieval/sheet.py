@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from retr.retrieval.hits import Hits
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
 
 SIDE = 224
 _STYLE = """
@@ -59,7 +59,7 @@ class Sheet:
     notes: list[str]
 
 
-def make(index: Index, queries: Sequence[Query], found: Sequence[Hits], *, explained: bool = False) -> list[Sheet]:
+def make(index: IndexLike, queries: Sequence[Query], found: Sequence[Hits], *, explained: bool = False) -> list[Sheet]:
     """Gather the pictures of queries and hits.
 
     Parameters
@@ -144,7 +144,7 @@ def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Ima
     return canvas
 
 
-def _hit(index: Index, hit: Any, vector: Any) -> Card:
+def _hit(index: IndexLike, hit: Any, vector: Any) -> Card:
     shown = facts_of(hit.metadata, shown_names(list(hit.metadata)))
     picture = _from_archive(index, hit.id)
     laid = None
@@ -154,7 +154,7 @@ def _hit(index: Index, hit: Any, vector: Any) -> Card:
     return Card(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown, laid)
 
 
-def _asked(index: Index, part: Any) -> Card:
+def _asked(index: IndexLike, part: Any) -> Card:
     from retr.retrieval.images import read_image
 
     picture = _from_archive(index, part.value) if part.kind == "id" else read_image(part.value).image
@@ -171,7 +171,7 @@ def _named(query: Query) -> Query:
     return Query(tuple(named(part) for part in query.parts))
 
 
-def _from_archive(index: Index, row_id: str) -> PIL.Image.Image | None:
+def _from_archive(index: IndexLike, row_id: str) -> PIL.Image.Image | None:
     try:
         return index.picture(row_id).image
     except (RetrError, ImageReadError, OSError):

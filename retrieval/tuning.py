@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.tune import Tuning
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
 
 _MOST = 1024
 _LONGEST = 300
 
 
 def tune(
-    index: Index,
+    index: IndexLike,
     *,
     recall: float = 0.95,
     memory: int | None = None,
@@ -75,7 +75,7 @@ def tune(
     return tuning
 
 
-def tune_if_large(index: Index) -> list[str]:
+def tune_if_large(index: IndexLike) -> list[str]:
     """Tune an index that has grown too large for exact search; say what came of it."""
     from retr.index.tune import needed
 
@@ -87,7 +87,7 @@ def tune_if_large(index: Index) -> list[str]:
     return [f"the index is large: tuned for approximate search, recall {tuning.recall:.3f}", *said]
 
 
-def text_queries(index: Index, say: Callable[[str], None]) -> dict[str, NDArray[np.float32]]:
+def text_queries(index: IndexLike, say: Callable[[str], None]) -> dict[str, NDArray[np.float32]]:
     """Return ``{"text": float32 (n, d)}``, or nothing where there is no text side or there are no words.
 
     Parameters
@@ -108,7 +108,7 @@ def text_queries(index: Index, say: Callable[[str], None]) -> dict[str, NDArray[
         return {}
 
 
-def _words(index: Index) -> list[str]:
+def _words(index: IndexLike) -> list[str]:
     found: set[str] = set()
     for field in index.store.schema:
         texts = pa.types.is_string(field.type)

@@ -18,7 +18,7 @@ import tarfile
 import zipfile
 import zlib
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
@@ -32,7 +32,7 @@ from retr.retrieval.archive.members import (
     unreadable,
 )
 from retr.retrieval.archive.siblings import MAX_BYTES, is_sibling
-from retr.retrieval.archive.sources import SNIFF_BYTES, Bytes, Entry, Item, Skipped
+from retr.retrieval.archive.sources import SNIFF_BYTES, Bytes, Container, Entry, Item, Skipped
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -52,24 +52,6 @@ DAMAGED = (
     pa.ArrowException,
     SystemError,  # pyarrow, for a column name that is not text
 )
-
-
-class Container(Protocol):
-    """Pictures in one file."""
-
-    def entries(self) -> Iterator[Entry]:
-        """List the members, in the same order every time."""
-
-    def read(self, member: str) -> Bytes:
-        """Return one member's bytes, their number and the container's mtime.
-
-        Raises
-        ------
-        FileNotFoundError
-            There is no such member.
-        ImageReadError
-            The member cannot be read.
-        """
 
 
 def is_container_name(name: str) -> bool:

@@ -16,10 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from retr.index.errors import ImageReadError, UsageError
-from retr.retrieval.archive.containers import DAMAGED, Container, is_container_name, open_container
+from retr.retrieval.archive.containers import DAMAGED, is_container_name, open_container
 from retr.retrieval.archive.sources import (
     SNIFF_BYTES,
     Bytes,
+    Container,
     Entry,
     Item,
     Other,

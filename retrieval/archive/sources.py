@@ -122,6 +122,24 @@ class Source(Protocol):
         """Return an item's bytes with the size and mtime they had when read; raises OSError or ImageReadError."""
 
 
+class Container(Protocol):
+    """Pictures in one file."""
+
+    def entries(self) -> Iterator[Entry]:
+        """List the members, in the same order every time."""
+
+    def read(self, member: str) -> Bytes:
+        """Return one member's bytes, their number and the container's mtime.
+
+        Raises
+        ------
+        FileNotFoundError
+            There is no such member.
+        ImageReadError
+            The member cannot be read.
+        """
+
+
 def reason_of(error: OSError) -> str:
     """Name an operating system error in the words of the skipped record.
 

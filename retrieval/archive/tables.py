@@ -30,8 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from retr.retrieval.archive.containers import Container
-    from retr.retrieval.archive.sources import Bytes
+    from retr.retrieval.archive.sources import Bytes, Container
 
 _ROWS = 16
 # Of a binary column so many values are looked at.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from retr.index.store import Store
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
 
 #: Of the pairs that cross a border so many are listed; all are counted.
 LISTED = 10_000
@@ -89,7 +89,7 @@ class Duplicates:
 
 
 def duplicates(
-    index: Index,
+    index: IndexLike,
     *,
     group: str | None = None,
     threshold: float | None = None,
@@ -134,7 +134,7 @@ class Found:
         int64, which cluster each is in.
     """
 
-    def __init__(self, index: Index, *, group: str | None, threshold: float | None, exact_only: bool) -> None:
+    def __init__(self, index: IndexLike, *, group: str | None, threshold: float | None, exact_only: bool) -> None:
         if threshold is not None and not 0 < threshold <= 1:
             raise UsageError(f"a cosine threshold lies above 0 and is at most 1, got: {threshold!r}")
         self._store: Store = index.store

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
     from retr.index.store import Store
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
 
 # So many sets of patients whose names are alike are said one by one.
 _SAID = 10
@@ -63,7 +63,7 @@ class Leaks:
 
 
 def leaks(
-    index: Index,
+    index: IndexLike,
     split: str,
     *,
     group: str | None = None,

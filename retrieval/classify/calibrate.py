@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.store import Store
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
     from retr.retrieval.labels.label_set import LabelSet
 
 FOLDS = 5
@@ -60,7 +60,7 @@ MAX_ROWS = 5000
 
 
 def calibrate(
-    index: Index,
+    index: IndexLike,
     label: str,
     *,
     labels: LabelSet | str | Path | Sequence[str] | None = None,

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.classify.findings import Findings
     from retr.retrieval.encoders.base import BaseEncoder
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
 
 BATCH = 64
 #: The name of a picture that could not be read, and why.
@@ -46,7 +46,7 @@ Unread = tuple[str, ImageReadError]
 
 
 def classify(
-    index: Index,
+    index: IndexLike,
     images: Iterable[Any],
     *,
     labels: LabelSet | str | Path | Sequence[str] | None = None,
@@ -139,7 +139,7 @@ def _nobody(store: Store, patient: str | None, *, strict: bool) -> list[str]:
 
 
 def classify_rows(
-    index: Index,
+    index: IndexLike,
     *,
     labels: LabelSet | str | Path | Sequence[str] | None = None,
     by: str | None = None,
@@ -234,7 +234,7 @@ def _checked(
 
 
 def _choose(
-    index: Index,
+    index: IndexLike,
     words: ByWords | None,
     *,
     by: str | None,

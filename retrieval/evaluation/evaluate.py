@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from retr.index.store import Store
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
     from retr.retrieval.labels.cases import Cases
     from retr.retrieval.labels.label_set import LabelSet
 
@@ -30,7 +30,7 @@ Task = Literal["retrieval", "neighbours", "probe", "zero-shot"]
 
 
 def evaluate(
-    index: Index,
+    index: IndexLike,
     task: Task,
     label: str,
     *,

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.heads.head import Head
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
     from retr.retrieval.labels.cases import Cases
     from retr.retrieval.stats.intervals import Estimate
 
@@ -74,7 +74,7 @@ class Adapted:
 
 
 def adapt(
-    index: Index,
+    index: IndexLike,
     label: str,
     out: Path | str,
     *,

@@ -9,21 +9,19 @@ from __future__ import annotations
 import struct
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from retr.retrieval.images.codestreams import UnknownStreamError, stream_header
+from retr.retrieval.images.dicom_layout import Codestream, Kind
 from retr.retrieval.images.dicom_values import RefusalError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.retrieval.images.dicom_layout import Layout
-
-Kind = Literal["jpeg", "jpeg lossless", "jpeg-ls", "jpeg 2000", "jpeg xl", "rle", "deflated", "native"]
 
 _SOI, _SOC_SIZ, _JP2 = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
 _APP0, _APP14, _COD, _SOS = 0xE0, 0xEE, 0x52, 0xDA
@@ -45,32 +43,6 @@ SYNTAXES: dict[str, Kind] = {
     "1.2.840.10008.1.2.8.1": "deflated",
     "1.2.840.10008.1.2.1.98": "native",
 }
-
-
-@dataclass(frozen=True)
-class Codestream:
-    """What a compressed frame says of itself.
-
-    Attributes
-    ----------
-    rows, columns, samples, bits
-        None where the stream does not say.
-    signed
-        Whether its values are.
-    colour
-        ``"RGB"`` or ``"YBR"`` of what the decoder gives, None where the stream does not say.
-    planes
-        How many byte planes RLE has.
-    """
-
-    kind: Kind
-    rows: int | None = None
-    columns: int | None = None
-    samples: int | None = None
-    bits: int | None = None
-    signed: bool = False
-    colour: Literal["RGB", "YBR"] | None = None
-    planes: int | None = None
 
 
 def describe(data: bytes, syntax: str) -> Codestream:

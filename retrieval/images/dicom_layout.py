@@ -7,7 +7,7 @@ and `Layout.notes` says so. What remains contradictory raises.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-    from retr.retrieval.images.dicom_codec import Codestream
+
+Kind = Literal["jpeg", "jpeg lossless", "jpeg-ls", "jpeg 2000", "jpeg xl", "rle", "deflated", "native"]
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 YBR = ("YBR_FULL", "YBR_FULL_422")
@@ -30,6 +31,32 @@ _COLOUR_SAMPLES = 3
 _CONTAINERS = (8, 16, 32, 64)
 _FLOATS = {"FloatPixelData": 32, "DoubleFloatPixelData": 64}
 _DEEPEST = 64
+
+
+@dataclass(frozen=True)
+class Codestream:
+    """What a compressed frame says of itself.
+
+    Attributes
+    ----------
+    rows, columns, samples, bits
+        None where the stream does not say.
+    signed
+        Whether its values are.
+    colour
+        ``"RGB"`` or ``"YBR"`` of what the decoder gives, None where the stream does not say.
+    planes
+        How many byte planes RLE has.
+    """
+
+    kind: Kind
+    rows: int | None = None
+    columns: int | None = None
+    samples: int | None = None
+    bits: int | None = None
+    signed: bool = False
+    colour: Literal["RGB", "YBR"] | None = None
+    planes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from retr.index.rows.writer import Writer
     from retr.index.store import Store
     from retr.retrieval.encoders.base import BaseEncoder
-    from retr.retrieval.index import Index
+    from retr.retrieval.index_like import IndexLike
     from retr.retrieval.query import TextEncoder
 
 FILE = BRIDGE_FILE
@@ -298,7 +298,7 @@ def _apart(
 
 
 def align(
-    index: Index,
+    index: IndexLike,
     text_column: str,
     *,
     where: str | None = None,

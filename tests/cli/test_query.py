@@ -198,6 +198,25 @@ sys.stderr.write(" ".join(sorted(sys.modules)))
     assert absent & set(done.stderr.split()) == set()
 
 
+def test_a_plain_search_imports_no_other_kind_of_answer(hrf_index):
+    code = f"""
+import sys
+from retr import Index
+Index.open({str(hrf_index)!r}).search(image={str(IMAGE)!r}, k=3)
+sys.stderr.write(" ".join(sorted(sys.modules)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = {name for name in done.stderr.split() if name.startswith("retr.retrieval.")}
+    others = {"classify", "evaluation", "audit", "text", "tuning", "deletion", "exporting", "importing", "sheet"}
+    assert {name for name in loaded if name.split(".")[2] in others} == set()
+    # an index may have a head: what fits one is not loaded
+    assert {name for name in loaded if name.startswith("retr.retrieval.heads.")} <= {
+        "retr.retrieval.heads.adapted",
+        "retr.retrieval.heads.head",
+    }
+
+
 def test_pages_and_columns(retr, hrf_index):
     asked = ("query", "--id", "glaucoma/05_g.jpg", "--index", hrf_index)
     whole = retr(*asked, "-k", 10, "--json").json[0]["hits"]
