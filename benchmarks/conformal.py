@@ -23,7 +23,7 @@ import numpy as np
 
 from retr.benchmarks.record import record
 from retr.retrieval.classify import probe
-from retr.retrieval.classify.calibrate import Sets, measure
+from retr.retrieval.classify.calibrate import Sets, measure_calibration
 from retr.retrieval.labels.labelled import Labelled
 from retr.retrieval.stats import conformal
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
@@ -152,9 +152,9 @@ def learned(rng: np.random.Generator, patients: int, alpha: float, simulations: 
             continue
         for fold in range(5):
             inside = folds != fold
-            coef, intercept = probe.fit(vectors[inside], rows.codes[inside], 3, 0.01)
+            coef, intercept = probe.fit_probe(vectors[inside], rows.codes[inside], 3, 0.01)
             logits[~inside] = vectors[~inside] @ coef.T + intercept
-        coef, intercept = probe.fit(vectors, rows.codes, 3, 0.01)
+        coef, intercept = probe.fit_probe(vectors, rows.codes, 3, 0.01)
         same = rows.groups[:, None] == rows.groups[None]
         ways: list[tuple[str, Any, Any, Any, Any]] = [
             ("probe", logits, new @ coef.T + intercept, Temperature(), Temperature.fit),
@@ -167,7 +167,7 @@ def learned(rng: np.random.Generator, patients: int, alpha: float, simulations: 
             ),
         ]
         for name, evidence, of_new, before, fit in ways:
-            found = measure(name, evidence, rows, sets, before=before, fit=fit)
+            found = measure_calibration(name, evidence, rows, sets, before=before, fit=fit)
             chance = found.scale.probabilities(of_new)
             covered = conformal.prediction_sets(chance, found.thresholds)[np.arange(len(asked)), asked.codes]
             real[name].append(conformal.group_mean(covered, asked.groups) or 0.0)

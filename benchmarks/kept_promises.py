@@ -23,7 +23,7 @@ from retr.index.errors import RetrError
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import calibration, methods, probe
-from retr.retrieval.classify.answers import answer
+from retr.retrieval.classify.answers import answer_pictures
 from retr.retrieval.heads.adapted import as_stored, head_of
 from retr.retrieval.index import Index
 from retr.retrieval.labels.label_set import load_labels
@@ -104,12 +104,12 @@ class Questions:
 
 def stated_and_measured(index: Index, method: Method, asked: Questions) -> dict[str, Any]:
     """Return what the record of a method states, and what questions of new patients measure."""
-    found, why = calibration.find(index.store, method.key, method.column)
+    found, why = calibration.find_calibration(index.store, method.key, method.column)
     if found is None:
         return {"refused": why}
     truth = asked.truth
     none = [np.empty(0, np.int64)] * len(truth)
-    answers = answer(index.store, method, asked.vectors, [""] * len(truth), none)
+    answers = answer_pictures(index.store, method, asked.vectors, [""] * len(truth), none)
     assert all(one.calibrated and one.prediction_set is not None for one in answers)
     covered = np.array([t in (one.prediction_set or ()) for t, one in zip(truth, answers, strict=True)])
     right = np.array([t == one.label for t, one in zip(truth, answers, strict=True)])
@@ -156,7 +156,7 @@ def by_column(index: Index, asked: Questions) -> dict[str, dict[str, Any]]:
         return stated_and_measured(index, methods.ByNeighbours(index.store, LABEL), asked)
 
     def trained() -> dict[str, Any]:
-        found = probe.find(index.store, LABEL)
+        found = probe.find_probe(index.store, LABEL)
         assert found is not None
         return stated_and_measured(index, methods.ByProbe(found, index.store), asked)
 

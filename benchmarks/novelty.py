@@ -111,11 +111,11 @@ def two_cameras(bench: Bench, draws: int) -> dict[str, Any]:
 
         archive = People.drawn(rng, 400).beside(few(60))
         store = bench.store(archive)
-        each = novelty.measure(store, "camera")
+        each = novelty.measure_novelty(store, "camera")
         assert each.devices is not None
         stated = {name: round(one.rate, 4) for name, one in each.devices.items()}
         asked = {"camera of many": People.drawn(rng, 1000), "camera of few": few(1000)}
-        for way, fence in {"one fence": novelty.measure(store), "a fence for each": each}.items():
+        for way, fence in {"one fence": novelty.measure_novelty(store), "a fence for each": each}.items():
             for name, people in asked.items():
                 ways.setdefault(way, {}).setdefault(name, []).append(called(people, archive, fence.threshold))
     return {
@@ -158,7 +158,7 @@ def new_patients(bench: Bench, draw: Callable[[int, int], tuple[People, People]]
         for seed in range(draws):
             archive, asked = draw(size, seed)
             store = bench.store(archive)
-            fence = novelty.measure(store)
+            fence = novelty.measure_novelty(store)
             shares.append(called(asked, archive, fence.threshold))
             within.append(shares[-1] <= fence.high)
             before.append(called(asked, archive, quartiles(store)))
@@ -181,19 +181,19 @@ def cut(bench: Bench, eyes: People, draws: int) -> dict[str, Any]:
         archive, asked = eyes.split(rng, 520)
         kept, _ = archive.split(rng, 130)
         store = bench.store(archive)
-        fence = novelty.measure(store)
+        fence = novelty.measure_novelty(store)
         gone = ~np.isin(archive.patients, kept.patients)
         with store.writer() as writer:
-            writer.note(novelty.NOTE, novelty.noted(store, fence))
+            writer.note(novelty.NOVELTY_NOTE, novelty.novelty_note(store, fence))
             writer.commit()
         with store.writer() as writer:
             writer.delete(np.flatnonzero(gone))
             after = writer.commit()
-        found, why = novelty.find(after)
+        found, why = novelty.find_novelty(after)
         stale.append(found is None and why is not None)
         whole.append(called(asked, archive, fence.threshold))
         left.append(called(asked, kept, fence.threshold))
-        again.append(called(asked, kept, novelty.measure(after).threshold))
+        again.append(called(asked, kept, novelty.measure_novelty(after).threshold))
     return {
         "before the cut": summary(whole),
         "after it, by the old fence (no longer used)": summary(left),
@@ -215,12 +215,12 @@ def another_camera(
         some, rest = camera.split(rng, len(np.unique(camera.patients)) // 2)
         both = archive.beside(some)
         store = bench.store(both)
-        each = novelty.measure(store, "camera")
+        each = novelty.measure_novelty(store, "camera")
         assert each.devices is not None
         stated = {name: round(one.rate, 4) for name, one in each.devices.items()}
         fences = {
-            "camera not in the archive": (archive, novelty.measure(bench.store(archive))),
-            "camera in it, one fence": (both, novelty.measure(store)),
+            "camera not in the archive": (archive, novelty.measure_novelty(bench.store(archive))),
+            "camera in it, one fence": (both, novelty.measure_novelty(store)),
             "camera in it, a fence for each": (both, each),
         }
         for way, (rows, fence) in fences.items():

@@ -26,7 +26,7 @@ from retr.benchmarks.record import record
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import methods, probe
-from retr.retrieval.classify.answers import answer
+from retr.retrieval.classify.answers import answer_pictures
 from retr.retrieval.index import Index
 from retr.retrieval.stats.metrics import any_hit_at, ece, precision_at
 from retr.retrieval.text import align
@@ -81,7 +81,7 @@ def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: P
     nearest = store.search(data.vectors[asked], 5).rows
     labels = np.array(store.table(["label"])["label"].to_pylist())
     hits = labels[nearest] == np.array(truth)[:, None]
-    trained = probe.find(store, "label")
+    trained = probe.find_probe(store, "label")
     assert trained is not None
     figures: dict[str, Any] = {
         "indexed": len(store),
@@ -92,7 +92,7 @@ def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: P
     }
     ways: tuple[methods.Method, ...] = (methods.ByNeighbours(store, "label"), methods.ByProbe(trained, store))
     for method in ways:
-        answers = answer(store, method, data.vectors[asked], truth, exclude)
+        answers = answer_pictures(store, method, data.vectors[asked], truth, exclude)
         table = [dict(zip(one.classes, one.probabilities, strict=True)) for one in answers]
         chance = np.array([[row[name] for name in method.classes] for row in table])
         codes = np.array([method.classes.index(name) for name in truth])
@@ -100,7 +100,7 @@ def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: P
         covered = [name in (one.prediction_set or ()) for name, one in zip(truth, answers, strict=True)]
         evidence, _ = method.evidence(data.vectors[asked], exclude)
         figures[method.key.partition(":")[0]] = {
-            **probe.measure(chance, codes),
+            **probe.measure_probe(chance, codes),
             "ece_before": round(ece(method.uncalibrated.probabilities(evidence), codes), 4),
             "ece_after": round(ece(chance, codes), 4),
             "coverage": round(float(np.mean(covered)), 4),
@@ -125,8 +125,8 @@ def text(data: Set, info: EncoderInfo, work: Path, seed: int, sentences: Any) ->
     with store.writer() as writer:
         writer.replace_columns(pa.table({"id": store.table(["id"])["id"], "part": part}))
         store = writer.commit()
-    bridge = align.fit(store, "captions", where="part = 'fit'", text_encoder=sentences)
-    held = align.gather(store, "captions", where="part = 'held'")
+    bridge = align.fit_bridge(store, "captions", where="part = 'fit'", text_encoder=sentences)
+    held = align.collect_texts(store, "captions", where="part = 'held'")
     found = store.search(bridge.encode_texts(held.texts), 10, where="part = 'held'").rows
     hits = found == held.rows[held.owner][:, None]
     return {

@@ -82,8 +82,8 @@ def captions(folder: Path, rows: int, scratch: Path) -> Case:
         }
         writer.append(pa.table(columns), encoder.encode_images([folder / row["path"] for row in photographs]))
         store = writer.commit()
-    bridge = align.fit(store, "captions", where="part = 'fit'")
-    asked = align.gather(store, "captions", where="part = 'ask'").texts
+    bridge = align.fit_bridge(store, "captions", where="part = 'fit'")
+    asked = align.collect_texts(store, "captions", where="part = 'ask'").texts
     text = bridge.encode_texts(list(np.random.default_rng(0).permutation(asked)))
     image = tiled(store.path, UNSEEN, 3)
     return "captions", tiled(store.path, rows, 1), {"text": text[::2]}, {"image": image, "text": text[1::2]}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from retr.retrieval.search_options import SearchOptions
 
 
-def answer(index: IndexLike, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
+def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
     """Return the hits of each query; see `Index.search`."""
     require_k(options.k)
     store = index.store

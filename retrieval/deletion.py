@@ -116,11 +116,11 @@ def delete(
         chosen = Chosen.of(writer.store, ids, where)
         sources = Notes.of(writer.store).sources
         writer.delete(chosen.rows)
-        file_states.forget(store.uuid)
+        file_states.forget_states(store.uuid)
         done = writer.purge(KINDS, skipped=chosen.skipped)
         left = Notes.of(writer.store).sources
     for name in set(sources) - set(left):
-        locations.forget(store.uuid, name)
+        locations.forget_source(store.uuid, name)
     index.refresh()
     return Deleted(len(chosen.rows), done.skipped, done.dropped)
 

@@ -1,7 +1,7 @@
 """Vectors and metadata out of an index, for other programs and for `retr.retrieval.importing`.
 
-As ``npy`` a folder holds ``vectors.npy`` and, row for row, ``metadata.parquet``, whose schema says under `NOTE` which
-encoder the vectors are of, and by two hashes that the two files belong together.
+As ``npy`` a folder holds ``vectors.npy`` and, row for row, ``metadata.parquet``, whose schema says under `EXPORT_NOTE`
+which encoder the vectors are of, and by two hashes that the two files belong together.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.index_like import IndexLike
 
-NOTE = b"retr"
+EXPORT_NOTE = b"retr"
 VECTORS, METADATA = "vectors.npy", "metadata.parquet"
 Form: TypeAlias = Literal["npy", "lance", "datasets"]
 _PIECE = 20_000
@@ -110,7 +110,7 @@ def _as_npy(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
         vectors[start : start + len(piece)] = store.vectors(piece)
     vectors.flush()
     ids = (text for _, piece in _pieces(rows) for text in store.table([ID], piece)[ID].to_pylist())
-    schema = store.schema.with_metadata({NOTE: json.dumps(_note(store, vectors, ids)).encode()})
+    schema = store.schema.with_metadata({EXPORT_NOTE: json.dumps(_note(store, vectors, ids)).encode()})
     with pq.ParquetWriter(draft / METADATA, schema, compression="zstd") as writer:
         for _, piece in _pieces(rows):
             writer.write_table(store.table(rows=piece).cast(schema))

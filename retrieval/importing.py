@@ -35,7 +35,7 @@ from retr.retrieval.archive.metadata import read_cells, stored_columns
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.callables import is_registered, outside_info
 from retr.retrieval.encoders.registry import load_encoder
-from retr.retrieval.exporting import NOTE, digest_of_ids, digest_of_vectors
+from retr.retrieval.exporting import EXPORT_NOTE, digest_of_ids, digest_of_vectors
 from retr.retrieval.hits import ANSWER
 from retr.retrieval.labels.trained_rows import HEAD_FILE
 from retr.retrieval.regular_files import is_regular
@@ -204,7 +204,7 @@ def _ids(column: pa.ChunkedArray, called: str) -> pa.ChunkedArray:
 
 def _exported(raw: pa.Table) -> _Exported | None:
     """Read the note of an export, where the table has one."""
-    text = (raw.schema.metadata or {}).get(NOTE)
+    text = (raw.schema.metadata or {}).get(EXPORT_NOTE)
     if text is None:
         return None
     try:

@@ -15,7 +15,7 @@ from retr.index.machine.home import home
 from retr.index.options import documents, taken
 from retr.index.store import Store
 from retr.retrieval._deferred import Deferred
-from retr.retrieval.answering import answer
+from retr.retrieval.answering import find_hits
 from retr.retrieval.contents import ENCODER, Contents
 from retr.retrieval.encoders.index_encoder import load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.heads.adapted import load_for
@@ -265,12 +265,12 @@ class Index(Contents, Deferred):
     @property
     def bridge(self) -> Bridge | None:
         """What embeds words for an encoder that has no text side, if `retr align` was run; else ``None``."""
-        from retr.retrieval.text.align import FILE, find
+        from retr.retrieval.text.align import FILE, find_bridge
 
         store = self.store
         if store.manifest.encoder.text:
             return None
-        bridge: Bridge | None = self._bridges(store.manifest.files.get(FILE), lambda: find(store))
+        bridge: Bridge | None = self._bridges(store.manifest.files.get(FILE), lambda: find_bridge(store))
         return bridge
 
     @property
@@ -350,7 +350,7 @@ class Index(Contents, Deferred):
             Words for an encoder without a text side, and no bridge (`retr align`).
         """
         queries, single = gather(query, image=image, text=text, id=id, vector=vector, vectors=vectors)
-        hits = answer(self.snapshot(), queries, taken(SearchOptions, options, "search"))
+        hits = find_hits(self.snapshot(), queries, taken(SearchOptions, options, "search"))
         return hits[0] if single else hits
 
     # changing

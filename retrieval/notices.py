@@ -47,7 +47,7 @@ def add_remarks(
     said
         Of each query, what is known already.
     """
-    fence, stale = novelty.find(store) if all_rows and any(map(_is_picture, queries)) else (None, None)
+    fence, stale = novelty.find_novelty(store) if all_rows and any(map(_is_picture, queries)) else (None, None)
     out = []
     for at, (query, found, known) in enumerate(zip(queries, hits, said, strict=True)):
         notes = [found.note, *known]

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from retr.index.store import Store
 
 #: The key of the note in the manifest.
-NOTE = "novelty"
+NOVELTY_NOTE = "novelty"
 _NOTED = ("the fence of unlike pictures", "run `retr calibrate` again")
 STALE = (
     "not known whether this is unlike the archive: the measurement of that is out of date; run `retr calibrate` again"
@@ -131,7 +131,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-def measure(store: Store, column: str | None = None) -> Novelty:
+def measure_novelty(store: Store, column: str | None = None) -> Novelty:
     """Measure how similar an archive's rows are to their nearest row of another group.
 
     Rows of patients that a head was fitted on measure nothing, nor, where a column tells patients apart, do rows of
@@ -165,28 +165,29 @@ def measure(store: Store, column: str | None = None) -> Novelty:
     return Novelty(threshold, whole.rate, whole.high, count, len(rows), unit, column, devices or None, seen)
 
 
-def noted(store: Store, measured: Novelty) -> dict[str, Any]:
+def novelty_note(store: Store, measured: Novelty) -> dict[str, Any]:
     """Return what the manifest holds of a fence that was measured on this snapshot."""
     return {**measured.to_json(), "files": _files(store), "version": _version(store, measured.column)}
 
 
-def recorded(store: Store) -> dict[str, Any]:
+def noted_novelty(store: Store) -> dict[str, Any]:
     """Return what was measured, fresh or stale: what `to_json` gave, or nothing."""
-    if NOTE not in store.manifest.extra:
+    if NOVELTY_NOTE not in store.manifest.extra:
         return {}
     with stored(*_NOTED):
-        return {key: value for key, value in Fields(store.manifest.extra[NOTE]).data().items() if key not in _VERSIONS}
+        data = Fields(store.manifest.extra[NOVELTY_NOTE]).data()
+        return {key: value for key, value in data.items() if key not in _VERSIONS}
 
 
-def find(store: Store) -> tuple[Novelty | None, str | None]:
+def find_novelty(store: Store) -> tuple[Novelty | None, str | None]:
     """Return the fence of an index and, where it no longer counts, why: one of the two is ``None``, or both."""
     extra = store.manifest.extra
-    if NOTE not in extra:
+    if NOVELTY_NOTE not in extra:
         # earlier versions noted it with the calibration, and not what it depends on
         before = extra.get("calibration")
-        return None, STALE if isinstance(before, dict) and NOTE in before else None
+        return None, STALE if isinstance(before, dict) and NOVELTY_NOTE in before else None
     with stored(*_NOTED):
-        data = Fields(extra[NOTE])
+        data = Fields(extra[NOVELTY_NOTE])
         found = _read(data)
         fresh = data.text("files") == _files(store)
         if not fresh and (found.column is None or found.column in store.schema.names):
@@ -300,10 +301,10 @@ class Fences:
 
     def holds(self, name: str) -> bool:
         """Return whether it is the note."""
-        return name == NOTE
+        return name == NOVELTY_NOTE
 
     def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:  # noqa: ARG002
         """Drop it: it was measured on the rows, and may name the camera of one."""
-        if NOTE in writer.draft.extra:
-            writer.note(NOTE, None)
+        if NOVELTY_NOTE in writer.draft.extra:
+            writer.note(NOVELTY_NOTE, None)
             yield "the fence of unlike pictures (measure it again with `retr calibrate`)"

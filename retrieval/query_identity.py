@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.errors import ImageReadError
-from retr.retrieval.archive.locations import recall
+from retr.retrieval.archive.locations import recall_sources
 from retr.retrieval.query import FRAME, split_frame
 from retr.retrieval.regular_files import NotRegularError, open_regular
 
@@ -68,7 +68,7 @@ def _in_place(store: Store, image: Any, frame: str | None) -> list[int]:
     named = {Path(image).absolute(), Path(image).resolve()}
     paths = {
         f"{name}/{file.relative_to(place).as_posix()}" if name else file.relative_to(place).as_posix()
-        for name, location in recall(store.uuid).items()
+        for name, location in recall_sources(store.uuid).items()
         if "://" not in location
         for place in (Path(location), Path(location).resolve())
         for file in named

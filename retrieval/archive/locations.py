@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from retr.retrieval.archive.sources import Source
 
 
-def remember(uuid: str, name: str, location: str) -> None:
+def remember_source(uuid: str, name: str, location: str) -> None:
     """Note that the source ``name`` of index ``uuid`` lies at ``location`` (an absolute path or a URL)."""
-    places = recall(uuid)
+    places = recall_sources(uuid)
     if places.get(name) != location:
         write_places("archives", uuid, {**places, name: location})
 
 
-def recall(uuid: str) -> dict[str, str]:
+def recall_sources(uuid: str) -> dict[str, str]:
     """Return what is known of the index's sources: name to location; empty when nothing is."""
     return read_places("archives", uuid)
 
 
-def forget(uuid: str, name: str) -> None:
+def forget_source(uuid: str, name: str) -> None:
     """Forget where a source lay, and its name."""
-    places = recall(uuid)
+    places = recall_sources(uuid)
     if places.pop(name, None) is not None:
         write_places("archives", uuid, places)
 
@@ -58,7 +58,7 @@ def locate(store: Store, path: str) -> tuple[str, str]:
     RetrError
         Nothing is known of the source on this machine.
     """
-    places = recall(store.uuid)
+    places = recall_sources(store.uuid)
     name, inside = source_of(path, Notes.of(store).sources)
     if name in places:
         return places[name], inside

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from retr.index.rows.writer import Writer
     from retr.retrieval.images.picture import Axis
 
-NOTE = "build"
+BUILDS_NOTE = "build"
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Notes:
     def of(cls, store: Snapshot) -> Notes:
         """Read what earlier builds noted; empty for a new index."""
         with stored("the notes of builds"):
-            noted = Fields(store.manifest.extra.get(NOTE, {}))
+            noted = Fields(store.manifest.extra.get(BUILDS_NOTE, {}))
             tables = noted.inner("metadata", {})
             for name in tables:
                 tables.inner(name).texts("columns", ())
@@ -129,7 +129,7 @@ class Builds:
 
     def holds(self, name: str) -> bool:
         """Return whether it is these notes."""
-        return name == NOTE
+        return name == BUILDS_NOTE
 
     def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:
         """Forget the sources of which every row goes: a source may be named after a patient."""
@@ -146,4 +146,4 @@ class Builds:
                 notes.image_columns.pop(name, None)
                 yield f"the source {name!r}, of which no row is left"
         if notes.sources != Notes.of(store).sources:
-            writer.note(NOTE, notes.to_json())
+            writer.note(BUILDS_NOTE, notes.to_json())

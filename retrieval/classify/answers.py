@@ -103,7 +103,7 @@ class Answer:
         }
 
 
-def answer(
+def answer_pictures(
     store: Store | None,
     method: Method,
     vectors: NDArray[np.float32],
@@ -139,17 +139,17 @@ def answer(
     why: str | None = "not calibrated: no index"
     known = np.zeros(len(vectors), dtype=bool) if fitted is None else fitted
     if store is not None:
-        found, why = calibration.find(store, method.key, method.column)
+        found, why = calibration.find_calibration(store, method.key, method.column)
         if found is not None and found.classes != method.classes:
             raise IndexCorruptError("the calibration is of other classes", hint="run `retr calibrate` again")
-        fence, stale = novelty.find(store)
+        fence, stale = novelty.find_novelty(store)
         nearest = store.search(vectors, 1, exclude=exclude)
         near = np.where(nearest.rows[:, 0] >= 0, nearest.scores[:, 0], np.nan)
         if fence is not None:
             # an accelerator may have missed the nearest row
             for i in [i for i, score in enumerate(near) if fence.unlike(float(score))]:
                 near[i] = novelty.nearest_score(store, vectors[i], exclude[i])
-        seen = calibration.seen(store, method.fitted_on)
+        seen = calibration.rows_seen_by_fits(store, method.fitted_on)
         known = known | np.array([seen is not None and seen[rows].any() for rows in exclude], bool)
     plain = method.uncalibrated.probabilities(evidence)
     scaled = plain if found is None else found.scale.probabilities(evidence)
@@ -219,7 +219,7 @@ def store_answers(store: Store, method: Method, *, prefix: str, max_set: int | N
     rows = store.live_rows()
     ids = store.table(["id"], rows=rows).column("id")
     vectors = np.asarray(store.vectors(rows), dtype=np.float32)
-    answers = answer(store, method, vectors, ids.to_pylist(), others(store, rows), max_set=max_set)
+    answers = answer_pictures(store, method, vectors, ids.to_pylist(), others(store, rows), max_set=max_set)
     columns = {
         "id": ids,
         f"{prefix}_label": pa.array([None if a.abstain else a.label for a in answers], pa.string()),

@@ -23,7 +23,7 @@ from retr.index.errors import UsageError
 from retr.retrieval import novelty
 from retr.retrieval.classify import probe
 from retr.retrieval.classify.calibration import (
-    NOTE,
+    CALIBRATION_NOTE,
     Calibration,
     OfClass,
     abstains,
@@ -112,18 +112,18 @@ def calibrate(
         sets.require_groups(named)
     trained = probe.train(store, label)
     measured = [
-        measure(f"neighbours:{k}", votes, part, sets, before=VoteScale(), fit=VoteScale.fit)
+        measure_calibration(f"neighbours:{k}", votes, part, sets, before=VoteScale(), fit=VoteScale.fit)
         for k, votes, part in _votes(store, labelled, rows, unseen)
     ]
     held_out = trained.held_out[unseen.asked]
-    measured.append(measure("probe", held_out, rows, sets, before=Temperature(), fit=Temperature.fit))
+    measured.append(measure_calibration("probe", held_out, rows, sets, before=Temperature(), fit=Temperature.fit))
     if words is not None and named is not None:
         logits, named = words.held_out(store, named)
         sets.require_groups(named)
-        measured.append(measure(words.key, logits, named, sets, before=Temperature(), fit=Temperature.fit))
+        measured.append(measure_calibration(words.key, logits, named, sets, before=Temperature(), fit=Temperature.fit))
     key = store.manifest.group
     alone = 0 if key is None else int((~grouped(store, key, rows.rows)[1]).sum())
-    fence = novelty.measure(store, device_column)
+    fence = novelty.measure_novelty(store, device_column)
     files = {probe.file_name(label): trained.to_bytes()}
     measured = [
         replace(one, alone=alone, depends=dependencies(store, one.method, label, fence.to_json(), files=files))
@@ -137,8 +137,8 @@ def calibrate(
     with store.writer() as writer:
         for name, data in files.items():
             writer.add_file(name, data)
-        writer.note(NOTE, {"methods": records, "neighbours": defaults})
-        writer.note(novelty.NOTE, novelty.noted(store, fence))
+        writer.note(CALIBRATION_NOTE, {"methods": records, "neighbours": defaults})
+        writer.note(novelty.NOVELTY_NOTE, novelty.novelty_note(store, fence))
         writer.commit()
     moving.refresh()
     return measured, fence
@@ -181,7 +181,7 @@ class Sets:
         return labelled.folds(min(max(FOLDS, -(-2 * least // (least - need))), MOST_FOLDS))
 
 
-def measure(
+def measure_calibration(
     method: str,
     evidence: Any,
     labelled: Labelled,

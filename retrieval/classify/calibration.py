@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from retr.index.rows.writer import Writer
     from retr.index.store import Store
 
-NOTE = "calibration"
+CALIBRATION_NOTE = "calibration"
 # How the files of probes begin.
 PROBE = "probe-"
 _NOTED = ("the calibration", "run `retr calibrate` again")
@@ -212,7 +212,7 @@ class Calibration:
         return "; ".join(parts)
 
 
-def find(store: Store, method: str, column: str | None) -> tuple[Calibration | None, str | None]:
+def find_calibration(store: Store, method: str, column: str | None) -> tuple[Calibration | None, str | None]:
     """Read the calibration of a method on a column, and say why there is none: one of the two is ``None``.
 
     ``column=None``, of an answer that depends on no column (zero-shot), takes the record of the only column that the
@@ -254,7 +254,7 @@ def _uncalibrated(method: str, ways: list[str]) -> str:
 
 
 def _present(store: Store, found: Calibration) -> dict[str, str]:
-    return dependencies(store, found.method, found.column, novelty.recorded(store))
+    return dependencies(store, found.method, found.column, novelty.noted_novelty(store))
 
 
 def stale(store: Store) -> list[str]:
@@ -262,7 +262,7 @@ def stale(store: Store) -> list[str]:
     reasons: dict[str | None, None] = {}
     for method, column in filter(all, map(_asked, _noted(store, "methods"))):
         try:
-            reasons[find(store, method, column)[1]] = None
+            reasons[find_calibration(store, method, column)[1]] = None
         except IndexCorruptError:
             reasons[f"the calibration on {column!r} cannot be read; run `retr calibrate` again"] = None
     return [why for why in reasons if why is not None]
@@ -280,7 +280,7 @@ def kept(store: Store, part: str) -> dict[str, Any]:
 
     A note that cannot be read is nothing: measuring again is what mends it.
     """
-    noted = store.manifest.extra.get(NOTE)
+    noted = store.manifest.extra.get(CALIBRATION_NOTE)
     found = noted.get(part) if isinstance(noted, dict) else None
     return dict(found) if isinstance(found, dict) else {}
 
@@ -314,7 +314,7 @@ def _measured(data: Fields, name: str, most: float = 1) -> float | None:
 
 def _noted(store: Store, part: str) -> Fields:
     with stored(*_NOTED):
-        return Fields(store.manifest.extra.get(NOTE, {})).inner(part, {})
+        return Fields(store.manifest.extra.get(CALIBRATION_NOTE, {})).inner(part, {})
 
 
 def key_of(method: str, column: str) -> str:
@@ -339,7 +339,7 @@ def _texts(fields: Fields) -> dict[str, str]:
     return {key: fields.text(key) for key in fields}
 
 
-def seen(store: Store, fitted_on: str | None) -> NDArray[np.bool_] | None:
+def rows_seen_by_fits(store: Store, fitted_on: str | None) -> NDArray[np.bool_] | None:
     """Return the rows of patients whose labels a fitted part of the index has seen: bool ``(n_total,)``, or ``None``.
 
     That is the head of an adapted index, and the bridge that words go through where ``fitted_on`` names its texts.
@@ -354,12 +354,12 @@ class Calibrations:
 
     def holds(self, name: str) -> bool:
         """Return whether it is the note, or the file of a probe."""
-        return name == NOTE or name.startswith(PROBE)
+        return name == CALIBRATION_NOTE or name.startswith(PROBE)
 
     def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:  # noqa: ARG002
         """Drop them: they hold names of classes and evidence of rows, and count no longer once rows are gone."""
-        if NOTE in writer.draft.extra:
-            writer.note(NOTE, None)
+        if CALIBRATION_NOTE in writer.draft.extra:
+            writer.note(CALIBRATION_NOTE, None)
             yield "what was measured of answers (measure it again with `retr calibrate`)"
         for name in sorted(filter(self.holds, writer.draft.files)):
             writer.remove_file(name)

@@ -17,8 +17,8 @@ from retr.index.vectors import unit
 from retr.retrieval import novelty
 from retr.retrieval.classify import findings
 from retr.retrieval.classify import probe as probes
-from retr.retrieval.classify.answers import SEEN, UNLIMITED, Answer, answer, row_exclusions, store_answers
-from retr.retrieval.classify.calibration import find, seen
+from retr.retrieval.classify.answers import SEEN, UNLIMITED, Answer, answer_pictures, row_exclusions, store_answers
+from retr.retrieval.classify.calibration import find_calibration, rows_seen_by_fits
 from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Method
 from retr.retrieval.encoders.runtime.truncation import unread_ends
 from retr.retrieval.images.given import each_picture, given_picture
@@ -178,12 +178,16 @@ def classify_rows(
     method = _choose(index, words, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
     for note in (*index.store.identity.absent(where), *(method.notes if isinstance(method, ByWords) else ())):
         say(note)
-    known = seen(index.store, method.fitted_on)
+    known = rows_seen_by_fits(index.store, method.fitted_on)
     if known is not None and known.any():
         say(f"{int((known & index.store.alive()).sum())} rows: {SEEN}")
     prefix = into or {"z": "zeroshot", "n": "neighbours", "p": "probe"}[method.key[0]]
-    found, why = find(index.store, method.key, method.column)
-    for note in (why, novelty.find(index.store)[1], UNLIMITED if max_set is not None and found is None else None):
+    found, why = find_calibration(index.store, method.key, method.column)
+    for note in (
+        why,
+        novelty.find_novelty(index.store)[1],
+        UNLIMITED if max_set is not None and found is None else None,
+    ):
         if note:
             say(note)
     answered = store_answers(index.store, method, prefix=prefix, max_set=max_set)
@@ -251,14 +255,14 @@ def _choose(
     if by is not None:
         return ByNeighbours(index.store, by, k, where=where)
     assert probe is not None
-    found = None if retrain else probes.find(index.store, probe)
+    found = None if retrain else probes.find_probe(index.store, probe)
     if found is None:
         # another process may have changed rows since this one looked
         index.refresh()
         found = probes.train_and_store(index.store, probe)
         index.refresh()
         # rows that changed in the meantime are not those it was trained on
-        found = probes.find(index.store, probe) or found
+        found = probes.find_probe(index.store, probe) or found
         figures = found.figures
         measured = ", ".join(
             f"{name} {figures[name]:.3f}" for name in ("accuracy", "top5", "macro_recall") if name in figures
@@ -295,7 +299,7 @@ def _classify(
             said = [[*([] if one else [_whose(store)]), *remarks, *store.identity.warnings()] for one in known]
         ways = method.notes if isinstance(method, ByWords) else ()
         notes = ["; ".join([*one, *ways]) or None for one in said]
-        yield from answer(store, method, vectors, names, exclude, max_set=max_set, notes=notes, fitted=fitted)
+        yield from answer_pictures(store, method, vectors, names, exclude, max_set=max_set, notes=notes, fitted=fitted)
 
 
 def _kept_out(store: Store, images: Sequence[Any], patient: str | None) -> tuple[list[NDArray[np.int64]], list[bool]]:

@@ -120,7 +120,7 @@ class Probe:
                 if key not in made:
                     rest = labelled.part(~np.isin(labelled.rows, seen))
                     known = np.asarray(store.vectors(rest.rows), dtype=np.float32)
-                    made[key] = fit(known, rest.codes, len(self.classes), self.figures["C"])
+                    made[key] = fit_probe(known, rest.codes, len(self.classes), self.figures["C"])
                 coef, intercept = made[key]
             else:
                 continue
@@ -208,10 +208,10 @@ def train(store: Store, column: str) -> Probe:
         )
     with waiting(f"training a probe of {column!r} on {len(labelled)} rows"):
         strength, crossed = _choose(vectors, labelled, folds, unseen)
-        coef, intercept = fit(vectors, labelled.codes, len(labelled.classes), strength)
+        coef, intercept = fit_probe(vectors, labelled.codes, len(labelled.classes), strength)
     asked = unseen.asked
     # where a head has seen every patient, and no view is without one, there is nothing to measure
-    measured = measure(softmax(crossed.held_out[asked]), labelled.codes[asked]) if asked.any() else {}
+    measured = measure_probe(softmax(crossed.held_out[asked]), labelled.codes[asked]) if asked.any() else {}
     return Probe(
         column=column,
         classes=labelled.classes,
@@ -232,7 +232,7 @@ def train(store: Store, column: str) -> Probe:
     )
 
 
-def measure(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str, float]:
+def measure_probe(probabilities: NDArray[np.float64], truth: NDArray[np.int64]) -> dict[str, float]:
     """Measure probabilities ``(n, c)`` against codes ``(n,)``; top-5 accuracy only of more than 5 classes."""
     from retr.retrieval.stats.metrics import top_k_accuracy
 
@@ -262,7 +262,7 @@ def train_and_store(store: Store, column: str) -> Probe:
     return probe
 
 
-def find(store: Store, column: str) -> Probe | None:
+def find_probe(store: Store, column: str) -> Probe | None:
     """Read the stored probe of a column; ``None`` where there is none.
 
     Raises
@@ -328,18 +328,18 @@ def _cross(
     fits = []
     for fold in range(int(folds.max()) + 1):
         inside, outside = keep & (folds != fold), (folds == fold) & unseen.plain
-        coef, intercept = fit(vectors[inside], labelled.codes[inside], n_classes, strength)
+        coef, intercept = fit_probe(vectors[inside], labelled.codes[inside], n_classes, strength)
         held_out[outside] = vectors[outside] @ coef.T + intercept
         fits.append((coef, intercept))
         asked = unseen.fold == fold
         if asked.any():
             inside &= unseen.in_view
-            other, offset = fit(unseen.view(fold, inside), labelled.codes[inside], n_classes, strength)
+            other, offset = fit_probe(unseen.view(fold, inside), labelled.codes[inside], n_classes, strength)
             held_out[asked] = unseen.view(fold, asked) @ other.T + offset
     return _Crossed(held_out, np.stack([coef for coef, _ in fits]), np.stack([offset for _, offset in fits]))
 
 
-def fit(
+def fit_probe(
     vectors: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int, strength: float
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Fit standardised features, and fold the standardisation into coefficients ``(c, dim)`` and intercepts ``(c,)``.

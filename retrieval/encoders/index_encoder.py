@@ -127,7 +127,7 @@ def load_recorded(
 ) -> BaseEncoder:
     """Load the encoder asked for, else the recorded one, else the default; refuse another than the recorded one."""
     from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.encoders.weights.locations import recall
+    from retr.retrieval.encoders.weights.locations import recall_files
 
     if not isinstance(encoder, str) and encoder is not None:
         if recorded is not None:
@@ -139,7 +139,7 @@ def load_recorded(
             # refused before anything is loaded
             raise mismatch(recorded.name, name)
         _require_known(name)
-        options = {**recall(recorded), **recorded.options, **options}
+        options = {**recall_files(recorded), **recorded.options, **options}
     loaded = load_encoder(name, **options)
     if recorded is not None:
         require_same(recorded, loaded.info)

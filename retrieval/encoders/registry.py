@@ -142,5 +142,5 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
     said = "".join(f", {key}={value}" for key, value in given.items() if key not in {"weights", "text_model"})
     with _LOADING, waiting(f"loading the encoder {name!r}{said}"):
         encoder = spec.load(*model, device=device, precision=precision, **given)
-        locations.remember(encoder.info, given)
+        locations.remember_files(encoder.info, given)
     return encoder

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.classify.probe import fit
+from retr.retrieval.classify.probe import fit_probe
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.encoders.runtime.truncation import unread_ends
 from retr.retrieval.evaluation.evaluation import (
@@ -79,7 +79,7 @@ def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evalua
     logits = np.zeros((len(cases.rows), len(cases.classes)))
 
     def answers(inside: NDArray[np.int64], outside: NDArray[np.int64], codes: NDArray[np.int64], n: int) -> Any:
-        coef, intercept = fit(vectors[inside], codes[inside], n, STRENGTH)
+        coef, intercept = fit_probe(vectors[inside], codes[inside], n, STRENGTH)
         return vectors[outside] @ coef.T + intercept
 
     for inside, outside in folds_by_patient(cases.groups, folds, options.seed):

@@ -20,14 +20,14 @@ from retr.index.machine.home import home
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.archive import locations
-from retr.retrieval.archive.provenance import NOTE as BUILT
+from retr.retrieval.archive.provenance import BUILDS_NOTE as BUILT
 from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
 from retr.retrieval.labels.cases import find_cases
 from retr.retrieval.labels.held_out_views import FOLDS, MOST_ROWS, Views
 from retr.retrieval.labels.labelled import deal, grouped, joined
-from retr.retrieval.labels.trained_rows import FITTED, HEAD_FILE, HELD_OUT, NOTE, SPLIT, VIEWS_FILE
+from retr.retrieval.labels.trained_rows import FITTED, HEAD_FILE, HEAD_NOTE, HELD_OUT, SPLIT, VIEWS_FILE
 from retr.retrieval.labels.training_marks import Marks
 from retr.retrieval.progress import waiting
 from retr.retrieval.stats.intervals import mean_interval
@@ -154,12 +154,12 @@ def adapt(
 
     def fitted(chosen: NDArray[np.bool_]) -> tuple[Head, dict[float, float]]:
         at = np.flatnonzero(chosen & single)
-        return head.fit(vectors[place[at]], cases.truth[at], groups[at], seed=seed)
+        return head.fit_head(vectors[place[at]], cases.truth[at], groups[at], seed=seed)
 
     with waiting(f"fitting the head on {int((inside & single).sum())} rows"):
         found, tried = fitted(inside)
-    before = measure(store.vectors(cases.rows), cases, ~inside, seed=seed)
-    after = measure(found(vectors[place]), cases, ~inside, seed=seed)
+    before = measure_head(store.vectors(cases.rows), cases, ~inside, seed=seed)
+    after = measure_head(found(vectors[place]), cases, ~inside, seed=seed)
     if refit:
         found, _ = fitted(np.ones(len(inside), bool))
     who = "patients" if split_by else "pictures"
@@ -213,7 +213,9 @@ def worse(before: dict[str, Estimate], after: dict[str, Estimate]) -> list[str]:
     return [f"worse through the head than without it: {listed}"]
 
 
-def measure(vectors: NDArray[Any], cases: Cases, held_out: NDArray[np.bool_], *, seed: int = 0) -> dict[str, Estimate]:
+def measure_head(
+    vectors: NDArray[Any], cases: Cases, held_out: NDArray[np.bool_], *, seed: int = 0
+) -> dict[str, Estimate]:
     """Measure the retrieval of held-out rows by cosine, among themselves and among all labelled rows.
 
     Parameters
@@ -334,11 +336,11 @@ def _write(
             writer.add_file(HEAD_FILE, fitted.to_bytes())
             if views is not None:
                 writer.add_file(VIEWS_FILE, views.to_bytes())
-            writer.note(NOTE, facts)
+            writer.note(HEAD_NOTE, facts)
             written = writer.commit()
     except BaseException:
         shutil.rmtree(out, ignore_errors=True)
         raise
-    for name, location in locations.recall(store.uuid).items():
-        locations.remember(written.uuid, name, location)
+    for name, location in locations.recall_sources(store.uuid).items():
+        locations.remember_source(written.uuid, name, location)
     return written

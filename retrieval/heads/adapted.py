@@ -20,7 +20,7 @@ from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.index_encoder import load_recorded, require_same
 from retr.retrieval.heads.head import Head
 from retr.retrieval.labels.held_out_views import Views
-from retr.retrieval.labels.trained_rows import HEAD_FILE, HELD_OUT, NOTE, SPLIT, VIEWS_FILE, marks_of
+from retr.retrieval.labels.trained_rows import HEAD_FILE, HEAD_NOTE, HELD_OUT, SPLIT, VIEWS_FILE, marks_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -127,7 +127,7 @@ class FittedHead:
 
     def holds(self, name: str) -> bool:
         """Return whether it is the head, what lies beside it, or the note of what it was fitted on."""
-        return name in {HEAD_FILE, VIEWS_FILE, NOTE}
+        return name in {HEAD_FILE, VIEWS_FILE, HEAD_NOTE}
 
     def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:
         """Refuse where the head was fitted on one of the rows; rows held out have left nothing in it but views."""

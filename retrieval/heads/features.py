@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def better_features(store: Store) -> BaseEncoder | None:
     """Load the index's encoder with the features that suit a head better, where it has any and pictures are at hand."""
     from retr.retrieval.encoders.registry import find_spec, load_encoder
-    from retr.retrieval.encoders.weights.locations import recall
+    from retr.retrieval.encoders.weights.locations import recall_files
 
     info = store.manifest.encoder
     try:
@@ -42,7 +42,7 @@ def better_features(store: Store) -> BaseEncoder | None:
         locations.locate(store, paths[0])
     except (RetrError, IndexError):
         return None
-    options: dict[str, Any] = {**recall(info), **info.options, **spec.under_a_head}
+    options: dict[str, Any] = {**recall_files(info), **info.options, **spec.under_a_head}
     return load_encoder(info.name, **options)
 
 

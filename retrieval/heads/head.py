@@ -98,7 +98,7 @@ class Head:
             return cls(mean, numbers(arrays, "weights", len(mean), None), about.data(), Marks.from_arrays(arrays))
 
 
-def fit(
+def fit_head(
     vectors: NDArray[Any], codes: NDArray[np.int64], groups: NDArray[np.int64], *, seed: int = 0
 ) -> tuple[Head, dict[float, float]]:
     """Fit a head.

@@ -93,7 +93,7 @@ class Remembered:
         return write_atomically(self._file, np.unique(states).astype("<u8").tobytes())
 
 
-def forget(uuid: str) -> None:
+def forget_states(uuid: str) -> None:
     """Forget what was read for an index: a hash tells whoever guesses a path and a content that it was there."""
     with suppress(OSError):
         for file in (state_folder() / "files").glob(f"{uuid}*.u64"):

@@ -22,7 +22,7 @@ from retr.index.where.evaluate import nearest
 from retr.retrieval.archive.column_types import NUMBER, TEXT
 from retr.retrieval.archive.locations import source_of
 from retr.retrieval.archive.matching import pieces
-from retr.retrieval.archive.provenance import NOTE
+from retr.retrieval.archive.provenance import BUILDS_NOTE
 from retr.retrieval.ingest.rows import as_text, set_column
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ class Labels:
         self._writer.replace_columns(joined)
         if store.manifest.group in gone:
             self._writer.set_group(self._group)
-        self._writer.note(NOTE, self._recorded.to_json())
+        self._writer.note(BUILDS_NOTE, self._recorded.to_json())
         self._writer.commit()
 
     def _nobodys(self) -> list[str]:
@@ -189,7 +189,7 @@ class Labels:
         """Take labels back that a picture was given before another one was seen that they fit as well."""
         if self._disturbed or self._of_headers:
             self._recorded.metadata[self._name].pop("unsettled", None)
-            self._writer.note(NOTE, self._recorded.to_json())
+            self._writer.note(BUILDS_NOTE, self._recorded.to_json())
             self._writer.commit()
         if self.table is None or not self.table.matcher.contested():
             return

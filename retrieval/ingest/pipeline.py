@@ -33,7 +33,7 @@ from retr.index.errors import UsageError
 from retr.index.rows.grouping import to_be_moved
 from retr.retrieval.archive import locations
 from retr.retrieval.archive.members import TWICE
-from retr.retrieval.archive.provenance import NOTE, Notes
+from retr.retrieval.archive.provenance import BUILDS_NOTE, Notes
 from retr.retrieval.archive.sources import Item, Other, Skipped
 from retr.retrieval.encoders.index_encoder import require_same
 from retr.retrieval.ingest.build_key import BuildKey
@@ -85,7 +85,7 @@ def carry_out(
             shown.say(line)
         shown.total(order.source.count())
         # known from the beginning: a build that is stopped leaves an index whose pictures can be found
-        locations.remember(store.uuid, order.name, order.source.location)
+        locations.remember_source(store.uuid, order.name, order.source.location)
         run.go()
         rows = len(writer.store)
     return run.report(rows, time.monotonic() - start), run.reasons
@@ -166,7 +166,7 @@ class _Run:
 
     def _refuse_another_archive(self) -> None:
         """Refuse a place that shares nothing with the one this source had, as long as that one is still there."""
-        before = locations.recall(self.writer.store.uuid).get(self.order.name)
+        before = locations.recall_sources(self.writer.store.uuid).get(self.order.name)
         here = self.order.source.location
         if (
             before in {None, here}
@@ -325,7 +325,7 @@ class _Run:
             {column for file in ready for frame in file.frames for column in frame.columns},
             self.writer.store.manifest.extra.get(IDENTIFIERS),
         )
-        for key, note in ((NOTE, self.recorded.to_json()), (IDENTIFIERS, hashed)):
+        for key, note in ((BUILDS_NOTE, self.recorded.to_json()), (IDENTIFIERS, hashed)):
             if note is not None and self.writer.store.manifest.extra.get(key) != note:
                 self.writer.note(key, note)
         if (ready or last) and self.order.group not in {None, self.writer.store.manifest.group}:

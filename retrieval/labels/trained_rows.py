@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 #: The files of the fits, and of the views beside a head (`retr.retrieval.labels.held_out_views`).
 HEAD_FILE, BRIDGE_FILE, VIEWS_FILE = "head.npz", "bridge.npz", "views.npz"
 #: The manifest's note of an adapted index, the column that says on which side of the split a row was, and its values.
-NOTE = "adapted"
+HEAD_NOTE = "adapted"
 SPLIT = "adapt"
 FITTED, HELD_OUT = "fitted", "held out"
 
@@ -43,10 +43,10 @@ def noted_head(store: Store) -> Fields | None:
     IndexCorruptError
         It is not what `retr adapt` notes.
     """
-    if NOTE not in store.manifest.extra:
+    if HEAD_NOTE not in store.manifest.extra:
         return None
     with stored("the note of the fitted head"):
-        noted = Fields(store.manifest.extra[NOTE])
+        noted = Fields(store.manifest.extra[HEAD_NOTE])
         noted.text("label"), noted.text("split_by", "")
         return noted
 

@@ -30,7 +30,7 @@ from retr.retrieval.labels.trained_rows import BRIDGE_FILE
 from retr.retrieval.labels.training_marks import Marks
 from retr.retrieval.progress import waiting
 from retr.retrieval.text.bag_of_words import WordBag
-from retr.retrieval.text.regression import Texts, fit_all, fit_chosen, recall, text_features
+from retr.retrieval.text.regression import Texts, fit_all, fit_chosen, recall_at, text_features
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from retr.retrieval.query import TextEncoder
 
 FILE = BRIDGE_FILE
-NOTE = "bridge"
+BRIDGE_NOTE = "bridge"
 SEPARATOR = "||"
 # Held out to state how well the bridge works: one part in so many.
 PARTS = 5
@@ -174,7 +174,7 @@ class Bridge:
             separator = noted.text("separator", SEPARATOR)
             # with its own strengths: others would give other similarities than those that are to be calibrated
             strengths = noted.number("ridge"), noted.number("level") if noted.has("level") else None
-        texts = gather(store, self.fitted_on, where=where, separator=separator)
+        texts = collect_texts(store, self.fitted_on, where=where, separator=separator)
         unseen, keep = Unseen(store, texts.rows), ~np.isin(texts.rows, gone)
         if fold is not None:
             keep &= unseen.in_view
@@ -213,7 +213,7 @@ class Bridge:
         return cls(text, bag, mean, matrix, figures.data(), version, encoder, seen)
 
 
-def fit(
+def fit_bridge(
     store: Store,
     column: str,
     *,
@@ -240,12 +240,12 @@ def fit(
         If the column is unknown, or holds fewer than ten rows with text, or a single group; or a head has seen every
         group, so that nothing can be measured.
     """
-    texts = gather(store, column, where=where, separator=separator)
+    texts = collect_texts(store, column, where=where, separator=separator)
     vectors = np.asarray(store.vectors(texts.rows), dtype=np.float32)
     train, test, lying = _apart(store, texts, vectors)
     side, mean, matrix, (ridge, level) = fit_chosen(texts.part(train), lying(train), text_encoder)
     left = texts.part(test)
-    at_1, at_10 = recall((text_features(side, left.texts) - mean) @ matrix, left, lying(test), (1, 10))
+    at_1, at_10 = recall_at((text_features(side, left.texts) - mean) @ matrix, left, lying(test), (1, 10))
 
     bag = WordBag.fit(texts.texts)
     side = text_encoder or bag
@@ -305,7 +305,7 @@ def align(
     separator: str = SEPARATOR,
     text_encoder: BaseEncoder | None = None,
 ) -> Bridge:
-    """Fit a bridge and commit it to the index; arguments and errors as `fit`.
+    """Fit a bridge and commit it to the index; arguments and errors as `fit_bridge`.
 
     Raises
     ------
@@ -318,16 +318,16 @@ def align(
     if encoder.text:
         raise UsageError(f"the encoder {encoder.name!r} has a text side of its own", hint="use --text without a bridge")
     with waiting(f"fitting a bridge on the texts of {text_column!r}"):
-        bridge = fit(store, text_column, where=where, separator=separator, text_encoder=text_encoder)
+        bridge = fit_bridge(store, text_column, where=where, separator=separator, text_encoder=text_encoder)
     with store.writer() as writer:
         writer.add_file(FILE, bridge.to_bytes())
-        writer.note(NOTE, bridge.figures)
+        writer.note(BRIDGE_NOTE, bridge.figures)
         writer.commit()
     index.refresh()
     return bridge
 
 
-def find(store: Store) -> Bridge | None:
+def find_bridge(store: Store) -> Bridge | None:
     """Read the index's bridge; ``None`` where there is none, `IndexCorruptError` where it is not of its vectors."""
     if FILE not in store.manifest.files:
         return None
@@ -337,8 +337,8 @@ def find(store: Store) -> Bridge | None:
     return bridge
 
 
-def gather(store: Store, column: str, *, where: str | None = None, separator: str = SEPARATOR) -> Texts:
-    """Collect the texts of a column; see `fit`."""
+def collect_texts(store: Store, column: str, *, where: str | None = None, separator: str = SEPARATOR) -> Texts:
+    """Collect the texts of a column; see `fit_bridge`."""
     live = store.live_rows() if where is None else np.flatnonzero(store.where(where))
     values = store.table([column], rows=live).column(column).to_pylist()
     split = [_split(value, separator) for value in values]
@@ -373,13 +373,13 @@ class Bridges:
 
     def holds(self, name: str) -> bool:
         """Return whether it is the bridge, or the note of its figures."""
-        return name in {FILE, NOTE}
+        return name in {FILE, BRIDGE_NOTE}
 
     def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:  # noqa: ARG002
         """Drop it: it is fitted on the rows, and holds the words of their texts."""
         if FILE in writer.draft.files:
-            column = writer.draft.extra.get(NOTE, {}).get("column")
+            column = writer.draft.extra.get(BRIDGE_NOTE, {}).get("column")
             writer.remove_file(FILE)
             yield f"the bridge from words (fit it again with `retr align --text-column {column}`)"
-        if NOTE in writer.draft.extra:
-            writer.note(NOTE, None)
+        if BRIDGE_NOTE in writer.draft.extra:
+            writer.note(BRIDGE_NOTE, None)

@@ -76,7 +76,7 @@ def placed(hrf_index) -> Path:
     from retr.index.store import Store
     from retr.retrieval.archive import locations
 
-    locations.remember(Store.open(hrf_index).uuid, "", str(HRF))
+    locations.remember_source(Store.open(hrf_index).uuid, "", str(HRF))
     return hrf_index
 
 

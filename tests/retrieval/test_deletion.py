@@ -59,7 +59,7 @@ def index(built: Path, archive: Path, tmp_path: Path, fake_encoder, monkeypatch)
     monkeypatch.setattr(sidetable, "MIN_ROWS", 1)
     shutil.copytree(built, tmp_path / "x.retr")
     index = Index.open(tmp_path / "x.retr", encoder=fake_encoder)
-    locations.remember(index.store.uuid, "", str(archive))
+    locations.remember_source(index.store.uuid, "", str(archive))
     return index
 
 
@@ -129,7 +129,7 @@ def test_a_purge_leaves_nothing_of_a_patient(index, archive):
     assert "build" in extra
     assert extra["key"] == "0123456789abcdef"
     assert {"calibration", "bridge", "suspects"}.isdisjoint(extra)
-    assert locations.recall(index.store.uuid) == {"": str(archive)}
+    assert locations.recall_sources(index.store.uuid) == {"": str(archive)}
     assert index.skipped()["path"].to_pylist() == ["P07/unread.png"]
     assert index.check() == []
     assert len(index) == 30

@@ -55,7 +55,7 @@ def original(tmp_path_factory):
         writer.append(table(120, 120), draw(120, 1))
         store = writer.commit()
     with store.writer() as writer:
-        writer.note(novelty.NOTE, novelty.noted(store, novelty.measure(store)))
+        writer.note(novelty.NOVELTY_NOTE, novelty.novelty_note(store, novelty.measure_novelty(store)))
         writer.commit()
     return path
 
@@ -96,7 +96,7 @@ def test_what_a_fence_depends_on_makes_it_stale(path, change):
         change(writer)
         writer.commit()
     store = Store.open(path)
-    assert novelty.find(store) == (None, novelty.STALE)
+    assert novelty.find_novelty(store) == (None, novelty.STALE)
     # said, and nothing is called unlike by it
     assert remark(store, -CENTRE) == novelty.STALE
 
@@ -108,7 +108,7 @@ def test_what_it_does_not_depend_on_leaves_it(path, change):
         if writer.store.version == Store.open(path).version:
             writer.commit()
     store = Store.open(path)
-    fence, why = novelty.find(store)
+    fence, why = novelty.find_novelty(store)
     assert why is None
     assert fence is not None
     assert "unlike anything in this archive" in remark(store, -CENTRE)
@@ -119,7 +119,7 @@ def test_another_encoder_under_the_same_rows(path):
     store = Store.open(path)
     other = dataclasses.replace(INFO, weights_sha256="1")
     store.manifest = dataclasses.replace(store.manifest, encoder=other)
-    assert novelty.find(store)[1] == novelty.STALE
+    assert novelty.find_novelty(store)[1] == novelty.STALE
 
 
 def test_the_same_rows_again_and_it_counts_again(path):
@@ -129,19 +129,19 @@ def test_the_same_rows_again_and_it_counts_again(path):
         with store.writer() as writer:
             writer.replace_columns(columns(store, patient=values))
             store = writer.commit()
-        assert (novelty.find(store)[1] is None) == (values is names)
+        assert (novelty.find_novelty(store)[1] is None) == (values is names)
 
 
 def test_a_fence_of_before_that_says_not_what_it_depends_on(path):
     store = Store.open(path)
     with store.writer() as writer:
-        writer.note(novelty.NOTE, None)
+        writer.note(novelty.NOVELTY_NOTE, None)
         writer.commit()
-    assert novelty.find(Store.open(path)) == (None, None)
+    assert novelty.find_novelty(Store.open(path)) == (None, None)
     with Store.open(path).writer() as writer:
         writer.note("calibration", {"novelty": {"threshold": 0.9}})
         writer.commit()
-    assert novelty.find(Store.open(path)) == (None, novelty.STALE)
+    assert novelty.find_novelty(Store.open(path)) == (None, novelty.STALE)
 
 
 def test_a_remark_names_the_rate_and_the_camera(path):
@@ -166,7 +166,7 @@ def build(tmp_path, *parts, group="patient"):
 @pytest.mark.parametrize("n", [8, 36, 40, 196, 198])
 def test_a_small_archive_states_what_it_can_promise(tmp_path, n, group):
     store = build(tmp_path, (table(n), draw(n)), group=group)
-    found = novelty.measure(store)
+    found = novelty.measure_novelty(store)
     units = n // 2 if group else n
     assert (found.groups, found.rows) == (units, n)
     assert (found.threshold is None) == (units < 19)
@@ -182,14 +182,14 @@ def test_a_small_archive_states_what_it_can_promise(tmp_path, n, group):
 
 
 def test_an_empty_archive_has_no_fence(tmp_path):
-    assert novelty.measure(build(tmp_path, group=None)).threshold is None
+    assert novelty.measure_novelty(build(tmp_path, group=None)).threshold is None
 
 
 def test_rows_of_nobody_known_measure_nothing(tmp_path):
     """Two pictures of one patient that nobody named would each be the other's near neighbour."""
     near = np.repeat(draw(100, 3), 2, axis=0)
     nobody = table(200, 500).set_column(3, "patient", pa.array([None] * 200, pa.string()))
-    found = novelty.measure(build(tmp_path, (table(200), draw(200)), (nobody, near)))
+    found = novelty.measure_novelty(build(tmp_path, (table(200), draw(200)), (nobody, near)))
     assert (found.groups, found.rows) == (100, 200)
     assert found.threshold < 0.99
 
@@ -210,7 +210,7 @@ def test_a_camera_has_a_fence_of_its_own(tmp_path):
     far = unit(CENTRE + np.eye(DIM)[1])
     new = draw(2000, 9, 0.25, far)
     scores = store.search(new, 1).scores[:, 0]
-    one, each = novelty.measure(store), novelty.measure(store, "camera")
+    one, each = novelty.measure_novelty(store), novelty.measure_novelty(store, "camera")
     assert set(each.devices) == {"A", "B", ""}
     assert (each.devices["B"].groups, each.devices["B"].rate) == (30, 1 / 31)
     assert each.threshold == min(fence.threshold for fence in each.devices.values())
@@ -225,7 +225,7 @@ def test_a_camera_has_a_fence_of_its_own(tmp_path):
 
 
 def test_a_remark_hides_no_camera_of_few_patients(tmp_path):
-    fences = novelty.measure(cameras(tmp_path), "camera")
+    fences = novelty.measure_novelty(cameras(tmp_path), "camera")
     rates = [fence.rate for fence in fences.devices.values()]
     assert max(rates) > 0.3
     said = fences.unlike(-1.0)
@@ -234,19 +234,19 @@ def test_a_remark_hides_no_camera_of_few_patients(tmp_path):
 
 def test_a_camera_is_one_however_its_letters_are_coded(tmp_path):
     spelled = [(table(40, 0, "é "), draw(40)), (table(40, 40, "e\u0301"), draw(40, 1)), (table(40, 80, "  "), draw(40))]
-    found = novelty.measure(build(tmp_path, *spelled), "camera")
+    found = novelty.measure_novelty(build(tmp_path, *spelled), "camera")
     assert {name: fence.groups for name, fence in found.devices.items()} == {"é": 40, "": 20}
 
 
 def test_patients_that_a_head_has_seen_are_said_to_be_left_out(path, monkeypatch):
     store = Store.open(path)
     monkeypatch.setattr(novelty, "seen_by_head", lambda store: np.arange(store.n_total) < 220)
-    found = novelty.measure(store)
+    found = novelty.measure_novelty(store)
     assert (found.threshold, found.groups, found.seen) == (None, 10, 220)
     assert "10 are here; 220 rows are left out: the head has seen their patients" in next(found.says())
     with store.writer() as writer:
-        writer.note(novelty.NOTE, novelty.noted(store, found))
-        assert novelty.find(writer.commit()) == (found, None)
+        writer.note(novelty.NOVELTY_NOTE, novelty.novelty_note(store, found))
+        assert novelty.find_novelty(writer.commit()) == (found, None)
 
 
 @pytest.mark.parametrize(
@@ -255,10 +255,10 @@ def test_patients_that_a_head_has_seen_are_said_to_be_left_out(path, monkeypatch
 def test_a_damaged_note_is_refused(path, hostile):
     store = Store.open(path)
     with store.writer() as writer:
-        writer.note(novelty.NOTE, store.manifest.extra[novelty.NOTE] | hostile)
+        writer.note(novelty.NOVELTY_NOTE, store.manifest.extra[novelty.NOVELTY_NOTE] | hostile)
         store = writer.commit()
     with pytest.raises(IndexCorruptError, match="unlike pictures cannot be read"):
-        novelty.find(store)
+        novelty.find_novelty(store)
 
 
 def test_what_a_fence_depends_on_is_read_once_a_snapshot(path, monkeypatch):
@@ -268,7 +268,7 @@ def test_what_a_fence_depends_on_is_read_once_a_snapshot(path, monkeypatch):
     original = novelty._of_rows
     monkeypatch.setattr(novelty, "_of_rows", lambda *args: read.append(1) or original(*args))
     store = Store.open(path)
-    assert [novelty.find(store)[1] for _ in range(3)] == [None] * 3
+    assert [novelty.find_novelty(store)[1] for _ in range(3)] == [None] * 3
     assert len(read) == 1
 
 
@@ -276,21 +276,21 @@ def test_a_fence_by_camera_depends_on_the_cameras(tmp_path):
     store = cameras(tmp_path)
     calibrate.calibrate(Index(store), "label", device_column="camera")
     store = Store.open(store.path)
-    found, _ = novelty.find(store)
-    assert found == novelty.measure(store, "camera")
+    found, _ = novelty.find_novelty(store)
+    assert found == novelty.measure_novelty(store, "camera")
     with store.writer() as writer:
         writer.replace_columns(columns(store, camera=["A"] * len(store)))
         writer.commit()
-    assert novelty.find(Store.open(store.path))[1] == novelty.STALE
+    assert novelty.find_novelty(Store.open(store.path))[1] == novelty.STALE
     with pytest.raises(UsageError, match="'camra'"):
-        novelty.measure(store, "camra")
+        novelty.measure_novelty(store, "camra")
 
 
 def test_many_rows_are_drawn_by_patient(tmp_path, monkeypatch):
     monkeypatch.setattr(novelty, "_MOST_ROWS", 100)
     monkeypatch.setattr(novelty, "_MOST_OF_A_GROUP", 5)
     store = build(tmp_path, (table(200), draw(200)), (table(300, 500, patient="many"), draw(300, 2)))
-    found = novelty.measure(store)
+    found = novelty.measure_novelty(store)
     assert found.rows == 100
     assert 48 <= found.groups <= 50
 
@@ -300,7 +300,7 @@ def test_a_purge_drops_it(path):
 
     done = delete(Index(Store.open(path)), ids=["0003.png"], purge=True)
     assert any("fence" in phrase for phrase in done.dropped)
-    assert novelty.find(Store.open(path)) == (None, None)
+    assert novelty.find_novelty(Store.open(path)) == (None, None)
 
 
 def test_a_search_loads_nothing_that_classifies():

@@ -130,7 +130,7 @@ def test_another_encoders_words_can_be_bridged(indexed, tmp_path):
     texts = load_encoder("open_clip:tiny", **here)
     index = Index.build(HRF, tmp_path / "x.retr", metadata=HRF / "labels.csv")
     fitted = index.align("label", text_encoder=texts)
-    found = align.find(Store.open(index.path))
+    found = align.find_bridge(Store.open(index.path))
     assert found.encoder["name"] == "open_clip:tiny"
     np.testing.assert_allclose(found.encode_texts(["glaucoma"]), fitted.encode_texts(["glaucoma"]), atol=1e-4)
     hits = index.search(text="diabetic retinopathy", k=3)

@@ -77,10 +77,10 @@ def read_notes(store: Store) -> None:
     noted_head(store)
     Notes.of(store)
     for method in ("probe", "neighbours:5"):
-        found, _ = calibration.find(store, method, "label")
+        found, _ = calibration.find_calibration(store, method, "label")
         if found is not None:
             assert found.scale is not None
-    novelty.find(store)
+    novelty.find_novelty(store)
     calibration.default_neighbours(store, "label")
 
 
@@ -123,8 +123,8 @@ def variants(data: bytes) -> Iterator[bytes]:
 @pytest.mark.parametrize(
     ("which", "file", "find"),
     [
-        (0, align.FILE, align.find),
-        (0, probe.file_name("label"), lambda store: probe.find(store, "label")),
+        (0, align.FILE, align.find_bridge),
+        (0, probe.file_name("label"), lambda store: probe.find_probe(store, "label")),
         (1, HEAD_FILE, head_of),
     ],
 )

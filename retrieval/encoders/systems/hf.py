@@ -116,7 +116,7 @@ def _load(
             device=device,
             precision=precision,
         )
-        locations.remember(found.info, {"weights": given})
+        locations.remember_files(found.info, {"weights": given})
         return found
     folder, from_hub = _folder(name, weights)
     check_folder(folder)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _NOT_PLACES = {"device", "precision"}
 
 
-def remember(info: EncoderInfo, options: Mapping[str, Any]) -> None:
+def remember_files(info: EncoderInfo, options: Mapping[str, Any]) -> None:
     """Note the paths among the options an encoder was loaded with."""
     places = {
         name: str(home(value).absolute())
@@ -33,11 +33,11 @@ def remember(info: EncoderInfo, options: Mapping[str, Any]) -> None:
         if name not in info.options and name not in _NOT_PLACES and isinstance(value, str | os.PathLike)
     }
     places = {name: place for name, place in places.items() if Path(place).exists()}
-    if places and recall(info) != places:
+    if places and recall_files(info) != places:
         write_places("encoders", _key(info), places)
 
 
-def recall(info: EncoderInfo) -> dict[str, str]:
+def recall_files(info: EncoderInfo) -> dict[str, str]:
     """Return the options that name this encoder's files here; empty when nothing is known or it is gone."""
     known = read_places("encoders", _key(info))
     return {name: place for name, place in known.items() if Path(place).exists()}

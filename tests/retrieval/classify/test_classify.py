@@ -12,7 +12,7 @@ from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import calibrate, calibration, findings, methods, probe
-from retr.retrieval.classify.answers import answer, row_exclusions, store_answers
+from retr.retrieval.classify.answers import answer_pictures, row_exclusions, store_answers
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.labels import labelled
 from retr.retrieval.labels.label_set import LabelClass, LabelSet, load_labels
@@ -113,7 +113,7 @@ def test_neighbours_vote_without_the_patient(store):
     rows = np.array([1, 2])
     exclude = row_exclusions(store, [rows[:1], rows[1:]])
     assert [e.tolist() for e in exclude] == [[0, 1], [2, 3]]
-    answers = answer(store, method, store.vectors(rows), ["x", "y"], exclude)
+    answers = answer_pictures(store, method, store.vectors(rows), ["x", "y"], exclude)
     for row, one in zip(rows, answers, strict=True):
         assert len(one.neighbours) == 5
         assert f"P{row // 2}" not in one.neighbours.table.column("patient").to_pylist()
@@ -129,12 +129,12 @@ def test_a_known_patient_is_excluded_for_a_new_picture(store):
 
 
 def test_a_probe_is_stored_found_and_refused_when_stale(store):
-    assert probe.find(store, "label") is None
+    assert probe.find_probe(store, "label") is None
     trained = probe.train_and_store(store, "label")
     assert trained.figures["groups"] == 200
     assert trained.figures["accuracy"] > 0.8
     store = Store.open(store.path)
-    found = probe.find(store, "label")
+    found = probe.find_probe(store, "label")
     vectors, truth = draw(200, seed=5)
     np.testing.assert_array_equal(found.logits(vectors), trained.logits(vectors))
     assert (found.logits(vectors).argmax(axis=1) == truth).mean() > 0.8
@@ -142,7 +142,7 @@ def test_a_probe_is_stored_found_and_refused_when_stale(store):
         writer.delete(np.array([1]))
         store = writer.commit()
     with pytest.raises(RetrError, match=r"stale.*--retrain"):
-        probe.find(store, "label")
+        probe.find_probe(store, "label")
     with pytest.raises(IndexCorruptError):
         probe.Probe.from_bytes(b"no probe")
     for crafted in ({"fold_of": trained.fold_of + 9}, {"held_out": trained.held_out[1:]}, {"coef": trained.coef[:2]}):
@@ -159,7 +159,7 @@ def test_a_probe_answers_a_known_patient_by_the_fold_that_has_not_seen_it(tmp_pa
         store = writer.commit()
     trained = probe.train_and_store(store, "label")
     store = Store.open(store.path)
-    method, rows = methods.ByProbe(probe.find(store, "label"), store), store.live_rows()
+    method, rows = methods.ByProbe(probe.find_probe(store, "label"), store), store.live_rows()
     vectors = np.asarray(store.vectors(rows), np.float32)
     own = method.evidence(vectors, row_exclusions(store, [rows[i : i + 1] for i in rows]))[0]
     np.testing.assert_allclose(own, trained.held_out, rtol=1e-4, atol=1e-5)
@@ -177,7 +177,7 @@ def test_a_probe_answers_a_known_patient_by_the_fold_that_has_not_seen_it(tmp_pa
     other = int(np.flatnonzero(trained.fold_of != fold)[0])
     both = np.union1d(*row_exclusions(store, [np.array([14]), np.array([other])]))
     rest = method._labelled.part(~np.isin(method._labelled.rows, both))
-    coef, intercept = probe.fit(vectors[rest.rows], rest.codes, 4, trained.figures["C"])
+    coef, intercept = probe.fit_probe(vectors[rest.rows], rest.codes, 4, trained.figures["C"])
     np.testing.assert_allclose(method.evidence(new, [both])[0][0], new[0] @ coef.T + intercept, rtol=1e-4, atol=1e-5)
 
 
@@ -192,7 +192,7 @@ def test_a_probe_of_an_older_version_is_trained_again(store):
     with store.writer() as writer:
         writer.add_file(probe.file_name("label"), sink.getvalue())
         store = writer.commit()
-    assert probe.find(store, "label") is None
+    assert probe.find_probe(store, "label") is None
 
 
 def test_a_patient_without_a_group_column_is_refused(tmp_path):
@@ -264,12 +264,16 @@ def test_calibration_is_measured_stored_and_holds_on_new_patients(calibrated):
     vectors, truth = draw(1000, seed=9)
     names = [""] * len(truth)
     exclude = [NOTHING] * len(truth)
-    for method in (methods.ByNeighbours(store, "label"), methods.ByProbe(probe.find(store, "label"), store), words):
-        stored, why = calibration.find(store, method.key, method.column)
+    for method in (
+        methods.ByNeighbours(store, "label"),
+        methods.ByProbe(probe.find_probe(store, "label"), store),
+        words,
+    ):
+        stored, why = calibration.find_calibration(store, method.key, method.column)
         assert why is None
         assert stored in measured
         assert stored.ece_after < 0.08
-        answers = answer(store, method, vectors, names, exclude)
+        answers = answer_pictures(store, method, vectors, names, exclude)
         assert all(one.calibrated and one.alpha == 0.1 for one in answers)
         covered = np.mean([CLASSES[t] in one.prediction_set for t, one in zip(truth, answers, strict=True)])
         assert covered == pytest.approx(0.9, abs=0.06)
@@ -283,11 +287,11 @@ def test_it_abstains_with_a_reason(calibrated):
     store, _, _, words = calibrated
     other = -CENTRES.sum(axis=0, keepdims=True)
     between = CENTRES.sum(axis=0, keepdims=True)
-    method = methods.ByProbe(probe.find(store, "label"), store)
-    (one,) = answer(store, method, unit(other).astype(np.float32), ["x"], [NOTHING])
+    method = methods.ByProbe(probe.find_probe(store, "label"), store)
+    (one,) = answer_pictures(store, method, unit(other).astype(np.float32), ["x"], [NOTHING])
     assert one.abstain.startswith("unlike anything in this archive")
     assert one.to_json()["label"] is None
-    (one,) = answer(store, words, unit(between).astype(np.float32), ["x"], [NOTHING], max_set=1)
+    (one,) = answer_pictures(store, words, unit(between).astype(np.float32), ["x"], [NOTHING], max_set=1)
     assert one.abstain
 
 
@@ -296,7 +300,9 @@ def test_a_stale_calibration_says_so(calibrated):
     with store.writer() as writer:
         writer.delete(np.array([1]))
         store = writer.commit()
-    (one,) = answer(store, methods.ByNeighbours(store, "label"), store.vectors(np.array([0])), ["x"], [NOTHING])
+    (one,) = answer_pictures(
+        store, methods.ByNeighbours(store, "label"), store.vectors(np.array([0])), ["x"], [NOTHING]
+    )
     assert not one.calibrated
     assert "stale" in one.note
 
@@ -314,20 +320,20 @@ def test_a_part_of_the_rows_votes_uncalibrated(calibrated):
         (methods.ByNeighbours(store, "label", 7), "a vote of 7 neighbours is another than was measured"),
         (methods.ByNeighbours(store, "patient", 7), "see `retr calibrate`"),
     ):
-        (one,) = answer(store, way, store.vectors(np.array([0])), ["x"], [NOTHING])
+        (one,) = answer_pictures(store, way, store.vectors(np.array([0])), ["x"], [NOTHING])
         assert not one.calibrated
         assert why in one.note
 
 
 def test_the_whole_index_is_answered_as_if_unseen(calibrated):
     store, _, _, _ = calibrated
-    method = methods.ByProbe(probe.find(store, "label"), store)
+    method = methods.ByProbe(probe.find_probe(store, "label"), store)
     answered = store_answers(store, method, prefix="probe")
     store = Store.open(store.path)
     table = store.table(["label", "probe_label", "probe_probability", "probe_set"])
     assert answered == 400 - table.column("probe_label").null_count
     known = labelled.labelled_rows(store, "label")
-    logits = probe.find(store, "label").held_out  # the new columns do not make it stale
+    logits = probe.find_probe(store, "label").held_out  # the new columns do not make it stale
     said = table.take(pa.array(known.rows)).column("probe_label").to_pylist()
     want = [CLASSES[i] for i in logits.argmax(axis=1)]
     assert all(a is None or a == b for a, b in zip(said, want, strict=True))
@@ -400,7 +406,7 @@ def test_prompts_are_embedded_once_for_each_text_side():
 
 def test_zero_shot_without_an_index():
     words = methods.ByWords(Words(), load_labels(CLASSES))
-    (one,) = answer(None, words, CENTRES[2:3], ["x"], [NOTHING])
+    (one,) = answer_pictures(None, words, CENTRES[2:3], ["x"], [NOTHING])
     assert one.label == "c"
     assert one.nearest is None
     assert not one.calibrated
@@ -415,7 +421,7 @@ def test_a_scaling_that_measures_worse_than_none_is_not_applied():
     none, fit, sets = Temperature(), Temperature.fit, calibrate.Sets(0.1, False, "image")
 
     def measured(evidence):
-        return calibrate.measure("probe", evidence, rows, sets, before=none, fit=fit)
+        return calibrate.measure_calibration("probe", evidence, rows, sets, before=none, fit=fit)
 
     right = measured(logits)  # drawn from these very probabilities: nothing to correct
     assert right.scale == none

@@ -15,7 +15,7 @@ from retr.index.json_fields import Fields
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import calibrate, calibration, classify, methods
-from retr.retrieval.classify.answers import answer
+from retr.retrieval.classify.answers import answer_pictures
 from retr.retrieval.labels.labelled import Labelled, others
 from retr.retrieval.stats.confidence import Temperature, Votes
 from retr.retrieval.stats.conformal import threshold
@@ -74,7 +74,7 @@ def drawn(patients, images=4, seed=0):
 
 def measured_sets(logits, rows, alpha, class_conditional=False, fit=lambda *_: Temperature()):
     sets = calibrate.Sets(alpha, class_conditional, "patient")
-    return calibrate.measure("probe", logits, rows, sets, before=Temperature(), fit=fit)
+    return calibrate.measure_calibration("probe", logits, rows, sets, before=Temperature(), fit=fit)
 
 
 def test_with_just_enough_patients_nothing_is_left_to_measure_the_sets():
@@ -98,7 +98,7 @@ def uneven(tmp_path_factory):
 def test_a_class_with_too_few_patients_is_said_and_in_every_set(uneven):
     store, measured = uneven
     method = methods.ByNeighbours(store, "label")
-    stored, why = calibration.find(store, method.key, "label")
+    stored, why = calibration.find_calibration(store, method.key, "label")
     assert why is None
     assert stored in measured
     assert stored.in_every_set == ("rare",)
@@ -108,7 +108,7 @@ def test_a_class_with_too_few_patients_is_said_and_in_every_set(uneven):
         ("rare", 8, 4),
     ]
     assert "each class by itself" in stored.promise and "in every set for want of patients: rare" in stored.promise
-    answers = answer(store, method, unit(CENTRES).astype(np.float32), ["x", "y", "z"], [NOTHING] * 3)
+    answers = answer_pictures(store, method, unit(CENTRES).astype(np.float32), ["x", "y", "z"], [NOTHING] * 3)
     for one, name in zip(answers, CLASSES, strict=True):
         assert {"rare", name} <= set(one.prediction_set)
         assert one.to_json()["promise"] == stored.promise
@@ -134,10 +134,10 @@ def test_a_calibration_that_counted_images_counts_no_longer(uneven):
         writer.note("calibration", noted)
         old = writer.preview()
     method = methods.ByNeighbours(old, "label")
-    found, why = calibration.find(old, method.key, "label")
+    found, why = calibration.find_calibration(old, method.key, "label")
     assert found is None
     assert "older version" in why and "retr calibrate" in why
-    (one,) = answer(old, method, old.vectors(np.array([0])), ["x"], [NOTHING])
+    (one,) = answer_pictures(old, method, old.vectors(np.array([0])), ["x"], [NOTHING])
     assert not one.calibrated and one.prediction_set is None and why in one.note
 
 
@@ -189,7 +189,7 @@ def test_a_record_of_other_classes_is_refused(uneven):
         edited = writer.preview()
     method = methods.ByNeighbours(edited, "label")
     with pytest.raises(IndexCorruptError, match="of other classes"):
-        answer(edited, method, edited.vectors(np.array([0])), ["x"], [NOTHING])
+        answer_pictures(edited, method, edited.vectors(np.array([0])), ["x"], [NOTHING])
 
 
 @pytest.mark.parametrize("noted", [[], {"methods": {"[" * 10**5: {}}, "neighbours": 5}])
@@ -201,9 +201,9 @@ def test_measuring_again_mends_a_note_that_cannot_be_read(tmp_path, noted):
     assert calibration.kept(store, "neighbours") == {}
     calibrate.calibrate(asked(store), "label", alpha=np.float32(0.3))
     store = Store.open(store.path)
-    found, why = calibration.find(store, "probe", "label")
+    found, why = calibration.find_calibration(store, "probe", "label")
     assert why is None and found.alpha == np.float32(0.3)
-    assert calibration.find(store, "probe", None)[0] == found
+    assert calibration.find_calibration(store, "probe", None)[0] == found
 
 
 def test_what_no_longer_counts_is_listed_once_a_column(tmp_path):
@@ -233,7 +233,7 @@ def test_what_was_measured_of_the_answered_is_said_for_the_limit_it_was_measured
     store, _ = uneven
     method = methods.ByNeighbours(store, "label", 5)
     asked_with = {
-        limit: answer(store, method, store.vectors(np.array([0])), ["x"], [NOTHING], max_set=limit)[0].promise
+        limit: answer_pictures(store, method, store.vectors(np.array([0])), ["x"], [NOTHING], max_set=limit)[0].promise
         for limit in (None, 1, 2, 3)
     }
     assert asked_with[None] == asked_with[2] != asked_with[1] == asked_with[3]
@@ -294,7 +294,7 @@ def test_a_sample_keeps_every_patient_there_is_room_for(monkeypatch):
 def test_a_limit_on_sets_is_kept_or_said_to_count_for_nothing(uneven, tmp_path):
     plain = build(tmp_path / "x.retr", 20)
     between, said = unit(CENTRES.sum(axis=0, keepdims=True)).astype(np.float32), []
-    (one,) = answer(plain, methods.ByNeighbours(plain, "label"), between, ["x"], [NOTHING], max_set=1)
+    (one,) = answer_pictures(plain, methods.ByNeighbours(plain, "label"), between, ["x"], [NOTHING], max_set=1)
     assert one.abstain is None and "no limit on its classes" in one.note
     classify.classify_rows(asked(plain), by="label", max_set=1, say=said.append)
     assert any("no limit on its classes" in line for line in said)
@@ -307,7 +307,9 @@ def test_a_limit_on_sets_is_kept_or_said_to_count_for_nothing(uneven, tmp_path):
     method, rows = methods.ByNeighbours(store, "label"), store.live_rows()
     kept = {}
     for limit in (None, 1, 2, 3):
-        answers = answer(store, method, store.vectors(rows), [""] * len(rows), others(store, rows), max_set=limit)
+        answers = answer_pictures(
+            store, method, store.vectors(rows), [""] * len(rows), others(store, rows), max_set=limit
+        )
         sizes = np.array([len(one.prediction_set) for one in answers])
         undecided = [one.abstain is not None and one.abstain.startswith("undecided") for one in answers]
         assert undecided == (sizes > (limit or 2)).tolist()  # by default half of three, rounded up
@@ -324,7 +326,7 @@ def test_a_limit_on_sets_is_kept_or_said_to_count_for_nothing(uneven, tmp_path):
 def test_classes_that_nobody_votes_for_are_not_among_the_best(tmp_path):
     store = build(tmp_path / "x.retr", 40)
     method = methods.ByNeighbours(store, "label", 1)
-    (one,) = answer(store, method, unit(CENTRES[1:2]).astype(np.float32), ["x"], [NOTHING])
+    (one,) = answer_pictures(store, method, unit(CENTRES[1:2]).astype(np.float32), ["x"], [NOTHING])
     assert [shown["label"] for shown in one.to_json()["classes"]] == ["b"]
     assert one.note.startswith("not calibrated")
 
@@ -337,7 +339,7 @@ def test_equally_probable_classes_are_said(tmp_path):
             votes, hits = super().evidence(vectors, exclude)
             return type(votes)(np.zeros((1, 2)), np.array([[1, 0]]), votes.prior), hits
 
-    (one,) = answer(store, Split(store, "label", 2), unit(CENTRES[:1]).astype(np.float32), ["x"], [NOTHING])
+    (one,) = answer_pictures(store, Split(store, "label", 2), unit(CENTRES[:1]).astype(np.float32), ["x"], [NOTHING])
     assert one.classes[:2] == ("a", "b")
     assert "equally probable: a, b" in one.note
     assert [shown["label"] for shown in one.to_json()["classes"]] == ["a", "b"]

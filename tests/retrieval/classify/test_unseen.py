@@ -20,7 +20,7 @@ from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval.classify import calibration, methods, probe
-from retr.retrieval.classify.answers import SEEN, answer
+from retr.retrieval.classify.answers import SEEN, answer_pictures
 from retr.retrieval.evaluation import classification
 from retr.retrieval.evaluation.protocols.folder import read_index
 from retr.retrieval.evaluation.protocols.vectors import Built
@@ -74,7 +74,7 @@ def ways(index):
     if index.bridge is not None:
         yield methods.ByWords(index.text_side, LABELS)
     try:
-        found = probe.find(index.store, "label")
+        found = probe.find_probe(index.store, "label")
     except RetrError:
         return
     if found is not None:
@@ -83,7 +83,7 @@ def ways(index):
 
 def records(index):
     """The records that count now, by method."""
-    found = [calibration.find(index.store, way.key, "label")[0] for way in ways(index)]
+    found = [calibration.find_calibration(index.store, way.key, "label")[0] for way in ways(index)]
     return {one.method: one for one in found if one is not None}
 
 
@@ -218,7 +218,7 @@ def test_a_bridge_is_measured_by_bridges_without_the_patient(tmp_path):
     labels = np.array([CLASSES.index(one) for one in index.store.table(["label"])["label"].to_pylist()])
     in_sample = (words.logits(index.store.vectors()).argmax(axis=1) == labels).mean()
     index.calibrate("label", labels=LABELS)
-    stated = calibration.find(index.store, words.key, None)[0].accuracy
+    stated = calibration.find_calibration(index.store, words.key, None)[0].accuracy
     assert in_sample > 0.7
     assert stated < 0.45
 
@@ -229,15 +229,15 @@ def test_a_bridge_promises_nothing_to_whom_it_was_fitted_on(tmp_path):
     assert seen_by_bridge(index.store).tolist() == [True] * 40 + [False] * 40
     index.calibrate("label", labels=LABELS)
     words = methods.ByWords(index.text_side, LABELS)
-    assert calibration.find(index.store, words.key, None)[0].accuracy < LUCK
+    assert calibration.find_calibration(index.store, words.key, None)[0].accuracy < LUCK
     rows = np.array([5, 75])
     asked = np.asarray(index.store.vectors(rows), np.float32)
-    known, new = answer(index.store, words, asked, ["x", "y"], others(index.store, rows))
+    known, new = answer_pictures(index.store, words, asked, ["x", "y"], others(index.store, rows))
     assert (known.calibrated, new.calibrated, known.prediction_set) == (False, True, None)
     assert SEEN in known.note
     # another bridge in its place
     index.align("label", where="id >= '040'")
-    found, why = calibration.find(index.store, words.key, None)
+    found, why = calibration.find_calibration(index.store, words.key, None)
     assert found is None
     assert "the bridge or the encoder of words changed" in why
     # other texts than it was fitted on: it cannot be fitted again
@@ -266,17 +266,17 @@ def test_the_calibration_that_is_asked_for_is_found(tmp_path):
     names = [probe.file_name(column).lower() for column in ("label", *columns)]
     assert len(set(names)) == 5
     for column in ("label", *columns):
-        assert probe.find(index.store, column).column == column
+        assert probe.find_probe(index.store, column).column == column
     words = methods.ByWords(index.text_side, LABELS)
-    found, why = calibration.find(index.store, words.key, None)
+    found, why = calibration.find_calibration(index.store, words.key, None)
     assert found is None
     assert "calibrated on 'a b' and 'label': name one of them (--calibrated-on)" in why
     for column in ("label", "a b"):
-        assert calibration.find(index.store, words.key, column)[0].column == column
+        assert calibration.find_calibration(index.store, words.key, column)[0].column == column
     with pytest.raises(UsageError, match="--calibrated-on"):
         index.classify(["x.png"], by="label", calibrated_on="label")
     # the fence is measured anew with each of them, and is the same
-    assert calibration.find(index.store, "probe", "label")[0] is not None
+    assert calibration.find_calibration(index.store, "probe", "label")[0] is not None
 
 
 def test_a_patient_of_today_that_was_dealt_into_two_folds_is_not_asked(tmp_path):
@@ -376,7 +376,7 @@ def test_a_probe_is_asked_on_the_rows_that_it_was_trained_on(tmp_path):
     table = index.table(["label", "probe_label"])
     right = [a == b for a, b in zip(*(table[name].to_pylist() for name in table.column_names), strict=True)]
     assert np.mean(right) < LUCK
-    assert probe.find(index.store, "label") is not None
+    assert probe.find_probe(index.store, "label") is not None
     World.rename(world)
     index.calibrate("label")
     assert records(index)

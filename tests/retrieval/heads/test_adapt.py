@@ -6,7 +6,7 @@ import pytest
 
 from retr.index.errors import UsageError
 from retr.index.store import Store
-from retr.retrieval.classify.answers import SEEN, answer
+from retr.retrieval.classify.answers import SEEN, answer_pictures
 from retr.retrieval.classify.methods import ByNeighbours
 from retr.retrieval.heads.adapt import worse
 from retr.retrieval.heads.adapted import head_of, load_for
@@ -87,7 +87,7 @@ def test_patients_that_the_head_has_seen_measure_nothing(make_archive, tmp_path,
     method, ids = ByNeighbours(store, "label", 5), rows["id"].to_pylist()
     for side, note in ((FITTED, SEEN), (HELD_OUT, "not calibrated; see `retr calibrate`")):
         at = store.rows_of([ids[rows[SPLIT].to_pylist().index(side)]])
-        assert answer(store, method, store.vectors(at), ["x"], others(store, at))[0].note == note
+        assert answer_pictures(store, method, store.vectors(at), ["x"], others(store, at))[0].note == note
     measured, novelty = adapted.calibrate("label")
     assert {one.rows for one in measured} == {36}
     assert novelty.rows == held_out

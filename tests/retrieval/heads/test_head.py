@@ -26,14 +26,14 @@ def precision(vectors, codes, groups):
 
 
 def test_it_helps_on_patients_it_never_saw():
-    fitted, _ = head.fit(*patients(0))
+    fitted, _ = head.fit_head(*patients(0))
     vectors, codes, groups = patients(1)
     assert precision(fitted(vectors), codes, groups) > precision(vectors, codes, groups) + 0.2
 
 
 def test_labels_without_meaning_give_nothing():
     vectors, codes, groups = patients(0, signal=0.0)
-    fitted, tried = head.fit(vectors, codes, groups)
+    fitted, tried = head.fit_head(vectors, codes, groups)
     new = patients(1, signal=0.0)
     assert precision(fitted(new[0]), *new[1:]) < 0.3
     assert max(tried.values()) < 0.55
@@ -42,13 +42,13 @@ def test_labels_without_meaning_give_nothing():
 def test_two_classes_still_rank():
     """One direction between two classes: what is left of the whole keeps the order inside a class."""
     vectors, codes, groups = patients(0, classes=2)
-    fitted, _ = head.fit(vectors, codes, groups)
+    fitted, _ = head.fit_head(vectors, codes, groups)
     scores = unit(fitted(vectors)) @ unit(fitted(vectors)).T
     assert len(np.unique(scores[0].round(6))) > 100
 
 
 def test_the_file_gives_the_same_head_back():
-    fitted, _ = head.fit(*patients(0, n=30))
+    fitted, _ = head.fit_head(*patients(0, n=30))
     again = head.Head.from_bytes(fitted.to_bytes())
     assert again.sha256 == fitted.sha256
     assert again.about == fitted.about
@@ -78,8 +78,8 @@ def test_few_rows_and_equal_vectors_are_fitted_or_refused(per):
         groups = np.arange(n) // per
         codes = groups % 2
         for vectors in (rng.normal(size=(n, 5)), np.eye(5)[codes]):
-            found, tried = head.fit(vectors, codes, groups)
+            found, tried = head.fit_head(vectors, codes, groups)
             assert np.isfinite(found(vectors)).all()
             assert np.isfinite(list(tried.values())).all()
         with pytest.raises(UsageError, match=f"the {n} rows .* have one and the same vector"):
-            head.fit(np.ones((n, 5)), codes, groups)
+            head.fit_head(np.ones((n, 5)), codes, groups)

@@ -465,7 +465,7 @@ def test_few_pictures_are_in_memory_at_any_moment(make_archive, index, make_enco
 def test_the_place_of_the_archive_is_remembered_per_machine(archive, index, fake_encoder, monkeypatch, tmp_path):
     build(archive, index, fake_encoder)
     store = Store.open(index)
-    assert locations.recall(store.uuid) == {"": str(archive)}
+    assert locations.recall_sources(store.uuid) == {"": str(archive)}
     assert locations.open_item(store, "healthy/000.png") == (archive / "healthy" / "000.png").read_bytes()
     # a copy beside its archive needs no memory
     monkeypatch.setenv("RETR_STATE_DIR", str(tmp_path / "elsewhere"))

@@ -49,30 +49,30 @@ def store(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def bridge(store):
-    return align.fit(store, "finding", where="part = 'fit'")
+    return align.fit_bridge(store, "finding", where="part = 'fit'")
 
 
 def test_texts_are_split_and_owned(store):
-    texts = align.gather(store, "finding")
+    texts = align.collect_texts(store, "finding")
     values = store.table(["finding"])["finding"].to_pylist()
     assert len(texts.rows) == sum(value is not None for value in values)
     assert texts.texts[:2] == tuple(part.strip() for part in values[texts.rows[0]].split("||"))
     assert texts.owner[:4].tolist() == [0, 0, 1, 1]
     with pytest.raises(UsageError, match="at least 10"):
-        align.gather(store, "finding", where="id = '0000'")
+        align.collect_texts(store, "finding", where="id = '0000'")
     with pytest.raises(UsageError, match="no column"):
-        align.gather(store, "findings")
+        align.collect_texts(store, "findings")
 
 
 def test_words_find_rows_never_seen(store, bridge):
-    held = align.gather(store, "finding", where="part = 'held'")
+    held = align.collect_texts(store, "finding", where="part = 'held'")
     vectors = store.vectors(held.rows)
-    _, at_10 = align.recall(bridge.encode_texts(held.texts), held, vectors, (1, 10))
+    _, at_10 = align.recall_at(bridge.encode_texts(held.texts), held, vectors, (1, 10))
     chance = 10 / len(held.rows)
     assert at_10 > 5 * chance
     assert at_10 == pytest.approx(bridge.figures["recall_at_10"], abs=0.35)
     assert bridge.figures["rows"] == sum(store.table(["part"])["part"].to_pylist()[row] == "fit" for row in
-                                         align.gather(store, "finding", where="part = 'fit'").rows)  # fmt: skip
+                                         align.collect_texts(store, "finding", where="part = 'fit'").rows)  # fmt: skip
 
 
 def test_recall_by_hand():
@@ -80,7 +80,7 @@ def test_recall_by_hand():
     rows = np.eye(3, dtype=np.float32)
     predicted = np.array([[0.0, 0.5, 1.0], [1.0, 0.9, 0.0], [0.0, 0.5, 1.0]])
     # "a" is written of rows 0 and 2 and finds 2 first; "b" finds its row second
-    assert align.recall(predicted, texts, rows, (1, 2)) == [pytest.approx(2 / 3), 1.0]
+    assert align.recall_at(predicted, texts, rows, (1, 2)) == [pytest.approx(2 / 3), 1.0]
 
 
 def test_a_bridge_is_stored_without_pickles_and_read_back(store, bridge):
@@ -98,10 +98,12 @@ def test_a_bridge_is_stored_without_pickles_and_read_back(store, bridge):
 
 def test_the_fitted_bridge_is_committed(tmp_path):
     store = write(tmp_path / "y.retr", n=100)
-    assert align.find(store) is None
+    assert align.find_bridge(store) is None
     fitted = Index(store).align("finding")
     opened = Store.open(store.path)
-    np.testing.assert_allclose(align.find(opened).encode_texts(["a scar"]), fitted.encode_texts(["a scar"]), atol=1e-6)
+    np.testing.assert_allclose(
+        align.find_bridge(opened).encode_texts(["a scar"]), fitted.encode_texts(["a scar"]), atol=1e-6
+    )
     assert opened.manifest.extra["bridge"]["column"] == "finding"
 
 
@@ -140,7 +142,7 @@ def test_another_encoder_can_embed_the_words(store):
         def encode_texts(self, texts):
             return np.array([[float(word in text) for word in WORDS] for text in texts], dtype=np.float32) + 0.01
 
-    fitted = align.fit(store, "finding", text_encoder=Sentences())
+    fitted = align.fit_bridge(store, "finding", text_encoder=Sentences())
     assert fitted.figures["text_encoder"] == "sentences"
     assert fitted.encoder["name"] == "sentences"
     assert fitted.figures["recall_at_10"] > 0.5
