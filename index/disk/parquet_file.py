@@ -49,7 +49,12 @@ def moderate_batches(data: pa.Buffer, beside: int = 0) -> Iterator[pa.RecordBatc
     columns = {chunk.path_in_schema: chunk.physical_type for chunk in chunks[: metadata.num_columns]}
     texts = [path for path, kind in columns.items() if kind == "BYTE_ARRAY"]
     file = pq.ParquetFile(pa.BufferReader(data), metadata=metadata, read_dictionary=texts)
-    batches = file.iter_batches(_BATCH, use_threads=False)
+    # one row group after another: Arrow reads no batch of lists of codes out of two
+    batches = (
+        batch
+        for group in range(metadata.num_row_groups)
+        for batch in file.iter_batches(_BATCH, row_groups=[group], use_threads=False)
+    )
     while left >= 0:
         batch = next(batches, None)
         if batch is None:
