@@ -31,7 +31,7 @@ nvidia-smi --query-gpu=name,memory.total,driver_version --format=csv,noheader
 weights=$(mktemp -d)
 trap 'rm -rf "$weights"' EXIT
 step tests 100 "$python" -m pytest -q -m gpu -o filterwarnings=default -p no:cacheprovider --durations=5 \
-    tests/index/test_gpu.py tests/index/test_gpu_ann.py tests/retrieval/encoders/test_lite.py
+    tests/index/gpu tests/retrieval/encoders/systems/test_lite.py
 step tiles 60 "$python" -m retr.benchmarks.gpu_tiles --dim 256
 step search256 110 "$python" -m retr.benchmarks.gpu --rows 10000000 --dim 256 --ann-rows 1000000
 step search768 90 "$python" -m retr.benchmarks.gpu --rows 10000000 --dim 768 --ann-rows 0 --beside torch

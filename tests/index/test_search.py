@@ -15,7 +15,6 @@ from retr.index.encoder import EncoderInfo
 from retr.index.errors import FilterError, UsageError
 from retr.index.scan import exact, matmul
 from retr.index.store import Store
-from retr.index.types import Block
 
 # Every commit flushes to the disk; in memory that costs nothing.
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
@@ -260,54 +259,6 @@ def test_the_scan_drops_nothing_it_did_not_say(monkeypatch, tmp_path):
         assert set(found.rows[i].tolist()) == set(np.argsort(-scores[:, i])[:50].tolist())
 
 
-@settings(max_examples=80, deadline=None)
-@given(st.data())
-def test_a_scan_keeps_the_best_and_bounds_what_it_dropped(data):
-    rng = np.random.default_rng(data.draw(st.integers(0, 2**32), label="seed"))
-    total = data.draw(st.integers(1, 3000), label="rows")
-    n, want = data.draw(st.integers(1, 4), label="queries"), data.draw(st.integers(1, 40), label="want")
-    vectors = rng.standard_normal((total, 3)).astype(np.float32)
-    queries = rng.standard_normal((n, 3)).astype(np.float32)
-    share = data.draw(st.sampled_from([None, 0.8, 0.1, 0.0]), label="share")
-    allowed = None if share is None else rng.random(total) < share
-    exclude = [
-        np.sort(rng.choice(total, min(total, 9), replace=False)) if i % 2 else np.empty(0, np.int64) for i in range(n)
-    ]
-    cut = data.draw(st.integers(0, total), label="cut")
-    blocks = [Block(vectors[:cut], 0), Block(vectors[cut:], cut)]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exact, "_BLOCK_SCORES", data.draw(st.sampled_from([200, 10**6]), label="block"))
-        patch.setattr(exact, "_BLOCK_BYTES", data.draw(st.sampled_from([1, 10**6]), label="bytes"))
-        scans = exact.scan(blocks, queries, allowed, exclude, want, matmul.choose(n, 3, fast=False))
-    for query, excluded, found in zip(queries, exclude, scans, strict=True):
-        scores = vectors @ query
-        mine = np.ones(total, bool) if allowed is None else allowed.copy()
-        mine[excluded] = False
-        best = np.flatnonzero(mine)[np.argsort(-scores[mine])]
-        assert set(found.rows.tolist()) == set(best[:want].tolist())
-        np.testing.assert_allclose(found.scores, scores[found.rows], atol=1e-5)
-        dropped = best[want:]
-        assert found.floor == (pytest.approx(scores[dropped[0]], abs=1e-5) if len(dropped) else -np.inf)
-
-
-@pytest.mark.parametrize("n_blocks", [1, 3])
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-def test_scores_do_not_depend_on_the_pieces_they_are_computed_in(monkeypatch, n_blocks, dtype):
-    rng = np.random.default_rng(9)
-    vectors = rng.standard_normal((30, 6)).astype(dtype)
-    blocks = [Block(vectors[i::1][: 30 // n_blocks], i) for i in range(0, 30, 30 // n_blocks)]
-    rows = rng.integers(-1, 30, (5, 11))
-    for values in (10**6, 60, 20, 1):
-        # others each time: what was not written must not be right by chance
-        queries = rng.standard_normal((5, 6)).astype(np.float32)
-        truth = (vectors.astype(np.float64)[rows] * queries[:, None]).sum(axis=2)
-        truth[rows < 0] = -np.inf
-        monkeypatch.setattr(exact, "_RESCORE_VALUES", values)
-        scores = exact.rescore(blocks, queries, rows, cosine=False)
-        assert scores.dtype == np.float32
-        np.testing.assert_allclose(scores, truth, rtol=1e-6)
-
-
 @pytest.mark.parametrize("spread", [0.05, 1.0, 30.0])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_the_fast_product_changes_no_answer(monkeypatch, tmp_path, spread, dtype):
@@ -335,46 +286,6 @@ def test_the_fast_product_changes_no_answer(monkeypatch, tmp_path, spread, dtype
         np.testing.assert_array_equal(fast.rows[i], plain.rows[0])
         np.testing.assert_array_equal(fast.scores[i], plain.scores[0])
     assert kinds[-1] is matmul._float32
-
-
-def test_the_fast_product_keeps_its_bound(monkeypatch):
-    pytest.importorskip("torch")
-    monkeypatch.setattr(matmul, "has_fast_bfloat16", lambda: True)
-    rng = np.random.default_rng(12)
-    for dim in (1, 7, 64, 700):
-        vectors = exact_unit(rng.standard_normal((300, dim)))
-        queries = exact_unit(rng.standard_normal((16, dim)))
-        truth = vectors.astype(np.float64) @ queries.astype(np.float64).T
-        for fast in (True, False):
-            product = matmul.choose(16, dim, fast=fast)
-            assert np.abs(product.multiply(queries, vectors) - truth).max() <= product.error
-
-
-@pytest.mark.parametrize("dtype", [np.float16, np.float32])
-@pytest.mark.parametrize("threads", [1, 3])
-def test_the_loop_for_a_few_queries_keeps_its_bound(monkeypatch, dtype, threads):
-    monkeypatch.setattr(matmul, "threads", lambda: threads)
-    monkeypatch.setattr(matmul, "_VALUES_PER_THREAD", 1000)
-    rng = np.random.default_rng(12)
-    for dim in (1, 7, 64, 700):
-        vectors = exact_unit(rng.standard_normal((303, dim))).astype(dtype)
-        for n in (1, 2, 5, 24):
-            queries = exact_unit(rng.standard_normal((n, dim)))
-            product = matmul.choose(n, dim, rows=1 << 40)
-            assert product.multiply is matmul._looped
-            scores = product.multiply(queries, vectors)
-            assert scores.shape == (303, n)
-            truth = vectors.astype(np.float64) @ queries.astype(np.float64).T
-            assert np.abs(scores - truth).max() <= product.error
-    assert matmul.choose(25, 64, rows=1 << 40).multiply is matmul._float32
-    assert matmul.choose(1, 64, rows=100).multiply is matmul._float32
-
-
-def test_every_finite_half_is_widened_to_the_same_number():
-    values = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    values = values[np.isfinite(values)]
-    wide = matmul.widened(values[:, None], np.empty((len(values), 1), np.int32))[:, 0]
-    np.testing.assert_array_equal(wide.view(np.int32), values.astype(np.float32).view(np.int32))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

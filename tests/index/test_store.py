@@ -1,7 +1,8 @@
+"""Making and opening an index."""
+
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import subprocess
 import sys
 import uuid
@@ -9,22 +10,12 @@ from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
-from retr.index.disk.manifest import read_current
 from retr.index.encoder import EncoderInfo
-from retr.index.errors import (
-    FormatVersionError,
-    IndexCorruptError,
-    IndexNotFoundError,
-    RetrError,
-    UsageError,
-)
+from retr.index.errors import IndexNotFoundError, RetrError, UsageError
 from retr.index.store import Store
 
-CREATED = pa.table({"id": ["a", "b"], "n": [1, 2]})
-UNIT = np.eye(2, 8)
 FAKE = EncoderInfo("fake", 8, "cosine", "none", text=False, weights_sha256="0", preprocessing="none")
 
 
@@ -49,24 +40,6 @@ def test_creating_over_an_index_is_refused(make):
     with pytest.raises(RetrError, match=r"^there is an index at .*index' already; add to it, or choose another place$"):
         Store.create(store.path, encoder=store.manifest.encoder)
     assert len(Store.open(store.path)) == 3
-
-
-def test_a_missing_file_is_said(make):
-    store = make(3, 4)
-    (store.path / store.manifest.segments[1].vectors.file).unlink()
-    with pytest.raises(IndexCorruptError, match=r"^a file is missing from the index; run `retr index check`$"):
-        Store.open(store.path)
-
-
-def test_opening_follows_a_commit_that_removed_what_it_was_about_to_read(make, monkeypatch):
-    store = make(3, 4)
-    with store.writer() as writer:
-        writer.compact()
-        newer = writer.commit()
-    assert not (store.path / store.manifest.segments[0].table.file).exists()
-    seen = iter([store.manifest])
-    monkeypatch.setattr("retr.index.rows.snapshot.read_current", lambda path: next(seen, None) or read_current(path))
-    assert Store.open(store.path).version == newer.version
 
 
 def test_an_index_is_made_where_no_folder_is_yet(tmp_path):
@@ -101,291 +74,11 @@ def test_a_store_says_what_it_is(make):
     assert repr(store) == f"Store({str(store.path)!r}, version 2, 3 rows x 8 float32, dot, fake)"
 
 
-def test_what_was_written_comes_back(make):
-    store = make(30, 20)
-    assert (len(store), len(store.segments), store.version) == (50, 2, 3)
-    assert store.table(["age"]).column("age").to_pylist() == [None if i % 7 == 3 else i for i in range(50)]
-    picked = np.array([44, 2, 2, 31])
-    assert store.table(["id", "sex"], picked).to_pydict() == {
-        "id": ["r44", "r2", "r2", "r31"],
-        "sex": [None, None, None, "M"],
-    }
-    np.testing.assert_allclose(np.linalg.norm(store.vectors(), axis=1), 1, rtol=1e-6)
-    np.testing.assert_array_equal(store.vectors(picked), store.vectors()[picked])
-    assert store.rows_of(["r44", "nobody", "r0"]).tolist() == [44, -1, 0]
-    assert store.table(["sex", "id"], np.array([30])).to_pydict() == {"sex": ["F"], "id": ["r30"]}
-    nothing = np.empty(0, np.int64)
-    assert store.table(["age"], nothing).schema == store.schema.empty_table().select(["age"]).schema
-    assert store.rows_of([]).tolist() == []
-    assert (store.table(rows=nothing).num_rows, store.vectors(nothing).shape) == (0, (0, 8))
-    for wrong in (-1, 50):
-        for read in (store.vectors, lambda rows: store.table(["id"], rows)):
-            with pytest.raises(IndexError, match="from 0 to 49"):
-                read(np.array([3, wrong]))
-
-
-def test_vectors_of_one_segment_are_a_memory_map(make):
-    store = make(30)
-    assert not store.vectors().flags.owndata
-    assert not store.vectors().flags.writeable
-
-
-def test_any_tool_reads_the_files(make):
-    store = make(30)
-    info = store.manifest.segments[0]
-    np.testing.assert_array_equal(np.load(store.path / info.vectors.file), store.vectors())
-    assert pq.read_table(store.path / info.table.file).equals(store.table())
-
-
-def test_dot_products_are_stored_as_they_come(make):
-    store = make(5, similarity="dot")
-    expected = np.stack([np.random.default_rng(i).standard_normal(8) for i in range(5)]).astype(np.float32)
-    np.testing.assert_array_equal(store.vectors(), expected)
-
-
-def test_half_precision_stores_half_the_bytes(make):
-    store = make(30, dtype="float16")
-    assert store.vectors().dtype == np.float16
-    best = store.search(np.asarray(store.vectors()[:4], np.float32), 1)
-    assert best.rows[:, 0].tolist() == [0, 1, 2, 3]
-    np.testing.assert_allclose(best.scores, 1, atol=2e-3)
-
-
-def test_half_precision_refuses_what_it_cannot_hold(make):
-    store = make(dtype="float16", similarity="dot")
-    with store.writer() as writer, pytest.raises(UsageError, match="float16 cannot hold"):
-        writer.append(CREATED, UNIT * 1e6)
-
-
-def test_new_columns_widen_the_schema(make):
-    store = make(3)
-    with store.writer() as writer:
-        writer.append(pa.table({"id": ["x"], "age": [1.5], "note": ["new"]}), UNIT[:1])
-        store = writer.commit()
-    assert store.table(["note"], np.array([1, 0])).to_pydict() == {"note": [None, None]}
-    assert store.table(["age", "note"]).to_pydict() == {"age": [0.0, 1.0, 2.0, 1.5], "note": [None] * 3 + ["new"]}
-    assert store.check() == []
-
-
-def test_a_column_cannot_change_its_type(make):
-    store = make(3)
-    with store.writer() as writer, pytest.raises(UsageError, match=r"'age' holds 'int64'.* 'string'"):
-        writer.append(pa.table({"id": ["x"], "age": ["old"]}), UNIT[:1])
-
-
-@pytest.mark.parametrize(
-    ("table", "vectors", "message"),
-    [
-        (CREATED, UNIT[:1], r"shape \(2, 8\), got \(1, 8\)"),
-        (CREATED, np.full((2, 8), np.nan), "'a' is not finite"),
-        (pa.table({"n": [1, 2]}), UNIT, "needs the column 'id'"),
-        (pa.table({"id": [1, 2]}), UNIT, "must be text"),
-        (pa.table({"id": ["a", None]}), UNIT, "empty entry"),
-        (pa.table({"id": ["a", "a"]}), UNIT, "'a' is added twice"),
-        (pa.table({"id": ["a", "b"], "s": [{"x": 1}, {"x": 2}]}), UNIT, "'s' has the type"),
-    ],
-)
-def test_rows_that_do_not_fit_are_refused(make, table, vectors, message):
-    store = make(3)
-    with store.writer() as writer:
-        with pytest.raises(UsageError, match=message):
-            writer.append(table, vectors)
-        assert writer.commit().version == store.version
-
-
-def test_an_id_is_unique_among_live_rows(make):
-    store = make(3)
-    again = pa.table({"id": ["r1"]})
-    with store.writer() as writer:
-        writer.append(again, UNIT[:1])
-        with pytest.raises(UsageError, match="'r1' is in the index already"):
-            writer.commit()
-        writer.delete(np.array([1]))
-        writer.append(again, UNIT[:1])
-        store = writer.commit()
-    assert store.rows_of(["r1"]).tolist() == [3]
-    assert len(store) == 3
-    assert store.check() == []
-
-
-def named(start: int, stop: int) -> pa.Table:
-    return pa.table({"id": [f"r{i}" for i in range(start, stop)]})
-
-
-def test_an_id_is_unique_over_the_segments_of_one_commit(make, monkeypatch):
-    monkeypatch.setattr("retr.index.rows.writer.SEGMENT_ROWS", 4)
-    store = make(3)
-    with store.writer() as writer:
-        for start in range(10, 30, 4):
-            writer.append(named(start, start + 4), np.ones((4, 8)))
-        for repeated in (11, 28):
-            with pytest.raises(UsageError, match=f"'r{repeated}' is added twice"):
-                writer.append(named(repeated, repeated + 1), UNIT[:1])
-        store = writer.commit()
-        assert len(store.segments) > 4
-        writer.append(named(40, 44), np.ones((4, 8)))
-        writer.append(named(20, 21), UNIT[:1])
-        with pytest.raises(UsageError, match="'r20' is in the index already"):
-            writer.commit()
-    assert (len(Store.open(store.path)), store.check()) == (23, [])
-
-
-def test_ids_of_one_hash_are_told_apart(make, monkeypatch):
-    for module in ("disk.segments", "disk.segment_writer", "rows.snapshot", "rows.writer", "rows.check"):
-        monkeypatch.setattr(f"retr.index.{module}.id_hashes", lambda ids: np.zeros(len(ids), "<u8"))
-    monkeypatch.setattr("retr.index.rows.writer.SEGMENT_ROWS", 4)
-    store = make(3, 4)
-    with store.writer() as writer:
-        for start in (10, 14, 18):
-            writer.append(named(start, start + 4), np.ones((4, 8)))
-        with pytest.raises(UsageError, match="'r12' is added twice"):
-            writer.append(named(12, 13), UNIT[:1])
-        store = writer.commit()
-        writer.append(named(5, 6), UNIT[:1])
-        with pytest.raises(UsageError, match="'r5' is in the index already"):
-            writer.commit()
-    assert store.rows_of(["r0", "r21", "r9", "r5"]).tolist() == [0, 18, -1, 5]
-    assert store.check() == []
-
-
-def test_deleted_rows_are_gone_from_every_answer(make):
-    store = make(30, 20)
-    with store.writer() as writer:
-        writer.delete(np.array([0, 31, 31, 49]))
-        store = writer.commit()
-        writer.delete(np.array([1]))
-        store = writer.commit()
-    assert (len(store), store.n_total) == (46, 50)
-    assert np.flatnonzero(~store.alive()).tolist() == [0, 1, 31, 49]
-    assert store.live_rows().tolist() == [row for row in range(50) if row not in {0, 1, 31, 49}]
-    assert [rows.tolist() for rows in store.rows_with("patient", pa.array(["p0", "p7", "nobody"]))] == [
-        [2, 3],
-        [28, 29, 30],
-        [],
-    ]
-    assert store.rows_of(["r0", "r31", "r2"]).tolist() == [-1, -1, 2]
-    assert not {"r0", "r1", "r31", "r49"} & set(store.table(["id"]).column("id").to_pylist())
-    assert not store.where("id is not null")[[0, 1, 31, 49]].any()
-    assert 0 not in store.search(np.asarray(store.vectors(np.array([0]))), 46).rows
-    with store.writer() as writer:
-        for wrong in (-1, 50):
-            with pytest.raises(IndexError, match="from 0 to 49"):
-                writer.delete(np.array([wrong]))
-        writer.delete([])
-        writer.delete([2])
-        assert writer.commit().rows_of(["r2"]).tolist() == [-1]
-
-
-def test_replaced_columns_match_on_the_id(make):
-    store = make(30, 20)
-    with store.writer() as writer:
-        writer.append(pa.table({"id": ["new"]}), UNIT[:1])
-        writer.replace_columns(
-            pa.table({"id": ["new", "r3", "gone"], "age": ["old", "young", "x"], "flag": [True] * 3})
-        )
-        store = writer.commit()
-    ages = dict(zip(*store.table(["id", "age"]).to_pydict().values(), strict=True))
-    assert (ages["new"], ages["r3"], ages["r4"]) == ("old", "young", None)
-    assert store.where("flag").sum() == 2
-    assert store.check() == []
-
-
-def test_notes_files_groups_and_the_skipped_record(make):
-    store = make(3)
-    with store.writer() as writer:
-        writer.note("tuning", {"recall": 0.99})
-        writer.add_file("probe.npz", b"first")
-        writer.add_file("probe.npz", b"second")
-        writer.set_group("patient")
-        writer.record_skipped(pa.table({"path": ["a.png"], "reason": ["empty"], "size": [0]}))
-        store = writer.commit()
-    store = Store.open(store.path)
-    assert store.manifest.extra["tuning"] == {"recall": 0.99}
-    assert store.file("probe.npz") == b"second"
-    assert store.manifest.group == "patient"
-    assert store.skipped().to_pylist() == [{"path": "a.png", "reason": "empty", "size": 0}]
-    assert store.manifest.n_skipped == 1
-    assert store.check() == []
-    with store.writer() as writer:
-        writer.note("tuning", None)
-        writer.remove_file("probe.npz")
-        writer.record_skipped(store.skipped().slice(0, 0))
-        store = writer.commit()
-        with pytest.raises(UsageError, match=r"'\.\./x'"):
-            writer.add_file("../x", b"")
-        with pytest.raises(UsageError, match="'ward'"):
-            writer.set_group("ward")
-    assert (dict(store.manifest.extra), dict(store.manifest.files), store.manifest.n_skipped) == ({}, {}, 0)
-    assert store.skipped().to_pydict() == {"path": [], "reason": []}
-
-
-def test_nothing_to_commit_makes_no_version(make):
-    store = make(3)
-    with store.writer() as writer:
-        assert writer.commit().version == store.version
-
-
-def test_what_was_not_committed_leaves_nothing(make):
-    store = make(3)
-    before = sorted(path for path in store.path.rglob("*"))
-    with store.writer() as writer:
-        writer.append(CREATED, UNIT)
-        writer.add_file("x", b"1")
-    assert sorted(path for path in store.path.rglob("*")) == before
-
-
 @pytest.mark.parametrize("where", ["nowhere", "index/lock"])
 def test_no_index_says_how_to_make_one(make, tmp_path, where):
     make(1)
     with pytest.raises(IndexNotFoundError, match="retr index build"):
         Store.open(tmp_path / where)
-
-
-def rewrite(store: Store, text: str) -> None:
-    """Replace the manifest, and its sha256 in CURRENT."""
-    (store.path / store.manifest.file).write_text(text)
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    (store.path / "CURRENT").write_text(f"{store.manifest.file} {digest}\n")
-
-
-def test_a_newer_format_is_refused(make):
-    store = make(1)
-    rewrite(
-        store, (store.path / store.manifest.file).read_text().replace('"format_version": 1', '"format_version": 99')
-    )
-    with pytest.raises(FormatVersionError, match=r"format version 99.*upgrade retr"):
-        Store.open(store.path)
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[1]", "\0\0", '{"format_version": 1}'])
-def test_a_damaged_manifest_is_said(make, text):
-    store = make(1)
-    (store.path / store.manifest.file).write_text(text)
-    with pytest.raises(IndexCorruptError, match="was changed after"):
-        Store.open(store.path)
-    rewrite(store, text)
-    with pytest.raises(IndexCorruptError, match=r"the manifest cannot be read.*restore the index from a copy"):
-        Store.open(store.path)
-
-
-def test_a_damaged_current_is_said(make):
-    store = make(1)
-    (store.path / "CURRENT").write_text("manifests/../../x")
-    with pytest.raises(IndexCorruptError, match="CURRENT"):
-        Store.open(store.path)
-
-
-def test_unknown_columns_name_the_nearest(make):
-    store = make(3)
-    with pytest.raises(UsageError, match=r"no column 'aeg'; did you mean 'age'"):
-        store.table(["aeg"])
-
-
-def test_many_commits_leave_few_segments(make):
-    store = make(*[3] * 70)
-    assert len(store.segments) < 40
-    assert store.table(["id"]).column("id").to_pylist() == [f"r{i}" for i in range(210)]
-    assert store.check() == []
 
 
 def test_opening_loads_neither_faiss_nor_torch(make):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import subprocess
 import sys
 
 import numpy as np
@@ -15,8 +14,7 @@ from retr.index import plan, tune
 from retr.index.accelerators import approximate, config, faiss_index
 from retr.index.accelerators.config import HNSW, IVF, Flat
 from retr.index.encoder import EncoderInfo
-from retr.index.errors import FormatVersionError, MissingExtraError, UsageError
-from retr.index.scan import processor
+from retr.index.errors import MissingExtraError, UsageError
 from retr.index.store import Store
 
 N, DIM = 4000, 24
@@ -174,39 +172,6 @@ def test_what_was_measured_is_shown(tuned, make):
     assert plan.describe(make(3).manifest) == {"kind": "exact", "recall": 1.0}
 
 
-def test_a_measured_setting_is_one_line_for_people(make):
-    point = tune.Point(IVF(lists=7, codec="sq8", probes=12, refine=6), {"image": 0.9512, "text": 0.91}, 0.0015)
-    tuning = tune.Tuning(point.config, 0.9, {"image": 0.95, "text": 0.92}, 0.002, 1234, [point])
-    with make(3).writer() as writer:
-        writer.note("tuning", tuning.to_json())
-        store = writer.commit()
-    assert plan.describe(store.manifest) == {
-        "kind": "ivf",
-        "lists": 7,
-        "codec": "sq8",
-        "probes": 12,
-        "refine": 6,
-        "recall": 0.92,
-        "recalls": {"image": 0.95, "text": 0.92},
-        "k": 10,
-        "milliseconds": 2.0,
-        "bytes": 1234,
-        "curve": ["ivf, codec sq8, probes 12, refine 6: recall 0.951 (image), 0.910 (text), 1.50 ms"],
-    }
-
-
-def test_of_what_was_measured_only_what_nothing_cheaper_reaches_is_shown(make):
-    points = [
-        tune.Point(IVF(probes=probes), {"image": recall}, seconds)
-        for probes, recall, seconds in [(4, 0.8, 0.002), (6, 0.7, 0.003), (8, 0.9, 0.004), (2, 0.3, 0.001)]
-    ]
-    with make(3).writer() as writer:
-        writer.note("tuning", tune.Tuning(Flat(), 0.95, {"image": 1.0}, 0.1, 0, points, "no setting").to_json())
-        described = plan.describe(writer.commit().manifest)
-    assert [line.partition("probes ")[2][0] for line in described["curve"]] == ["2", "4", "8"]
-    assert described["reason"] == "no setting"
-
-
 def test_a_large_excluded_group_is_left_to_the_exact_search(tuned):
     query = np.asarray(tuned.vectors(np.array([N])), np.float32)
     found = tuned.search(query, 10, exclude_same={"patient": ["fresh"]})
@@ -240,35 +205,6 @@ def test_a_query_gets_the_same_answer_alone_and_in_a_batch(tuned):
         alone = tuned.search(queries[i : i + 1], 10)
         np.testing.assert_array_equal(alone.rows[0], together.rows[i])
         np.testing.assert_array_equal(alone.scores[0], together.scores[i])
-
-
-def test_faiss_is_loaded_for_this_processor(monkeypatch):
-    """The OpenBLAS in faiss's wheels does not know newer processors; what it is told is not left behind."""
-    code = """
-import os, re, sys
-from retr.index.accelerators import faiss_library
-from retr.index.scan import processor
-faiss_library.load_faiss()
-import threadpoolctl
-print(os.environ.get("OPENBLAS_CORETYPE"), processor.openblas_kernels())
-libraries = [lib for lib in threadpoolctl.threadpool_info() if "faiss" in lib["filepath"]]
-print([lib["architecture"] for lib in libraries if "architecture" in lib])
-"""
-    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    first, second = done.stdout.splitlines()
-    left, wanted = first.split()
-    assert left == "None"
-    if wanted != "None" and second != "[]":
-        assert wanted in second
-
-
-@pytest.mark.parametrize(("flags", "kernels"), [({"avx2", "fma"}, "Haswell"), ({"sse2"}, None)])
-def test_kernels_fit_the_processor(monkeypatch, flags, kernels):
-    monkeypatch.setattr(processor, "flags", lambda: frozenset(flags))
-    assert processor.openblas_kernels() == kernels
-    monkeypatch.setattr(processor, "flags", lambda: frozenset(flags | processor._AVX512))
-    assert processor.openblas_kernels() == "SkylakeX"
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered"])
@@ -335,20 +271,6 @@ def test_a_small_index_stays_exact(make):
     with store.writer() as writer:
         assert tune.tune(writer, recall=0.9).config == Flat()
     assert not tune.needed(store)
-
-
-def test_an_unknown_kind_asks_for_an_upgrade():
-    with pytest.raises(FormatVersionError, match="retr index tune"):
-        config.from_json({"kind": "quantum"})
-    for kind in (Flat(), IVF(lists=7, codec="fp16"), HNSW(links=3)):
-        assert config.from_json(config.to_json(kind)) == kind
-
-
-def test_amounts_of_memory_are_read():
-    assert config.parse_bytes("1.5GiB") == 3 << 29
-    for wrong in ("", "G", "-1G", "lots", "nan", "inf"):
-        with pytest.raises(UsageError, match="4G or 512M"):
-            config.parse_bytes(wrong)
 
 
 def test_what_accelerators_do_not_suit():

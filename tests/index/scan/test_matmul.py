@@ -1,0 +1,52 @@
+"""Products of queries and vectors stay within their error bound."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from retr.index.scan import matmul
+
+
+def exact_unit(vectors):
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+
+
+def test_the_fast_product_keeps_its_bound(monkeypatch):
+    pytest.importorskip("torch")
+    monkeypatch.setattr(matmul, "has_fast_bfloat16", lambda: True)
+    rng = np.random.default_rng(12)
+    for dim in (1, 7, 64, 700):
+        vectors = exact_unit(rng.standard_normal((300, dim)))
+        queries = exact_unit(rng.standard_normal((16, dim)))
+        truth = vectors.astype(np.float64) @ queries.astype(np.float64).T
+        for fast in (True, False):
+            product = matmul.choose(16, dim, fast=fast)
+            assert np.abs(product.multiply(queries, vectors) - truth).max() <= product.error
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_the_loop_for_a_few_queries_keeps_its_bound(monkeypatch, dtype, threads):
+    monkeypatch.setattr(matmul, "threads", lambda: threads)
+    monkeypatch.setattr(matmul, "_VALUES_PER_THREAD", 1000)
+    rng = np.random.default_rng(12)
+    for dim in (1, 7, 64, 700):
+        vectors = exact_unit(rng.standard_normal((303, dim))).astype(dtype)
+        for n in (1, 2, 5, 24):
+            queries = exact_unit(rng.standard_normal((n, dim)))
+            product = matmul.choose(n, dim, rows=1 << 40)
+            assert product.multiply is matmul._looped
+            scores = product.multiply(queries, vectors)
+            assert scores.shape == (303, n)
+            truth = vectors.astype(np.float64) @ queries.astype(np.float64).T
+            assert np.abs(scores - truth).max() <= product.error
+    assert matmul.choose(25, 64, rows=1 << 40).multiply is matmul._float32
+    assert matmul.choose(1, 64, rows=100).multiply is matmul._float32
+
+
+def test_every_finite_half_is_widened_to_the_same_number():
+    values = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    values = values[np.isfinite(values)]
+    wide = matmul.widened(values[:, None], np.empty((len(values), 1), np.int32))[:, 0]
+    np.testing.assert_array_equal(wide.view(np.int32), values.astype(np.float32).view(np.int32))
