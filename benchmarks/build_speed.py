@@ -75,9 +75,9 @@ def plain_loop(files: list[Path]) -> Callable[[], None]:
     """Return the loop most people would write: open, resize, encode one image in fp32."""
     import torch
 
-    from retr.retrieval.encoders.networks.lite import network
+    from retr.retrieval.encoders.networks.lite import load_network
 
-    net = network(lite._find(None))
+    net = load_network(lite._find(None))
 
     def loop() -> None:
         with torch.inference_mode():

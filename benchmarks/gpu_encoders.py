@@ -191,7 +191,7 @@ def moved(encoder: Any, precision: str, args: argparse.Namespace) -> tuple[Any, 
     if isinstance(encoder, lite.LiteEncoder):
         feature = str(encoder.info.options.get("feature", "last"))
         on_device: Any = LiteTorchEncoder(
-            lite.describe(feature), lite._find(None), device=args.device, precision=precision
+            lite.lite_info(feature), lite._find(None), device=args.device, precision=precision
         )
     else:
         on_device = copy.copy(encoder)

@@ -54,7 +54,7 @@ class Output:
         self._safe = safe_csv
         self._after_path = "\0" if paths0 else "\n"
         self._csv_columns: list[str] | None = None
-        (_streams.escape if self.form == "table" else _streams.exact)(sys.stdout)
+        (_streams.escape_unencodable if self.form == "table" else _streams.exact)(sys.stdout)
 
     def record(self, data: Mapping[str, Any]) -> None:
         """Print one object: a JSON line, or aligned ``key  value`` lines for a person."""

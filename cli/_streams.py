@@ -40,13 +40,13 @@ def prepare() -> None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stdout is None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
-    escape(sys.stdout)
+    escape_unencodable(sys.stdout)
     raw = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
     sys.stderr = Sayings(raw, encoding, "backslashreplace", line_buffering=True)
 
 
-def escape(stream: TextIO) -> None:
+def escape_unencodable(stream: TextIO) -> None:
     """Keep a stream's encoding, and write what it lacks as escapes: for people."""
     if isinstance(stream, io.TextIOWrapper):
         stream.reconfigure(errors="backslashreplace")

@@ -221,13 +221,13 @@ def delete(
 
     Example: retr index delete --where "patient = 'P17'" --purge
     """
-    from retr.retrieval.deletion import Chosen
+    from retr.retrieval.deletion import ChosenRows
     from retr.retrieval.deletion import delete as delete_rows
     from retr.retrieval.index import Index
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index))
-    chosen = Chosen.of(opened.store, ids, where)
+    chosen = ChosenRows.of(opened.store, ids, where)
     counts = {f"{len(chosen.rows)} of {len(opened)} rows": len(chosen.rows)}
     if purge:
         earlier, unread = opened.store.n_total - len(opened), int(chosen.skipped.sum())

@@ -51,14 +51,14 @@ def img(picture: PIL.Image.Image, title: str, side: int, style: str = "") -> str
     return f"<img alt='{escape(title)}'{styled} src='data:image/jpeg;base64,{data}'>"
 
 
-def facts_of(metadata: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+def row_facts(metadata: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
     """Return what is shown of a row's metadata, under the names that an answer gives its columns."""
     return {names[key]: value for key, value in metadata.items() if value is not None and key not in HOUSEKEEPING}
 
 
 def facts(shown: Mapping[str, Any]) -> str:
     """Return a ``<table>`` of names and values."""
-    rows = (f"<tr><td>{escape(key)}</td><td>{escape(show(value))}</td></tr>" for key, value in shown.items())
+    rows = (f"<tr><td>{escape(key)}</td><td>{escape(shown_value(value))}</td></tr>" for key, value in shown.items())
     return f"<table>{''.join(rows)}</table>"
 
 
@@ -67,7 +67,7 @@ def escape(text: str) -> str:
     return html.escape(visible(text))
 
 
-def show(value: object) -> str:
+def shown_value(value: object) -> str:
     """Return a value for a person."""
     if isinstance(value, float):
         return f"{value:.4g}"
@@ -83,7 +83,7 @@ def without_folders(text: str) -> str:
     return _FOLDERS.sub("", text)
 
 
-class Shown(NamedTuple):
+class GalleryRow(NamedTuple):
     """One row of a gallery: its id, what stands before the id, and what is said of it."""
 
     id: str
@@ -91,7 +91,7 @@ class Shown(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def gallery(title: str, note: str | None, rows: Iterable[Shown], store: Store | None) -> str:
+def gallery(title: str, note: str | None, rows: Iterable[GalleryRow], store: Store | None) -> str:
     """Return the first rows of an answer with their pictures, as one piece of HTML.
 
     Parameters
@@ -110,14 +110,14 @@ def gallery(title: str, note: str | None, rows: Iterable[Shown], store: Store | 
     return f"<div><b>{escape(without_folders(title))}</b>{box}{notes}</div>"
 
 
-def _card(row: Shown, store: Store | None) -> str:
+def _card(row: GalleryRow, store: Store | None) -> str:
     title = f"{row.before} {_short(row.id)}"
     picture = f"<div style='{_BOX};background:#eee;color:#666'>{NOT_HERE}</div>"
     if store is not None:
         # which archive is missing, and why, `Index.picture` says
         with contextlib.suppress(RetrError, OSError):
             picture = img(picture_of(store, row.id).image, title, _SIDE, f"{_BOX};object-fit:contain;background:#000")
-    brief = {key: _short(show(value)) for key, value in itertools.islice(row.facts.items(), _FACTS)}
+    brief = {key: _short(shown_value(value)) for key, value in itertools.islice(row.facts.items(), _FACTS)}
     return (
         f"<div style='width:{_SIDE}px;font-size:11px;overflow-wrap:anywhere'>{picture}"
         f"<div><b>{escape(title)}</b></div>{facts(brief)}</div>"

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
     from retr.retrieval.images import Picture
     from retr.retrieval.ingest.report import BuildReport
 
-# What `Contents` keeps the loaded encoder under.
+# What `IndexContents` keeps the loaded encoder under.
 ENCODER = "encoder"
 
 
-class Contents:
+class IndexContents:
     """The rows of an index by id and as a table, and its life from opening to `close`.
 
     >>> import pickle, tempfile
@@ -250,7 +250,7 @@ class Contents:
         self.refresh()
 
 
-def _opened_again(kind: Any, store: Store, options: Mapping[str, Any], report: BuildReport | None) -> Contents:
-    index: Contents = kind(store, options=options)
+def _opened_again(kind: Any, store: Store, options: Mapping[str, Any], report: BuildReport | None) -> IndexContents:
+    index: IndexContents = kind(store, options=options)
     index.report = report
     return index

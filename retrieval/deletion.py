@@ -1,6 +1,6 @@
 """Deleting rows, and purging them: from the index, from what hangs on it, and from what this machine remembers.
 
-Each kind of side data says what a purge does to it (`retr.index.rows.purge.Kind`); `KINDS` lists them.
+Each kind of side data says what a purge does to it (`retr.index.rows.purge.Kind`); `SIDE_DATA` lists them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.index_like import IndexLike
 
-KINDS: tuple[Kind, ...] = (FittedHead(), Bridges(), Calibrations(), Fences(), Builds())
+SIDE_DATA: tuple[Kind, ...] = (FittedHead(), Bridges(), Calibrations(), Fences(), Builds())
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Deleted:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenRows:
     """What ids and a condition name: live rows (int64), and records of files that could not be read (bool)."""
 
     rows: NDArray[np.int64]
     skipped: NDArray[np.bool_]
 
     @classmethod
-    def of(cls, store: Store, ids: Sequence[str] | None, where: str | None) -> Chosen:
+    def of(cls, store: Store, ids: Sequence[str] | None, where: str | None) -> ChosenRows:
         """Find them.
 
         Raises
@@ -103,7 +103,7 @@ def delete(
     """
     index.refresh()
     store = index.store
-    chosen = Chosen.of(store, ids, where)
+    chosen = ChosenRows.of(store, ids, where)
     if not purge:
         if len(chosen.rows):
             with store.writer() as writer:
@@ -113,11 +113,11 @@ def delete(
         return Deleted(len(chosen.rows))
     with store.writer() as writer:
         # another writer may have committed between the two looks
-        chosen = Chosen.of(writer.store, ids, where)
+        chosen = ChosenRows.of(writer.store, ids, where)
         sources = Notes.of(writer.store).sources
         writer.delete(chosen.rows)
         file_states.forget_states(store.uuid)
-        done = writer.purge(KINDS, skipped=chosen.skipped)
+        done = writer.purge(SIDE_DATA, skipped=chosen.skipped)
         left = Notes.of(writer.store).sources
     for name in set(sources) - set(left):
         locations.forget_source(store.uuid, name)

@@ -45,7 +45,7 @@ def heat(encoder: BaseEncoder, image: PIL.Image.Image, vector: NDArray[Any]) -> 
 
 def overlay(encoder: BaseEncoder, image: PIL.Image.Image, scores: NDArray[np.float32]) -> PIL.Image.Image:
     """Lay scores ``(h, w)`` over the network's input: clear for the lowest, red for the highest."""
-    pixels = seen(encoder, image)
+    pixels = network_view(encoder, image)
     low, high = float(scores.min()), float(scores.max())
     share = (scores - low) / (high - low) if high > low else np.zeros_like(scores)
     small = PIL.Image.fromarray((share * 255).astype(np.uint8))
@@ -53,7 +53,7 @@ def overlay(encoder: BaseEncoder, image: PIL.Image.Image, scores: NDArray[np.flo
     return PIL.Image.composite(PIL.Image.new("RGB", pixels.size, (255, 0, 0)), pixels, mask)
 
 
-def seen(encoder: BaseEncoder, image: PIL.Image.Image) -> PIL.Image.Image:
+def network_view(encoder: BaseEncoder, image: PIL.Image.Image) -> PIL.Image.Image:
     """Return the picture that the network sees, its values stretched to 0..255 for people."""
     array = np.asarray(encoder.prepare(image), dtype=np.float32)
     low, high = float(array.min()), float(array.max())

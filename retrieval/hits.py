@@ -273,10 +273,10 @@ class Hits:
 
     def _repr_html_(self) -> str:
         """Return the hits with their pictures, for a notebook: the first dozen, without the folders of this machine."""
-        from retr.retrieval.cards import Shown, facts_of, gallery
+        from retr.retrieval.cards import GalleryRow, gallery, row_facts
 
         names = shown_names(self.metadata.column_names)
-        rows = (Shown(hit.id, f"{hit.rank}. {hit.score:.4f}", facts_of(hit.metadata, names)) for hit in self)
+        rows = (GalleryRow(hit.id, f"{hit.rank}. {hit.score:.4f}", row_facts(hit.metadata, names)) for hit in self)
         return gallery(self.query, self.note, rows, self._store)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -16,11 +16,11 @@ from retr.index.options import documents, taken
 from retr.index.store import Store
 from retr.retrieval._deferred import Deferred
 from retr.retrieval.answering import find_hits
-from retr.retrieval.contents import ENCODER, Contents
+from retr.retrieval.contents import ENCODER, IndexContents
 from retr.retrieval.encoders.index_encoder import load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.ingest.report import BuildReport
-from retr.retrieval.query import gather
+from retr.retrieval.query import gather_queries
 from retr.retrieval.search_options import SearchOptions
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from retr.retrieval.text.align import Bridge
 
 
-class Index(Contents, Deferred):
+class Index(IndexContents, Deferred):
     """A searchable archive: open one with `Index.open`, make one with `Index.build`.
 
     >>> Index.build("./archive", "fundus.retr").search(image="x.png", k=5).ids  # doctest: +SKIP
@@ -349,7 +349,7 @@ class Index(Contents, Deferred):
         NoTextSideError
             Words for an encoder without a text side, and no bridge (`retr align`).
         """
-        queries, single = gather(query, image=image, text=text, id=id, vector=vector, vectors=vectors)
+        queries, single = gather_queries(query, image=image, text=text, id=id, vector=vector, vectors=vectors)
         hits = find_hits(self.snapshot(), queries, taken(SearchOptions, options, "search"))
         return hits[0] if single else hits
 
@@ -371,9 +371,9 @@ class Index(Contents, Deferred):
 
     def count(self, *, ids: Sequence[str] | None = None, where: str | None = None) -> int:
         """Count the rows that `delete` would delete."""
-        from retr.retrieval.deletion import Chosen
+        from retr.retrieval.deletion import ChosenRows
 
-        return len(Chosen.of(self.store, ids, where).rows)
+        return len(ChosenRows.of(self.store, ids, where).rows)
 
     def delete(self, *, ids: Sequence[str] | None = None, where: str | None = None, purge: bool = False) -> int:
         """Delete rows by id, by condition, or by both; give how many.

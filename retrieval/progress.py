@@ -93,7 +93,7 @@ class Lines(Silent):
         now = time.monotonic()
         if now - self._last >= self._every:
             self._last = now
-            self.say(describe(self._done, self._total, now - self._start))
+            self.say(describe_progress(self._done, self._total, now - self._start))
 
 
 class Bar(Silent):
@@ -159,12 +159,12 @@ def make_progress(*, show: bool) -> Progress:
     return Bar() if sys.stderr.isatty() else Lines()
 
 
-def describe(done: int, total: int | None, seconds: float) -> str:
+def describe_progress(done: int, total: int | None, seconds: float) -> str:
     """Write how far a run is.
 
-    >>> describe(500, 2000, 10.0)
+    >>> describe_progress(500, 2000, 10.0)
     '500 of 2,000 images, 50.0 images/s, 30 s left'
-    >>> describe(500, None, 10.0)
+    >>> describe_progress(500, None, 10.0)
     '500 images, 50.0 images/s'
     """
     rate = done / seconds if seconds > 0 else 0.0

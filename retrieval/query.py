@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from retr.index.encoder import Encoder
     from retr.index.store import Store
 
-Kind = Literal["image", "text", "id", "vector"]
+PartKind = Literal["image", "text", "id", "vector"]
 
 _WEIGHTED = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)):(.+)", re.DOTALL)
 FRAME = re.compile(r"#\d+$")
@@ -53,7 +53,7 @@ class TextEncoder(Protocol):
 class Part:
     """One term of a query: what it is, its value, and its weight."""
 
-    kind: Kind
+    kind: PartKind
     value: Any
     weight: float = 1.0
 
@@ -248,7 +248,7 @@ class Query:
         return any(part.kind == "text" for part in self.parts)
 
 
-def gather(
+def gather_queries(
     query: Query | Sequence[Query] | None,
     *,
     image: Any,

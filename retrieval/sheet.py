@@ -16,7 +16,7 @@ import PIL.ImageDraw
 from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.index.machine.home import home
 from retr.retrieval import explain
-from retr.retrieval.cards import NOT_HERE, escape, facts, facts_of, img, thumbnail
+from retr.retrieval.cards import NOT_HERE, escape, facts, img, row_facts, thumbnail
 from retr.retrieval.hits import shown_names
 from retr.retrieval.query import Part, Query, resolve
 from retr.retrieval.visible_text import visible
@@ -40,7 +40,7 @@ td { padding: 0 .5rem 0 0; vertical-align: top; overflow-wrap: anywhere; } td:fi
 
 
 @dataclass(frozen=True)
-class Card:
+class SheetPicture:
     """One picture with what is said of it; ``overlay`` shows the places that matched."""
 
     title: str
@@ -54,8 +54,8 @@ class Sheet:
     """One query and its hits."""
 
     query: str
-    asked: list[Card]
-    hits: list[Card]
+    asked: list[SheetPicture]
+    hits: list[SheetPicture]
     notes: list[str]
 
 
@@ -120,7 +120,7 @@ def page(sheets: Sequence[Sheet]) -> str:
 
 def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Image:
     """Draw the thumbnails in rows, queries first, with rank, score and label below each."""
-    rows: list[list[Card]] = []
+    rows: list[list[SheetPicture]] = []
     for sheet in sheets:
         if sheet.asked:
             rows.append(sheet.asked[:columns])
@@ -144,21 +144,21 @@ def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Ima
     return canvas
 
 
-def _hit(index: IndexLike, hit: Any, vector: Any) -> Card:
-    shown = facts_of(hit.metadata, shown_names(list(hit.metadata)))
+def _hit(index: IndexLike, hit: Any, vector: Any) -> SheetPicture:
+    shown = row_facts(hit.metadata, shown_names(list(hit.metadata)))
     picture = _from_archive(index, hit.id)
     laid = None
     if vector is not None and picture is not None:
         scores = explain.heat(index.encoder, picture, vector)
         laid = None if scores is None else explain.overlay(index.encoder, picture, scores)
-    return Card(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown, laid)
+    return SheetPicture(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown, laid)
 
 
-def _asked(index: IndexLike, part: Any) -> Card:
+def _asked(index: IndexLike, part: Any) -> SheetPicture:
     from retr.retrieval.images import read_image
 
     picture = _from_archive(index, part.value) if part.kind == "id" else read_image(part.value).image
-    return Card(f"query: {_named(Query((part,))).describe()}", picture, {})
+    return SheetPicture(f"query: {_named(Query((part,))).describe()}", picture, {})
 
 
 def _named(query: Query) -> Query:
@@ -178,7 +178,7 @@ def _from_archive(index: IndexLike, row_id: str) -> PIL.Image.Image | None:
         return None
 
 
-def _figure(card: Card) -> str:
+def _figure(card: SheetPicture) -> str:
     pictures = "".join(
         img(picture, card.title, SIDE) for picture in (card.picture, card.overlay) if picture is not None
     )

@@ -26,7 +26,7 @@ from retr.retrieval.archive.members import (
     MAX_MEMBER_BYTES,
     TWICE,
     Samples,
-    classify,
+    classify_member,
     last_of_each,
     member_name,
     unreadable,
@@ -152,7 +152,7 @@ class ZipContainer:
             return Skipped(name, "link in a container")
         if info.flag_bits & 1:
             return Skipped(name, "encrypted")
-        entry = classify(name, info.file_size, self._mtime, lambda: self._prefix(info))
+        entry = classify_member(name, info.file_size, self._mtime, lambda: self._prefix(info))
         return replace(entry, stamp=f"{info.CRC:08x}") if isinstance(entry, Item) else entry
 
     def _prefix(self, info: zipfile.ZipInfo) -> bytes:

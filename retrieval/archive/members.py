@@ -44,7 +44,7 @@ def last_of_each(names: Iterable[str]) -> tuple[dict[str, int], list[str]]:
     return places, clashes
 
 
-def classify(name: str, size: int, mtime: float, prefix: Callable[[], bytes]) -> Entry | None:
+def classify_member(name: str, size: int, mtime: float, prefix: Callable[[], bytes]) -> Entry | None:
     """Return what a member is by its name, or by its first bytes where the name does not tell; None for a hidden one.
 
     Parameters

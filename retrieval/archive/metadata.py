@@ -155,7 +155,7 @@ def read_metadata(
     return Metadata(table=table, matcher=matcher, key=key, sha256=digest.hexdigest(), renamed=renamed, notes=notes)
 
 
-def joined(first: Metadata, second: Metadata) -> Metadata:
+def join_tables(first: Metadata, second: Metadata) -> Metadata:
     """Return one table with the rows of ``first`` and the columns of both; ``second`` says what both say."""
     paths = [path for piece in pieces(first.matcher.paths) for path in piece.to_pylist()]
     for path in paths:

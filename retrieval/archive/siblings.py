@@ -120,7 +120,7 @@ def labels_of(name: str, called: str, data: bytes) -> Mapping[str, Any]:
         content = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
         if not isinstance(content, dict) or len(content) > MAX_KEYS:
             raise ValueError("not an object of some keys")
-        labels = {composed_text(key): plain(value) for key, value in content.items() if key}
+        labels = {composed_text(key): column_value(value) for key, value in content.items() if key}
     except RecursionError:
         raise ValueError("too deep") from None
     for key, value in labels.items():
@@ -131,10 +131,10 @@ def labels_of(name: str, called: str, data: bytes) -> Mapping[str, Any]:
     return labels
 
 
-def plain(value: Any) -> Any:
+def column_value(value: Any) -> Any:
     """Return what a column can hold: numbers, texts and truth values as they are, anything deeper as JSON text.
 
-    >>> plain(3), plain(["a"]), plain(None), plain(float("nan"))
+    >>> column_value(3), column_value(["a"]), column_value(None), column_value(float("nan"))
     (3, '["a"]', None, None)
     """
     if isinstance(value, str):

@@ -23,7 +23,7 @@ from retr.index.disk.incoming import stored_column
 from retr.index.errors import ImageReadError, UsageError
 from retr.index.rows.identifiers import identifier_texts
 from retr.retrieval.archive.matching import composed_text
-from retr.retrieval.archive.siblings import plain
+from retr.retrieval.archive.siblings import column_value
 from retr.retrieval.archive.sources import SNIFF_BYTES, Entry, Item, Skipped, looks_like_image
 
 if TYPE_CHECKING:
@@ -264,7 +264,9 @@ def _stored(column: pa.Array, name: str) -> pa.ChunkedArray:
     """Bring a column to a stored type; what has none becomes text."""
     whole = pa.chunked_array([column])
     if pa.types.is_nested(whole.type):
-        return pa.chunked_array([[None if value is None else plain(value) for value in whole.to_pylist()]], pa.string())
+        return pa.chunked_array(
+            [[None if value is None else column_value(value) for value in whole.to_pylist()]], pa.string()
+        )
     try:
         return stored_column(whole, name)
     except UsageError:  # durations, moments beyond microseconds

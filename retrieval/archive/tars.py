@@ -26,7 +26,7 @@ from retr.retrieval.archive.members import (
     MAX_MEMBER_BYTES,
     TWICE,
     Samples,
-    classify,
+    classify_member,
     last_of_each,
     member_name,
     unreadable,
@@ -150,7 +150,7 @@ class TarContainer:
     def _listed(self, files: dict[str, Member]) -> Iterator[tuple[str, Entry | None]]:
         for name, member in files.items():
             prefix = partial(self._prefix, member)
-            yield name, member.entry or classify(name, member.size, self._mtime, prefix)
+            yield name, member.entry or classify_member(name, member.size, self._mtime, prefix)
 
     def _prefix(self, member: Member) -> bytes:
         return os.pread(self._descriptor, min(member.size, SNIFF_BYTES), member.offset)
@@ -181,7 +181,7 @@ class TarContainer:
         return entry.with_data(prefix + stream.content(member.size - len(prefix)))
 
     def _classify(self, name: str, member: Member, prefix: bytes) -> Entry | None:
-        return classify(name, member.size, self._mtime, lambda: prefix)
+        return classify_member(name, member.size, self._mtime, lambda: prefix)
 
     @contextmanager
     def _open(self) -> Iterator[_Careful]:

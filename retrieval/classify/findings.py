@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.retrieval.classify.prompts import TextSide
+    from retr.retrieval.classify.prompts import WordEncoder
     from retr.retrieval.labels.label_set import LabelSet
 
 
@@ -56,14 +56,14 @@ def from_pictures(encoder: Any, pictures: Sequence[Any], labels: LabelSet) -> ND
     return np.asarray(encoder.score(list(pictures), labels.names), dtype=np.float64)
 
 
-def from_vectors(side: TextSide, vectors: NDArray[np.float32], labels: LabelSet) -> NDArray[np.float64]:
+def from_vectors(side: WordEncoder, vectors: NDArray[np.float32], labels: LabelSet) -> NDArray[np.float64]:
     """Return the probability of each finding against its denial, ``no FINDING``: float64 ``(n, c)``."""
     from scipy.special import expit
 
     return np.asarray(expit(log_odds(side, vectors, labels)), np.float64)
 
 
-def log_odds(side: TextSide, vectors: NDArray[np.float32], labels: LabelSet) -> NDArray[np.float64]:
+def log_odds(side: WordEncoder, vectors: NDArray[np.float32], labels: LabelSet) -> NDArray[np.float64]:
     """Compare each finding with its denial in the encoder's own scale: log-odds, float64 ``(n, c)``.
 
     They order pictures where probabilities round to 1.

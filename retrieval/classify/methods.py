@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.retrieval.classify.probe import Probe
-    from retr.retrieval.classify.prompts import FittedSide, TextSide
+    from retr.retrieval.classify.prompts import FittedWordEncoder, WordEncoder
     from retr.retrieval.labels.label_set import LabelSet
     from retr.retrieval.labels.labelled import Labelled
     from retr.retrieval.stats.confidence import Scaling
@@ -80,7 +80,7 @@ class ByWords:
 
     uncalibrated = Temperature()
 
-    def __init__(self, encoder: TextSide, labels: LabelSet, *, calibrated_on: str | None = None) -> None:
+    def __init__(self, encoder: WordEncoder, labels: LabelSet, *, calibrated_on: str | None = None) -> None:
         if labels.multilabel:
             raise UsageError(
                 f"the classes of {labels.name!r} may be present together, so they do not share one probability",
@@ -119,7 +119,7 @@ class ByWords:
         """
         if self.fitted_on is None:
             return self.logits(store.vectors(labelled.rows)), labelled
-        side, unseen = cast("FittedSide", self._encoder), Unseen(store, labelled.rows)
+        side, unseen = cast("FittedWordEncoder", self._encoder), Unseen(store, labelled.rows)
         folds = unseen.folds(labelled.groups)
         logits = np.zeros((len(labelled), len(self.classes)), np.float32)
         for fold in np.unique(folds[unseen.asked]).tolist():
@@ -131,7 +131,7 @@ class ByWords:
                 logits[moved] = self._by(side.without(store, gone, fold), unseen.view(fold, moved))
         return logits[unseen.asked], labelled.part(unseen.asked)
 
-    def _by(self, side: TextSide, vectors: NDArray[Any]) -> NDArray[np.float32]:
+    def _by(self, side: WordEncoder, vectors: NDArray[Any]) -> NDArray[np.float32]:
         """Return logits by another text side; a class of whose words it knows none is the least probable."""
         logits = np.full((len(vectors), len(self.classes)), np.nan, np.float32)
         for at, one in enumerate(self.labels.classes):

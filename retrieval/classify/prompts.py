@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from retr.index.store import Store
 
 
-class TextSide(Protocol):
+class WordEncoder(Protocol):
     """What zero-shot needs of an encoder, or of a bridge in its place."""
 
     def class_embedding(self, prompts: Sequence[str]) -> NDArray[np.float32]:
@@ -33,21 +33,21 @@ class TextSide(Protocol):
         """Return what a softmax over prompts takes: float32 ``(n, m)``."""
 
 
-class FittedSide(TextSide, Protocol):
+class FittedWordEncoder(WordEncoder, Protocol):
     """A text side that was fitted on an index's own texts."""
 
     @property
     def fitted_on(self) -> str:
         """The column of texts."""
 
-    def without(self, store: Store, gone: NDArray[np.int64], fold: int | None) -> TextSide:
+    def without(self, store: Store, gone: NDArray[np.int64], fold: int | None) -> WordEncoder:
         """Fit it again without some rows, in a view or in the index itself; `retr.retrieval.text.align.Bridge`."""
 
 
-_made: WeakKeyDictionary[TextSide, dict[tuple[str, ...], NDArray[np.float32]]] = WeakKeyDictionary()
+_made: WeakKeyDictionary[WordEncoder, dict[tuple[str, ...], NDArray[np.float32]]] = WeakKeyDictionary()
 
 
-def class_vectors(side: TextSide, classes: Sequence[Sequence[str]]) -> NDArray[np.float32]:
+def class_vectors(side: WordEncoder, classes: Sequence[Sequence[str]]) -> NDArray[np.float32]:
     """Embed classes, each described by its prompts: float32 ``(c, dim)``."""
     made = _made.setdefault(side, {})
     asked = [tuple(prompts) for prompts in classes]

@@ -13,10 +13,10 @@ from retr.retrieval.encoders.runtime.truncation import unread_ends
 from retr.retrieval.evaluation.evaluation import (
     NO_INTERVAL,
     Evaluation,
-    Options,
+    EvaluationOptions,
     by_subgroup,
     cell,
-    facts_of,
+    evaluation_facts,
     without_interval,
 )
 from retr.retrieval.evaluation.protocols.linear import folds_by_patient
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.store import Store
-    from retr.retrieval.classify.prompts import TextSide
+    from retr.retrieval.classify.prompts import WordEncoder
     from retr.retrieval.labels.label_set import LabelSet
 
 STRENGTH = 0.01
 _CERTAIN = 700.0  # log-odds whose exponential is still a number
 
 
-def neighbours(store: Store, cases: Cases, *, k: int, options: Options) -> Evaluation:
+def neighbours(store: Store, cases: Cases, *, k: int, options: EvaluationOptions) -> Evaluation:
     """Measure a vote of the ``k`` nearest rows of other patients, the nearer the more."""
     if k < 1:
         raise UsageError(f"k must be at least 1, got: {k!r}")
@@ -55,7 +55,7 @@ def neighbours(store: Store, cases: Cases, *, k: int, options: Options) -> Evalu
     return _classification("neighbours", store, cases, probabilities, probabilities, options, {"k": k})
 
 
-def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evaluation:
+def probe(store: Store, cases: Cases, *, folds: int, options: EvaluationOptions) -> Evaluation:
     """Measure a linear probe: logistic regression, every patient answered by a fit that never saw that patient.
 
     The fit is that of `retr.retrieval.classify.probe` with one fixed, strong penalty: nothing is tuned on the rows that
@@ -97,7 +97,9 @@ def probe(store: Store, cases: Cases, *, folds: int, options: Options) -> Evalua
     return _classification("probe", store, cases, *_answers(found, several=cases.several), options, facts)
 
 
-def zero_shot(store: Store, cases: Cases, encoder: TextSide, labels: LabelSet, *, options: Options) -> Evaluation:
+def zero_shot(
+    store: Store, cases: Cases, encoder: WordEncoder, labels: LabelSet, *, options: EvaluationOptions
+) -> Evaluation:
     """Measure naming by words alone: no label of the index is used but to score the answers.
 
     Parameters
@@ -188,7 +190,7 @@ def _classification(
     cases: Cases,
     probabilities: NDArray[np.float64],
     evidence: NDArray[np.float64],
-    options: Options,
+    options: EvaluationOptions,
     facts: dict[str, Any],
 ) -> Evaluation:
     """Score the answers to the queries: probabilities ``(q, c)``, and what they were made of, which orders them."""
@@ -226,7 +228,7 @@ def _classification(
         }
     return Evaluation(
         kind=kind,
-        facts=facts_of(store, cases, options) | facts | _meanings(cases),
+        facts=evaluation_facts(store, cases, options) | facts | _meanings(cases),
         metrics=everything,
         per_class=per_class,
         per_subgroup=by_subgroup(store, cases, options, lambda inside: estimates(inside, shown)),

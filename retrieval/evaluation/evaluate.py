@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 from retr.index.errors import NoTextSideError, UsageError
 from retr.retrieval.evaluation import classification
-from retr.retrieval.evaluation.evaluation import Evaluation, Options
+from retr.retrieval.evaluation.evaluation import Evaluation, EvaluationOptions
 from retr.retrieval.evaluation.retrieval import retrieval
 from retr.retrieval.labels.cases import find_cases
 from retr.retrieval.labels.held_out_views import Unseen
@@ -93,7 +93,7 @@ def evaluate(
         why = "retrieval names no classes" if task == "retrieval" else "rows carry several of them"
         raise UsageError(f"an order of classes means nothing here: {why}", hint="leave the order out")
     cases = _without_seen(store, cases, crossed=task in {"retrieval", "neighbours"})
-    options = Options(seed, tuple(subgroups))
+    options = EvaluationOptions(seed, tuple(subgroups))
     if task == "retrieval":
         return retrieval(
             store, cases, ks=(1, 5, 10) if k is None else [k] if isinstance(k, int) else k, options=options

@@ -27,7 +27,7 @@ NO_INTERVAL = ("ece", "ece_by_chance")
 
 
 @dataclass(frozen=True)
-class Options:
+class EvaluationOptions:
     """What all evaluations share: a seed for whatever is dealt at random, and columns to divide the queries by."""
 
     seed: int = 0
@@ -80,7 +80,7 @@ def _plain(row: dict[str, Any]) -> dict[str, Any]:
     return {key: value.to_json() if isinstance(value, Estimate) else value for key, value in row.items()}
 
 
-def facts_of(store: Store, cases: Cases, options: Options) -> dict[str, Any]:
+def evaluation_facts(store: Store, cases: Cases, options: EvaluationOptions) -> dict[str, Any]:
     """Return what an evaluation rests on."""
     copied = len(np.unique(cases.groups)) < len(cases.rows)
     return {
@@ -121,7 +121,7 @@ def cell(cases: Cases, inside: NDArray[np.bool_]) -> dict[str, Any]:
 
 
 def by_subgroup(
-    store: Store, cases: Cases, options: Options, numbers: Callable[[NDArray[np.bool_]], dict[str, Any]]
+    store: Store, cases: Cases, options: EvaluationOptions, numbers: Callable[[NDArray[np.bool_]], dict[str, Any]]
 ) -> list[dict[str, Any]]:
     """Return one row for each value of the columns asked for; ``numbers`` takes the queries inside, bool ``(q,)``."""
     return [

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.evaluation.evaluation import Evaluation, Options, by_subgroup, cell, facts_of, without_interval
+from retr.retrieval.evaluation.evaluation import (
+    Evaluation,
+    EvaluationOptions,
+    by_subgroup,
+    cell,
+    evaluation_facts,
+    without_interval,
+)
 from retr.retrieval.labels.held_out_views import Unseen
 from retr.retrieval.stats import curves, metrics
 from retr.retrieval.stats.intervals import mean_interval
@@ -21,7 +28,7 @@ if TYPE_CHECKING:
     from retr.retrieval.labels.cases import Cases
 
 
-def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options) -> Evaluation:
+def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: EvaluationOptions) -> Evaluation:
     """Measure how many of the nearest rows share the query's class.
 
     Parameters
@@ -95,7 +102,7 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Options
         )
     return Evaluation(
         kind="retrieval",
-        facts=facts_of(store, cases, options) | {"k": list(ks)},
+        facts=evaluation_facts(store, cases, options) | {"k": list(ks)},
         metrics=estimates,
         per_class=per_class,
         per_subgroup=by_subgroup(store, cases, options, numbers),

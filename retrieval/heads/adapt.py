@@ -26,7 +26,7 @@ from retr.retrieval.heads.adapted import adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
 from retr.retrieval.labels.cases import find_cases
 from retr.retrieval.labels.held_out_views import FOLDS, MOST_ROWS, Views
-from retr.retrieval.labels.labelled import deal, grouped, joined
+from retr.retrieval.labels.labelled import deal, grouped, merge_groups
 from retr.retrieval.labels.trained_rows import FITTED, HEAD_FILE, HEAD_NOTE, HELD_OUT, SPLIT, VIEWS_FILE
 from retr.retrieval.labels.training_marks import Marks
 from retr.retrieval.progress import waiting
@@ -132,7 +132,7 @@ def adapt(
     # whoever may answer whom: one patient, or one file, is never on both sides
     groups = grouped(store, split_by, cases.rows)[0]
     if store.manifest.group not in {None, split_by}:
-        groups = joined(groups, grouped(store, store.manifest.group, cases.rows)[0])
+        groups = merge_groups(groups, grouped(store, store.manifest.group, cases.rows)[0])
     inside = _halves(cases, groups, seed) if fit is None else store.where(fit)[cases.rows]
     missing = store.identity.absent(fit)
     single = np.asarray(cases.member.sum(axis=1) == 1)

@@ -19,7 +19,7 @@ from retr.index.store import Store
 from retr.retrieval.archive.column_types import read_types, require_group
 from retr.retrieval.archive.lists import ListSource
 from retr.retrieval.archive.matching import clean
-from retr.retrieval.archive.metadata import joined, read_metadata, require_match
+from retr.retrieval.archive.metadata import join_tables, read_metadata, require_match
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.provenance import Notes
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, may_be_dicom
@@ -210,7 +210,7 @@ def _order(
     if isinstance(source, ListSource):
         reading |= {"relative": source.relative, "path_column": None if metadata else path_column}
         listed = read_metadata(source.file, **reading)
-        table = listed if table is None else joined(listed, table)
+        table = listed if table is None else join_tables(listed, table)
     elif table is not None:
         pictures = (entry.path for entry in source.entries() if isinstance(entry, Item))
         require_match(table, itertools.chain([first.path], pictures), str(metadata))

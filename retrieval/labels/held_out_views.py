@@ -16,7 +16,7 @@ import numpy as np
 from retr.index.disk.npz import numbers, read_npz
 from retr.index.json_fields import stored
 from retr.index.vectors import unit
-from retr.retrieval.labels.labelled import deal, grouped, joined, row_groups
+from retr.retrieval.labels.labelled import deal, grouped, merge_groups, row_groups
 from retr.retrieval.labels.trained_rows import VIEWS_FILE, seen_by_head
 from retr.retrieval.labels.training_marks import row_marks
 
@@ -109,7 +109,7 @@ class Unseen:
         seen, self._groups = seen_by_head(store), row_groups(store, rows)
         if seen is not None and group not in {None, store.manifest.group}:
             live = store.live_rows()
-            groups = joined(row_groups(store, live), grouped(store, group, live)[0])
+            groups = merge_groups(row_groups(store, live), grouped(store, group, live)[0])
             wider = np.zeros(len(seen), bool)
             wider[live] = np.isin(groups, groups[seen[live]])
             seen, self._groups = wider, groups[np.searchsorted(live, rows)]

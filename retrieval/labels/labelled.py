@@ -196,7 +196,7 @@ def _shared(store: Store) -> dict[str, int]:
         several = pc.and_(pc.greater(counts["who_count"], 1), pc.less_equal(counts["who_count"], _MOST_SHARING))
         pairs = pairs.filter(pc.is_in(pairs["file"], counts["file"].filter(several).combine_chunks()))
         codes = [np.unique(pairs[name].to_pylist(), return_inverse=True)[1] for name in ("who", "file")]
-        found = joined(*codes).tolist() if len(pairs) else []
+        found = merge_groups(*codes).tolist() if len(pairs) else []
         _sharing[store] = dict(zip(pairs["who"].to_pylist(), found, strict=True))
     return _sharing[store]
 
@@ -220,10 +220,10 @@ def unit_of(store: Store) -> str:
     return "image" if store.manifest.group is None else "patient"
 
 
-def joined(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+def merge_groups(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number rows anew, so that rows which either numbering puts together are together: int64 ``(n,)``.
 
-    >>> joined(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
+    >>> merge_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
     [0, 0, 0, 1]
     """
     from scipy.sparse import coo_array

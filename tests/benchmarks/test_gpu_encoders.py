@@ -19,7 +19,7 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setattr(gpu_pictures, "ORIGINALS", tmp_path / "none")
     monkeypatch.setattr(gpu_encoders, "eight", lambda: [picture().rotate(45 * number) for number in range(8)])
     # nothing here changes it, and to make it takes a second
-    monkeypatch.setattr(lite_network, "network", functools.lru_cache(lite_network.network))
+    monkeypatch.setattr(lite_network, "load_network", functools.lru_cache(lite_network.load_network))
     monkeypatch.setenv("RETR_WEIGHTS", str(tmp_path / "none"))
 
     def run(*arguments):

@@ -74,7 +74,7 @@ def test_names_are_escaped(retr, tmp_path):
 
 
 def test_nothing_of_a_name_acts_on_a_page():
-    card = sheet.Card("1. \u202egnp.exe\x1b[2J", None, {"a\u200bge": "x\u2066", "raw": b"\x00"})
+    card = sheet.SheetPicture("1. \u202egnp.exe\x1b[2J", None, {"a\u200bge": "x\u2066", "raw": b"\x00"})
     sheets = [sheet.Sheet("image '\u200f'", [], [card], ["note \u2028"])]
     page = sheet.page(sheets)
     assert not set("\u202e\x1b\u200b\u2066\u200f\u2028") & set(page)
@@ -133,7 +133,7 @@ def test_the_overlay_is_reddest_where_the_score_is_highest():
     scores = np.zeros((7, 7), dtype=np.float32)
     scores[2, 5] = 1
     laid = np.asarray(explain.overlay(encoder, image, scores), float)
-    plain = np.asarray(explain.seen(encoder, image), float)
+    plain = np.asarray(explain.network_view(encoder, image), float)
     cell = plain.shape[0] // 7
     laid_blue, blue = (x[..., 2].reshape(7, cell, 7, cell).mean(axis=(1, 3)) for x in (laid, plain))
     cells = 1 - laid_blue / blue  # the share of blue that red has covered

@@ -75,10 +75,10 @@ def _judged(text: str, title: str) -> Iterator[str]:
     yield from found
 
 
-def texts(value: Any, title: str = "") -> Iterator[tuple[str, str]]:
+def nested_texts(value: Any, title: str = "") -> Iterator[tuple[str, str]]:
     """Yield the texts of nested lists and dicts, each with the key it stands under; keys are texts too.
 
-    >>> list(texts({"classes": ["a", "b"], "n": 3}))
+    >>> list(nested_texts({"classes": ["a", "b"], "n": 3}))
     [('', 'classes'), ('classes', 'a'), ('classes', 'b'), ('', 'n'), ('n', '3')]
     """
     stack = [(title, value)]
@@ -100,7 +100,7 @@ def _leaves(text: str) -> Iterator[tuple[str, str]]:
     except (ValueError, RecursionError):
         found = None
     if isinstance(found, dict | list):
-        yield from texts(found)
+        yield from nested_texts(found)
     else:
         yield "", " " + text
 

@@ -23,10 +23,10 @@ _LETTERS = str.maketrans(
 )
 
 
-def plain(text: str) -> str:
+def without_accents(text: str) -> str:
     """Take the accents from Latin, Greek and Cyrillic letters; case stays.
 
-    >>> plain("Müller-Łódź"), plain("Ёлкин")
+    >>> without_accents("Müller-Łódź"), without_accents("Ёлкин")
     ('Muller-Lodz', 'Елкин')
     """
     if text.isascii():
@@ -42,7 +42,7 @@ def fold(text: str) -> str:
     >>> fold("Müller"), fold("Łukasz")
     ('muller', 'lukasz')
     """
-    return plain(text).lower()
+    return without_accents(text).lower()
 
 
 @cache

@@ -13,7 +13,7 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from retr.retrieval.audit.phi.lexicon import fold, likeness, lists, plain
+from retr.retrieval.audit.phi.lexicon import fold, likeness, lists, without_accents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -127,7 +127,7 @@ def has_name(value: str, *, thing: bool = False) -> bool:
     thing
         It stands in a column of devices, diseases, drugs: proper names that are nobody's.
     """
-    text = plain(value)
+    text = without_accents(value)
     foreign = not value.isascii() and _FOREIGN.search(value) is not None
     if "^" in text and _CARET.search(text):
         return True
@@ -156,7 +156,7 @@ def has_name(value: str, *, thing: bool = False) -> bool:
 
 def could_be_name(value: str) -> bool:
     """Return whether a cell under a title such as ``name`` or ``doctor`` can be a person's name."""
-    words = _words(plain(value))
+    words = _words(without_accents(value))
     if not words or len(words) > 6 or re.search(r"\d", value) or is_placeholder(value):
         return False
     if any(word.shape == "L" and word.folded not in _PARTICLES for word in words) and not all(

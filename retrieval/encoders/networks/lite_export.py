@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from retr.index.errors import WeightsError
-from retr.retrieval.encoders.networks.lite import network
+from retr.retrieval.encoders.networks.lite import load_network
 from retr.retrieval.encoders.networks.lite_pixels import SIDE
 from retr.retrieval.encoders.sample_picture import picture
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-4
 
 
-def export(path: Path, feature: str = "last") -> bytes:
+def export_onnx(path: Path, feature: str = "last") -> bytes:
     """Export a checkpoint and check the graph against torch on the built-in picture and its quarters.
 
     Raises
@@ -37,7 +37,7 @@ def export(path: Path, feature: str = "last") -> bytes:
     """
     import onnxruntime
 
-    module = network(path, feature)
+    module = load_network(path, feature)
     outputs = ["features", "map"] if feature == "last" else ["features"]
     whole = picture()
     boxes = [(0, 0, 512, 512), (0, 0, 256, 256), (256, 0, 512, 256), (256, 256, 512, 512)]

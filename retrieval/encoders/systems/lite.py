@@ -49,7 +49,7 @@ DIMS = {"last": 1280, "layers": 2232}
 _REVISION = "1"  # raised whenever `networks.lite_export` writes another graph from the same weights
 
 
-def describe(feature: str) -> EncoderInfo:
+def lite_info(feature: str) -> EncoderInfo:
     """Return who gives a feature, wherever it runs."""
     return SPEC.card.info(
         dim=DIMS[feature],
@@ -82,7 +82,7 @@ class LiteEncoder(BaseEncoder):
         self.notes: list[str] = []
         self._feature = feature
         self._session = self._open(weights)
-        self.info = describe(feature)
+        self.info = lite_info(feature)
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
         """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``; the network normalises."""
@@ -122,7 +122,7 @@ class LiteEncoder(BaseEncoder):
         from retr.retrieval.encoders.networks import lite_export
 
         with waiting("exporting its network to ONNX, once on this machine"):
-            graph = lite_export.export(path, self._feature)
+            graph = lite_export.export_onnx(path, self._feature)
         content = hashlib.sha256(graph).hexdigest()[:16]
         if not write_atomically(cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph):
             self.notes.append(
@@ -206,7 +206,7 @@ def _load(
     from retr.retrieval.encoders.runtime.torch_encoder import choose_device
 
     choose_device(device)  # refused before anything is read
-    return LiteTorchEncoder(describe(feature), _checked(_find(weights)), device=device, precision=precision)
+    return LiteTorchEncoder(lite_info(feature), _checked(_find(weights)), device=device, precision=precision)
 
 
 SPEC = Spec(

@@ -173,7 +173,7 @@ class ClassFolder:
         return {name: one.to_json() for name, one in found.items()}
 
 
-class Chosen(FolderSource):
+class ChosenPictures(FolderSource):
     """Some pictures of a folder, as a source that a build can read.
 
     Parameters

@@ -26,7 +26,7 @@ from retr.index.machine.home import cache_folder
 from retr.index.machine.state import state_folder
 from retr.index.store import Store
 from retr.retrieval.archive.provenance import Notes
-from retr.retrieval.evaluation.protocols.folder import Chosen, ClassFolder
+from retr.retrieval.evaluation.protocols.folder import ChosenPictures, ClassFolder
 from retr.retrieval.evaluation.protocols.together import SIDE_BY_SIDE, SideBySide
 from retr.retrieval.ingest.build import build
 from retr.retrieval.ingest.options import COMMIT_ROWS
@@ -141,7 +141,7 @@ class Work:
                 hint="keep them elsewhere with --work; --index takes those of an index that `retr index build` made",
             )
         build(
-            Chosen(data.root, data.paths),
+            ChosenPictures(data.root, data.paths),
             folder,
             encoder,
             progress=self.progress,

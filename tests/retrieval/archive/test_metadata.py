@@ -11,7 +11,7 @@ import pytest
 from retr.index.errors import UsageError
 from retr.retrieval.archive import hashed_lookup, matching
 from retr.retrieval.archive.matching import clean
-from retr.retrieval.archive.metadata import MAX_COLUMNS, joined, path_column_of, read_metadata, require_match
+from retr.retrieval.archive.metadata import MAX_COLUMNS, join_tables, path_column_of, read_metadata, require_match
 from retr.retrieval.ingest.rows import RESERVED
 
 
@@ -230,7 +230,7 @@ def test_types_that_an_index_cannot_hold_are_refused_and_texts_are_composed(tmp_
 def test_two_tables_of_one_list_are_one(tmp_path):
     first = read(write(tmp_path, "path,label,age\na.png,x,1\nb.png,y,2\n", "list.csv"))
     second = read(write(tmp_path, "path,label\nb.png,z\nc.png,w\n"))
-    both = joined(first, second)
+    both = join_tables(first, second)
     assert both.table.to_pydict() == {"label": [None, "z"], "age": [1, 2]}
     assert both.notes == ["1 rows of the metadata table name nothing in the list"]
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retr.retrieval.archive.siblings import MAX_KEYS, Siblings, labels_of, plain
+from retr.retrieval.archive.siblings import MAX_KEYS, Siblings, column_value, labels_of
 
 
 def beside(*names):
@@ -120,4 +120,4 @@ def test_any_object_gives_values_that_a_column_can_hold(content):
         assert value is None or isinstance(value, bool | int | float | str)
         assert value == value  # no NaN
         assert not isinstance(value, int) or -(2**63) <= value < 2**63
-    assert all(plain(value) == value or isinstance(value, str) for value in labels.values())
+    assert all(column_value(value) == value or isinstance(value, str) for value in labels.values())

@@ -12,7 +12,7 @@ from retr.index.errors import FilterError, UsageError
 from retr.index.store import Store
 from retr.retrieval.evaluation import page
 from retr.retrieval.evaluation.classification import neighbours, probe, zero_shot
-from retr.retrieval.evaluation.evaluation import Options
+from retr.retrieval.evaluation.evaluation import EvaluationOptions
 from retr.retrieval.evaluation.retrieval import retrieval
 from retr.retrieval.index import Index
 from retr.retrieval.labels.cases import find_cases, subgroups
@@ -22,7 +22,7 @@ from retr.retrieval.labels.labelled import row_groups
 INFO = EncoderInfo(
     name="fake", dim=8, similarity="cosine", modality="none", text=True, weights_sha256="0" * 64, preprocessing="none"
 )
-QUICK = Options()
+QUICK = EvaluationOptions()
 
 
 def make_store(path, vectors, *, group="patient", **columns):
@@ -173,7 +173,7 @@ def test_queries_ask_and_the_others_still_answer(archive_store):
 
 def test_subgroups_divide_the_queries_and_small_cells_are_marked(archive_store):
     cases = find_cases(archive_store, "label")
-    got = retrieval(archive_store, cases, ks=(1, 5, 10), options=Options(subgroups=("sex", "age")))
+    got = retrieval(archive_store, cases, ks=(1, 5, 10), options=EvaluationOptions(subgroups=("sex", "age")))
     rows = {(row["column"], row["value"]): row for row in got.per_subgroup}
     assert {name for name, _ in rows} == {"sex", "age"}
     assert rows["sex", "F"]["n"] + rows["sex", "M"]["n"] == 120
@@ -335,7 +335,7 @@ def test_k_below_one_is_an_error(archive_store, k):
 def test_the_page_stands_alone_and_holds_every_number(archive_store):
     pytest.importorskip("matplotlib")
     cases = find_cases(archive_store, "label")
-    options = Options(subgroups=("sex",))
+    options = EvaluationOptions(subgroups=("sex",))
     for found in (
         retrieval(archive_store, cases, ks=(1, 5, 10), options=options),
         probe(archive_store, cases, folds=5, options=options),
@@ -349,7 +349,7 @@ def test_the_page_stands_alone_and_holds_every_number(archive_store):
 
 def test_class_names_are_neither_markup_nor_formulas_on_a_page(archive_store):
     pytest.importorskip("matplotlib")
-    found = probe(archive_store, find_cases(archive_store, "label"), folds=5, options=Options())
+    found = probe(archive_store, find_cases(archive_store, "label"), folds=5, options=EvaluationOptions())
     names = ["<script>x</script>", "$\\frac{", "\u202egnp\x1b", "日本"]
     curves = {"confusion": {"classes": names, "counts": np.eye(4).tolist()}}
     rows = [{**found.per_class[0], "class": name, "patients": [name]} for name in names]

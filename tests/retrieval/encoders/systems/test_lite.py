@@ -126,12 +126,12 @@ def test_as_a_torch_module_it_is_the_same_encoder(feature, pictures):
     from retr.retrieval.encoders.networks.lite import LiteTorchEncoder
 
     same(
-        LiteTorchEncoder(module.describe(feature), module._find(None), device="cpu", precision="auto"),
+        LiteTorchEncoder(module.lite_info(feature), module._find(None), device="cpu", precision="auto"),
         feature,
         pictures,
     )
     # in lower precision, which only a GPU is offered, the statistics are still taken in float32
-    lowered = LiteTorchEncoder(module.describe(feature), module._find(None), device="cpu", precision="bf16")
+    lowered = LiteTorchEncoder(module.lite_info(feature), module._find(None), device="cpu", precision="bf16")
     assert lowered.info.precision in {"bf16", "fp32"}
     assert (
         cosines(lowered.encode_images(pictures), load_encoder("lite", feature=feature).encode_images(pictures)).min()
@@ -172,7 +172,7 @@ def test_features_are_timms_and_the_head_knows_its_classes(lite):
 
     from retr.retrieval.encoders.networks import lite as lite_network
 
-    network = lite_network.network(module._find(None))
+    network = lite_network.load_network(module._find(None))
     pixels = np.stack([lite.prepare(picture()), lite.prepare(picture().rotate(90))])
     with torch.inference_mode():
         normalised = (torch.from_numpy(pixels).float() / 255 - 0.498) / 0.502
