@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import UnionType
@@ -14,7 +14,8 @@ import typer
 
 from retr.index.errors import IndexNotFoundError, UsageError
 from retr.index.machine.home import home
-from retr.index.options import Option, declared
+from retr.index.options import Option, Options, declared, taken
+from retr.retrieval.ingest.options import BuildOptions
 from retr.retrieval.search_options import SearchOptions
 
 INDEX_DIR = ".retr"
@@ -27,9 +28,9 @@ def as_typer(name: str, option: Option) -> Any:
     return typer.Option(flag, metavar=option.metavar, help=help_, min=option.least)
 
 
-def _said(name: str) -> Any:
-    """Return how a search spells an option that other commands have too."""
-    return as_typer(name, declared(SearchOptions)[name][1])
+def _said(name: str, kind: type = SearchOptions) -> Any:
+    """Return how a search, or a build, spells an option that other commands have too."""
+    return as_typer(name, declared(kind)[name][1])
 
 
 IndexOption = Annotated[
@@ -56,28 +57,11 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before 
 WhereOption = Annotated[str | None, _said("where")]
 StrictExcludeOption = Annotated[bool, _said("strict_exclude")]
 ColumnsOption = Annotated[str | None, _said("columns")]
-MetadataOption = Annotated[
-    Path | None,
-    typer.Option("--metadata", metavar="FILE", help="CSV, TSV or Parquet table joined on its `path` column."),
-]
-PathColumnOption = Annotated[
-    str | None,
-    typer.Option("--path-column", metavar="COLUMN", help="The table's column of paths, where its name does not tell."),
-]
-TypeOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--type",
-        metavar="COLUMN=number|text",
-        help="Store a column as numbers or as text, whatever its cells look like; repeats. Kept for later builds.",
-    ),
-]
-GroupOption = Annotated[
-    str | None,
-    typer.Option(
-        "--group", metavar="COLUMN", help="The column that tells patients apart; by default the one recorded, if any."
-    ),
-]
+MetadataOption = Annotated[Path | None, _said("metadata", BuildOptions)]
+PathColumnOption = Annotated[str | None, _said("path_column", BuildOptions)]
+TypeOption = Annotated[list[str] | None, _said("types", BuildOptions)]
+GroupOption = Annotated[str | None, _said("group", BuildOptions)]
+DtypeOption = Annotated[str | None, _said("dtype", BuildOptions)]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or cuda:all.")]
 EncoderOption = Annotated[str, typer.Option("--encoder", help="An encoder of `retr encoders ls`.")]
 LabelOption = Annotated[str, typer.Option("--label", metavar="COLUMN", help="The column of class names.")]
@@ -145,13 +129,14 @@ def unfold(command: Callable[..., None]) -> Callable[..., None]:
         if name not in groups:
             seen.append(parameter.replace(annotation=hints[name]))
             continue
-        seen += _parameters(groups[name])
+        seen += _parameters(groups[name]).values()
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
         given = {name: home(value) if isinstance(value, Path) else value for name, value in given.items()}
         for name, group in groups.items():
-            given[name] = group(**{one.name: _read(one.name, given.pop(one.name)) for one in fields(group)})
+            values = {one: _read(one, given.pop(one)) for one in _parameters(group)}
+            given[name] = taken(group, values, name) if issubclass(group, Options) else group(**values)
         command(**given)
 
     run.__signature__ = inspect.Signature(seen)  # type: ignore[attr-defined]
@@ -160,19 +145,23 @@ def unfold(command: Callable[..., None]) -> Callable[..., None]:
 
 
 @functools.cache
-def _parameters(group: type) -> list[inspect.Parameter]:
+def _parameters(group: type) -> dict[str, inspect.Parameter]:
     """Return a dataclass's fields as keyword-only parameters."""
-    hints, empty = get_type_hints(group, include_extras=True), inspect.Parameter.empty
-    hints |= {name: Annotated[_typed(name, hint), as_typer(name, one)] for name, (hint, one) in declared(group).items()}
-    return [
-        inspect.Parameter(
-            field.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=empty if field.default is MISSING else field.default,
-            annotation=hints[field.name],
-        )
-        for field in fields(group)
-    ]
+    empty, found = inspect.Parameter.empty, {}
+    defaults = {one.name: empty if one.default is MISSING else one.default for one in fields(group)}
+    if issubclass(group, Options):
+        hints = {}
+        for name, (hint, option) in declared(group).items():
+            if option.flag != "":
+                # what is kept is asked only where it is given
+                defaults[name] = None if option.kept else defaults[name]
+                read = _typed(name, hint | None if option.kept else hint)
+                hints[name] = Annotated[read, as_typer(name, option)]
+    else:
+        hints = get_type_hints(group, include_extras=True)
+    for name, hint in hints.items():
+        found[name] = inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=hint)
+    return found
 
 
 def _typed(name: str, hint: Any) -> Any:
@@ -183,7 +172,8 @@ def _typed(name: str, hint: Any) -> Any:
     read = {str if get_origin(one) is Literal else one for one in parts}
     if Path in read:
         read.discard(str)
-    return Union[tuple(read)]  # noqa: UP007 - of a set
+    lists = {list[str] if get_origin(one) is Sequence else one for one in read}
+    return Union[tuple(lists)]  # noqa: UP007 - of a set
 
 
 def _read(name: str, value: Any) -> Any:
@@ -231,6 +221,7 @@ def column_types(given: list[str] | None) -> dict[str, str]:
 _SPELLED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "exclude_same": (list[str] | None, same_values),
     "columns": (str | None, column_names),
+    "types": (list[str] | None, column_types),
 }
 
 

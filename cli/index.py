@@ -12,47 +12,25 @@ from retr.cli._options import (
     INDEX_DIR,
     ColumnsOption,
     CsvOption,
-    GroupOption,
     IndexOption,
     JsonOption,
     LoadOptions,
-    MetadataOption,
-    PathColumnOption,
     Paths0Option,
     PathsOption,
     SafeCsvOption,
-    TypeOption,
     WhereOption,
     YesOption,
     column_names,
-    column_types,
     find_index,
     unfold,
 )
 from retr.cli._output import Output
+from retr.retrieval.ingest.options import BuildOptions
 
 if TYPE_CHECKING:
     from retr.retrieval.ingest.build import BuildReport
 
 app = typer.Typer(help="Make, look at and change an index.", no_args_is_help=True, rich_markup_mode=None)
-
-RehashOption = Annotated[
-    bool | None,
-    typer.Option(
-        "--rehash/--no-rehash",
-        help="Read files that look unchanged again: all, or none; by default those whose inode or ctime changed.",
-        show_default=False,
-    ),
-]
-PruneOption = Annotated[bool, typer.Option("--prune", help="Drop rows whose files are gone.")]
-ImageColumnOption = Annotated[
-    str | None,
-    typer.Option("--image-column", metavar="COLUMN", help="The column of pictures, of a Parquet file with several."),
-]
-BurnedInOption = Annotated[
-    bool, typer.Option("--allow-burned-in", help="Read DICOM files that say their pixels hold annotations.")
-]
-
 
 # of a file rather than of what it shows: a table without --columns leaves them out
 FILE_FACTS = {"path", "size", "mtime", "sha256", "mode"}
@@ -82,43 +60,7 @@ def build(
             help="An encoder of `retr encoders ls`; lite for a new index, the recorded one for an existing one.",
         ),
     ] = None,
-    metadata: MetadataOption = None,
-    path_column: PathColumnOption = None,
-    image_column: ImageColumnOption = None,
-    column_type: TypeOption = None,
-    group: GroupOption = None,
-    score: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--score",
-            metavar="FINDING",
-            help="Store p(finding) as a column, for encoders that score findings (kad); repeats.",
-        ),
-    ] = None,
-    prune: PruneOption = False,
-    rehash: RehashOption = None,
-    exact_decode: Annotated[
-        bool, typer.Option("--exact-decode", help="Decode JPEGs at full size, not reduced to what the encoder needs.")
-    ] = False,
-    frames: Annotated[
-        int | None,
-        typer.Option(
-            "--frames",
-            min=1,
-            help="Of DICOM frames, TIFF pages and NIfTI slices take the first and every nth; by default all.",
-        ),
-    ] = None,
-    axis: Annotated[
-        str | None, typer.Option("--axis", help="Along which axis NIfTI volumes are cut: axial, coronal or sagittal.")
-    ] = None,
-    allow_burned_in: BurnedInOption = False,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            "--dtype",
-            help="Vectors of a new index: float32, or float16 in half the space; an existing one keeps its type.",
-        ),
-    ] = None,
+    asked: BuildOptions,
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
@@ -135,20 +77,8 @@ def build(
         archive,
         index or Path(INDEX_DIR),
         encoder=encoder,
-        metadata=metadata,
-        path_column=path_column,
-        image_column=image_column,
-        types=column_types(column_type),
-        group=group,
-        scores=score,
-        prune=prune,
-        rehash=rehash,
-        exact_decode=exact_decode,
-        frames=frames,
-        axis=axis,  # type: ignore[arg-type]
-        allow_burned_in=allow_burned_in,
-        dtype=dtype,  # type: ignore[arg-type]
         progress=True,
+        **asked.asked(),
         **loading.options,
     )
     assert built.report is not None
@@ -164,13 +94,7 @@ def add(
     name: Annotated[
         str | None, typer.Option("--name", help="Prefix of the new ids; by default the folder's name.")
     ] = None,
-    metadata: MetadataOption = None,
-    path_column: PathColumnOption = None,
-    image_column: ImageColumnOption = None,
-    column_type: TypeOption = None,
-    prune: PruneOption = False,
-    rehash: RehashOption = None,
-    allow_burned_in: BurnedInOption = False,
+    asked: BuildOptions,
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:
@@ -184,21 +108,7 @@ def add(
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index), **loading.options)
-    _report(
-        out,
-        opened.add(
-            source,
-            name=name,
-            metadata=metadata,
-            path_column=path_column,
-            image_column=image_column,
-            types=column_types(column_type),
-            prune=prune,
-            rehash=rehash,
-            allow_burned_in=allow_burned_in,
-            progress=True,
-        ),
-    )
+    _report(out, opened.add(source, name=name, progress=True, **asked.asked()))
 
 
 @app.command()

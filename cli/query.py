@@ -108,7 +108,7 @@ def query(
         # of JSON, and of a sheet, all is read
         columns=shown if sheet is None and out.form != "json" else None,
     )
-    found = opened.search(queries, **vars(wanted))
+    found = opened.search(queries, **wanted.by_name())
     if sheet is not None:
         from retr.retrieval import sheet as sheets
 

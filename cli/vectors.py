@@ -9,6 +9,7 @@ import typer
 
 from retr.cli._options import (
     INDEX_DIR,
+    DtypeOption,
     GroupOption,
     IndexOption,
     JsonOption,
@@ -55,13 +56,7 @@ def import_(
     ] = None,
     column_type: TypeOption = None,
     group: GroupOption = None,
-    dtype: Annotated[
-        str | None,
-        typer.Option(
-            "--dtype",
-            help="Vectors of a new index: float32, or float16 in half the space; an existing one keeps its type.",
-        ),
-    ] = None,
+    dtype: DtypeOption = None,
     loading: LoadOptions,
     json_: JsonOption = False,
 ) -> None:

@@ -15,7 +15,7 @@ import difflib
 import inspect
 import re
 import textwrap
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     Function = TypeVar("Function", bound=Callable[..., Any])
-Options = TypeVar("Options")
 _ENTRY = re.compile(r"^( *)options\n(?:\1 +.*\n)+", re.MULTILINE)
 
 
@@ -40,11 +39,13 @@ class Option:
     spelled
         What the command line's help says further: how the value is spelled there.
     flag
-        How the command line spells it where that is not ``--`` and the field's name.
+        How the command line spells it where that is not ``--`` and the field's name; empty where it has none.
     metavar
         What the command line's help shows for the value.
     least
         The smallest number the command line takes.
+    kept
+        Whether what it was first given for is kept and goes for later times: it counts as asked only where it is given.
     """
 
     help: str
@@ -53,55 +54,89 @@ class Option:
     flag: str | None = None
     metavar: str | None = None
     least: int | None = None
+    kept: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options, and which of them were given: those that are `kept` may be left to what was recorded."""
+
+    given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+
+    def by_name(self) -> dict[str, Any]:
+        """Return every option, as `taken` takes them."""
+        return {one.name: getattr(self, one.name) for one in fields(self) if one.name != "given"}
+
+    def asked(self) -> dict[str, Any]:
+        """Return what was given, as `taken` takes it."""
+        return {name: value for name, value in self.by_name().items() if name in self.given}
+
+
+Kind = TypeVar("Kind", bound=Options)
+
+
+def declared(kind: Any) -> dict[str, tuple[Any, Option]]:
+    """Return the type and the `Option` of each field that is declared with one, in order."""
+    return _declared(kind)
 
 
 @cache
-def declared(kind: Any) -> dict[str, tuple[Any, Option]]:
-    """Return the type and the `Option` of each field that is declared with one, in order."""
+def _declared(kind: Any) -> dict[str, tuple[Any, Option]]:
     hints = get_type_hints(kind, include_extras=True)
     found = {}
-    for field in fields(kind):
-        hint = hints[field.name]
-        option = next((one for one in getattr(hint, "__metadata__", ()) if isinstance(one, Option)), None)
+    for one in fields(kind):
+        hint = hints[one.name]
+        option = next((at for at in getattr(hint, "__metadata__", ()) if isinstance(at, Option)), None)
         if option is not None:
-            found[field.name] = (hint.__origin__, option)
+            found[one.name] = (hint.__origin__, option)
     return found
 
 
-def taken(kind: type[Options], given: Mapping[str, Any], what: str) -> Options:
-    """Make options of what was given by name.
+def taken(kind: type[Kind], given: Mapping[str, Any], what: str) -> Kind:
+    """Make options of what was given by name; ``None`` for one that is `kept` leaves it to what is recorded.
 
     Raises
     ------
     TypeError
         There is no such option; the message names the nearest.
     """
-    known = declared(kind)  # type: ignore[arg-type]
+    known = declared(kind)
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise TypeError(f"{what}() has no option {name!r}" + (f": is {near[0]!r} meant?" if near else ""))
-    return kind(**given)
+    left = {name for name, (_, option) in known.items() if option.kept and given.get(name) is None}
+    meant = {name: value for name, value in given.items() if name not in left}
+    return kind(**meant, given=frozenset(meant))
 
 
-def documents(kind: type) -> Callable[[Function], Function]:
+def part(kind: type[Kind], options: Kind) -> Kind:
+    """Return the options that a base class declares, as one of it."""
+    found = {name: getattr(options, name) for name in declared(kind)}
+    return kind(**found, given=options.given & found.keys())
+
+
+def documents(kind: type, further: str | None = None) -> Callable[[Function], Function]:
     """Give a function that takes ``**options`` the signature and the docstring of what it takes.
 
-    The entry ``options`` of its docstring's parameters is replaced by one for each option, with its default.
+    The entry ``options`` of its docstring's parameters is replaced by one for each option. ``further`` is the name of
+    what it takes beside them.
     """
 
     def document(function: Function) -> Function:
         signature = inspect.signature(function)
         own = [one for one in signature.parameters.values() if one.kind is not one.VAR_KEYWORD]
-        defaults = {field.name: field.default for field in fields(kind)}
-        further = {name: one for name, one in declared(kind).items() if name not in signature.parameters}
+        defaults = {one.name: ... if one.default is MISSING else one.default for one in fields(kind)}
+        own_names = signature.parameters.keys()
+        others = {name: one for name, one in declared(kind).items() if name not in own_names}
         own += [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=hint)
-            for name, (hint, _) in further.items()
+            for name, (hint, _) in others.items()
         ]
+        own += [inspect.Parameter(further, inspect.Parameter.VAR_KEYWORD, annotation=Any)] if further else []
         text = function.__doc__ or ""
         function.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
-        function.__doc__ = _ENTRY.sub(lambda entry: _entries(further, entry[1]), text)
+        function.__doc__ = _ENTRY.sub(lambda entry: _entries(others, entry[1]), text)
         return function
 
     return document

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, TypedDict
 
-from retr.index.options import Option
+from retr.index.options import Option, Options
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankOptions:
+class RankOptions(Options):
     """How rows are ranked; the fields of `RankKeywords`, by which callers give them."""
 
     k: Annotated[

@@ -12,13 +12,14 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from retr.index.machine.home import home
-from retr.index.options import documents, taken
+from retr.index.options import declared, documents, taken
 from retr.index.store import Store
 from retr.retrieval._deferred import Deferred
 from retr.retrieval.answering import find_hits
 from retr.retrieval.contents import ENCODER, IndexContents
 from retr.retrieval.encoders.index_encoder import load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.heads.adapted import load_for
+from retr.retrieval.ingest.options import BuildOptions
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.query import gather_queries
 from retr.retrieval.search_options import SearchOptions
@@ -29,11 +30,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from retr.index.disk.manifest import Dtype
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.hits import Hits
-    from retr.retrieval.images.picture import Axis
+    from retr.retrieval.ingest.options import BuildKeywords
     from retr.retrieval.query import Query
     from retr.retrieval.search_options import SearchKeywords
     from retr.retrieval.text.align import Bridge
@@ -57,6 +57,7 @@ class Index(IndexContents, Deferred):
 
     # making and opening
 
+    @overload
     @classmethod
     def build(
         cls,
@@ -64,19 +65,30 @@ class Index(IndexContents, Deferred):
         path: str | Path = ".retr",
         *,
         encoder: str | BaseEncoder | None = None,
-        metadata: str | Path | None = None,
-        path_column: str | None = None,
-        image_column: str | None = None,
-        types: Mapping[str, str] | None = None,
-        group: str | None = None,
-        scores: Sequence[str] | None = None,
-        prune: bool = False,
-        rehash: bool | None = None,
-        exact_decode: bool = False,
-        frames: int | None = None,
-        axis: Axis | None = None,
-        allow_burned_in: bool = False,
-        dtype: Dtype | None = None,
+        progress: bool = False,
+        **options: Unpack[BuildKeywords],
+    ) -> Self: ...
+
+    @overload
+    @classmethod
+    def build(
+        cls,
+        archive: str | Path,
+        path: str | Path = ".retr",
+        *,
+        encoder: str | BaseEncoder | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> Self: ...
+
+    @classmethod
+    @documents(BuildOptions, further="loading")
+    def build(
+        cls,
+        archive: str | Path,
+        path: str | Path = ".retr",
+        *,
+        encoder: str | BaseEncoder | None = None,
         progress: bool = False,
         **options: Any,
     ) -> Self:
@@ -91,35 +103,11 @@ class Index(IndexContents, Deferred):
         encoder
             A name of ``retr encoders ls`` or a loaded encoder; by default ``"lite"`` for a new index and the recorded
             one for an existing index.
-        metadata
-            CSV, TSV or Parquet table joined on its ``path`` column.
-        path_column, image_column
-            The column of paths of a table, or of images of a Parquet archive, where its name does not tell.
-        types
-            Columns to store as ``"number"`` or as ``"text"``, whatever their cells look like.
-        group
-            The column that tells patients apart.
-        scores
-            Findings to score and store as columns, for encoders that score findings.
-        rehash
-            Read and hash files that look unchanged: all of them (True), none (False), or by default those that this
-            machine has not read in the state they are in (size, mtime, inode, ctime).
-        prune
-            Drop rows whose files are gone; otherwise they are kept and counted.
-        exact_decode
-            Decode JPEGs at full size rather than reduced to what the encoder needs.
-        frames
-            Of a file with several pictures (DICOM frames, TIFF pages, NIfTI slices) take the first and every nth.
-        axis
-            Along which axis NIfTI volumes are cut: ``"axial"``, ``"coronal"`` or ``"sagittal"``.
-        allow_burned_in
-            Read DICOM files that say their pixels hold annotations, which may name the patient.
-        dtype
-            How a new index stores vectors: ``"float32"`` (the default), or ``"float16"`` in half the space; an existing
-            index keeps its own.
         progress
             Show progress on standard error.
         options
+            Fields of `BuildOptions`.
+        loading
             Further options of ``load_encoder``: ``weights=``, ``device=``, ``precision=`` ...
 
         Returns
@@ -140,6 +128,7 @@ class Index(IndexContents, Deferred):
         from retr.retrieval.tuning import tune_if_large
 
         path = home(path)
+        asked: Any = {name: options.pop(name) for name in options.keys() & declared(BuildOptions).keys()}
 
         @cache
         def load() -> BaseEncoder:
@@ -147,25 +136,7 @@ class Index(IndexContents, Deferred):
                 return load_for(Store.open(path), encoder, options)
             return load_recorded(encoder, None, options)
 
-        report = build(
-            archive,
-            path,
-            load,
-            metadata=metadata,
-            path_column=path_column,
-            image_column=image_column,
-            types=types,
-            group=group,
-            scores=scores,
-            prune=prune,
-            rehash=rehash,
-            exact_decode=exact_decode,
-            frames=frames,
-            axis=axis,
-            allow_burned_in=allow_burned_in,
-            dtype=dtype,
-            progress=progress,
-        )
+        report = build(archive, path, load, progress=progress, **asked)
         index = cls(Store.open(path), encoder=load(), options=options)
         index.report = replace(report, notes=(*report.notes, *tune_if_large(index)))
         return index
@@ -355,17 +326,39 @@ class Index(IndexContents, Deferred):
 
     # changing
 
+    @documents(BuildOptions)
     def add(
-        self, source: str | Path, *, name: str | None = None, metadata: str | Path | None = None, **asked: Any
+        self,
+        source: str | Path,
+        *,
+        name: str | None = None,
+        progress: bool = False,
+        **options: Unpack[BuildKeywords],
     ) -> BuildReport:
-        """Embed a further folder, or one image; its rows' ids begin with ``name/``, by default the folder's name.
+        """Embed a further folder, or one image.
 
-        The same name again brings that part up to date, as `build` does for the first archive; ``asked`` is as there:
-        ``path_column``, ``image_column``, ``types``, ``prune``, ``rehash``, ``allow_burned_in``, ``progress``.
+        The same name again brings that part up to date, as `build` does for the first archive.
+
+        Parameters
+        ----------
+        source
+            A folder, container, URL or image.
+        name
+            What its rows' ids begin with, before a ``/``; by default the folder's name.
+        progress
+            Show progress on standard error.
+        options
+            Fields of `BuildOptions`.
+
+        Raises
+        ------
+        UsageError
+            The name cannot be part of an id, ids of the index begin with it already, or an option contradicts what
+            the index was built with.
         """
         from retr.retrieval.ingest.build import add
 
-        report = add(source, self.path, lambda: self.encoder, name=name, metadata=metadata, **asked)
+        report = add(source, self.path, lambda: self.encoder, name=name, progress=progress, **options)
         self.refresh()
         return report
 

@@ -11,23 +11,25 @@ The manifest holds it under ``"build"``::
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, stored
+from retr.index.options import declared, part
+from retr.retrieval.read_options import ReadOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from retr.index.rows.snapshot import Snapshot
     from retr.index.rows.writer import Writer
-    from retr.retrieval.images.picture import Axis
+    from retr.retrieval.ingest.options import BuildOptions
 
 BUILDS_NOTE = "build"
 
@@ -36,9 +38,7 @@ BUILDS_NOTE = "build"
 class Notes:
     """What the manifest notes about the builds of an index."""
 
-    exact_decode: bool = False
-    frames: int = 1
-    axis: Axis = "axial"
+    reading: ReadOptions = field(default_factory=ReadOptions)
     scores: tuple[str, ...] = ()
     sources: list[str] = field(default_factory=list)
     metadata: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -56,9 +56,7 @@ class Notes:
                 tables.inner(name).texts("columns", ())
             types, images = noted.inner("types", {}), noted.inner("image_columns", {})
             return cls(
-                exact_decode=noted.flag("exact_decode", default=False),
-                frames=noted.whole("frames", 1, least=0),
-                axis=noted.choice("axis", ("axial", "coronal", "sagittal"), "axial"),
+                reading=ReadOptions(**{name: _noted(noted, name, hint) for name, hint in _kept()}),
                 scores=noted.texts("scores", ()),
                 sources=list(noted.texts("sources", ())),
                 metadata={name: dict(tables.inner(name).data()) for name in tables},
@@ -70,9 +68,7 @@ class Notes:
     def to_json(self) -> dict[str, Any]:
         """Return the manifest's form."""
         return {
-            "exact_decode": self.exact_decode,
-            "frames": self.frames,
-            "axis": self.axis,
+            **{name: getattr(self.reading, name) for name, _ in _kept()},
             "scores": list(self.scores),
             "sources": self.sources,
             "metadata": self.metadata,
@@ -81,16 +77,7 @@ class Notes:
             **({"image_columns": self.image_columns} if self.image_columns else {}),
         }
 
-    def agree(
-        self,
-        store: Snapshot,
-        *,
-        name: str,
-        exact_decode: bool = False,
-        frames: int | None = None,
-        axis: Axis | None = None,
-        scores: Sequence[str] | None = None,
-    ) -> None:
+    def agree(self, store: Snapshot, name: str, asked: BuildOptions) -> None:
         """Settle what this build does; an index without rows takes what is asked, one with rows keeps what it has.
 
         Raises
@@ -98,21 +85,20 @@ class Notes:
         UsageError
             What is asked contradicts what the rows were built with.
         """
+        reading = part(ReadOptions, asked)
+        kept = [name for name, _ in _kept()]
         if not len(store):
-            self.exact_decode, self.scores = exact_decode, tuple(scores or ())
-            self.frames, self.axis = 1 if frames is None else frames, axis or "axial"
-        if exact_decode and not self.exact_decode:
-            raise UsageError("the index was built without exact_decode", hint="build a new index with it")
-        for what, asked, kept in (
-            ("scores", None if scores is None else list(scores), list(self.scores)),
-            ("frames", frames, self.frames),
-            ("axis", axis, self.axis),
+            self.reading, self.scores = reading, tuple(asked.scores or ())
+        for what, wanted, has in (
+            *((one, getattr(asked, one), getattr(self.reading, one)) for one in kept if one in asked.given),
+            ("scores", None if asked.scores is None else list(asked.scores), list(self.scores)),
         ):
-            if asked is not None and asked != kept:
+            if wanted is not None and wanted != has:
                 raise UsageError(
-                    f"the index was built with {what} {kept!r}, got: {asked!r}",
+                    f"the index was built with {what} {has!r}, got: {wanted!r}",
                     hint="leave it out to keep what is recorded, or build a new index",
                 )
+        self.reading = replace(reading, **{one: getattr(self.reading, one) for one in kept})
         if name not in self.sources:
             if name and len(store) and pc.any(pc.starts_with(store.table(["path"])["path"], f"{name}/")).as_py():
                 raise UsageError(f"ids of the index begin with {name!r} already", hint="give another name with --name")
@@ -122,6 +108,21 @@ class Notes:
         """Return the columns that the metadata table of one source, or of any, brought."""
         chosen = self.metadata.values() if name is None else [self.metadata.get(name, {})]
         return list(dict.fromkeys(column for noted in chosen for column in noted.get("columns", ())))
+
+
+def _kept() -> list[tuple[str, Any]]:
+    """Return the reading options that an index keeps, with their types."""
+    return [(name, hint) for name, (hint, option) in declared(ReadOptions).items() if option.kept]
+
+
+def _noted(noted: Fields, name: str, hint: Any) -> Any:
+    """Return a reading option as it was noted, or the default where an older version noted none."""
+    default = getattr(ReadOptions(), name)
+    if get_args(hint):
+        return noted.choice(name, get_args(hint), default)
+    if hint is int:
+        return noted.whole(name, default)
+    return noted.flag(name, default=default) if hint is bool else noted.text(name, default)
 
 
 class Builds:

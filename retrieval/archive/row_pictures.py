@@ -41,8 +41,9 @@ def picture_in(data: bytes, row_id: str, notes: Notes, **reading: Any) -> Pictur
     """
     _, mark, frame = row_id.rpartition("#")
     wanted = f"#{frame}" if mark and frame.isdigit() else ""
-    # the build decided what may be read, and how volumes are cut
-    for suffix, picture in read_images(data, axis=notes.axis, allow_burned_in=True, name=row_id, **reading):
+    # as the build read it, which also decided what may be read; all frames, for their names
+    asked = {**notes.reading.by_name(), "frames": 1, "allow_burned_in": True, "name": row_id, **reading}
+    for suffix, picture in read_images(data, **asked):
         if suffix == wanted:
             return picture
     raise RetrError(f"the file of {row_id!r} no longer holds this picture", hint="bring the index up to date")

@@ -29,7 +29,7 @@ from retr.retrieval.images.samples import colour_to_8bit, grey_picture, layout_n
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retr.retrieval.images.picture import Options
+    from retr.retrieval.images.picture import Reading
 
 _CHANNELS = (1, 3, 4)
 SHAPES = "(h, w), (h, w, c) or (c, h, w) with 1, 3 or 4 channels"
@@ -44,7 +44,7 @@ def refused(name: str | None, what: str, hint: str | None = None) -> ImageReadEr
     return ImageReadError(f"{who} {what}", reason="unsupported", hint=hint or f"give an array {SHAPES}")
 
 
-def from_array(array: NDArray[Any], options: Options) -> Picture:
+def from_array(array: NDArray[Any], options: Reading) -> Picture:
     """Return the picture that an array shows; see the module's text for which arrays those are.
 
     Raises

@@ -35,7 +35,7 @@ from retr.retrieval.images.dicom_header import header_columns
 from retr.retrieval.images.dicom_layout import GREY, PALETTE
 from retr.retrieval.images.dicom_open import is_dicom, open_dataset
 from retr.retrieval.images.dicom_values import RefusalError, numbers, text
-from retr.retrieval.images.picture import MAX_ASPECT, Options, Picture, made_square, read_error
+from retr.retrieval.images.picture import MAX_ASPECT, Picture, Reading, made_square, read_error
 
 __all__ = ["is_dicom", "read"]
 
@@ -51,7 +51,7 @@ _BURNED_IN = {"YES", "Y", "TRUE", "T", "1"}  # the first is the defined term
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
 
 
-def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
+def read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
     """Read the chosen frames of a DICOM file.
 
     Parameters
@@ -83,7 +83,7 @@ def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
         raise read_error("truncated" if _at_end(stream) else "damaged", options.name) from None
 
 
-def _read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
+def _read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
     opened = open_dataset(stream, options)
     if text(opened.header, "BurnedInAnnotation") in _BURNED_IN and not options.allow_burned_in:
         raise read_error("burned-in annotation", options.name)
@@ -95,7 +95,7 @@ def _read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
         yield suffix, _picture(frames, opened, position, columns, options)
 
 
-def _picture(frames: Frames, opened: Opened, position: int, columns: dict[str, Any], options: Options) -> Picture:
+def _picture(frames: Frames, opened: Opened, position: int, columns: dict[str, Any], options: Reading) -> Picture:
     layout, header = frames.layout, opened.header
     frame = frames.read(position)
     shown = Shown(header, position)

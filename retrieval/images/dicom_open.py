@@ -22,7 +22,7 @@ from retr.retrieval.images.picture import max_pixels_allowed
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-    from retr.retrieval.images.picture import Options
+    from retr.retrieval.images.picture import Reading
 
 _IMPLICIT, _EXPLICIT, _DEFLATED, _BIG = (f"1.2.840.10008.1.2{end}" for end in ("", ".1", ".1.99", ".2"))
 _NATIVE = (_IMPLICIT, _EXPLICIT, _DEFLATED, _BIG)
@@ -95,7 +95,7 @@ class Opened:
         return np.frombuffer(value[: len(value) // 8 * 8], "<u8").tolist() if isinstance(value, bytes) else []
 
 
-def open_dataset(stream: BinaryIO, options: Options) -> Opened:
+def open_dataset(stream: BinaryIO, options: Reading) -> Opened:
     """Read the header, and find the pixels.
 
     Parameters

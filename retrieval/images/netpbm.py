@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 from PIL import Image
 
-from retr.retrieval.images.picture import Options, Picture, read_error
+from retr.retrieval.images.picture import Picture, Reading, read_error
 from retr.retrieval.images.samples import grey_picture, layout_name
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def maximum(start: bytes) -> int | None:
     return None if header is None else int(header[4])
 
 
-def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
+def read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
     """Read the one picture of the file.
 
     Raises

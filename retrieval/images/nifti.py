@@ -19,7 +19,7 @@ from PIL import Image
 from retr.index.errors import ImageReadError
 from retr.retrieval.images.decoder_warnings import silence_decoders
 from retr.retrieval.images.levels import finite_range, stretch_to_8bit
-from retr.retrieval.images.picture import Options, Picture, made_square, read_error
+from retr.retrieval.images.picture import Picture, Reading, made_square, read_error
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +37,7 @@ _GZIP = b"\x1f\x8b"
 _NIFTI2 = (b"\x1c\2\0\0", b"\0\0\2\x1c")  # its header's length, in either byte order
 
 
-def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
+def read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
     """Read the chosen slices of a volume; where one picture is wanted, the middle one.
 
     Parameters
@@ -67,7 +67,7 @@ def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
         raise read_error("damaged", options.name) from None
 
 
-def _volume(stream: BinaryIO, options: Options) -> tuple[NDArray[Any], tuple[float, float, float], bool]:
+def _volume(stream: BinaryIO, options: Reading) -> tuple[NDArray[Any], tuple[float, float, float], bool]:
     """Return the first volume as stored, turned to canonical orientation ``(x, y, z)``.
 
     Beside it, the size of a voxel and whether the scaling turns low stored values into high ones. The scaling itself
@@ -145,7 +145,7 @@ def _slices(
     volume: NDArray[Any],
     zooms: tuple[float, float, float],
     inverted: bool,
-    options: Options,
+    options: Reading,
 ) -> Iterator[tuple[str, Picture]]:
     axis = _AXES[options.axis]
     across, up = (other for other in range(3) if other != axis)
@@ -154,7 +154,7 @@ def _slices(
         raise read_error("too large", options.name)
     count = volume.shape[axis]
     chosen = options.chosen(count)
-    if options.every is None:
+    if not options.frames:
         chosen = iter([(count // 2, "")])
     low, high = _window(volume)
     if inverted:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from PIL import Image
 
 from retr.index.errors import ImageReadError, UsageError
+from retr.index.options import Option
 from retr.retrieval.images.levels import Grey16
+from retr.retrieval.read_options import ReadKeywords, ReadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -47,8 +49,6 @@ _TEXTS: dict[str, tuple[str, str]] = {
         'install it with `pip install "retr[dicom]"`',
     ),
 }
-
-Axis = Literal["axial", "coronal", "sagittal"]
 
 REASONS: tuple[str, ...] = tuple(_TEXTS)
 
@@ -98,45 +98,6 @@ class Picture:
     columns: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to read one file; the arguments of `retr.retrieval.images.read_images`, checked.
-
-    ``every`` is None where one picture is wanted: the first of a file's pages or frames, a volume's middle
-    slice.
-    """
-
-    every: int | None
-    draft_size: int | None
-    grey16: Grey16
-    max_pixels: int
-    allow_burned_in: bool
-    hash_key: bytes | None
-    axis: Axis
-    name: str | None
-
-    def __post_init__(self) -> None:
-        for argument in ("every", "draft_size", "max_pixels"):
-            value = getattr(self, argument)
-            if value is not None and value < 1:
-                raise UsageError(f"{argument} must be at least 1, got: {value!r}")
-        for argument, allowed in (("grey16", get_args(Grey16)), ("axis", get_args(Axis))):
-            if getattr(self, argument) not in allowed:
-                raise UsageError(f"{argument} must be one of {list(allowed)}, got: {getattr(self, argument)!r}")
-
-    def chosen(self, count: int) -> Iterator[tuple[int, str]]:
-        """Return (0-based position, suffix of the id) of the pictures to read of a file with ``count``."""
-        positions = range(0, count, self.every) if self.every is not None else range(min(count, 1))
-        return ((position, f"#{position + 1}" if count > 1 else "") for position in positions)
-
-
-def read_error(reason: str, name: str | None) -> ImageReadError:
-    """Make the error of one of the `REASONS` for the picture the caller calls ``name``."""
-    text, hint = _TEXTS[reason]
-    who = "the picture" if name is None else repr(name)
-    return ImageReadError(f"{who} {text}", reason=reason, hint=hint)
-
-
 def max_pixels_allowed() -> int:
     """Return the limit on width x height: ``RETR_MAX_PIXELS`` where set, else `MAX_PIXELS`."""
     value = os.environ.get("RETR_MAX_PIXELS")
@@ -148,6 +109,80 @@ def max_pixels_allowed() -> int:
             hint=f"unset it for the default of {MAX_PIXELS}",
         )
     return int(value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading(ReadOptions):
+    """How to read one file: what the user decides, and what the encoder and the caller need."""
+
+    draft_size: Annotated[
+        int | None,
+        Option(
+            "JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size as long as the shorter side keeps so many pixels.",
+            "Twice the encoder's input size moves embeddings by less than 0.001 in cosine. ``None``: in full.",
+        ),
+    ] = None
+    grey16: Annotated[
+        Grey16,
+        Option(
+            "How grey deeper than 8 bit is scaled, see `retr.retrieval.images.levels`.",
+            "DICOM and NIfTI go by their own windows instead.",
+        ),
+    ] = "minmax"
+    max_pixels: Annotated[
+        int,
+        Option(
+            "Limit on width x height, against decompression bombs.",
+            "By default ``RETR_MAX_PIXELS``, or 50,331,648.",
+        ),
+    ] = field(default_factory=max_pixels_allowed)
+    hash_key: Annotated[
+        bytes | None,
+        Option(
+            "With it, DICOM pictures carry keyed hashes of patient, study and series among their columns.",
+            "See `retr.index.machine.hash_key`.",
+        ),
+    ] = None
+    name: Annotated[
+        str | None,
+        Option('What errors call the picture. Without it they say "the picture": a path may hold a patient\'s name.'),
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for argument in ("draft_size", "max_pixels"):
+            value = getattr(self, argument)
+            if value is not None and value < 1:
+                raise UsageError(f"{argument} must be at least 1, got: {value!r}")
+        if self.grey16 not in get_args(Grey16):
+            raise UsageError(f"grey16 must be one of {list(get_args(Grey16))}, got: {self.grey16!r}")
+
+    @property
+    def reduced_to(self) -> int | None:
+        """The shorter side to which a JPEG may be reduced, ``None`` where it is decoded in full."""
+        return None if self.exact_decode else self.draft_size
+
+    def chosen(self, count: int) -> Iterator[tuple[int, str]]:
+        """Return (0-based position, suffix of the id) of the pictures to read of a file with ``count``."""
+        positions = range(0, count, self.frames) if self.frames else range(min(count, 1))
+        return ((position, f"#{position + 1}" if count > 1 else "") for position in positions)
+
+
+class ReadingKeywords(ReadKeywords, total=False):
+    """The fields of `Reading` by name."""
+
+    draft_size: int | None
+    grey16: Grey16
+    max_pixels: int
+    hash_key: bytes | None
+    name: str | None
+
+
+def read_error(reason: str, name: str | None) -> ImageReadError:
+    """Make the error of one of the `REASONS` for the picture the caller calls ``name``."""
+    text, hint = _TEXTS[reason]
+    who = "the picture" if name is None else repr(name)
+    return ImageReadError(f"{who} {text}", reason=reason, hint=hint)
 
 
 def turned(image: Image.Image, orientation: Any) -> Image.Image:

@@ -32,7 +32,7 @@ from retr.retrieval.images import netpbm, streams
 from retr.retrieval.images.codestreams import StreamHeader, UnknownStreamError, stream_header
 from retr.retrieval.images.decoder_warnings import silence_decoders
 from retr.retrieval.images.levels import Grey16, scale_to_8bit
-from retr.retrieval.images.picture import Options, Picture, read_error, turned
+from retr.retrieval.images.picture import Picture, Reading, read_error, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -56,7 +56,7 @@ _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 _HEADER_BYTES = (4096, 1 << 20)
 
 
-def read(stream: BinaryIO, options: Options, *, kind: str) -> Iterator[tuple[str, Picture]]:
+def read(stream: BinaryIO, options: Reading, *, kind: str) -> Iterator[tuple[str, Picture]]:
     """Read the picture of a raster file other than TIFF.
 
     Parameters
@@ -79,7 +79,7 @@ def read(stream: BinaryIO, options: Options, *, kind: str) -> Iterator[tuple[str
     yield "", finish(image, stream, options)
 
 
-def _better_reader(stream: BinaryIO, kind: str) -> Callable[[BinaryIO, Options], Iterator[tuple[str, Picture]]] | None:
+def _better_reader(stream: BinaryIO, kind: str) -> Callable[[BinaryIO, Reading], Iterator[tuple[str, Picture]]] | None:
     """Return who reads what Pillow cannot read or reads with another meaning; None for Pillow.
 
     The stream stands at its beginning afterwards.
@@ -120,7 +120,7 @@ def _start(stream: BinaryIO, size: int) -> bytes:
     return start
 
 
-def from_pillow(image: Image.Image, options: Options) -> Picture:
+def from_pillow(image: Image.Image, options: Reading) -> Picture:
     """Return the picture of an image that Pillow already holds or has opened; the image is not altered."""
     silence_decoders()
     # a reduced decode would leave the caller's own image reduced
@@ -141,7 +141,7 @@ def _open(stream: BinaryIO, plugin: type[ImageFile], name: str | None) -> ImageF
         raise read_error("truncated" if _at_end(stream) else "damaged", name) from None
 
 
-def finish(image: Image.Image, stream: BinaryIO | None, options: Options) -> Picture:
+def finish(image: Image.Image, stream: BinaryIO | None, options: Reading) -> Picture:
     """Decode an image that Pillow has opened.
 
     Raises
@@ -157,9 +157,9 @@ def finish(image: Image.Image, stream: BinaryIO | None, options: Options) -> Pic
         raise read_error("too large", name)
     mode = image.mode
     try:
-        if options.draft_size is not None and isinstance(image, JpegImageFile):
+        if options.reduced_to is not None and isinstance(image, JpegImageFile):
             # keeps the shorter side at draft_size or more
-            image.draft(None, (options.draft_size, options.draft_size))
+            image.draft(None, (options.reduced_to, options.reduced_to))
         image.load()
         if isinstance(image, TiffImageFile):
             width, height = image.size  # Pillow has turned it upright while loading

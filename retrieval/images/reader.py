@@ -6,41 +6,33 @@ import errno
 import io
 import os
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Unpack
 
 import numpy as np
 from PIL import Image
 
 from retr.index.machine.home import home
+from retr.index.options import documents, taken
 from retr.retrieval.images import dicom, nifti, raster, tiff
 from retr.retrieval.images.arrays import from_array
 from retr.retrieval.images.file_types import PREFIX_BYTES, UNREAD, format_of
 from retr.retrieval.images.given import given_picture
-from retr.retrieval.images.picture import Options, Picture, max_pixels_allowed, read_error
+from retr.retrieval.images.picture import Picture, Reading, read_error
 from retr.retrieval.regular_files import NotRegularError, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
     from pathlib import Path
 
-    from retr.retrieval.images.levels import Grey16
-    from retr.retrieval.images.picture import Axis
+    from retr.retrieval.images.picture import ReadingKeywords
 
 _READ_WHOLE = 64 << 20
 
 
-def read_image(
-    source: Any,
-    *,
-    draft_size: int | None = None,
-    grey16: Grey16 = "minmax",
-    max_pixels: int | None = None,
-    allow_burned_in: bool = False,
-    hash_key: bytes | None = None,
-    axis: Axis = "axial",
-    name: str | None = None,
-) -> Picture:
+@documents(Reading)
+def read_image(source: Any, **options: Unpack[ReadingKeywords]) -> Picture:
     """Read one picture; of a file with several, the first page or frame, or the middle slice of a volume.
 
     Safe to call from several threads.
@@ -51,24 +43,8 @@ def read_image(
         A path, the bytes of a file, a file open in binary mode, a PIL image, a `Picture`, a ``pydicom.Dataset``, or
         an array or a tensor ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``; which samples it may have says
         `retr.retrieval.images.arrays`.
-    draft_size
-        JPEGs may be decoded at 1/2, 1/4 or 1/8 of their size as long as the shorter side keeps this many
-        pixels. Twice the encoder's input size moves embeddings by less than 0.001 in cosine. ``None``: in
-        full.
-    grey16
-        How grey deeper than 8 bit is scaled, see `retr.retrieval.images.levels`. DICOM and NIfTI go by their
-        own windows instead.
-    max_pixels
-        Limit on width x height, against decompression bombs; ``RETR_MAX_PIXELS`` or 50,331,648 by default.
-    allow_burned_in
-        Read DICOM files that say their pixels hold annotations (BurnedInAnnotation = YES).
-    hash_key
-        With it, DICOM pictures carry keyed hashes of patient, study and series among their columns; see
-        `retr.index.machine.hash_key`.
-    axis
-        Along which axis a NIfTI volume is cut.
-    name
-        What errors call the picture. Without it they say "the picture": a path may hold a patient's name.
+    options
+        Fields of `Reading`; here one picture is read whatever ``frames`` says.
 
     Raises
     ------
@@ -82,33 +58,21 @@ def read_image(
     >>> picture.image.mode, picture.image.size, picture.mode
     ('RGB', (60, 40), 'L')
     """
-    limit = max_pixels_allowed() if max_pixels is None else max_pixels
-    options = Options(None, draft_size, grey16, limit, allow_burned_in, hash_key, axis, name)
-    with closing(_read(source, options)) as pictures:
+    with closing(_read(source, replace(taken(Reading, options, "read_image"), frames=0))) as pictures:
         _, picture = next(pictures)
     return picture
 
 
-def read_images(
-    source: Any,
-    *,
-    every: int | None = 1,
-    draft_size: int | None = None,
-    grey16: Grey16 = "minmax",
-    max_pixels: int | None = None,
-    allow_burned_in: bool = False,
-    hash_key: bytes | None = None,
-    axis: Axis = "axial",
-    name: str | None = None,
-) -> Iterator[tuple[str, Picture]]:
-    """Read every nth picture of a file.
+@documents(Reading)
+def read_images(source: Any, **options: Unpack[ReadingKeywords]) -> Iterator[tuple[str, Picture]]:
+    """Read the pictures of a file.
 
     Parameters
     ----------
-    every
-        Take the first picture and then every nth; ``None``: one alone, as `read_image`.
-    source, draft_size, grey16, max_pixels, allow_burned_in, hash_key, axis, name
+    source
         As in `read_image`.
+    options
+        Fields of `Reading`.
 
     Returns
     -------
@@ -121,11 +85,10 @@ def read_images(
     ImageReadError
         With one of `retr.retrieval.images.REASONS`; pictures before the damage have been given by then.
     """
-    limit = max_pixels_allowed() if max_pixels is None else max_pixels
-    return _read(source, Options(every, draft_size, grey16, limit, allow_burned_in, hash_key, axis, name))
+    return _read(source, taken(Reading, options, "read_images"))
 
 
-def _read(source: Any, options: Options) -> Generator[tuple[str, Picture]]:
+def _read(source: Any, options: Reading) -> Generator[tuple[str, Picture]]:
     given = given_picture(source, options.name)
     if isinstance(given, np.ndarray):
         yield "", from_array(given, options)
@@ -136,7 +99,7 @@ def _read(source: Any, options: Options) -> Generator[tuple[str, Picture]]:
             yield from _reader(prefix, options.name)(stream, options)
 
 
-def _reader(prefix: bytes, name: str | None) -> Callable[[BinaryIO, Options], Iterator[tuple[str, Picture]]]:
+def _reader(prefix: bytes, name: str | None) -> Callable[[BinaryIO, Reading], Iterator[tuple[str, Picture]]]:
     kind = format_of(prefix)
     if kind is None:
         raise read_error("not an image", name)

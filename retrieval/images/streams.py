@@ -15,7 +15,7 @@ from PIL import Image
 from PIL.ExifTags import Base
 
 from retr.retrieval.images.codestreams import EndsEarlyError, StreamHeader, UnknownStreamError, stream_header
-from retr.retrieval.images.picture import Options, Picture, read_error, turned
+from retr.retrieval.images.picture import Picture, Reading, read_error, turned
 from retr.retrieval.images.samples import UnknownMeaningError, colour_to_8bit, grey_picture, layout_name
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ _APP1, _START_OF_SCAN = 0xE1, 0xDA
 _ENDS = ((b"\xff\xd8", b"\xff\xd9"), (b"\xff\x4f", b"\xff\xd9"), (b"\0\0\0\x0cjP", b"\xff\xd9"), (b"\x89PNG", b"IEND"))
 
 
-def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
+def read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
     """Read the one picture of a stream.
 
     Raises
@@ -82,7 +82,7 @@ def _exif_blocks(data: bytes, kind: str) -> Iterator[bytes]:
             at += 2 + length
 
 
-def _picture(values: NDArray[Any], header: StreamHeader, options: Options) -> Picture:
+def _picture(values: NDArray[Any], header: StreamHeader, options: Reading) -> Picture:
     bits = header.bits or 8 * values.dtype.itemsize
     samples = 1 if values.ndim == 2 else values.shape[2]
     # four samples in a JPEG are CMYK of one kind or another
@@ -103,7 +103,7 @@ def _picture(values: NDArray[Any], header: StreamHeader, options: Options) -> Pi
     return Picture(image=image, width=width, height=height, mode=mode, notes=notes)
 
 
-def _decoded(data: bytes, header: StreamHeader, options: Options) -> NDArray[Any]:
+def _decoded(data: bytes, header: StreamHeader, options: Reading) -> NDArray[Any]:
     import imagecodecs
 
     if header.kind in {"jpeg", "jpegls"} and _is_cut(data):

@@ -23,7 +23,7 @@ from retr.retrieval.images import raster
 from retr.retrieval.images.codestreams import UnknownStreamError, stream_header
 from retr.retrieval.images.decoder_warnings import silence_decoders
 from retr.retrieval.images.levels import finite_range
-from retr.retrieval.images.picture import Options, Picture, read_error
+from retr.retrieval.images.picture import Picture, Reading, read_error
 from retr.retrieval.images.samples import (
     UnknownMeaningError,
     colour_to_8bit,
@@ -59,7 +59,7 @@ _BYTES_PER_PIXEL = 12
 _MOST_SAMPLES = 8
 
 
-def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
+def read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
     """Read the pages of a TIFF; thumbnails, pyramid levels and masks (by their NewSubfileType) are not pages.
 
     Parameters
@@ -82,7 +82,7 @@ def read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
         raise
 
 
-def _read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
+def _read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
     import tifffile
 
     start = stream.read(12)
@@ -123,7 +123,7 @@ def _read(stream: BinaryIO, options: Options) -> Iterator[tuple[str, Picture]]:
 class _Pillow:
     """The same file as Pillow sees it, opened when it is first asked for."""
 
-    def __init__(self, stream: BinaryIO, options: Options) -> None:
+    def __init__(self, stream: BinaryIO, options: Reading) -> None:
         self._stream, self._options = stream, options
         self._image: TiffImageFile | None = None
 
@@ -197,7 +197,7 @@ def _is_cut(stream: BinaryIO) -> bool:
     )
 
 
-def _check(page: Any, stream: BinaryIO, options: Options) -> None:
+def _check(page: Any, stream: BinaryIO, options: Reading) -> None:
     """Refuse a page that is too large, ends beyond the file or is of a layout that neither library reads right."""
     name = options.name
     width, height = page.imagewidth, page.imagelength
@@ -225,7 +225,7 @@ def _check(page: Any, stream: BinaryIO, options: Options) -> None:
         _check_streams(page, stream, options)
 
 
-def _check_streams(page: Any, stream: BinaryIO, options: Options) -> None:
+def _check_streams(page: Any, stream: BinaryIO, options: Reading) -> None:
     """Refuse tiles whose own header says that they are larger than the page's tags say."""
     most = math.prod(page.chunks)
     for offset, length in zip(page.dataoffsets, page.databytecounts, strict=False):
@@ -298,7 +298,7 @@ def _pillow_reads(page: Any) -> bool:
     )
 
 
-def _picture(page: Any, options: Options) -> Picture:
+def _picture(page: Any, options: Reading) -> Picture:
     """Decode a page with tifffile."""
     try:
         values = _upright(page.asarray(maxworkers=1, squeeze=False), page)
@@ -328,7 +328,7 @@ def _upright(values: NDArray[Any], page: Any) -> NDArray[Any]:
     return values
 
 
-def _shown(values: NDArray[Any], page: Any, options: Options) -> tuple[Image.Image, str, dict[str, str]]:
+def _shown(values: NDArray[Any], page: Any, options: Reading) -> tuple[Image.Image, str, dict[str, str]]:
     """Return what the samples ``(h, w, n)`` mean as RGB, the name of their layout, and notes."""
     bits, photometric = page.bitspersample, page.photometric
     own = _SAMPLES[photometric]

@@ -10,11 +10,13 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from retr.index.errors import RetrError, UsageError
 from retr.index.machine.home import home
+from retr.index.options import documents, taken
 from retr.index.store import Store
 from retr.retrieval.archive.column_types import read_types, require_group
 from retr.retrieval.archive.lists import ListSource
@@ -24,7 +26,7 @@ from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.provenance import Notes
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, may_be_dicom
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
-from retr.retrieval.ingest.options import Order
+from retr.retrieval.ingest.options import BuildOptions, Order
 from retr.retrieval.ingest.pipeline import carry_out
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import RESERVED, TAKEN, score_column
@@ -34,22 +36,20 @@ if TYPE_CHECKING:
 
     from retr.index.disk.manifest import Dtype
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.ingest.options import BuildKeywords
     from retr.retrieval.progress import Progress
 
 __all__ = ["BuildReport", "add", "build"]
 
 
+@documents(BuildOptions)
 def build(
     archive: Path | str | Source,
     index_path: Path | str,
     encoder: BaseEncoder | Callable[[], BaseEncoder],
     *,
-    metadata: Path | str | None = None,
-    path_column: str | None = None,
-    image_column: str | None = None,
-    dtype: Dtype | None = None,
     progress: bool | Progress = False,
-    **asked: Any,
+    **options: Unpack[BuildKeywords],
 ) -> BuildReport:
     """Embed an archive into an index, or bring an existing index up to date with it.
 
@@ -61,18 +61,10 @@ def build(
         The index to make or to update.
     encoder
         From ``load_encoder``, or what loads it; must be the one an existing index was built with.
-    metadata
-        CSV, TSV or Parquet table joined on its path column.
-    path_column
-        The table's column that holds paths, where its name does not tell; of a list of paths likewise.
-    image_column
-        The column that holds the pictures of a Parquet or Arrow table with several.
-    dtype
-        How a new index stores vectors: ``"float32"`` (the default) or ``"float16"``; an existing index keeps its own.
     progress
         Show progress on standard error; or an object that shows it.
-    asked
-        Fields of `retr.retrieval.ingest.options.Order`: ``group``, ``scores``, ``prune`` ...
+    options
+        Fields of `BuildOptions`.
 
     Raises
     ------
@@ -83,22 +75,19 @@ def build(
     IndexLockedError
         Another process is writing to the index.
     """
+    asked = taken(BuildOptions, options, "build")
     path = home(index_path)
     before = Store.open(path) if Store.exists(path) else None
     if before is not None:
-        _require_dtype(before, dtype)
+        _require_dtype(before, asked.dtype)
     notes = Notes() if before is None else Notes.of(before)
-    image_column = image_column or notes.image_columns.get("")
-    reading = {"path_column": None if metadata else path_column, "image_column": image_column}
-    source = archive
-    if isinstance(source, str | Path):
-        source = open_source(source, leave_out=(path,), **reading)
-    asked |= {"image_column": image_column}
-    order = _order(source, archive, metadata, path_column, before, asked)
-    _require_columns(order, () if before is None else before.schema.names, asked.get("types") or ())
+    asked = replace(asked, image_column=asked.image_column or notes.image_columns.get(""))
+    source = archive if not isinstance(archive, str | Path) else _opened(archive, path, asked)
+    order = _order(source, archive, before, asked)
+    _require_columns(order, () if before is None else before.schema.names, asked.types or ())
     loaded = encoder() if callable(encoder) else encoder
     fresh = before is None
-    store = _created(path, loaded, dtype or "float32") if fresh else Store.open(path)
+    store = _created(path, loaded, asked.dtype or "float32") if fresh else Store.open(path)
     try:
         report, skipped = carry_out(order, loaded, store, progress)
     except BaseException:
@@ -113,17 +102,15 @@ def build(
     return report
 
 
+@documents(BuildOptions)
 def add(
     source: Path | str,
     index_path: Path | str,
     encoder: BaseEncoder | Callable[[], BaseEncoder],
     *,
     name: str | None = None,
-    metadata: Path | str | None = None,
-    path_column: str | None = None,
-    image_column: str | None = None,
     progress: bool | Progress = False,
-    **asked: Any,
+    **options: Unpack[BuildKeywords],
 ) -> BuildReport:
     """Embed a further folder, or one image, into an existing index; its ids begin with ``name/``.
 
@@ -131,24 +118,33 @@ def add(
     ----------
     name
         By default the folder's name. The same name again brings that part of the index up to date.
-    source, index_path, encoder, metadata, path_column, image_column, progress, asked
+    source, index_path, encoder, progress
         As in `build`.
+    options
+        Fields of `BuildOptions`.
 
     Raises
     ------
     UsageError
         The name cannot be part of an id, or ids of the index begin with it already.
     """
-    store = Store.open(index_path)
-    image_column = image_column or Notes.of(store).image_columns.get(name or Path(source).name)
-    reading = {"path_column": None if metadata else path_column, "image_column": image_column}
-    opened = open_source(source, leave_out=(store.path,), **reading)
+    asked, store = taken(BuildOptions, options, "add"), Store.open(index_path)
+    _require_dtype(store, asked.dtype)
+    chosen = Notes.of(store).image_columns.get(name or Path(source).name)
+    asked = replace(asked, image_column=asked.image_column or chosen)
+    opened = _opened(source, store.path, asked)
     name = Path(opened.location).name if name is None else name
     if not name or "/" in name or "::" in name or name.startswith("."):
         raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
-    order = _order(opened, source, metadata, path_column, store, {"name": name, "image_column": image_column, **asked})
-    _require_columns(order, store.schema.names, asked.get("types") or ())
+    order = _order(opened, source, store, asked, name)
+    _require_columns(order, store.schema.names, asked.types or ())
     return carry_out(order, encoder() if callable(encoder) else encoder, store, progress)[0]
+
+
+def _opened(archive: Path | str, index: Path, asked: BuildOptions) -> Source:
+    # a table beside the archive is what the column of paths is of
+    path_column = None if asked.metadata else asked.path_column
+    return open_source(archive, leave_out=(index,), path_column=path_column, image_column=asked.image_column)
 
 
 def _created(path: Path, encoder: BaseEncoder, dtype: Dtype) -> Store:
@@ -175,10 +171,10 @@ def _require_dtype(store: Store, dtype: Dtype | None) -> None:
 def _require_columns(order: Order, present: Sequence[str], types: Iterable[str]) -> None:
     """Refuse a group key, or a typed column, that neither index nor table has, where the archive cannot bring it."""
     source = order.source
-    columns = [*RESERVED, *present, *order.first.columns, *map(score_column, order.scores or ())]
+    columns = [*RESERVED, *present, *order.first.columns, *map(score_column, order.asked.scores or ())]
     columns += [] if order.table is None else order.table.table.column_names
     columns += [] if order.table is None else list(order.table.renamed)
-    for column in [*([] if order.group is None else [order.group]), *types]:
+    for column in [*([] if order.asked.group is None else [order.asked.group]), *types]:
         # the members of a container may have columns of any name: only reading them tells
         if column in columns or source.count() is None:
             continue
@@ -188,35 +184,28 @@ def _require_columns(order: Order, present: Sequence[str], types: Iterable[str])
 
 
 def _order(
-    source: Source,
-    archive: Path | str | Source,
-    metadata: Path | str | None,
-    path_column: str | None,
-    before: Store | None,
-    asked: dict[str, Any],
+    source: Source, archive: Path | str | Source, before: Store | None, asked: BuildOptions, name: str = ""
 ) -> Order:
     """Look at the archive and its tables, and check what is asked."""
     first, entries = _with_first_item(source, str(archive))
     types = {} if before is None else Notes.of(before).types
-    types |= read_types(asked.get("types") or {})
-    group = asked.get("group") or (None if before is None else before.manifest.group)
+    types |= read_types(asked.types or {})
+    group = asked.group or (None if before is None else before.manifest.group)
     require_group(group, types)
     reading: dict[str, Any] = {"reserved": TAKEN, "types": types, "group": group}
     table = None
-    if metadata is not None:
+    if asked.metadata is not None:
         roots = [source.location, *([str(home(archive).absolute())] if isinstance(archive, str | Path) else [])]
-        reading |= {"relative": lambda path: clean(path, roots), "path_column": path_column}
-        table = read_metadata(home(metadata), **reading)
+        reading |= {"relative": lambda path: clean(path, roots), "path_column": asked.path_column}
+        table = read_metadata(home(asked.metadata), **reading)
     if isinstance(source, ListSource):
-        reading |= {"relative": source.relative, "path_column": None if metadata else path_column}
+        reading |= {"relative": source.relative, "path_column": None if asked.metadata else asked.path_column}
         listed = read_metadata(source.file, **reading)
         table = listed if table is None else join_tables(listed, table)
     elif table is not None:
         pictures = (entry.path for entry in source.entries() if isinstance(entry, Item))
-        require_match(table, itertools.chain([first.path], pictures), str(metadata))
-    order = Order(source=source, entries=entries, first=first, table=table, **{**asked, "types": types})
-    order.check()
-    return order
+        require_match(table, itertools.chain([first.path], pictures), str(asked.metadata))
+    return Order(source, entries, first, replace(asked, types=types), name, table)
 
 
 def _with_first_item(source: Source, called: str) -> tuple[Item, Iterator[Entry]]:

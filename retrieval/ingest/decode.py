@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.retrieval.encoders.base import BaseEncoder
-    from retr.retrieval.images.picture import Axis
+    from retr.retrieval.read_options import ReadOptions
 
 
 @dataclass
@@ -83,12 +83,8 @@ class Decoder:
         Says whether an item's rows were made from the bytes of a sha256.
     same_bytes
         Gives, for a sha256, the rows of the index that hold these bytes, none where there are none.
-    exact_decode
-        Decode JPEGs in full.
-    frames, axis
-        Of a file with several pictures take the first and every nth, 0: one alone; along which axis a volume is cut.
-    allow_burned_in
-        Read DICOM files that say their pixels hold annotations.
+    reading
+        How files are read.
     """
 
     source: Source
@@ -96,10 +92,7 @@ class Decoder:
     key: Callable[[], bytes]
     holds: Callable[[Item, str], bool]
     same_bytes: Callable[[str], tuple[int, ...]]
-    exact_decode: bool = False
-    frames: int = 1
-    axis: Axis = "axial"
-    allow_burned_in: bool = False
+    reading: ReadOptions
 
     def __call__(self, item: Item, rows: int = 0) -> Read | Same | Skipped:
         """Read one item; whatever is wrong with it becomes a record.
@@ -139,12 +132,10 @@ class Decoder:
         info = self.encoder.info
         pictures = read_images(
             data,
-            every=self.frames or None,
-            draft_size=None if self.exact_decode else info.draft_size,
+            **self.reading.by_name(),
+            draft_size=info.draft_size,
             grey16=info.grey16,
-            allow_burned_in=self.allow_burned_in,
             hash_key=self.key() if is_dicom(data[:132]) else None,
-            axis=self.axis,
         )
         return [
             Frame(

@@ -1,20 +1,102 @@
-"""What a build is asked to do."""
+"""What a build is asked to do, and what it is to be done on."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence  # noqa: TC003 - the declarations are read when the program runs
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from retr.index.errors import UsageError
+from retr.index.options import Option
+from retr.retrieval.read_options import ReadKeywords, ReadOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator
 
     from retr.retrieval.archive.metadata import Metadata
     from retr.retrieval.archive.sources import Entry, Item, Source
-    from retr.retrieval.images.picture import Axis
 
 COMMIT_ROWS = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions(ReadOptions):
+    """How an archive becomes rows; the fields of `BuildKeywords`, by which callers give them."""
+
+    metadata: Annotated[
+        str | Path | None, Option("CSV, TSV or Parquet table joined on its `path` column.", metavar="FILE")
+    ] = None
+    path_column: Annotated[
+        str | None, Option("The table's column of paths, where its name does not tell.", metavar="COLUMN")
+    ] = None
+    image_column: Annotated[
+        str | None, Option("The column of pictures, of a Parquet file with several.", metavar="COLUMN")
+    ] = None
+    types: Annotated[
+        Mapping[str, str] | None,
+        Option(
+            "Store a column as numbers or as text, whatever its cells look like.",
+            'By column, ``"number"`` or ``"text"``; kept for later builds.',
+            spelled="Repeats. Kept for later builds.",
+            flag="--type",
+            metavar="COLUMN=number|text",
+        ),
+    ] = None
+    group: Annotated[
+        str | None,
+        Option("The column that tells patients apart; by default the one recorded, if any.", metavar="COLUMN"),
+    ] = None
+    scores: Annotated[
+        Sequence[str] | None,
+        Option(
+            "Store p(finding) as a column, for encoders that score findings (kad).",
+            "Kept for later builds.",
+            spelled="Repeats.",
+            flag="--score",
+            metavar="FINDING",
+        ),
+    ] = None
+    prune: Annotated[bool, Option("Drop rows whose files are gone.", "Otherwise they are kept and counted.")] = False
+    rehash: Annotated[
+        bool | None,
+        Option(
+            "Read files that look unchanged again: all, or none; by default those whose inode or ctime changed.",
+            "That is, those that this machine has not read in the state they are in (size, mtime, inode, ctime).",
+            flag="--rehash/--no-rehash",
+        ),
+    ] = None
+    dtype: Annotated[
+        Literal["float32", "float16"] | None,
+        Option("Vectors of a new index: float32, or float16 in half the space; an existing one keeps its type."),
+    ] = None
+    commit_rows: Annotated[int, Option("Rows between two commits.", flag="")] = COMMIT_ROWS
+    workers: Annotated[
+        int | None, Option("Threads that read and decode; by default as many as there are cores.", flag="")
+    ] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.commit_rows < 1:
+            raise UsageError(f"commit_rows must be at least 1, got: {self.commit_rows!r}")
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"workers must be at least 1, got: {self.workers!r}")
+
+
+class BuildKeywords(ReadKeywords, total=False):
+    """The fields of `BuildOptions` by name."""
+
+    metadata: str | Path | None
+    path_column: str | None
+    image_column: str | None
+    types: Mapping[str, str] | None
+    group: str | None
+    scores: Sequence[str] | None
+    prune: bool
+    rehash: bool | None
+    dtype: Literal["float32", "float16"] | None
+    commit_rows: int
+    workers: int | None
 
 
 @dataclass(frozen=True)
@@ -25,66 +107,17 @@ class Order:
     ----------
     source, entries, first
         The archive, what it lists, and its first item.
+    asked
+        How; its ``types`` with those that the index keeps.
     name
         The source's name, with which the ids begin; empty for the archive the index was first built from.
     table
         The metadata to join.
-    types
-        Columns to be stored as ``"number"`` or as ``"text"``, whatever they look like; kept for later builds.
-    image_column
-        The column that the pictures of a table were read from, where one was chosen; kept for reading them again.
-    group
-        The column that tells patients apart.
-    scores
-        Findings to score and store as columns ``p_<finding>``, for encoders with ``encode_and_score``. Kept for later
-        builds of the same index, as are ``exact_decode``, ``frames`` and ``axis``.
-    prune
-        Drop rows whose files are gone.
-    rehash
-        Read and hash files that look unchanged: all of them (True), none (False), or by default those that this machine
-        has not read in the state they are in.
-    exact_decode
-        Decode JPEGs in full rather than reduced to what the encoder needs.
-    frames
-        Of a file with several pictures (DICOM frames, TIFF pages, NIfTI slices) take the first and every nth; 1, all of
-        them, by default. 0: one alone, the first, of a volume the middle slice.
-    axis
-        Along which axis NIfTI volumes are cut: ``"axial"`` (the default), ``"coronal"``, ``"sagittal"``.
-    allow_burned_in
-        Read DICOM files that say their pixels hold annotations, which may name the patient.
-    commit_rows
-        Rows between two commits.
-    workers
-        Threads that read and decode; by default as many as there are cores.
     """
 
     source: Source
     entries: Iterator[Entry]
     first: Item
+    asked: BuildOptions
     name: str = ""
     table: Metadata | None = None
-    types: Mapping[str, str] = field(default_factory=dict)
-    image_column: str | None = None
-    group: str | None = None
-    scores: Sequence[str] | None = None
-    prune: bool = False
-    rehash: bool | None = None
-    exact_decode: bool = False
-    frames: int | None = None
-    axis: Axis | None = None
-    allow_burned_in: bool = False
-    commit_rows: int = COMMIT_ROWS
-    workers: int | None = None
-
-    def check(self) -> None:
-        """Raise `UsageError` for what cannot be meant."""
-        if self.commit_rows < 1:
-            raise UsageError(f"commit_rows must be at least 1, got: {self.commit_rows!r}")
-        if self.frames is not None and self.frames < 0:
-            raise UsageError(
-                f"frames must not be negative, got: {self.frames!r}", hint="1 takes every picture of a file"
-            )
-        if self.axis not in {None, "axial", "coronal", "sagittal"}:
-            raise UsageError(f"unknown axis {self.axis!r}", hint="use axial, coronal or sagittal")
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"workers must be at least 1, got: {self.workers!r}")

@@ -74,9 +74,9 @@ def carry_out(
     start = time.monotonic()
     shown = make_progress(show=progress) if isinstance(progress, bool) else progress
     require_same(store.manifest.encoder, encoder.info)
-    if order.scores and not hasattr(encoder, "encode_and_score"):
+    if order.asked.scores and not hasattr(encoder, "encode_and_score"):
         raise UsageError(
-            f"encoder {encoder.info.name!r} does not score findings, got: {order.scores[0]!r}",
+            f"encoder {encoder.info.name!r} does not score findings, got: {order.asked.scores[0]!r}",
             hint="build with the encoder 'kad'",
         )
     with store.writer() as writer, shown:
@@ -104,20 +104,13 @@ class _Run:
         self.writer = writer
         self.shown = shown
         self.recorded = Notes.of(writer.store)
-        self.recorded.agree(
-            writer.store,
-            name=order.name,
-            exact_decode=order.exact_decode,
-            frames=order.frames,
-            axis=order.axis,
-            scores=order.scores,
-        )
-        self.recorded.types |= order.types
-        if order.image_column is not None:
-            self.recorded.image_columns[order.name] = order.image_column
+        self.recorded.agree(writer.store, order.name, order.asked)
+        self.recorded.types |= order.asked.types or {}
+        if order.asked.image_column is not None:
+            self.recorded.image_columns[order.name] = order.asked.image_column
         self.known = Known(writer.store, order.name, list(self.recorded.sources))
         self.labels = Labels(
-            order.table, order.name, writer, self.recorded, has_rows=len(self.known) > 0, group=order.group
+            order.table, order.name, writer, self.recorded, has_rows=len(self.known) > 0, group=order.asked.group
         )
         self._refuse_another_archive()
         self.remembered = Remembered(writer.store.uuid, order.name)
@@ -128,10 +121,7 @@ class _Run:
             self.key,
             lambda item, sha256: self.known.holds(self._row_path(item.path), sha256),
             self.known.same_bytes,
-            exact_decode=self.recorded.exact_decode,
-            frames=self.recorded.frames,
-            axis=self.recorded.axis,
-            allow_burned_in=order.allow_burned_in,
+            self.recorded.reading,
         )
         info = encoder.info
         self.notes = [
@@ -139,7 +129,7 @@ class _Run:
             *_licence(encoder),
             *self.key.notes,
         ]
-        if len(self.known) and not self.remembered.any and order.rehash is None:
+        if len(self.known) and not self.remembered.any and order.asked.rehash is None:
             self.notes.append(
                 "this machine has not read this archive for the index yet: all files are read and compared once, "
                 "and what is the same is not embedded again (--no-rehash trusts size and time)"
@@ -185,7 +175,7 @@ class _Run:
         self.labels.join_anew()
         self._move_group()
         parallel = getattr(self.order.source, "parallel", 1)
-        workers = self.order.workers or max(parallel, len(os.sched_getaffinity(0)))
+        workers = self.order.asked.workers or max(parallel, len(os.sched_getaffinity(0)))
         # enough decoded pictures for the batch after those that the network has, and no more
         ahead = self.encoder.batch_size + 2 * workers
         window: deque[Future[Read | Same | Skipped]] = deque()
@@ -239,9 +229,9 @@ class _Run:
     def _must_read(self, path: str, item: Item, content: int) -> bool:
         """Return whether a file that looks unchanged is read to make sure; else keep what is remembered of it."""
         known = item.stamp is None or self.remembered.knows(path, item.stamp, content)
-        if self.order.rehash is False and not known and item.stamp is not None:
+        if self.order.asked.rehash is False and not known and item.stamp is not None:
             self.remembered.note(path, item.stamp, content)
-        return not known if self.order.rehash is None else self.order.rehash
+        return not known if self.order.asked.rehash is None else self.order.asked.rehash
 
     def _take(self, result: Read | Same | Skipped) -> None:
         """Take one file from the decoding threads, in the order of the listing."""
@@ -258,7 +248,7 @@ class _Run:
         self.done["reused" if result.same else "embedded"] += result.rows
         self.files.append(result)
         # a picture that waits for a full batch must not hold up ever more files of known bytes behind it
-        stuck = len(self.files) > self.order.commit_rows + self.network.pictures
+        stuck = len(self.files) > self.order.asked.commit_rows + self.network.pictures
         for _ in self.network.embed(result.frames, everything=stuck):
             self._commit_some()
         self._commit_some()
@@ -282,7 +272,7 @@ class _Run:
     def _commit_some(self) -> None:
         """Commit if enough is embedded, or enough time has passed."""
         self._finish()
-        if self.ready_rows >= self.order.commit_rows or time.monotonic() - self.committed_at > COMMIT_SECONDS:
+        if self.ready_rows >= self.order.asked.commit_rows or time.monotonic() - self.committed_at > COMMIT_SECONDS:
             self._commit()
 
     def _finish(self) -> None:
@@ -315,7 +305,7 @@ class _Run:
                 name=self.order.name,
                 metadata=self.order.table,
                 now=self.writer.store,
-                group=self.order.group or self.writer.store.manifest.group,
+                group=self.order.asked.group or self.writer.store.manifest.group,
             )
             if rows.retyped:
                 self.writer.replace_columns(as_text(self.writer.store, rows.retyped))
@@ -328,8 +318,8 @@ class _Run:
         for key, note in ((BUILDS_NOTE, self.recorded.to_json()), (IDENTIFIERS, hashed)):
             if note is not None and self.writer.store.manifest.extra.get(key) != note:
                 self.writer.note(key, note)
-        if (ready or last) and self.order.group not in {None, self.writer.store.manifest.group}:
-            self.writer.set_group(self.order.group)
+        if (ready or last) and self.order.asked.group not in {None, self.writer.store.manifest.group}:
+            self.writer.set_group(self.order.asked.group)
         if last:
             skipped = skipped_table(self.skipped, self.writer.store, self.recorded, self.order.name)
             if not skipped.equals(self.writer.store.skipped()) and (
@@ -376,8 +366,8 @@ class _Run:
         unreadable = {entry.path for entry in self.skipped if not entry.was_read}
         respelled = 0
         for files in self.known.vanished(unreadable):
-            self.done["removed" if self.order.prune else "vanished"] += len(files)
-            if self.order.prune:
+            self.done["removed" if self.order.asked.prune else "vanished"] += len(files)
+            if self.order.asked.prune:
                 self._delete(files)
             else:
                 respelled += sum(_OLD_SPELLING.search(one) is not None for one in self.known.ids(files))
@@ -387,7 +377,7 @@ class _Run:
 
     def _move_group(self) -> None:
         """Write the column that tells patients apart as text where an older version wrote numbers; one commit."""
-        group = self.order.group or self.writer.store.manifest.group
+        group = self.order.asked.group or self.writer.store.manifest.group
         kind = to_be_moved(self.writer.store.manifest, group)
         if kind is not None:
             self.writer.set_group(group)

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import inspect
-from dataclasses import FrozenInstanceError, dataclass, fields
+from dataclasses import FrozenInstanceError, dataclass
 from typing import Annotated, get_type_hints
 
 import pytest
 
 from retr import Index
-from retr.index.options import Option, declared, documents, taken
+from retr.index.options import Option, Options, declared, documents, part, taken
 from retr.index.search_options import RankKeywords, RankOptions
 from retr.index.store import Store
+from retr.retrieval.images import read_images
+from retr.retrieval.images.picture import Reading, ReadingKeywords
+from retr.retrieval.ingest.options import BuildKeywords, BuildOptions
+from retr.retrieval.read_options import ReadKeywords, ReadOptions
 from retr.retrieval.search_options import SearchKeywords, SearchOptions
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sample:
-    size: Annotated[int, Option("How large.", "In pixels.", flag="-s")] = 3
+class Sample(Options):
+    size: Annotated[int, Option("How large.", "In pixels.", flag="-s", kept=True)] = 3
     name: Annotated[str | None, Option("What it is called.")] = None
 
 
@@ -43,11 +47,14 @@ def draw(shape, *, name="circle", **options):
 @pytest.mark.parametrize(("kind", "keywords", "apart"), [
     (RankOptions, RankKeywords, {"k"}),
     (SearchOptions, SearchKeywords, set()),
+    (ReadOptions, ReadKeywords, set()),
+    (Reading, ReadingKeywords, set()),
+    (BuildOptions, BuildKeywords, set()),
 ])  # fmt: skip
 def test_a_type_checker_sees_every_option(kind, keywords, apart):
     meant = {name: hint for name, (hint, _) in declared(kind).items() if name not in apart}
     assert get_type_hints(keywords) == meant
-    assert {field.name for field in fields(kind)} == declared(kind).keys()
+    assert kind().by_name().keys() == declared(kind).keys()
 
 
 class TestByName:
@@ -70,6 +77,23 @@ class TestByName:
         assert draw("x", size=4) == ("x", "circle", Sample(size=4))
 
 
+class TestGiven:
+    """What is kept is asked only where it is given."""
+
+    def test_what_was_given_is_known(self):
+        assert taken(Sample, {"name": None}, "x").asked() == {"name": None}
+        assert taken(Sample, {"size": 3, "name": "a"}, "x").asked() == {"size": 3, "name": "a"}
+
+    def test_none_leaves_what_is_kept(self):
+        left = taken(Sample, {"size": None}, "x")
+        assert (left.size, left.asked()) == (3, {})
+
+    def test_a_part_keeps_what_was_given_of_it(self):
+        whole = taken(BuildOptions, {"frames": 2, "prune": True}, "build")
+        assert part(ReadOptions, whole) == ReadOptions(frames=2)
+        assert part(ReadOptions, whole).asked() == {"frames": 2}
+
+
 class TestDocumented:
     def test_signature_and_docstring(self):
         assert str(inspect.signature(draw)) == "(shape, *, name='circle', size: int = 3)"
@@ -77,12 +101,15 @@ class TestDocumented:
             "shape", "    Which.", "size", "    How large. In pixels."
         ]  # fmt: skip
 
-    @pytest.mark.parametrize(("method", "kind"), [(Index.search, SearchOptions), (Store.search, RankOptions)])
+    @pytest.mark.parametrize(("method", "kind"), [
+        (Index.search, SearchOptions), (Store.search, RankOptions), (read_images, Reading),
+        (Index.build, BuildOptions), (Index.add, BuildOptions),
+    ])  # fmt: skip
     def test_help_shows_each_option_and_its_default(self, method, kind):
         shown, text = inspect.signature(method).parameters, inspect.getdoc(method)
         for name, (_, option) in declared(kind).items():
             assert name in shown
             if name != "k" or kind is SearchOptions:
-                assert shown[name].default == getattr(kind(), name)
+                assert shown[name].default in (getattr(kind(), name), ...)
                 assert f"\n{name}\n    {option.help[:40]}" in text
         assert "options" not in shown

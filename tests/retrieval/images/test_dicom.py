@@ -340,7 +340,7 @@ def test_pixels_become_square(dicom_bytes, attributes, size):
 
 def test_frames_count_from_one(dicom_bytes):
     frames = np.stack([np.full((4, 5), value, np.uint8) for value in range(7)])
-    pictures = read_images(dicom_bytes(frames), every=3)
+    pictures = read_images(dicom_bytes(frames), frames=3)
     given = [(suffix, int(np.asarray(picture.image)[0, 0, 0])) for suffix, picture in pictures]
     assert given == [("#1", 0), ("#4", 3), ("#7", 6)]
     assert grey(dicom_bytes(frames)).max() == 0

@@ -79,7 +79,7 @@ def test_one_window_for_all_slices_ignores_outliers():
 
 
 def test_every_nth_slice_and_the_middle_one():
-    given = [suffix for suffix, _ in read_images(nifti(VOLUME), every=3)]
+    given = [suffix for suffix, _ in read_images(nifti(VOLUME), frames=3)]
     assert given == ["#1", "#4", "#7"]
     picture = read_image(nifti(VOLUME))
     assert picture.notes["slice"] == "axial 5 of 8"

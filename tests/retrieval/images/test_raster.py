@@ -173,7 +173,7 @@ def test_a_callers_pil_image_is_not_altered():
 def test_tiff_pages_count_from_one_and_do_not_share_pixels():
     pages = [Image.new("RGB", (20, 10), (value, 0, 0)) for value in (10, 20, 30, 40, 50)]
     data = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:])
-    given = [(suffix, pixels(picture)[0, 0, 0]) for suffix, picture in list(read_images(data, every=2))]
+    given = [(suffix, pixels(picture)[0, 0, 0]) for suffix, picture in list(read_images(data, frames=2))]
     assert given == [("#1", 10), ("#3", 30), ("#5", 50)]
 
 

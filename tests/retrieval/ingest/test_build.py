@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 from pathlib import Path
@@ -13,7 +14,10 @@ import pytest
 from retr.index.errors import EncoderMismatchError, IndexLockedError, UsageError
 from retr.index.store import Store
 from retr.retrieval.archive import locations
+from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.row_pictures import picture_in
 from retr.retrieval.ingest.build import add, build
+from retr.retrieval.read_options import ReadOptions
 
 
 @pytest.fixture
@@ -358,10 +362,38 @@ def test_half_precision_is_kept_for_later_builds(archive, index, fake_encoder, m
         build(archive, index, fake_encoder, dtype="float32")
 
 
-def test_exact_decoding_cannot_be_asked_for_afterwards(archive, index, fake_encoder):
-    build(archive, index, fake_encoder)
-    with pytest.raises(UsageError, match="built without exact_decode"):
-        build(archive, index, fake_encoder, exact_decode=True)
+@pytest.mark.parametrize(
+    ("first", "later", "said"),
+    [
+        ({}, {"exact_decode": True}, "exact_decode False, got: True"),
+        ({"exact_decode": True}, {"exact_decode": False}, "exact_decode True, got: False"),
+        ({"frames": 4}, {"frames": 1}, "frames 4, got: 1"),
+        ({"axis": "coronal"}, {"axis": "axial"}, "axis 'coronal', got: 'axial'"),
+    ],
+)
+def test_what_is_read_otherwise_cannot_be_asked_for_afterwards(archive, index, fake_encoder, first, later, said):
+    build(archive, index, fake_encoder, **first)
+    for asked in ({}, dict.fromkeys(later), {name: first[name] for name in first}):
+        assert build(archive, index, fake_encoder, **asked).embedded == 0
+    assert Notes.of(Store.open(index)).reading == ReadOptions(**first)
+    with pytest.raises(UsageError, match=f"built with {said}"):
+        build(archive, index, fake_encoder, **later)
+
+
+def test_a_picture_is_read_again_as_the_build_read_it(archive, index, fake_encoder, make_picture):
+    data = io.BytesIO()
+    make_picture(5, (400, 400)).save(data, format="JPEG")
+    sizes = [
+        picture_in(data.getvalue(), "x.jpg", Notes(reading=ReadOptions(exact_decode=exact)), draft_size=50).image.size
+        for exact in (False, True)
+    ]
+    assert sizes == [(50, 50), (400, 400)]
+
+
+def test_another_name_is_no_option(archive, index, fake_encoder):
+    with pytest.raises(TypeError, match=r"^build\(\) has no option 'frame': is 'frames' meant\?$"):
+        build(archive, index, fake_encoder, frame=2)
+    assert not Store.exists(index)
 
 
 def test_scores_become_columns(archive, index, make_encoder, make_picture):

@@ -20,7 +20,7 @@ CODE = """
     from retr.index.store import Store
     from retr.retrieval.archive.sources import Item, Skipped
     from retr.retrieval.ingest.seen_files import PIECE
-    from retr.retrieval.ingest.options import Order
+    from retr.retrieval.ingest.options import BuildOptions, Order
     from retr.retrieval.ingest.pipeline import carry_out
     from retr.retrieval.ingest.file_states import Remembered, content_key
 
@@ -54,7 +54,7 @@ CODE = """
             return data(number), len(data(number)), None
 
     def build(store):
-        order = Order(Source(), Source().entries(), next(Source().entries()), prune=True)
+        order = Order(Source(), Source().entries(), next(Source().entries()), BuildOptions(prune=True))
         return carry_out(order, encoder, store, False)[0]
 
     def make(store):
