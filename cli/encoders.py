@@ -10,7 +10,7 @@ from retr.cli._options import CsvOption, JsonOption, LoadOptions, SafeCsvOption,
 from retr.cli._output import Output
 
 if TYPE_CHECKING:
-    from retr.retrieval.encoders.spec import Spec
+    from retr.retrieval.encoders.spec import Card, Spec
 
 app = typer.Typer(
     help="Encoders: what there is, what it needs, whether it works here.", no_args_is_help=True, rich_markup_mode=None
@@ -31,7 +31,7 @@ def ls(*, json_: JsonOption = False, csv_: CsvOption = False, safe_csv: SafeCsvO
 
     out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv)
     found, broken = specs()
-    rows = [_row(spec) for spec in found.values()]
+    rows = [_row(spec, card) for spec in found.values() for card in (spec.card, *spec.members)]
     out.rows(rows, ["name", "modality", "dim", "text", "licence", "here", "source"])
     for line in broken:
         out.note(line)
@@ -46,16 +46,17 @@ def info(name: NameArgument, *, json_: JsonOption = False) -> None:
     from retr.retrieval.encoders.registry import find_spec
 
     out = Output(json_=json_)
-    spec, _ = find_spec(name)
-    card = spec.card
-    facts = {**_row(spec), "summary": card.summary, "noncommercial": card.noncommercial, "options": list(spec.options)}
-    files = [{"name": f.name, "option": f.option, "where": f.where, "optional": f.optional} for f in card.files]
+    spec, rest = find_spec(name)
+    card = spec.card_of(rest)
+    facts = {**_row(spec, card), "summary": card.summary, "noncommercial": card.noncommercial, "options": list(spec.options)}
+    needed_files = card.files or spec.card.files
+    files = [{"name": f.name, "option": f.option, "where": f.where, "optional": f.optional} for f in needed_files]
     if out.form == "json":
         out.record({**facts, "files": files})
         return
     out.record(facts)
-    instead = {file.option for file in card.files if not file.optional}
-    for file in card.files:
+    instead = {file.option for file in needed_files if not file.optional}
+    for file in needed_files:
         needed = "needed" if not file.optional else "or this" if file.option in instead else "may be given"
         own = {"weights": "--weights", "text_model": "--text-model"}.get(file.option, f"--set {file.option}=PATH")
         out.line("")
@@ -92,8 +93,7 @@ def verify(name: NameArgument, *, loading: LoadOptions, json_: JsonOption = Fals
         raise typer.Exit(1)
 
 
-def _row(spec: Spec) -> dict[str, Any]:
-    card = spec.card
+def _row(spec: Spec, card: Card) -> dict[str, Any]:
     return {
         "name": card.name,
         "modality": card.modality,

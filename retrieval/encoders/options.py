@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from retr.index.errors import UsageError
+from retr.index.errors import UsageError, WeightsError
 from retr.index.machine.home import home
 
 if TYPE_CHECKING:
     import os
     from pathlib import Path
+
+# Of what embeds a picture as a sequence of tokens: which of them are the embedding.
+POOLINGS = ("cls", "mean", "cls+mean", "map")
 
 
 def local(path: str | os.PathLike[str] | None) -> Path | None:
@@ -27,3 +31,35 @@ def together(text_batching: str) -> bool:
     """Return whether the texts of one call run as one padded batch (``"reference"``) or each alone (``"single"``)."""
     check_choice("text_batching", text_batching, ("single", "reference"))
     return text_batching == "reference"
+
+
+def triple(option: str, value: str | float | Sequence[float] | None) -> tuple[float, float, float] | None:
+    """Read one number or three, of the channels.
+
+    >>> triple("mean", "0.5, 0.4,0.3"), triple("std", 0.5)
+    ((0.5, 0.4, 0.3), (0.5, 0.5, 0.5))
+    """
+    if value is None:
+        return None
+    try:
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else (value,)
+        numbers = [float(part) for part in parts]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) == 1:
+        numbers *= 3
+    if len(numbers) != 3:
+        raise UsageError(f"{option} takes one number or three, got {value!r}", hint="for example 0.48,0.46,0.41")
+    return (numbers[0], numbers[1], numbers[2])
+
+
+def check_folder_name(name: str, encoder: str) -> None:
+    """Raise `WeightsError` where a name can only be a folder's, and there is none of that name.
+
+    A hub's repository is ``NAME`` or ``ORG/NAME``; what begins like a path, or has more parts, is none.
+    """
+    like_a_path = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
+    if like_a_path and not home(name).is_dir():
+        raise WeightsError(
+            f"no folder at {name!r}, for {encoder!r}", hint="check the path; a model of the hub is named ORG/NAME"
+        )

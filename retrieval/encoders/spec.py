@@ -72,6 +72,8 @@ class Spec:
         Whether everything needed is on this machine; None: whether the card's files are found.
     under_a_head
         Options that give the features a fitted head (`retr adapt`) does best with, where they are not the default.
+    members
+        Of a family, cards of models that are known by name.
     """
 
     card: Card
@@ -79,6 +81,12 @@ class Spec:
     family: bool = False
     available: Callable[[], bool] | None = None
     under_a_head: Mapping[str, str] = field(default_factory=dict)
+    members: tuple[Card, ...] = ()
+
+    def card_of(self, rest: str) -> Card:
+        """Return the card of a family's model, by what follows the colon; the family's where it has none of its own."""
+        wanted = rest.lower()
+        return next((card for card in self.members if card.name.partition(":")[2].lower() == wanted), self.card)
 
     @property
     def options(self) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ _TEXTS = 64
 _SIDE = 8192
 # What a checkpoint may hold beyond the encoder: heads it was trained or fine-tuned with, and the buffer that
 # transformers before 4.31 saved.
+_NO_CLS = {"siglip", "siglip2"}
 _DROPPED = ("decoder.", "mask_token", "classifier.", "position_ids")
 
 
@@ -58,7 +59,7 @@ class ImageSide(torch.nn.Module):
         self.family, self.pooling = family, pooling
         self.body = model.vision_model if hasattr(model, "vision_model") else model
         self.projection = getattr(model, "visual_projection", None)
-        self.prefix = 1 + int(getattr(model.config, "num_register_tokens", 0) or 0)
+        self.prefix = 0 if family in _NO_CLS else 1 + int(getattr(model.config, "num_register_tokens", 0) or 0)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Embed pixels: ``(n, dim)``, and the tokens after the final norm ``(n, places, width)``."""
@@ -72,9 +73,10 @@ class ImageSide(torch.nn.Module):
         else:
             output = self.body(pixels)
         tokens = output.last_hidden_state
-        if self.pooling is not None:
+        if self.pooling not in {None, "map"}:
             patches = tokens[:, self.prefix :]
-            return (tokens[:, 0] if self.pooling == "cls" else patches.mean(1)), patches
+            pooled = {"cls": tokens[:, :1], "mean": patches.mean(1, keepdim=True)}
+            return torch.cat([pooled[kind][:, 0] for kind in self.pooling.split("+")], dim=-1), patches
         pooled = output.pooler_output
         if self.projection is not None:
             pooled = self.projection(pooled)
@@ -97,19 +99,21 @@ class HfEncoder(TorchEncoder):
         hub: str | None,
         pooling: str | None,
         own_pooling: str | None,
+        transform: dict[str, Any],
         device: str,
         precision: str,
     ) -> None:
         self._name, self._places = name, (text_model, folder, hub)
         self._model = _read_model(folder, family, checkpoints)
-        self._processor = _read_processor(folder)
-        text = hasattr(self._model, "get_text_features")
+        self._processor = CardTransform(transform) if transform else _read_processor(folder)
         words = text_model or folder
         chosen = pooling or own_pooling
+        # texts lie beside the family's own pooling
+        text = hasattr(self._model, "get_text_features") and chosen in {None, "map"}
         options: dict[str, Option] = {"pooling": pooling} if pooling else {}
         info = card.info(
             name=f"hf:{name}",
-            dim=_dim(self._model.config, family),
+            dim=_dim(self._model.config, family) * (2 if chosen == "cls+mean" else 1),
             similarity="cosine",
             text=text,
             weights_sha256=files.digest(*checkpoints),
@@ -204,12 +208,29 @@ class HfEncoder(TorchEncoder):
 
     def places(self, pixels: torch.Tensor) -> torch.Tensor | None:
         """Return the patch tokens after the final norm ``(h, w, dim)``, where the embedding pools exactly these."""
-        if self.network.pooling is None:
+        if self.network.pooling not in {"cls", "mean"} or self.network.prefix == 0:
             return None
         patches = self.network(pixels)[1][0]
         stride = round((pixels.shape[-1] * pixels.shape[-2] / len(patches)) ** 0.5)
         grid = (pixels.shape[-2] // stride, pixels.shape[-1] // stride)
         return cast("torch.Tensor", patches.reshape(*grid, -1))
+
+
+class CardTransform:
+    """The transform that a model's card states in torchvision's terms, in the form of an image processor."""
+
+    def __init__(self, stated: dict[str, Any]) -> None:
+        from timm.data import create_transform
+
+        self._stated = {"size": 224, "crop_size": 224, **stated}
+        asked = {key: value for key, value in stated.items() if key != "size"}
+        self._transform = create_transform(input_size=(3, 224, 224), **asked, is_training=False)
+
+    def __call__(self, images: PIL.Image.Image, **_: Any) -> dict[str, Any]:
+        return {"pixel_values": self._transform(images).numpy()[None]}
+
+    def to_json_string(self) -> str:
+        return json.dumps({**self._stated, "do_resize": True, "do_center_crop": True})
 
 
 def _unpack(packed: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -235,7 +256,7 @@ def _read_model(folder: Path, family: str, checkpoints: Sequence[Path]) -> Any:
             dtype=torch.float32,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # told below, with the other differences
-            **({"mask_ratio": 0.0} if family == "vit_mae" else {}),
+            **({"mask_ratio": 0.0} if family == "vit_mae" else {"add_pooling_layer": False} if family == "vit" else {}),
         )
     left = [key for key in report["unexpected_keys"] if not any(part in key for part in _DROPPED)]
     reshaped = [str(key[0]) for key in report["mismatched_keys"]]
@@ -283,11 +304,11 @@ def _read_tokenizer(name: str, folder: Path) -> Any:
 
 
 def _dim(config: Any, family: str) -> int:
-    if family == "clip":
+    if family in {"clip", "metaclip_2", "chinese_clip"}:
         return int(config.projection_dim)
     if family.startswith("siglip"):
         return int(config.vision_config.hidden_size)
-    return int(config.hidden_sizes[-1] if family == "dinov3_convnext" else config.hidden_size)
+    return int(config.hidden_sizes[-1] if family in {"dinov3_convnext", "convnext"} else config.hidden_size)
 
 
 def _settings(processor: Any) -> dict[str, Any]:

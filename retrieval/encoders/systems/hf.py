@@ -5,17 +5,22 @@ What the embedding is, by family (``model_type`` of ``config.json``):
 ==================================  =====================================================================  ====
 family                              picture                                                                text
 ==================================  =====================================================================  ====
-clip                                projected pooled CLS token (``get_image_features``)                    yes
-siglip, siglip2                     attention-pooled head (``get_image_features``)                         yes
+clip, metaclip_2, chinese_clip      projected pooled CLS token (``get_image_features``)                    yes
+siglip, siglip2                     attention-pooled head (``get_image_features``); ``pooling="mean"``:    yes
+                                    mean of the patch tokens, without texts
 dinov2, dinov2_with_registers,      CLS token after the final norm; ``pooling="mean"``: mean of the patch  no
-dinov3_vit, dinov3_convnext         tokens after it (registers left out)
+dinov3_vit, vit                     tokens after it (registers left out); ``"cls+mean"``: one after the
+                                    other
+dinov3_convnext                     as DINOv2, of the last map
 vit_mae                             mean of the patch tokens after the final norm, nothing masked (as      no
                                     RETFound pools); ``pooling="cls"``: the CLS token
+swin, convnext, beit                what transformers calls the pooled output                              no
 ==================================  =====================================================================  ====
 
 The preprocessing is the folder's (``preprocessor_config.json``, or the ``image_processor`` within the
 ``processor_config.json`` that transformers 5 writes), in transformers' Pillow arithmetic; a folder without one is
-refused. A folder of open_clip's (``open_clip_config.json``, as BiomedCLIP's) is read by `open_clip`. The hub is asked
+refused, unless the model's card states them (`pathology`). A folder of open_clip's (``open_clip_config.json``, as
+BiomedCLIP's) is read by `open_clip`, one of timm's (``architecture`` in ``config.json``) by `timm`. The hub is asked
 where its name is all that was given, and only for files; folders are read as data (`untrusted`).
 """
 
@@ -27,9 +32,9 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError, WeightsError
 from retr.index.machine.home import home
-from retr.retrieval.encoders.options import local
+from retr.retrieval.encoders.options import check_folder_name, local
 from retr.retrieval.encoders.spec import Card, Spec
-from retr.retrieval.encoders.systems import open_clip
+from retr.retrieval.encoders.systems import open_clip, pathology, timm
 from retr.retrieval.encoders.weights import checkpoints as files
 from retr.retrieval.encoders.weights import locations, open_clip_files
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
@@ -47,15 +52,22 @@ if TYPE_CHECKING:
     from retr.retrieval.encoders.base import BaseEncoder
 
 # model_type -> the poolings it can be asked for, its own first; none: the family has one way only
+_TOKENS = ("cls", "mean", "cls+mean")
 FAMILIES: dict[str, tuple[str, ...]] = {
     "clip": (),
-    "siglip": (),
-    "siglip2": (),
-    "dinov2": ("cls", "mean"),
-    "dinov2_with_registers": ("cls", "mean"),
-    "dinov3_vit": ("cls", "mean"),
+    "metaclip_2": (),
+    "chinese_clip": (),
+    "siglip": ("map", "mean"),
+    "siglip2": ("map", "mean"),
+    "dinov2": _TOKENS,
+    "dinov2_with_registers": _TOKENS,
+    "dinov3_vit": _TOKENS,
     "dinov3_convnext": ("cls", "mean"),
-    "vit_mae": ("mean", "cls"),
+    "vit": _TOKENS,
+    "vit_mae": ("mean", "cls", "cls+mean"),
+    "swin": (),
+    "convnext": (),
+    "beit": (),
 }
 # as transformers prefers them: the file, or the list of its shards
 CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")
@@ -64,7 +76,7 @@ _OTHERS = {".h5": "TensorFlow", ".msgpack": "Flax", ".gguf": "GGUF", ".onnx": "O
 
 CARD = Card(
     name="hf:ORG/NAME",
-    summary="CLIP, SigLIP 1 and 2, DINOv2 and v3, ViT-MAE of transformers; open_clip folders such as BiomedCLIP",
+    summary="CLIP, SigLIP, DINO, ViT, MAE, Swin, ConvNeXt, BEiT of transformers; folders of open_clip and timm",
     modality="as trained",
     dim=None,
     text=None,
@@ -101,11 +113,14 @@ def _load(
     text_model
         Folder with the tokenizer, where the weights' folder has none.
     pooling
-        ``"cls"`` or ``"mean"``, for DINO and MAE; None is the family's own.
+        ``"cls"``, ``"mean"`` or ``"cls+mean"`` for DINO, ViT and MAE, ``"map"`` or ``"mean"`` for SigLIP; None is the
+        family's own, or the model card's.
     device, precision
         As in ``load_encoder``.
     """
     given = home(name)
+    if weights is None:
+        check_folder_name(name, "hf")
     if weights is None and given.is_dir():
         # as transformers reads it; the index gets the folder's name only, and this machine remembers the place
         found = _load(
@@ -128,6 +143,10 @@ def _load(
             open_clip_files.HUB + name, weights=folder, text_model=text_model, device=device, precision=precision
         )
         return theirs
+    if "model_type" not in config and "architecture" in config:
+        handed: BaseEncoder = timm.SPEC.load(name, weights=folder, pooling=pooling, device=device, precision=precision)
+        return handed
+    known_model = pathology.MODELS.get(name.lower())
     family = str(config.get("model_type"))
     if family not in FAMILIES:
         raise UsageError(f"'hf:{name}' is of the family {family!r}", hint=f"supported: {', '.join(FAMILIES)}")
@@ -135,7 +154,8 @@ def _load(
     if pooling is not None and pooling not in known:
         hint = f"use {' or '.join(known)}" if known else f"a {family} model has one way only"
         raise UsageError(f"unknown pooling {pooling!r} for 'hf:{name}'", hint=hint)
-    processor = read_processor(folder)
+    own = dict(known_model.preprocess) if known_model else {}
+    processor = own or read_processor(folder)
     if processor is None:
         raise WeightsError(
             f"no {PROCESSORS[1]} in the folder of 'hf:{name}', and no image_processor in a {PROCESSORS[0]}: nothing "
@@ -151,12 +171,13 @@ def _load(
             folder,
             family,
             parts,
-            card=CARD,
+            card=known_model.card if known_model else CARD,
             config_sha256=config_digest(config, processor),
             text_model=local(text_model),
             hub=name if from_hub else None,
             pooling=pooling,
-            own_pooling=known[0] if known else None,
+            own_pooling=(known_model.pooling if known_model else None) or (known[0] if known else None),
+            transform=own,
             device=device,
             precision=precision,
         )
@@ -235,4 +256,9 @@ def _read(path: Path) -> dict[str, Any]:
     return config or {}
 
 
-SPEC = Spec(card=CARD, load=_load, family=True)
+SPEC = Spec(
+    card=CARD,
+    load=_load,
+    family=True,
+    members=tuple(model.card for model in pathology.MODELS.values() if not model.timm),
+)

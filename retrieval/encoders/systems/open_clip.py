@@ -14,16 +14,16 @@ Anything else is refused.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError, WeightsError
-from retr.retrieval.encoders.options import local
+from retr.retrieval.encoders.options import local, triple
 from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from retr.retrieval.encoders.base import BaseEncoder
 
@@ -86,8 +86,8 @@ def _load(
         As in ``load_encoder``.
     """
     stated: dict[str, Any] = {
-        "mean": _triple("mean", mean),
-        "std": _triple("std", std),
+        "mean": triple("mean", mean),
+        "std": triple("std", std),
         "interpolation": interpolation,
         "resize_mode": resize_mode,
     }
@@ -111,24 +111,6 @@ def _load(
     )
 
 
-def _triple(option: str, value: str | float | Sequence[float] | None) -> tuple[float, float, float] | None:
-    """Read one number or three.
-
-    >>> _triple("mean", "0.5, 0.4,0.3"), _triple("std", 0.5)
-    ((0.5, 0.4, 0.3), (0.5, 0.5, 0.5))
-    """
-    if value is None:
-        return None
-    try:
-        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, Sequence) else (value,)
-        numbers = [float(part) for part in parts]
-    except (TypeError, ValueError):
-        numbers = []
-    if len(numbers) == 1:
-        numbers *= 3
-    if len(numbers) != 3:
-        raise UsageError(f"{option} takes one number or three, got {value!r}", hint="for example 0.48,0.46,0.41")
-    return (numbers[0], numbers[1], numbers[2])
 
 
 SPEC = Spec(card=CARD, load=_load, family=True)

@@ -14,6 +14,7 @@ can set back, so that a checkpoint exchanged for another of its size and date is
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -195,7 +196,9 @@ def load_state_dict(path: Path) -> dict[str, Any]:
     import torch
 
     check_archive(path)
-    with reading(f"the checkpoint {path.name!r}"), warnings.catch_warnings():
+    # what training programs keep beside the tensors: their options, and numbers that numpy computed
+    plain = torch.serialization.safe_globals([argparse.Namespace, *_numpy_numbers()])
+    with reading(f"the checkpoint {path.name!r}"), warnings.catch_warnings(), plain:
         # it warns of newer pickle protocols, which it either reads or refuses
         warnings.simplefilter("ignore", UserWarning)
         try:
@@ -209,6 +212,15 @@ def load_state_dict(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise WeightsError(f"{path.name!r} holds a {type(state).__name__}, expected a state dict")
     return dict(state)
+
+
+def _numpy_numbers() -> list[Any]:
+    """Return what a pickled numpy number is made of, under the names that numpy 1 and 2 write."""
+    import numpy as np
+
+    scalar = np.float64(1).__reduce__()[0]
+    kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
+    return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
 
 
 def split_state(state: Mapping[str, Tensor], *prefixes: str) -> tuple[dict[str, Tensor], ...]:

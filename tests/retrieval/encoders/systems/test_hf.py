@@ -288,7 +288,7 @@ def test_what_cannot_be_meant_is_refused(folders, tmp_path):
     with pytest.raises(UsageError, match=r"unknown pooling 'cls'.*one way only"):
         load_encoder("hf:org/x", weights=folders["clip"][0], pooling="cls")
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
-    with pytest.raises(UsageError, match="of the family 'bert'; supported: clip, siglip"):
+    with pytest.raises(UsageError, match="of the family 'bert'; supported: clip, metaclip_2"):
         load_encoder("hf:org/x", weights=tmp_path)
 
 
