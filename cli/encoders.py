@@ -48,7 +48,12 @@ def info(name: NameArgument, *, json_: JsonOption = False) -> None:
     out = Output(json_=json_)
     spec, rest = find_spec(name)
     card = spec.card_of(rest)
-    facts = {**_row(spec, card), "summary": card.summary, "noncommercial": card.noncommercial, "options": list(spec.options)}
+    facts = {
+        **_row(spec, card),
+        "summary": card.summary,
+        "noncommercial": card.noncommercial,
+        "options": list(spec.options),
+    }
     needed_files = card.files or spec.card.files
     files = [{"name": f.name, "option": f.option, "where": f.where, "optional": f.optional} for f in needed_files]
     if out.form == "json":

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Of what embeds a picture as a sequence of tokens: which of them are the embedding.
 POOLINGS = ("cls", "mean", "cls+mean", "map")
+# Of a repository on the hub, or a folder: what is longer is a text.
+_LONGEST_NAME = 4096
 
 
 def local(path: str | os.PathLike[str] | None) -> Path | None:
@@ -59,7 +61,12 @@ def check_folder_name(name: str, encoder: str) -> None:
     A hub's repository is ``NAME`` or ``ORG/NAME``; what begins like a path, or has more parts, is none.
     """
     like_a_path = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
-    if like_a_path and not home(name).is_dir():
+    try:
+        missing = like_a_path and not home(name).is_dir()
+    except OSError:  # longer than any name
+        missing = True
+    if missing or len(name) > _LONGEST_NAME:
         raise WeightsError(
-            f"no folder at {name!r}, for {encoder!r}", hint="check the path; a model of the hub is named ORG/NAME"
+            f"no folder at {name[:_LONGEST_NAME]!r}, for {encoder!r}",
+            hint="check the path; a model of the hub is named ORG/NAME",
         )

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import threading
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
-from retr.index.errors import EncoderNotFoundError, UsageError
+from retr.index.errors import EncoderNotFoundError, UsageError, WeightsError
+from retr.index.machine.home import home
 from retr.retrieval.encoders.weights import locations
 from retr.retrieval.progress import waiting
 
@@ -131,6 +133,8 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
             f"encoder {name!r} has no option {unknown[0]!r}",
             hint=f"it takes {', '.join([*own, 'device', 'precision'])}",
         )
+    for option, value in given.items():
+        _check_readable(option, value, name)
     if "," in device or device == "cuda:all":
         from retr.retrieval.encoders.runtime.parallel import ParallelEncoder, split_devices
 
@@ -144,3 +148,21 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
         encoder = spec.load(*model, device=device, precision=precision, **given)
         locations.remember_files(encoder.info, given)
     return encoder
+
+
+def _check_readable(option: str, value: object, name: str) -> None:
+    """Raise `WeightsError` where a path among the options is one that the system refuses to look at.
+
+    What is not there is told by whoever needs it, who knows what should be.
+    """
+    if not isinstance(value, str | os.PathLike):
+        return
+    try:
+        home(value).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as error:
+        said = getattr(error, "strerror", None) or str(error)
+        raise WeightsError(
+            f"no file or folder at {os.fspath(value)!r}, {option} of {name!r}: {said}", hint="check the path"
+        ) from error

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 HERE = Path(__file__).parent
@@ -23,6 +22,8 @@ import standin  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import torch
 
 TOLERANCE = 5e-5
 # standin's recipe knows these under other names
@@ -77,4 +78,6 @@ def pictures() -> list[Image.Image]:
 
 def tiles() -> list[Image.Image]:
     """Return square pictures, as pathology's tiles are."""
-    return [picture.crop((40, 40, 40 + side, 40 + side)) for picture, side in zip(pictures(), (224, 300, 97), strict=True)]
+    return [
+        picture.crop((40, 40, 40 + side, 40 + side)) for picture, side in zip(pictures(), (224, 300, 97), strict=True)
+    ]

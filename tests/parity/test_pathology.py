@@ -53,7 +53,12 @@ def write(name: str, folder: Path, **changes: Any) -> str:
         "architecture": architecture,
         "num_classes": 0,
         "model_args": SIZES | arguments,
-        "pretrained_cfg": {"input_size": [3, 56, 56], "interpolation": "bicubic", "crop_pct": 1.0, "fixed_input_size": True}
+        "pretrained_cfg": {
+            "input_size": [3, 56, 56],
+            "interpolation": "bicubic",
+            "crop_pct": 1.0,
+            "fixed_input_size": True,
+        }
         | IMAGENET
         | pretrained,
     }
@@ -66,6 +71,15 @@ def write(name: str, folder: Path, **changes: Any) -> str:
     else:
         torch.save(state, folder / "pytorch_model.bin")
     return repository
+
+
+def test_hibou_is_its_authors_code(tmp_path: Path) -> None:
+    """The file that the authors' loader takes, of DINOv2's names; pictures of any shape are squashed."""
+    config = {"model_args": SIZES, "architecture": "vit_base_patch14_reg4_dinov2"}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    torch.save(narrow.state("hibou"), tmp_path / "hibou-b.pth")
+    encoder = load_encoder("timm:histai/hibou-b", weights=tmp_path, device="cpu", precision="fp32")
+    narrow.check("hibou", encoder.encode_images(narrow.pictures()))
 
 
 @pytest.mark.parametrize("name", OWN)

@@ -48,7 +48,7 @@ _SIDE = 8192
 # What a checkpoint may hold beyond the encoder: heads it was trained or fine-tuned with, and the buffer that
 # transformers before 4.31 saved.
 _NO_CLS = {"siglip", "siglip2"}
-_DROPPED = ("decoder.", "mask_token", "classifier.", "position_ids")
+_DROPPED = ("decoder.", "mask_token", "classifier.", "position_ids", "pooler.dense.")
 
 
 class ImageSide(torch.nn.Module):
@@ -217,20 +217,31 @@ class HfEncoder(TorchEncoder):
 
 
 class CardTransform:
-    """The transform that a model's card states in torchvision's terms, in the form of an image processor."""
+    """The transform that a model's card states in torchvision's terms, in the form of an image processor.
+
+    Parameters
+    ----------
+    stated
+        What ``timm.data.create_transform`` takes, which makes torchvision's; pictures of 224 x 224 come out.
+    """
 
     def __init__(self, stated: dict[str, Any]) -> None:
         from timm.data import create_transform
 
-        self._stated = {"size": 224, "crop_size": 224, **stated}
-        asked = {key: value for key, value in stated.items() if key != "size"}
-        self._transform = create_transform(input_size=(3, 224, 224), **asked, is_training=False)
+        self._stated = stated
+        self._transform = create_transform(input_size=(3, 224, 224), **stated, is_training=False)
 
     def __call__(self, images: PIL.Image.Image, **_: Any) -> dict[str, Any]:
+        """Prepare one RGB picture: ``pixel_values`` float32 ``(1, 3, 224, 224)``."""
         return {"pixel_values": self._transform(images).numpy()[None]}
 
     def to_json_string(self) -> str:
-        return json.dumps({**self._stated, "do_resize": True, "do_center_crop": True})
+        """Return what is stated, in the words of transformers' image processors."""
+        shown: dict[str, Any] = {"size": {"shortest_edge": 224}, "crop_size": 224}
+        shown |= {"resample": self._stated["interpolation"], "rescale_factor": 1 / 255}
+        shown |= {"image_mean": list(self._stated["mean"]), "image_std": list(self._stated["std"])}
+        steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+        return json.dumps(shown | dict.fromkeys(steps, True))
 
 
 def _unpack(packed: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -142,7 +142,7 @@ def architecture(name: str) -> tuple[str, dict[str, Any]]:
             hint=f"did you mean {' or '.join(map(repr, near))}?" if near else "see timm.list_models()",
         )
     if not tag:
-        return arch, {"input_size": timm.get_pretrained_cfg(arch).input_size}
+        return arch, {}
     if tag not in timm.list_pretrained(f"{arch}.*") and f"{arch}.{tag}" not in timm.list_pretrained(f"{arch}.*"):
         known = [one.partition(".")[2] for one in timm.list_pretrained(f"{arch}.*")]
         raise UsageError(f"timm knows no tag {tag!r} of {arch!r}", hint=f"known: {', '.join(known) or 'none'}")
@@ -162,7 +162,9 @@ def load(source: Source, *, device: str, precision: str) -> TimmEncoder:
         similarity="cosine",
         text=False,
         weights_sha256=files.digest(source.checkpoint),
-        config_sha256=config_digest({"architecture": source.architecture}, dict(source.arguments), {"p": network.pooling}),
+        config_sha256=config_digest(
+            {"architecture": source.architecture}, dict(source.arguments), {"p": network.pooling}
+        ),
         preprocessing=_describe(preprocess),
         options=dict(source.options),
         draft_size=2 * max(preprocess["input_size"][-2:]),
@@ -247,7 +249,9 @@ def _pooling(source: Source, body: torch.nn.Module) -> str | None:
         return None
     tokens = hasattr(body, "num_prefix_tokens") and callable(getattr(body, "forward_features", None))
     if not tokens:
-        raise UsageError(f"'timm:{source.name}' has no tokens to pool", hint="leave the pooling out: it has one way only")
+        raise UsageError(
+            f"'timm:{source.name}' has no tokens to pool", hint="leave the pooling out: it has one way only"
+        )
     if asked == "map" and getattr(body, "attn_pool", None) is None:
         raise UsageError(f"'timm:{source.name}' has no attention pooling", hint="use cls, mean or cls+mean")
     if "cls" in asked and getattr(body, "cls_token", None) is None:

@@ -118,9 +118,9 @@ def _load(
     device, precision
         As in ``load_encoder``.
     """
-    given = home(name)
     if weights is None:
         check_folder_name(name, "hf")
+    given = home(name)
     if weights is None and given.is_dir():
         # as transformers reads it; the index gets the folder's name only, and this machine remembers the place
         found = _load(

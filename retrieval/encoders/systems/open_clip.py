@@ -111,6 +111,4 @@ def _load(
     )
 
 
-
-
 SPEC = Spec(card=CARD, load=_load, family=True)

@@ -7,16 +7,19 @@ which tokens are the embedding. The facts are of the cards and of the authors' o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from retr.retrieval.encoders.spec import Card
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _SWIGLU = {"mlp_layer": "SwiGLUPacked", "act_layer": "silu"}
 _IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 _HOPTIMUS = {"mean": (0.707223, 0.578729, 0.703617), "std": (0.211883, 0.230117, 0.177517)}
+_HIBOU = {"mean": (0.7068, 0.5755, 0.722), "std": (0.195, 0.2316, 0.1816)}
 _WHOLE = {"crop_pct": 1.0}
 _ND = "CC BY-NC-ND 4.0"
 
@@ -97,9 +100,17 @@ _ALL = (
         _card("timm:MahmoodLab/UNI2-h", "UNI 2, ViT-H/14 with 8 registers, 200 million tiles", 1536, _ND),
         "vit_giant_patch14_224",
         {
-            **{"img_size": 224, "patch_size": 14, "depth": 24, "num_heads": 24, "init_values": 1e-5},
-            **{"embed_dim": 1536, "mlp_ratio": 2.66667 * 2, "no_embed_class": True, "reg_tokens": 8},
-            **{"dynamic_img_size": True, **_SWIGLU},
+            "img_size": 224,
+            "patch_size": 14,
+            "depth": 24,
+            "num_heads": 24,
+            "init_values": 1e-5,
+            "embed_dim": 1536,
+            "mlp_ratio": 2.66667 * 2,
+            "no_embed_class": True,
+            "reg_tokens": 8,
+            "dynamic_img_size": True,
+            **_SWIGLU,
         },
         fallback={**_WHOLE, **_IMAGENET, "interpolation": "bilinear"},
     ),
@@ -114,7 +125,11 @@ _ALL = (
         _card("timm:paige-ai/Virchow2", "Virchow 2, ViT-H/14 with 4 registers, 3.1 million slides", 2560, _ND),
         "vit_huge_patch14_224",
         {
-            **{"img_size": 224, "init_values": 1e-5, "mlp_ratio": 5.3375, "global_pool": "", "reg_tokens": 4},
+            "img_size": 224,
+            "init_values": 1e-5,
+            "mlp_ratio": 5.3375,
+            "global_pool": "",
+            "reg_tokens": 4,
             **_SWIGLU,
         },
         pooling="cls+mean",
@@ -141,12 +156,21 @@ _ALL = (
     ),
     Known(
         _card(
-            "timm:prov-gigapath/prov-gigapath", "Prov-GigaPath (tiles), ViT-g/16, 171,189 slides", 1536, "Apache-2.0", free=True
+            "timm:prov-gigapath/prov-gigapath",
+            "Prov-GigaPath (tiles), ViT-g/16, 171,189 slides",
+            1536,
+            "Apache-2.0",
+            free=True,
         ),
         "vit_giant_patch14_dinov2",
         {
-            **{"img_size": 224, "patch_size": 16, "embed_dim": 1536, "depth": 40, "num_heads": 24},
-            **{"init_values": 1e-5, "mlp_ratio": 5.33334},
+            "img_size": 224,
+            "patch_size": 16,
+            "embed_dim": 1536,
+            "depth": 40,
+            "num_heads": 24,
+            "init_values": 1e-5,
+            "mlp_ratio": 5.33334,
         },
         preprocess={**_IMAGENET, "crop_pct": 0.875, "interpolation": "bicubic", "crop_mode": "center"},
     ),
@@ -172,7 +196,16 @@ _ALL = (
         pooling="cls+mean",
         preprocess={**_WHOLE, **_HALF, "interpolation": "bilinear"},
     ),
-    Known(_card("hf:histai/hibou-b", "Hibou-B, ViT-B/14 with 4 registers, 1.1 million slides", 768, "Apache-2.0", free=True)),
-    Known(_card("hf:histai/hibou-L", "Hibou-L, ViT-L/14 with 4 registers, 1.1 million slides", 1024, "Apache-2.0", free=True)),
+    # of hub folders of Hibou the code is not transformers' own: they are refused, the authors' file is read
+    Known(
+        _card(
+            *("timm:histai/hibou-b", "Hibou-B, ViT-B/14 with 4 registers, 1.1 million slides", 768, "Apache-2.0"),
+            free=True,
+        ),
+        "vit_base_patch14_reg4_dinov2",
+        {"img_size": 224, "init_values": 1e-5, "mlp_ratio": 5.33334, **_SWIGLU},
+        preprocess={**_WHOLE, **_HIBOU, "interpolation": "bicubic", "crop_mode": "squash"},
+        files=("hibou-b.pth",),
+    ),
 )
 MODELS: Mapping[str, Known] = {model.card.name.partition(":")[2].lower(): model for model in _ALL}

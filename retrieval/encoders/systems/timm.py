@@ -140,13 +140,13 @@ def _load(
         if stated[option] is not None:
             check_choice(option, stated[option], known)
     stated = {key: value for key, value in stated.items() if value is not None}
-    given = home(name)
     place = None if weights is None else home(weights)
     shown = name
-    if place is None and given.is_dir():
-        place, shown = given, given.resolve().name
-    elif place is None:
+    if place is None:
         check_folder_name(name, "timm")
+        if home(name).is_dir():
+            place = home(name)
+            shown = place.resolve().name
     source = _resolve(shown, place, stated, _arguments(model_args), pooling)
     from retr.retrieval.encoders.networks import timm as timm_network
 
@@ -236,9 +236,7 @@ def _checkpoint(folder: Path, known: Known | None) -> Path:
     for name in (*CHECKPOINTS, *(known.files if known else ())):
         if (folder / name).is_file():
             return folder / name
-    raise WeightsError(
-        f"no weights in the folder {folder.name!r}", hint=f"it should hold {' or '.join(CHECKPOINTS)}"
-    )
+    raise WeightsError(f"no weights in the folder {folder.name!r}", hint=f"it should hold {' or '.join(CHECKPOINTS)}")
 
 
 def _architecture(name: str) -> tuple[str, dict[str, Any]]:
@@ -294,9 +292,7 @@ def _arguments(given: str | Mapping[str, Any] | None) -> dict[str, Any]:
     except ValueError:
         found = None
     if not isinstance(found, dict):
-        raise UsageError(
-            f"model_args is a JSON object, got: {given!r}", hint="""for example '{"init_values": 1e-5}'"""
-        )
+        raise UsageError(f"model_args is a JSON object, got: {given!r}", hint="""for example '{"init_values": 1e-5}'""")
     return found
 
 

@@ -30,8 +30,12 @@ MODELS = {
     "uni2-h": (
         "vit_giant_patch14_224",
         {
-            **{"init_values": 1e-5, "mlp_ratio": 2.66667 * 2, "no_embed_class": True, "reg_tokens": 8},
-            **{"dynamic_img_size": True, **SWIGLU},
+            "init_values": 1e-5,
+            "mlp_ratio": 2.66667 * 2,
+            "no_embed_class": True,
+            "reg_tokens": 8,
+            "dynamic_img_size": True,
+            **SWIGLU,
         },
     ),
     "virchow": ("vit_huge_patch14_224", {"init_values": 1e-5, "mlp_ratio": 5.3375, "global_pool": "", **SWIGLU}),
