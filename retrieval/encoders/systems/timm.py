@@ -153,7 +153,7 @@ def _load(
     with reading(f"'timm:{shown}'", folder=source.checkpoint.parent):
         encoder = timm_network.load(source, device=device, precision=precision)
     if place is not None and weights is None:
-        locations.remember(encoder.info, {"weights": place})
+        locations.remember_files(encoder.info, {"weights": place})
     return encoder
 
 
