@@ -1,4 +1,4 @@
-"""Keep pyarrow from importing pandas, which no command needs and which a cold query would wait for.
+"""Keep pyarrow from importing pandas, which no command needs and which would slow a cold query.
 
 pyarrow imports pandas, where it is installed, at the first array made from Python values, to find out whether they
 are a Series. It asks once in a process; refused then, it goes on without. Only the command line does this: a program

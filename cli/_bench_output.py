@@ -1,4 +1,4 @@
-"""What ``retr bench`` prints: this run's numbers beside what was published, by which protocol, of which data."""
+"""Print the results of ``retr bench``: measured figures next to the published ones, with protocol and data of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an exception to one line and an exit code.
+"""Convert an exception into one line on standard error and an exit code.
 
 0 done, 1 error, 2 usage, 3 nothing found or abstained, 130 interrupted, 143 terminated. Nobody sees a traceback unless
 ``RETR_TRACEBACK=1`` asks for one.

@@ -1,4 +1,4 @@
-"""Options that choose rows count once: of two conditions or patients the parser would drop the first in silence."""
+"""Refuse a repeated row-selecting option: the parser would silently drop all but the last condition or patient."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, so that the same word means the same thing everywhere."""
+"""Option definitions shared by several commands."""
 
 from __future__ import annotations
 

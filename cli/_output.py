@@ -1,4 +1,4 @@
-"""The one object that prints.
+"""The writer that all commands print through.
 
 Data goes to standard output, everything else to standard error, so a pipe never carries a note. ``--json`` prints
 one object a line, ``--csv`` a header and rows, ``--paths`` one path a line; without them a person gets a table.

@@ -1,4 +1,4 @@
-"""The three standard streams, as a command line of a hospital meets them: closed, full, or in another encoding.
+"""Make the three standard streams safe to use when they are closed, full, or in another encoding.
 
 Everything that is said goes to standard error and must never end the work: a build goes on when its terminal is gone.
 What is printed goes to standard output, where a fault is an error of one line.

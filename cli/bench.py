@@ -1,4 +1,4 @@
-"""``retr bench``: the protocols of the published systems, on any data and any encoder."""
+"""``retr bench``: run the evaluation protocols of published systems on any data with any encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``retr calibrate``: measure how far an index's answers can be trusted."""
+"""``retr calibrate``: calibrate an index's answers on its labelled rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``retr classify``: name what a picture shows, and say how sure that is."""
+"""``retr classify``: classify pictures, with a confidence."""
 
 from __future__ import annotations
 

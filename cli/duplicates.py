@@ -1,4 +1,4 @@
-"""``retr index duplicates`` and ``retr index leaks``: which rows show the same picture, and which cross a split."""
+"""``retr index duplicates`` and ``retr index leaks``: find rows with the same picture, and those that cross a split."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``retr encoders``: which encoders there are, what they need, and whether one works here."""
+"""``retr encoders``: list encoders and their files, and verify one on this machine."""
 
 from __future__ import annotations
 

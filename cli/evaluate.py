@@ -1,4 +1,4 @@
-"""``retr eval``: how good an index is on its own labelled rows, with intervals by patient."""
+"""``retr eval``: evaluate an index on its own labelled rows, with intervals by patient."""
 
 from __future__ import annotations
 

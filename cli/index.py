@@ -1,4 +1,4 @@
-"""``retr index``: make, look at and change an index."""
+"""``retr index``: create, inspect and change an index."""
 
 from __future__ import annotations
 

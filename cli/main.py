@@ -1,4 +1,4 @@
-"""``retr``: the commands, gathered. Importing this module loads no numpy, pyarrow, faiss or torch."""
+"""``retr``: the root command. Importing this module loads no numpy, pyarrow, faiss or torch."""
 
 from __future__ import annotations
 

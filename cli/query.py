@@ -1,4 +1,4 @@
-"""``retr query`` and ``retr show``: ask an index, and get a picture back out of it."""
+"""``retr query`` and ``retr show``: search an index, and read a row's picture from its archive."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``retr index tune``: choose how an index is searched, by measurement."""
+"""``retr index tune``: choose an approximate search configuration by measurement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``retr index import`` and ``retr index export``: vectors that were made elsewhere, and out again."""
+"""``retr index import`` and ``retr index export``: exchange vectors and metadata with other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search, from queries to hits: what `Index.search` does once it is known what is asked."""
+"""Run a search: from resolved options and queries to hits."""
 
 from __future__ import annotations
 

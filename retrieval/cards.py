@@ -1,4 +1,4 @@
-"""Pictures with what is said of them, as HTML: the pieces of a sheet, and the gallery of a notebook.
+"""HTML of pictures with captions: the parts of a contact sheet, and the gallery of a notebook.
 
 All text is escaped, thumbnails are held in the page, and nothing is fetched. What a gallery shows of a path is its last
 part: a notebook travels, the folders of this machine need not.

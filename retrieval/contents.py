@@ -1,4 +1,4 @@
-"""What an index holds, as Python's collections, context managers, notebooks and pickles see it.
+"""The index as a Python collection: rows by id, context manager, notebook display, pickling.
 
 A pickle of an index, and a copy, is its place, its version and its options: another process (a worker of joblib or of
 Ray, a ``DataLoader`` that spawns) opens the same version again.

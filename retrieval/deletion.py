@@ -1,4 +1,4 @@
-"""Deleting rows, and purging them: from the index, from what hangs on it, and from what this machine remembers.
+"""Delete or purge rows: from the index, its side data, and this machine's state.
 
 Each kind of side data says what a purge does to it (`retr.index.rows.purge.Kind`); `SIDE_DATA` lists them.
 """

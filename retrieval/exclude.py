@@ -1,4 +1,4 @@
-"""Which rows a query must not meet again: those of its own patient, study, or eye.
+"""Exclude rows of the query's own patient, study or eye from a search.
 
 Whose a picture is comes from its own row, from the rows of byte-identical files, from the header of a DICOM file, or is
 given. Where it is not known, that is an error, and a value that no row has is said: a patient that was not left out in

@@ -1,4 +1,4 @@
-"""Which parts of a picture match a query: the similarity of its places, laid over what the network saw.
+"""Similarity maps: which parts of a picture match a query, as an overlay.
 
 Places are the patch tokens of a vision transformer or the cells of a last feature map, as the encoder gives them
 (`BaseEncoder.patch_embeddings`). The overlay is drawn on the network's own input, so that places and pixels agree

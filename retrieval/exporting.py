@@ -1,4 +1,4 @@
-"""Vectors and metadata out of an index, for other programs and for `retr.retrieval.importing`.
+"""Export vectors and metadata for other programs and for `retr.retrieval.importing`.
 
 As ``npy`` a folder holds ``vectors.npy`` and, row for row, ``metadata.parquet``, whose schema says under `EXPORT_NOTE`
 which encoder the vectors are of, and by two hashes that the two files belong together.

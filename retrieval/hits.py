@@ -1,4 +1,4 @@
-"""What a search gives back: the hits of one query, as arrays and a table, and one by one."""
+"""The result of a search: the hits of one query, as arrays, as a table, and one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors that were made elsewhere, with a table of metadata, as an index.
+"""Import vectors that were made elsewhere, with a table of metadata, as an index.
 
 What retr cannot check, the caller states: which model the vectors are of. A model of `retr encoders ls` is loaded for
 its identity; any other is known by a name and a fingerprint of its owner's, and an index of it answers by id and by

@@ -1,6 +1,6 @@
 """The public `Index`: an archive of images, searchable by picture, by words, by row and by vector.
 
-`Index` joins what the lower floors keep apart: the store (vectors and metadata at rest), the encoder it was built with
+`Index` joins what the lower layers keep apart: the store (vectors and metadata at rest), the encoder it was built with
 (found by the name the manifest records, loaded on first need, refused when it is not the same), the build pipeline and
 the query algebra. A query by row id or by vector loads no encoder at all.
 """

@@ -1,4 +1,4 @@
-"""What the functions that work on an open index need of it, so that they need not import the public `Index`."""
+"""The protocol of an open index, for functions that work on one without importing the public `Index`."""
 
 from __future__ import annotations
 

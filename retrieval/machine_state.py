@@ -1,4 +1,4 @@
-"""What this machine remembers beside an index: where archives and encoders' files lie, one small JSON file each.
+"""State of this machine outside the index: where archives and encoders' files lie, one small JSON file each.
 
 An index travels and holds no path of this machine. So paths are kept outside it, in the user's state folder
 (``RETR_STATE_DIR`` where set)::

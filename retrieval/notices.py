@@ -1,4 +1,4 @@
-"""What a person should know beside the hits: how far words were read, and by what; that nothing is really alike."""
+"""Add notices to hits: truncated texts, the bridge that was used, a query unlike the archive."""
 
 from __future__ import annotations
 

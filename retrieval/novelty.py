@@ -1,4 +1,4 @@
-"""When a picture is unlike an archive: the fence measured on its rows, and whether it still counts.
+"""Novelty: the similarity threshold below which a picture is unlike the archive, and whether it is stale.
 
 A fence (`retr.retrieval.stats.novelty`) is measured by `retr calibrate` and noted in the manifest with a fingerprint of
 all that it depends on: rows, their files, whose they are, and the encoder with its head. Where any of it has changed

@@ -1,4 +1,4 @@
-"""What a long run tells the person who waits: a bar on a terminal, plain lines elsewhere, always on standard error.
+"""Progress of long runs: a bar on a terminal, plain lines elsewhere, always on standard error.
 
 A step without a count (loading an encoder, fitting a probe) is named by `waiting`, to the logger ``retr``, once it has
 taken a while. The command line shows that logger; a program hears nothing unless it listens.

@@ -1,4 +1,4 @@
-"""What is asked: a weighted sum of pictures, words, rows and vectors.
+"""Queries: weighted sums of pictures, texts, rows and vectors.
 
 A `Query` is a tuple of parts, each with a weight; it is built with ``+``, ``-`` and ``*`` and holds no vector
 until `resolve` is given an encoder and a store::

@@ -1,4 +1,4 @@
-"""What is known of the pictures of a query: which rows they are, and whose they say they are."""
+"""Identify the pictures of a query: which rows they are, and which patient they state."""
 
 from __future__ import annotations
 

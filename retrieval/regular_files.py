@@ -1,4 +1,4 @@
-"""Opening files that others name: regular ones only, and never so that it could wait.
+"""Open files named by others: regular files only, without ever blocking.
 
 Opening a named pipe waits for whoever writes to it, opening a device may do anything, and what the kernel makes up
 (``/proc``, ``/sys``) is no file of an archive even where it says that it is regular: a link there may be endless or

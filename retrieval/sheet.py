@@ -1,4 +1,4 @@
-"""Hits to look at: one HTML page that stands alone, or one contact sheet as a picture.
+"""Render hits as one self-contained HTML page, or one contact sheet as a picture.
 
 The page holds its thumbnails, opens without a server and fetches nothing. Pictures come out of the archive; where
 that is not on this machine, a card says so and shows the rest.

@@ -1,4 +1,4 @@
-"""What an index holds, in one look: the object behind ``retr index info``."""
+"""Summarise an index: the object behind ``retr index info``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tuning an index: with its own rows as queries, and with words where the encoder has a text side.
+"""Tune an index, with its own rows and texts as queries.
 
 Text queries lie elsewhere in the space than pictures do, and an index that finds pictures well may find little for
 words. The archive's own words are the best guess at what will be asked: every short text of its metadata.

@@ -1,4 +1,4 @@
-"""Text of others, shown on a terminal or a page so that it cannot act there.
+"""Escape untrusted text for a terminal or a page.
 
 File names, labels and columns come from whoever made the archive. Control characters move a cursor or hide a line,
 bidirectional and invisible format characters make one name look like another; a person is shown their code instead.

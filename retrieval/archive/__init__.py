@@ -1,1 +1,1 @@
-"""Archives: where pictures lie, in every shape, and the table of labels that came with them."""
+"""Archives: listing and reading pictures from folders, containers, lists and remote stores, and their label tables."""

@@ -1,4 +1,4 @@
-"""When the texts of a column are numbers: only where the spelling says nothing that the number would lose.
+"""Infer numeric columns: a column of texts becomes numbers only where no spelling would be lost.
 
 A column of texts becomes numbers where every cell that is not missing is a plain number (a sign, digits, a fraction;
 an exponent only as computers write it: ``1e-05``), and no two different cells are the same number. So ``1.50``,

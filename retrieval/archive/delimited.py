@@ -1,4 +1,4 @@
-"""Read a CSV or TSV file as text: no cell is changed, and a table that is torn is refused with its line.
+"""Read a CSV or TSV file as text: no cell is changed, and a malformed table is refused with the line number.
 
 The rules are those of Python's `csv` in strict mode: a cell may be quoted, a quoted cell may hold separators, line
 ends and doubled quotes, and behind its closing quote the next cell begins. What pandas or Arrow would swallow is an

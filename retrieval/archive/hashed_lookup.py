@@ -1,4 +1,4 @@
-"""Finding one of millions of texts in 12 bytes each: by its hash.
+"""Look up one of millions of texts by its hash, in 12 bytes each.
 
 A hash alone is no proof: whoever asks compares what it finds with the texts, wherever those are.
 """

@@ -1,4 +1,4 @@
-"""Where an archive lies on this machine.
+"""Remember where an index's archives lie on this machine.
 
 An index travels; the absolute path of its archive is kept in this machine's state (`retr.retrieval.machine_state`),
 under the index's uuid and the source's name, which is also the first part of the ids of rows that were added with a

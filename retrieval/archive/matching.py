@@ -1,4 +1,4 @@
-"""Which row of a table belongs to which picture: told by the path, never by a guess.
+"""Match table rows to pictures by path, never by a guess.
 
 A picture whose path is written in the table as it lies on the disk has that row. Otherwise a row is found by the same
 path in another composition of its accents (NFC, NFD) or with backslashes, by the path of a member without its

@@ -1,4 +1,4 @@
-"""Members of a container: under which name, and as what, one is listed."""
+"""Classify the members of a container, and resolve duplicate names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what the user named to the source that lists and reads it."""
+"""Open what the user named as a source of pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an index notes about its archives, for later builds to keep to and for whoever reads a picture again.
+"""The manifest's record of an index's builds, which later builds keep to.
 
 The manifest holds it under ``"build"``::
 

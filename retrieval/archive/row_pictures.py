@@ -1,4 +1,4 @@
-"""A row's picture, got back out of its archive."""
+"""Read a row's picture from its archive."""
 
 from __future__ import annotations
 

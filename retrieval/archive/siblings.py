@@ -1,4 +1,4 @@
-"""What stands beside a picture in a container and labels it: ``.txt``, ``.cls`` and ``.json`` of its name.
+"""Labels from the siblings of a picture in a container: ``.txt``, ``.cls`` and ``.json`` files of the same name.
 
 A label belongs to the pictures of its own name: ``1.2.840.113.json`` to ``1.2.840.113.png`` and to no other, since dots
 are part of a UID. Where webdataset adds words behind the key, the longest name that fits wins: ``0001.json`` is also

@@ -1,4 +1,4 @@
-"""Where pictures come from: the protocol of all sources, and what they list.
+"""The protocol of all sources of pictures, and the entries they list.
 
 The protocol is small: `Source.entries` lists what is there, lazily and always in the same order, as `Item` (may be a
 picture), `Skipped` (cannot be read, with the reason) or `Other` (not meant to be a picture), and `Source.read`

@@ -1,1 +1,1 @@
-"""What a whole index gives away: names of patients, and one picture on both sides of a border."""
+"""Audits of a whole index: patient names, duplicates, and leaks between the parts of a split."""

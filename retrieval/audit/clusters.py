@@ -1,7 +1,7 @@
-"""Rows that hang together, and which of them stand on different sides of a border.
+"""Connected components of matching rows, and which of them cross a split or belong to several patients.
 
 Copies of copies are copies: what matters is not which pairs were found but which rows are connected through them. A
-cluster of ``n`` rows has up to ``n * n / 4`` pairs across a border, so that these are counted by arithmetic and listed
+cluster of ``n`` rows has up to ``n * n / 4`` pairs across a split, so that these are counted by arithmetic and listed
 as far as a reader wants.
 """
 

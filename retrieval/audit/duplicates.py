@@ -1,4 +1,4 @@
-"""Which rows show the same picture, and which of these belong to different patients.
+"""Find rows that show the same picture, and those among them that belong to different patients.
 
 Exact duplicates have the same bytes (sha256); near ones are copies (`retr.retrieval.audit.copies`). Rows that are
 connected through either are one cluster: a copy of a copy shows the same picture, whether or not the two were compared.

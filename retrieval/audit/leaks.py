@@ -1,4 +1,4 @@
-"""What crosses a split: patients in several parts, and pictures that several parts have in common.
+"""Find patients and pictures that occur in several parts of a split.
 
 Three things leak. A patient has rows in several parts. A picture has: all rows of one cluster of copies
 (`retr.retrieval.audit.duplicates`) are one picture, through copies in no part, too. And patients who share a picture

@@ -1,1 +1,1 @@
-"""Naming what a picture shows, and how far the answer can be trusted."""
+"""Classification of pictures, and its calibration."""

@@ -1,4 +1,4 @@
-"""Answers: what a method says of a picture, made a probability where it was calibrated, or a reason to abstain.
+"""Convert a method's scores into calibrated probabilities, prediction sets or abstentions.
 
 A method (`retr.retrieval.classify.methods`) gives evidence; a calibration (`retr.retrieval.classify.calibration`),
 where there is one, turns it into a probability, a set that holds the truth as often as promised, and reasons to

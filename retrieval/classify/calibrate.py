@@ -1,4 +1,4 @@
-"""How far an answer can be trusted: measured on the index's own labelled rows, patients kept apart.
+"""Calibrate classification on an index's own labelled rows, keeping patients apart.
 
 For each way to classify (neighbours, probe, zero-shot) `calibrate` scales its scores to probabilities and finds the
 threshold of conformal sets in which each patient counts once (`retr.retrieval.stats.conformal`), on evidence in which

@@ -1,4 +1,4 @@
-"""What was measured of an index's answers, and whether it still counts.
+"""Stored calibrations: their records in the manifest, and whether they are stale.
 
 The records are JSON in the manifest under ``extra["calibration"]``, one for each method and column, with all that they
 depend on (`retr.retrieval.classify.staleness`); `retr.retrieval.classify.calibrate` writes them.

@@ -1,4 +1,4 @@
-"""Pictures in, answers out: choose a way to classify, embed the pictures, keep their patients out, answer.
+"""Classify pictures or rows: choose a method, embed, exclude the same patient, answer.
 
 `classify` and `classify_rows` are methods of `Index`, and ``retr classify`` on the command line.
 """

@@ -1,4 +1,4 @@
-"""Findings that may be present together: each is a question of its own, with a probability of its own."""
+"""Multi-label zero-shot classification: a probability for each finding."""
 
 from __future__ import annotations
 

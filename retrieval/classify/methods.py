@@ -1,4 +1,4 @@
-"""Three ways to name what a picture shows.
+"""Three classification methods.
 
 Zero-shot compares a vector with the prompts of classes, neighbours vote with the labels of the nearest rows, a probe
 is a trained classifier. Each gives evidence, of which `retr.retrieval.classify.answers` makes answers.

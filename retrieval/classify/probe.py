@@ -1,4 +1,4 @@
-"""A probe: logistic regression on an index's own labelled vectors.
+"""Linear probes: logistic regression on an index's labelled vectors.
 
 It is trained with patients kept apart: the strength of its regularisation is chosen, and its figures are measured,
 on folds whose groups it has not seen. The fits of those folds are stored beside the one on all rows: a picture of a

@@ -1,4 +1,4 @@
-"""Classes in words: the prompts of a class become its vector, once for each text side in a process.
+"""Embed classes by their prompts, cached for each text encoder in a process.
 
 The same prompts asked again are answered from memory, as long as the encoder or bridge that embedded them is in use.
 Nothing of it is on disk.

@@ -1,4 +1,4 @@
-"""What a measure of answers depends on, and what of it has changed.
+"""Fingerprint the inputs of a calibration, and name those that have changed.
 
 A record of `retr calibrate` keeps a short hash of each thing that could change the answers it was measured on: rows,
 labels, groups and encoder, the head, the bridge and its text encoder, the probe, the fence of novelty. A record of an

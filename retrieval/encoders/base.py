@@ -1,4 +1,4 @@
-"""What every encoder shares: one picture in, one row of float32 out.
+"""The base class of encoders: pictures to rows of float32.
 
 Encoding has two halves, so that the build pipeline can decode in threads while the network runs:
 `BaseEncoder.prepare` turns one RGB picture into the network's input, `BaseEncoder.encode_prepared` turns a

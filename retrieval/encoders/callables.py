@@ -1,4 +1,4 @@
-"""Encoders that are a function, or a torch module, of the caller's own."""
+"""Encoders made from a function or a torch module of the caller's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The encoder an index was built with: compared with what is offered, loaded by what the manifest recorded.
+"""The encoder an index was built with: compared with the one offered, or loaded from its record.
 
 Vectors of two encoders must never meet in one index: not of two names, not of two checkpoints under one name, not of
 two preprocessings. Everything that opens an index for embedding passes through here.

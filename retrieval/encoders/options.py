@@ -1,4 +1,4 @@
-"""How the options of an encoder are read."""
+"""Parse encoder options."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders by name, found through the entry-point group ``retr.encoders``.
+"""Load encoders by name, through the entry-point group ``retr.encoders``.
 
 Each entry point is a `Spec`: a `Card` that tells about the encoder without loading anything, and a ``load``
 function whose keyword-only parameters are the options `load_encoder` accepts. A family takes what follows a

@@ -1,4 +1,4 @@
-"""What is known of an encoder before it is loaded (`Card`), and how it is loaded (`Spec`)."""
+"""`Card`: what is known of an encoder before it is loaded. `Spec`: how it is loaded."""
 
 from __future__ import annotations
 

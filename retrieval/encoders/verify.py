@@ -1,4 +1,4 @@
-"""Does an encoder still give what it gave? The built-in picture's embedding against a recorded fingerprint.
+"""Verify an encoder: compare the embedding of the sample picture with a recorded fingerprint.
 
 A fingerprint is the embedding's length and 16 signed sums of its unit vector. Those of encoders whose weights are
 public and fixed ship in ``fingerprints.json``; for others the first verification on a machine records one in the

@@ -1,1 +1,1 @@
-"""How good an index is on its own labelled rows, and how published systems were evaluated."""
+"""Evaluation of an index on its labelled rows, and the protocols of published systems."""

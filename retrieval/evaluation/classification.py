@@ -1,4 +1,4 @@
-"""Naming the labelled rows and scoring the answers: a vote of neighbours, a linear probe, words alone."""
+"""Evaluate classification of labelled rows: neighbour vote, linear probe, zero-shot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good an index is on its own labelled rows: `Index.evaluate`, and ``retr eval`` on the command line.
+"""Evaluate an index on its own labelled rows: `Index.evaluate`, and ``retr eval`` on the command line.
 
 Every labelled row asks in turn, with its own patient out of the gallery. Every number comes with an interval
 by patient, overall, for each class, and for each subgroup asked for.

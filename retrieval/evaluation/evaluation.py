@@ -1,4 +1,4 @@
-"""What every evaluation gives: numbers with intervals by patient, for each class and for each subgroup.
+"""The result of an evaluation: figures with intervals by patient, by class and by subgroup.
 
 Cells that rest on few patients are marked, not hidden.
 """

@@ -1,4 +1,4 @@
-"""An evaluation as one HTML page that stands alone: tables, and the plots as inline SVG."""
+"""Render an evaluation as one self-contained HTML page: tables, and plots as inline SVG."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many of the nearest rows of other patients share the query's class."""
+"""Evaluate retrieval: how many of the nearest rows of other patients share the query's class."""
 
 from __future__ import annotations
 

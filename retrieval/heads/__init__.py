@@ -1,1 +1,1 @@
-"""Linear heads: an index adapted to a label column."""
+"""Linear heads fitted to a label column, and the adapted indexes they give."""

@@ -1,4 +1,4 @@
-"""Adapting an index to a label column: a head fitted on some patients, measured on the others.
+"""Adapt an index to a label column: a head fitted on some patients, measured on the others.
 
 The adapted index is an index of its own: the same rows, their vectors passed through the head, the head beside them
 (`retr.retrieval.heads.adapted`), and in the manifest under ``"adapted"`` what it was fitted on and what it gained. New

@@ -1,4 +1,4 @@
-"""The features under a head: pictures embedded again where the encoder has better ones.
+"""The features that a head is fitted on: pictures are embedded again where the encoder has better ones.
 
 Some encoders know features that serve a head better than the ones they give by default (`Spec.under_a_head`); with the
 archive at hand, its pictures are embedded again with those.

@@ -1,4 +1,4 @@
-"""A linear head: a fitted change of coordinates in which rows of one class lie closer together.
+"""A linear head: a fitted projection in which rows of one class lie closer together.
 
 Shrunk linear discriminant analysis. The scatter within classes, shrunk towards a multiple of the identity, whitens the
 space; in it the directions between class means are stretched until they carry most of the similarity, and the rest

@@ -1,4 +1,4 @@
-"""Image readers, one a format: every file becomes the same 8-bit RGB picture whichever way it came."""
+"""Image readers, one for each format: every file becomes the same 8-bit RGB picture."""
 
 from retr.retrieval.images.picture import REASONS, Picture
 from retr.retrieval.images.reader import read_image, read_images

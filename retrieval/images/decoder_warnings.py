@@ -1,4 +1,4 @@
-"""Decoders' warnings stay inside: they quote header values, and a patient's file has names in its header.
+"""Suppress decoders' warnings, which may quote names from a patient's header.
 
 Python's ``warnings.catch_warnings`` swaps global state and is not safe in decode threads. What is done
 instead is a process-wide filter for warnings raised *in* the decoding libraries' own modules; everybody

@@ -1,4 +1,4 @@
-"""The columns a DICOM header may give to an index: an allow-list, and nothing beside it.
+"""The columns a DICOM header may give to an index, by an allow-list.
 
 Who the patient is enters only as keyed hashes (`retr.index.machine.hash_key`), and only where the caller gives a
 key. Codes enter if they are defined terms, maker and model if they are made of known words

@@ -1,4 +1,4 @@
-"""Whose a picture is by its own words: the identifiers that a DICOM file states in its header."""
+"""The patient, study and eye identifiers that a DICOM header states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the pixels of a DICOM file lie: what the header says, checked against the data.
+"""The pixel layout of a DICOM file: what the header says, checked against the data.
 
 What is missing is inferred where the rest leaves one answer; where a label contradicts the data, the data is believed,
 and `Layout.notes` says so. What remains contradictory raises.

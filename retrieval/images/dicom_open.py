@@ -1,4 +1,4 @@
-"""Opening a DICOM file without believing it.
+"""Open a DICOM file without trusting its header.
 
 Which encoding a data set has is read from its first bytes, since the transfer syntax in the file meta is at times
 another; whether its pixels are compressed is read from where they lie. A header of a few bytes can ask for gigabytes:

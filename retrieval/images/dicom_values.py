@@ -1,4 +1,4 @@
-"""Values of a data set as what they mean, whatever they were written as.
+"""Typed values of a DICOM data set, however they were encoded.
 
 Headers of the wild hold numbers that are no numbers, values where there should be two, tables whose VR is wrong, and
 signed values written as unsigned. pydicom converts by the stored VR and raises for the whole element; here a value that

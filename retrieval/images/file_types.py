@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes.
+"""Detect a file's format by its first bytes.
 
 One table for the reader and for whoever lists an archive: what is looked into because its name does not tell is what
 can be read. A format that is recognised but not read has a name of its own, so that its files are recorded as

@@ -1,4 +1,4 @@
-"""Whatever a person holds a picture in, as one of the few kinds that are read: a path, bytes, a PIL image, an array."""
+"""Normalise an input picture to one of the few kinds that are read: a path, bytes, a PIL image, an array."""
 
 from __future__ import annotations
 

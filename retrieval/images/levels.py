@@ -1,4 +1,4 @@
-"""From deep pixels to 8 bit, on purpose.
+"""Map deep pixels to 8 bits.
 
 Pillow turns 16-bit grey into RGB by clipping at 255, which makes a chest X-ray white. Here the values are
 scaled first, in float64 and with truncation, as the published preprocessing of chest X-ray encoders does:

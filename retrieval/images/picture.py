@@ -1,4 +1,4 @@
-"""What reading gives: one upright 8-bit RGB picture, or an error with a reason from a fixed list.
+"""The result of reading a file: an upright 8-bit RGB picture, or an error with a reason from a fixed list.
 
 Encoders receive the same kind of picture whichever format it came from. A reader that cannot give one raises
 `ImageReadError`, whose ``reason`` is a key of `REASONS` and whose message holds no path, no header value and

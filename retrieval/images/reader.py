@@ -1,4 +1,4 @@
-"""Every source and format is read from here: what it is, by its content, and then the reader for it."""
+"""Read a picture from any source: detect the format, then call its reader."""
 
 from __future__ import annotations
 

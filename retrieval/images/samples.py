@@ -1,4 +1,4 @@
-"""From decoded samples of any type and depth to the picture they show.
+"""Convert decoded samples of any type and depth to an RGB picture.
 
 Pillow holds no pixel deeper than 8 bit but for grey; arrays from tifffile and imagecodecs become pictures here.
 """

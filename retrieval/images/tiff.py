@@ -1,4 +1,4 @@
-"""TIFF and BigTIFF: which library decodes a page is decided by its layout.
+"""TIFF and BigTIFF: the layout of a page decides which library decodes it.
 
 Pillow decodes what it decodes right, which is the ordinary page: unsigned samples of 8 bit (or black and white) side by
 side, in a compression that libtiff has always known. Everything else is decoded by tifffile with imagecodecs, and what

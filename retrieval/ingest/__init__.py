@@ -1,1 +1,1 @@
-"""From an archive into an index: what is new is decoded, embedded and written as rows."""
+"""Building: decode, embed and write what is new in an archive."""

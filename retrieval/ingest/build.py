@@ -1,4 +1,4 @@
-"""Building: an archive becomes an index, or an index follows its archive.
+"""Build an index from an archive, or update it.
 
 What is asked is checked here before the encoder is loaded and anything is written: the archive holds a picture, the
 options can be meant. The work itself is `retr.retrieval.ingest.pipeline`. A first build that fails leaves no index

@@ -1,4 +1,4 @@
-"""One file on its way into an index: read, hashed, decoded and prepared for the network, in a worker thread."""
+"""Read, hash, decode and prepare one file, in a worker thread."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The labels of a build's rows: a table joined to what the index holds already, and what is said about it.
+"""Join a table of labels to the rows of a build and to those the index holds already.
 
 A table that is new or has changed since the last build gives its cells to the rows that are there, without a picture
 being read; a column that it has lost, or a cell that was cleared, is cleared in the index, too. Whatever does not fit

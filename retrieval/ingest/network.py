@@ -1,4 +1,4 @@
-"""The network in a thread of its own: it embeds one batch while the next is decoded and the last is committed.
+"""Embed batches in a thread of their own, while the next is decoded and the last is committed.
 
 At most `BATCHES_AHEAD` batches are with it, one that runs and one that lies ready: it waits for neither disk nor
 decoder where these keep up, and memory stays bounded. Batches come back in the order of their pictures.

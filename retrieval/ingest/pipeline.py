@@ -1,4 +1,4 @@
-"""One build: what is new or changed in an archive goes through decoding threads and the network into the index.
+"""The build pipeline: new and changed files go through decoding threads and the network into the index.
 
 Entries are listed in one fixed order and compared with what the index holds; what is new or changed is read, hashed
 and decoded in threads, embedded in batches in one thread more (`network`), and committed every few thousand rows by

@@ -1,4 +1,4 @@
-"""From files that were read to the rows of an index: columns and their order.
+"""Convert decoded files to the rows of an index: columns and their order.
 
 The first columns are always `RESERVED`; then come the columns of the metadata table, then what the files' headers
 gave, then scores.

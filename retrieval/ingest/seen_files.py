@@ -1,4 +1,4 @@
-"""What an index holds already: which files are unchanged, and which bytes it has seen.
+"""The files an index holds already: unchanged files, and content that was seen before.
 
 A file looks unchanged when its size and mtime are (or, for sources that give one, its mark); whether that is
 believed is another question (`retr.retrieval.ingest.file_states`). Bytes that the index has under any path, by sha256,

@@ -1,1 +1,1 @@
-"""Classes: the named sets of a zero-shot question, and the rows of an index that carry a label."""
+"""Label sets of zero-shot questions, and the labelled rows of an index."""

@@ -1,4 +1,4 @@
-"""Who is evaluated: rows with a label, their classes, and the group (patient) each belongs to.
+"""The rows of an evaluation: labelled rows, their classes, and the group (patient) of each.
 
 A label column holds one class a row, or several joined by a separator ("cataract|glaucoma"). Two rows are
 relevant to each other when they share a class. A row without a label neither asks nor answers. Where the

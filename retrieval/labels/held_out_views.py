@@ -1,4 +1,4 @@
-"""The labelled rows as they would lie, had the head of an adapted index not seen some of its patients.
+"""Views of the labelled rows of an adapted index under heads fitted without some of its patients.
 
 Of the patients that a head was fitted on, nothing can be measured through it. So `retr adapt` fits it again for each
 fold of them, on the others, and keeps beside it where all labelled rows then lie. A row of such a patient is asked in

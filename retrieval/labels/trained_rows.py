@@ -1,4 +1,4 @@
-"""Which rows a fitted part of an index has seen with their labels: their answers are no measure of it.
+"""Which rows a head or a bridge was fitted on: their answers must not be measured.
 
 The head of an adapted index was fitted on some patients, a bridge from words on the texts of some rows. A picture of
 one of these patients lies where its label drew it; what is measured or promised must rest on the others. Each fit keeps

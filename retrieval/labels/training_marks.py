@@ -1,4 +1,4 @@
-"""Marks of the rows that something was fitted on: their patients, files and ids, kept beside what was fitted.
+"""Marks of the rows that something was fitted on: patients, files and ids, stored with what was fitted.
 
 They outlast the rows. A row that was deleted and comes back under another id, another picture of its patient, a column
 that was written over or a group key that was declared later: all are known again. A mark is the first 64 bits of a hash

@@ -1,1 +1,1 @@
-"""Numbers from arrays alone: metrics, intervals, curves and probabilities."""
+"""Statistics on arrays alone: metrics, intervals, curves and probabilities."""

@@ -1,4 +1,4 @@
-"""From scores to probabilities and abstention: the numbers, on arrays alone.
+"""Convert scores to probabilities, and decide when to abstain; arrays only.
 
 Three evidences become probabilities, each by a scaling that is fitted on held-out rows: logits (zero-shot, probe) by
 a temperature; a vote of neighbours by the bandwidth of its weights and a prior. What makes sets of

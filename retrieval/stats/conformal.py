@@ -1,4 +1,4 @@
-"""Prediction sets whose promise counts patients: hierarchical split-conformal thresholds, on arrays alone.
+"""Prediction sets by hierarchical split-conformal thresholds over patients; arrays only.
 
 Images of one patient are no independent evidence. With ``G`` groups (patients), each of the ``n_g`` images of group
 ``g`` weighs ``1 / (n_g (G + 1))``, and the ``1 / (G + 1)`` that is missing lies with the patient to come. The threshold

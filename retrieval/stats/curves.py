@@ -1,4 +1,4 @@
-"""What a report draws, as JSON-ready lists: precision against recall, confusion, and numbers that may be missing."""
+"""Precision-recall curves and confusion matrices as JSON-ready lists."""
 
 from __future__ import annotations
 

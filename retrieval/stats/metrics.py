@@ -1,4 +1,4 @@
-"""Numbers that say how good an answer is, from arrays alone.
+"""Metrics of retrieval and classification; arrays only.
 
 Ranking metrics take *hits*: a boolean array ``(n, k)``, one row for each query in rank order, ``True``
 where the row found at that rank is relevant (places that stayed empty are ``False``). They give one value

@@ -1,4 +1,4 @@
-"""Below which similarity a picture is unlike those of an archive: a conformal bound whose units are patients.
+"""A conformal bound on the similarity of ordinary pictures, over patients.
 
 The score of a picture is its similarity to the nearest row of another patient. The archive's own scores, each patient
 held out in turn, say how low it falls for ordinary pictures. Let a new patient be exchangeable with the ``G`` patients

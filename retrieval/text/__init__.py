@@ -1,1 +1,1 @@
-"""A text side for encoders that have none."""
+"""Text sides for encoders that have none."""

@@ -1,4 +1,4 @@
-"""A text side for encoders that have none: a linear bridge from words to the image space, fitted on the archive.
+"""A linear bridge from words to the image space, fitted on the archive's texts, for encoders without a text side.
 
 The archive's own texts (labels, findings, captions, reports) are embedded by a text encoder; a ridge regression maps
 them to the vectors of their images, less the mean image. The prediction is then whitened, softly, by the spread of

@@ -1,4 +1,4 @@
-"""A text encoder without a network: words and letter groups of an archive's own text, reduced by SVD.
+"""A text encoder without a network: words and letter n-grams of an archive's own text, reduced by SVD.
 
 TF-IDF over words, word pairs and letter groups of three to five (which bridge inflections and misspellings), then a
 truncated SVD. It is built on the text it will be used for, and written as arrays and JSON, never as a pickle.

@@ -1,4 +1,4 @@
-"""From texts to the vectors of their images: a ridge regression, whitened, its strengths chosen over groups."""
+"""Ridge regression from texts to the vectors of their images, whitened, with its strength chosen over groups."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ ODD = [None, "x", 10**30, [[]]]
 
 @pytest.fixture(scope="module")
 def stores(tmp_path_factory) -> tuple[Store, Store]:
-    """A store with everything that hangs on an index, and one that was adapted from it."""
+    """A store with every kind of side data, and one that was adapted from it."""
     folder = tmp_path_factory.mktemp("made") / "archive"
     folder.mkdir()
     lines = ["path,label,patient,report"]

@@ -1,4 +1,4 @@
-"""Does an index name patients? A scan of all its words for what may identify a person.
+"""Scan all texts of an index for protected health information (PHI).
 
 The scan knows forms, not people: names by their letters and their neighbours, dates finer than a year, numbers of
 records and of telephones, addresses, DICOM UIDs, and titles of columns that promise any of these. A finding is a reason

@@ -1,4 +1,4 @@
-"""What one cell tells of a person, given its column's title; and how a cell is shown without telling it."""
+"""Classify the PHI in one cell, given its column's title, and mask the cell for display."""
 
 from __future__ import annotations
 

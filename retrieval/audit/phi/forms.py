@@ -1,4 +1,4 @@
-"""Forms: what tells of a person by how it is written, whoever the person is.
+"""Patterns of PHI that are recognised by their form: dates, numbers, addresses.
 
 Dates finer than a year, identifiers with their label, numbers of known structure, telephone numbers, addresses, UIDs.
 """

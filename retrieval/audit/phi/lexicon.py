@@ -1,4 +1,4 @@
-"""What is known of names: lists of them, and how their letters differ from those of ordinary words.
+"""Lists of personal names, and letter statistics that tell them from ordinary words.
 
 ``lexicon.txt`` and ``letters.txt`` are written by ``benchmarks/phi_lexicon.py`` from public-domain and permissively
 licensed lists; ``terms.txt`` is written by hand.

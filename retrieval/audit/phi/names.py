@@ -1,4 +1,4 @@
-"""Names of persons in Latin letters: in a note, in a file's name, alone in a cell.
+"""Detect names of persons in Latin script.
 
 Two neighbouring words are a name where together they speak for it: what the lists know of each as a given name and as
 a surname, how their letters look (`lexicon`), how they are capitalised, and what stands around them. A single word is

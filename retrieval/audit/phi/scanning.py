@@ -1,4 +1,4 @@
-"""A scan of all that an index holds in words: columns and their titles, paths, skipped files, notes, sidecar files.
+"""Scan all texts of an index: columns and titles, paths, skipped files, notes, sidecar files.
 
 An index is read some rows at a time, a value that repeats is judged once, and no more is kept than counts and a few
 masked examples: what is found is never shown.
@@ -39,7 +39,7 @@ class PhiFinding:
     ----------
     column
         A column's title, masked where the title itself tells; ``skipped`` for the record of unreadable files,
-        ``manifest`` and ``file NAME`` for what hangs on the index.
+        ``manifest`` and ``file NAME`` for side data of the index.
     kind
         ``"name"``, ``"date"``, ``"number"`` (of a record, an account, a person), ``"digits"`` (a long number of unknown
         meaning), ``"ssn"``, ``"phone"``, ``"e-mail"``, ``"address"``, ``"uid"``, ``"absolute path"``.

@@ -1,4 +1,4 @@
-"""Names of persons in other scripts: Han, kana, Hangul, Cyrillic, Greek, Arabic, Hebrew, Devanagari, Thai.
+"""Detect names of persons in Han, kana, Hangul, Cyrillic, Greek, Arabic, Hebrew, Devanagari and Thai.
 
 Where a script has no capitals, a name is known by its parts: a listed surname and signs that given names are written
 with, as many as a name has, and nothing beside them. ``黄斑`` begins with a surname too, but nobody is given the second

@@ -1,4 +1,4 @@
-"""What a column's title promises: ``patient_name``, ``MRN``, ``Geburtsdatum``, ``姓名``."""
+"""Infer from a column's title what it holds: ``patient_name``, ``MRN``, ``Geburtsdatum``, ``姓名``."""
 
 from __future__ import annotations
 

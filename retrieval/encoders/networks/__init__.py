@@ -1,1 +1,1 @@
-"""The networks of the published models in torch; each is handed its card and files by its module in `systems`."""
+"""Torch networks of the published models; each receives its card and files from its module in `systems`."""

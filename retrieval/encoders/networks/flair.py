@@ -1,4 +1,4 @@
-"""FLAIR's image half: the canvas, the ResNet-50 and its head."""
+"""FLAIR's image encoder: canvas, ResNet-50 and projection head."""
 
 from __future__ import annotations
 

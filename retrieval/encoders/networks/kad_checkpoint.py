@@ -1,4 +1,4 @@
-"""KAD's checkpoint: what is stored twice is compared and taken once, what is unused is named and dropped."""
+"""Load KAD's checkpoint: duplicated tensors are compared and loaded once, unused ones are named and dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pixels that `lite` takes, wherever it runs; imports no torch."""
+"""Preprocessing of `lite`, shared by its ONNX and torch networks; imports no torch."""
 
 from __future__ import annotations
 

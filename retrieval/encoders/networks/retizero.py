@@ -1,4 +1,4 @@
-"""RetiZero's image half: pixels at 224, the ViT-L with its LoRA folded, and what each feature takes from it."""
+"""RetiZero's image encoder: pixels at 224, the ViT-L with its LoRA folded in, and the features taken from it."""
 
 from __future__ import annotations
 

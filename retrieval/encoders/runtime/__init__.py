@@ -1,1 +1,1 @@
-"""Running a network: torch, devices, batches, pixels in, truncated texts said."""
+"""Running networks: devices, precision, batches, preprocessing, truncated texts."""

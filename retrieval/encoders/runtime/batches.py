@@ -1,4 +1,4 @@
-"""Many pictures through a network: in full batches, and outside a build read and prepared in threads."""
+"""Run pictures through an encoder in full batches, read and prepared in threads outside a build."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an RGB picture to a network's pixels, in the float32 arithmetic that torchvision's transforms use."""
+"""Preprocess RGB pictures, in the float32 arithmetic of torchvision's transforms."""
 
 from __future__ import annotations
 

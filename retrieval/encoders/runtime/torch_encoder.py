@@ -1,4 +1,4 @@
-"""Encoders whose network is a torch module: where it runs, in which precision, how many pictures at once.
+"""The base class of encoders with a torch network: device, precision and batch size.
 
 ``precision="auto"`` takes bfloat16 or float16 *weights* where the processor multiplies them fast (autocast
 would cast the weights again at every call), and keeps them only if the built-in picture's embedding stays

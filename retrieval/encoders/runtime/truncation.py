@@ -1,4 +1,4 @@
-"""Texts longer than an encoder reads: said with the answer, since their ends had no part in it."""
+"""Report texts that are longer than an encoder reads."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One encoder a module with its `SPEC`, its network beside it."""
+"""Published models, one a module with its `SPEC`; their networks are in `networks`."""

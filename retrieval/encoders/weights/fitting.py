@@ -1,4 +1,4 @@
-"""Whether a checkpoint can be what the configuration beside it describes, before a network of that size is made.
+"""Check that a checkpoint fits its configuration before a network of that size is allocated.
 
 A configuration is a few numbers: a billion layers, or words, are as quickly written as twelve, and a library makes
 them before it looks at the weights. What is made is therefore held to what the checkpoint holds.

@@ -1,4 +1,4 @@
-"""Where an encoder's files lie on this machine, so that a query need not repeat what the build was told.
+"""Remember where an encoder's files lie on this machine, so that a query need not repeat the build's options.
 
 When an encoder was loaded from paths the user gave, they are noted in this machine's state
 (`retr.retrieval.machine_state`) under the encoder's identity (name, options, weights, preprocessing); an index opened

@@ -1,4 +1,4 @@
-"""The files of an open_clip model: their names, where they are found, and what a name and its options come to."""
+"""The files of an open_clip model: their names, where they are found, and the model they resolve to."""
 
 from __future__ import annotations
 

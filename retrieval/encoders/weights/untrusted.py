@@ -1,4 +1,4 @@
-"""Model folders and checkpoints that others made, read as data.
+"""Read model folders and checkpoints from untrusted sources as data.
 
 Nothing in them may run code, lead to another place than the folder itself, or change the model in silence. What could
 is refused before a library sees it (`check_folder`, `refuse_adapter`, `check_archive`); what the libraries read then,

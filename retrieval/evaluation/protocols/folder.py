@@ -1,4 +1,4 @@
-"""The data of a protocol: labelled pictures from a folder with one folder for each class, from a table, or an index.
+"""The data of a protocol: labelled pictures from class folders, a table, or an index.
 
 What has no usable label is left out here, what cannot be read when it is embedded (`retr.retrieval.evaluation.
 protocols.vectors`); each is a record with its reason, and every result says how many there were.

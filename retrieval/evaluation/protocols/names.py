@@ -1,4 +1,4 @@
-"""Words for the classes of the data: whether they can be asked, and which names a label set does not know."""
+"""Check that the classes of the data can be asked as texts, and find names that a label set does not know."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encoders that a bench builds its index with: several side by side from one decode, or the mean of patch tokens."""
+"""Encoders for protocol builds: several side by side from one decode, or the mean of patch tokens."""
 
 from __future__ import annotations
 

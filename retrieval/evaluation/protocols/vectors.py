@@ -1,4 +1,4 @@
-"""The vectors a protocol evaluates: of a build that is kept and goes on where it was interrupted, or of an index.
+"""The vectors a protocol evaluates: from a resumable build of its own, or from an index.
 
 A protocol asks for the vectors of its pictures by one encoder or by several. `Work` embeds them as `retr index build`
 does, into an index of its own: the pipeline decodes in threads, records what cannot be read and commits as it goes, so

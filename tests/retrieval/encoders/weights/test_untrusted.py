@@ -32,7 +32,7 @@ import transformers  # noqa: E402
 from small_models import tokenizer  # noqa: E402
 
 HERE = {"device": "cpu", "precision": "fp32"}
-ROOMS = ("index", "retrieval", "cli", "benchmarks")
+FOLDERS = ("index", "retrieval", "cli", "benchmarks")
 CODE = """
 import pathlib
 pathlib.Path("{trace}").write_text("code of the folder ran")
@@ -120,7 +120,7 @@ def test_a_tokenizer_is_told_nothing_but_what_is_known(made, copy, monkeypatch):
 def test_every_call_into_transformers_refuses_code():
     """By the source, for calls that no test reaches."""
     calls = 0
-    for file in (file for room in ROOMS for file in (Path(retr.__file__).parent / room).rglob("*.py")):
+    for file in (file for folder in FOLDERS for file in (Path(retr.__file__).parent / folder).rglob("*.py")):
         for node in ast.walk(ast.parse(file.read_text())):
             name = getattr(getattr(node, "func", None), "attr", None)
             if isinstance(node, ast.Call) and name in {"from_pretrained", "HFTokenizer", "pipeline"}:
