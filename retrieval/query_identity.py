@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from retr.index.errors import ImageReadError
 from retr.retrieval.archive.locations import recall_sources
 from retr.retrieval.query import FRAME, split_frame
-from retr.retrieval.regular_files import NotRegularError, open_regular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +44,8 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
             elif part.kind == "image" and hashed:
                 image, frame = split_frame(part.value)
                 rows[number] += _in_place(store, image, frame)
+                from retr.retrieval.images.origin import file_sha256
+
                 sha = file_sha256(image)
                 if sha is not None:
                     wanted.append((number, sha, frame))
@@ -86,28 +85,6 @@ def stated_values(column: str, images: Sequence[Any]) -> list[str | None]:
     from retr.retrieval.images.dicom_identity import stated_identifiers
 
     return [stated_identifiers(split_frame(image)[0]).get(column) for image in images]
-
-
-def file_sha256(image: Any) -> str | None:
-    """Hash the bytes of a picture given as a path or as bytes; ``None`` for anything else."""
-    if isinstance(image, bytes | bytearray | memoryview):
-        return hashlib.sha256(image).hexdigest()
-    if isinstance(image, str | Path):
-        path = Path(image)
-        try:
-            with open_regular(path) as file:
-                return hashlib.file_digest(file, "sha256").hexdigest()
-        except NotRegularError:
-            from retr.retrieval.images.picture import read_error
-
-            raise read_error("not a file", str(image)) from None
-        except OSError as error:
-            raise ImageReadError(
-                f"cannot read the picture {str(image)!r}: {error.strerror}",
-                reason="no permission" if isinstance(error, PermissionError) else "not found",
-                hint="check the path",
-            ) from error
-    return None
 
 
 def _frame(row_id: str) -> str:

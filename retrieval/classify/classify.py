@@ -22,11 +22,12 @@ from retr.retrieval.classify.calibration import find_calibration, rows_seen_by_f
 from retr.retrieval.classify.methods import ByNeighbours, ByProbe, ByWords, Method
 from retr.retrieval.encoders.runtime.truncation import unread_ends
 from retr.retrieval.images.given import each_picture, given_picture
+from retr.retrieval.images.origin import file_sha256
 from retr.retrieval.labels.label_set import LabelSet, load_labels
 from retr.retrieval.labels.labelled import unit_of
 from retr.retrieval.labels.trained_rows import seen_fits
 from retr.retrieval.query import Query, one_picture, split_frame
-from retr.retrieval.query_identity import file_sha256, own_rows, stated_values
+from retr.retrieval.query_identity import own_rows, stated_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -8,6 +8,7 @@ from typing import Any
 
 from retr.retrieval.images import dicom_header
 from retr.retrieval.images.dicom_open import is_dicom, open_header
+from retr.retrieval.images.picture import Picture
 from retr.retrieval.regular_files import open_regular
 
 _PREFIX_BYTES = 352
@@ -19,13 +20,15 @@ def stated_identifiers(source: Any) -> dict[str, str]:
     Parameters
     ----------
     source
-        A path or the bytes of a file; of anything else nothing is known.
+        A path, the bytes of a file, or a `Picture` that remembers its file; of anything else nothing is known.
 
     Returns
     -------
     dict
         Empty where the file is no DICOM, states nothing or cannot be read (reading its pixels says why).
     """
+    if isinstance(source, Picture):
+        return {} if source.origin is None else dict(source.origin.stated)
     if isinstance(source, str | Path):
         try:
             with open_regular(source) as file:

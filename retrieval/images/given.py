@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WANTED = "a path, the bytes of a file, a file open in binary mode, a PIL image, an array, a tensor or a pydicom.Dataset"
 _ARRAYS = ("__array__", "__array_interface__", "__dlpack__")
 
-Given = str | Path | bytes | Image.Image | np.ndarray[Any, np.dtype[Any]]
+Given = str | Path | bytes | Image.Image | Picture | np.ndarray[Any, np.dtype[Any]]
 
 
 def given_picture(source: Any, name: str | None = None) -> Given:
@@ -45,14 +45,12 @@ def given_picture(source: Any, name: str | None = None) -> Given:
     ImageReadError
         It is nothing of these, or cannot be read from.
     """
-    if isinstance(source, str | Path | bytes | Image.Image):
+    if isinstance(source, str | Path | bytes | Image.Image | Picture):
         return source
     if isinstance(source, bytearray | memoryview):
         return bytes(source)
     if isinstance(source, os.PathLike):
         return Path(os.fsdecode(source))
-    if isinstance(source, Picture):
-        return source.image
     if _is_dataset(source):
         return _file_of(source, name)
     if hasattr(source, "read"):

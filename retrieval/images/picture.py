@@ -8,7 +8,7 @@ no text of the decoding library: only the name the caller gave.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 from PIL import Image
@@ -72,6 +72,22 @@ MAX_ASPECT = 10.0
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Which file a picture is of.
+
+    Attributes
+    ----------
+    sha256
+        Of the file's bytes; ``None`` of a part of it, or where there is no file.
+    stated
+        ``patient``, ``study`` and ``series`` as a DICOM header states them, unhashed: for comparing alone, never shown.
+    """
+
+    sha256: str | None
+    stated: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True)
 class Picture:
     """One picture, ready for an encoder.
 
@@ -88,6 +104,8 @@ class Picture:
         What a reader decided and a person may want to know, e.g. ``{"window": "percentile 0.5-99.5"}``.
     columns
         Metadata columns from the file's header, allow-listed by the reader.
+    origin
+        Which file it is of, where `retr.read_picture` read it.
     """
 
     image: Image.Image
@@ -96,6 +114,24 @@ class Picture:
     mode: str
     notes: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, Any] = field(default_factory=dict)
+    origin: Origin | None = None
+
+    def crop(self, left: float, top: float, width: float, height: float) -> Picture:
+        """Return a part of the picture, of the same patient, given as shares of its width and height.
+
+        Raises
+        ------
+        UsageError
+            The part is empty or not within the picture.
+        """
+        box = (left, top, left + width, top + height)
+        if not (width > 0 and height > 0 and min(box) >= 0 and max(box) <= 1 + 1e-9):
+            given = (left, top, width, height)
+            raise UsageError(f"a part of a picture is its left, top, width and height from 0 to 1, got: {given}")
+        x, y, right, bottom = (round(share * size) for share, size in zip(box, self.image.size * 2, strict=True))
+        part = self.image.crop((x, y, max(right, x + 1), max(bottom, y + 1)))
+        origin = None if self.origin is None else replace(self.origin, sha256=None)
+        return replace(self, image=part, width=part.width, height=part.height, origin=origin)
 
 
 def max_pixels_allowed() -> int:

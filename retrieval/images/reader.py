@@ -90,7 +90,9 @@ def read_images(source: Any, **options: Unpack[ReadingKeywords]) -> Iterator[tup
 
 def _read(source: Any, options: Reading) -> Generator[tuple[str, Picture]]:
     given = given_picture(source, options.name)
-    if isinstance(given, np.ndarray):
+    if isinstance(given, Picture):
+        yield "", given
+    elif isinstance(given, np.ndarray):
         yield "", from_array(given, options)
     elif isinstance(given, Image.Image):
         yield "", raster.from_pillow(given, options)

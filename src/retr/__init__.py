@@ -2,7 +2,7 @@
 
 >>> import retr
 >>> sorted(set(retr.__all__) - {name for name in retr.__all__ if name.endswith("Error")})
-['BuildReport', 'Hit', 'Hits', 'Index', 'Picture', 'Query', 'load_encoder']
+['BuildReport', 'Hit', 'Hits', 'Index', 'Picture', 'Query', 'load_encoder', 'read_picture']
 """
 
 from typing import TYPE_CHECKING
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from retr.retrieval.encoders.registry import load_encoder
     from retr.retrieval.hits import Hit, Hits
     from retr.retrieval.images import Picture
+    from retr.retrieval.images.origin import read_picture
     from retr.retrieval.index import Index
     from retr.retrieval.ingest.report import BuildReport
     from retr.retrieval.query import Query
@@ -55,6 +56,7 @@ __all__ = [
     "UsageError",
     "WeightsError",
     "load_encoder",
+    "read_picture",
 ]
 __version__ = "0.1.0"
 
@@ -69,6 +71,7 @@ _HOMES = {
     "Picture": "retr.retrieval.images",
     "Query": "retr.retrieval.query",
     "load_encoder": "retr.retrieval.encoders.registry",
+    "read_picture": "retr.retrieval.images.origin",
 }
 
 
