@@ -23,6 +23,7 @@ from retr.cli import (
     evaluate,
     index,
     query,
+    serve,
     tune,
     vectors,
 )
@@ -51,6 +52,9 @@ app.command("calibrate")(calibrate.calibrate)
 app.command("align")(align.align)
 app.command("adapt")(adapt.adapt)
 app.add_typer(bench.app, name="bench")
+app.command("serve")(serve.serve)
+app.command("token")(serve.token)
+app.add_typer(serve.audit_app, name="audit")
 _once.count(app)
 
 

@@ -15,7 +15,7 @@ import retr
 from retr import index
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("retrieval", "index", "cli", "benchmarks")
+FOLDERS = ("retrieval", "index", "cli", "serve", "benchmarks")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -53,7 +53,7 @@ retr.Index, retr.load_encoder
 files = {}
 for name, module in list(sys.modules.items()):
     file = getattr(module, "__file__", None)
-    if file and name.split(".")[0] in {"retr", "index", "retrieval", "cli", "benchmarks"}:
+    if file and name.split(".")[0] in {"retr", "index", "retrieval", "cli", "serve", "benchmarks"}:
         files.setdefault(os.path.realpath(file), []).append(name)
 print([names for names in files.values() if len(names) > 1])
 """

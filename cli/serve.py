@@ -1,0 +1,152 @@
+"""``retr serve``, ``retr token``, ``retr audit``: indexes over HTTP with a page, who may ask, and who asked what."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from retr.cli._options import JsonOption, LoadOptions, find_index, unfold
+from retr.cli._output import Output
+from retr.index.errors import MissingExtraError, RetrError, UsageError
+from retr.index.machine.home import home
+
+
+@unfold
+def serve(
+    *,
+    index: Annotated[
+        list[str] | None,
+        typer.Option("--index", metavar="[NAME=]DIR", help="An index to serve, under a name; repeats."),
+    ] = None,
+    host: Annotated[
+        str, typer.Option("--host", help="The address to listen on; another needs --token-file.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 7860,
+    token_file: Annotated[Path | None, typer.Option("--token-file", help="Who may ask: see `retr token`.")] = None,
+    audit: Annotated[Path | None, typer.Option("--audit", help="Write down who asked what, to this file.")] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse all changes.")] = False,
+    allow_host: Annotated[
+        list[str] | None, typer.Option("--allow-host", help="A further name under which it is asked; repeats.")
+    ] = None,
+    allow_origin: Annotated[
+        list[str] | None, typer.Option("--allow-origin", help="A site whose pages may ask it; repeats.")
+    ] = None,
+    root_path: Annotated[str, typer.Option("--root-path", help="The path under which a proxy offers it.")] = "",
+    trusted_proxy: Annotated[
+        list[str] | None, typer.Option("--trusted-proxy", help="The address of a proxy whose headers count; repeats.")
+    ] = None,
+    certificate: Annotated[Path | None, typer.Option("--certificate", help="A certificate for TLS (PEM).")] = None,
+    certificate_key: Annotated[Path | None, typer.Option("--certificate-key", help="Its key (PEM).")] = None,
+    loading: LoadOptions,
+) -> None:
+    """Serve indexes over HTTP, and a page to look at them, to this machine or, with tokens, to others.
+
+    Example: retr serve --index fundus=/data/fundus.retr --port 7860
+    """
+    try:
+        import uvicorn
+
+        from retr.serve.app import create_app
+        from retr.serve.settings import Settings
+    except ImportError as error:
+        raise MissingExtraError(error.name or "fastapi", "serve") from None
+    out = Output()
+    settings = Settings(
+        host=host,
+        port=port,
+        token_file=token_file,
+        audit_file=audit,
+        read_only=read_only,
+        hosts=frozenset(allow_host or ()),
+        origins=frozenset(origin.lower().rstrip("/") for origin in allow_origin or ()),
+        root_path=root_path,
+        trusted_proxies=tuple(trusted_proxy or ()),
+        certificate=certificate,
+        certificate_key=certificate_key,
+    )
+    served = _named(index or [])
+    app = create_app(served, settings, loading.options)
+    scheme = "http" if certificate is None else "https"
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        root_path=root_path,
+        proxy_headers=bool(trusted_proxy),
+        forwarded_allow_ips=list(trusted_proxy or ()),
+        ssl_certfile=certificate,
+        ssl_keyfile=certificate_key,
+        server_header=False,
+        # paths hold ids
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=20,
+        limit_concurrency=1000,
+        h11_max_incomplete_event_size=1 << 16,
+        timeout_graceful_shutdown=10,
+    )
+    out.note(f"serving {', '.join(served)} at {scheme}://{host}:{port}{root_path}/ (Ctrl-C ends it)")
+    uvicorn.Server(config).run()
+
+
+def token(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is; the audit names them so.")],
+    *,
+    token_file: Annotated[Path, typer.Option("--token-file", help="The file of tokens; made if missing.")],
+    scope: Annotated[
+        list[str] | None,
+        typer.Option("--scope", help="What it may do: read, label (sets and labels), write (rows); repeats."),
+    ] = None,
+) -> None:
+    """Make a token for `retr serve`, and print it this once.
+
+    Only its hash is kept. It ends when its line is taken out of the file.
+
+    Example: retr token anna --token-file tokens --scope read --scope label
+    """
+    from retr.serve.tokens import make_token
+
+    out = Output()
+    out.line(make_token(home(token_file), name, frozenset(scope or ["read"])))
+    out.note(f"this is the token of {name!r}; it is shown this once, and its hash is in {str(token_file)!r}")
+
+
+def verify(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An audit file of `retr serve --audit`.")],
+    *,
+    json_: JsonOption = False,
+) -> None:
+    """Look for lines of an audit that were changed, dropped, put in or moved.
+
+    Example: retr audit verify audit.jsonl
+    """
+    from retr.serve import audit
+
+    out = Output(json_=json_)
+    verdict = audit.verify(home(file))
+    if out.form == "json":
+        out.record({"lines": verdict.lines, "problem": verdict.problem})
+    elif verdict.problem is None:
+        out.line(f"{verdict.lines} lines, each as it was written")
+    if verdict.problem is not None:
+        raise RetrError(f"{verdict.problem}; the {verdict.lines} lines before are as they were written")
+
+
+audit_app = typer.Typer(name="audit", help="Who asked a server what.", no_args_is_help=True)
+audit_app.command("verify")(verify)
+
+
+def _named(given: list[str]) -> dict[str, Path]:
+    """Read ``NAME=DIR`` and ``DIR``; an index without a name is called as its folder is."""
+    found: dict[str, Path] = {}
+    for one in given or [""]:
+        name, equals, folder = one.rpartition("=")
+        path = find_index(Path(folder) if folder else None)
+        if not equals:
+            name = path.stem.lstrip(".") or path.resolve().parent.name
+        if not name or "/" in name or name in found:
+            raise UsageError(f"two indexes, or one without a name: {name!r}", hint="give --index NAME=DIR")
+        found[name] = path
+    return found

@@ -1,0 +1,109 @@
+"""Questions of several requests, answered together: what arrives within a few milliseconds is one call of the index.
+
+One picture through the network costs nearly as much as several, so that waiting a little for others pays as soon as
+there are others; a lone question waits for nobody longer than `wait`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from retr import RetrError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Sequence
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Busy(Exception):  # noqa: N818 - an answer to a client, 503, rather than a fault
+    """So many questions wait already that another would only wait longer."""
+
+
+class Batcher(Generic[Item, Result]):
+    """Gathers items under a key and hands those of one key to a function together.
+
+    Parameters
+    ----------
+    answer
+        Called in a thread of its own with a key and a list of items; returns as many results, in order.
+    threads
+        How many calls run at once.
+    most
+        Items of one call.
+    wait
+        Seconds for which the first item waits for others, while a thread is free.
+    waiting
+        Items that may wait; beyond that `submit` raises `Busy`.
+    """
+
+    def __init__(
+        self,
+        answer: Callable[[Hashable, list[Item]], Sequence[Result]],
+        *,
+        threads: int = 2,
+        most: int = 32,
+        wait: float = 0.003,
+        waiting: int = 1000,
+    ) -> None:
+        self._answer, self._most, self._wait = answer, most, wait
+        self._queue: queue.Queue[tuple[Hashable, Item, Future[Result]] | None] = queue.Queue(waiting)
+        self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, key: Hashable, item: Item) -> Future[Result]:
+        """Ask; the future holds the result, or the error that this item alone raises."""
+        future: Future[Result] = Future()
+        try:
+            self._queue.put_nowait((key, item, future))
+        except queue.Full:
+            raise Busy from None
+        return future
+
+    def close(self) -> None:
+        """Answer what waits, then end the threads."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            gathered = [first]
+            until = time.monotonic() + self._wait
+            with contextlib.suppress(queue.Empty):
+                while len(gathered) < self._most:
+                    other = self._queue.get(timeout=max(until - time.monotonic(), 0.0001))
+                    if other is None:
+                        self._queue.put(None)
+                        break
+                    gathered.append(other)
+            by_key: dict[Hashable, list[tuple[Item, Future[Result]]]] = {}
+            for key, item, future in gathered:
+                # a client that is gone by now is not answered
+                if future.set_running_or_notify_cancel():
+                    by_key.setdefault(key, []).append((item, future))
+            for key, asked in by_key.items():
+                self._call(key, asked)
+
+    def _call(self, key: Hashable, asked: list[tuple[Item, Future[Result]]]) -> None:
+        try:
+            results = self._answer(key, [item for item, _ in asked])
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+            if len(asked) == 1 or not isinstance(error, RetrError):
+                for _, future in asked:
+                    future.set_exception(error)
+                return
+            # one question of the batch is at fault: each is asked alone, and that one alone fails
+            for one in asked:
+                self._call(key, [one])
+            return
+        for (_, future), result in zip(asked, results, strict=True):
+            future.set_result(result)

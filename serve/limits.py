@@ -1,0 +1,203 @@
+"""What a request may be before anything of ours looks at it: its host, its origin, its size, its pace.
+
+These are plain ASGI layers, so that they hold for every path, the page's files and errors included. A refusal is the
+same JSON object as every other error of the API.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
+
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+}
+
+
+class TooLarge(Exception):  # noqa: N818 - never leaves this module
+    """The body goes on beyond the limit."""
+
+
+class TooSlow(Exception):  # noqa: N818 - never leaves this module
+    """The body did not arrive in time."""
+
+
+class Guard:
+    """Refuse what no request of an honest client is, and put the security headers on every answer.
+
+    Parameters
+    ----------
+    hosts
+        Names under which the server may be asked (``Host``), without port, in lower case. A page of another site whose
+        name was made to resolve to this machine (DNS rebinding) names itself, and is refused.
+    origins
+        Sites whose pages may ask beside the server's own (``Origin``), e.g. ``https://viewer.hospital.org``.
+    max_body
+        Bytes of a body.
+    body_seconds
+        How long a body may take to arrive.
+    """
+
+    def __init__(
+        self, app: App, *, hosts: frozenset[str], origins: frozenset[str], max_body: int, body_seconds: float
+    ) -> None:
+        self._app = app
+        self._hosts, self._origins = hosts, origins
+        self._max_body, self._body_seconds = max_body, body_seconds
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Answer one request, or hand it on."""
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            # no path speaks another protocol; a websocket is closed before it is accepted
+            await receive()
+            await send({"type": "websocket.close", "code": 1008})
+            return
+        headers = _headers(scope)
+        started = False
+
+        async def sending(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                kept = [(name, value) for name, value in message.get("headers", ()) if name.decode() not in HEADERS]
+                own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                message = {**message, "headers": [*kept, *own]}
+            await send(message)
+
+        refused = self._refusal(scope, headers)
+        if refused is not None:
+            await answer_error(sending, *refused)
+            return
+        try:
+            await self._app(scope, self._bounded(receive), sending)
+        except TooLarge:
+            await self._late(sending, started, 413, f"a request may hold {self._max_body} bytes")
+        except TooSlow:
+            await self._late(sending, started, 408, f"a request must arrive within {self._body_seconds:g} seconds")
+
+    def _refusal(self, scope: MutableMapping[str, Any], headers: dict[str, list[str]]) -> tuple[int, str] | None:
+        hosts = headers.get("host", [])
+        if len(hosts) != 1 or _name_of(hosts[0]) not in self._hosts:
+            return 421, "this server is not asked under that name; name it with --allow-host"
+        for origin in headers.get("origin", ()):
+            own = {f"{scheme}://{hosts[0].lower()}" for scheme in ("http", "https")}
+            if origin.lower() not in own | self._origins:
+                return 403, "a page of another site may not ask this server; name it with --allow-origin"
+        # browsers say where a request comes from even where they send no Origin
+        if headers.get("sec-fetch-site", [""])[0] == "cross-site" and scope["method"] not in {"GET", "HEAD"}:
+            return 403, "a page of another site may not ask this server; name it with --allow-origin"
+        length = headers.get("content-length", ["0"])[0]
+        if not length.isdecimal() or int(length) > self._max_body:
+            return 413, f"a request may hold {self._max_body} bytes"
+        return None
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """Return a `receive` that counts bytes and seconds until the body is complete."""
+        seen, complete, began = 0, False, time.monotonic()
+
+        async def receiving() -> Message:
+            nonlocal seen, complete
+            if complete:
+                return await receive()
+            left = self._body_seconds - (time.monotonic() - began)
+            try:
+                message = await asyncio.wait_for(receive(), max(left, 0.001))
+            except TimeoutError:
+                raise TooSlow from None
+            if message["type"] == "http.request":
+                seen += len(message.get("body", b""))
+                complete = not message.get("more_body", False)
+                if seen > self._max_body:
+                    raise TooLarge
+            return message
+
+        return receiving
+
+    @staticmethod
+    async def _late(send: Send, started: bool, status: int, text: str) -> None:
+        if not started:
+            await answer_error(send, status, text)
+
+
+class Rate:
+    """How often one token, or one address without a token, may ask: a bucket that refills.
+
+    Parameters
+    ----------
+    a_second
+        Questions a second in the long run.
+    burst
+        How many at once after a pause.
+    """
+
+    _most = 10_000
+
+    def __init__(self, a_second: float, burst: int) -> None:
+        self._a_second, self._burst = a_second, burst
+        self._left: dict[str, tuple[float, float]] = {}
+
+    def take(self, who: str, now: float | None = None) -> float:
+        """Take one; return 0.0, or how many seconds to wait where none is left.
+
+        >>> rate = Rate(2, 2)
+        >>> [rate.take("anna", now) for now in (0.0, 0.0, 0.0, 0.5)]
+        [0.0, 0.0, 0.5, 0.0]
+        """
+        now = time.monotonic() if now is None else now
+        left, then = self._left.pop(who, (float(self._burst), now))
+        left = min(float(self._burst), left + (now - then) * self._a_second)
+        wait = 0.0 if left >= 1 else (1 - left) / self._a_second
+        self._left[who] = (left - (wait == 0.0), now)
+        while len(self._left) > self._most:
+            self._left.pop(next(iter(self._left)))
+        return wait
+
+
+async def answer_error(send: Send, status: int, text: str, hint: str | None = None) -> None:
+    """Send an error object as the whole answer."""
+    body = json.dumps({"error": {"message": text, "hint": hint}}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    # what is left of the request is not read
+    headers.append((b"connection", b"close"))
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _headers(scope: MutableMapping[str, Any]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
+    return found
+
+
+def _name_of(host: str) -> str:
+    """Return a host's name without its port, in lower case.
+
+    >>> [_name_of(host) for host in ("Localhost:7860", "[::1]:7860", "10.0.0.7")]
+    ['localhost', '::1', '10.0.0.7']
+    """
+    host = host.lower()
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.partition(":")[0]

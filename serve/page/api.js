@@ -1,0 +1,88 @@
+// The server's API: one function a question; errors carry the server's own words.
+
+const KEY = "retr token";
+let token = sessionStorage.getItem(KEY) || "";
+let askForToken = async () => "";
+
+export class Refused extends Error {
+  constructor(status, error) {
+    super(error.hint ? `${error.message}; ${error.hint}` : error.message);
+    this.status = status;
+  }
+}
+
+// `ask` is called when the server wants a token, and returns one; true means that the last one was wrong.
+export function onToken(ask) {
+  askForToken = ask;
+}
+
+async function call(path, options = {}) {
+  for (;;) {
+    const headers = { ...(options.headers || {}) };
+    if (token) headers.authorization = `Bearer ${token}`;
+    const answer = await fetch(path, { ...options, headers, credentials: "omit" });
+    if (answer.status !== 401) return answer;
+    token = await askForToken(Boolean(token));
+    sessionStorage.setItem(KEY, token);
+  }
+}
+
+async function refuse(answer) {
+  let error = { message: answer.statusText };
+  try {
+    error = (await answer.json()).error;
+  } catch { /* a proxy's own page */ }
+  throw new Refused(answer.status, error);
+}
+
+async function json(path, options) {
+  const answer = await call(path, options);
+  if (!answer.ok) await refuse(answer);
+  return answer.json();
+}
+
+const post = (path, body, signal) =>
+  json(path, { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal });
+
+export const indexes = () => json("v1/indexes");
+export const facets = (index, where, signal) =>
+  json(`v1/indexes/${encodeURIComponent(index)}/facets${where ? `?where=${encodeURIComponent(where)}` : ""}`, { signal });
+export const rows = (index, where, offset, limit, signal) => {
+  const asked = new URLSearchParams({ offset, limit, ...(where ? { where } : {}) });
+  return json(`v1/indexes/${encodeURIComponent(index)}/rows?${asked}`, { signal });
+};
+export const search = (index, body, signal) => post(`v1/indexes/${encodeURIComponent(index)}/search`, body, signal);
+export const upload = (file) => json("v1/uploads", { method: "POST", body: file });
+
+// Pictures need the token too, which an <img> cannot send: they are fetched, a few at a time, and shown as blobs.
+const waiting = [];
+let running = 0;
+
+function next() {
+  while (running < 6 && waiting.length) {
+    const { path, signal, done, failed } = waiting.shift();
+    if (signal?.aborted) continue;
+    running += 1;
+    call(path, { signal })
+      .then(async (answer) => (answer.ok ? done(await answer.blob()) : await refuse(answer)))
+      .catch(failed)
+      .finally(() => {
+        running -= 1;
+        next();
+      });
+  }
+}
+
+function picture(path, signal) {
+  return new Promise((done, failed) => {
+    waiting.push({ path, signal, done, failed });
+    next();
+  });
+}
+
+const url = (blob) => URL.createObjectURL(blob);
+
+export const rowPicture = (index, id, size, signal) =>
+  picture(`v1/indexes/${encodeURIComponent(index)}/picture?${new URLSearchParams({ id, size })}`, signal).then(url);
+export const uploadBlob = (name, size) => picture(`v1/uploads/${encodeURIComponent(name)}?size=${size}`);
+export const uploadPicture = (name, size) => uploadBlob(name, size).then(url);

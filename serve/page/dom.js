@@ -1,0 +1,30 @@
+// Small helpers: elements without markup from data, and a wait between keystrokes and questions.
+
+export const $ = (id) => document.getElementById(id);
+
+// h("button", {type: "button", onclick}, "text", child): properties, `data` and `aria` by their own objects.
+export function h(name, properties = {}, ...children) {
+  const element = document.createElement(name);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key === "data") Object.assign(element.dataset, value);
+    else if (key === "aria") for (const [aria, text] of Object.entries(value)) element.setAttribute(`aria-${aria}`, text);
+    else if (key in element) element[key] = value;
+    else element.setAttribute(key, value);
+  }
+  element.append(...children.filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+export function soon(work, wait = 250) {
+  let timer = 0;
+  return (...given) => {
+    clearTimeout(timer);
+    timer = setTimeout(() => work(...given), wait);
+  };
+}
+
+export function shown(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value === "number" && !Number.isInteger(value)) return value.toPrecision(4);
+  return Array.isArray(value) ? value.join(", ") : String(value);
+}

@@ -1,0 +1,69 @@
+"""From a question of the API to a `retr.Query`, with nothing read from the server's disk."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING, Any
+
+from retr import Query, UsageError
+from retr.serve.schemas import PicturePart, RowPart, TextPart
+
+if TYPE_CHECKING:
+    from retr import Picture
+    from retr.serve.audit import Audit
+    from retr.serve.schemas import Question
+    from retr.serve.state import State
+    from retr.serve.tokens import Token
+
+
+def query_of(question: Question, state: State, token: Token) -> Query:
+    """Return the query; reads its pictures, so that it takes long.
+
+    Raises
+    ------
+    ImageReadError, UsageError
+        A picture cannot be read, an upload is gone, or a part cannot be meant.
+    """
+    terms = []
+    for part in question.parts:
+        if isinstance(part, PicturePart):
+            term = Query.image(picture_of(part, state, token))
+        elif isinstance(part, TextPart):
+            term = Query.text(part.text)
+        elif isinstance(part, RowPart):
+            term = Query.id(part.id)
+        else:
+            term = Query.vector(part.vector)
+        terms.append(term * part.weight)
+    return reduce(add, terms)
+
+
+def picture_of(part: PicturePart, state: State, token: Token) -> Picture:
+    """Return the picture of a part, or the part of it that is meant."""
+    if (part.data is None) == (part.upload is None):
+        raise UsageError("a picture is given as data or as an upload")
+    picture = state.decoders.read(part.bytes()) if part.upload is None else state.uploads.of(part.upload, token.name)
+    return picture if part.crop is None else picture.crop(*part.crop)
+
+
+def told(question: Question, audit: Audit) -> list[dict[str, Any]]:
+    """Return a question as the audit holds it: of a picture the hash of its bytes, of a vector that of its numbers."""
+    parts: list[dict[str, Any]] = []
+    for part in question.parts:
+        if isinstance(part, PicturePart):
+            shown = {"upload": part.upload} if part.data is None else {"picture": _digest(part.data)}
+        elif isinstance(part, TextPart):
+            shown = {"text": audit.words(part.text)}
+        elif isinstance(part, RowPart):
+            (hashed,) = audit.ids([part.id])
+            shown = {"id": hashed}
+        else:
+            shown = {"vector": _digest(repr(part.vector))}
+        parts.append({**shown, "weight": part.weight})
+    return parts
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,109 @@
+"""What a reader asks of an index: what it holds, which rows are near, what a picture shows."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from retr import UsageError
+from retr.serve import facets as facets_
+from retr.serve.questions import picture_of, query_of, told
+from retr.serve.schemas import (
+    Answer,
+    ClassifyAnswer,
+    ClassifyRequest,
+    Facets,
+    Refusal,
+    Rows,
+    SearchAnswer,
+    SearchRequest,
+)
+from retr.serve.state import Reader, TheIndex, TheState
+
+router = APIRouter(tags=["read"], responses={status: {"model": Refusal} for status in (401, 403, 404, 413, 422, 429)})
+Where = Annotated[str | None, Query(max_length=10_000)]
+
+
+@router.get("/indexes")
+async def indexes(state: TheState, _: Reader) -> list[dict[str, Any]]:
+    """List the indexes that are served."""
+    return [{"index": name, **await state.run(served.index.info)} for name, served in state.indexes.items()]
+
+
+@router.get("/indexes/{index}")
+async def info(served: TheIndex, state: TheState, _: Reader) -> dict[str, Any]:
+    """Say what an index holds: ``retr index info --json``."""
+    return {"index": served.name, **await state.run(served.index.info)}
+
+
+@router.post("/indexes/{index}/search")
+async def search(asked: SearchRequest, served: TheIndex, state: TheState, token: Reader) -> SearchAnswer:
+    """Find the rows nearest to one or several questions."""
+    queries = await asyncio.gather(*(state.run(query_of, question, state, token) for question in asked.questions))
+    futures = [asyncio.wrap_future(served.search(query, asked.options())) for query in queries]
+    found = await state.within(asyncio.gather(*futures))
+    if state.audit is not None:
+        told_ = [told(question, state.audit) for question in asked.questions]
+        state.record(token, served, "search", {"questions": told_, **asked.options()}, [hits.ids for hits in found])
+    return SearchAnswer(
+        index=served.name,
+        version=served.index.version,
+        answers=[Answer(**hits.to_json()) for hits in found],
+    )
+
+
+@router.post("/indexes/{index}/classify")
+async def classify(asked: ClassifyRequest, served: TheIndex, state: TheState, token: Reader) -> ClassifyAnswer:
+    """Name what pictures show, and say how sure that is."""
+    if isinstance(asked.labels, str) and not asked.labels.replace("-", "").isalnum():
+        # a path would be one on the server's disk
+        raise UsageError(f"{asked.labels!r} is not the name of a label set", hint="give the classes' names as a list")
+    notes: list[str] = []
+
+    def answer() -> list[dict[str, Any]]:
+        pictures = [picture_of(part, state, token) for part in asked.pictures]
+        way = asked.model_dump(exclude={"pictures", "top"})
+        found = served.index.classify(pictures, **way, say=notes.append)
+        # what was decoded before can be read: no answer is an error
+        return [one.to_json(asked.top) for one in found if not isinstance(one, tuple)]
+
+    answers = await state.run(answer)
+    state.record(token, served, "classify", asked.model_dump(exclude={"pictures"}), [])
+    return ClassifyAnswer(index=served.name, version=served.index.version, answers=answers, notes=notes)
+
+
+@router.get("/indexes/{index}/rows")
+async def rows(
+    served: TheIndex,
+    state: TheState,
+    token: Reader,
+    where: Where = None,
+    offset: Annotated[int, Query(ge=0)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+) -> Rows:
+    """Return the rows that a condition allows, in the order of the index, a page at a time."""
+    found = await state.run(facets_.page, served.index, where, offset, limit)
+    state.record(token, served, "rows", {"where": where}, [[row["id"] for row in found.rows]])
+    return found.model_copy(update={"index": served.name})
+
+
+@router.get("/indexes/{index}/row")
+async def row(
+    served: TheIndex,
+    state: TheState,
+    token: Reader,
+    id: Annotated[str, Query(max_length=4096)],  # noqa: A002
+) -> dict[str, Any]:
+    """Return everything the index holds of one row: ``retr show --json``."""
+    found = await state.run(facets_.one, served.index, id)
+    state.record(token, served, "row", {}, [[id]])
+    return found
+
+
+@router.get("/indexes/{index}/facets")
+async def facets(served: TheIndex, state: TheState, _: Reader, where: Where = None) -> Facets:
+    """Say what each column holds among the rows that a condition allows: the most frequent values, or the range."""
+    found = await state.run(facets_.facets, served.index, where)
+    return found.model_copy(update={"index": served.name})

@@ -1,0 +1,196 @@
+"""What is asked of the API, and what it answers: the models behind the OpenAPI description.
+
+An answer to a question holds what ``retr query --json`` prints for it, and a row what it prints for a hit; the same
+functions make both (`retr.Hits.to_json`).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from retr import UsageError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Columns = Annotated[list[str], Field(max_length=200)]
+
+
+class _Strict(BaseModel):
+    """A request in which a name that is not known is an error: a misspelt filter must not be passed over."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+
+class PicturePart(_Strict):
+    """A picture of a question: its bytes in base64, or the name of one that was uploaded before."""
+
+    data: str | None = Field(None, description="The bytes of the file, in base64.")
+    upload: str | None = Field(None, description="A name that `POST /v1/uploads` gave.")
+    crop: tuple[Share, Share, Share, Share] | None = Field(
+        None, description="The part of the picture that is meant: left, top, width, height as shares of its size."
+    )
+    weight: float = 1.0
+
+    def bytes(self) -> bytes:
+        """Return the bytes given as ``data``; `retr.UsageError` where they are no base64."""
+        try:
+            return base64.b64decode(self.data or "", validate=True)
+        except (binascii.Error, ValueError):
+            raise UsageError("the data of a picture are not base64") from None
+
+
+class TextPart(_Strict):
+    """Words of a question, taken as they stand."""
+
+    text: str = Field(min_length=1, max_length=10_000)
+    weight: float = 1.0
+
+
+class RowPart(_Strict):
+    """A row of the index, by its id."""
+
+    id: str = Field(min_length=1, max_length=4096)
+    weight: float = 1.0
+
+
+class VectorPart(_Strict):
+    """A vector of the index's space."""
+
+    vector: list[float] = Field(min_length=1, max_length=65_536)
+    weight: float = 1.0
+
+
+class Question(_Strict):
+    """A weighted sum of parts; a negative weight moves away."""
+
+    parts: list[PicturePart | TextPart | RowPart | VectorPart] = Field(min_length=1, max_length=64)
+
+
+class SearchRequest(_Strict):
+    """One or several questions with one set of conditions."""
+
+    questions: list[Question] = Field(min_length=1, max_length=64)
+    k: int = Field(10, ge=1, le=1000)
+    where: str | None = Field(None, max_length=10_000)
+    exclude_same: dict[str, str | None] | None = Field(
+        None, description="Columns whose value rows must not share with the question; null: its own row's or header's."
+    )
+    strict_exclude: bool = False
+    one_per: str | None = None
+    min_score: float | None = None
+    include_self: bool = False
+    exact: bool = False
+    effort: int | None = Field(None, ge=1)
+    offset: int | None = Field(None, ge=0, le=100_000)
+    columns: Columns | None = None
+
+    @field_validator("questions")
+    @classmethod
+    def _few_pictures(cls, questions: list[Question]) -> list[Question]:
+        pictures = sum(isinstance(part, PicturePart) for question in questions for part in question.parts)
+        if pictures > 64:
+            raise ValueError(f"a request may hold 64 pictures, got {pictures}")
+        return questions
+
+    def options(self) -> dict[str, Any]:
+        """Return the conditions as keyword arguments of `retr.Index.search`."""
+        return self.model_dump(exclude={"questions"})
+
+
+class Answer(BaseModel):
+    """The hits of one question, as ``retr query --json`` prints them."""
+
+    query: str
+    hits: list[dict[str, Any]]
+    exact: bool
+    note: str | None
+
+
+class SearchAnswer(BaseModel):
+    """The answers, in the order of the questions, and the version of the index that gave them."""
+
+    index: str
+    version: int
+    answers: list[Answer]
+
+
+class ClassifyRequest(_Strict):
+    """Pictures to name, and the way: one of ``labels``, ``by`` and ``probe``."""
+
+    pictures: list[PicturePart] = Field(min_length=1, max_length=16)
+    labels: str | list[str] | None = None
+    by: str | None = None
+    probe: str | None = None
+    k: int | None = Field(None, ge=1, le=1000)
+    top: int = Field(5, ge=1, le=1000)
+    where: str | None = Field(None, max_length=10_000)
+    patient: str | None = None
+    strict_exclude: bool = False
+    max_set: int | None = Field(None, ge=1)
+    calibrated_on: str | None = None
+
+
+class ClassifyAnswer(BaseModel):
+    """What each picture is said to show, as ``retr classify --json`` prints it."""
+
+    index: str
+    version: int
+    answers: list[dict[str, Any]]
+    notes: list[str]
+
+
+class Rows(BaseModel):
+    """Some rows of an index, and how many there are."""
+
+    index: str
+    version: int
+    total: int
+    rows: list[dict[str, Any]]
+
+
+class Facet(BaseModel):
+    """What a column holds, among the rows that a condition allows."""
+
+    column: str
+    kind: Literal["values", "range"]
+    values: list[tuple[Any, int]] = []
+    more: int = Field(0, description="How many further values there are.")
+    low: Any = None
+    high: Any = None
+    missing: int = 0
+
+
+class Facets(BaseModel):
+    """The facets of an index under a condition."""
+
+    index: str
+    version: int
+    total: int
+    facets: list[Facet]
+
+
+class Upload(BaseModel):
+    """A picture that the server holds for a while, for several questions."""
+
+    upload: str
+    width: int
+    height: int
+    mode: str
+    notes: dict[str, str]
+    seconds: int = Field(description="For how long it is held after its last use.")
+
+
+class Error(BaseModel):
+    """Why there is no answer, and what to do."""
+
+    message: str
+    hint: str | None = None
+
+
+class Refusal(BaseModel):
+    """The object in every answer that is no success."""
+
+    error: Error

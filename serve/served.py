@@ -1,0 +1,79 @@
+"""One index as a server offers it: its newest version, and questions answered in batches."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from retr import Index
+from retr.serve.batching import Batcher
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from retr import Hits, Query
+
+_LOOK_EVERY = 1.0
+
+
+class Served:
+    """An index of a server, by its name.
+
+    Parameters
+    ----------
+    name
+        What the API calls it.
+    path
+        The index folder.
+    options
+        Of `retr.Index.open`: ``device=``, ``weights=`` ...
+    """
+
+    def __init__(self, name: str, path: Path, options: dict[str, Any] | None = None) -> None:
+        self.name = name
+        self._index = Index.open(path, **(options or {}))
+        self._looked = time.monotonic()
+        self._looking = threading.Lock()
+        self._batcher: Batcher[Query, Hits] = Batcher(self._answer)
+
+    @property
+    def index(self) -> Index:
+        """The index, at the newest version; what a writer commits is seen within a second."""
+        if time.monotonic() - self._looked > _LOOK_EVERY and self._looking.acquire(blocking=False):
+            try:
+                self._index.refresh()
+                self._looked = time.monotonic()
+            finally:
+                self._looking.release()
+        return self._index
+
+    def search(self, query: Query, options: dict[str, Any]) -> Future[Hits]:
+        """Ask; questions with equal options that arrive together are answered together."""
+        return self._batcher.submit(tuple(sorted((name, _frozen(value)) for name, value in options.items())), query)
+
+    def warm(self) -> None:
+        """Load the encoder, so that the first question does not wait for it."""
+        _ = self._index.encoder
+
+    def close(self) -> None:
+        """Answer what waits, then let go of the index."""
+        self._batcher.close()
+        self._index.close()
+
+    def _answer(self, key: Hashable, queries: list[Query]) -> list[Hits]:
+        assert isinstance(key, tuple)
+        return self.index.search(queries, **{name: _thawed(value) for name, value in key})
+
+
+def _frozen(value: Any) -> Hashable:
+    if isinstance(value, dict):
+        return (dict, tuple(sorted(value.items())))
+    return (list, tuple(value)) if isinstance(value, list) else (None, value)
+
+
+def _thawed(value: Any) -> Any:
+    kind, held = value
+    return held if kind is None else kind(held)

@@ -1,0 +1,143 @@
+"""What the routes of one server share, and how a request finds it."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+from fastapi import Depends, HTTPException, Request
+
+from retr.serve.metrics import Metrics
+from retr.serve.served import Served
+from retr.serve.tokens import LOCAL, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from concurrent.futures import ThreadPoolExecutor
+
+    from retr.serve.audit import Audit
+    from retr.serve.decoding import Decoders
+    from retr.serve.limits import Rate
+    from retr.serve.settings import Settings
+    from retr.serve.tokens import Tokens
+    from retr.serve.uploads import Uploads
+
+Result = TypeVar("Result")
+
+
+@dataclass
+class State:
+    """The parts of a running server."""
+
+    settings: Settings
+    indexes: dict[str, Served]
+    tokens: Tokens | None
+    audit: Audit | None
+    decoders: Decoders
+    uploads: Uploads
+    rate: Rate
+    wrong_tokens: Rate
+    workers: ThreadPoolExecutor
+    metrics: Metrics = field(default_factory=Metrics)
+    ready: bool = False
+
+    def warm(self) -> None:
+        """Load every index's encoder."""
+        for served in self.indexes.values():
+            served.warm()
+        self.ready = True
+
+    def record(
+        self, token: Token, served: Served, action: str, asked: Mapping[str, Any], ids: Sequence[Sequence[str]]
+    ) -> None:
+        """Write a question and the ids that answered it into the audit, if there is one."""
+        if self.audit is None:
+            return
+        entry = {"who": token.name, "action": action, "index": served.name, "version": served.index.version}
+        answered = [self.audit.ids(list(some)) for some in ids]
+        self.audit.write(entry | {"asked": dict(asked), "ids": answered})
+
+    def close(self) -> None:
+        """Answer what waits, then let go of everything."""
+        for served in self.indexes.values():
+            served.close()
+        self.decoders.close()
+        self.workers.shutdown()
+        if self.audit is not None:
+            self.audit.close()
+
+    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Run something that takes long in a thread, for at most the time an answer may take."""
+        running = asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
+        return await self.within(running)
+
+    async def within(self, running: asyncio.Future[Result]) -> Result:
+        """Wait for an answer for at most the time it may take."""
+        try:
+            return await asyncio.wait_for(running, self.settings.answer_seconds)
+        except TimeoutError:
+            raise HTTPException(504, f"no answer within {self.settings.answer_seconds:g} seconds") from None
+
+
+def state_of(request: Request) -> State:
+    """Return the state of the server that was asked."""
+    state: State = request.app.state.retr
+    return state
+
+
+def holder(scope: str) -> Callable[[Request], Token]:
+    """Return a dependency: the token of a request, which must have a scope."""
+
+    def checked(request: Request) -> Token:
+        state = state_of(request)
+        token = _token(request, state)
+        address = request.client.host if request.client else ""
+        wait = state.rate.take(token.name if token is not LOCAL else address)
+        if wait:
+            raise HTTPException(429, "too many requests", {"retry-after": str(max(1, round(wait)))})
+        if scope not in token.scopes:
+            raise HTTPException(403, f"the token {token.name!r} has not the scope {scope!r}")
+        if scope != "read" and state.settings.read_only:
+            raise HTTPException(403, "this server changes nothing (--read-only)")
+        return token
+
+    return checked
+
+
+def _token(request: Request, state: State) -> Token:
+    given = request.headers.get("authorization", "")
+    kind, _, presented = given.partition(" ")
+    address = request.client.host if request.client else ""
+    if state.tokens is None:
+        return LOCAL
+    token = state.tokens.of(presented.strip()) if kind.lower() == "bearer" else None
+    if token is None:
+        if given and state.wrong_tokens.take(_network(address)):
+            raise HTTPException(429, "too many wrong tokens", {"retry-after": "10"})
+        raise HTTPException(401, "a token is needed", {"www-authenticate": "Bearer"})
+    return token
+
+
+def _network(address: str) -> str:
+    try:
+        found = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    return str(ipaddress.ip_network(f"{found}/64", strict=False)) if found.version == 6 else address
+
+
+def served_of(index: str, request: Request) -> Served:
+    """Return the index that a path names."""
+    served = state_of(request).indexes.get(index)
+    if served is None:
+        raise HTTPException(404, "no index of that name is served")
+    return served
+
+
+Reader = Annotated[Token, Depends(holder("read"))]
+Labeller = Annotated[Token, Depends(holder("label"))]
+Writer = Annotated[Token, Depends(holder("write"))]
+TheState = Annotated[State, Depends(state_of)]
+TheIndex = Annotated[Served, Depends(served_of)]

@@ -1,0 +1,60 @@
+"""A server over a small archive of its own, asked without a socket."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from retr import Index
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from PIL import Image
+
+pytest.importorskip("fastapi")
+from fastapi.testclient import TestClient
+
+from retr.serve.app import create_app
+from retr.serve.settings import Settings
+
+
+@pytest.fixture
+def indexed(make_archive, make_encoder, tmp_path) -> Index:
+    """An index of 12 pictures: two classes, six patients, ages."""
+    archive = make_archive(12)
+    path = tmp_path / "index"
+    Index.build(archive, path, encoder=make_encoder(), metadata=archive / "labels.csv", group="patient")
+    return Index.open(path, encoder=make_encoder())
+
+
+@pytest.fixture
+def serve(indexed, make_encoder) -> Iterator[Callable[..., TestClient]]:
+    """``serve(token_file=...)``: a client of a server of the index ``small``."""
+    clients = []
+
+    def begin(**settings: Any) -> TestClient:
+        app = create_app({"small": indexed.path}, Settings(**settings), {"encoder": make_encoder()})
+        client = TestClient(app, base_url="http://localhost:7860")
+        client.__enter__()
+        clients.append(client)
+        return client
+
+    yield begin
+    for client in clients:
+        client.__exit__(None, None, None)
+
+
+@pytest.fixture
+def png(make_picture) -> Callable[[int], bytes]:
+    """``png(seed)``: the bytes of a picture."""
+
+    def encode(seed: int) -> bytes:
+        file = io.BytesIO()
+        image: Image.Image = make_picture(seed)
+        image.save(file, "PNG")
+        return file.getvalue()
+
+    return encode
