@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if not args.device.startswith("cuda"):
         parser.error(f"--device is a GPU, got {args.device!r}")
     try:
-        numbers = devices.numbers(devices.parse(args.device))
+        numbers = devices.gpu_numbers(devices.parse_device(args.device))
     except RetrError as error:
         sys.exit(f"error: {error}")
     command = f"python -m retr.benchmarks.gpu --rows {args.rows} --dim {args.dim} --ann-rows {args.ann_rows}"
@@ -99,13 +99,13 @@ def measure(args: argparse.Namespace, numbers: Sequence[int], figures: dict[str,
         figures[name] = {batch: round(1e3 * each, 3) for batch, each in took.items()}
     yield
     beside = args.beside.split(",")
-    if "torch" in beside and devices.torch_sees():
+    if "torch" in beside and devices.torch_gpus():
         for figures["torch mm and topk, ms"] in torch_alone(blocks, numbers, queries):
             yield
-    if "faiss" in beside and devices.faiss_sees():
+    if "faiss" in beside and devices.faiss_gpus():
         for figures["faiss GpuIndexFlatIP, ms"] in faiss_alone(blocks, args.dim, numbers, queries):
             yield
-    if args.ann_rows and devices.faiss_sees():
+    if args.ann_rows and devices.faiss_gpus():
         figures["approximate"] = kinds = dict[str, Any](rows=args.ann_rows)
         with tempfile.TemporaryDirectory() as folder:
             store = stored(Path(folder) / "index", args.ann_rows, args.dim)
@@ -150,7 +150,7 @@ def ours(
 
 def exact_scanner(blocks: Sequence[Block], dim: int, numbers: Sequence[int]) -> Any:
     """Return the scan that `retr.index.gpu.placement` takes here."""
-    if devices.torch_sees():
+    if devices.torch_gpus():
         from retr.index.gpu.torch_scan import TorchScan
 
         return TorchScan(blocks, dim, 1.001, numbers)

@@ -209,7 +209,7 @@ def gpu_kinds() -> Sequence[IVF | HNSW | Cagra]:
     from retr.index.gpu import devices
     from retr.index.gpu.accelerators import has_cagra
 
-    if not devices.faiss_sees():
+    if not devices.faiss_gpus():
         raise UsageError(
             "faiss sees no GPU",
             hint='accelerators on a GPU are faiss-gpu\'s: `pip install "retr[gpu]"`; or tune with --device cpu',
@@ -271,7 +271,7 @@ def _build(writer: Writer[Store], kind: IVF | HNSW | Cagra, *, budget: int, say:
     return size
 
 
-def _ladders(kind: IVF | HNSW | Cagra) -> Sequence[Sequence[IVF | HNSW | Cagra]]:
+def _sweeps(kind: IVF | HNSW | Cagra) -> Sequence[Sequence[IVF | HNSW | Cagra]]:
     """Return runs of settings; within a run each costs more and finds more than the one before."""
     if isinstance(kind, Cagra):
         return [[replace(kind, search_effort=effort) for effort in _EFFORTS[1:]]]
@@ -285,9 +285,9 @@ def _measure(store: Store, kind: IVF | HNSW | Cagra, asked: Mapping[str, _Questi
     halves = {sort: questions.half(0) for sort, questions in asked.items()}
     count = sum(len(questions.kth) for questions in halves.values())
     best = -1.0
-    for ladder in _ladders(kind):
+    for sweep in _sweeps(kind):
         before = -1.0
-        for config in ladder:
+        for config in sweep:
             store.plan.config = config
             if not points:
                 # Loading the accelerators is no part of a search.

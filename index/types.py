@@ -51,7 +51,7 @@ class Scan:
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
-    floor: float
+    bound: float
 
 
 @dataclass(frozen=True)
@@ -65,13 +65,13 @@ class Scans:
     scores
         float64 ``(n, c)``, each pair's own, ``-inf`` where there is no row; ``None`` where they are still to be
         computed from the stored vectors.
-    floor
+    bound
         float64 ``(n,)``: what no dropped row's true score exceeds, ``-inf`` where none was dropped.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float64] | None
-    floor: NDArray[np.float64]
+    bound: NDArray[np.float64]
 
 
 @dataclass(frozen=True)

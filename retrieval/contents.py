@@ -14,7 +14,7 @@ import numpy as np
 from retr.index.disk.schema import records
 from retr.index.errors import EncoderNotFoundError, IndexNotFoundError, UsageError
 from retr.index.once import Once
-from retr.index.rows import ids
+from retr.index.rows import row_ids
 from retr.retrieval.encoders.registry import find_spec
 from retr.retrieval.summary import summary
 
@@ -185,7 +185,7 @@ class IndexContents:
 
     def __iter__(self) -> Iterator[str]:
         """Return the ids in row order, without holding all of them at once."""
-        return ids.every(self.store)
+        return row_ids.live_ids(self.store)
 
     def __contains__(self, row_id: object) -> bool:
         return isinstance(row_id, str) and bool(self.store.rows_of([row_id])[0] >= 0)
@@ -197,7 +197,7 @@ class IndexContents:
         store = self.store
         rows = store.rows_of([row_id])
         if rows[0] < 0:
-            raise ids.unknown(store, row_id)
+            raise row_ids.unknown_id(store, row_id)
         record: dict[str, Any] = records(store.table(rows=rows))[0]
         return record
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.index.rows.ids import unknown
 from retr.index.rows.purge import matching
+from retr.index.rows.row_ids import unknown_id
 from retr.retrieval.archive import locations
 from retr.retrieval.archive.provenance import Builds, Notes
 from retr.retrieval.classify.calibration import Calibrations
@@ -73,7 +73,7 @@ class ChosenRows:
             unread = set(paths).intersection(ids)
             absent = [id_ for id_, row in zip(ids, found, strict=True) if row < 0 and id_ not in unread]
             if absent:
-                raise unknown(store, absent[0])
+                raise unknown_id(store, absent[0])
             rows[found[found >= 0]] = True
             skipped |= np.fromiter((path in unread for path in paths), bool, len(paths))
         return cls(np.flatnonzero(rows), skipped)

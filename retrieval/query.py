@@ -24,7 +24,7 @@ import numpy as np
 
 from retr.index.errors import ImageReadError, UsageError
 from retr.index.machine.home import home
-from retr.index.rows.ids import unknown
+from retr.index.rows.row_ids import unknown_id
 from retr.index.vectors import plain_array, unit
 
 if TYPE_CHECKING:
@@ -384,7 +384,7 @@ def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: 
         elif part.kind == "id":
             row = store.rows_of([part.value])
             if row[0] < 0:
-                raise unknown(store, part.value, part.weight_hint())
+                raise unknown_id(store, part.value, part.weight_hint())
             out.append(np.asarray(store.vectors(row)[0], dtype=np.float32))
         else:
             if part.value.shape != (encoder.info.dim,):

@@ -100,7 +100,7 @@ def train(vectors: Stored, config: IVF | HNSW, path: Path, *, budget: int, seed:
     chosen = np.sort(np.random.default_rng(seed).choice(rows, wanted, replace=False))
     sample = vectors[chosen].astype(np.float32)
     if isinstance(config, IVF):
-        _give_centroids(index, sample, rotation, seed)
+        _set_centroids(index, sample, rotation, seed)
     index.train(np.ascontiguousarray(sample[:: max(1, wanted // _CODEC_SAMPLE)]))
     step = max(1024, min(_CHUNK_BYTES, budget // 4) // (4 * dim))
     for start in range(0, rows, step):
@@ -123,7 +123,7 @@ def _transform(rotation: Rotation) -> Any:
     return transform
 
 
-def _give_centroids(index: Any, sample: NDArray[np.float32], rotation: Rotation | None, seed: int) -> None:
+def _set_centroids(index: Any, sample: NDArray[np.float32], rotation: Rotation | None, seed: int) -> None:
     """Cluster the sample ``(n, d)`` by cosine and fill the coarse quantiser; faiss's training then leaves it alone."""
     from sklearn.cluster import MiniBatchKMeans
 

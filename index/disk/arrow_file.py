@@ -29,7 +29,7 @@ def require_uncompressed(data: memoryview) -> None:
         footer = _Tables(data[size - length : size])
         for field in (_DICTIONARIES, _BATCHES):
             for at in footer.structs(footer.root, field, _BLOCK):
-                offset, length = footer.read("qi", at)
+                offset, length = footer.unpack("qi", at)
                 _require_plain(data, offset, length)
     except struct.error:
         raise ValueError("no Arrow file") from None
@@ -42,7 +42,7 @@ def _require_plain(data: memoryview, offset: int, length: int) -> None:
     message = _Tables(data[offset + 8 : offset + length])
     batch = message.table(message.root, _HEADER)
     kind = message.field(message.root, _HEADER_TYPE)
-    if batch is not None and kind is not None and message.read("B", kind)[0] == _DICTIONARY_BATCH:
+    if batch is not None and kind is not None and message.unpack("B", kind)[0] == _DICTIONARY_BATCH:
         batch = message.table(batch, _DATA)
     if batch is None or message.field(batch, _COMPRESSION) is not None:
         raise ValueError("compressed")
@@ -55,19 +55,19 @@ class _Tables:
         self._data = data
         self.root = self._follow(0)
 
-    def read(self, form: str, at: int) -> tuple[Any, ...]:
+    def unpack(self, form: str, at: int) -> tuple[Any, ...]:
         if at < 0:
             raise ValueError("a place before the first")
         return struct.unpack_from(f"<{form}", self._data, at)
 
     def _follow(self, at: int) -> int:
-        return at + int(self.read("I", at)[0])
+        return at + int(self.unpack("I", at)[0])
 
     def field(self, table: int, number: int) -> int | None:
         """Return the place of a field; ``None`` where the table lacks it."""
-        layout = table - self.read("i", table)[0]
-        size = self.read("H", layout)[0]
-        place = self.read("H", layout + 4 + 2 * number)[0] if 4 + 2 * number < size else 0
+        layout = table - self.unpack("i", table)[0]
+        size = self.unpack("H", layout)[0]
+        place = self.unpack("H", layout + 4 + 2 * number)[0] if 4 + 2 * number < size else 0
         return table + place if place else None
 
     def table(self, table: int, number: int) -> int | None:
@@ -80,7 +80,7 @@ class _Tables:
         at = self.table(table, number)
         if at is None:
             return range(0)
-        count = self.read("I", at)[0]
+        count = self.unpack("I", at)[0]
         if count * size > len(self._data):
             raise ValueError("more structures than bytes")
         return range(at + 4, at + 4 + count * size, size)

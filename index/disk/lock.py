@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-NAME = "lock"
+LOCK_FILE = "lock"
 _held: set[int] = set()
 
 
@@ -50,14 +50,14 @@ def writer_lock(root: Path) -> Iterator[None]:
         The lock is a link, or something else than a file.
     """
     with contextlib.suppress(FileNotFoundError):
-        regular(root, NAME)
+        regular(root, LOCK_FILE)
     with disk_errors("opening the lock file"):
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(root / NAME, flags, 0o666)
+        descriptor = os.open(root / LOCK_FILE, flags, 0o666)
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode):
         os.close(descriptor)
-        raise IndexCorruptError(f"{NAME!r} is not a file any more", hint="restore the index from a copy")
+        raise IndexCorruptError(f"{LOCK_FILE!r} is not a file any more", hint="restore the index from a copy")
     # A file with a second name may be somebody's: it is locked, and stays as it is.
     ours = found.st_nlink == 1
     try:

@@ -95,7 +95,7 @@ class Segment:
             raise IndexCorruptError("the deletions do not fit the segment", hint="run `retr index check`")
         return gone
 
-    def find(
+    def look_up(
         self,
         hashes: NDArray[np.uint64],
         names: Callable[[NDArray[np.int64]], Sequence[str]],

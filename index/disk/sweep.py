@@ -11,7 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from retr.index.disk.files import require_folders, sync_folder
-from retr.index.disk.lock import NAME as LOCK
+from retr.index.disk.lock import LOCK_FILE
 from retr.index.disk.manifest import CURRENT, FILES, MANIFESTS, OURS, SEGMENTS
 from retr.index.errors import RetrError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def named(manifest: Manifest) -> set[str]:
     """Return the paths, relative to the index, of everything that belongs to a committed state."""
-    return {CURRENT, LOCK, manifest.file, *(ref.file for ref in manifest.refs())}
+    return {CURRENT, LOCK_FILE, manifest.file, *(ref.file for ref in manifest.refs())}
 
 
 def others(root: Path, *manifests: Manifest) -> tuple[list[str], list[str]]:

@@ -57,7 +57,7 @@ def remember(root: Path, manifest: Manifest, *, but: Collection[FileRef] = ()) -
     return write_atomically(_memory(root, manifest), "\n".join([digest, *sorted(marks.values()), ""]).encode())
 
 
-def unknown(root: Path, manifest: Manifest) -> list[FileRef]:
+def unverified(root: Path, manifest: Manifest) -> list[FileRef]:
     """Return the files of a state that this machine has not looked at as they lie there.
 
     Raises
@@ -79,7 +79,7 @@ def unknown(root: Path, manifest: Manifest) -> list[FileRef]:
     return [ref for ref in manifest.refs() if marks[ref.file] not in seen]
 
 
-def look_at_new(root: Path, manifest: Manifest, segments: Sequence[Segment]) -> None:
+def verify_new(root: Path, manifest: Manifest, segments: Sequence[Segment]) -> None:
     """Look at the files of a state that this machine has not looked at; an accelerator that fails is not used.
 
     Parameters
@@ -94,7 +94,7 @@ def look_at_new(root: Path, manifest: Manifest, segments: Sequence[Segment]) -> 
     FileNotFoundError
         One is gone.
     """
-    new = unknown(root, manifest)
+    new = unverified(root, manifest)
     if not new:
         return
     checks: dict[FileRef, Callable[[], None]] = {}
@@ -107,7 +107,7 @@ def look_at_new(root: Path, manifest: Manifest, segments: Sequence[Segment]) -> 
             bad.append(accelerator)
     if (skipped := manifest.skipped) is not None:
         checks[skipped] = lambda: of_skipped(map_file(root, skipped), manifest.n_skipped)
-    look_at(root, [ref for ref in new if not is_accelerator(ref)], checks)
+    verify(root, [ref for ref in new if not is_accelerator(ref)], checks)
     kept = remember(root, manifest, but=bad)
     if not kept and sum(ref.bytes for ref in new) > _SHORT:
         _LOGGER.warning(
@@ -115,7 +115,7 @@ def look_at_new(root: Path, manifest: Manifest, segments: Sequence[Segment]) -> 
         )
 
 
-def look_at(root: Path, refs: Sequence[FileRef], structure: Mapping[FileRef, Callable[[], None]]) -> None:
+def verify(root: Path, refs: Sequence[FileRef], structure: Mapping[FileRef, Callable[[], None]]) -> None:
     """Compare files with their recorded hashes, and check how they are made.
 
     Parameters

@@ -76,10 +76,10 @@ class GpuAccelerators:
         faiss = load_faiss()
         needed = sum(_bytes(segment, config) for segment in segments) // len(numbers)
         what = f"the {type(config).__name__} accelerators of {sum(map(len, segments))} rows"
-        devices.require_room(numbers, [needed] * len(numbers), what)
+        devices.require_memory(numbers, [needed] * len(numbers), what)
         gpus = _Gpus([(number, faiss.StandardGpuResources()) for number in numbers])
         self.accelerators: list[Accelerator | None] = []
-        with devices.one_line("taking the accelerators"):
+        with devices.gpu_errors("taking the accelerators"):
             for segment in segments:
                 parts = None
                 if isinstance(config, Cagra) and len(segment) >= MIN_ROWS:
@@ -157,7 +157,7 @@ class _Gpus:
             found = np.concatenate(rows)
             return np.where(found >= 0, found + start, -1)
 
-        with self._lock, devices.one_line("searching"):
+        with self._lock, devices.gpu_errors("searching"):
             return np.concatenate(list(self._pool.map(one, parts)), axis=1)
 
 

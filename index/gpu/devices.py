@@ -33,11 +33,11 @@ SPARE_BYTES = 3 << 30
 _RUNTIMES = (None, "libcudart.so.13", "libcudart.so.12", "libcudart.so")
 
 
-def parse(device: str) -> Wanted:
+def parse_device(device: str) -> Wanted:
     """Read the name of a device.
 
-    >>> parse("cuda"), parse("cuda:1"), parse("cuda:0,cuda:2"), parse("cuda:all"), parse("auto")
-    ((0,), (1,), (0, 2), 'all', 'auto')
+    >>> [parse_device(name) for name in ("cuda", "cuda:1", "cuda:0,cuda:2", "cuda:all", "auto")]
+    [(0,), (1,), (0, 2), 'all', 'auto']
 
     Raises
     ------
@@ -58,8 +58,8 @@ def worthwhile(n_queries: int, rows: int, dim: int) -> bool:
     return n_queries >= _AUTO_QUERIES and float(n_queries) * rows * dim >= _AUTO_PRODUCTS
 
 
-def torch_sees() -> int:
-    """Return the number of GPUs that torch sees; 0 where it is not installed."""
+def torch_gpus() -> int:
+    """Return how many GPUs torch can use; 0 where it is not installed."""
     try:
         import torch
     except ImportError:
@@ -67,8 +67,8 @@ def torch_sees() -> int:
     return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
 
-def faiss_sees() -> int:
-    """Return the number of GPUs that faiss sees; 0 where it was built without them, or is not installed."""
+def faiss_gpus() -> int:
+    """Return how many GPUs faiss can use; 0 where it was built without them, or is not installed."""
     try:
         faiss = load_faiss()
     except MissingExtraError:
@@ -78,10 +78,10 @@ def faiss_sees() -> int:
 
 def count() -> int:
     """Return the number of GPUs that can be searched on."""
-    return torch_sees() or faiss_sees()
+    return torch_gpus() or faiss_gpus()
 
 
-def numbers(wanted: Wanted) -> list[int]:
+def gpu_numbers(wanted: Wanted) -> list[int]:
     """Return the numbers of the GPUs that are wanted; ``auto`` wants all.
 
     Raises
@@ -125,7 +125,7 @@ def free_bytes(number: int) -> int | None:
     return None
 
 
-def require_room(chosen: Sequence[int], needed: Sequence[int], what: str) -> None:
+def require_memory(chosen: Sequence[int], needed: Sequence[int], what: str) -> None:
     """Refuse what does not fit.
 
     Parameters
@@ -159,7 +159,7 @@ def is_memory(error: RuntimeError) -> bool:
 
 
 @contextmanager
-def one_line(doing: str) -> Iterator[None]:
+def gpu_errors(doing: str) -> Iterator[None]:
     """Turn a failure inside faiss's GPU code into one line.
 
     Raises

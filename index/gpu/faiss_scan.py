@@ -71,8 +71,8 @@ class FaissScan:
         total = sum(len(block.vectors) for block in blocks)
         bounds = np.linspace(0, total, len(numbers) + 1).astype(np.int64).tolist()
         needed = [(stop - start) * (2 * dim + 4) for start, stop in pairwise(bounds)]
-        devices.require_room(numbers, needed, f"{total} float16 vectors of {dim} dimensions")
-        with devices.one_line("taking the vectors"):
+        devices.require_memory(numbers, needed, f"{total} float16 vectors of {dim} dimensions")
+        with devices.gpu_errors("taking the vectors"):
             self._devices = [
                 self._filled(blocks, dim, number, start, stop)
                 for number, (start, stop) in zip(numbers, pairwise(bounds), strict=True)
@@ -111,37 +111,37 @@ class FaissScan:
         want = min(want, _MAX_WANT)
         norms = np.linalg.norm(queries, axis=1)
         scale = power_of_two(norms)
-        with self._lock, devices.one_line("searching"):
+        with self._lock, devices.gpu_errors("searching"):
             asked = (queries * scale[:, None]).astype(np.float32)
             found = devices.in_batches(lambda batch: self._batch(batch, want), asked, _BATCH)
-        rows, _, floor = (np.concatenate(part) for part in zip(*found, strict=True))
+        rows, _, bound = (np.concatenate(part) for part in zip(*found, strict=True))
         if allowed is not None:
             rows[~allowed[rows]] = -1
         for number, excluded in enumerate(exclude):
             if len(excluded):
                 rows[number, np.isin(rows[number], excluded)] = -1
-        # The error of the product on either side: a score that is compared, and the floor.
+        # The error of the product on either side: a score that is compared, and the bound.
         error = 2 * self._error * norms * self._max_norm
-        return Scans(rows, None, floor / (scale * self._scale) + error)
+        return Scans(rows, None, bound / (scale * self._scale) + error)
 
     def _batch(
         self, queries: NDArray[np.float32], want: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.float32]]:
         """Return rows and scores ``(n, c)`` of all GPUs together, and for each query a score no other row exceeds."""
         rows, scores = [], []
-        floor = np.full(len(queries), -np.inf, np.float32)
+        bound = np.full(len(queries), -np.inf, np.float32)
         # One thread a GPU: they work at the same time, and no GPU is asked by two threads.
         for found in self._pool.map(lambda parts: [_search(part, queries, want) for part in parts], self._devices):
             for part_rows, part_scores, complete in found:
                 if not complete:
-                    np.maximum(floor, part_scores[:, -1], out=floor)
+                    np.maximum(bound, part_scores[:, -1], out=bound)
                 rows.append(part_rows)
                 scores.append(part_scores)
         together, score = np.concatenate(rows, axis=1), np.concatenate(scores, axis=1)
         if together.shape[1] > want:
             together, score, dropped = best(together, score, want)
-            np.maximum(floor, dropped, out=floor)
-        return together, score, floor
+            np.maximum(bound, dropped, out=bound)
+        return together, score, bound
 
 
 def _search(

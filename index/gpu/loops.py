@@ -82,7 +82,7 @@ def shared_bytes(device: torch.device) -> int:
     return int(getattr(properties, "shared_memory_per_block_optin", 96 << 10))
 
 
-def choose(device: torch.device) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]:
+def choose_loops(device: torch.device) -> tuple[Callable[..., torch.Tensor], Callable[..., torch.Tensor]]:
     """Return what finds groups' best scores and what scores groups: Triton's, or torch's where that cannot compile."""
     if device.type == "cuda":
         # compiled code is kept where everything else is that can be made again

@@ -59,7 +59,7 @@ class Placement:
         if device not in {"cpu", "auto"}:
             from retr.index.gpu import devices
 
-            devices.parse(device)
+            devices.parse_device(device)
 
     def take(self, snapshot: Snapshot, config: Config, n_queries: int) -> Placed:
         """Return what a call with this many queries searches, putting it on the GPUs first where that is due.
@@ -97,11 +97,11 @@ class Placement:
     def _put(self, snapshot: Snapshot, config: Config) -> Placed:
         from retr.index.gpu import devices
 
-        wanted = devices.parse(self.device)
+        wanted = devices.parse_device(self.device)
         if wanted != "auto":
-            return _place(snapshot, config, devices.numbers(wanted))
+            return _place(snapshot, config, devices.gpu_numbers(wanted))
         try:
-            return _place(snapshot, config, devices.numbers(wanted)) if devices.count() else Placed()
+            return _place(snapshot, config, devices.gpu_numbers(wanted)) if devices.count() else Placed()
         except RetrError as error:
             return Placed(note=f"searched on the CPU: {error.message}")
 
@@ -112,7 +112,7 @@ def _place(snapshot: Snapshot, config: Config, numbers: Sequence[int]) -> Placed
 
     note = None
     if accelerators.has_form(config):
-        if devices.faiss_sees() <= max(numbers):
+        if devices.faiss_gpus() <= max(numbers):
             note = 'searched exactly: faiss sees no GPU (`pip install "retr[gpu]"`)'
         elif isinstance(config, Cagra) and not accelerators.has_cagra():
             note = "searched exactly: CAGRA needs faiss with cuVS (`pip install faiss-gpu-cuvs` in place of faiss-gpu)"
@@ -123,7 +123,7 @@ def _place(snapshot: Snapshot, config: Config, numbers: Sequence[int]) -> Placed
                 note = f"searched exactly: {error}"
     max_norm = max((info.max_norm for info in snapshot.manifest.segments), default=0.0)
     vectors = snapshot.blocks(), snapshot.manifest.encoder.dim, max_norm, numbers
-    if devices.torch_sees():
+    if devices.torch_gpus():
         from retr.index.gpu.torch_scan import TorchScan
 
         return Placed(TorchScan(*vectors), note=note)

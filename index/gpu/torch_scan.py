@@ -18,7 +18,7 @@ import torch
 
 from retr.index.gpu import devices
 from retr.index.gpu.faiss_scan import power_of_two
-from retr.index.gpu.loops import GROUP, TILES, VALUES, Shard, choose, padded, shared_bytes
+from retr.index.gpu.loops import GROUP, TILES, VALUES, Shard, choose_loops, padded, shared_bytes
 from retr.index.scan.ranking import best
 from retr.index.types import Scans
 
@@ -70,13 +70,13 @@ class TorchScan:
         total = sum(len(block.vectors) for block in blocks)
         bounds = np.linspace(0, total, len(numbers) + 1).astype(np.int64).tolist()
         needed = [2 * self._dim * (stop - start) for start, stop in pairwise(bounds)]
-        devices.require_room(numbers, needed, f"{total} float16 vectors of {dim} dimensions")
-        with devices.one_line("taking the vectors"):
+        devices.require_memory(numbers, needed, f"{total} float16 vectors of {dim} dimensions")
+        with devices.gpu_errors("taking the vectors"):
             self._shards = [
                 self._filled(blocks, dim, _device(number), start, stop)
                 for number, (start, stop) in zip(numbers, pairwise(bounds), strict=True)
             ]
-            self._maxima, self._scores = choose(self._shards[0].vectors.device)
+            self._maxima, self._scores = choose_loops(self._shards[0].vectors.device)
 
     def _filled(self, blocks: Sequence[Block], dim: int, device: torch.device, start: int, stop: int) -> Shard:
         """Bring rows ``start`` to ``stop`` to a device."""
@@ -111,7 +111,7 @@ class TorchScan:
         scale = power_of_two(np.linalg.norm(queries, axis=1))
         asked = queries * scale[:, None].astype(np.float32)
         unscaled = scale[:, None] * self._scale
-        with self._lock, devices.one_line("searching"):
+        with self._lock, devices.gpu_errors("searching"):
             masks = self._masks(allowed)
             numbers = np.arange(len(queries))
             parts = devices.in_batches(
@@ -119,9 +119,9 @@ class TorchScan:
                 numbers,
                 self._batch_size(want + max(map(len, exclude), default=0)),
             )
-        rows, scores, floor = (np.concatenate(part) for part in zip(*parts, strict=True))
+        rows, scores, bound = (np.concatenate(part) for part in zip(*parts, strict=True))
         exactly = all(shard.error == 0 for shard in self._shards)
-        return Scans(rows, scores / unscaled if exactly else None, floor / unscaled[:, 0])
+        return Scans(rows, scores / unscaled if exactly else None, bound / unscaled[:, 0])
 
     def _batch_size(self, chosen: int) -> int:
         """Return how many queries the temporary memory holds."""
@@ -158,7 +158,7 @@ class TorchScan:
         started = [
             self._start(shard, n, full, mask, exclude, want) for shard, mask in zip(self._shards, masks, strict=True)
         ]
-        rows, scores, floor = [], [], np.full(n, -np.inf)
+        rows, scores, bound = [], [], np.full(n, -np.inf)
         for shard, packed in zip(self._shards, started, strict=True):
             found = packed.cpu().numpy()
             width = (found.shape[1] - 4) // 2
@@ -167,13 +167,13 @@ class TorchScan:
             dropped, left_out, norms, rounded = found[:, -4:].T
             # what rounding the query costs with the longest vector, and what the sums' own rounding does
             rounded = (rounded + norms * self._dim * 2.0**-23) * self._max_norm
-            np.maximum(floor, dropped + norms * shard.error, out=floor)
-            np.maximum(floor, left_out + norms * shard.error + rounded, out=floor)
+            np.maximum(bound, dropped + norms * shard.error, out=bound)
+            np.maximum(bound, left_out + norms * shard.error + rounded, out=bound)
         together, score = np.concatenate(rows, axis=1), np.concatenate(scores, axis=1)
         if together.shape[1] > want:
             together, score, dropped = best(together, score, want)
-            np.maximum(floor, dropped + norms * max(shard.error for shard in self._shards), out=floor)
-        return np.where(np.isneginf(score), -1, together), score, floor
+            np.maximum(bound, dropped + norms * max(shard.error for shard in self._shards), out=bound)
+        return np.where(np.isneginf(score), -1, together), score, bound
 
     def _start(
         self,

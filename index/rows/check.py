@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.disk.files import regular
-from retr.index.disk.lock import NAME as LOCK
+from retr.index.disk.lock import LOCK_FILE
 from retr.index.disk.manifest import CURRENT, UNFINISHED_PURGE, Manifest, read_current
 from retr.index.disk.schema import ID, texts
 from retr.index.disk.segments import Segment, id_hashes, map_file
@@ -79,9 +79,9 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
             damaged.add(ref.file)
     with contextlib.suppress(FileNotFoundError):
         try:
-            regular(root, LOCK)
+            regular(root, LOCK_FILE)
         except IndexCorruptError as error:
-            findings.append(Finding("unreadable", LOCK, error.message))
+            findings.append(Finding("unreadable", LOCK_FILE, error.message))
     for info in manifest.segments:
         if damaged.isdisjoint(ref.file for ref in info.refs()):
             findings.extend(_segment(root, manifest, info))
@@ -167,4 +167,4 @@ def _repeated(
     equal = np.flatnonzero(hashes[1:] == hashes[:-1])
     if any(a == b for a, b in zip(segment.ids(rows[equal]), segment.ids(rows[equal + 1]), strict=True)):
         return True
-    return any(len(other.find(hashes, lambda at: segment.ids(rows[at]), live)[0]) for other, live in earlier)
+    return any(len(other.look_up(hashes, lambda at: segment.ids(rows[at]), live)[0]) for other, live in earlier)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from retr.index.disk.segments import Segment
 
 
-def to_be_moved(manifest: Manifest, column: str | None) -> pa.DataType | None:
+def type_to_rewrite(manifest: Manifest, column: str | None) -> pa.DataType | None:
     """Return the type of a group column that is not text yet; ``None`` where there is nothing to do."""
     if column is None or column not in manifest.schema.names:
         return None
@@ -33,7 +33,7 @@ def to_be_moved(manifest: Manifest, column: str | None) -> pa.DataType | None:
     return None if pa.types.is_string(kind) else kind
 
 
-def incoming(table: pa.Table, manifest: Manifest) -> pa.Table:
+def with_text_identifiers(table: pa.Table, manifest: Manifest) -> pa.Table:
     """Return a table of new cells with the columns that tell patients apart as text.
 
     Raises
@@ -41,7 +41,7 @@ def incoming(table: pa.Table, manifest: Manifest) -> pa.Table:
     UsageError
         One of them holds lists, or numbers among which different identifiers may be one.
     """
-    known = {name for name in COLUMNS if name in manifest.schema.names and to_be_moved(manifest, name) is None}
+    known = {name for name in COLUMNS if name in manifest.schema.names and type_to_rewrite(manifest, name) is None}
     for column in {manifest.group or "", *known} & set(table.column_names):
         cells = table.column(column)
         if not pa.types.is_string(cells.type):
@@ -50,7 +50,9 @@ def incoming(table: pa.Table, manifest: Manifest) -> pa.Table:
     return table
 
 
-def moved(root: Path, draft: Manifest, column: str, segments: Sequence[Segment], stem: Callable[[], str]) -> Manifest:
+def group_as_text(
+    root: Path, draft: Manifest, column: str, segments: Sequence[Segment], stem: Callable[[], str]
+) -> Manifest:
     """Write the tables of all segments again, with a column as text, and return the draft that names them.
 
     Parameters
@@ -63,7 +65,7 @@ def moved(root: Path, draft: Manifest, column: str, segments: Sequence[Segment],
     Raises
     ------
     UsageError
-        As `incoming`; nothing was written then.
+        As `with_text_identifiers`; nothing was written then.
     """
     old = draft.schema
     for segment in segments:
@@ -80,7 +82,7 @@ def moved(root: Path, draft: Manifest, column: str, segments: Sequence[Segment],
 
 
 def faithful_texts(cells: pa.ChunkedArray, column: str) -> pa.ChunkedArray:
-    """Return a column as text, as `identifier_texts` writes it; raises as `incoming` does."""
+    """Return a column as text, as `identifier_texts` writes it; raises as `with_text_identifiers` does."""
     if lossy(cells):
         raise UsageError(
             f"the column {column!r} holds numbers beyond 2^53, among which different identifiers may be one",

@@ -16,14 +16,14 @@ import pyarrow as pa
 
 from retr.index.disk.manifest import Manifest, exists, read_current
 from retr.index.disk.segments import Segment, id_hashes, map_file
-from retr.index.disk.verified import look_at_new
+from retr.index.disk.verified import verify_new
 from retr.index.errors import IndexCorruptError
 from retr.index.json_fields import stored
 from retr.index.machine.home import home
 from retr.index.rows.columns import Columns
 from retr.index.rows.identity import Identity
-from retr.index.rows.ids import rows_that_read
 from retr.index.rows.purge import say_unfinished
+from retr.index.rows.row_ids import rows_by_normalized_id
 from retr.index.types import Block
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Snapshot:
         while True:
             try:
                 snapshot = cls(root, manifest, before=before)
-                look_at_new(root, manifest, snapshot.segments)
+                verify_new(root, manifest, snapshot.segments)
             except FileNotFoundError as error:
                 # A writer may have committed, and removed what it replaced, since the manifest was read.
                 newer = read_current(root)
@@ -241,11 +241,11 @@ class Snapshot:
         hashes = id_hashes(ids)
         for start, segment in zip(self._starts, self.segments, strict=False):
             live = self._alive[start : start + len(segment)]
-            at, local = segment.find(hashes, lambda at: [ids[i] for i in at], live)
+            at, local = segment.look_up(hashes, lambda at: [ids[i] for i in at], live)
             result[at] = start + local
         accented = [at for at in np.flatnonzero(result < 0).tolist() if not ids[at].isascii()]
         if accented:
-            result[accented] = rows_that_read(self, [ids[at] for at in accented])
+            result[accented] = rows_by_normalized_id(self, [ids[at] for at in accented])
         return result
 
     def rows_with(self, column: str, values: pa.Array[Any]) -> list[NDArray[np.int64]]:

@@ -32,7 +32,7 @@ from retr.index.disk.segment_writer import SegmentWriter, parquet_writer
 from retr.index.disk.segments import HashSet, Segment, id_hashes
 from retr.index.disk.sweep import sweep, sweep_for_good
 from retr.index.errors import RetrError, UsageError
-from retr.index.rows.grouping import incoming, moved, to_be_moved
+from retr.index.rows.grouping import group_as_text, type_to_rewrite, with_text_identifiers
 from retr.index.rows.purge import Purged, take_out
 from retr.index.rows.snapshot import Snapshot
 from retr.index.vectors import unit
@@ -148,9 +148,9 @@ class Writer(Generic[S_co]):
         RetrError
             The disk refused; the index is as it was at the last commit.
         """
-        if to_be_moved(self.draft, self.draft.group) is not None:
+        if type_to_rewrite(self.draft, self.draft.group) is not None:
             self.set_group(self.draft.group)
-        table = schemas.stored_table(incoming(table, self.draft))
+        table = schemas.stored_table(with_text_identifiers(table, self.draft))
         vectors = np.asarray(vectors)
         shape = (table.num_rows, self.draft.encoder.dim)
         if vectors.shape != shape:
@@ -186,7 +186,7 @@ class Writer(Generic[S_co]):
             with self._changing("adding rows"):
                 self._close_segment()
         for closed in self._closed:
-            twice += [ids[i] for i in closed.find(hashes, lambda at: [ids[i] for i in at])[0]]
+            twice += [ids[i] for i in closed.look_up(hashes, lambda at: [ids[i] for i in at])[0]]
         if twice:
             raise UsageError(f"the id {twice[0]!r} is added twice", hint="ids are unique")
 
@@ -211,10 +211,10 @@ class Writer(Generic[S_co]):
         return set(self._taken(id_hashes(ids), lambda at: [ids[i] for i in at]))
 
     def _taken(self, hashes: NDArray[np.uint64], names: Callable[[NDArray[np.int64]], Sequence[str]]) -> Iterator[str]:
-        """Yield the ids that `Segment.find` would look up and that rows of the last commit have which stay."""
+        """Yield the ids that `Segment.look_up` would look up and that rows of the last commit have which stay."""
         stays, start = self.store.alive() & ~self._gone, 0
         for segment in self.store.segments:
-            yield from segment.ids(segment.find(hashes, names, stays[start : start + len(segment)])[1])
+            yield from segment.ids(segment.look_up(hashes, names, stays[start : start + len(segment)])[1])
             start += len(segment)
 
     def replace_columns(self, table: pa.Table) -> None:
@@ -225,7 +225,7 @@ class Writer(Generic[S_co]):
         UsageError
             ``table`` has no ``id``, an id occurs twice, or a type cannot be held.
         """
-        table = schemas.stored_table(incoming(table, self.draft))
+        table = schemas.stored_table(with_text_identifiers(table, self.draft))
         if pc.count_distinct(table.column(ID)).as_py() < table.num_rows:
             raise UsageError("an id occurs twice in the table of new columns", hint="keep one row for each id")
         if table.column_names == [ID]:
@@ -248,10 +248,10 @@ class Writer(Generic[S_co]):
         if column is not None and column not in self.draft.schema.names:
             columns = ", ".join(self.draft.schema.names)
             raise UsageError(f"there is no column {column!r}", hint=f"the columns are {columns}")
-        if column is not None and to_be_moved(self.draft, column) is not None:
+        if column is not None and type_to_rewrite(self.draft, column) is not None:
             with self._changing("writing the column that tells patients apart as text"):
                 self._close_segment()
-                self.draft = moved(self.store.path, self.draft, column, self._segments(), self._name)
+                self.draft = group_as_text(self.store.path, self.draft, column, self._segments(), self._name)
         self.draft = dataclasses.replace(self.draft, group=column)
         self._dirty = True
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retr.index.scan.matmul import choose
+from retr.index.scan.matmul import choose_product
 from retr.index.scan.processor import threads
 from retr.index.scan.ranking import ranked
 from retr.index.types import Neighbours, Scan, Scans
@@ -79,7 +79,7 @@ def search(
         available = int(np.count_nonzero(allowed))
     norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
     pending = np.arange(n)
-    product = choose(n, queries.shape[1], rows=total)
+    product = choose_product(n, queries.shape[1], rows=total)
     want = ask.k * (4 if ask.one_per is not None else 1)
     if first_scan is not None and not first_scan.reaches(want, allowed):
         first_scan = None
@@ -87,7 +87,7 @@ def search(
     while len(pending) and available:
         asked, exclude = queries[pending], [ask.exclude[i] for i in pending.tolist()]
         if first_scan is None:
-            # The error of the product on either side: a score that is compared, and the floor.
+            # The error of the product on either side: a score that is compared, and the bound.
             error = 2 * product.error * norms[pending]
             found = _rectangular(scan(blocks, asked, allowed, exclude, want, product), error)
         else:
@@ -101,13 +101,13 @@ def search(
         if ask.min_score is not None:
             worst = np.maximum(worst, ask.min_score)
         # Equal scores are settled by id, so a dropped row that may tie after rounding matters too.
-        final = np.isneginf(found.floor) | (worst > found.floor + 2.0**-22 * norms[pending])
+        final = np.isneginf(found.bound) | (worst > found.bound + 2.0**-22 * norms[pending])
         rows[pending[final]], scores[pending[final]] = kept[final], kept_scores[final]
         pending, want = pending[~final], min(available, want * 8)
         if first_scan is not None and not first_scan.reaches(want, allowed):
             first_scan = None
         if first_scan is None:
-            product = choose(len(pending), queries.shape[1], rows=total, fast=False)
+            product = choose_product(len(pending), queries.shape[1], rows=total, fast=False)
     return Neighbours(rows, scores)
 
 
@@ -166,14 +166,14 @@ def _hide(scores: NDArray[np.float32], rows: slice | NDArray[np.int64], excluded
 
 
 class _Pools:
-    """The best rows of every query so far, and the best score of each that was dropped: its floor.
+    """The best rows of every query so far, and the best score of each that was dropped: its bound.
 
-    A row that is no better than its query's floor is not looked at again, so after the first blocks hardly any is.
+    A row that is no better than its query's bound is not looked at again, so after the first blocks hardly any is.
     """
 
     def __init__(self, n: int, want: int) -> None:
         self._want = want
-        self._floor = np.full(n, -np.inf, np.float32)
+        self._bound = np.full(n, -np.inf, np.float32)
         self._kept = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32))]
         self._limit = 2 * _GROWTH * want * n
         self._size = 0
@@ -181,11 +181,11 @@ class _Pools:
     def add(self, scores: NDArray[np.float32], rows: slice | NDArray[np.int64]) -> None:
         """Take the scores ``(m, n)`` of m rows."""
         m, n = scores.shape
-        above = scores > self._floor
+        above = scores > self._bound
         if m > self._want and np.count_nonzero(above) > self._limit:
             dropped = np.partition(scores, m - self._want - 1, axis=0)[m - self._want - 1]
-            np.maximum(self._floor, dropped, out=self._floor)
-            above = scores > self._floor
+            np.maximum(self._bound, dropped, out=self._bound)
+            above = scores > self._bound
         at = np.flatnonzero(above)
         if len(at):
             mine = at // n + rows.start if isinstance(rows, slice) else rows[at // n]
@@ -196,7 +196,7 @@ class _Pools:
 
     def _shrink(self) -> list[Scan]:
         owner, rows, scores = (np.concatenate(part) for part in zip(*self._kept, strict=True))
-        n = len(self._floor)
+        n = len(self._bound)
         by_owner = np.argsort(owner.astype(np.min_scalar_type(n)), kind="stable")
         bounds = np.searchsorted(owner[by_owner], np.arange(n + 1))
         scans = []
@@ -205,9 +205,9 @@ class _Pools:
             surplus = len(mine) - self._want
             if surplus > 0:
                 best = np.argpartition(scores[mine], surplus - 1)
-                self._floor[number] = max(self._floor[number], scores[mine[best[surplus - 1]]])
+                self._bound[number] = max(self._bound[number], scores[mine[best[surplus - 1]]])
                 mine = mine[best[surplus:]]
-            scans.append(Scan(rows[mine], scores[mine], float(self._floor[number])))
+            scans.append(Scan(rows[mine], scores[mine], float(self._bound[number])))
         owner = np.repeat(np.arange(n), [len(found.rows) for found in scans])
         whole = np.concatenate([found.rows for found in scans]), np.concatenate([found.scores for found in scans])
         self._kept, self._size = [(owner, *whole)], len(owner)
@@ -279,8 +279,8 @@ def _gather(blocks: Sequence[Block], rows: NDArray[np.int64]) -> NDArray[np.floa
 
 
 def _rectangular(found: Sequence[Scan], error: NDArray[np.float64]) -> Scans:
-    """Put candidates side by side, however many each query has; ``error`` is how far off each floor may be."""
+    """Put candidates side by side, however many each query has; ``error`` is how far off each bound may be."""
     rows = np.full((len(found), max(len(part.rows) for part in found)), -1, np.int64)
     for number, part in enumerate(found):
         rows[number, : len(part.rows)] = part.rows
-    return Scans(rows, None, np.array([part.floor for part in found]) + error)
+    return Scans(rows, None, np.array([part.bound for part in found]) + error)

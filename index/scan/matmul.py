@@ -56,7 +56,7 @@ class Product:
     margin: int
 
 
-def choose(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True) -> Product:
+def choose_product(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True) -> Product:
     """Return the fastest product for a batch; ``fast=False`` asks for float32.
 
     Parameters

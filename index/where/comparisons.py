@@ -66,7 +66,7 @@ class Number:
     integer: bool
 
     @classmethod
-    def read(cls, text: str) -> Number:
+    def parse(cls, text: str) -> Number:
         """Read a literal; ``decimal.InvalidOperation`` where its exponent has too many digits."""
         integer = text.lstrip("+-").isdigit()
         if integer and len(text) <= _HUGE:

@@ -237,7 +237,7 @@ class _Parser:
         token = self._take()
         if token.kind == "number":
             try:
-                return Operand(token.at, value=Number.read(token.text), text=token.text)
+                return Operand(token.at, value=Number.parse(token.text), text=token.text)
             except InvalidOperation:
                 fail(self._text, "the exponent of a number is too large", token.at)
         if token.kind == "string":

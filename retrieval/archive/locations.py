@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retr.index.errors import ImageReadError, RetrError, UsageError
-from retr.index.rows.ids import unknown
+from retr.index.rows.row_ids import unknown_id
 from retr.retrieval.archive.provenance import Notes
 from retr.retrieval.machine_state import read_places, write_places
 
@@ -91,7 +91,7 @@ def open_item(store: Store, item: str) -> bytes:
     """
     rows = store.rows_of([item])
     if rows[0] < 0:
-        raise unknown(store, item)
+        raise unknown_id(store, item)
     return Archive(store).read(str(store.table(["path"], rows)["path"][0].as_py()))
 
 

@@ -30,7 +30,7 @@ import pyarrow as pa
 
 from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.errors import UsageError
-from retr.index.rows.grouping import to_be_moved
+from retr.index.rows.grouping import type_to_rewrite
 from retr.retrieval.archive import locations
 from retr.retrieval.archive.members import TWICE
 from retr.retrieval.archive.provenance import BUILDS_NOTE, Notes
@@ -378,7 +378,7 @@ class _Run:
     def _move_group(self) -> None:
         """Write the column that tells patients apart as text where an older version wrote numbers; one commit."""
         group = self.order.asked.group or self.writer.store.manifest.group
-        kind = to_be_moved(self.writer.store.manifest, group)
+        kind = type_to_rewrite(self.writer.store.manifest, group)
         if kind is not None:
             self.writer.set_group(group)
             self.writer.commit()

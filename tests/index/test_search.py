@@ -271,14 +271,14 @@ def test_the_fast_product_changes_no_answer(monkeypatch, tmp_path, spread, dtype
     store = big(tmp_path, vectors, dtype=dtype)
     queries = (centres + 0.1 * spread * rng.standard_normal((30, 48))).astype(np.float32)
     kinds = []
-    choose = matmul.choose
+    choose = matmul.choose_product
 
     def spy(n, dim, **how):
         chosen = choose(n, dim, **how)
         kinds.append(chosen.multiply)
         return chosen
 
-    monkeypatch.setattr(exact, "choose", spy)
+    monkeypatch.setattr(exact, "choose_product", spy)
     fast = store.search(queries, 10)
     assert kinds[0] is not matmul._float32
     for i in range(30):

@@ -61,9 +61,9 @@ def test_rows_of_an_id_are_found_by_its_hash(make):
         assert 1 not in at
         return [asked[place] for place in at]
 
-    at, rows = segment.find(id_hashes(asked), names)
+    at, rows = segment.look_up(id_hashes(asked), names)
     assert sorted(zip(at.tolist(), rows.tolist(), strict=True)) == [(0, 3), (2, 0), (3, 3)]
-    at, rows = segment.find(id_hashes(asked), names, np.arange(5) < 3)
+    at, rows = segment.look_up(id_hashes(asked), names, np.arange(5) < 3)
     assert (at.tolist(), rows.tolist()) == ([2], [0])
     assert segment.hashed_ids(np.arange(5)) == sorted(
         (f"r{i}" for i in range(5)), key=lambda name: id_hashes([name])[0]

@@ -58,7 +58,7 @@ def torch_on_the_cpu(monkeypatch):
 
     def pretend(count: int) -> None:
         Gpus(monkeypatch, 0)
-        monkeypatch.setattr(devices, "torch_sees", lambda: count)
+        monkeypatch.setattr(devices, "torch_gpus", lambda: count)
         monkeypatch.setattr(torch_scan, "_device", lambda number: torch.device("cpu"))
 
     return pretend
@@ -129,7 +129,7 @@ def test_the_best_groups_lie_in_the_best_runs(number):
 
 
 @pytest.mark.parametrize("k", [1, 16, 64, 2048])
-def test_no_dropped_row_is_above_the_floor(tmp_path, monkeypatch, torch_on_the_cpu, k):
+def test_no_dropped_row_is_above_the_bound(tmp_path, monkeypatch, torch_on_the_cpu, k):
     torch_on_the_cpu(1)
     monkeypatch.setattr(torch_scan, "_RUN", 2)
     store = make(tmp_path / "index")
@@ -144,7 +144,7 @@ def test_no_dropped_row_is_above_the_floor(tmp_path, monkeypatch, torch_on_the_c
     for number in range(len(queries)):
         assert found.rows[number].min() >= 0
         scores[number, found.rows[number]] = -np.inf
-        assert scores[number].max() <= found.floor[number] + 1e-9
+        assert scores[number].max() <= found.bound[number] + 1e-9
 
 
 @pytest.mark.parametrize("by", ["faiss", "torch"])
@@ -270,7 +270,7 @@ def by(request, monkeypatch) -> str:
     if request.param == "faiss":
         if N_GPUS == 0:
             pytest.skip("faiss sees no GPU")
-        monkeypatch.setattr(devices, "torch_sees", lambda: 0)
+        monkeypatch.setattr(devices, "torch_gpus", lambda: 0)
     return request.param
 
 

@@ -29,7 +29,7 @@ def test_a_scan_keeps_the_best_and_bounds_what_it_dropped(data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "_BLOCK_SCORES", data.draw(st.sampled_from([200, 10**6]), label="block"))
         patch.setattr(exact, "_BLOCK_BYTES", data.draw(st.sampled_from([1, 10**6]), label="bytes"))
-        scans = exact.scan(blocks, queries, allowed, exclude, want, matmul.choose(n, 3, fast=False))
+        scans = exact.scan(blocks, queries, allowed, exclude, want, matmul.choose_product(n, 3, fast=False))
     for query, excluded, found in zip(queries, exclude, scans, strict=True):
         scores = vectors @ query
         mine = np.ones(total, bool) if allowed is None else allowed.copy()
@@ -38,7 +38,7 @@ def test_a_scan_keeps_the_best_and_bounds_what_it_dropped(data):
         assert set(found.rows.tolist()) == set(best[:want].tolist())
         np.testing.assert_allclose(found.scores, scores[found.rows], atol=1e-5)
         dropped = best[want:]
-        assert found.floor == (pytest.approx(scores[dropped[0]], abs=1e-5) if len(dropped) else -np.inf)
+        assert found.bound == (pytest.approx(scores[dropped[0]], abs=1e-5) if len(dropped) else -np.inf)
 
 
 @pytest.mark.parametrize("n_blocks", [1, 3])

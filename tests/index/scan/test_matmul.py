@@ -21,7 +21,7 @@ def test_the_fast_product_keeps_its_bound(monkeypatch):
         queries = exact_unit(rng.standard_normal((16, dim)))
         truth = vectors.astype(np.float64) @ queries.astype(np.float64).T
         for fast in (True, False):
-            product = matmul.choose(16, dim, fast=fast)
+            product = matmul.choose_product(16, dim, fast=fast)
             assert np.abs(product.multiply(queries, vectors) - truth).max() <= product.error
 
 
@@ -35,14 +35,14 @@ def test_the_loop_for_a_few_queries_keeps_its_bound(monkeypatch, dtype, threads)
         vectors = exact_unit(rng.standard_normal((303, dim))).astype(dtype)
         for n in (1, 2, 5, 24):
             queries = exact_unit(rng.standard_normal((n, dim)))
-            product = matmul.choose(n, dim, rows=1 << 40)
+            product = matmul.choose_product(n, dim, rows=1 << 40)
             assert product.multiply is matmul._looped
             scores = product.multiply(queries, vectors)
             assert scores.shape == (303, n)
             truth = vectors.astype(np.float64) @ queries.astype(np.float64).T
             assert np.abs(scores - truth).max() <= product.error
-    assert matmul.choose(25, 64, rows=1 << 40).multiply is matmul._float32
-    assert matmul.choose(1, 64, rows=100).multiply is matmul._float32
+    assert matmul.choose_product(25, 64, rows=1 << 40).multiply is matmul._float32
+    assert matmul.choose_product(1, 64, rows=100).multiply is matmul._float32
 
 
 def test_every_finite_half_is_widened_to_the_same_number():

@@ -27,7 +27,7 @@ _SUGGESTED = 3
 _SHOWN = 300
 
 
-def rows_that_read(snapshot: Snapshot, ids: list[str]) -> NDArray[np.int64]:
+def rows_by_normalized_id(snapshot: Snapshot, ids: list[str]) -> NDArray[np.int64]:
     """Find live rows whose ids are composed of accents (NFC, NFD) in another way: int64, -1 where not one alone is."""
     wanted = [unicodedata.normalize("NFC", text) for text in ids]
     found: dict[str, list[int]] = {text: [] for text in wanted}
@@ -40,13 +40,13 @@ def rows_that_read(snapshot: Snapshot, ids: list[str]) -> NDArray[np.int64]:
     return np.array([found[text][0] if len(found[text]) == 1 else -1 for text in wanted], np.int64)
 
 
-def every(snapshot: Snapshot) -> Iterator[str]:
+def live_ids(snapshot: Snapshot) -> Iterator[str]:
     """Return the ids of all live rows, in row order, some thousands of them in memory at a time."""
     for _, column in _pieces(snapshot):
         yield from texts(column)
 
 
-def unknown(snapshot: Snapshot, row_id: str, more: str | None = None) -> UnknownIdError:
+def unknown_id(snapshot: Snapshot, row_id: str, more: str | None = None) -> UnknownIdError:
     """Return the error of an id that no row has, with the nearest that there are.
 
     Parameters
