@@ -16,7 +16,6 @@ import json
 import unicodedata
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -181,6 +180,11 @@ def noted_novelty(store: Store) -> dict[str, Any]:
 
 def find_novelty(store: Store) -> tuple[Novelty | None, str | None]:
     """Return the fence of an index and, where it no longer counts, why: one of the two is ``None``, or both."""
+    found: tuple[Novelty | None, str | None] = store.once("fence", lambda: _find(store))
+    return found
+
+
+def _find(store: Store) -> tuple[Novelty | None, str | None]:
     extra = store.manifest.extra
     if NOVELTY_NOTE not in extra:
         # earlier versions noted it with the calibration, and not what it depends on
@@ -234,16 +238,9 @@ def _files(store: Store) -> str:
     return _digest(refs, _setting(store))
 
 
-# A snapshot does not change, and every question asks again.
-_versions: WeakKeyDictionary[Store, dict[str | None, str]] = WeakKeyDictionary()
-
-
 def _version(store: Store, column: str | None) -> str:
     """Fingerprint what a fence depends on: the same through compaction, and changes of other columns."""
-    known = _versions.setdefault(store, {})
-    if column not in known:
-        known[column] = _of_rows(store, column)
-    return _digest(known[column], _setting(store))
+    return _digest(store.once(("novelty", column), lambda: _of_rows(store, column)), _setting(store))
 
 
 def _of_rows(store: Store, column: str | None) -> str:

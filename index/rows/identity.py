@@ -63,8 +63,6 @@ class Identity:
         self._snapshot, self._columns = snapshot, snapshot.columns
         self._noted = IDENTIFIERS in snapshot.manifest.extra
         self._fingerprint, self._hashed = _read(snapshot.manifest.extra.get(IDENTIFIERS))
-        self._distinct: dict[str, tuple[bool, pa.Array]] = {}
-        self._spelled: dict[str, dict[str, list[str]]] = {}
 
     @property
     def fingerprint(self) -> str | None:
@@ -99,20 +97,26 @@ class Identity:
 
     def _seen(self, column: str) -> tuple[bool, pa.Array]:
         """Return whether hashes occur in a column of texts, and what else occurs."""
-        if column not in self._distinct:
+
+        def make() -> tuple[bool, pa.Array]:
             values = self._columns.distinct(column).drop_null()
             hashes = pc.match_substring_regex(values, _WHOLE_HASH)
-            self._distinct[column] = bool(pc.any(hashes).as_py()), values.filter(pc.invert(hashes))
-        return self._distinct[column]
+            return bool(pc.any(hashes).as_py()), values.filter(pc.invert(hashes))
+
+        seen: tuple[bool, pa.Array] = self._snapshot.once(("distinct", column), make)
+        return seen
 
     def _raw(self, column: str) -> dict[str, list[str]]:
         """Return the raw identifiers of a hashed column by their hash."""
-        if column not in self._spelled:
+
+        def make() -> dict[str, list[str]]:
             found: dict[str, list[str]] = {}
             for value in _without_blank(self._seen(column)[1]).drop_null().to_pylist():
                 found.setdefault(keyed_hash(self.key, value), []).append(value)
-            self._spelled[column] = found
-        return self._spelled[column]
+            return found
+
+        spelled: dict[str, list[str]] = self._snapshot.once(("spelled", column), make)
+        return spelled
 
     def spellings(self, column: str, value: str) -> list[str]:
         """Return the texts under which a hashed column may hold what a text names: its hash first.

@@ -20,6 +20,7 @@ from retr.index.disk.verified import verify_new
 from retr.index.errors import IndexCorruptError
 from retr.index.json_fields import stored
 from retr.index.machine.home import home
+from retr.index.once import Once
 from retr.index.rows.columns import Columns
 from retr.index.rows.identity import Identity
 from retr.index.rows.purge import say_unfinished
@@ -44,6 +45,8 @@ class Snapshot:
         The committed state this is a snapshot of.
     identity
         Which rows belong to one patient, whatever spelling they have.
+    once
+        What was worked out of this state, by whatever names it, for all who ask again: a snapshot does not change.
     """
 
     def __init__(self, path: Path, manifest: Manifest, *, before: Snapshot | None = None) -> None:
@@ -57,6 +60,7 @@ class Snapshot:
         self._files = {name: map_file(path, ref) for name, ref in manifest.files.items()}
         self._skipped = map_file(path, manifest.skipped) if manifest.skipped else None
         self._starts = np.cumsum([0, *(len(segment) for segment in self.segments)])
+        self.once = Once()
         self.columns = Columns(self.segments, self.schema)
         self.identity = Identity(self)
 

@@ -17,7 +17,7 @@ from retr.index.errors import IndexCorruptError, UsageError
 from retr.retrieval import novelty
 from retr.retrieval.archive.provenance import Notes
 from retr.retrieval.classify import calibration
-from retr.retrieval.labels.labelled import others, row_groups
+from retr.retrieval.labels.labelled import Together, others
 from retr.retrieval.stats import conformal
 
 if TYPE_CHECKING:
@@ -261,14 +261,9 @@ def row_exclusions(
                 hint="declare one with `retr index group COLUMN`",
             )
         named = store.identity.rows(key, [patient])[0]
-    live = store.live_rows()
-    groups = row_groups(store, live)
-    order = np.argsort(groups, kind="stable")
-    starts = np.searchsorted(groups[order], np.arange(groups.max(initial=-1) + 2))
-    number = np.zeros(store.n_total, dtype=np.int64)
-    number[live] = groups
+    together = Together.of(store)
     return [
-        np.unique(np.concatenate([named, *(live[order[starts[g] : starts[g + 1]]] for g in np.unique(number[rows]))]))
+        np.unique(np.concatenate([named, *map(together.rows, np.unique(together.number[rows]).tolist())]))
         for rows in (np.concatenate([one, named]) for one in own)
     ]
 

@@ -270,6 +270,11 @@ def find_probe(store: Store, column: str) -> Probe | None:
     RetrError
         If rows, labels or groups have changed since it was trained.
     """
+    found: Probe | None = store.once(("probe", column), lambda: _find(store, column))
+    return found
+
+
+def _find(store: Store, column: str) -> Probe | None:
     if file_name(column) not in store.manifest.files:
         return None
     probe = Probe.from_bytes(store.file(file_name(column)))

@@ -6,11 +6,14 @@ Nothing of it is on disk.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from retr.index.once import Once
 from retr.retrieval.progress import waiting
 
 if TYPE_CHECKING:
@@ -44,15 +47,15 @@ class FittedWordEncoder(WordEncoder, Protocol):
         """Fit it again without some rows, in a view or in the index itself; `retr.retrieval.text.align.Bridge`."""
 
 
-_made: WeakKeyDictionary[WordEncoder, dict[tuple[str, ...], NDArray[np.float32]]] = WeakKeyDictionary()
+# So many classes of one text side are kept.
+_MOST = 10_000
+_made: WeakKeyDictionary[WordEncoder, Once] = WeakKeyDictionary()
 
 
 def class_vectors(side: WordEncoder, classes: Sequence[Sequence[str]]) -> NDArray[np.float32]:
     """Embed classes, each described by its prompts: float32 ``(c, dim)``."""
-    made = _made.setdefault(side, {})
+    made = _made.setdefault(side, Once(most=_MOST))
     asked = [tuple(prompts) for prompts in classes]
-    new = [prompts for prompts in dict.fromkeys(asked) if prompts not in made]
-    if new:
-        with waiting(f"embedding the prompts of {len(new)} classes"):
-            made.update((prompts, side.class_embedding(prompts)) for prompts in new)
-    return np.stack([made[prompts] for prompts in asked])
+    new = sum(made.get(prompts) is None for prompts in set(asked))
+    with waiting(f"embedding the prompts of {new} classes") if new else nullcontext():
+        return np.stack([made(prompts, partial(side.class_embedding, prompts)) for prompts in asked])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -104,6 +103,13 @@ def labelled_rows(store: Store, column: str, *, labels: LabelSet | None = None, 
     UsageError
         If the column is unknown, a row holds a list of several classes, or fewer than two are found.
     """
+    if labels is None and where is None:
+        found: Labelled = store.once(("labelled", column), lambda: _labelled_rows(store, column, None, None))
+        return found
+    return _labelled_rows(store, column, labels, where)
+
+
+def _labelled_rows(store: Store, column: str, labels: LabelSet | None, where: str | None) -> Labelled:
     live = store.live_rows() if where is None else np.flatnonzero(store.where(where))
     values = store.table([column], rows=live).column(column).to_pylist()
     named = [classes_of(value) for value in values]
@@ -186,7 +192,8 @@ def grouped(store: Store, key: str | None, rows: NDArray[np.int64]) -> tuple[NDA
 
 def _shared(store: Store) -> dict[str, int]:
     """Return a number for each patient of whom a file is byte-identical to one of another: the same for those two."""
-    if store not in _sharing:
+
+    def make() -> dict[str, int]:
         live, key = store.live_rows(), store.manifest.group
         assert key is not None
         files, who = store.table(["sha256"], rows=live).column(0), pa.array(store.identity.of(key, live), pa.string())
@@ -197,8 +204,10 @@ def _shared(store: Store) -> dict[str, int]:
         pairs = pairs.filter(pc.is_in(pairs["file"], counts["file"].filter(several).combine_chunks()))
         codes = [np.unique(pairs[name].to_pylist(), return_inverse=True)[1] for name in ("who", "file")]
         found = merge_groups(*codes).tolist() if len(pairs) else []
-        _sharing[store] = dict(zip(pairs["who"].to_pylist(), found, strict=True))
-    return _sharing[store]
+        return dict(zip(pairs["who"].to_pylist(), found, strict=True))
+
+    sharing: dict[str, int] = store.once("sharing", make)
+    return sharing
 
 
 def sharing(store: Store) -> int:
@@ -209,10 +218,6 @@ def sharing(store: Store) -> int:
 
 def _hashes_files(store: Store) -> bool:
     return "sha256" in store.schema.names and pa.types.is_string(store.schema.field("sha256").type)
-
-
-# A snapshot does not change, and every question asks again.
-_sharing: WeakKeyDictionary[Store, dict[str, int]] = WeakKeyDictionary()
 
 
 def unit_of(store: Store) -> str:
@@ -260,14 +265,8 @@ def data_version(store: Store, column: str) -> str:
 
     It stays the same through compaction and through changes to other columns.
     """
-    versions = _versions.setdefault(store, {})
-    if column not in versions:
-        versions[column] = _data_version(store, column)
-    return versions[column]
-
-
-# A snapshot does not change, and every batch of answers asks again.
-_versions: WeakKeyDictionary[Store, dict[str, str]] = WeakKeyDictionary()
+    version: str = store.once(("data version", column), lambda: _data_version(store, column))
+    return version
 
 
 def _data_version(store: Store, column: str) -> str:
@@ -288,10 +287,40 @@ def others(store: Store, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Return, for each of some rows, the live rows of its own group, itself among them: what it must not be shown."""
     if not len(rows):
         return []
-    live = store.live_rows()
-    groups = row_groups(store, live)
-    order = np.argsort(groups, kind="stable")
-    starts = np.searchsorted(groups[order], np.arange(groups.max(initial=-1) + 2))
-    number = np.full(store.n_total, -1, dtype=np.int64)
-    number[live] = groups
-    return [live[order[starts[g] : starts[g + 1]]] for g in number[rows]]
+    together = Together.of(store)
+    return [together.rows(g) for g in together.number[rows].tolist()]
+
+
+@dataclass(frozen=True)
+class Together:
+    """The live rows of a snapshot by their group, worked out once.
+
+    Attributes
+    ----------
+    number
+        int64 ``(n_total,)``: the group of each row; 0 for a deleted one.
+    """
+
+    number: NDArray[np.int64]
+    _ordered: NDArray[np.int64]
+    _starts: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, store: Store) -> Together:
+        """Return the groups of a snapshot."""
+
+        def make() -> Together:
+            live = store.live_rows()
+            groups = row_groups(store, live)
+            order = np.argsort(groups, kind="stable")
+            starts = np.searchsorted(groups[order], np.arange(groups.max(initial=-1) + 2))
+            number = np.zeros(store.n_total, dtype=np.int64)
+            number[live] = groups
+            return cls(number, live[order], starts)
+
+        found: Together = store.once("together", make)
+        return found
+
+    def rows(self, group: int) -> NDArray[np.int64]:
+        """Return the rows of a group, sorted int64."""
+        return self._ordered[self._starts[group] : self._starts[group + 1]]

@@ -9,7 +9,6 @@ column that its version kept instead, it may have seen everybody.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -30,9 +29,6 @@ HEAD_FILE, BRIDGE_FILE, VIEWS_FILE = "head.npz", "bridge.npz", "views.npz"
 HEAD_NOTE = "adapted"
 SPLIT = "adapt"
 FITTED, HELD_OUT = "fitted", "held out"
-
-# A snapshot does not change, and every batch of answers asks again.
-_known: WeakKeyDictionary[Store, dict[str, NDArray[np.bool_]]] = WeakKeyDictionary()
 
 
 def noted_head(store: Store) -> Fields | None:
@@ -79,16 +75,22 @@ def marks_of(store: Snapshot, file: str) -> Marks | None:
     IndexCorruptError
         They cannot be read.
     """
-    with stored(f"{file!r}"):
-        return Marks.from_arrays(read_npz(store.file(file)))
+
+    def make() -> Marks | None:
+        with stored(f"{file!r}"):
+            return Marks.from_arrays(read_npz(store.file(file)))
+
+    marks: Marks | None = store.once(("marks", file), make)
+    return marks
 
 
 def _seen(store: Store, file: str) -> NDArray[np.bool_]:
-    known = _known.setdefault(store, {})
-    if file not in known:
+    def make() -> NDArray[np.bool_]:
         marks = marks_of(store, file)
-        known[file] = _without_marks(store, file) if marks is None else _by_marks(store, marks)
-    return known[file]
+        return _without_marks(store, file) if marks is None else _by_marks(store, marks)
+
+    seen: NDArray[np.bool_] = store.once(("seen", file), make)
+    return seen
 
 
 def _by_marks(store: Store, marks: Marks) -> NDArray[np.bool_]:
