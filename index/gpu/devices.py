@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import ctypes
 import re
-import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from retr.index.accelerators.faiss_library import load_faiss
 from retr.index.errors import MissingExtraError, RetrError, UsageError
+from retr.index.machine.imported import imported
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,7 +104,7 @@ def gpu_numbers(wanted: Wanted) -> list[int]:
 
 def free_bytes(number: int) -> int | None:
     """Return the free memory of a GPU, or ``None`` where neither torch nor the CUDA runtime can be asked."""
-    torch = sys.modules.get("torch")
+    torch = imported("torch")
     if torch is not None and torch.cuda.is_available():
         # what torch keeps for itself it gives to its own next tensors; faiss would not get it
         torch.cuda.empty_cache()

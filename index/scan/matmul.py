@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.machine.imported import imported
 from retr.index.scan.processor import has_fast_bfloat16, threads
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def choose_product(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True
     rows
         How many vectors there are in all.
     """
-    torch = sys.modules.get("torch")
+    torch = imported("torch")
     if fast and torch is not None and n_queries >= _MIN_BATCH and has_fast_bfloat16():
         return _bfloat16(torch)
     enough = _MIN_VALUES if "retr.index.scan.kernels" in sys.modules else _MIN_VALUES_UNLOADED

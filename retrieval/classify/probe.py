@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import re
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +21,7 @@ import numpy as np
 from retr.index.disk.npz import numbers, read_npz
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.json_fields import Fields, parse, stored
+from retr.retrieval.ignored_warnings import ignoring
 from retr.retrieval.labels.held_out_views import Unseen
 from retr.retrieval.labels.labelled import data_version, labelled_rows, unit_of
 from retr.retrieval.progress import waiting
@@ -365,9 +365,8 @@ def fit_probe(
         )
     mean, deviation = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300)
-    with warnings.catch_warnings():
-        # Stopped early is still a probe, and its figures are measured held-out.
-        warnings.simplefilter("ignore", ConvergenceWarning)
+    # Stopped early is still a probe, and its figures are measured held-out.
+    with ignoring(ConvergenceWarning):
         model.fit((vectors - mean) / deviation, codes)
     found, offset = model.coef_, model.intercept_
     if len(present) == 2:  # scikit-learn keeps one row for two classes

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
-from retr.index.errors import NoTextSideError
+from retr.index.errors import NoTextSideError, RetrError
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -54,12 +54,27 @@ def limit_aspect(image: PIL.Image.Image, most: int = 16) -> PIL.Image.Image:
 _ALONE = ("encode_prepared", "encode_texts", "text_lengths", "class_embedding", "patch_embeddings")
 
 
+class _Turn:
+    """Whose turn it is to run a network, and the process in which it ran last."""
+
+    def __init__(self) -> None:
+        self.lock = threading.RLock()
+        self.process: int | None = None
+
+
 def alone(method: Callable[..., Any]) -> Callable[..., Any]:
-    """Let threads that call such methods of one encoder take turns."""
+    """Let threads that call such methods of one encoder take turns; refuse what would hang in a forked process."""
 
     @functools.wraps(method)
     def in_turn(self: BaseEncoder, *args: Any, **options: Any) -> Any:
-        with self._turn:
+        turn, here = self._turn, os.getpid()
+        if turn.process not in {None, here} and not self.survives_fork():
+            raise RetrError(
+                f"the encoder {self.info.name!r} ran before this process was forked, and its threads are not here",
+                hint='start processes with multiprocessing.get_context("spawn"), or fork before anything is embedded',
+            )
+        with turn.lock:
+            turn.process = here
             return method(self, *args, **options)
 
     return in_turn
@@ -94,13 +109,13 @@ class BaseEncoder(ABC):
     batch_size: int = 32
     batch_invariant: bool = False
     files: Mapping[str, bytes] = MappingProxyType({})
-    _turn: threading.RLock
+    _turn: _Turn
 
     def __new__(cls, *_args: Any, **_options: Any) -> Self:
         """Make an encoder; not in ``__init__``, which encoders of others may not pass on."""
         encoder = super().__new__(cls)
         # also where the encoder is a frozen dataclass
-        object.__setattr__(encoder, "_turn", threading.RLock())
+        object.__setattr__(encoder, "_turn", _Turn())
         return encoder
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -111,6 +126,10 @@ class BaseEncoder(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name != "_turn"}
+
+    def survives_fork(self) -> bool:
+        """Return whether what ran in a process runs in a forked child of it, too."""
+        return True
 
     @abstractmethod
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:

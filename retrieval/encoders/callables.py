@@ -11,6 +11,7 @@ import PIL.Image
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import EncoderNotFoundError, UsageError
+from retr.index.machine.imported import imported
 from retr.index.vectors import plain_array
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.registry import find_spec
@@ -35,8 +36,10 @@ class CallableEncoder(BaseEncoder):
         prepare: Callable[[PIL.Image.Image], Any] | None,
         info: EncoderInfo,
         batch_size: int,
+        *,
+        is_module: bool = False,
     ) -> None:
-        self._function, self._prepare = function, prepare
+        self._function, self._prepare, self._is_module = function, prepare, is_module
         self.info = info
         self.notes = []
         self.batch_size = batch_size
@@ -44,6 +47,11 @@ class CallableEncoder(BaseEncoder):
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
         """Turn one RGB picture into what the function takes a stack of; without ``prepare`` its pixels."""
         return np.asarray(image) if self._prepare is None else plain_array(self._prepare(image))
+
+    def survives_fork(self) -> bool:
+        """Return whether it is no torch module, or torch runs without threads of its own."""
+        torch = imported("torch") if self._is_module else None
+        return torch is None or torch.get_num_threads() == 1
 
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Call the function on prepared pictures: float32 ``(n, dim)``.
@@ -114,13 +122,14 @@ def from_callable(
     """
     if batch_size < 1:
         raise UsageError(f"a batch has at least one picture, got: {batch_size!r}")
-    if _is_module(function):
+    is_module = _is_module(function)
+    if is_module:
         if prepare is None:
             raise UsageError("a torch module needs prepare=", hint="give the transform it was trained with")
         fingerprint = fingerprint or _fingerprint_of(function)
         function = _evaluated(function)
     info = outside_info(name, fingerprint, dim=dim, similarity=similarity)
-    return CallableEncoder(function, prepare, info, batch_size)
+    return CallableEncoder(function, prepare, info, batch_size, is_module=is_module)
 
 
 def outside_info(name: str, fingerprint: str | None, *, dim: int, similarity: Similarity) -> EncoderInfo:
@@ -167,11 +176,8 @@ def is_registered(name: str) -> bool:
 
 
 def _is_module(function: object) -> bool:
-    import sys
-
-    # what another thread is importing right now is not whole yet, and nobody has a module of it
-    kind = getattr(sys.modules.get("torch.nn"), "Module", None)
-    return kind is not None and isinstance(function, kind)
+    torch = imported("torch")
+    return torch is not None and isinstance(function, torch.nn.Module)
 
 
 def _fingerprint_of(module: Any) -> str:

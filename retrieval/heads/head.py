@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -22,6 +21,7 @@ from retr.index.disk.npz import numbers, read_npz
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, parse, stored
 from retr.index.vectors import unit
+from retr.retrieval.ignored_warnings import ignoring
 from retr.retrieval.labels.training_marks import Marks
 from retr.retrieval.stats.metrics import reciprocal_rank
 
@@ -142,9 +142,8 @@ def folds(
     from sklearn.model_selection import StratifiedGroupKFold
 
     n = min(n, len(np.unique(groups)))
-    with warnings.catch_warnings():
-        # a class with fewer rows than folds is in some folds only: nothing to do about it
-        warnings.simplefilter("ignore", UserWarning)
+    # a class with fewer rows than folds is in some folds only: nothing to do about it
+    with ignoring(UserWarning):
         yield from _splits(StratifiedGroupKFold(n, shuffle=True, random_state=seed), codes, groups)
 
 

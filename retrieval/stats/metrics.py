@@ -12,13 +12,13 @@ Classification metrics are scikit-learn's, but for the AUROC; this module only l
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.retrieval.ignored_warnings import ignoring
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -286,10 +286,9 @@ def quadratic_kappa(predicted: ArrayLike, truth: ArrayLike, classes: int) -> flo
 def _kappa(predicted: ArrayLike, truth: ArrayLike, weights: str | None, **given: Any) -> float:
     from sklearn.metrics import cohen_kappa_score
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # one class only: the value is nan, which says it
-        with np.errstate(all="ignore"):
-            return float(cohen_kappa_score(truth, predicted, weights=weights, **given))
+    # one class only: the value is nan, which says it
+    with ignoring(), np.errstate(all="ignore"):
+        return float(cohen_kappa_score(truth, predicted, weights=weights, **given))
 
 
 def auroc_per_class(scores: ArrayLike, member: NDArray[np.bool_]) -> NDArray[np.float64]:

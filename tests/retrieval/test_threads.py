@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import threading
 import time
@@ -10,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from retr import Index, IndexNotFoundError, UsageError
+from retr import Index, IndexNotFoundError, RetrError, UsageError
 from retr.index.disk import segments
 from retr.retrieval.encoders import registry
 from retr.retrieval.encoders.base import BaseEncoder, alone
@@ -124,6 +125,50 @@ class TestMadeOnce:
         assert Frozen().encode_prepared(np.zeros((3, 1))).shape == (3, 2)
         with pytest.raises(TypeError, match="abstract"):
             type("Unfinished", (BaseEncoder,), {})()
+
+
+# what Python 3.12 says of forks beside threads
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+class TestForking:
+    def test_an_encoder_that_would_hang_in_a_child_says_so(self, make_encoder, make_picture):
+        class Threaded(make_encoder):
+            threads = 2
+
+            def survives_fork(self):
+                return self.threads == 1
+
+        encoder, picture = Threaded(), np.asarray(make_picture(1))
+        unused = Threaded()
+        encoder.encode_images([picture])
+        read, write = os.pipe()
+        child = os.fork()
+        if child == 0:
+            said = []
+            try:
+                unused.encode_images([picture])
+                encoder.encode_images([picture])
+            except RetrError as error:
+                said.append(str(error))
+            encoder.threads = 1
+            encoder.encode_images([picture])
+            os.write(write, "".join(said).encode())
+            os._exit(0)
+        os.waitpid(child, 0)
+        said = os.read(read, 1000).decode()
+        os.close(read)
+        os.close(write)
+        assert "'fake' ran before this process was forked" in said
+        assert "spawn" in said
+
+    def test_an_index_that_was_open_is_searched_in_the_child(self, built):
+        index = Index.open(built.path)
+        asked = np.asarray(index.store.vectors(np.array([3]))[0])
+        expected = index.search(vector=asked, where="label = 'glaucoma'", k=3)
+        child = os.fork()
+        if child == 0:
+            same = index.search(vector=asked, where="label = 'glaucoma'", k=3) == expected
+            os._exit(0 if same and index.refresh() is False else 1)
+        assert os.waitpid(child, 0)[1] == 0
 
 
 class TestMovingOn:

@@ -8,7 +8,6 @@ Input ``pixels`` uint8 ``(n, 3, 224, 224)``; output ``features`` float32 ``(n, 1
 from __future__ import annotations
 
 import tempfile
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from retr.index.errors import WeightsError
 from retr.retrieval.encoders.networks.lite import load_network
 from retr.retrieval.encoders.networks.lite_pixels import SIDE
 from retr.retrieval.encoders.sample_picture import picture
+from retr.retrieval.ignored_warnings import ignoring
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -45,12 +45,11 @@ def export_onnx(path: Path, feature: str = "last") -> bytes:
     axes = {name: {0: "n"} for name in ("pixels", *outputs)}
     with (
         torch.inference_mode(),
-        warnings.catch_warnings(),
+        ignoring(DeprecationWarning),
         tempfile.TemporaryDirectory() as folder,
     ):
         target = Path(folder) / "lite0.onnx"
         # The newer exporter needs onnxscript and gains nothing for a plain convolutional network.
-        warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             module,
             (torch.from_numpy(pixels[:1]),),

@@ -154,6 +154,10 @@ class TorchEncoder(BaseEncoder):
         if self.device.type == "cuda":
             self.batch_size = self._measure_batch()
 
+    def survives_fork(self) -> bool:
+        """Return whether torch runs without threads of its own and without a GPU, neither of which a child has."""
+        return self.device.type == "cpu" and torch.get_num_threads() == 1
+
     @abstractmethod
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed pixels ``(n, c, h, w)`` of `dtype` on `device` with `network`: ``(n, dim)``, any float."""

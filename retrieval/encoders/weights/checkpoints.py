@@ -18,7 +18,6 @@ import argparse
 import hashlib
 import json
 import os
-import warnings
 import zipfile
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -28,6 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from retr.index.errors import WeightsError
 from retr.index.machine.home import cache_folder, home
 from retr.retrieval.encoders.weights.untrusted import check_archive, reading, refuse_adapter
+from retr.retrieval.ignored_warnings import ignoring
 from retr.retrieval.machine_state import write_atomically
 
 if TYPE_CHECKING:
@@ -198,9 +198,8 @@ def load_state_dict(path: Path) -> dict[str, Any]:
     check_archive(path)
     # what training programs keep beside the tensors: their options, and numbers that numpy computed
     plain = torch.serialization.safe_globals([argparse.Namespace, *_numpy_numbers()])
-    with reading(f"the checkpoint {path.name!r}"), warnings.catch_warnings(), plain:
-        # it warns of newer pickle protocols, which it either reads or refuses
-        warnings.simplefilter("ignore", UserWarning)
+    # it warns of newer pickle protocols, which it either reads or refuses
+    with reading(f"the checkpoint {path.name!r}"), ignoring(UserWarning), plain:
         try:
             # mapped: what is never used (an optimizer, a text tower) is never read
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))

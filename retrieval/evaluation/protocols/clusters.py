@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.errors import MissingExtraError, UsageError
+from retr.retrieval.ignored_warnings import ignoring
 from retr.retrieval.progress import waiting
 
 if TYPE_CHECKING:
@@ -70,9 +70,8 @@ def clusters(embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
         As `check_clusters`.
     """
     check_clusters(len(embeddings))
-    with warnings.catch_warnings(), waiting(f"clustering {len(embeddings)} images (UMAP, HDBSCAN)"):
-        # umap says that a fixed seed means one thread, scikit-learn deprecates names that hdbscan uses
-        warnings.simplefilter("ignore")
+    # umap says that a fixed seed means one thread, scikit-learn deprecates names that hdbscan uses
+    with ignoring(), waiting(f"clustering {len(embeddings)} images (UMAP, HDBSCAN)"):
         import hdbscan
         import umap
 

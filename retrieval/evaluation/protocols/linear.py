@@ -6,12 +6,12 @@ own, and gives a class that its rows lack no chance.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.retrieval.ignored_warnings import ignoring
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -67,8 +67,7 @@ def held_out(
             mean, scale = vectors[inside].mean(axis=0), vectors[inside].std(axis=0) + 1e-6
         weight = "balanced" if balanced else None
         model = LogisticRegression(C=strength, class_weight=weight, max_iter=1000)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the protocols stop there too
+        with ignoring(ConvergenceWarning):  # the protocols stop there too
             model.fit((vectors[inside] - mean) / scale, labels[inside])
         answers[np.ix_(outside, model.classes_)] = model.predict_proba((vectors[outside] - mean) / scale)
         answers[outside] = np.nan_to_num(answers[outside], nan=0.0)  # a class that the fit never saw
