@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
@@ -170,8 +170,8 @@ def _typed(name: str, hint: Any) -> Any:
         return _SPELLED[name][0]
     parts = get_args(hint) if isinstance(hint, UnionType) or get_origin(hint) is Union else (hint,)
     read = {str if get_origin(one) is Literal else one for one in parts}
-    if Path in read:
-        read.discard(str)
+    if Path in read:  # whatever else Python's callers may give
+        read &= {Path, NoneType}
     lists = {list[str] if get_origin(one) is Sequence else one for one in read}
     return Union[tuple(lists)]  # noqa: UP007 - of a set
 

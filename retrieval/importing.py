@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import shutil
-from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,8 +29,9 @@ from retr.index.rows.identifiers import identifier_texts
 from retr.index.store import Store
 from retr.index.vectors import plain_array
 from retr.retrieval.archive.column_types import read_types, require_group
-from retr.retrieval.archive.matching import composed_text
+from retr.retrieval.archive.in_memory import arrow_table
 from retr.retrieval.archive.metadata import read_cells, stored_columns
+from retr.retrieval.archive.table_like import is_file
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.callables import is_registered, outside_info
 from retr.retrieval.encoders.registry import load_encoder
@@ -41,7 +41,7 @@ from retr.retrieval.labels.trained_rows import HEAD_FILE
 from retr.retrieval.regular_files import is_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -154,37 +154,13 @@ def _numbers(vectors: Any) -> NDArray[Any]:
 
 def _cells(table: Any, id_column: str | None) -> tuple[pa.Table, str, bool]:
     """Return a table, the column of its ids, and whether its cells are texts to be read."""
-    if isinstance(table, str | Path):
-        return read_cells(home(table), id_column or ID)
-    try:
-        raw = _arrow(table)
-    except (pa.ArrowException, TypeError, ValueError, AttributeError):
-        raise UsageError(
-            f"the metadata cannot be read as a table, got {type(table).__name__}",
-            hint="give a file, a table of pyarrow, pandas or polars, or a dict of columns, each column of one type",
-        ) from None
-    double = next((name for name, count in Counter(raw.column_names).items() if count > 1), None)
-    if double is not None:
-        raise UsageError(f"the table has the column {double!r} twice", hint="rename one of them")
-    noted = raw.schema.metadata
-    raw = raw.rename_columns([composed_text(name) for name in raw.column_names]).replace_schema_metadata(noted)
+    if is_file(table):
+        return read_cells(home(os.fsdecode(table)), id_column or ID)
+    raw = arrow_table(table)
     key = id_column or ID
     if key not in raw.column_names:
         raise UsageError(f"the table has no column {key!r}", hint=f"the columns are {', '.join(raw.column_names)}")
     return raw, key, False
-
-
-def _arrow(table: Any) -> pa.Table:
-    if isinstance(table, pa.Table):
-        return table
-    if isinstance(table, Mapping):
-        return pa.table(dict(table))
-    if isinstance(table, list):
-        return pa.Table.from_pylist(table)
-    if hasattr(table, "iloc"):
-        # pandas' own numbering of rows is no column; an index with a name is
-        return pa.Table.from_pandas(table, preserve_index=any(table.index.names)).replace_schema_metadata(None)
-    return pa.table(table)
 
 
 def _ids(column: pa.ChunkedArray, called: str) -> pa.ChunkedArray:

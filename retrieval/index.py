@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from retr.index.encoder import EncoderInfo
+    from retr.retrieval.archive.opening import ArchiveLike
+    from retr.retrieval.archive.table_like import Table
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.hits import Hits
     from retr.retrieval.ingest.options import BuildKeywords
@@ -61,7 +63,7 @@ class Index(IndexContents, Deferred):
     @classmethod
     def build(
         cls,
-        archive: str | Path,
+        archive: ArchiveLike,
         path: str | Path = ".retr",
         *,
         encoder: str | BaseEncoder | None = None,
@@ -73,7 +75,7 @@ class Index(IndexContents, Deferred):
     @classmethod
     def build(
         cls,
-        archive: str | Path,
+        archive: ArchiveLike,
         path: str | Path = ".retr",
         *,
         encoder: str | BaseEncoder | None = None,
@@ -85,7 +87,7 @@ class Index(IndexContents, Deferred):
     @documents(BuildOptions, further="loading")
     def build(
         cls,
-        archive: str | Path,
+        archive: ArchiveLike,
         path: str | Path = ".retr",
         *,
         encoder: str | BaseEncoder | None = None,
@@ -97,7 +99,8 @@ class Index(IndexContents, Deferred):
         Parameters
         ----------
         archive
-            Folder of images, walked recursively.
+            Folder of images, walked recursively; a container, a table of paths, one image, a URL; or a list of paths,
+            whose ids are relative to the deepest folder that holds them all (as before, where the index was built so).
         path
             The index folder to make or update.
         encoder
@@ -174,7 +177,7 @@ class Index(IndexContents, Deferred):
     def from_vectors(
         cls,
         vectors: ArrayLike | str | Path,
-        table: Any,
+        table: Table,
         path: str | Path = ".retr",
         *,
         encoder: str | BaseEncoder | EncoderInfo | None = None,
@@ -329,7 +332,7 @@ class Index(IndexContents, Deferred):
     @documents(BuildOptions)
     def add(
         self,
-        source: str | Path,
+        source: ArchiveLike,
         *,
         name: str | None = None,
         progress: bool = False,
@@ -342,7 +345,7 @@ class Index(IndexContents, Deferred):
         Parameters
         ----------
         source
-            A folder, container, URL or image.
+            A folder, container, URL or image, or a list of paths.
         name
             What its rows' ids begin with, before a ``/``; by default the folder's name.
         progress

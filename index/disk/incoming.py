@@ -40,7 +40,7 @@ def stored_column(column: Column, name: str) -> Column:
     if isinstance(kind, pa.BaseExtensionType):
         return _extension(column, name)
     if pa.types.is_dictionary(kind):
-        return stored_column(column.cast(kind.value_type), name)
+        return stored_column(decoded(column), name)
     if pa.types.is_run_end_encoded(kind):
         plain = [pc.run_end_decode(chunk) for chunk in column.chunks]
         return stored_column(pa.chunked_array(plain, kind.value_type), name)
@@ -57,6 +57,16 @@ def stored_column(column: Column, name: str) -> Column:
             hint="convert it to text, a number, true or false, a date, a timestamp, or a list of texts or numbers",
         )
     return result
+
+
+def decoded(column: Column) -> Column:
+    """Return the values of a dictionary; Arrow takes none out of views."""
+    value = column.type.value_type
+    if not (pa.types.is_string_view(value) or pa.types.is_binary_view(value)):
+        return column.cast(value)
+    plain = pa.string() if pa.types.is_string_view(value) else pa.binary()
+    chunks = [chunk.dictionary.cast(plain).take(chunk.indices) for chunk in column.chunks]
+    return pa.chunked_array(chunks, plain)
 
 
 def _scalars(column: Column) -> Column | None:

@@ -20,6 +20,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retr.index.disk.incoming import decoded
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def identifier_texts(column: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
     """
     kind = column.type
     if pa.types.is_dictionary(kind):
-        return identifier_texts(column.cast(kind.value_type), name)
+        return identifier_texts(decoded(column), name)
     if pa.types.is_string(kind):
         return column
     if _is_text(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):

@@ -1,25 +1,26 @@
-"""A list of paths as the archive: CSV, TSV or Parquet with a path column; its other columns are a table of labels.
+"""Paths as the archive: a list of them, or a CSV, TSV or Parquet table with a path column.
 
-Paths are relative to the list's own folder. Absolute paths are allowed: what all of them have in common is taken
-away, so that no absolute path enters the index.
+The other columns of a table are labels. Its paths are relative to its own folder, those of a list to the working
+folder. Absolute paths are allowed: what all of them have in common is taken away, so that none enters the index.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError
 from retr.index.machine.home import home
 from retr.retrieval.archive.folders import read_file
-from retr.retrieval.archive.matching import other_spellings
+from retr.retrieval.archive.matching import clean, other_spellings
 from retr.retrieval.archive.metadata import read_paths
 from retr.retrieval.archive.sources import Bytes, Entry, Item, Skipped, reason_of, stamp_of
 from retr.retrieval.regular_files import is_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
 
 def is_list_name(name: str) -> bool:
@@ -31,49 +32,21 @@ def is_list_name(name: str) -> bool:
     return name.lower().endswith((".csv", ".tsv", ".parquet"))
 
 
-class ListSource:
-    """The files that a table names, in the table's order.
+class _Files:
+    """Files below a root, in a given order."""
 
-    Parameters
-    ----------
-    file
-        The table; ``file`` of it is its labels, too, for `retr.retrieval.archive.metadata.read_metadata`.
-    path_column
-        The column that holds paths, where its name does not tell.
-
-    Raises
-    ------
-    UsageError
-        The table cannot be read, has no path column, or names no file.
-    """
-
-    def __init__(self, file: Path | str, path_column: str | None = None) -> None:
-        self.file = Path(file)
-        self._folder = self.file.resolve().parent
-        paths = read_paths(self.file, path_column)
-        absolute = [self._absolute(path) for path in paths]
-        if not absolute:
-            raise UsageError(f"list {str(file)!r} names no file", hint="give one row a picture")
-        inside = all(path.startswith(f"{self._folder}/") for path in absolute)
-        self.root = self._folder if inside else Path(os.path.commonpath([str(Path(path).parent) for path in absolute]))
-        self.location = str(self.root)
-        self._paths = list(dict.fromkeys(os.path.relpath(path, self.root) for path in absolute))
-
-    def relative(self, path: str) -> str:
-        """Return a path of the table as `entries` writes it."""
-        return os.path.relpath(self._absolute(path), self.root) if path.strip() else ""
-
-    def _absolute(self, path: str) -> str:
-        """Return where a row's file lies: as it is written, else with other accents or with slashes for backslashes."""
-        path = path.strip()
-        if path.startswith("~") and not os.path.lexists(self._folder / path):
-            path = str(home(path))
-        ways = [os.path.normpath(self._folder / way) for way in (path, *other_spellings(path))]
-        return next((way for way in ways if os.path.lexists(way)), ways[-1])
+    root: Path
+    location: str
+    _paths: list[str]
 
     def entries(self) -> Iterator[Entry]:
-        """List the files that the table names."""
+        """List the files."""
+        seen: set[str] = set()
         for path in self._paths:
+            if path in seen:
+                yield Skipped(path, "listed twice")
+                continue
+            seen.add(path)
             file = self.root / path
             try:
                 info = file.stat()
@@ -93,3 +66,106 @@ class ListSource:
     def read(self, path: str) -> Bytes:
         """Read one file."""
         return read_file(self.root / path)
+
+
+class ListSource(_Files):
+    """The files that a table names, in the table's order.
+
+    Parameters
+    ----------
+    file
+        The table; ``file`` of it is its labels, too, for `retr.retrieval.archive.metadata.read_metadata`.
+    path_column
+        The column that holds paths, where its name does not tell.
+
+    Raises
+    ------
+    UsageError
+        The table cannot be read, has no path column, or names no file.
+    """
+
+    def __init__(self, file: Path | str, path_column: str | None = None) -> None:
+        self.file = Path(file)
+        self._folder = self.file.resolve().parent
+        absolute = [_absolute(self._folder, path) for path in read_paths(self.file, path_column)]
+        if not absolute:
+            raise UsageError(f"list {str(file)!r} names no file", hint="give one row a picture")
+        inside = all(path.startswith(f"{self._folder}/") for path in absolute)
+        self.root = self._folder if inside else _common(absolute)
+        self.location = str(self.root)
+        # rows that name one picture have equal cells, or are refused when the table is read
+        self._paths = list(dict.fromkeys(os.path.relpath(path, self.root) for path in absolute))
+
+    def relative(self, path: str) -> str:
+        """Return a path of the table as `entries` writes it."""
+        return os.path.relpath(_absolute(self._folder, path), self.root) if path.strip() else ""
+
+
+class PathsSource(_Files):
+    """The files of a list of paths, in its order; one that is listed again is a record.
+
+    Parameters
+    ----------
+    paths
+        Texts or ``os.PathLike``, relative to the working folder; sets are sorted.
+    root
+        The folder that the ids were relative to before, if any; by default the deepest that holds all files.
+
+    Raises
+    ------
+    UsageError
+        It is empty, or holds what is no path of a file.
+    """
+
+    def __init__(self, paths: Iterable[str | os.PathLike[str]], root: str | None = None) -> None:
+        texts = _texts(paths)
+        here = Path.cwd()
+        absolute = [_absolute(here, text) for text in texts]
+        common = _common(absolute)
+        place = common.resolve()
+        kept = root is not None and "://" not in root and place.is_relative_to(root)
+        self.root = Path(str(root)) if kept else place
+        self.location = str(self.root)
+        below = place.relative_to(self.root)
+        self._paths = [os.path.normpath(below / os.path.relpath(path, common)) for path in absolute]
+        self._spelled = dict(zip(texts, self._paths, strict=True))
+        self._roots = [self.location, str(common)]
+
+    def relative(self, path: str) -> str:
+        """Return a path of a table as `entries` writes it: spelled as in the list, below the root, or absolute."""
+        return self._spelled.get(path) or clean(path, self._roots)
+
+
+def _texts(paths: Any) -> list[str]:
+    """Return paths as texts."""
+    if isinstance(paths, Mapping) or hasattr(paths, "columns") or not isinstance(paths, Iterable):
+        raise UsageError(
+            f"an archive is a path, or a list of paths, got {type(paths).__name__}",
+            hint="of a table give its column of paths",
+        )
+    found = paths.to_pylist() if hasattr(paths, "to_pylist") else list(paths)
+    texts = []
+    for number, path in enumerate(found, 1):
+        if not isinstance(path, str | os.PathLike):
+            raise UsageError(f"entry {number} of the list is no path but {type(path).__name__}", hint="leave it out")
+        text = os.fsdecode(path)
+        if not text.strip() or "\0" in text or "://" in text:
+            raise UsageError(f"entry {number} of the list is no path of a file: {text!r}", hint="leave it out")
+        texts.append(text)
+    if not texts:
+        raise UsageError("the list names no file", hint="give at least one path")
+    return sorted(texts) if isinstance(paths, Set) else texts
+
+
+def _common(absolute: Sequence[str]) -> Path:
+    """Return the deepest folder that holds all files."""
+    return Path(os.path.commonpath([str(Path(path).parent) for path in absolute]))
+
+
+def _absolute(folder: Path, path: str) -> str:
+    """Return where a file lies: as it is written, else with other accents or with slashes for backslashes."""
+    path = path.strip()
+    if path.startswith("~") and not os.path.lexists(folder / path):
+        path = str(home(path))
+    ways = [os.path.normpath(folder / way) for way in (path, *other_spellings(path))]
+    return next((way for way in ways if os.path.lexists(way)), ways[-1])

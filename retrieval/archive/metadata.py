@@ -1,9 +1,10 @@
 """A table of labels, joined to pictures on the path.
 
-CSV, TSV and Parquet. The column of the paths is the one that is named, or the first of `KEYS` that the table has,
-whatever its capitals and blanks; it is not stored again. A path is relative to the archive; a leading ``./``,
-backslashes and the archive's own absolute place are understood, and `retr.retrieval.archive.matching` says which
-picture a row belongs to. A column whose name the index needs for itself gets the suffix ``_meta``.
+CSV, TSV, Parquet, or a table in memory, which is read as Parquet is. The column of the paths is the one that is named,
+or the first of `KEYS` that the table has, whatever its capitals and blanks; it is not stored again. A path is relative
+to the archive; a leading ``./``, backslashes and the archive's own absolute place are understood, and
+`retr.retrieval.archive.matching` says which picture a row belongs to. A column whose name the index needs for itself
+gets the suffix ``_meta``.
 
 Cells of a CSV become numbers only where nothing is lost (`retr.retrieval.archive.column_types`); columns that identify
 are text, whichever type they come in. An empty cell is a null. All text is stored with composed accents (NFC). Whatever
@@ -15,6 +16,7 @@ Of each row the table's cells, the path and some bytes are in memory.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +31,9 @@ from retr.index.errors import UsageError
 from retr.index.rows.identifiers import identifier_texts, identifies, lossy
 from retr.retrieval.archive.column_types import NUMBER, TEXT, as_declared, doubts, identifying, looks_numeric, narrow
 from retr.retrieval.archive.delimited import read_delimited
+from retr.retrieval.archive.in_memory import arrow_table
 from retr.retrieval.archive.matching import Matcher, clean, composed_text, pieces
+from retr.retrieval.archive.table_like import Table, called, is_file
 from retr.retrieval.regular_files import is_regular, open_regular
 
 if TYPE_CHECKING:
@@ -102,7 +106,7 @@ class Metadata:
 
 
 def read_metadata(
-    file: Path | str,
+    given: Table,
     *,
     reserved: Sequence[str],
     relative: Callable[[str], str] = clean,
@@ -114,8 +118,8 @@ def read_metadata(
 
     Parameters
     ----------
-    file
-        ``.csv``, ``.tsv``, ``.txt`` (tabs) or ``.parquet``.
+    given
+        A file, ``.csv``, ``.tsv``, ``.txt`` (tabs) or ``.parquet``, or a table in memory.
     reserved
         Column names the index needs for itself.
     relative
@@ -133,7 +137,7 @@ def read_metadata(
         The file does not exist, is not a table, has no path column, names one path twice with different cells, or has
         a column that an index cannot hold.
     """
-    raw, key, spelled = read_cells(Path(file), path_column)
+    raw, key, spelled = read_cells(given, path_column)
     texts = identifier_texts(raw[key], key)
     paths = [[relative(text or "") for text in piece.to_pylist()] for piece in pieces(texts)]
     notes: list[str] = []
@@ -148,11 +152,22 @@ def read_metadata(
     cells = raw.drop_columns([key])
     cells = cells.rename_columns([renamed.get(name, name) for name in cells.column_names])
     table = stored_columns(cells, declared, group, notes, spelled=spelled)
-    with open_regular(file) as stream:
-        digest = hashlib.file_digest(stream, "sha256")
+    digest = _digest(given, raw)
     digest.update(f"{key}{table.schema.remove_metadata()}".encode())
     matcher = Matcher(pa.chunked_array(paths, pa.string()))
     return Metadata(table=table, matcher=matcher, key=key, sha256=digest.hexdigest(), renamed=renamed, notes=notes)
+
+
+def _digest(given: Table, raw: pa.Table) -> hashlib._Hash:
+    """Hash a file's bytes, or the cells of a table in memory."""
+    if is_file(given):
+        with open_regular(os.fspath(given)) as stream:
+            return hashlib.file_digest(stream, "sha256")
+    sink = pa.BufferOutputStream()
+    whole = raw.replace_schema_metadata(None).combine_chunks()
+    with pa.ipc.new_stream(sink, whole.schema) as writer:
+        writer.write_table(whole)
+    return hashlib.sha256(sink.getvalue())
 
 
 def join_tables(first: Metadata, second: Metadata) -> Metadata:
@@ -269,7 +284,7 @@ def path_column_of(names: Sequence[str], asked: str | None, called: str) -> str:
     )
 
 
-def read_cells(file: Path, path_column: str | None) -> tuple[pa.Table, str, bool]:
+def read_cells(given: Table, path_column: str | None) -> tuple[pa.Table, str, bool]:
     """Return a table, the name of its path column, and whether its cells are texts to be read.
 
     Raises
@@ -277,27 +292,33 @@ def read_cells(file: Path, path_column: str | None) -> tuple[pa.Table, str, bool
     UsageError
         As `read_metadata`.
     """
-    if not (file.exists() and is_regular(file.stat())):
-        what = "is not a regular file" if file.exists() else "does not exist"
-        raise UsageError(f"table {str(file)!r} {what}", hint="give a CSV, TSV or Parquet file")
+    named = called(given)
 
     def choose(names: Sequence[str]) -> str:
         if len(names) > MAX_COLUMNS:
-            many = f"table {str(file)!r} has {len(names)} columns, more than {MAX_COLUMNS}"
+            many = f"table {named!r} has {len(names)} columns, more than {MAX_COLUMNS}"
             raise UsageError(many, hint="give one row a picture, and the columns you need")
         double = next((name for name, count in Counter(names).items() if name and count > 1), None)
         if double is not None:
-            raise UsageError(f"table {str(file)!r} has the column {double!r} twice", hint="rename one of them")
-        return path_column_of([name for name in names if name], path_column, str(file))
+            raise UsageError(f"table {named!r} has the column {double!r} twice", hint="rename one of them")
+        return path_column_of([name for name in names if name], path_column, named)
 
+    def typed(raw: pa.Table) -> tuple[pa.Table, str, bool]:
+        choose(raw.column_names)  # for a name that stands there twice
+        texts = [name for name in raw.column_names if _may_be_path(raw.schema.field(name).type)]
+        return raw, path_column_of(texts, path_column, named), False
+
+    if not is_file(given):
+        return typed(arrow_table(given))
+    file = Path(given)
+    if not (file.exists() and is_regular(file.stat())):
+        what = "is not a regular file" if file.exists() else "does not exist"
+        raise UsageError(f"table {str(file)!r} {what}", hint="give a CSV, TSV or Parquet file")
     try:
         if file.suffix.lower() not in {".parquet", ".pq"}:
             raw = read_delimited(file, choose)
             return raw, choose(raw.column_names), True
-        raw = _read_parquet(file)
-        choose(raw.column_names)  # for a name that stands there twice
-        texts = [name for name in raw.column_names if _may_be_path(raw.schema.field(name).type)]
-        return raw, path_column_of(texts, path_column, str(file)), False
+        return typed(_read_parquet(file))
     except (pa.ArrowException, OSError):
         raise UsageError(f"table {str(file)!r} cannot be read: it is damaged or not what its name says") from None
 

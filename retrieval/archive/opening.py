@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, TypeGuard, cast
 
 from retr.index.errors import UsageError
 from retr.index.machine.home import home
@@ -10,36 +12,51 @@ from retr.retrieval.archive import containers, folders, lists
 from retr.retrieval.regular_files import is_regular
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable
 
     from retr.retrieval.archive.sources import Source
 
+ArchiveLike: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
+
+
+def is_place(archive: object) -> TypeGuard[str | os.PathLike[str]]:
+    """Return whether an archive is one place, rather than a list of files."""
+    return isinstance(archive, str | os.PathLike)
+
 
 def open_source(
-    archive: Path | str,
+    archive: ArchiveLike | Source,
     *,
     leave_out: tuple[Path, ...] = (),
     path_column: str | None = None,
     image_column: str | None = None,
+    root: str | None = None,
 ) -> Source:
     """Choose the source for what the user named: a folder, a container, a list of paths, one picture, or a URL.
 
     Parameters
     ----------
     archive
-        What the user named.
+        What the user named; a source is returned as it is.
     leave_out
         Folders not to enter, such as the index itself.
     path_column
         The column that holds paths, for a list whose column names do not tell.
     image_column
         The column that holds pictures, for Parquet and Arrow tables with several.
+    root
+        Where the archive lay before: the ids of a list of paths stay relative to it.
 
     Raises
     ------
     UsageError
         It does not exist, or is a list that names no files.
     """
+    if hasattr(archive, "entries"):
+        return cast("Source", archive)
+    if not isinstance(archive, str | os.PathLike):
+        return lists.PathsSource(archive, root)
+    archive = archive if isinstance(archive, str) else Path(archive)
     if "://" in str(archive):
         from retr.retrieval.archive.remote import RemoteSource
 

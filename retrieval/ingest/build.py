@@ -8,6 +8,7 @@ behind.
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 from collections import Counter
 from dataclasses import replace
@@ -18,13 +19,15 @@ from retr.index.errors import RetrError, UsageError
 from retr.index.machine.home import home
 from retr.index.options import documents, taken
 from retr.index.store import Store
+from retr.retrieval.archive import locations, table_like
 from retr.retrieval.archive.column_types import read_types, require_group
-from retr.retrieval.archive.lists import ListSource
+from retr.retrieval.archive.lists import ListSource, PathsSource
 from retr.retrieval.archive.matching import clean
 from retr.retrieval.archive.metadata import join_tables, read_metadata, require_match
-from retr.retrieval.archive.opening import open_source
+from retr.retrieval.archive.opening import ArchiveLike, is_place, open_source
 from retr.retrieval.archive.provenance import Notes
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, may_be_dicom
+from retr.retrieval.archive.table_like import is_file
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.ingest.options import BuildOptions, Order
 from retr.retrieval.ingest.pipeline import carry_out
@@ -44,7 +47,7 @@ __all__ = ["BuildReport", "add", "build"]
 
 @documents(BuildOptions)
 def build(
-    archive: Path | str | Source,
+    archive: ArchiveLike | Source,
     index_path: Path | str,
     encoder: BaseEncoder | Callable[[], BaseEncoder],
     *,
@@ -56,7 +59,8 @@ def build(
     Parameters
     ----------
     archive
-        Folder of images, one image, or whatever `retr.retrieval.archive.opening.open_source` opens; or a source.
+        Folder of images, one image, or whatever `retr.retrieval.archive.opening.open_source` opens: a list of paths,
+        too; or a source.
     index_path
         The index to make or to update.
     encoder
@@ -82,7 +86,8 @@ def build(
         _require_dtype(before, asked.dtype)
     notes = Notes() if before is None else Notes.of(before)
     asked = replace(asked, image_column=asked.image_column or notes.image_columns.get(""))
-    source = archive if not isinstance(archive, str | Path) else _opened(archive, path, asked)
+    root = None if before is None else locations.recall_sources(before.uuid).get("")
+    source = _opened(archive, path, asked, root)
     order = _order(source, archive, before, asked)
     _require_columns(order, () if before is None else before.schema.names, asked.types or ())
     loaded = encoder() if callable(encoder) else encoder
@@ -98,13 +103,13 @@ def build(
     if fresh and not report.rows:
         # nothing could be read: an index without rows would hide that
         shutil.rmtree(path)
-        raise _no_picture(str(archive), skipped, report.other_files)
+        raise _no_picture(_called(archive, source), skipped, report.other_files)
     return report
 
 
 @documents(BuildOptions)
 def add(
-    source: Path | str,
+    source: ArchiveLike,
     index_path: Path | str,
     encoder: BaseEncoder | Callable[[], BaseEncoder],
     *,
@@ -130,9 +135,10 @@ def add(
     """
     asked, store = taken(BuildOptions, options, "add"), Store.open(index_path)
     _require_dtype(store, asked.dtype)
-    chosen = Notes.of(store).image_columns.get(name or Path(source).name)
+    chosen = Notes.of(store).image_columns.get(name or Path(source).name) if is_place(source) else None
     asked = replace(asked, image_column=asked.image_column or chosen)
-    opened = _opened(source, store.path, asked)
+    root = None if name is None else locations.recall_sources(store.uuid).get(name)
+    opened = _opened(source, store.path, asked, root)
     name = Path(opened.location).name if name is None else name
     if not name or "/" in name or "::" in name or name.startswith("."):
         raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
@@ -141,10 +147,10 @@ def add(
     return carry_out(order, encoder() if callable(encoder) else encoder, store, progress)[0]
 
 
-def _opened(archive: Path | str, index: Path, asked: BuildOptions) -> Source:
+def _opened(archive: ArchiveLike | Source, index: Path, asked: BuildOptions, root: str | None) -> Source:
     # a table beside the archive is what the column of paths is of
-    path_column = None if asked.metadata else asked.path_column
-    return open_source(archive, leave_out=(index,), path_column=path_column, image_column=asked.image_column)
+    path_column = asked.path_column if asked.metadata is None else None
+    return open_source(archive, leave_out=(index,), path_column=path_column, image_column=asked.image_column, root=root)
 
 
 def _created(path: Path, encoder: BaseEncoder, dtype: Dtype) -> Store:
@@ -184,10 +190,10 @@ def _require_columns(order: Order, present: Sequence[str], types: Iterable[str])
 
 
 def _order(
-    source: Source, archive: Path | str | Source, before: Store | None, asked: BuildOptions, name: str = ""
+    source: Source, archive: ArchiveLike | Source, before: Store | None, asked: BuildOptions, name: str = ""
 ) -> Order:
     """Look at the archive and its tables, and check what is asked."""
-    first, entries = _with_first_item(source, str(archive))
+    first, entries = _with_first_item(source, _called(archive, source))
     types = {} if before is None else Notes.of(before).types
     types |= read_types(asked.types or {})
     group = asked.group or (None if before is None else before.manifest.group)
@@ -195,17 +201,24 @@ def _order(
     reading: dict[str, Any] = {"reserved": TAKEN, "types": types, "group": group}
     table = None
     if asked.metadata is not None:
-        roots = [source.location, *([str(home(archive).absolute())] if isinstance(archive, str | Path) else [])]
-        reading |= {"relative": lambda path: clean(path, roots), "path_column": asked.path_column}
-        table = read_metadata(home(asked.metadata), **reading)
+        roots = [source.location, *([str(home(os.fspath(archive)).absolute())] if is_place(archive) else [])]
+        spelled = source.relative if isinstance(source, PathsSource) else lambda path: clean(path, roots)
+        reading |= {"relative": spelled, "path_column": asked.path_column}
+        given = asked.metadata
+        table = read_metadata(home(os.fspath(given)) if is_file(given) else given, **reading)
     if isinstance(source, ListSource):
-        reading |= {"relative": source.relative, "path_column": None if asked.metadata else asked.path_column}
+        reading |= {"relative": source.relative, "path_column": asked.path_column if asked.metadata is None else None}
         listed = read_metadata(source.file, **reading)
         table = listed if table is None else join_tables(listed, table)
     elif table is not None:
         pictures = (entry.path for entry in source.entries() if isinstance(entry, Item))
-        require_match(table, itertools.chain([first.path], pictures), str(asked.metadata))
+        require_match(table, itertools.chain([first.path], pictures), table_like.called(asked.metadata))
     return Order(source, entries, first, replace(asked, types=types), name, table)
+
+
+def _called(archive: object, source: Source) -> str:
+    """Return what errors call an archive."""
+    return os.fspath(archive) if is_place(archive) else f"a list of {source.count()} paths"
 
 
 def _with_first_item(source: Source, called: str) -> tuple[Item, Iterator[Entry]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence  # noqa: TC003 - the declarations are read when the program runs
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from retr.index.errors import UsageError
 from retr.index.options import Option
+from retr.retrieval.archive.table_like import Table  # noqa: TC001
 from retr.retrieval.read_options import ReadKeywords, ReadOptions
 
 if TYPE_CHECKING:
@@ -25,7 +25,12 @@ class BuildOptions(ReadOptions):
     """How an archive becomes rows; the fields of `BuildKeywords`, by which callers give them."""
 
     metadata: Annotated[
-        str | Path | None, Option("CSV, TSV or Parquet table joined on its `path` column.", metavar="FILE")
+        Table | None,
+        Option(
+            "CSV, TSV or Parquet table joined on its `path` column.",
+            "Or a table of pyarrow, pandas or polars, a dict of columns or a list of rows, read as Parquet is.",
+            metavar="FILE",
+        ),
     ] = None
     path_column: Annotated[
         str | None, Option("The table's column of paths, where its name does not tell.", metavar="COLUMN")
@@ -86,7 +91,7 @@ class BuildOptions(ReadOptions):
 class BuildKeywords(ReadKeywords, total=False):
     """The fields of `BuildOptions` by name."""
 
-    metadata: str | Path | None
+    metadata: Table | None
     path_column: str | None
     image_column: str | None
     types: Mapping[str, str] | None
