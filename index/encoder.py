@@ -1,4 +1,4 @@
-"""What an index must know of an encoder: who it is, and that it turns pictures into vectors.
+"""The interface of an encoder, and the identity by which an index knows it.
 
 The index records an `EncoderInfo` and compares identities; it never imports an implementation. Implementations
 register under the entry-point group ``retr.encoders`` (see ``retr.retrieval.encoders.registry``).
@@ -49,7 +49,7 @@ class EncoderInfo:
         processor's values); None where all is in the weights, and in indexes of before.
     text_sha256
         sha256 of what decides the vectors of texts beside the weights (tokenizer, configuration of the text side);
-        None where it was not at hand.
+        None where it was not available.
     preprocessing
         Fingerprint of everything between the decoded RGB picture and the network, as one readable line.
     options

@@ -1,4 +1,4 @@
-"""JSON that somebody else may have written, taken apart by key and type.
+"""Reading untrusted JSON by key and type.
 
 Whoever hands over an index also wrote its hashes, so a file that is as it was written may still hold anything. `parse`
 reads only what JSON itself allows, `Fields` gives a value only if it is of the type asked for, and `stored` turns what

@@ -1,4 +1,4 @@
-"""From what a caller asks of a store to what the exact search needs."""
+"""Planning a search: from the options of a caller to what exact and approximate search take."""
 
 from __future__ import annotations
 

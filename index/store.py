@@ -1,4 +1,4 @@
-"""The store: a snapshot of an index that can also be searched, and from which a writer is had."""
+"""The store: a snapshot of an index that can be searched, checked and written to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Choosing an index type by measurement: state the recall wanted, see what was reached.
+"""Choosing an index type by measurement: the cheapest one that reaches a given recall.
 
 Kinds are tried from the smallest to the largest. Each is built over all rows; then settings of growing cost are
 measured against exact search on queries the index does not hold: real rows, each without itself, and text queries

@@ -1,4 +1,4 @@
-"""What the layers of a search hand to each other: blocks of vectors, what is asked, candidates and answers."""
+"""The types that the layers of a search share: blocks of vectors, requests, candidates and answers."""
 
 from __future__ import annotations
 

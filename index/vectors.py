@@ -1,4 +1,4 @@
-"""Unit vectors: what a cosine index stores and what its queries are made."""
+"""Unit vectors, which a cosine index stores and is searched with."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Approximate candidates: inverted lists, bit codes and graphs in front of the exact search."""
+"""Approximate search: inverted lists, bit codes and graphs that propose candidates for exact scoring."""

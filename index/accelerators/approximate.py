@@ -1,4 +1,4 @@
-"""Approximate search through accelerators, with exact search wherever they cannot answer.
+"""Approximate search through accelerators, with exact search where they cannot answer.
 
 Each segment gives candidates: one with an accelerator proposes them, one without (rows added since the last ``tune``)
 is scanned. All come with the scores that the exact search gives, are re-checked against the mask and the exclusions,

@@ -2,7 +2,7 @@
 
 An accelerator proposes rows; it holds compressed vectors only. The candidates are scored again on the segment's own
 memory-mapped vectors: bit codes as `retr.index.accelerators.rabitq` reads them, others through a faiss index that views
-the vectors without a copy. It is disposable: plain ``faiss.read_index`` opens the file, and without it search is exact.
+the vectors without a copy. Any program opens the file with ``faiss.read_index``; without it search is exact.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def _set_centroids(index: Any, sample: NDArray[np.float32], rotation: Rotation |
 
 
 def load(data: memoryview, vectors: Stored) -> Accelerator:
-    """Read what `train` wrote, to stand beside its segment's vectors ``(n, d)``.
+    """Read what `train` wrote for a segment with the vectors ``(n, d)``.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def load(data: memoryview, vectors: Stored) -> Accelerator:
 
 
 class Refined:
-    """An index of faiss's whose candidates are compared with the stored vectors.
+    """A faiss index whose candidates are scored again on the stored vectors.
 
     Attributes
     ----------
@@ -201,7 +201,7 @@ class Refined:
 
 
 def _bit_lists(index: Any, vectors: Stored) -> BitLists:
-    """Take apart an index that holds lists of one bit a dimension under a rotation, as `train` makes it."""
+    """Return the lists of an index of one-bit codes behind a rotation, as `train` writes it."""
     from retr.index.accelerators.rabitq import BitLists
     from retr.index.accelerators.rotation import Rotation
 

@@ -1,7 +1,7 @@
-"""A fixed rotation under which no dimension says more than another, and which a vector passes through fast.
+"""A fixed fast rotation that spreads the information of a vector evenly over its dimensions.
 
-RaBitQ (Gao and Long, 2024, https://arxiv.org/abs/2405.12497, section 3.1.2) wants one at random. Random signs and
-Hadamard's matrix serve as well, in d log d steps instead of d squared: at 1,280 dimensions the difference is larger
+RaBitQ (Gao and Long, 2024, https://arxiv.org/abs/2405.12497, section 3.1.2) asks for a random one. Random signs and
+Hadamard transforms serve as well, in d log d steps instead of d squared: at 1,280 dimensions the difference is larger
 than the rest of a search.
 """
 

@@ -1,1 +1,1 @@
-"""An index at rest: files, lock, manifests, segments, and the checks of what others wrote."""
+"""The files of an index: lock, manifests, segments, and the checks of files that others wrote."""

@@ -1,7 +1,7 @@
-"""Whether an Arrow file holds its values as they are, before Arrow reads it.
+"""Checking that an Arrow file is uncompressed, before Arrow reads it.
 
-A compressed buffer says itself how much memory it wants. Side tables are never compressed, so that they can be mapped;
-one that is was not written by a writer of ours. The file says so in FlatBuffers
+A compressed buffer states itself how much memory it takes. Side tables are never compressed, so that they can be
+mapped; one that is was not written by a writer of ours. The file says so in FlatBuffers
 (https://github.com/apache/arrow/tree/main/format: ``File.fbs``, ``Message.fbs``), of which this reads two fields.
 """
 

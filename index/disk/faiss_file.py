@@ -1,9 +1,9 @@
-"""What a file in faiss's form holds, looked at before faiss reads it.
+"""Validating a faiss file before faiss reads it.
 
-faiss believes the sizes in its files and takes the memory they ask for; its searches do not look where numbers of rows,
-of lists or of neighbours lead. So the file is walked through first, as faiss lays it out
-(``faiss/impl/index_write.cpp``): only the kinds that `retr.index.accelerators.faiss_index.train` makes, every size
-within the file, every number of a row within the rows. Nothing is copied.
+faiss trusts the sizes in its files and allocates the memory they ask for; its searches do not check the numbers of
+rows, of lists or of neighbours. So the file is parsed first, in faiss's own layout (``faiss/impl/index_write.cpp``):
+only the kinds that `retr.index.accelerators.faiss_index.train` makes, every size within the file, every number of a row
+within the rows. Nothing is copied.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _LARGEST = 1e15
 
 
 def require_whole(data: memoryview, rows: int, dim: int) -> None:
-    """Look through a file that should hold ``rows`` vectors of ``dim`` dimensions.
+    """Validate a file that should hold ``rows`` vectors of ``dim`` dimensions.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Files that are written once, completely, or not at all; and looked at before they are opened.
+"""Files that are written once, completely or not at all, and checked before they are opened.
 
 Every file of an index goes through here: written, flushed to the disk and only then named by a manifest. A file
 that failed half-way is removed again, and a full disk becomes one clear error.
@@ -55,7 +55,7 @@ class FileRef:
     def from_json(cls, data: object, form: re.Pattern[str]) -> FileRef:
         """Read what `to_json` wrote; ``ValueError`` where it names a file that does not have the ``form`` of its role.
 
-        So no manifest leads outside the index, or to a file that is there for something else.
+        So no manifest names a file outside the index, or a file of another role.
         """
         fields = Fields(data)
         found = cls(file=fields.text("file"), sha256=fields.text("sha256"), bytes=fields.whole("bytes"))

@@ -1,4 +1,4 @@
-"""From any Arrow column to one of the few types that an index stores, without losing what tells values apart.
+"""Converting any Arrow column to one of the stored types without making different values equal.
 
 Numbers stay numbers where every value is kept: integers as ``int64``, decimals as ``double`` where 15 digits hold each
 of them; an unsigned integer or a decimal beyond that is stored as text, digit for digit. NaN is a missing value and

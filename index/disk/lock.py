@@ -1,4 +1,4 @@
-"""One writer at a time, by an advisory lock that a dead process cannot hold.
+"""One writer at a time: an advisory lock that ends with its process.
 
 The lock is ``flock`` on the file ``lock`` in the index: the kernel drops it when the holder ends, however it ends.
 The file's text (process, host, since when) only serves the message a second writer gets. A link is not followed: what

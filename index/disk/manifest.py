@@ -1,11 +1,11 @@
-"""The manifest: the one truth about what an index holds.
+"""The manifest: which files and rows a committed version of an index consists of.
 
 ``manifests/00000012.json`` is written once and never changed; ``CURRENT`` names the live one with its sha256 and
 is replaced atomically (write, fsync, rename, fsync of the folder). A process killed at any instant therefore leaves
 the last committed state: files that no manifest names are leftovers, removed by the next writer.
 
-A manifest may come from anybody: every value is of its type, every file it names has the form of its role, and no file
-is named twice.
+A manifest may have been written by anybody, so it is checked: every value is of its type, every file it names has the
+form of its role, and no file is named twice.
 """
 
 from __future__ import annotations

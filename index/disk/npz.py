@@ -1,4 +1,4 @@
-"""Arrays from an ``.npz`` that somebody else may have written: no pickles, no memory that the file merely promises."""
+"""Arrays from an untrusted ``.npz``: no pickles, and no more memory than the file itself has bytes."""
 
 from __future__ import annotations
 

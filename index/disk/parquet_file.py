@@ -1,4 +1,4 @@
-"""How much memory a Parquet file asks for, before it is read as a whole.
+"""Bounding the memory that a Parquet file takes, before it is read as a whole.
 
 Pages are compressed and texts repeat by their number in a dictionary, so that a few kilobytes may stand for gigabytes.
 An honest table grows with its rows; what unpacks to far more than the index it belongs to was made to fill the memory.

@@ -1,4 +1,4 @@
-"""A segment's table written again with other columns; its vectors and ids stay where they are."""
+"""Rewriting the tables of segments with other columns; their vectors and ids stay unchanged."""
 
 from __future__ import annotations
 

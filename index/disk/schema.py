@@ -1,7 +1,7 @@
-"""The types a metadata column can have, and how two tables' columns become one.
+"""The types of metadata columns, and merging the columns of two tables.
 
-A handful of Arrow types is enough for what comes out of CSV, Parquet and image headers, and can be named in the
-manifest by a word. Everything that comes in is brought to one of them by `retr.index.disk.incoming`.
+A few Arrow types, each with a name in the manifest, are enough for what CSV, Parquet and image headers hold. Every
+column is converted to one of them by `retr.index.disk.incoming`.
 """
 
 from __future__ import annotations

@@ -192,7 +192,7 @@ class Segment:
         return schemas.conform(table, target)
 
     def mapped(self, name: str, schema: pa.Schema) -> pa.ChunkedArray[Any] | None:
-        """Return one column of all rows unread, repeated texts as dictionary codes; ``None``: not at hand."""
+        """Return one column of all rows, mapped, repeated texts as dictionary codes; ``None`` without a side table."""
         side = self._side_table()
         if side is None or name not in side.names:
             return None

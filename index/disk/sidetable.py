@@ -1,10 +1,9 @@
-"""The columns of a large segment once more, ready in memory-mapped form beside its Parquet.
+"""The side table: columns of a large segment in a memory-mapped copy of its Parquet table.
 
-``segments/NAME.arrow`` is an uncompressed Arrow file of record batches of `BATCH_ROWS` rows (the last may be
-shorter): texts that repeat as codes of one sorted dictionary, everything else as it is. A hit's row is read from the
-pages it lies on, and a filter reads a column without decoding it. Columns of long values are left to the Parquet file,
-as is everything in small segments, where reading Parquet takes no time. It is made from the Parquet file and could be
-made again.
+``segments/NAME.arrow`` is an uncompressed Arrow file of record batches of `BATCH_ROWS` rows (the last may be shorter):
+texts that repeat as codes of one sorted dictionary, everything else as it is. A hit's row is read from its own pages,
+and a filter reads a column without decoding it. Columns of long values are left to the Parquet file, as is everything
+in small segments, where reading Parquet takes no time. It is made from the Parquet file and could be made again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a segment's files must be for the code that reads them: numbers of rows in range, norms as said, texts whole.
+"""Checking the contents of a segment's files: row numbers in range, norms as recorded, texts valid.
 
 A file can be as its hash says and still hold anything. These are the checks that read every row, so they run once a
 machine (`retr.index.disk.verified`) and in ``retr index check``; what costs nothing is checked wherever a file is

@@ -1,4 +1,4 @@
-"""Which files in an index's directory are whose, and the removal of those nobody needs any more.
+"""Telling apart committed, leftover and foreign files of an index's directory, and removing the leftovers.
 
 The manifest names what belongs to the index. Anything else whose name has our form is a leftover of an older
 version or of a writer that was killed; anything else again is foreign, and never touched. No link is followed: what

@@ -1,4 +1,4 @@
-"""Which files of an index this machine has looked at: each once, before anything is read from it.
+"""Verifying each file of an index once on this machine, before anything is read from it.
 
 A file that this machine did not write is compared with its recorded hash, and its structure is checked
 (`retr.index.disk.structure`), since whoever handed over the index also wrote the hashes. That takes as long as reading
@@ -40,7 +40,7 @@ _this_process: set[str] = set()
 
 
 def remember(root: Path, manifest: Manifest, *, but: Collection[FileRef] = ()) -> bool:
-    """Note that every file of a state is as it was written: this machine has just written it, or looked at it.
+    """Record that every file of a state is as it was written: this machine has just written or verified it.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def remember(root: Path, manifest: Manifest, *, but: Collection[FileRef] = ()) -
 
 
 def unverified(root: Path, manifest: Manifest) -> list[FileRef]:
-    """Return the files of a state that this machine has not looked at as they lie there.
+    """Return the files of a state that this machine has not verified in their present form.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def unverified(root: Path, manifest: Manifest) -> list[FileRef]:
 
 
 def verify_new(root: Path, manifest: Manifest, segments: Sequence[Segment]) -> None:
-    """Look at the files of a state that this machine has not looked at; an accelerator that fails is not used.
+    """Verify the files of a state that this machine has not verified yet; an accelerator that fails is not used.
 
     Parameters
     ----------

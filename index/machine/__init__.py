@@ -1,1 +1,1 @@
-"""What belongs to this machine and its user and travels with no index: folders, remembered state, keys."""
+"""Folders, cached state and keys of this machine and its user, which are not part of an index."""

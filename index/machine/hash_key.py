@@ -1,4 +1,4 @@
-"""The key behind hashed identifiers: it lives with the user, never in an index.
+"""The key of hashed identifiers: stored with the user, never in an index.
 
 Whoever holds the key can tell which rows of an index belong to a known patient; without it the hashes say only which
 rows belong together. The key is as precious as the index: another key gives the same patient other hashes. So an index

@@ -1,4 +1,4 @@
-"""The user's state folder: what this machine remembers, and no index carries."""
+"""The user's state folder: what this machine remembers of indexes, outside of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whole columns, as filters and groups need them: mapped where a segment has them so, else read once and kept."""
+"""Whole columns for filters and groups: memory-mapped where a segment has a side table, else read once and cached."""
 
 from __future__ import annotations
 

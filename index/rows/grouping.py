@@ -1,4 +1,4 @@
-"""The column that tells patients apart is text, whatever it came as, so that different identifiers never become one.
+"""Storing the group column as text, so that different identifiers never become equal.
 
 What is added or replaced is brought to text on its way in; a column of another type that is declared as the group, or
 was so by an older version, is written again as text, in the commit that declares it. Floats that are too large to tell

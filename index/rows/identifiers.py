@@ -1,4 +1,4 @@
-"""Identifiers as text: the one spelling under which a patient, a study or an eye is stored and compared.
+"""Identifiers as text: the canonical spelling under which a patient, a study or an eye is stored and compared.
 
 A table may hold an identifier as a number where another holds it as text: 17 in Parquet, ``17.0`` where pandas met an
 empty cell, ``"17"`` in a CSV or a DICOM header. All are stored as the text ``17``. Text stays as it is, to the last

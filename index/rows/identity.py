@@ -1,4 +1,4 @@
-"""Whose a row is: which values of a column name the same patient, study or series.
+"""Patient identity: which values of a column name the same patient, study or series.
 
 Headers of DICOM files enter as keyed hashes (`retr.index.machine.hash_key`), tables and other sources as they are; both
 may stand in one column. A raw identifier and its hash mean the same person wherever a value is given (a condition, an

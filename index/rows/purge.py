@@ -177,7 +177,7 @@ def take_out(
 
 
 class _Settings:
-    """The notes of this floor: how the index is searched, and the fingerprint of the key of hashed identifiers."""
+    """The notes of this package: how the index is searched, and the fingerprint of the key of hashed identifiers."""
 
     def holds(self, name: str) -> bool:
         return name in {TUNING, IDENTIFIERS, UNFINISHED_PURGE}

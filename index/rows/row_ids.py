@@ -1,4 +1,4 @@
-"""Rows by their ids, beyond the letter: as an id reads, what is near one that no row has, and all of them in order."""
+"""Row ids: looked up by their normalized form, suggested for one that no row has, and listed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SHOWN = 300
 
 
 def rows_by_normalized_id(snapshot: Snapshot, ids: list[str]) -> NDArray[np.int64]:
-    """Find live rows whose ids are composed of accents (NFC, NFD) in another way: int64, -1 where not one alone is."""
+    """Find live rows by their ids in normalized form (NFC): int64, -1 where there is none, or more than one."""
     wanted = [unicodedata.normalize("NFC", text) for text in ids]
     found: dict[str, list[int]] = {text: [] for text in wanted}
     for rows, column in _pieces(snapshot):

@@ -81,7 +81,7 @@ class Snapshot:
         return cls._opened(root, read_current(root))
 
     def newest(self) -> Self:
-        """Return the newest committed version, with what is at hand of unchanged segments; itself, if it is that.
+        """Return the newest committed version, reusing what was read of unchanged segments; itself, if it is that.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class Snapshot:
                 return snapshot
 
     def at(self, manifest: Manifest) -> Self:
-        """Return another state of the same index; its files are taken for what they should be."""
+        """Return another state of the same index; its files are not verified."""
         return type(self)(self.path, manifest)
 
     @staticmethod

@@ -1,10 +1,10 @@
 """Exact top-k: the k best allowed rows, whenever k exist, the same in any batch.
 
-Two steps. A scan multiplies queries and vectors block by block and keeps every row that may be among the best; then
-the candidates are scored again, each in float64 in an order that depends on nothing but the two vectors, and ranked by
+Two steps. A scan multiplies queries and vectors block by block and keeps every row that may be among the best; then the
+candidates are scored again, each in float64 in an order that depends on nothing but the two vectors, and ranked by
 (score rounded to float32, id). A result is final only when the worst kept score lies above everything the scan dropped
-by more than its rounding can explain; else the scan is repeated for those queries with more room. So identical rows tie
-exactly, and a query's answer does not depend on its neighbours in the batch.
+by more than its rounding can explain; else the scan is repeated for those queries with more candidates. So identical
+rows tie exactly, and a query's answer does not depend on its neighbours in the batch.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Compiled loops over rows and over bit codes: what an exact search and one through inverted lists do for each row.
+"""Compiled loops over vectors and bit codes: the inner loops of exact search and of inverted lists.
 
-One function a step, compiled by numba for the processor at hand when it is first called, and kept on disk. They hold
+One function a step, compiled by numba for this machine's processor when it is first called, and kept on disk. They hold
 no Python objects and let other threads run. What the steps are for is said in `retr.index.scan.matmul` (the first) and
 `retr.index.accelerators.rabitq` (all others).
 """
@@ -54,7 +54,7 @@ def compiled(function: Callable[..., Any]) -> Any:
 
 
 def fixed(array: NDArray[Any]) -> NDArray[Any]:
-    """View an array as one that is not written to: loops would be compiled again for one that is."""
+    """Return a read-only view of an array: for a writable one the loops would be compiled again."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -1,1 +1,1 @@
-"""Where-expressions: text to a tree, a tree to an exact mask of rows."""
+"""Where-expressions: parsed to a tree, and evaluated to an exact mask of rows."""

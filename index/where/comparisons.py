@@ -234,12 +234,12 @@ def _point(kind: pa.DataType, literal: Literal) -> tuple[pa.Scalar[Any], int]:
         return pa.scalar(literal, kind), 0
     if isinstance(literal, Number) and pa.types.is_floating(kind):
         return _double(literal)
-    steps, low, high = _ladder(kind)
+    steps, low, high = _grid(kind)
     assert literal is not None
     exact = (literal.value if isinstance(literal, Number) else moment(literal)) * steps
     whole, rest = divmod(exact.numerator, exact.denominator)
     floor = min(max(whole, low), high)
-    return _rung(kind, floor), 1 if rest and whole == floor else (whole > floor) - (whole < floor)
+    return _grid_value(kind, floor), 1 if rest and whole == floor else (whole > floor) - (whole < floor)
 
 
 def _double(number: Number) -> tuple[pa.Scalar[Any], int]:
@@ -253,7 +253,7 @@ def _double(number: Number) -> tuple[pa.Scalar[Any], int]:
 
 
 @lru_cache(maxsize=64)
-def _ladder(kind: pa.DataType) -> tuple[int | Fraction, int, int]:
+def _grid(kind: pa.DataType) -> tuple[int | Fraction, int, int]:
     """Return how many steps of a column's type there are to one (number, or microsecond), and its first and last."""
     if pa.types.is_decimal(kind):
         most = 10**kind.precision - 1
@@ -267,7 +267,7 @@ def _ladder(kind: pa.DataType) -> tuple[int | Fraction, int, int]:
     return 1, int(limits.min), int(limits.max)
 
 
-def _rung(kind: pa.DataType, step: int) -> pa.Scalar[Any]:
+def _grid_value(kind: pa.DataType, step: int) -> pa.Scalar[Any]:
     if pa.types.is_decimal(kind):
         digits = tuple(int(digit) for digit in str(abs(step)))
         return pa.scalar(Decimal((int(step < 0), digits, -kind.scale)), kind)
