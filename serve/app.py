@@ -136,7 +136,7 @@ async def _explain(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, Busy):
         return _refusal(503, "too many questions wait", "ask again in a second", {"retry-after": "1"})
     if isinstance(error, RetrError):
-        return _refusal(_status(error), error.message, error.hint)
+        return _refusal(_status(error), error.message, error.hint, kind=type(error).__name__)
     LOGGER.error("internal error: %s", type(error).__name__)
     return _refusal(500, f"internal error ({type(error).__name__})")
 
@@ -150,6 +150,10 @@ def _status(error: RetrError) -> int:
 
 
 def _refusal(
-    status: int, message: str, hint: str | None = None, headers: Mapping[str, str] | None = None
+    status: int,
+    message: str,
+    hint: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    kind: str | None = None,
 ) -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "hint": hint}}, status, headers)
+    return JSONResponse({"error": {"message": message, "hint": hint, "kind": kind}}, status, headers)

@@ -176,7 +176,7 @@ class Rate:
 
 async def answer_error(send: Send, status: int, text: str, hint: str | None = None) -> None:
     """Send an error object as the whole answer."""
-    body = json.dumps({"error": {"message": text, "hint": hint}}).encode()
+    body = json.dumps({"error": {"message": text, "hint": hint, "kind": None}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     # what is left of the request is not read
     headers.append((b"connection", b"close"))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query, Response
 
 from retr import UsageError
+from retr.answers import MEDIA_TYPE, to_arrow
 from retr.serve import facets as facets_
 from retr.serve.questions import picture_of, query_of, told
 from retr.serve.schemas import (
@@ -38,20 +39,24 @@ async def info(served: TheIndex, state: TheState, _: Reader) -> dict[str, Any]:
     return {"index": served.name, **await state.run(served.index.info)}
 
 
-@router.post("/indexes/{index}/search")
-async def search(asked: SearchRequest, served: TheIndex, state: TheState, token: Reader) -> SearchAnswer:
-    """Find the rows nearest to one or several questions."""
+@router.post("/indexes/{index}/search", response_model=SearchAnswer)
+async def search(
+    asked: SearchRequest, served: TheIndex, state: TheState, token: Reader, accept: Annotated[str, Header()] = ""
+) -> Any:
+    """Find the rows nearest to one or several questions.
+
+    The answer is JSON, or an Arrow stream where ``Accept`` names its media type.
+    """
     queries = await asyncio.gather(*(state.run(query_of, question, state, token) for question in asked.questions))
     futures = [asyncio.wrap_future(served.search(query, asked.options())) for query in queries]
     found = await state.within(asyncio.gather(*futures))
     if state.audit is not None:
         told_ = [told(question, state.audit) for question in asked.questions]
         state.record(token, served, "search", {"questions": told_, **asked.options()}, [hits.ids for hits in found])
-    return SearchAnswer(
-        index=served.name,
-        version=served.index.version,
-        answers=[Answer(**hits.to_json()) for hits in found],
-    )
+    if accept == MEDIA_TYPE:
+        return Response(await state.run(to_arrow, found), media_type=MEDIA_TYPE)
+    answers = [Answer(**hits.to_json()) for hits in found]
+    return SearchAnswer(index=served.name, version=served.index.version, answers=answers)
 
 
 @router.post("/indexes/{index}/classify")

@@ -73,7 +73,7 @@ class SearchRequest(_Strict):
     """One or several questions with one set of conditions."""
 
     questions: list[Question] = Field(min_length=1, max_length=64)
-    k: int = Field(10, ge=1, le=1000)
+    k: int = Field(5, ge=1, le=10_000)
     where: str | None = Field(None, max_length=10_000)
     exclude_same: dict[str, str | None] | None = Field(
         None, description="Columns whose value rows must not share with the question; null: its own row's or header's."
@@ -188,6 +188,7 @@ class Error(BaseModel):
 
     message: str
     hint: str | None = None
+    kind: str | None = Field(None, description="The class of the error in Python, of `retr`.")
 
 
 class Refusal(BaseModel):

@@ -2,7 +2,7 @@
 
 >>> import retr
 >>> sorted(set(retr.__all__) - {name for name in retr.__all__ if name.endswith("Error")})
-['BuildReport', 'Hit', 'Hits', 'Index', 'Picture', 'Query', 'load_encoder', 'read_picture']
+['AsyncClient', 'BuildReport', 'Client', 'Hit', 'Hits', 'Index', 'Picture', 'Query', 'load_encoder', 'read_picture']
 """
 
 from typing import TYPE_CHECKING
@@ -33,9 +33,12 @@ if TYPE_CHECKING:
     from retr.retrieval.index import Index
     from retr.retrieval.ingest.report import BuildReport
     from retr.retrieval.query import Query
+    from retr.serve.client import AsyncClient, Client
 
 __all__ = [
+    "AsyncClient",
     "BuildReport",
+    "Client",
     "EncoderMismatchError",
     "EncoderNotFoundError",
     "FilterError",
@@ -64,6 +67,8 @@ telemetry.switch_off()
 
 # Public names load on first use, so that `retr --help` starts without numpy, pyarrow or an encoder.
 _HOMES = {
+    "AsyncClient": "retr.serve.client",
+    "Client": "retr.serve.client",
     "BuildReport": "retr.retrieval.ingest.report",
     "Hit": "retr.retrieval.hits",
     "Hits": "retr.retrieval.hits",

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from PIL import Image
 
-pytest.importorskip("fastapi")
 from fastapi.testclient import TestClient
 
 from retr.serve.app import create_app

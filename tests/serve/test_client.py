@@ -1,0 +1,116 @@
+"""A client gives what the index gives: hits equal in every value and type, errors of the same class."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import uvicorn
+
+from retr import AsyncClient, Client, Query, RetrError, UnknownIdError, UsageError
+from retr.serve.app import create_app
+from retr.serve.settings import Settings
+from retr.serve.tokens import make_token
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from retr import Hits
+
+
+@pytest.fixture
+def address(indexed, make_encoder, tmp_path) -> Iterator[tuple[str, str]]:
+    """The address of a running server, and a token of it."""
+    token = make_token(tmp_path / "tokens", "anna", frozenset({"read"}))
+    settings = Settings(token_file=tmp_path / "tokens", rate=1e6, burst=10**6)
+    app = create_app({"small": indexed.path}, settings, {"encoder": make_encoder()})
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+        assert thread.is_alive()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", token
+    server.should_exit = True
+    thread.join(10)
+
+
+def said(hits: Hits) -> Hits:
+    """The hits but for the words of the question: a picture sent is bytes there, whatever it was here."""
+    return replace(hits, query="")
+
+
+def test_local_and_remote_agree(address, indexed, make_archive, tmp_path, png):
+    url, token = address
+    rng = random.Random(0)
+    ids = list(indexed)
+    pictures = sorted(file for file in (tmp_path / "archive").rglob("*") if file.suffix in {".png", ".jpg", ".tif"})
+    with Client(url, token=token) as client:
+        assert client.index == "small"
+        for _ in range(60):
+            query = Query.id(rng.choice(ids)) * rng.choice([1, 0.5, -1])
+            if rng.random() < 0.5:
+                query += Query.image(rng.choice([rng.choice(pictures), png(rng.randrange(9))])) * 2
+            if rng.random() < 0.3:
+                query += Query.vector(np.random.default_rng(rng.randrange(99)).standard_normal(56))
+            options = {
+                "k": rng.randrange(1, 14),
+                "where": rng.choice([None, "age > 40", "label = 'glaucoma' or age is null", "patient != 'p1'"]),
+                "one_per": rng.choice([None, "patient", "label"]),
+                "include_self": rng.random() < 0.3,
+                "min_score": rng.choice([None, 0.2]),
+                "columns": rng.choice([None, ["label"], []]),
+                "offset": rng.choice([None, 0, 2]),
+            }
+            assert said(client.search(query, **options)) == said(indexed.search(query, **options))
+        one, two = client.search([Query.id(ids[0]), Query.id(ids[1])], exclude_same=["patient", "label"])
+        assert [said(one), said(two)] == [
+            said(hits)
+            for hits in indexed.search([Query.id(ids[0]), Query.id(ids[1])], exclude_same=["patient", "label"])
+        ]
+        vectors = np.eye(2, 56, dtype=np.float32)
+        assert [h.ids for h in client.search(vectors=vectors)] == [h.ids for h in indexed.search(vectors=vectors)]
+        assert client.row(ids[0])["label"] == indexed[ids[0]]["label"]
+        assert client.info()["rows"] == 12
+        assert client.picture(ids[0], size=32).startswith(b"\xff\xd8")
+
+
+def test_errors_are_those_of_the_index(address, indexed):
+    url, token = address
+    with Client(url, token=token) as client:
+        for asked in (
+            {"id": "none"},
+            {"id": next(iter(indexed)), "where": "age >"},
+            {"vector": [1.0]},
+            {"text": "haze"},
+        ):
+            with pytest.raises(RetrError) as here:
+                indexed.search(**asked)
+            with pytest.raises(type(here.value)) as there:
+                client.search(**asked)
+            assert (there.value.message, there.value.hint) == (here.value.message, here.value.hint)
+        with pytest.raises(UsageError, match="takes one of"):
+            client.search(id="a", text="b")
+        with pytest.raises(UnknownIdError):
+            client.row("none")
+    with Client(url, token="wrong") as stranger, pytest.raises(RetrError, match="a token is needed"):
+        stranger.info()
+    with Client("http://127.0.0.1:9", token="x") as lost, pytest.raises(RetrError, match="does not answer"):
+        lost.info()
+
+
+def test_many_ask_at_once(address, indexed):
+    url, token = address
+    ids = list(indexed)
+
+    async def ask() -> list[Hits]:
+        async with AsyncClient(url, token=token) as client:
+            assert (await client.info())["rows"] == 12
+            return await asyncio.gather(*(client.search(id=ids[n % 12], k=3) for n in range(50)))
+
+    assert [hits.ids for hits in asyncio.run(ask())] == [indexed.search(id=ids[n % 12], k=3).ids for n in range(50)]
