@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retr.index.disk import parquet_file
+from retr.index.disk import parquet_file, segment_writer, segments
 from retr.index.errors import IndexCorruptError, RetrError
 from retr.index.rows.check import check_path
 from retr.index.store import Store
@@ -325,7 +325,7 @@ def test_a_small_table_that_fills_the_memory_is_refused(make, which, dictionary,
 
 def lists(store: Store) -> Store:
     with store.writer() as writer:
-        findings = [None, [], ["a"], ["b", None, "c" * 3000], *[["a"] * (i % 4) for i in range(96)]]
+        findings = [None, [], ["a"], ["b", None, "c" * 3000], *[[str(i // 40)] * (i % 4) for i in range(96)]]
         writer.append(pa.table({"id": [f"list{i}" for i in range(100)], "findings": findings}), np.ones((100, 8)))
         return writer.commit()
 
@@ -349,6 +349,8 @@ def test_a_small_table_whose_lists_fill_the_memory_is_refused(make, shape, dicti
 
 
 def test_lists_of_an_honest_table_are_read(make, monkeypatch, tmp_path):
+    monkeypatch.setattr(segments, "ROW_GROUP", 40)
+    monkeypatch.setattr(segment_writer, "ROW_GROUP", 40)
     monkeypatch.setenv("RETR_STATE_DIR", str(tmp_path / "another machine"))
     monkeypatch.setattr(parquet_file, "_FREE", 1 << 14)
     store = Store.open(lists(make(3)).path)
