@@ -243,7 +243,8 @@ def check(
 
     Example: retr index check --phi
     """
-    from retr.index.rows.check import check_path
+    from retr.index.rows.check import check_path, stale
+    from retr.index.rows.snapshot import Snapshot
     from retr.retrieval.index import Index
 
     out = Output(json_=json_)
@@ -252,6 +253,8 @@ def check(
     out.rows([{"file": f.file, "kind": f.kind, "message": f.message} for f in damage])
     if not damage:
         out.note("every file is as it was written")
+        for phrase in stale(Snapshot.open(find_index(index))):
+            out.note(f"out of date: {phrase}")
     persons = []
     if phi and not damage:
         from dataclasses import asdict

@@ -14,6 +14,7 @@ from retr.index.accelerators.config import Cagra, Flat, effort_of, from_json, sh
 from retr.index.accelerators.faiss_index import load
 from retr.index.disk.manifest import TUNING
 from retr.index.disk.schema import ID, texts
+from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
 from retr.index.json_fields import Fields, stored
 from retr.index.scan import exact
@@ -226,3 +227,21 @@ def _excluded(
 def _need_one_each(what: str, values: Sequence[object], n: int) -> None:
     if len(values) != n:
         raise UsageError(f"{what} needs one entry for each of the {n} queries, got {len(values)}")
+
+
+class Tunings(Kind):
+    """What `tune` chose and measured. The accelerators themselves are files of segments, and go where those go."""
+
+    name = "tuning"
+
+    def checks(self, snapshot: Snapshot) -> Mapping[str, Callable[[], object]]:
+        """Return what reads it."""
+        return {TUNING: lambda: (tuned(snapshot.manifest), describe(snapshot.manifest))}
+
+    def stale(self, snapshot: Snapshot) -> tuple[str, ...]:  # noqa: ARG002
+        """Return nothing: segments that have grown since are searched exactly."""
+        return ()
+
+    def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:  # noqa: ARG002
+        """Keep it: it speaks of no row."""
+        return Change()

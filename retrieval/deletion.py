@@ -1,6 +1,6 @@
 """Delete or purge rows: from the index, its side data, and this machine's state.
 
-Each kind of side data says what a purge does to it (`retr.index.rows.purge.Kind`); `SIDE_DATA` lists them.
+What is left of side data each kind says for itself (`retr.index.disk.side_data`).
 """
 
 from __future__ import annotations
@@ -14,23 +14,16 @@ from retr.index.errors import UsageError
 from retr.index.rows.purge import matching
 from retr.index.rows.row_ids import unknown_id
 from retr.retrieval.archive import locations
-from retr.retrieval.archive.provenance import Builds, Notes
-from retr.retrieval.classify.calibration import Calibrations
-from retr.retrieval.heads.adapted import FittedHead
+from retr.retrieval.archive.provenance import Notes
 from retr.retrieval.ingest import file_states
-from retr.retrieval.novelty import Fences
-from retr.retrieval.text.align import Bridges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from retr.index.rows.purge import Kind
     from retr.index.store import Store
     from retr.retrieval.index_like import IndexLike
-
-SIDE_DATA: tuple[Kind, ...] = (FittedHead(), Bridges(), Calibrations(), Fences(), Builds())
 
 
 @dataclass(frozen=True)
@@ -117,7 +110,7 @@ def delete(
         sources = Notes.of(writer.store).sources
         writer.delete(chosen.rows)
         file_states.forget_states(store.uuid)
-        done = writer.purge(SIDE_DATA, skipped=chosen.skipped)
+        done = writer.purge(skipped=chosen.skipped)
         left = Notes.of(writer.store).sources
     for name in set(sources) - set(left):
         locations.forget_source(store.uuid, name)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from retr.index.disk.side_data import Change, Kind, dropped
 from retr.index.json_fields import Fields, stored
 from retr.retrieval.labels.labelled import grouped, others
 from retr.retrieval.labels.trained_rows import seen_by_head
@@ -27,12 +28,11 @@ from retr.retrieval.stats import novelty
 from retr.retrieval.stats.novelty import LEAST_GROUPS, Fence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
     from retr.index.rows.snapshot import Snapshot
-    from retr.index.rows.writer import Writer
     from retr.index.store import Store
 
 #: The key of the note in the manifest.
@@ -169,7 +169,7 @@ def novelty_note(store: Store, measured: Novelty) -> dict[str, Any]:
     return {**measured.to_json(), "files": _files(store), "version": _version(store, measured.column)}
 
 
-def noted_novelty(store: Store) -> dict[str, Any]:
+def noted_novelty(store: Snapshot) -> dict[str, Any]:
     """Return what was measured, fresh or stale: what `to_json` gave, or nothing."""
     if NOVELTY_NOTE not in store.manifest.extra:
         return {}
@@ -178,13 +178,13 @@ def noted_novelty(store: Store) -> dict[str, Any]:
         return {key: value for key, value in data.items() if key not in _VERSIONS}
 
 
-def find_novelty(store: Store) -> tuple[Novelty | None, str | None]:
+def find_novelty(store: Snapshot) -> tuple[Novelty | None, str | None]:
     """Return the fence of an index and, where it no longer counts, why: one of the two is ``None``, or both."""
     found: tuple[Novelty | None, str | None] = store.once("fence", lambda: _find(store))
     return found
 
 
-def _find(store: Store) -> tuple[Novelty | None, str | None]:
+def _find(store: Snapshot) -> tuple[Novelty | None, str | None]:
     extra = store.manifest.extra
     if NOVELTY_NOTE not in extra:
         # earlier versions noted it with the calibration, and not what it depends on
@@ -231,19 +231,19 @@ def _cells(store: Store, column: str, rows: NDArray[np.int64] | None = None) -> 
     return ["" if value is None else unicodedata.normalize("NFC", str(value).strip()) for value in found]
 
 
-def _files(store: Store) -> str:
+def _files(store: Snapshot) -> str:
     """Fingerprint the files of the rows, and what they are to each other: equal, and nothing has changed."""
     manifest = store.manifest
     refs = [ref.sha256 if ref else None for one in manifest.segments for ref in (one.table, one.vectors, one.deleted)]
     return _digest(refs, _setting(store))
 
 
-def _version(store: Store, column: str | None) -> str:
+def _version(store: Snapshot, column: str | None) -> str:
     """Fingerprint what a fence depends on: the same through compaction, and changes of other columns."""
     return _digest(store.once(("novelty", column), lambda: _of_rows(store, column)), _setting(store))
 
 
-def _of_rows(store: Store, column: str | None) -> str:
+def _of_rows(store: Snapshot, column: str | None) -> str:
     names = dict.fromkeys(name for name in (*_OF_ROWS, store.manifest.group, column) if name)
     table = store.table([name for name in names if name in store.schema.names]).sort_by("id").combine_chunks()
     sink = pa.BufferOutputStream()
@@ -252,7 +252,7 @@ def _of_rows(store: Store, column: str | None) -> str:
     return hashlib.sha256(memoryview(sink.getvalue())).hexdigest()
 
 
-def _setting(store: Store) -> list[Any]:
+def _setting(store: Snapshot) -> list[Any]:
     info = store.manifest.encoder
     return [repr(info.identity), info.config_sha256, store.manifest.group]
 
@@ -293,15 +293,21 @@ def _share(data: Fields, key: str) -> float:
     return found
 
 
-class Fences:
-    """The fence, as a kind of side data (`retr.index.rows.purge.Kind`)."""
+class Fences(Kind):
+    """The fence, as a kind of side data."""
 
-    def holds(self, name: str) -> bool:
-        """Return whether it is the note."""
-        return name == NOVELTY_NOTE
+    name = "novelty"
 
-    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:  # noqa: ARG002
+    def checks(self, snapshot: Snapshot) -> Mapping[str, Callable[[], object]]:
+        """Return what reads it."""
+        return {NOVELTY_NOTE: lambda: find_novelty(snapshot)}
+
+    def stale(self, snapshot: Snapshot) -> list[str]:
+        """Return why it counts no longer."""
+        why = find_novelty(snapshot)[1]
+        return [] if why is None else [why]
+
+    def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:  # noqa: ARG002
         """Drop it: it was measured on the rows, and may name the camera of one."""
-        if NOVELTY_NOTE in writer.draft.extra:
-            writer.note(NOVELTY_NOTE, None)
-            yield "the fence of unlike pictures (measure it again with `retr calibrate`)"
+        what = "the fence of unlike pictures (measure it again with `retr calibrate`)"
+        return dropped(snapshot.manifest, self.name, what)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from retr.index.disk.manifest import FORMAT_VERSION
 from retr.index.plan import describe
 from retr.retrieval.labels.trained_rows import noted_head
 
@@ -40,5 +39,5 @@ def summary(store: Store) -> dict[str, Any]:
         "skipped": store.skipped().num_rows,
         "bytes": sum(file.stat().st_size for file in store.path.rglob("*") if file.is_file()),
         "version": store.version,
-        "format": FORMAT_VERSION,
+        "format": manifest.format_version,
     }

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from retr.index.disk.manifest import Dtype, SegmentInfo
+    from retr.index.disk.manifest import SegmentInfo
+    from retr.index.disk.row_arrays import Layout
 
 # A segment is the unit of rewriting and of spreading over machines; merging makes none larger than this.
 SEGMENT_ROWS = 1 << 20
@@ -76,13 +77,13 @@ def _capped(segments: Sequence[SegmentInfo], run: range) -> list[range]:
 
 
 def merge(
-    root: Path, segments: Sequence[SegmentInfo], name: str, *, schema: pa.Schema, dim: int, dtype: Dtype
+    root: Path, segments: Sequence[SegmentInfo], name: str, *, schema: pa.Schema, layout: Layout
 ) -> SegmentInfo | None:
     """Write the live rows of adjacent segments as one new segment, a row group at a time; ``None`` without any."""
-    writer = SegmentWriter(root, name, schema=schema, dim=dim, dtype=dtype)
+    writer = SegmentWriter(root, name, schema=schema, layout=layout)
     try:
         for info in segments:
-            segment = Segment(root, info, dim=dim, dtype=dtype)
+            segment = Segment(root, info, layout)
             keep = np.ones(info.rows, bool)
             keep[segment.deleted()] = False
             start = 0
@@ -90,10 +91,12 @@ def merge(
                 stop = start + table.num_rows
                 chosen = np.flatnonzero(keep[start:stop])
                 vectors = segment.vectors[start:stop]
+                arrays = {name: values[start:stop] for name, values in segment.arrays.items()}
                 if len(chosen) == len(vectors):
-                    writer.append(table, vectors)
+                    writer.append(table, vectors, arrays=arrays)
                 else:
-                    writer.append(table.take(pa.array(chosen)), vectors[chosen])
+                    left = {name: values[chosen] for name, values in arrays.items()}
+                    writer.append(table.take(pa.array(chosen)), vectors[chosen], arrays=left)
                 start = stop
     except BaseException:
         writer.abort()

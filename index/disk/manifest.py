@@ -17,8 +17,11 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from retr.index.disk import row_arrays, side_data
 from retr.index.disk import schema as schemas
 from retr.index.disk.files import FileRef, read_small, replace_bytes, require_folders, sync_folder
+from retr.index.disk.row_arrays import Layout, RowArray
+from retr.index.disk.side_data import SideData, is_built_in
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FormatVersionError, IndexCorruptError, IndexNotFoundError
 from retr.index.json_fields import Fields, parse, stored
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-FORMAT_VERSION = 1
+# The second has kinds of side data and row arrays, which a writer of the first would lose: what has none is of the
+# first, for older readers to go on.
+FORMAT_VERSIONS = (1, 2)
 CURRENT = "CURRENT"
 MANIFESTS = "manifests"
 SEGMENTS = "segments"
@@ -68,11 +73,12 @@ _FORMS = {
     "accelerator": _form("faiss"),
     "columns": _form("arrow"),
 }
+_ARRAY = re.compile(rf"{SEGMENTS}/{_STEM}\.rows-{row_arrays.NAME.pattern}\.npy")
 # Every name that a writer gives a file; `retr.index.disk.sweep` removes those that no manifest holds on to.
 OURS = re.compile(
     "|".join(
         [rf"{CURRENT}\.tmp", rf"{MANIFESTS}/[0-9]{{8,20}}\.json(?:\.tmp)?", _SIDE_FILE.pattern]
-        + [form.pattern for form in _FORMS.values()]
+        + [form.pattern for form in (*_FORMS.values(), _ARRAY)]
     )
 )
 
@@ -84,7 +90,8 @@ class SegmentInfo:
     ``rows`` counts deleted rows too; ``max_norm`` is the largest Euclidean norm among its stored vectors (it bounds
     the rounding error of a score). ``ids`` finds rows by id; ``deleted`` names a sorted int64 ``.npy`` of the
     segment's deleted row numbers; ``accelerator`` a faiss index over its vectors, without which search is exact;
-    ``columns`` the memory-mapped form of the columns that filters read, which large segments have.
+    ``columns`` the memory-mapped form of the columns that filters read, which large segments have; ``arrays`` the
+    ``.npy`` of each row array of the index.
     """
 
     name: str
@@ -97,6 +104,7 @@ class SegmentInfo:
     n_deleted: int = 0
     accelerator: FileRef | None = None
     columns: FileRef | None = None
+    arrays: Mapping[str, FileRef] = field(default_factory=dict)
 
     def refs(self) -> Iterator[FileRef]:
         """Yield the files that belong to this segment."""
@@ -109,10 +117,12 @@ class SegmentInfo:
             yield self.accelerator
         if self.columns is not None:
             yield self.columns
+        yield from self.arrays.values()
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest's form."""
         return {
+            **({"arrays": {name: ref.to_json() for name, ref in self.arrays.items()}} if self.arrays else {}),
             "accelerator": self.accelerator.to_json() if self.accelerator else None,
             "columns": self.columns.to_json() if self.columns else None,
             "deleted": self.deleted.to_json() if self.deleted else None,
@@ -135,6 +145,7 @@ class SegmentInfo:
             for role, form in _FORMS.items()
         }
         table, vectors, ids = refs["table"], refs["vectors"], refs["ids"]
+        arrays = fields.inner("arrays", {})
         found = cls(
             name=fields.text("name"),
             rows=rows,
@@ -146,10 +157,15 @@ class SegmentInfo:
             n_deleted=fields.whole("n_deleted", most=rows),
             accelerator=refs["accelerator"],
             columns=refs["columns"],
+            arrays={name: FileRef.from_json(arrays.inner(name).data(), _array_form(name)) for name in arrays},
         )
         if _NAME.fullmatch(found.name) is None or found.max_norm < 0:
             raise ValueError("a segment without a name of ours, or with a norm below zero")
         return found
+
+
+def _array_form(name: str) -> re.Pattern[str]:
+    return _form(f"rows-{name}.npy")
 
 
 def _there(ref: FileRef | None) -> FileRef:
@@ -163,7 +179,9 @@ class Manifest:
     """One committed state of an index.
 
     ``extra`` holds what the layers above note (adapters, calibration, tuning): JSON values under a key each;
-    ``files`` their sidecar files by name. ``skipped`` names a Parquet table of what was not indexed and why.
+    ``files`` their sidecar files by name; ``side_data`` says which of both are of which kind, beside those that format
+    version 1 knew by name, and ``row_arrays`` which arrays every segment has. ``skipped`` names a Parquet table of what
+    was not indexed and why.
     """
 
     uuid: str
@@ -179,6 +197,18 @@ class Manifest:
     n_skipped: int = 0
     files: Mapping[str, FileRef] = field(default_factory=dict)
     extra: Mapping[str, Any] = field(default_factory=dict)
+    side_data: Mapping[str, SideData] = field(default_factory=dict)
+    row_arrays: Mapping[str, RowArray] = field(default_factory=dict)
+
+    @property
+    def format_version(self) -> int:
+        """The lowest format version that holds all of this."""
+        return 2 if self.side_data or self.row_arrays else 1
+
+    @property
+    def layout(self) -> Layout:
+        """What each row has beside its metadata."""
+        return Layout(self.encoder.dim, self.dtype, self.row_arrays)
 
     @property
     def file(self) -> str:
@@ -203,7 +233,7 @@ class Manifest:
             "encoder": self.encoder.to_json(),
             "extra": dict(self.extra),
             "files": {name: ref.to_json() for name, ref in self.files.items()},
-            "format_version": FORMAT_VERSION,
+            "format_version": self.format_version,
             "group": self.group,
             "n_skipped": self.n_skipped,
             "segments": [segment.to_json() for segment in self.segments],
@@ -212,6 +242,9 @@ class Manifest:
             "uuid": self.uuid,
             "version": self.version,
         }
+        if self.format_version > 1:
+            data["side_data"] = {name: one.to_json() for name, one in self.side_data.items()}
+            data["row_arrays"] = {name: one.to_json() for name, one in self.row_arrays.items()}
         return (json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -228,12 +261,15 @@ class Manifest:
         with stored("the manifest", _HINT):
             fields = Fields(parse(text))
             found = fields.whole("format_version", most=1 << 62)
-            if found != FORMAT_VERSION:
+            if found not in FORMAT_VERSIONS:
                 raise FormatVersionError(
-                    f"this index has the format version {found!r}, this retr reads version {FORMAT_VERSION}",
+                    f"this index has the format version {found!r}, this retr reads versions "
+                    + " and ".join(map(str, FORMAT_VERSIONS)),
                     hint="upgrade retr, or build the index again",
                 )
             files = fields.inner("files")
+            # what a writer of version 1 never wrote, its readers do not read
+            kinds, arrays = (fields.inner(key) if found > 1 else Fields({}) for key in ("side_data", "row_arrays"))
             manifest = cls(
                 uuid=fields.text("uuid"),
                 encoder=EncoderInfo.from_json(fields.inner("encoder").data()),
@@ -250,6 +286,8 @@ class Manifest:
                 n_skipped=fields.whole("n_skipped"),
                 files={name: FileRef.from_json(files.inner(name).data(), _SIDE_FILE) for name in files},
                 extra=fields.inner("extra").data(),
+                side_data={name: SideData.from_json(kinds.inner(name).data()) for name in kinds},
+                row_arrays={name: RowArray.from_json(arrays.inner(name).data()) for name in arrays},
             )
             manifest.require_sense()
         return manifest
@@ -264,6 +302,22 @@ class Manifest:
             raise ValueError("the uuid is none")
         if not 1 <= self.encoder.dim <= _MOST_DIMS:
             raise ValueError("vectors of no length, or of one that no encoder has")
+        self._require_kinds()
+
+    def _require_kinds(self) -> None:
+        kinds = [*self.side_data, *(array.kind for array in self.row_arrays.values())]
+        if not all(side_data.NAME.fullmatch(name) for name in kinds):
+            raise ValueError("a kind without a name")
+        for named, there in (("files", self.files), ("notes", self.extra)):
+            names = [name for kind in self.side_data.values() for name in getattr(kind, named)]
+            if len(set(names)) < len(names) or not set(names) <= there.keys():
+                raise ValueError(f"{named} of two kinds, or that are not there")
+        if any(map(is_built_in, (name for kind in self.side_data.values() for name in (*kind.files, *kind.notes)))):
+            raise ValueError("what version 1 knows by its name is of that kind")
+        if not all(map(row_arrays.NAME.fullmatch, self.row_arrays)):
+            raise ValueError("a row array without a name")
+        if any(segment.arrays.keys() != self.row_arrays.keys() for segment in self.segments):
+            raise ValueError("a segment with other row arrays than the index")
 
 
 def read_current(root: Path) -> Manifest:

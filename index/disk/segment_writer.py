@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from typing import IO, TYPE_CHECKING
+from types import MappingProxyType
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,11 +18,12 @@ from retr.index.disk.segments import ROW_GROUP, id_hashes, npy_header
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
 
-    from retr.index.disk.manifest import Dtype
+    from retr.index.disk.row_arrays import Layout
 
 _WRITE_ROWS = 65_536
 
@@ -29,24 +31,33 @@ _WRITE_ROWS = 65_536
 class SegmentWriter:
     """Writes one segment, in as many pieces as come; nothing counts before `close` and a commit."""
 
-    def __init__(self, root: Path, name: str, *, schema: pa.Schema, dim: int, dtype: Dtype) -> None:
+    def __init__(self, root: Path, name: str, *, schema: pa.Schema, layout: Layout) -> None:
         self.schema = schema
         self.rows = 0
-        self._root, self._name, self._dim = root, name, dim
-        self._kind = np.dtype(dtype).newbyteorder("<")
+        self._root, self._name, self._layout = root, name, layout
+        self._kind = layout.stored
         self._hashes: list[NDArray[np.uint64]] = []
         self._max_norm = 0.0
         self._waiting: list[pa.Table] = []
         self._n_waiting = 0
         self._vectors = (root / self._file(".npy")).open("xb")
-        self._vectors.write(npy_header(self._kind, (0, dim)))
+        self._vectors.write(npy_header(self._kind, (0, layout.dim)))
+        self._arrays = {array: (root / self._file(f".rows-{array}.npy")).open("xb") for array in layout.arrays}
+        for array, stream in self._arrays.items():
+            stream.write(npy_header(layout.arrays[array].stored, (0, layout.arrays[array].dim)))
         self._table = (root / self._file(".parquet")).open("xb")
         self._parquet = parquet_writer(self._table, schema)
 
     def _file(self, suffix: str) -> str:
         return f"{SEGMENTS}/{self._name}{suffix}"
 
-    def append(self, table: pa.Table, vectors: NDArray[np.floating], hashes: NDArray[np.uint64] | None = None) -> None:
+    def append(
+        self,
+        table: pa.Table,
+        vectors: NDArray[np.floating],
+        hashes: NDArray[np.uint64] | None = None,
+        arrays: Mapping[str, NDArray[Any]] = MappingProxyType({}),
+    ) -> None:
         """Add rows in the schema of this segment.
 
         Parameters
@@ -55,9 +66,13 @@ class SegmentWriter:
             Floats ``(n, dim)``, already normalised where due.
         hashes
             The `id_hashes` of the rows, where they are known.
+        arrays
+            For each row array of the layout, its lines as stored.
         """
         for start in range(0, len(vectors), _WRITE_ROWS):
             self._append_vectors(vectors[start : start + _WRITE_ROWS])
+        for name, stream in self._arrays.items():
+            stream.write(np.ascontiguousarray(arrays[name]).data)
         self.rows += len(vectors)
         self._hashes.append(id_hashes(schemas.texts(table.column(schemas.ID))) if hashes is None else hashes)
         self._waiting.append(table)
@@ -89,7 +104,7 @@ class SegmentWriter:
         with contextlib.suppress(OSError, pa.ArrowException):
             self._parquet.close()
         self._parquet.is_open = False
-        for stream in (self._table, self._vectors):
+        for stream in (self._table, self._vectors, *self._arrays.values()):
             with contextlib.suppress(OSError):
                 stream.close()
 
@@ -100,8 +115,12 @@ class SegmentWriter:
         self._parquet.close()
         self._table.close()
         self._vectors.seek(0)
-        self._vectors.write(npy_header(self._kind, (self.rows, self._dim)))
+        self._vectors.write(npy_header(self._kind, (self.rows, self._layout.dim)))
         self._vectors.close()
+        for name, stream in self._arrays.items():
+            stream.seek(0)
+            stream.write(npy_header(self._layout.arrays[name].stored, (self.rows, self._layout.arrays[name].dim)))
+            stream.close()
         hashes = np.concatenate(self._hashes)
         order = np.argsort(hashes, kind="stable")
         with (self._root / self._file(".ids.npy")).open("xb") as stream:
@@ -114,6 +133,7 @@ class SegmentWriter:
             vectors=reference(self._root, self._file(".npy")),
             ids=reference(self._root, self._file(".ids.npy")),
             columns=sidetable.write(self._root, self._file(".parquet"), self._file(".arrow")),
+            arrays={name: reference(self._root, self._file(f".rows-{name}.npy")) for name in self._arrays},
         )
 
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.disk.files import FileRef
-    from retr.index.disk.manifest import Dtype, SegmentInfo
+    from retr.index.disk.manifest import SegmentInfo
+    from retr.index.disk.row_arrays import Layout
     from retr.index.types import Accelerator
 
 # Where there is no side table, a hit's row is read with its whole row group.
@@ -58,11 +59,16 @@ class Segment:
         A file is not what the manifest says.
     """
 
-    def __init__(self, root: Path, info: SegmentInfo, *, dim: int, dtype: Dtype, before: Segment | None = None) -> None:
+    def __init__(self, root: Path, info: SegmentInfo, layout: Layout, before: Segment | None = None) -> None:
         self.info = info
         self.vectors: NDArray[np.float32] | NDArray[np.float16] = _map_array(
-            root, info.vectors, np.dtype(dtype).newbyteorder("<"), (info.rows, dim)
+            root, info.vectors, layout.stored, (info.rows, layout.dim)
         )
+        # The row arrays, each (rows, its length).
+        self.arrays: dict[str, NDArray[Any]] = {
+            name: _map_array(root, info.arrays[name], array.stored, (info.rows, array.dim))
+            for name, array in layout.arrays.items()
+        }
         self._table = map_file(root, info.table)
         self._deleted = _map_deleted(root, info)
         self._accelerator = _map_if_whole(root, info.accelerator) if info.accelerator else None

@@ -7,6 +7,7 @@ opened.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,8 @@ def of_segment(segment: Segment, schema: pa.Schema, *, cosine: bool) -> dict[Fil
     }
     if info.deleted is not None:
         checks[info.deleted] = lambda: _nothing(segment.deleted())
+    for name, ref in info.arrays.items():
+        checks[ref] = partial(_finite, segment, name)
     if info.columns is not None:
         checks[info.columns] = lambda: segment.require_side_table(schema)
     return checks
@@ -76,6 +79,18 @@ def _ids(segment: Segment) -> None:
     if not seen.all() or not (segment.hashes[1:] >= segment.hashes[:-1]).all():
         raise IndexCorruptError(
             f"{segment.info.ids.file!r} does not find the ids of its segment", hint="run `retr index check`"
+        )
+
+
+def _finite(segment: Segment, name: str) -> None:
+    """Every number of a row array is one."""
+    values = segment.arrays[name]
+    step = max(1, _CHUNK_BYTES // (8 * values.shape[1]))
+    if values.dtype.kind == "f" and not all(
+        np.isfinite(values[start : start + step]).all() for start in range(0, len(values), step)
+    ):
+        raise IndexCorruptError(
+            f"{segment.info.arrays[name].file!r} holds a value that no writer stores", hint="run `retr index check`"
         )
 
 

@@ -18,10 +18,13 @@ from retr.index.disk.lock import LOCK_FILE
 from retr.index.disk.manifest import CURRENT, UNFINISHED_PURGE, Manifest, read_current
 from retr.index.disk.schema import ID, texts
 from retr.index.disk.segments import Segment, id_hashes, map_file
+from retr.index.disk.side_data import find_kind, held
 from retr.index.disk.structure import of_segment, of_skipped
 from retr.index.disk.sweep import others
 from retr.index.disk.verified import digest_of
 from retr.index.errors import IndexCorruptError, RetrError
+from retr.index.json_fields import stored
+from retr.index.rows.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
 
     from retr.index.disk.files import FileRef
     from retr.index.disk.manifest import SegmentInfo
-    from retr.index.rows.snapshot import Snapshot
 
 Kind = Literal["missing", "truncated", "altered", "misaligned", "foreign", "unreadable", "unpurged"]
 
@@ -92,12 +94,33 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
             findings.append(Finding("misaligned", skipped.file, error.message))
     if not findings:
         findings.extend(_ids(root, manifest))
+    if not findings:
+        findings.extend(_side_data(Snapshot(root, manifest)))
     if manifest.version == live.version:
         leftovers, foreign = others(root, manifest)
         if UNFINISHED_PURGE in manifest.extra:
             findings += [Finding("unpurged", name, f"{name!r} is left from an interrupted purge") for name in leftovers]
         findings += [Finding("foreign", name, f"{name!r} does not belong to the index") for name in foreign]
     return findings
+
+
+def stale(snapshot: Snapshot) -> list[str]:
+    """Return what of the side data was made for another state of the index and counts no longer, a phrase each."""
+    kinds = filter(None, map(find_kind, held(snapshot.manifest)))
+    return [phrase for kind in kinds for phrase in kind.stale(snapshot)]
+
+
+def _side_data(snapshot: Snapshot) -> Iterator[Finding]:
+    """Check what hangs on the index, as far as its kinds are known here."""
+    manifest = snapshot.manifest
+    for kind in filter(None, map(find_kind, held(manifest))):
+        for name, look in kind.checks(snapshot).items():
+            file = manifest.files[name].file if name in manifest.files else manifest.file
+            try:
+                with stored(f"{name!r}, side data of the kind {kind.name!r},"):
+                    look()
+            except RetrError as error:
+                yield Finding("unreadable", file, error.message)
 
 
 def _file(root: Path, ref: FileRef) -> Finding | None:
@@ -120,7 +143,7 @@ def _file(root: Path, ref: FileRef) -> Finding | None:
 def _segment(root: Path, manifest: Manifest, info: SegmentInfo) -> Iterator[Finding]:
     """Check that the files of one segment are made as they should be, and fit each other."""
     try:
-        segment = Segment(root, info, dim=manifest.encoder.dim, dtype=manifest.dtype)
+        segment = Segment(root, info, manifest.layout)
     except RetrError as error:
         yield Finding("misaligned", info.name, error.message)
         return
@@ -139,7 +162,7 @@ def _ids(root: Path, manifest: Manifest) -> Iterator[Finding]:
     schema = pa.schema([manifest.schema.field(ID)])
     earlier: list[tuple[Segment, NDArray[np.bool_]]] = []
     for info in manifest.segments:
-        segment = Segment(root, info, dim=manifest.encoder.dim, dtype=manifest.dtype)
+        segment = Segment(root, info, manifest.layout)
         hashes = np.concatenate([id_hashes(texts(piece.column(ID))) for piece in segment.tables(schema)])
         rows = segment.hashed_rows.astype(np.int64)
         if not np.array_equal(np.sort(rows), np.arange(info.rows)) or not _sorted_as(hashes[rows], segment.hashes):

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.disk.manifest import IDENTIFIERS
+from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, stored
 from retr.index.machine.hash_key import agreed_key, exposure, keyed_hash
@@ -34,7 +35,7 @@ from retr.index.where import comparisons
 from retr.index.where.parse import Logic, Operand, Predicate, fail, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -331,3 +332,22 @@ def _predicates(tree: Node) -> Iterator[Predicate]:
 def _without_blank(values: pa.Array) -> pa.Array:
     values = comparisons.composed(values)
     return pc.if_else(pc.equal(pc.utf8_trim_whitespace(values), ""), pa.scalar(None, pa.string()), values)
+
+
+class Identifiers(Kind):
+    """The note of hashed identifiers: without the fingerprint in it, another key would pass for this one."""
+
+    name = "identifiers"
+    of_vectors = False
+
+    def checks(self, snapshot: Snapshot) -> Mapping[str, Callable[[], object]]:
+        """Return what reads it."""
+        return {IDENTIFIERS: lambda: _read(snapshot.manifest.extra[IDENTIFIERS])}
+
+    def stale(self, snapshot: Snapshot) -> tuple[str, ...]:  # noqa: ARG002
+        """Return nothing: it holds for every row."""
+        return ()
+
+    def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:  # noqa: ARG002
+        """Keep it: it speaks of no row."""
+        return Change()

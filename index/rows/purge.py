@@ -1,9 +1,8 @@
 """What of an index speaks of rows that a purge removes.
 
 The rows themselves are rewritten without the purged ones (`retr.index.disk.compaction`). Beside them an index holds a
-record of what could not be read, and side data: files and notes that the layers above hang on it. Each kind of side
-data says for itself what a purge does to it (`Kind`); what no kind knows is dropped where it may hold something of the
-rows.
+record of what could not be read, and side data, whose kinds (`retr.index.disk.side_data`) say for themselves what is
+left of them.
 """
 
 from __future__ import annotations
@@ -11,58 +10,30 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.disk import schema as schemas
-from retr.index.disk.manifest import IDENTIFIERS, TUNING, UNFINISHED_PURGE
+from retr.index.disk.manifest import UNFINISHED_PURGE
+from retr.index.disk.side_data import held, known_kind, of_no_kind
 from retr.index.where.evaluate import Condition
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.draft import Draft
     from retr.index.rows.snapshot import Snapshot
-    from retr.index.rows.writer import Writer
 
 _LOGGER = logging.getLogger("retr")
 # Columns whose values speak of one file, whoever else has them.
 _OF_A_FILE = (schemas.ID, "path", "sha256")
 # An id may be as short as "1": inside another text only longer ones mean anything.
 _SHORT = 8
-
-
-class Kind(Protocol):
-    """One kind of side data."""
-
-    def holds(self, name: str) -> bool:
-        """Return whether the side file or the note of this name is of this kind."""
-
-    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Any]) -> Iterable[str]:
-        """Take out of the writer's draft whatever may hold something of some rows.
-
-        Parameters
-        ----------
-        store
-            The last commit, which still has the rows.
-        gone
-            int64: their numbers.
-        writer
-            Holds the draft.
-
-        Returns
-        -------
-        What was dropped, a phrase each, with the command that makes it again.
-
-        Raises
-        ------
-        RetrError
-            The rows cannot be taken out; nothing is purged then.
-        """
 
 
 @dataclass(frozen=True)
@@ -133,13 +104,12 @@ def say_unfinished(notes: Mapping[str, Any]) -> None:
         _LOGGER.warning("a purge of this index was interrupted: `retr index compact` removes what it left")
 
 
-def take_out(
-    writer: Writer[Any], gone: NDArray[np.int64], kinds: Sequence[Kind], skipped: NDArray[np.bool_] | None
-) -> tuple[int, list[str]]:
+def take_out(draft: Draft[Any], gone: NDArray[np.int64], skipped: NDArray[np.bool_] | None) -> tuple[int, list[str]]:
     """Take out of a draft what hangs on the index and may hold something of the rows ``gone``.
 
-    A file of no kind is dropped, since it may be computed from the rows, and so is a note of no kind that holds one of
-    their texts. Where nothing but records of ``skipped`` files is purged, side data stays.
+    Each kind of side data says what is left of it. A file of no kind is dropped, since it may be computed from the
+    rows, and so is a note of no kind that holds one of their texts: both come from format version 1, which knew none.
+    Where nothing but records of ``skipped`` files is purged, side data stays.
 
     Returns
     -------
@@ -149,42 +119,31 @@ def take_out(
     Raises
     ------
     RetrError
-        A kind refuses.
+        A kind refuses, or is not known.
     """
-    store = writer.store
-    words = Words.of(store, gone)
-    record = store.skipped()
+    snapshot = draft.preview()
+    words = Words.of(snapshot, gone)
+    record = snapshot.skipped()
     forget = words.forget(record)
     if skipped is not None:
         forget |= skipped
     if forget.any():
-        writer.record_skipped(record.filter(pa.array(~forget)))
+        draft.record_skipped(record.filter(pa.array(~forget)))
         if not len(gone):
             return int(forget.sum()), []
-    kinds = (*kinds, _Settings())
-    dropped = [phrase for kind in kinds for phrase in kind.purge(store, gone, writer)]
-
-    def unknown(names: Iterable[str]) -> list[str]:
-        return sorted(name for name in names if not any(kind.holds(name) for kind in kinds))
-
-    files = unknown(writer.draft.files)
+    kinds = [known_kind(name, "what it holds of rows cannot be purged") for name in held(draft.draft)]
+    dropped: list[str] = []
+    for kind in kinds:
+        change = kind.purge(snapshot, gone)
+        draft.apply(change)
+        dropped += change.said
+    files, notes = of_no_kind(draft.draft)
     for name in files:
-        writer.remove_file(name)
-    notes = unknown(notes_naming(writer.draft.extra, words.texts | set(files)))
-    for key in notes:
-        writer.note(key, None)
-    return int(forget.sum()), [*dropped, *files, *notes]
-
-
-class _Settings:
-    """The notes of this package: how the index is searched, and the fingerprint of the key of hashed identifiers."""
-
-    def holds(self, name: str) -> bool:
-        return name in {TUNING, IDENTIFIERS, UNFINISHED_PURGE}
-
-    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Any]) -> Iterable[str]:  # noqa: ARG002
-        """Keep them: they speak of no row, and without the fingerprint another key would pass for this one."""
-        return ()
+        draft.remove_file(name)
+    named = notes_naming({key: draft.draft.extra[key] for key in notes}, words.texts | set(files))
+    for key in named:
+        draft.note(key, None)
+    return int(forget.sum()), [*dropped, *files, *named]
 
 
 def matching(skipped: pa.Table, where: str, schema: pa.Schema) -> NDArray[np.bool_]:

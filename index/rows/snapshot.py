@@ -52,10 +52,9 @@ class Snapshot:
     def __init__(self, path: Path, manifest: Manifest, *, before: Snapshot | None = None) -> None:
         self.path = path
         self.manifest = manifest
-        dim, dtype = manifest.encoder.dim, manifest.dtype
         known = {} if before is None else {segment.info.name: segment for segment in before.segments}
         self.segments: list[Segment] = [
-            Segment(path, info, dim=dim, dtype=dtype, before=known.get(info.name)) for info in manifest.segments
+            Segment(path, info, manifest.layout, known.get(info.name)) for info in manifest.segments
         ]
         self._files = {name: map_file(path, ref) for name, ref in manifest.files.items()}
         self._skipped = map_file(path, manifest.skipped) if manifest.skipped else None
@@ -231,6 +230,21 @@ class Snapshot:
         result = np.empty((len(rows), self.manifest.encoder.dim), self.manifest.dtype)
         for segment, local, at in self._split(rows):
             result[at] = segment.vectors[local]
+        return result
+
+    def array(self, name: str, rows: NDArray[np.int64] | None = None) -> NDArray[Any]:
+        """Return lines ``(n, dim)`` of a row array, of all rows (deleted ones too) where ``rows`` is ``None``.
+
+        Raises
+        ------
+        KeyError
+            There is no such array; ``manifest.row_arrays`` holds the names.
+        """
+        about = self.manifest.row_arrays[name]
+        rows = np.arange(self.n_total) if rows is None else np.asarray(rows, np.int64)
+        result = np.empty((len(rows), about.dim), about.stored)
+        for segment, local, at in self._split(rows):
+            result[at] = segment.arrays[name][local]
         return result
 
     def rows_of(self, ids: Sequence[str]) -> NDArray[np.int64]:

@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
-import re
-import secrets
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,31 +21,29 @@ from retr.index.disk import schema as schemas
 from retr.index.disk import verified
 from retr.index.disk.compaction import SEGMENT_ROWS, Compaction, compact_runs, merge, small_runs
 from retr.index.disk.creation import timestamp
-from retr.index.disk.files import FileRef, disk_errors, reference, sync_folder, write_bytes
+from retr.index.disk.files import disk_errors, reference, sync_folder, write_bytes
 from retr.index.disk.lock import writer_lock
-from retr.index.disk.manifest import FILES, SEGMENTS, UNFINISHED_PURGE, publish, read_current
+from retr.index.disk.manifest import SEGMENTS, UNFINISHED_PURGE, publish, read_current
 from retr.index.disk.rewriting import replaced
 from retr.index.disk.schema import ID
-from retr.index.disk.segment_writer import SegmentWriter, parquet_writer
+from retr.index.disk.segment_writer import SegmentWriter
 from retr.index.disk.segments import HashSet, Segment, id_hashes
+from retr.index.disk.side_data import known_kind
 from retr.index.disk.sweep import sweep, sweep_for_good
 from retr.index.errors import RetrError, UsageError
+from retr.index.rows.carrying import carry, renumbered, unknown_numbered
+from retr.index.rows.draft import Draft, S_co
 from retr.index.rows.grouping import group_as_text, type_to_rewrite, with_text_identifiers
 from retr.index.rows.purge import Purged, take_out
-from retr.index.rows.snapshot import Snapshot
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from retr.index.disk.manifest import SegmentInfo
-    from retr.index.rows.purge import Kind
-
-S_co = TypeVar("S_co", bound=Snapshot, covariant=True)
-_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @contextlib.contextmanager
@@ -75,7 +71,7 @@ def open_writer(kind: type[S_co], root: Path) -> Iterator[Writer[S_co]]:
             writer.discard()
 
 
-class Writer(Generic[S_co]):
+class Writer(Draft[S_co]):
     """Changes an index; made by ``Store.writer()``, which holds the lock for as long as the writer lives.
 
     Nothing is visible to readers before `commit`. After an error of the disk everything since the last commit is
@@ -116,20 +112,14 @@ class Writer(Generic[S_co]):
             sweep(self.store.path, known, live)
         self._reset()
 
-    @contextlib.contextmanager
-    def _changing(self, doing: str) -> Iterator[None]:
-        self._dirty = True
-        try:
-            with disk_errors(doing):
-                yield
-        except BaseException:
-            self.discard()
-            raise
-
-    def _name(self) -> str:
-        return f"{self.store.version + 1:08d}-{secrets.token_hex(4)}"
-
-    def append(self, table: pa.Table, vectors: NDArray[np.floating], *, as_stored: bool = False) -> None:
+    def append(
+        self,
+        table: pa.Table,
+        vectors: NDArray[np.floating],
+        *,
+        as_stored: bool = False,
+        arrays: Mapping[str, Any] | None = None,
+    ) -> None:
         """Add rows.
 
         Parameters
@@ -140,6 +130,8 @@ class Writer(Generic[S_co]):
             Floats ``(table.num_rows, dim)``, finite; normalised here where the similarity is cosine.
         as_stored
             The vectors come out of an index: they are normalised already, and once more would change their last bits.
+        arrays
+            For each row array of the index, its lines ``(table.num_rows, dim)``.
 
         Raises
         ------
@@ -158,6 +150,7 @@ class Writer(Generic[S_co]):
         if not np.isfinite(vectors).all():
             bad = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
             raise UsageError(f"the vector of {table.column(ID)[bad].as_py()!r} is not finite")
+        lines = self._lines(arrays or {}, table.num_rows)
         ids = schemas.texts(table.column(ID))
         hashes = id_hashes(ids)
         self._refuse_repeated(ids, hashes)
@@ -172,11 +165,18 @@ class Writer(Generic[S_co]):
                 self._close_segment()
             self.draft = dataclasses.replace(self.draft, schema=wide)
             if self._open is None:
-                self._open = SegmentWriter(
-                    self.store.path, self._name(), schema=wide, dim=shape[1], dtype=self.draft.dtype
-                )
-            self._open.append(schemas.conform(table, wide), vectors, hashes)
+                self._open = SegmentWriter(self.store.path, self._name(), schema=wide, layout=self.draft.layout)
+            self._open.append(schemas.conform(table, wide), vectors, hashes, lines)
             self._new.add(hashes)
+
+    def _lines(self, arrays: Mapping[str, Any], rows: int) -> dict[str, NDArray[Any]]:
+        known = self.draft.row_arrays
+        for name in [*(known.keys() - arrays.keys()), *(arrays.keys() - known.keys())]:
+            if name in known:
+                what = f"every row of this index has a line of {name!r} (side data of the kind {known[name].kind!r})"
+                raise UsageError(what, hint="give the lines of the new rows, too")
+            raise UsageError(f"there is no row array {name!r}", hint="declare it first, with `Writer.add_array`")
+        return {name: array.lines(name, arrays[name], rows) for name, array in known.items()}
 
     def _refuse_repeated(self, ids: list[str], hashes: NDArray[np.uint64]) -> None:
         """Refuse ids that stand twice, here or among those added since the last commit."""
@@ -238,7 +238,7 @@ class Writer(Generic[S_co]):
         return [self._segment(info) for info in self.draft.segments]
 
     def _segment(self, info: SegmentInfo) -> Segment:
-        return Segment(self.store.path, info, dim=self.draft.encoder.dim, dtype=self.draft.dtype)
+        return Segment(self.store.path, info, self.draft.layout)
 
     def set_group(self, column: str | None) -> None:
         """Declare the column that says which rows belong together (patient, study); ``None`` for none.
@@ -253,51 +253,6 @@ class Writer(Generic[S_co]):
                 self._close_segment()
                 self.draft = group_as_text(self.store.path, self.draft, column, self._segments(), self._name)
         self.draft = dataclasses.replace(self.draft, group=column)
-        self._dirty = True
-
-    def record_skipped(self, table: pa.Table) -> None:
-        """Replace the record of what was not indexed: at least the columns ``path`` and ``reason``."""
-        if not {"path", "reason"} <= set(table.column_names):
-            raise UsageError(f"a record of skipped files needs 'path' and 'reason', got {table.column_names!r}")
-        if table.num_rows == 0:
-            self.draft = dataclasses.replace(self.draft, skipped=None, n_skipped=0)
-            self._dirty = True
-            return
-        sink = io.BytesIO()
-        with parquet_writer(sink, table.schema) as writer:
-            writer.write_table(table)
-        with self._changing("recording what was skipped"):
-            ref = write_bytes(self.store.path, f"{FILES}/{self._name()}-skipped.parquet", sink.getvalue())
-            self.draft = dataclasses.replace(self.draft, skipped=ref, n_skipped=table.num_rows)
-
-    def note(self, key: str, value: Any) -> None:
-        """Keep a JSON value under ``manifest.extra[key]``; ``None`` removes it."""
-        extra = {**self.draft.extra, key: value}
-        if value is None:
-            del extra[key]
-        self.draft = dataclasses.replace(self.draft, extra=extra)
-        self._dirty = True
-
-    def add_file(self, name: str, data: bytes) -> None:
-        """Commit a sidecar file with the manifest, in place of an older one of that name.
-
-        Raises
-        ------
-        UsageError
-            ``name`` is not a plain file name.
-        """
-        if _FILE_NAME.fullmatch(name) is None:
-            raise UsageError(f"a sidecar needs a plain file name, got {name!r}")
-        with self._changing(f"writing {name!r}"):
-            ref = write_bytes(self.store.path, f"{FILES}/{self._name()}-{name}", data)
-            self._set_files({**self.draft.files, name: ref})
-
-    def remove_file(self, name: str) -> None:
-        """Drop a sidecar file; nothing happens where there is none."""
-        self._set_files({other: ref for other, ref in self.draft.files.items() if other != name})
-
-    def _set_files(self, files: dict[str, FileRef]) -> None:
-        self.draft = dataclasses.replace(self.draft, files=files)
         self._dirty = True
 
     def accelerate(self, position: int, build: Callable[[Path], None] | None) -> None:
@@ -343,8 +298,7 @@ class Writer(Generic[S_co]):
         with self._changing("committing"):
             self._close_segment()
             self._refuse_taken_ids()
-            segments = [*self._deleted_segments(), *self.draft.segments[len(self.store.segments) :]]
-            self._publish(self._merged(segments, small_runs(segments)))
+            self._publish(self._settled(small_runs))
         return self.store
 
     def _publish(self, segments: list[SegmentInfo]) -> None:
@@ -377,37 +331,37 @@ class Writer(Generic[S_co]):
         segments = self.store.manifest.segments
         gone = self.store.n_total - len(self.store)
         with self._changing("compacting"):
-            merged = self._merged(list(segments), compact_runs(segments))
+            if name := unknown_numbered(self.draft):
+                known_kind(name, "rows cannot get other numbers, so it is not compacted")
+            merged = self._settled(compact_runs)
             if merged == list(segments):
                 self._dirty = False
             else:
                 self._publish(merged)
         return Compaction(gone, len(segments), len(merged))
 
-    def purge(self, kinds: Sequence[Kind] = (), *, skipped: NDArray[np.bool_] | None = None) -> Purged:
+    def purge(self, *, skipped: NDArray[np.bool_] | None = None) -> Purged:
         """Commit, and leave nothing of any deleted row in any file of the index.
 
         A process killed in it leaves the index as it was, or purged but for files that the next writer removes.
 
         Parameters
         ----------
-        kinds
-            The kinds of side data that the layers above know; see `retr.index.rows.purge`.
         skipped
             bool ``(n,)``: also forget these records of skipped files.
 
         Raises
         ------
         RetrError
-            A kind refuses, or the disk does: the index is as it was. Or an old file could not be removed.
+            A kind of side data refuses or is not known, or the disk refuses: the index is as it was. Or an old file
+            could not be removed.
         """
         with self._changing("purging"):
             self._close_segment()
             self._refuse_taken_ids()
             gone = np.flatnonzero(self._gone | ~self.store.alive())
-            forgotten, dropped = take_out(self, gone, kinds, skipped)
-            segments = [*self._deleted_segments(), *self.draft.segments[len(self.store.segments) :]]
-            merged = self._merged(segments, compact_runs(segments))
+            forgotten, dropped = take_out(self, gone, skipped)
+            merged = self._settled(compact_runs)
             kept = {info.accelerator for info in merged}
             if lost := sum(info.accelerator not in kept for info in self.store.manifest.segments):
                 dropped.append(f"{lost} accelerators (without them search is exact; see `retr index tune`)")
@@ -419,28 +373,41 @@ class Writer(Generic[S_co]):
             sweep_for_good(self.store.path, self.store.manifest)
         return Purged(len(gone), forgotten, tuple(dropped))
 
-    def _merged(self, segments: list[SegmentInfo], runs: list[range]) -> list[SegmentInfo]:
+    def _settled(self, choose: Callable[[Sequence[SegmentInfo]], list[range]]) -> list[SegmentInfo]:
+        """Return the segments to commit: with the rows deleted since, those that are chosen merged.
+
+        Side data in which numbers of rows stand follow; where they cannot, since their kind is not known here, every
+        row keeps its number.
+        """
+        drawn = [*self._deleted_segments(), *self.draft.segments[len(self.store.segments) :]]
+        fixed = unknown_numbered(self.draft) is not None
+        kept = [number for number, info in enumerate(drawn) if fixed or info.n_deleted < info.rows]
+        segments = [drawn[number] for number in kept]
+        runs = [] if fixed else choose(segments)
+        if any(data.numbered for data in self.draft.side_data.values()) and (runs or len(kept) < len(drawn)):
+            live = np.ones(sum(info.rows for info in drawn), bool)
+            live[: len(self._gone)] = self.store.alive() & ~self._gone
+            carry(self, self.preview(), renumbered(drawn, kept, runs, live))
         for run in reversed(runs):
             info = merge(
                 self.store.path,
                 segments[run.start : run.stop],
                 self._name(),
                 schema=self.draft.schema,
-                dim=self.draft.encoder.dim,
-                dtype=self.draft.dtype,
+                layout=self.draft.layout,
             )
             segments[run.start : run.stop] = [info] if info is not None else []
         return segments
 
     def _deleted_segments(self) -> Iterator[SegmentInfo]:
-        """Yield the last commit's segments, with the rows deleted since; a segment without live rows is dropped."""
+        """Yield the last commit's segments, with the rows deleted since."""
         start = 0
         for info, segment in zip(self.draft.segments, self.store.segments, strict=False):
             gone = np.union1d(np.flatnonzero(self._gone[start : start + info.rows]), segment.deleted())
             start += info.rows
             if len(gone) == info.n_deleted:
                 yield info
-            elif len(gone) < info.rows:
+            else:
                 sink = io.BytesIO()
                 np.save(sink, gone.astype("<i8"), allow_pickle=False)
                 ref = write_bytes(self.store.path, f"{SEGMENTS}/{self._name()}.deleted.npy", sink.getvalue())

@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any, get_args
 import numpy as np
 import pyarrow.compute as pc
 
+from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, stored
 from retr.index.options import declared, part
 from retr.retrieval.read_options import ReadOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from retr.index.rows.snapshot import Snapshot
-    from retr.index.rows.writer import Writer
     from retr.retrieval.ingest.options import BuildOptions
 
 BUILDS_NOTE = "build"
@@ -125,26 +125,32 @@ def _noted(noted: Fields, name: str, hint: Any) -> Any:
     return noted.flag(name, default=default) if hint is bool else noted.text(name, default)
 
 
-class Builds:
-    """The notes about builds, as a kind of side data (`retr.index.rows.purge.Kind`)."""
+class Builds(Kind):
+    """The notes about builds, as a kind of side data."""
 
-    def holds(self, name: str) -> bool:
-        """Return whether it is these notes."""
-        return name == BUILDS_NOTE
+    name = "build"
+    of_vectors = False
 
-    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:
+    def checks(self, snapshot: Snapshot) -> Mapping[str, Callable[[], object]]:
+        """Return what reads them."""
+        return {BUILDS_NOTE: lambda: Notes.of(snapshot)}
+
+    def stale(self, snapshot: Snapshot) -> tuple[str, ...]:  # noqa: ARG002
+        """Return nothing: every build writes them anew."""
+        return ()
+
+    def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:
         """Forget the sources of which every row goes: a source may be named after a patient."""
-        notes = Notes.of(store)
+        notes = Notes.of(snapshot)
         if not len(gone) or not any(notes.sources):
-            return
-        stays = np.ones(store.n_total, bool)
+            return Change()
+        stays = np.ones(snapshot.n_total, bool)
         stays[gone] = False
-        left = store.table(["path"], np.flatnonzero(stays))["path"]
-        for name in filter(None, list(notes.sources)):
-            if not pc.any(pc.starts_with(left, f"{name}/")).as_py():
-                notes.sources.remove(name)
-                notes.metadata.pop(name, None)
-                notes.image_columns.pop(name, None)
-                yield f"the source {name!r}, of which no row is left"
-        if notes.sources != Notes.of(store).sources:
-            writer.note(BUILDS_NOTE, notes.to_json())
+        left = snapshot.table(["path"], np.flatnonzero(stays))["path"]
+        empty = [name for name in notes.sources if name and not pc.any(pc.starts_with(left, f"{name}/")).as_py()]
+        for name in empty:
+            notes.sources.remove(name)
+            notes.metadata.pop(name, None)
+            notes.image_columns.pop(name, None)
+        said = tuple(f"the source {name!r}, of which no row is left" for name in empty)
+        return Change(notes={BUILDS_NOTE: notes.to_json()} if empty else {}, said=said)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from retr.index.disk.side_data import Change, Kind, dropped
 from retr.index.errors import IndexCorruptError
 from retr.index.json_fields import Fields, parse, stored
 from retr.retrieval import novelty
@@ -21,12 +22,11 @@ from retr.retrieval.stats.confidence import Temperature, VoteScale
 from retr.retrieval.stats.conformal import groups_needed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from retr.index.rows.snapshot import Snapshot
-    from retr.index.rows.writer import Writer
     from retr.index.store import Store
 
 CALIBRATION_NOTE = "calibration"
@@ -212,7 +212,7 @@ class Calibration:
         return "; ".join(parts)
 
 
-def find_calibration(store: Store, method: str, column: str | None) -> tuple[Calibration | None, str | None]:
+def find_calibration(store: Snapshot, method: str, column: str | None) -> tuple[Calibration | None, str | None]:
     """Read the calibration of a method on a column, and say why there is none: one of the two is ``None``.
 
     ``column=None``, of an answer that depends on no column (zero-shot), takes the record of the only column that the
@@ -253,11 +253,11 @@ def _uncalibrated(method: str, ways: list[str]) -> str:
     )
 
 
-def _present(store: Store, found: Calibration) -> dict[str, str]:
+def _present(store: Snapshot, found: Calibration) -> dict[str, str]:
     return dependencies(store, found.method, found.column, novelty.noted_novelty(store))
 
 
-def stale(store: Store) -> list[str]:
+def stale(store: Snapshot) -> list[str]:
     """Return, of each record that no longer counts, why; each reason once."""
     reasons: dict[str | None, None] = {}
     for method, column in filter(all, map(_asked, _noted(store, "methods"))):
@@ -268,7 +268,7 @@ def stale(store: Store) -> list[str]:
     return [why for why in reasons if why is not None]
 
 
-def default_neighbours(store: Store, column: str) -> int | None:
+def default_neighbours(store: Snapshot, column: str) -> int | None:
     """Return the number of neighbours that was measured best for a column."""
     numbers = _noted(store, "neighbours")
     with stored(*_NOTED):
@@ -312,7 +312,7 @@ def _measured(data: Fields, name: str, most: float = 1) -> float | None:
     return _between(data, name, 0, most) if data.has(name) else None
 
 
-def _noted(store: Store, part: str) -> Fields:
+def _noted(store: Snapshot, part: str) -> Fields:
     with stored(*_NOTED):
         return Fields(store.manifest.extra.get(CALIBRATION_NOTE, {})).inner(part, {})
 
@@ -349,18 +349,28 @@ def rows_seen_by_fits(store: Store, fitted_on: str | None) -> NDArray[np.bool_] 
     return np.logical_or.reduce(known) if known else None
 
 
-class Calibrations:
-    """What was measured of answers and the probes, as a kind of side data (`retr.index.rows.purge.Kind`)."""
+class Calibrations(Kind):
+    """What was measured of answers, as a kind of side data."""
 
-    def holds(self, name: str) -> bool:
-        """Return whether it is the note, or the file of a probe."""
-        return name == CALIBRATION_NOTE or name.startswith(PROBE)
+    name = "calibration"
 
-    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:  # noqa: ARG002
-        """Drop them: they hold names of classes and evidence of rows, and count no longer once rows are gone."""
-        if CALIBRATION_NOTE in writer.draft.extra:
-            writer.note(CALIBRATION_NOTE, None)
-            yield "what was measured of answers (measure it again with `retr calibrate`)"
-        for name in sorted(filter(self.holds, writer.draft.files)):
-            writer.remove_file(name)
-            yield f"{name} (train it again with `retr classify --probe`)"
+    def checks(self, snapshot: Snapshot) -> Mapping[str, Callable[[], object]]:
+        """Return what reads every record."""
+
+        def look() -> None:
+            for method, label in map(_asked, _noted(snapshot, "methods")):
+                if method and label:
+                    find_calibration(snapshot, method, label)
+            for column in _noted(snapshot, "neighbours"):
+                default_neighbours(snapshot, column)
+
+        return {CALIBRATION_NOTE: look}
+
+    def stale(self, snapshot: Snapshot) -> list[str]:
+        """Return why records count no longer."""
+        return stale(snapshot)
+
+    def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:  # noqa: ARG002
+        """Drop it: it holds names of classes and evidence of rows, and counts no longer once rows are gone."""
+        what = "what was measured of answers (measure it again with `retr calibrate`)"
+        return dropped(snapshot.manifest, self.name, what)

@@ -14,11 +14,13 @@ import io
 import json
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from retr.index.disk.npz import numbers, read_npz
+from retr.index.disk.side_data import Change, Kind, dropped, held
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.json_fields import Fields, parse, stored
 from retr.retrieval.ignored_warnings import ignoring
@@ -28,10 +30,11 @@ from retr.retrieval.progress import waiting
 from retr.retrieval.stats.confidence import Temperature, log_loss, softmax
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.store import Store
     from retr.retrieval.labels.labelled import Labelled
 
@@ -262,7 +265,7 @@ def train_and_store(store: Store, column: str) -> Probe:
     return probe
 
 
-def find_probe(store: Store, column: str) -> Probe | None:
+def find_probe(store: Snapshot, column: str) -> Probe | None:
     """Read the stored probe of a column; ``None`` where there is none.
 
     Raises
@@ -274,19 +277,24 @@ def find_probe(store: Store, column: str) -> Probe | None:
     return found
 
 
-def _find(store: Store, column: str) -> Probe | None:
+def _find(store: Snapshot, column: str) -> Probe | None:
     if file_name(column) not in store.manifest.files:
         return None
-    probe = Probe.from_bytes(store.file(file_name(column)))
+    probe = _read(store, file_name(column))
     if probe is None or probe.column != column:
         return None
-    if probe.coef.shape[1] != store.manifest.encoder.dim:
-        raise IndexCorruptError("the stored probe is of vectors of another length", hint="train it again")
     if probe.data_version != data_version(store, column):
         raise RetrError(
             f"the probe for {column!r} is stale: rows, labels or groups have changed since it was trained",
             hint=f"train it again with `retr classify --probe {column} --retrain`",
         )
+    return probe
+
+
+def _read(store: Snapshot, name: str) -> Probe | None:
+    probe = Probe.from_bytes(store.file(name))
+    if probe is not None and probe.coef.shape[1] != store.manifest.encoder.dim:
+        raise IndexCorruptError("the stored probe is of vectors of another length", hint="train it again")
     return probe
 
 
@@ -377,3 +385,29 @@ def fit_probe(
     coef[present] = found / deviation
     intercept[present] = offset - coef[present] @ mean
     return coef, intercept
+
+
+class Probes(Kind):
+    """The probes of an index, as a kind of side data."""
+
+    name = "probe"
+
+    def checks(self, snapshot: Snapshot) -> Mapping[str, Callable[[], object]]:
+        """Return what reads each, and whether it is of vectors such as these."""
+        return {name: partial(_read, snapshot, name) for name in held(snapshot.manifest)[self.name].files}
+
+    def stale(self, snapshot: Snapshot) -> Iterator[str]:
+        """Yield which were trained on other rows, labels or groups."""
+        for name in held(snapshot.manifest)[self.name].files:
+            probe = _read(snapshot, name)
+            if probe is not None and probe.column in snapshot.schema.names:
+                try:
+                    find_probe(snapshot, probe.column)
+                except RetrError as error:
+                    yield str(error)
+
+    def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:  # noqa: ARG002
+        """Drop them: they hold names of classes and evidence of rows."""
+        names = sorted(held(snapshot.manifest)[self.name].files)
+        said = [f"{name} (train it again with `retr classify --probe`)" for name in names]
+        return dropped(snapshot.manifest, self.name, *said)

@@ -18,7 +18,7 @@ from retr.retrieval.labels.trained_rows import BRIDGE_FILE, HEAD_FILE
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from retr.index.store import Store
+    from retr.index.rows.snapshot import Snapshot
 
 PROBE, WORDS = "probe", "zero-shot:"
 #: Each thing, as a person calls it.
@@ -32,7 +32,7 @@ NAMES = {
 
 
 def dependencies(
-    store: Store, method: str, column: str, novelty: Any, *, files: Mapping[str, bytes] | None = None
+    store: Snapshot, method: str, column: str, novelty: Any, *, files: Mapping[str, bytes] | None = None
 ) -> dict[str, str]:
     """Return a short hash of each thing that the answers of a method depend on.
 
@@ -64,7 +64,7 @@ def changed(recorded: Mapping[str, str], present: Mapping[str, str]) -> list[str
     return [name for key, name in NAMES.items() if recorded.get(key) != present.get(key)]
 
 
-def _file(store: Store, name: str, files: Mapping[str, bytes]) -> str:
+def _file(store: Snapshot, name: str, files: Mapping[str, bytes]) -> str:
     if name in files:
         return hashlib.sha256(files[name]).hexdigest()[:16]
     return store.manifest.files[name].sha256[:16] if name in store.manifest.files else ""

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from retr.index.disk.manifest import IDENTIFIERS
+from retr.index.disk.side_data import Move
 from retr.index.errors import RetrError, UsageError
 from retr.index.machine.home import home
+from retr.index.rows.carrying import copy
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.archive import locations
-from retr.retrieval.archive.provenance import BUILDS_NOTE as BUILT
 from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
@@ -331,8 +331,9 @@ def _write(
             writer.set_group(store.manifest.group)
             if store.manifest.n_skipped:
                 writer.record_skipped(store.skipped())
-            for note in {BUILT, IDENTIFIERS} & store.manifest.extra.keys():
-                writer.note(note, store.manifest.extra[note])
+            numbers = np.full(store.n_total, -1, np.int64)
+            numbers[rows] = np.arange(len(rows))
+            copy(store, writer, Move(numbers, same_vectors=False))
             writer.add_file(HEAD_FILE, fitted.to_bytes())
             if views is not None:
                 writer.add_file(VIEWS_FILE, views.to_bytes())

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.disk.side_data import Change, Kind
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError
 from retr.index.json_fields import Fields, stored
@@ -20,16 +21,15 @@ from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.index_encoder import load_recorded, require_same
 from retr.retrieval.heads.head import Head
 from retr.retrieval.labels.held_out_views import Views
-from retr.retrieval.labels.trained_rows import HEAD_FILE, HEAD_NOTE, HELD_OUT, SPLIT, VIEWS_FILE, marks_of
+from retr.retrieval.labels.trained_rows import HEAD_FILE, HEAD_NOTE, HELD_OUT, SPLIT, VIEWS_FILE, marks_of, noted_head
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import PIL.Image
     from numpy.typing import NDArray
 
     from retr.index.rows.snapshot import Snapshot
-    from retr.index.rows.writer import Writer
     from retr.index.store import Store
 
 
@@ -80,7 +80,7 @@ def adapted_info(base: EncoderInfo, head: Head) -> EncoderInfo:
     )
 
 
-def head_of(store: Store) -> Head | None:
+def head_of(store: Snapshot) -> Head | None:
     """Read the head of an adapted index; ``None`` for a plain one.
 
     Raises
@@ -118,33 +118,53 @@ def load_for(store: Store, encoder: str | BaseEncoder | None, options: Mapping[s
     return adapted
 
 
-class FittedHead:
-    """The head of an adapted index, as a kind of side data (`retr.index.rows.purge.Kind`): never dropped.
+class FittedHead(Kind):
+    """The head of an adapted index, as a kind of side data: never dropped.
 
     Without its head the index could take no picture any more. What the head learnt from a row cannot be taken out of
     its numbers, and the vectors it was fitted on are not in this index.
     """
 
-    def holds(self, name: str) -> bool:
-        """Return whether it is the head, what lies beside it, or the note of what it was fitted on."""
-        return name in {HEAD_FILE, VIEWS_FILE, HEAD_NOTE}
+    name = "head"
 
-    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:
-        """Refuse where the head was fitted on one of the rows; rows held out have left nothing in it but views."""
-        if HEAD_FILE not in writer.draft.files:
-            return
-        fitted, marks = len(gone), marks_of(store, HEAD_FILE)
+    def checks(self, snapshot: Snapshot) -> Mapping[str, Callable[[], object]]:
+        """Return what reads the head, whether it leads to vectors such as these, and what reads its views and note."""
+        files = snapshot.manifest.files
+        looks: dict[str, Callable[[], object]] = {HEAD_NOTE: lambda: noted_head(snapshot)}
+        if HEAD_FILE in files:
+            looks[HEAD_FILE] = lambda: (head_of(snapshot), marks_of(snapshot, HEAD_FILE))
+        if VIEWS_FILE in files:
+            looks[VIEWS_FILE] = lambda: Views.from_bytes(snapshot.file(VIEWS_FILE))
+        return looks
+
+    def stale(self, snapshot: Snapshot) -> tuple[str, ...]:  # noqa: ARG002
+        """Return nothing: the vectors of the index are its own, whatever rows have come since."""
+        return ()
+
+    def rows(self, snapshot: Snapshot) -> NDArray[np.bool_] | None:
+        """Return the rows that it was fitted on, deleted ones too; ``None`` where an older version did not say."""
+        every, marks = np.arange(snapshot.n_total), marks_of(snapshot, HEAD_FILE)
         if marks is not None:
-            fitted = int(marks.among(store, gone).sum())
-        elif SPLIT in store.schema.names:
-            fitted = sum(side not in {HELD_OUT, None} for side in store.table([SPLIT], gone)[SPLIT].to_pylist())
-        if len(gone) and fitted:
+            return marks.among(snapshot, every)
+        if SPLIT not in snapshot.schema.names:
+            return None
+        sides = snapshot.table([SPLIT], every)[SPLIT].to_pylist()
+        return np.array([side not in {HELD_OUT, None} for side in sides], bool)
+
+    def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:
+        """Refuse where the head was fitted on one of the rows; rows held out have left nothing in it but views."""
+        if HEAD_FILE not in snapshot.manifest.files:
+            return Change()
+        rows = self.rows(snapshot)
+        fitted = len(gone) if rows is None else int(rows[gone].sum())
+        if fitted:
             raise RetrError(
                 f"the head of this adapted index was fitted on {fitted} of the rows, so it cannot be purged of them",
                 hint="purge the index it was made from, adapt that one again with `retr adapt`, and remove this one",
             )
-        if VIEWS_FILE in writer.draft.files:
-            # rows that were deleted and compacted before, too
-            stays = np.setdiff1d(store.live_rows(), gone)
-            writer.add_file(VIEWS_FILE, Views.from_bytes(store.file(VIEWS_FILE)).only(store, stays).to_bytes())
-        yield from ()
+        if VIEWS_FILE not in snapshot.manifest.files:
+            return Change()
+        # without rows that were deleted and compacted before, too
+        stays = np.setdiff1d(snapshot.live_rows(), gone)
+        views = Views.from_bytes(snapshot.file(VIEWS_FILE)).only(snapshot, stays)
+        return Change({VIEWS_FILE: views.to_bytes()})

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.snapshot import Snapshot
     from retr.index.store import Store
     from retr.retrieval.labels.label_set import LabelSet
 
@@ -88,7 +89,9 @@ class Labelled:
         return deal(self.groups, n)
 
 
-def labelled_rows(store: Store, column: str, *, labels: LabelSet | None = None, where: str | None = None) -> Labelled:
+def labelled_rows(
+    store: Snapshot, column: str, *, labels: LabelSet | None = None, where: str | None = None
+) -> Labelled:
     """Find the rows with a value in a label column.
 
     Parameters
@@ -109,7 +112,7 @@ def labelled_rows(store: Store, column: str, *, labels: LabelSet | None = None, 
     return _labelled_rows(store, column, labels, where)
 
 
-def _labelled_rows(store: Store, column: str, labels: LabelSet | None, where: str | None) -> Labelled:
+def _labelled_rows(store: Snapshot, column: str, labels: LabelSet | None, where: str | None) -> Labelled:
     live = store.live_rows() if where is None else np.flatnonzero(store.where(where))
     values = store.table([column], rows=live).column(column).to_pylist()
     named = [classes_of(value) for value in values]
@@ -152,12 +155,12 @@ def classes_of(value: object, separator: str | None = None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in (str(part).strip() for part in parts) if name))
 
 
-def row_groups(store: Store, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def row_groups(store: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Number the groups of some rows by the index's group key, as `grouped` does: int64 ``(n,)``."""
     return grouped(store, store.manifest.group, rows)[0]
 
 
-def grouped(store: Store, key: str | None, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def grouped(store: Snapshot, key: str | None, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Number the groups of some rows, and say of which rows the group is known.
 
     A row without a group value belongs where a byte-identical file of the index does; byte-identical files without one
@@ -190,7 +193,7 @@ def grouped(store: Store, key: str | None, rows: NDArray[np.int64]) -> tuple[NDA
     return groups, np.array([value is not None for value in values], bool)
 
 
-def _shared(store: Store) -> dict[str, int]:
+def _shared(store: Snapshot) -> dict[str, int]:
     """Return a number for each patient of whom a file is byte-identical to one of another: the same for those two."""
 
     def make() -> dict[str, int]:
@@ -216,7 +219,7 @@ def sharing(store: Store) -> int:
     return len(_shared(store)) if key in store.schema.names and _hashes_files(store) else 0
 
 
-def _hashes_files(store: Store) -> bool:
+def _hashes_files(store: Snapshot) -> bool:
     return "sha256" in store.schema.names and pa.types.is_string(store.schema.field("sha256").type)
 
 
@@ -260,7 +263,7 @@ def deal(groups: NDArray[np.int64], n: int) -> NDArray[np.int64]:
     return fold[members]
 
 
-def data_version(store: Store, column: str) -> str:
+def data_version(store: Snapshot, column: str) -> str:
     """Fingerprint what an answer about a column depends on: rows, their files, labels, groups and the encoder.
 
     It stays the same through compaction and through changes to other columns.
@@ -269,7 +272,7 @@ def data_version(store: Store, column: str) -> str:
     return version
 
 
-def _data_version(store: Store, column: str) -> str:
+def _data_version(store: Snapshot, column: str) -> str:
     group = store.manifest.group
     names = dict.fromkeys(name for name in ("id", "sha256", column, group) if name)
     table = store.table([name for name in names if name in store.schema.names]).sort_by("id").combine_chunks()
@@ -283,7 +286,7 @@ def _data_version(store: Store, column: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def others(store: Store, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+def others(store: Snapshot, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
     """Return, for each of some rows, the live rows of its own group, itself among them: what it must not be shown."""
     if not len(rows):
         return []
@@ -306,7 +309,7 @@ class Together:
     _starts: NDArray[np.int64]
 
     @classmethod
-    def of(cls, store: Store) -> Together:
+    def of(cls, store: Snapshot) -> Together:
         """Return the groups of a snapshot."""
 
         def make() -> Together:

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.rows.snapshot import Snapshot
-    from retr.index.store import Store
 
 #: The files of the fits, and of the views beside a head (`retr.retrieval.labels.held_out_views`).
 HEAD_FILE, BRIDGE_FILE, VIEWS_FILE = "head.npz", "bridge.npz", "views.npz"
@@ -31,7 +30,7 @@ SPLIT = "adapt"
 FITTED, HELD_OUT = "fitted", "held out"
 
 
-def noted_head(store: Store) -> Fields | None:
+def noted_head(store: Snapshot) -> Fields | None:
     """Return what the manifest notes of a head; ``None`` without one.
 
     Raises
@@ -47,21 +46,21 @@ def noted_head(store: Store) -> Fields | None:
         return noted
 
 
-def seen_by_head(store: Store) -> NDArray[np.bool_] | None:
+def seen_by_head(store: Snapshot) -> NDArray[np.bool_] | None:
     """Return which rows belong to patients that a head was fitted on: bool ``(n_total,)``; ``None`` without a head."""
     if HEAD_FILE not in store.manifest.files:
         return None
     return _seen(store, HEAD_FILE)
 
 
-def seen_by_bridge(store: Store) -> NDArray[np.bool_]:
+def seen_by_bridge(store: Snapshot) -> NDArray[np.bool_]:
     """Return which rows belong to patients whose texts a bridge was fitted on: bool ``(n_total,)``."""
     if BRIDGE_FILE not in store.manifest.files:
         return np.zeros(store.n_total, dtype=bool)
     return _seen(store, BRIDGE_FILE)
 
 
-def seen_fits(store: Store, *, bridge: bool) -> list[Marks]:
+def seen_fits(store: Snapshot, *, bridge: bool) -> list[Marks]:
     """Return the marks of the head, and of the bridge where it is asked for; those that are there."""
     files = [name for name in (HEAD_FILE, *([BRIDGE_FILE] if bridge else [])) if name in store.manifest.files]
     return [marks for name in files if (marks := marks_of(store, name)) is not None]
@@ -84,7 +83,7 @@ def marks_of(store: Snapshot, file: str) -> Marks | None:
     return marks
 
 
-def _seen(store: Store, file: str) -> NDArray[np.bool_]:
+def _seen(store: Snapshot, file: str) -> NDArray[np.bool_]:
     def make() -> NDArray[np.bool_]:
         marks = marks_of(store, file)
         return _without_marks(store, file) if marks is None else _by_marks(store, marks)
@@ -93,12 +92,12 @@ def _seen(store: Store, file: str) -> NDArray[np.bool_]:
     return seen
 
 
-def _by_marks(store: Store, marks: Marks) -> NDArray[np.bool_]:
+def _by_marks(store: Snapshot, marks: Marks) -> NDArray[np.bool_]:
     live = store.live_rows()
     return _with_patients(store, live[marks.among(store, live) | marks.patients_among(store, live)])
 
 
-def _without_marks(store: Store, file: str) -> NDArray[np.bool_]:
+def _without_marks(store: Snapshot, file: str) -> NDArray[np.bool_]:
     """Return what the column of an older version says of the head; everything where there is none.
 
     The column may have been written over since: the note says how many rows it can name at most.
@@ -115,7 +114,7 @@ def _without_marks(store: Store, file: str) -> NDArray[np.bool_]:
     return _with_patients(store, live[[value != HELD_OUT for value in values]])
 
 
-def _with_patients(store: Store, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _with_patients(store: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     seen = np.zeros(store.n_total, dtype=bool)
     seen[rows] = True
     for group in others(store, rows):

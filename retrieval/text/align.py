@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from retr.index.disk.npz import numbers, read_npz
+from retr.index.disk.side_data import Change, Kind, dropped
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.json_fields import Fields, parse, stored
@@ -26,19 +27,18 @@ from retr.index.vectors import unit
 from retr.retrieval.encoders.runtime.truncation import lengths
 from retr.retrieval.labels.held_out_views import Unseen
 from retr.retrieval.labels.labelled import data_version, deal, row_groups
-from retr.retrieval.labels.trained_rows import BRIDGE_FILE
+from retr.retrieval.labels.trained_rows import BRIDGE_FILE, seen_by_bridge
 from retr.retrieval.labels.training_marks import Marks
 from retr.retrieval.progress import waiting
 from retr.retrieval.text.bag_of_words import WordBag
 from retr.retrieval.text.regression import Texts, fit_all, fit_chosen, recall_at, text_features
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from retr.index.rows.snapshot import Snapshot
-    from retr.index.rows.writer import Writer
     from retr.index.store import Store
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.index_like import IndexLike
@@ -327,7 +327,7 @@ def align(
     return bridge
 
 
-def find_bridge(store: Store) -> Bridge | None:
+def find_bridge(store: Snapshot) -> Bridge | None:
     """Read the index's bridge; ``None`` where there is none, `IndexCorruptError` where it is not of its vectors."""
     if FILE not in store.manifest.files:
         return None
@@ -368,18 +368,27 @@ def _load(info: EncoderInfo) -> TextEncoder:
     return load_recorded(None, info, {})
 
 
-class Bridges:
-    """The bridge, as a kind of side data (`retr.index.rows.purge.Kind`)."""
+class Bridges(Kind):
+    """The bridge, as a kind of side data."""
 
-    def holds(self, name: str) -> bool:
-        """Return whether it is the bridge, or the note of its figures."""
-        return name in {FILE, BRIDGE_NOTE}
+    name = "bridge"
 
-    def purge(self, store: Snapshot, gone: NDArray[np.int64], writer: Writer[Snapshot]) -> Iterator[str]:  # noqa: ARG002
+    def checks(self, snapshot: Snapshot) -> Mapping[str, Callable[[], object]]:
+        """Return what reads it, and whether it leads to vectors such as these."""
+        return {FILE: lambda: (find_bridge(snapshot), seen_by_bridge(snapshot))}
+
+    def stale(self, snapshot: Snapshot) -> tuple[str, ...]:  # noqa: ARG002
+        """Return nothing: words lead where they did, whatever rows have come since."""
+        return ()
+
+    def rows(self, snapshot: Snapshot) -> NDArray[np.bool_] | None:
+        """Return the rows of the patients whose texts it was fitted on."""
+        return seen_by_bridge(snapshot)
+
+    def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:  # noqa: ARG002
         """Drop it: it is fitted on the rows, and holds the words of their texts."""
-        if FILE in writer.draft.files:
-            column = writer.draft.extra.get(BRIDGE_NOTE, {}).get("column")
-            writer.remove_file(FILE)
-            yield f"the bridge from words (fit it again with `retr align --text-column {column}`)"
-        if BRIDGE_NOTE in writer.draft.extra:
-            writer.note(BRIDGE_NOTE, None)
+        if FILE not in snapshot.manifest.files:
+            return dropped(snapshot.manifest, self.name)
+        column = snapshot.manifest.extra.get(BRIDGE_NOTE, {}).get("column")
+        what = f"the bridge from words (fit it again with `retr align --text-column {column}`)"
+        return dropped(snapshot.manifest, self.name, what)

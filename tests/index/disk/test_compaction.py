@@ -99,7 +99,7 @@ def test_a_purge_leaves_no_byte_of_the_deleted_rows(make):
         # Everything that may speak of a row: the skipped record, notes, sidecars, an older version of a column.
         writer.record_skipped(pa.table({"path": [ids[7], "other.png"], "reason": ["truncated", "empty"]}))
         writer.note("outliers", [{"id": ids[150], "score": 0.1}])
-        writer.note("calibration", {"temperature": 1.5})
+        writer.note("setting", {"temperature": 1.5})
         writer.note("probe", {"file": "probe.npz"})
         writer.add_file("probe.npz", vectors.tobytes())
         writer.replace_columns(pa.table({"id": ids, "label": hashes}))
@@ -111,7 +111,7 @@ def test_a_purge_leaves_no_byte_of_the_deleted_rows(make):
     assert done.rows == 4
     assert done.skipped == 1
     assert set(done.dropped) == {"probe.npz", "outliers", "probe"}
-    assert dict(store.manifest.extra) == {"calibration": {"temperature": 1.5}}
+    assert dict(store.manifest.extra) == {"setting": {"temperature": 1.5}}
     assert store.skipped().column("path").to_pylist() == ["other.png"]
     assert store.check() == []
     assert len(store) == n - 4
