@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from retr.index.machine.whole_file import write_output
+
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -62,7 +64,7 @@ def record(
     folder = Path(os.environ.get("RETR_RESULTS") or RESULTS)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"
-    path.write_text(text + "\n", encoding="utf-8")
+    write_output(path, f"{text}\n".encode())
     return path
 
 

@@ -49,7 +49,7 @@ def align(
         out.record(figures)
         return
     words = {
-        "groups": f"{unit_of(opened.store)}s",
+        "groups": f"{unit_of(opened.store.manifest.group)}s",
         "recall_at_1": "held-out R@1",
         "recall_at_10": "held-out R@10",
         "pool": "of rows",

@@ -23,7 +23,7 @@ from retr.cli._options import (
 )
 from retr.cli._output import Output
 from retr.index.errors import RetrError, UsageError
-from retr.index.machine.state import write_atomically
+from retr.index.machine.whole_file import write_output
 from retr.retrieval.json_values import to_plain
 
 if TYPE_CHECKING:
@@ -140,20 +140,12 @@ class DataOptions:
             show(result, out)
         if self.out is not None:
             text = json.dumps(to_plain(result), indent=1, ensure_ascii=False) + "\n"
-            if not _write(self.out, text.encode("utf-8", "backslashreplace")):
-                raise RetrError(f"cannot write {str(self.out)!r}", hint="run again with another --out: nothing is lost")
+            try:
+                write_output(self.out, text.encode("utf-8", "backslashreplace"))
+            except OSError:
+                hint = "run again with another --out: nothing is lost"
+                raise RetrError(f"cannot write {str(self.out)!r}", hint=hint) from None
             out.note(f"written to {self.out}")
-
-
-def _write(out: Path, data: bytes) -> bool:
-    """Write a result's file whole or not at all; a link, a pipe or a device is written into, not replaced."""
-    if not out.is_symlink() and (out.is_file() or not out.exists()):
-        return write_atomically(out, data)
-    try:
-        out.write_bytes(data)
-    except OSError:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

@@ -202,9 +202,10 @@ def _names(listed: str) -> list[str]:
 def _show(evaluation: Evaluation, report: ReportOptions) -> None:
     out = Output(json_=report.json_, csv_=report.csv_, safe_csv=report.safe_csv)
     if report.html is not None:
+        from retr.index.machine.whole_file import write_output
         from retr.retrieval.evaluation.page import render
 
-        report.html.write_text(render(evaluation), encoding="utf-8")
+        write_output(report.html, render(evaluation).encode())
         out.note(f"report written to {report.html}")
     if out.form == "json":
         out.record(evaluation.to_json())

@@ -85,7 +85,7 @@ def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (the console script's entry point)."""
     _streams.prepare()
     _errors.listen()
-    # what a wait is for (`retr.retrieval.progress.waiting`)
+    # what a wait is for (`retr.index.machine.waiting`)
     logger = logging.getLogger("retr")
     logger.setLevel(logging.INFO)
     handler = logging.StreamHandler()

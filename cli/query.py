@@ -33,6 +33,8 @@ from retr.retrieval.search_options import SearchOptions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from PIL.Image import Image
+
     from retr.index.store import Store
     from retr.retrieval.hits import Hits
     from retr.retrieval.query import Query
@@ -144,12 +146,7 @@ def show(
     printer = Output(json_=json_)
     row = opened.row(id_)
     if out is not None:
-        picture = opened.picture(id_).image
-        try:
-            picture.save(home(out))
-        except ValueError:
-            hint = "end its name in .png, .jpg or .tif"
-            raise UsageError(f"no kind of picture is called {out.name!r}", hint=hint) from None
+        _save(opened.picture(id_).image, out)
     if printer.form == "table":
         # for a person, with their units
         row["size"] = f"{row['size']} bytes" if row.get("size") is not None else None
@@ -158,6 +155,22 @@ def show(
     printer.record(row)
     if out is not None:
         printer.note(f"picture written to {out}")
+
+
+def _save(picture: Image, out: Path) -> None:
+    import io
+
+    from PIL import Image
+
+    from retr.index.machine.whole_file import write_output
+
+    form = Image.registered_extensions().get(out.suffix.lower())
+    if form not in Image.SAVE:
+        hint = "end its name in .png, .jpg or .tif"
+        raise UsageError(f"no kind of picture is called {out.name!r}", hint=hint)
+    data = io.BytesIO()
+    picture.save(data, form)
+    write_output(home(out), data.getvalue())
 
 
 def _queries(

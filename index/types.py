@@ -30,6 +30,10 @@ class Block:
     start: int
 
 
+# So many times k rows are looked at where one of a group comes back.
+GROUPED = 4
+
+
 @dataclass(frozen=True)
 class Ask:
     """What is wanted of a search, beside the queries.
@@ -43,6 +47,16 @@ class Ask:
     exclude: Sequence[NDArray[np.int64]]
     one_per: GroupCodes | None
     min_score: float | None
+
+    @property
+    def candidates(self) -> int:
+        """How many rows are looked at for ``k`` of them: of a group only one counts, and the best are often of few."""
+        return self.k * (GROUPED if self.one_per is not None else 1)
+
+    @property
+    def proposals(self) -> int:
+        """How many rows an accelerator is asked for, which knows no exclusions: they are taken out of its answer."""
+        return self.candidates + max(map(len, self.exclude), default=0)
 
 
 @dataclass(frozen=True)

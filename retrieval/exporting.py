@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-import secrets
 import shutil
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -21,6 +20,7 @@ from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.disk.schema import ID
 from retr.index.errors import MissingExtraError, UsageError
 from retr.index.machine.home import home
+from retr.index.machine.whole_file import draft_of
 from retr.retrieval.labels.trained_rows import HEAD_FILE
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def export(index: IndexLike, folder: str | Path, *, where: str | None = None, fo
     with disk_errors("looking at the folder to write"):
         if target.exists() and not (target.is_dir() and not any(target.iterdir())):
             raise UsageError(f"there is something at {str(folder)!r} already", hint="name a folder to be made")
-    draft = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
+    draft = draft_of(target)
     try:
         with disk_errors("writing the export"):
             draft.parent.mkdir(parents=True, exist_ok=True)

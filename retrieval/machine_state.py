@@ -15,13 +15,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from retr.index.machine.state import state_folder, write_atomically
+from retr.index.machine.state import state_folder
+from retr.index.machine.whole_file import write_if_possible
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
-
-__all__ = ["read_places", "write_atomically", "write_places"]
 
 
 def read_places(kind: str, key: str) -> dict[str, str]:
@@ -35,7 +34,7 @@ def read_places(kind: str, key: str) -> dict[str, str]:
 
 def write_places(kind: str, key: str, places: Mapping[str, str]) -> None:
     """Note places under a key; a state folder that cannot be written is no error."""
-    write_atomically(_file(kind, key), json.dumps(places, indent=1).encode())
+    write_if_possible(_file(kind, key), json.dumps(places, indent=1).encode())
 
 
 def _file(kind: str, key: str) -> Path:

@@ -1,31 +1,23 @@
 """Progress of long runs: a bar on a terminal, plain lines elsewhere, always on standard error.
 
-A step without a count (loading an encoder, fitting a probe) is named by `waiting`, to the logger ``retr``, once it has
-taken a while. The command line shows that logger; a program hears nothing unless it listens.
+A step without a count (loading an encoder, fitting a probe) is named by `retr.index.machine.waiting`, once it has
+taken a while.
 """
 
 from __future__ import annotations
 
-import logging
 import sys
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import TracebackType
     from typing import Self
 
 # Between two plain lines, in seconds: a log file of a night's build stays readable.
 _EVERY = 10.0
-# A wait shorter than this, in seconds, needs no explanation.
-_PATIENCE = 2.0
-
-LOGGER = logging.getLogger("retr")
 
 
 class Progress(Protocol):
@@ -138,18 +130,6 @@ class Bar(Silent):
         elapsed = time.monotonic() - self._start
         done = self._bar.tasks[0].completed
         self._bar.update(self._task, rate=f"{done / elapsed:.1f}/s" if elapsed > 0 else "")
-
-
-@contextmanager
-def waiting(what: str, patience: float = _PATIENCE) -> Iterator[None]:
-    """Log what is being done, at level INFO, if it is not done after ``patience`` seconds."""
-    late = threading.Timer(patience, LOGGER.info, ["%s ...", what])
-    late.daemon = True
-    late.start()
-    try:
-        yield
-    finally:
-        late.cancel()
 
 
 def make_progress(*, show: bool) -> Progress:

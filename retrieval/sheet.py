@@ -6,6 +6,7 @@ that is not on this machine, a card says so and shows the rest.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ import PIL.ImageDraw
 
 from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.index.machine.home import home
+from retr.index.machine.whole_file import write_output
 from retr.retrieval import explain
 from retr.retrieval.cards import NOT_HERE, escape, facts, img, row_facts, thumbnail
 from retr.retrieval.hits import shown_names
@@ -96,9 +98,11 @@ def write(sheets: Sequence[Sheet], path: Path) -> None:
     if ending not in {".html", ".htm", ".png"}:
         raise UsageError(f"a sheet is written as .html or .png, got {path.name!r}", hint="change the file's ending")
     if ending == ".png":
-        contact_sheet(sheets).save(path)
+        data = io.BytesIO()
+        contact_sheet(sheets).save(data, "PNG")
+        write_output(path, data.getvalue())
     else:
-        path.write_text(page(sheets), encoding="utf-8")
+        write_output(path, page(sheets).encode())
 
 
 def page(sheets: Sequence[Sheet]) -> str:

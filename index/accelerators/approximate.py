@@ -60,8 +60,7 @@ def search(
     config
         How they are searched.
     """
-    k = ask.k
-    want = k * (4 if ask.one_per is not None else 1) + max(map(len, ask.exclude))
+    k, want = ask.k, ask.proposals
     found = []
     for block, accelerator in zip(blocks, accelerators, strict=True):
         if accelerator is None:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import IndexCorruptError, RetrError
 from retr.index.json_fields import Fields
+from retr.index.machine.whole_file import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,22 +146,5 @@ def write_bytes(root: Path, name: str, data: bytes) -> FileRef:
 
 
 def replace_bytes(path: Path, data: bytes) -> None:
-    """Replace ``path`` atomically: a reader sees the old bytes or the new ones, also after a power cut."""
-    draft = path.with_name(path.name + ".tmp")
-    # What lies there is a killed writer's, or a link that must not be written through.
-    draft.unlink(missing_ok=True)
-    with draft.open("xb") as stream:
-        stream.write(data)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(path)
-    sync_folder(path.parent)
-
-
-def sync_folder(path: Path) -> None:
-    """Flush a folder's list of names to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    """Replace a file of an index, durably, under the draft's name that `retr.index.disk.sweep` knows."""
+    write_whole(path, data, draft=path.with_name(path.name + ".tmp"), durable=True)

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from retr.index.disk import row_arrays, side_data
 from retr.index.disk import schema as schemas
-from retr.index.disk.files import FileRef, read_small, replace_bytes, require_folders, sync_folder
+from retr.index.disk.files import FileRef, read_small, replace_bytes, require_folders
 from retr.index.disk.row_arrays import Layout, RowArray
 from retr.index.disk.side_data import SideData, is_built_in
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FormatVersionError, IndexCorruptError, IndexNotFoundError
 from retr.index.json_fields import Fields, parse, stored
+from retr.index.machine.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

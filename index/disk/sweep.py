@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from retr.index.disk.files import require_folders, sync_folder
+from retr.index.disk.files import require_folders
 from retr.index.disk.lock import LOCK_FILE
 from retr.index.disk.manifest import CURRENT, FILES, MANIFESTS, OURS, SEGMENTS
 from retr.index.errors import RetrError
+from retr.index.machine.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path

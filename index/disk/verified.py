@@ -22,7 +22,8 @@ from retr.index.disk.manifest import is_accelerator
 from retr.index.disk.segments import map_file
 from retr.index.disk.structure import of_segment, of_skipped
 from retr.index.errors import IndexCorruptError
-from retr.index.machine.state import state_folder, write_atomically
+from retr.index.machine.state import state_folder
+from retr.index.machine.whole_file import write_if_possible
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -54,7 +55,7 @@ def remember(root: Path, manifest: Manifest, *, but: Collection[FileRef] = ()) -
     marks = _marks(root, [ref for ref in manifest.refs() if ref not in but])
     digest = _digest(marks.values())
     _this_process.add(digest)
-    return write_atomically(_memory(root, manifest), "\n".join([digest, *sorted(marks.values()), ""]).encode())
+    return write_if_possible(_memory(root, manifest), "\n".join([digest, *sorted(marks.values()), ""]).encode())
 
 
 def unverified(root: Path, manifest: Manifest) -> list[FileRef]:

@@ -91,9 +91,8 @@ class GpuAccelerators:
     @staticmethod
     def suit(ask: Ask, config: Config) -> bool:
         """Return whether GPUs can propose enough rows for what is asked."""
-        wanted = ask.k * (4 if ask.one_per is not None else 1) + max(map(len, ask.exclude), default=0)
         share = 1.0 if ask.allowed is None else max(float(ask.allowed.mean()), _MIN_SHARE)
-        return _proposals(wanted, config, share) <= _limit(config)
+        return _proposals(ask.proposals, config, share) <= _limit(config)
 
 
 class _Gpus:

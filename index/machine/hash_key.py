@@ -18,6 +18,7 @@ from pathlib import Path
 
 from retr.index.errors import UsageError
 from retr.index.machine.home import home
+from retr.index.machine.whole_file import write_first
 
 VARIABLE = "RETR_KEY_FILE"
 # What the variable was called first.
@@ -175,20 +176,10 @@ def _given() -> str | None:
 def _make(path: Path) -> None:
     if path.exists() or path.is_symlink():
         return
-    draft = path.with_name(f"{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # written whole under another name and then linked: of two processes starting at once one key wins for both
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
+        # of two processes starting at once one key wins for both
+        write_first(path, f"{secrets.token_hex(32)}\n".encode(), mode=0o600)
     except OSError as error:
         raise UsageError(
             f"the key of hashed identifiers cannot be made at {_shown(path)!r}: {error.strerror}",

@@ -21,7 +21,7 @@ from retr.index.disk import schema as schemas
 from retr.index.disk import verified
 from retr.index.disk.compaction import SEGMENT_ROWS, Compaction, compact_runs, merge, small_runs
 from retr.index.disk.creation import timestamp
-from retr.index.disk.files import disk_errors, reference, sync_folder, write_bytes
+from retr.index.disk.files import disk_errors, reference, write_bytes
 from retr.index.disk.lock import writer_lock
 from retr.index.disk.manifest import SEGMENTS, UNFINISHED_PURGE, publish, read_current
 from retr.index.disk.rewriting import replaced
@@ -31,6 +31,7 @@ from retr.index.disk.segments import HashSet, Segment, id_hashes
 from retr.index.disk.side_data import known_kind
 from retr.index.disk.sweep import sweep, sweep_for_good
 from retr.index.errors import RetrError, UsageError
+from retr.index.machine.whole_file import sync_folder
 from retr.index.rows.carrying import carry, renumbered, unknown_numbered
 from retr.index.rows.draft import Draft, S_co
 from retr.index.rows.grouping import group_as_text, type_to_rewrite, with_text_identifiers

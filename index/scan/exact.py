@@ -80,7 +80,7 @@ def search(
     norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
     pending = np.arange(n)
     product = choose_product(n, queries.shape[1], rows=total)
-    want = ask.k * (4 if ask.one_per is not None else 1)
+    want = ask.candidates
     if first_scan is not None and not first_scan.reaches(want, allowed):
         first_scan = None
     want = min(available, want + (first_scan or product).margin)

@@ -7,9 +7,7 @@ no Python objects and let other threads run. What the steps are for is said in `
 
 from __future__ import annotations
 
-import logging
-import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,15 +18,13 @@ from numba.core import config as numba_config
 from numba.extending import intrinsic
 
 from retr.index.machine.home import cache_folder
+from retr.index.machine.waiting import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
-_LOGGER = logging.getLogger("retr")
-# A wait shorter than this, in seconds, needs no explanation.
-_PATIENCE = 2.0
 # Sums may be taken in any order, and a product may be added without being rounded first; nothing is ever not a number.
 _FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
 # A query's values are rounded to so many bits. A sixth would find no more: what a row's single bits lose weighs more.
@@ -67,14 +63,9 @@ def stored(vectors: NDArray[Any]) -> NDArray[Any]:
 
 @contextmanager
 def first_call(function: Any) -> Iterator[None]:
-    """Return what takes so long where a function is compiled, for its first call on this machine."""
-    notice = threading.Timer(_PATIENCE, _LOGGER.info, ["compiling a part of the search for this processor, once"])
-    if not function.signatures:
-        notice.start()
-    try:
+    """Say what takes so long where a function is compiled, for its first call on this machine."""
+    with nullcontext() if function.signatures else waiting("compiling a part of the search for this processor, once"):
         yield
-    finally:
-        notice.cancel()
 
 
 @intrinsic  # type: ignore[untyped-decorator]

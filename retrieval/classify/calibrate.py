@@ -33,9 +33,10 @@ from retr.retrieval.classify.calibration import (
 )
 from retr.retrieval.classify.methods import ByWords
 from retr.retrieval.classify.staleness import dependencies
+from retr.retrieval.labels.folds import deal
 from retr.retrieval.labels.held_out_views import Unseen
 from retr.retrieval.labels.label_set import load_labels
-from retr.retrieval.labels.labelled import Labelled, deal, grouped, labelled_rows, others, unit_of
+from retr.retrieval.labels.labelled import Labelled, grouped, labelled_rows, others, unit_of
 from retr.retrieval.stats import confidence, conformal
 from retr.retrieval.stats.confidence import Temperature, Votes, VoteScale
 from retr.retrieval.stats.metrics import ece
@@ -105,7 +106,7 @@ def calibrate(
     labelled = labelled_rows(store, label)
     unseen = _unseen(store, labelled)
     rows = labelled.part(unseen.asked)
-    sets = Sets(alpha, class_conditional, unit_of(store))
+    sets = Sets(alpha, class_conditional, unit_of(store.manifest.group))
     sets.require_groups(rows)
     named = None if words is None else sample(labelled_rows(store, label, labels=words.labels))
     if named is not None:

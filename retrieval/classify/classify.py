@@ -268,8 +268,9 @@ def _choose(
         measured = ", ".join(
             f"{name} {figures[name]:.3f}" for name in ("accuracy", "top5", "macro_recall") if name in figures
         )
+        whom = f"{figures['groups']} {unit_of(index.store.manifest.group)}s"
         say(
-            f"trained a probe for {probe!r} on {figures['rows']} rows of {figures['groups']} {unit_of(index.store)}s; "
+            f"trained a probe for {probe!r} on {figures['rows']} rows of {whom}; "
             + (f"held-out {measured}" if measured else "not measured: the head of this index has seen all of them")
         )
     return ByProbe(found, index.store)

@@ -23,10 +23,10 @@ from retr.index.disk.npz import numbers, read_npz
 from retr.index.disk.side_data import Change, Kind, dropped, held
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.json_fields import Fields, parse, stored
+from retr.index.machine.waiting import waiting
 from retr.retrieval.ignored_warnings import ignoring
 from retr.retrieval.labels.held_out_views import Unseen
 from retr.retrieval.labels.labelled import data_version, labelled_rows, unit_of
-from retr.retrieval.progress import waiting
 from retr.retrieval.stats.confidence import Temperature, log_loss, softmax
 
 if TYPE_CHECKING:
@@ -205,8 +205,9 @@ def train(store: Store, column: str) -> Probe:
     folds = unseen.folds(labelled.groups)
     pairs = np.unique(np.column_stack([labelled.codes, labelled.groups]), axis=0)
     if np.bincount(pairs[:, 0]).max() < 2:
+        one = unit_of(store.manifest.group)
         raise UsageError(
-            f"each class of {column!r} is of one {unit_of(store)} alone, so nothing learned can be measured on another",
+            f"each class of {column!r} is of one {one} alone, so nothing learned can be measured on another",
             hint="name a column of classes, not of identifiers",
         )
     with waiting(f"training a probe of {column!r} on {len(labelled)} rows"):

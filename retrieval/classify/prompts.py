@@ -13,8 +13,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from retr.index.machine.waiting import waiting
 from retr.index.once import Once
-from retr.retrieval.progress import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import EncoderNotFoundError, UsageError, WeightsError
 from retr.index.machine.home import home
+from retr.index.machine.waiting import waiting
 from retr.retrieval.encoders.weights import locations
-from retr.retrieval.progress import waiting
 
 if TYPE_CHECKING:
     from retr.index.encoder import EncoderInfo

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from retr.index.machine.home import cache_folder
+from retr.index.machine.whole_file import write_if_possible
 from retr.retrieval.encoders.sample_picture import picture
-from retr.retrieval.machine_state import write_atomically
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -96,7 +96,7 @@ def verify(encoder: BaseEncoder) -> Verification:
     local = cache_folder() / "fingerprints" / f"{key}.json"
     recorded = shipped or _read(local)
     if recorded is None:
-        write_atomically(local, json.dumps(asdict(found)).encode())
+        write_if_possible(local, json.dumps(asdict(found)).encode())
         outcome, difference, tolerance = "recorded", None, None
     else:
         difference, tolerance = recorded.distance(found), _TOLERANCE[info.precision]

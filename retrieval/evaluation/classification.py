@@ -19,9 +19,9 @@ from retr.retrieval.evaluation.evaluation import (
     evaluation_facts,
     without_interval,
 )
-from retr.retrieval.evaluation.protocols.linear import folds_by_patient
 from retr.retrieval.evaluation.retrieval import nearest
 from retr.retrieval.labels.cases import Cases
+from retr.retrieval.labels.folds import by_patient
 from retr.retrieval.stats import curves, metrics
 from retr.retrieval.stats.confidence import Votes, VoteScale, class_log_odds, softmax
 from retr.retrieval.stats.intervals import Estimate, jackknife_intervals, mean_interval
@@ -82,7 +82,7 @@ def probe(store: Store, cases: Cases, *, folds: int, options: EvaluationOptions)
         coef, intercept = fit_probe(vectors[inside], codes[inside], n, STRENGTH)
         return vectors[outside] @ coef.T + intercept
 
-    for inside, outside in folds_by_patient(cases.groups, folds, options.seed):
+    for inside, outside in by_patient(cases.groups, folds, options.seed):
         if not cases.several:
             logits[outside] = answers(inside, outside, cases.truth, len(cases.classes))
             continue

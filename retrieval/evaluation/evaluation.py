@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.retrieval.labels.cases import Cases, subgroups
+from retr.retrieval.labels.labelled import unit_of
 from retr.retrieval.stats.intervals import FEWEST, Estimate
 
 if TYPE_CHECKING:
@@ -89,17 +90,12 @@ def evaluation_facts(store: Store, cases: Cases, options: EvaluationOptions) -> 
         "label": cases.label,
         "excluded_with_the_query": cases.group or ("itself and its copies" if copied else "only itself"),
         "queries": len(cases.queries),
-        unit(cases): len(np.unique(cases.groups[cases.queries])),
+        f"{unit_of(cases.group)}s": len(np.unique(cases.groups[cases.queries])),
         "gallery": len(cases.rows),
         "classes": len(cases.classes),
-        "intervals": f"95 %, by {unit(cases)[:-1]}",
+        "intervals": f"95 %, by {unit_of(cases.group)}",
         "seed": options.seed,
     }
-
-
-def unit(cases: Cases) -> str:
-    """Return what is kept together and drawn as one: patients only where a column tells them apart."""
-    return "patients" if cases.group else "images"
 
 
 def without_interval(cases: Cases, metrics: Mapping[str, Estimate]) -> tuple[str, ...]:
@@ -109,15 +105,16 @@ def without_interval(cases: Cases, metrics: Mapping[str, Estimate]) -> tuple[str
     if not bare:
         return ()
     groups = max(metrics[name].groups for name in bare)
+    whom = f"{unit_of(cases.group)}s"
     if groups < FEWEST:
-        return (f"fewer than {FEWEST} {unit(cases)} ask, too few for intervals: how they differ is not known",)
-    return (f"no interval of {', '.join(bare)}: without one of the {unit(cases)} there is nothing to measure",)
+        return (f"fewer than {FEWEST} {whom} ask, too few for intervals: how they differ is not known",)
+    return (f"no interval of {', '.join(bare)}: without one of the {whom} there is nothing to measure",)
 
 
 def cell(cases: Cases, inside: NDArray[np.bool_]) -> dict[str, Any]:
     """Return what a cell of a table rests on; ``inside`` is bool ``(q,)``."""
     groups = len(np.unique(cases.groups[cases.queries][inside]))
-    return {"n": int(inside.sum()), unit(cases): groups, "small": groups < SMALL}
+    return {"n": int(inside.sum()), f"{unit_of(cases.group)}s": groups, "small": groups < SMALL}
 
 
 def by_subgroup(

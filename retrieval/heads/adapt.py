@@ -17,6 +17,7 @@ import pyarrow as pa
 from retr.index.disk.side_data import Move
 from retr.index.errors import RetrError, UsageError
 from retr.index.machine.home import home
+from retr.index.machine.waiting import waiting
 from retr.index.rows.carrying import copy
 from retr.index.store import Store
 from retr.index.vectors import unit
@@ -25,11 +26,11 @@ from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
 from retr.retrieval.labels.cases import find_cases
+from retr.retrieval.labels.folds import by_class, deal
 from retr.retrieval.labels.held_out_views import FOLDS, MOST_ROWS, Views
-from retr.retrieval.labels.labelled import deal, grouped, merge_groups
+from retr.retrieval.labels.labelled import grouped, merge_groups
 from retr.retrieval.labels.trained_rows import FITTED, HEAD_FILE, HEAD_NOTE, HELD_OUT, SPLIT, VIEWS_FILE
 from retr.retrieval.labels.training_marks import Marks
-from retr.retrieval.progress import waiting
 from retr.retrieval.stats.intervals import mean_interval
 from retr.retrieval.stats.metrics import any_hit_at, precision_at
 
@@ -281,7 +282,7 @@ def _views(
 
 def _halves(cases: Cases, groups: NDArray[np.int64], seed: int) -> NDArray[np.bool_]:
     inside = np.zeros(len(cases.rows), dtype=bool)
-    inside[next(head.folds(cases.truth, groups, 2, seed))[0]] = True
+    inside[by_class(cases.truth, groups, 2, seed)[0][0]] = True
     return inside
 
 

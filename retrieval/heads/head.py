@@ -21,13 +21,11 @@ from retr.index.disk.npz import numbers, read_npz
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, parse, stored
 from retr.index.vectors import unit
-from retr.retrieval.ignored_warnings import ignoring
+from retr.retrieval.labels.folds import by_class
 from retr.retrieval.labels.training_marks import Marks
 from retr.retrieval.stats.metrics import reciprocal_rank
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
 SHRINKAGES = (0.05, 0.15, 0.3, 0.5, 0.7, 0.9)
@@ -135,30 +133,6 @@ def fit_head(
     return _Scatter(np.asarray(vectors, np.float64), codes).head(best), tried
 
 
-def folds(
-    codes: NDArray[np.int64], groups: NDArray[np.int64], n: int, seed: int
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Deal rows into ``n`` folds, patients kept whole and classes spread: pairs of row numbers, inside and outside."""
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    n = min(n, len(np.unique(groups)))
-    # a class with fewer rows than folds is in some folds only: nothing to do about it
-    with ignoring(UserWarning):
-        yield from _splits(StratifiedGroupKFold(n, shuffle=True, random_state=seed), codes, groups)
-
-
-def _splits(
-    splitter: Any, codes: NDArray[np.int64], groups: NDArray[np.int64]
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    # scikit-learn refuses outright when every class is smaller than the number of folds: then patients alone decide
-    from sklearn.model_selection import GroupKFold
-
-    rows = np.zeros(len(codes))
-    if np.bincount(codes).max() < splitter.n_splits:
-        splitter = GroupKFold(splitter.n_splits, shuffle=True, random_state=splitter.random_state)
-    yield from splitter.split(rows, codes, groups)
-
-
 def _cross_validate(
     vectors: NDArray[np.float64], codes: NDArray[np.int64], groups: NDArray[np.int64], seed: int
 ) -> dict[float, float]:
@@ -167,7 +141,7 @@ def _cross_validate(
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[:_TUNING_ROWS])
         vectors, codes, groups = vectors[rows], codes[rows], groups[rows]
     ranks: dict[float, list[NDArray[np.float64]]] = {shrinkage: [] for shrinkage in SHRINKAGES}
-    for inside, outside in folds(codes, groups, FOLDS, seed):
+    for inside, outside in by_class(codes, groups, FOLDS, seed):
         if not np.ptp(vectors[inside], axis=0).any():
             continue
         scatter = _Scatter(vectors[inside], codes[inside])

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retr.index.machine.state import state_folder, write_atomically
+from retr.index.machine.state import state_folder
+from retr.index.machine.whole_file import write_if_possible
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +91,7 @@ class Remembered:
     def settle(self) -> bool:
         """Write down the states that a whole build has seen, and no others; False where nothing can be written."""
         states = np.concatenate([self._states[self._kept], np.array(self._new, "<u8")])
-        return write_atomically(self._file, np.unique(states).astype("<u8").tobytes())
+        return write_if_possible(self._file, np.unique(states).astype("<u8").tobytes())
 
 
 def forget_states(uuid: str) -> None:

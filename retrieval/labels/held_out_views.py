@@ -16,7 +16,8 @@ import numpy as np
 from retr.index.disk.npz import numbers, read_npz
 from retr.index.json_fields import stored
 from retr.index.vectors import unit
-from retr.retrieval.labels.labelled import deal, grouped, merge_groups, row_groups
+from retr.retrieval.labels.folds import deal
+from retr.retrieval.labels.labelled import grouped, merge_groups, row_groups
 from retr.retrieval.labels.trained_rows import VIEWS_FILE, seen_by_head
 from retr.retrieval.labels.training_marks import row_marks
 

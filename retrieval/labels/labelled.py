@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
+from retr.retrieval.labels.folds import deal
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from retr.index.rows.snapshot import Snapshot
     from retr.index.store import Store
     from retr.retrieval.labels.label_set import LabelSet
-
 
 # What more patients than this share is a blank or a test picture, and does not say that they are one person.
 _MOST_SHARING = 10
@@ -223,9 +223,9 @@ def _hashes_files(store: Snapshot) -> bool:
     return "sha256" in store.schema.names and pa.types.is_string(store.schema.field("sha256").type)
 
 
-def unit_of(store: Store) -> str:
-    """Return what a group of rows is: a ``"patient"``, or an ``"image"`` where no column tells patients apart."""
-    return "image" if store.manifest.group is None else "patient"
+def unit_of(group: str | None) -> str:
+    """Return what rows of one group are of: a ``"patient"``, or an ``"image"`` where no column tells patients apart."""
+    return "image" if group is None else "patient"
 
 
 def merge_groups(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -242,25 +242,6 @@ def merge_groups(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np
     links = coo_array((np.ones(len(one), np.int8), (one, first + other)), shape=(size, size))
     found: NDArray[np.int64] = connected_components(links, directed=False)[1][one].astype(np.int64)
     return found
-
-
-def deal(groups: NDArray[np.int64], n: int) -> NDArray[np.int64]:
-    """Deal groups into ``n`` folds, or one fold a group where there are fewer; the same groups give the same folds.
-
-    >>> deal(np.array([7, 7, 8, 9]), 5).tolist() in ([2, 2, 1, 0], [2, 2, 0, 1], [1, 1, 2, 0])
-    True
-    """
-    unique, members = np.unique(groups, return_inverse=True)
-    n = min(n, len(unique))
-    if n < 2:
-        raise UsageError(
-            "all labelled rows belong to one group, so nothing can be held out",
-            hint="label more rows that do not belong together, or declare another group key",
-        )
-    order = np.random.default_rng(0).permutation(len(unique))
-    fold = np.empty(len(unique), dtype=np.int64)
-    fold[order] = np.arange(len(unique)) % n
-    return fold[members]
 
 
 def data_version(store: Snapshot, column: str) -> str:

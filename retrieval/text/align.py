@@ -23,13 +23,14 @@ from retr.index.disk.side_data import Change, Kind, dropped
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.json_fields import Fields, parse, stored
+from retr.index.machine.waiting import waiting
 from retr.index.vectors import unit
 from retr.retrieval.encoders.runtime.truncation import lengths
+from retr.retrieval.labels.folds import deal
 from retr.retrieval.labels.held_out_views import Unseen
-from retr.retrieval.labels.labelled import data_version, deal, row_groups
+from retr.retrieval.labels.labelled import data_version, row_groups
 from retr.retrieval.labels.trained_rows import BRIDGE_FILE, seen_by_bridge
 from retr.retrieval.labels.training_marks import Marks
-from retr.retrieval.progress import waiting
 from retr.retrieval.text.bag_of_words import WordBag
 from retr.retrieval.text.regression import Texts, fit_all, fit_chosen, recall_at, text_features
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.vectors import unit
-from retr.retrieval.labels.labelled import deal
+from retr.retrieval.labels.folds import deal
 from retr.retrieval.text.bag_of_words import WordBag
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 
-from retr.retrieval.progress import LOGGER, waiting
+from retr.index.machine.waiting import LOGGER, waiting
 
 
 class _Heard(logging.Handler):
@@ -34,7 +34,7 @@ def test_a_long_wait_is_named_and_a_short_one_is_not(monkeypatch):
 
 
 def test_the_command_line_listens_and_a_program_does_not():
-    said = "from retr.retrieval.progress import LOGGER; LOGGER.info('a wait')"
+    said = "from retr.index.machine.waiting import LOGGER; LOGGER.info('a wait')"
     main = "import retr.cli.main as m; m._errors.run = lambda run: 0\ntry: m.main()\nexcept SystemExit: pass\n"
     for first, heard in ((main, "a wait\n"), ("", "")):
         done = subprocess.run([sys.executable, "-c", first + said], capture_output=True, text=True, check=True)

@@ -26,12 +26,12 @@ import numpy as np
 
 from retr.index.errors import UsageError, WeightsError
 from retr.index.machine.home import cache_folder
+from retr.index.machine.waiting import waiting
+from retr.index.machine.whole_file import write_if_possible
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.networks.lite_pixels import MEAN, SIDE, STD, squash
 from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights import checkpoints as files
-from retr.retrieval.machine_state import write_atomically
-from retr.retrieval.progress import waiting
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -124,7 +124,7 @@ class LiteEncoder(BaseEncoder):
         with waiting("exporting its network to ONNX, once on this machine"):
             graph = lite_export.export_onnx(path, self._feature)
         content = hashlib.sha256(graph).hexdigest()[:16]
-        if not write_atomically(cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph):
+        if not write_if_possible(cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph):
             self.notes.append(
                 "the network exported for 'lite' cannot be kept, so every start exports it again: "
                 "let RETR_CACHE_DIR name a folder that can be written"

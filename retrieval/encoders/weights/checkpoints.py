@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from retr.index.errors import WeightsError
 from retr.index.machine.home import cache_folder, home
+from retr.index.machine.whole_file import write_if_possible
 from retr.retrieval.encoders.weights.untrusted import check_archive, reading, refuse_adapter
 from retr.retrieval.ignored_warnings import ignoring
-from retr.retrieval.machine_state import write_atomically
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -173,7 +173,7 @@ def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         while chunk := stream.read(_CHUNK):
             sha.update(chunk)
-    write_atomically(store, json.dumps({"key": key, "sha256": sha.hexdigest()}).encode())
+    write_if_possible(store, json.dumps({"key": key, "sha256": sha.hexdigest()}).encode())
     return sha.hexdigest()
 
 

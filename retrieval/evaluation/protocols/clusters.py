@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import MissingExtraError, UsageError
+from retr.index.machine.waiting import waiting
 from retr.retrieval.ignored_warnings import ignoring
-from retr.retrieval.progress import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -16,9 +16,10 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval.classify.prompts import class_vectors
-from retr.retrieval.evaluation.protocols.linear import folds_by_patient, folds_by_row, held_out, require_fits
+from retr.retrieval.evaluation.protocols.linear import held_out, require_fits
 from retr.retrieval.evaluation.protocols.names import in_words, no_words, unknown_names
 from retr.retrieval.evaluation.protocols.vectors import WORK
+from retr.retrieval.labels.folds import by_patient, by_row
 from retr.retrieval.labels.label_set import LabelSet, load_labels
 from retr.retrieval.stats.confidence import softmax
 from retr.retrieval.stats.intervals import jackknife_intervals
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
-    from retr.retrieval.evaluation.protocols.linear import Fold
     from retr.retrieval.evaluation.protocols.vectors import Embedder
+    from retr.retrieval.labels.folds import Fold
 
 PROTOCOL = (
     "zero-shot: one label an image, that of the nearest class prototype; ACA is the mean recall of the classes, kappa "
@@ -123,7 +124,7 @@ def run(
 
 
 def _folds(data: ClassFolder, seed: int) -> tuple[list[Fold], list[Fold]]:
-    return folds_by_row(len(data.labels), FOLDS, seed), folds_by_patient(data.groups, FOLDS, seed)
+    return by_row(len(data.labels), FOLDS, seed), by_patient(data.groups, FOLDS, seed)
 
 
 def _feature(info: EncoderInfo) -> str:

@@ -19,12 +19,12 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.index.machine.home import home
+from retr.index.machine.waiting import LOGGER
 from retr.retrieval.archive.folders import FolderSource
 from retr.retrieval.archive.matching import clean
 from retr.retrieval.archive.metadata import Metadata, read_metadata, require_match
 from retr.retrieval.archive.sources import Entry, Item, Skipped
 from retr.retrieval.labels.labelled import grouped
-from retr.retrieval.progress import LOGGER
 from retr.retrieval.stats.intervals import group_codes, jackknife_intervals
 from retr.retrieval.stats.metrics import macro
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
+    from retr.retrieval.labels.folds import Fold
 
 
 def held_out(
@@ -87,26 +87,3 @@ def require_fits(labels: NDArray[np.int64], folds: Iterable[Fold]) -> None:
             "a linear probe cannot be fitted: with the pictures of one fold held out, fewer than two classes are left",
             hint="give more pictures of each class, of more patients",
         )
-
-
-def folds_by_row(n: int, folds: int, seed: int) -> list[Fold]:
-    """Deal rows into folds without regard to patients, as the published scripts do; at least two rows."""
-    from sklearn.model_selection import KFold
-
-    return list(KFold(min(folds, n), shuffle=True, random_state=seed).split(np.zeros(n)))
-
-
-def folds_by_patient(groups: NDArray[np.int64], folds: int, seed: int) -> list[Fold]:
-    """Deal whole patients into folds.
-
-    Raises
-    ------
-    UsageError
-        There is one patient.
-    """
-    from sklearn.model_selection import GroupKFold
-
-    folds = min(folds, len(np.unique(groups)))
-    if folds < 2:
-        raise UsageError("all pictures are of one patient: none is left to fit on", hint="give those of more patients")
-    return list(GroupKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(groups)), groups=groups))

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out, require_fits
+from retr.index.machine.waiting import LOGGER
+from retr.retrieval.evaluation.protocols.linear import held_out, require_fits
 from retr.retrieval.evaluation.protocols.vectors import WORK
-from retr.retrieval.progress import LOGGER
+from retr.retrieval.labels.folds import by_patient
 from retr.retrieval.stats.intervals import mean_interval
 
 if TYPE_CHECKING:
@@ -25,8 +26,8 @@ if TYPE_CHECKING:
 
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
-    from retr.retrieval.evaluation.protocols.linear import Fold
     from retr.retrieval.evaluation.protocols.vectors import Embedder
+    from retr.retrieval.labels.folds import Fold
 
 RUNS = 3
 SEEN = "seen in pre-training"
@@ -82,7 +83,7 @@ def leave_out(data: ClassFolder, names: frozenset[str]) -> tuple[ClassFolder, in
 
 def _folds(data: ClassFolder, seed: int) -> list[Fold]:
     """Hold a random fifth of the patients out, once a run."""
-    return [folds_by_patient(data.groups, 5, seed + number)[0] for number in range(RUNS)]
+    return [by_patient(data.groups, 5, seed + number)[0] for number in range(RUNS)]
 
 
 def run(

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.retrieval.evaluation.protocols.linear import folds_by_patient, held_out, require_fits
+from retr.retrieval.evaluation.protocols.linear import held_out, require_fits
 from retr.retrieval.evaluation.protocols.vectors import WORK
+from retr.retrieval.labels.folds import by_patient
 from retr.retrieval.stats.metrics import auprc_per_class, auroc_per_class
 
 if TYPE_CHECKING:
@@ -46,10 +47,10 @@ def run(data: ClassFolder, encoder: BaseEncoder, *, vectors: Embedder = WORK, se
     UsageError
         There are too few pictures to fit a probe; said before anything is embedded.
     """
-    require_fits(data.labels, folds_by_patient(data.groups, FOLDS, seed))
+    require_fits(data.labels, by_patient(data.groups, FOLDS, seed))
     embedded = vectors.embed(data, [encoder])
     data, features = embedded.data, embedded.vectors[0]
-    folds = folds_by_patient(data.groups, FOLDS, seed)
+    folds = by_patient(data.groups, FOLDS, seed)
     answers = held_out(features, data.labels, len(data.classes), folds, strength=STRENGTH, standardise=True)
     member = data.labels[:, None] == np.arange(len(data.classes))
     area = partial(data.areas, of={"AUPRC": auprc_per_class, "AUROC": auroc_per_class}, seed=seed)

@@ -24,6 +24,7 @@ import numpy as np
 from retr.index.errors import NoTextSideError, UsageError
 from retr.index.machine.home import cache_folder
 from retr.index.machine.state import state_folder
+from retr.index.machine.waiting import LOGGER
 from retr.index.store import Store
 from retr.retrieval.archive.provenance import Notes
 from retr.retrieval.evaluation.protocols.folder import ChosenPictures, ClassFolder
@@ -32,7 +33,6 @@ from retr.retrieval.ingest.build import build
 from retr.retrieval.ingest.options import COMMIT_ROWS
 from retr.retrieval.ingest.rows import score_column
 from retr.retrieval.labels.trained_rows import HEAD_FILE
-from retr.retrieval.progress import LOGGER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

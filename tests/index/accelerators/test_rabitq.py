@@ -14,6 +14,7 @@ from retr.index.accelerators import faiss_index, rabitq
 from retr.index.accelerators.config import HNSW, IVF
 from retr.index.accelerators.rotation import Rotation
 from retr.index.errors import IndexCorruptError
+from retr.index.machine import waiting
 from retr.index.scan import kernels
 from retr.index.vectors import unit
 
@@ -216,14 +217,14 @@ def test_a_file_of_another_rotation_is_refused(tmp_path):
 
 
 def test_the_wait_for_the_compiler_is_named_once(monkeypatch, caplog):
-    monkeypatch.setattr(kernels, "_PATIENCE", 0.0)
+    monkeypatch.setattr(waiting, "PATIENCE", 0.0)
     twice = kernels.compiled(lambda x: 2 * x)
     with caplog.at_level("INFO", "retr"):
         for _ in range(3):
             with kernels.first_call(twice):
                 twice(1)
                 time.sleep(0.1)
-    assert caplog.messages == ["compiling a part of the search for this processor, once"]
+    assert caplog.messages == ["compiling a part of the search for this processor, once ..."]
 
 
 def test_a_setting_of_another_kind_is_refused(make):

@@ -276,7 +276,7 @@ def test_grades_are_named_in_their_order_and_whole(make_archive, fake_encoder):
     measured = flair.run(data, fake_encoder, grades=order)["measured"]
     found = measured["linear probe, published (folds by image)"]["kappa_quadratic"]["value"]
     vectors = WORK.embed(data, [fake_encoder]).vectors[0]
-    folds = flair.folds_by_row(12, flair.FOLDS, 0)
+    folds = flair.by_row(12, flair.FOLDS, 0)
     answers = flair.held_out(vectors, data.labels, 3, folds, strength=flair.STRENGTH).argmax(axis=1)
     assert found == pytest.approx(cohen_kappa_score(data.labels, answers, weights="quadratic"))
     with pytest.raises(UsageError, match="do not name 'mild'"):

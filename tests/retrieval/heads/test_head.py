@@ -6,6 +6,7 @@ import pytest
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.vectors import unit
 from retr.retrieval.heads import head
+from retr.retrieval.labels.folds import by_class
 
 
 def patients(seed, *, n=120, classes=6, dim=40, signal=1.0):
@@ -59,7 +60,7 @@ def test_the_file_gives_the_same_head_back():
 def test_folds_keep_patients_whole_and_cover_every_row():
     _, codes, groups = patients(0, n=31)
     seen = []
-    for inside, outside in head.folds(codes, groups, 4, 0):
+    for inside, outside in by_class(codes, groups, 4, 0):
         assert not set(groups[inside]) & set(groups[outside])
         seen += outside.tolist()
     assert sorted(seen) == list(range(62))
@@ -67,7 +68,7 @@ def test_folds_keep_patients_whole_and_cover_every_row():
 
 def test_classes_smaller_than_the_folds_are_dealt_all_the_same():
     codes = np.arange(12) % 6
-    assert len(list(head.folds(codes, np.arange(12), 4, 0))) == 4
+    assert len(list(by_class(codes, np.arange(12), 4, 0))) == 4
 
 
 @pytest.mark.parametrize("per", [1, 2])

@@ -14,10 +14,10 @@ from PIL import Image
 
 from retr.index.errors import NoTextSideError, UsageError, WeightsError
 from retr.index.machine.home import cache_folder
+from retr.index.machine.whole_file import write_if_possible
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.encoders.sample_picture import picture
 from retr.retrieval.encoders.systems import lite as module
-from retr.retrieval.encoders.weights import checkpoints
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -219,7 +219,7 @@ def test_an_unwritable_cache_is_a_note_and_no_error(tmp_path, monkeypatch, lite)
     blocked = tmp_path / "file"
     blocked.write_bytes(b"")
     monkeypatch.setenv("RETR_CACHE_DIR", str(blocked / "cache"))
-    assert not checkpoints.write_atomically(cache_folder() / "x.onnx", b"data")
+    assert not write_if_possible(cache_folder() / "x.onnx", b"data")
     encoder = load_encoder("lite")
     (note,) = encoder.notes
     assert "RETR_CACHE_DIR" in note
