@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
+# run by hand, beside the authors' own code
+collect_ignore_glob = ["make/*"]
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test that needs a full-size checkpoint."""
     for item in items:
