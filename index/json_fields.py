@@ -1,8 +1,8 @@
 """Reading untrusted JSON by key and type.
 
-Whoever hands over an index also wrote its hashes, so a file that is as it was written may still hold anything. `parse`
-reads only what JSON itself allows, `Fields` gives a value only if it is of the type asked for, and `stored` turns what
-does not fit into one `IndexCorruptError`.
+Whoever hands over an index also wrote its hashes, so a file may hold anything although its hash is right. `parse_json`
+reads only what JSON itself allows, `Fields` returns a value only if it is of the type asked for, and `stored` turns
+every other error into one `IndexCorruptError`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _REQUIRED: Any = object()
 _DEEPEST = 64
 
 
-def parse(text: bytes | str) -> Any:
+def parse_json(text: bytes | str) -> Any:
     """Read JSON: no key twice, no number that is none, nothing nested so deep that a recursion over it would fail.
 
     Raises
@@ -32,7 +32,7 @@ def parse(text: bytes | str) -> Any:
     ValueError
         It is something else.
 
-    >>> parse('{"a": [1, 2]}')
+    >>> parse_json('{"a": [1, 2]}')
     {'a': [1, 2]}
     """
     try:

@@ -24,7 +24,7 @@ from retr.index.disk.row_arrays import Layout, RowArray
 from retr.index.disk.side_data import SideData, is_built_in
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FormatVersionError, IndexCorruptError, IndexNotFoundError
-from retr.index.json_fields import Fields, parse, stored
+from retr.index.json_fields import Fields, parse_json, stored
 from retr.index.machine.whole_file import sync_folder
 
 if TYPE_CHECKING:
@@ -260,7 +260,7 @@ class Manifest:
             It is not a manifest.
         """
         with stored("the manifest", _HINT):
-            fields = Fields(parse(text))
+            fields = Fields(parse_json(text))
             found = fields.whole("format_version", most=1 << 62)
             if found not in FORMAT_VERSIONS:
                 raise FormatVersionError(

@@ -14,7 +14,7 @@ import numpy as np
 
 from retr.index.disk.side_data import Change, Kind, dropped
 from retr.index.errors import IndexCorruptError
-from retr.index.json_fields import Fields, parse, stored
+from retr.index.json_fields import Fields, parse_json, stored
 from retr.retrieval import novelty
 from retr.retrieval.classify.staleness import changed, dependencies
 from retr.retrieval.labels.trained_rows import seen_by_bridge, seen_by_head
@@ -329,7 +329,7 @@ def key_of(method: str, column: str) -> str:
 def _asked(key: str) -> tuple[str, str]:
     """Return the method and the column of a record's name; blanks for the names of older versions."""
     try:
-        method, column = parse(key)
+        method, column = parse_json(key)
     except (ValueError, TypeError):
         return "", ""
     return str(method), str(column)

@@ -22,7 +22,7 @@ import numpy as np
 from retr.index.disk.npz import numbers, read_npz
 from retr.index.disk.side_data import Change, Kind, dropped, held
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
-from retr.index.json_fields import Fields, parse, stored
+from retr.index.json_fields import Fields, parse_json, stored
 from retr.index.machine.waiting import waiting
 from retr.retrieval.ignored_warnings import ignoring
 from retr.retrieval.labels.held_out_views import Unseen
@@ -158,7 +158,7 @@ class Probe:
             arrays = read_npz(data)
             if "fold_coef" not in arrays:
                 return None
-            header = Fields(parse(arrays["header"].tobytes()))
+            header = Fields(parse_json(arrays["header"].tobytes()))
             classes = header.texts("classes")
             fold_coef = numbers(arrays, "fold_coef", None, len(classes), None)
             n_folds, n_classes, dim = fold_coef.shape

@@ -19,7 +19,7 @@ import numpy as np
 
 from retr.index.disk.npz import numbers, read_npz
 from retr.index.errors import UsageError
-from retr.index.json_fields import Fields, parse, stored
+from retr.index.json_fields import Fields, parse_json, stored
 from retr.index.vectors import unit
 from retr.retrieval.labels.folds import by_class
 from retr.retrieval.labels.training_marks import Marks
@@ -92,7 +92,7 @@ class Head:
         with stored("the stored head"):
             arrays = read_npz(data)
             mean = numbers(arrays, "mean", None)
-            about = Fields(parse(arrays["about"].tobytes()))
+            about = Fields(parse_json(arrays["about"].tobytes()))
             return cls(mean, numbers(arrays, "weights", len(mean), None), about.data(), Marks.from_arrays(arrays))
 
 

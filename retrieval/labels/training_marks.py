@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from retr.index.disk.npz import numbers
 from retr.index.disk.segments import id_hashes
-from retr.index.json_fields import Fields, parse
+from retr.index.json_fields import Fields, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -60,7 +60,7 @@ class Marks:
         """Read what `to_arrays` gave; ``None`` where an older version kept no marks, `ValueError` for anything else."""
         if not {_COLUMNS, _PATIENTS, _ROWS} & arrays.keys():
             return None
-        columns = Fields({"columns": parse(arrays[_COLUMNS].tobytes())}).texts("columns")
+        columns = Fields({"columns": parse_json(arrays[_COLUMNS].tobytes())}).texts("columns")
         marks = [np.sort(numbers(arrays, name, None, kind=np.uint64)) for name in (_PATIENTS, _ROWS)]
         return cls(columns, *marks)
 

@@ -22,7 +22,7 @@ from retr.index.disk.npz import numbers, read_npz
 from retr.index.disk.side_data import Change, Kind, dropped
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import IndexCorruptError, UsageError
-from retr.index.json_fields import Fields, parse, stored
+from retr.index.json_fields import Fields, parse_json, stored
 from retr.index.machine.waiting import waiting
 from retr.index.vectors import unit
 from retr.retrieval.encoders.runtime.truncation import lengths
@@ -199,7 +199,7 @@ class Bridge:
         """Read what `to_bytes` wrote; a registry encoder is loaded by the name recorded."""
         with stored("the stored bridge", "run `retr align` again"):
             arrays = read_npz(data)
-            header = Fields(parse(arrays.pop("header").tobytes()))
+            header = Fields(parse_json(arrays.pop("header").tobytes()))
             bag = WordBag.from_arrays({name[4:]: array for name, array in arrays.items() if name.startswith("bag_")})
             mean = numbers(arrays, "mean", None)
             matrix = numbers(arrays, "matrix", len(mean), None)

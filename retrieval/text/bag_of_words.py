@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from retr.index.disk.npz import numbers
-from retr.index.json_fields import Fields, parse
+from retr.index.json_fields import Fields, parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,7 +108,7 @@ class WordBag:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """Read what `to_arrays` gave; ``ValueError`` or ``KeyError`` for anything else."""
-        both = Fields({"terms": parse(arrays["terms"].tobytes())}).items("terms")
+        both = Fields({"terms": parse_json(arrays["terms"].tobytes())}).items("terms")
         words, letters = (Fields({"terms": terms}).texts("terms") for terms in both)
         if len(set(words)) < len(words) or len(set(letters)) < len(letters):
             raise ValueError("a term stands twice")
