@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
-
-from retr.cli.bench import _write
 
 HRF = Path(__file__).parents[2] / "examples/hrf45"
 
@@ -65,24 +62,6 @@ def test_sources_that_cannot_be_meant(retr, options, words):
 @pytest.mark.parametrize(("protocol", "option"), [("flair", "--grades"), ("kad", "--labels")])
 def test_an_empty_option_is_not_left_unsaid(retr, protocol, option):
     retr("bench", protocol, "--data", HRF, "--encoder", "lite", option, "").error(2)
-
-
-def test_a_link_or_a_pipe_is_written_into_and_not_replaced(tmp_path):
-    link, pipe, file = tmp_path / "link", tmp_path / "pipe", tmp_path / "file"
-    link.symlink_to(file)
-    os.mkfifo(pipe)
-    assert _write(link, b"old and long")
-    assert _write(link, b"new")
-    assert link.is_symlink()
-    assert file.read_bytes() == b"new"
-    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    assert _write(pipe, b"piped")
-    assert os.read(reader, 9) == b"piped"
-    os.close(reader)
-    assert pipe.is_fifo()
-    assert _write(file, b"whole")
-    assert sorted(one.name for one in tmp_path.iterdir()) == ["file", "link", "pipe"]
-    assert not _write(tmp_path, b"a folder")
 
 
 def test_too_few_images_for_the_clusters_say_what_to_do(retr):
