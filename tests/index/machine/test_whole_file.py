@@ -111,3 +111,7 @@ class TestOutput:
         with pytest.raises(FileNotFoundError) as caught:
             write_output(tmp_path / "none" / "x.html", b"new")
         assert caught.value.filename == str(tmp_path / "none" / "x.html")
+
+    def test_a_folder_is_no_file(self, tmp_path):
+        with pytest.raises(IsADirectoryError):
+            write_output(tmp_path, b"new")
