@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -14,13 +15,20 @@ import pytest
 from fake_encoder import FakeEncoder, picture
 
 from retr import Index
+from retr.index.accelerators.config import Flat
 from retr.index.disk import sidetable
+from retr.index.disk.side_data import BUILT_IN, held
 from retr.index.errors import RetrError, UsageError
+from retr.index.rows.check import stale
 from retr.index.store import Store
+from retr.index.tune import Tuning
 from retr.retrieval.archive import locations
 from retr.retrieval.classify.probe import file_name
 from retr.retrieval.deletion import delete
 from retr.retrieval.text.align import FILE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PATIENT, RARE, WORD = "Qxv7-Okonkwo", "ichthyo-purpuritis", "zwitschermaschine"
 PLANTED = (PATIENT, RARE, WORD, "unread-zx9.png")
@@ -133,6 +141,57 @@ def test_a_purge_leaves_nothing_of_a_patient(index, archive):
     assert index.skipped()["path"].to_pylist() == ["P07/unread.png"]
     assert index.check() == []
     assert len(index) == 30
+
+
+def calibrated(index: Index) -> None:
+    index.calibrate("label", device_column="patient")
+
+
+def again(index: Index) -> None:
+    archive = Path(locations.recall_sources(index.store.uuid)[""])
+    index.add(archive / PATIENT, name=f"{PATIENT}-again")
+
+
+def noted(key: str, value: object) -> Callable[[Index], None]:
+    def write(index: Index) -> None:
+        with index.store.writer() as writer:
+            writer.note(key, value)
+            writer.commit()
+        index.refresh()
+
+    return write
+
+
+# What hangs something of each kind on an index; a head makes another of it.
+MADE: dict[str, Callable[[Index], object] | None] = {
+    "build": again,
+    "bridge": lambda index: index.align("report"),
+    "calibration": calibrated,
+    "head": None,
+    "identifiers": noted("identifiers", {"key": "0123456789abcdef", "columns": []}),
+    "novelty": calibrated,
+    "probe": calibrated,
+    "tuning": noted("tuning", Tuning(Flat(), 0.9, {"image": 1.0}, 0.1, 0, [], "few").to_json()),
+}
+
+
+def test_no_kind_of_side_data_holds_a_purged_patient(index, tmp_path, fake_encoder):
+    head = index.adapt("label", tmp_path / "y.retr", fit=f"patient <> '{PATIENT}'").store
+    for make in dict.fromkeys(MADE[name] for name in BUILT_IN):
+        if make is not None:
+            make(index)
+    assert set(held(index.store.manifest)) | {"head"} == set(BUILT_IN)
+    assert "head" in held(head.manifest)
+    where = f"{CONDITION} or path like '{PATIENT}%'"
+    for one in (index, Index(head, encoder=None)):
+        assert one.check() == []
+        # a head knows the names of all classes
+        planted = [needle for needle in needles(one, where) if one is index or needle != RARE.encode()]
+        assert {needle for _, needle in held_in(planted, one.path)} == set(planted)
+        delete(one, where=where, purge=True)
+        assert held_in(planted, one.path) == []
+        assert one.check() == []
+        assert stale(one.store) == []
 
 
 def test_a_condition_on_metadata_reaches_the_files_that_were_not_read(index):

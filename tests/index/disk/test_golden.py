@@ -1,4 +1,4 @@
-"""An index written by format version 1 stays readable: by us, and by anybody who read docs/format.md."""
+"""An index of either format version stays readable: by us, and by anybody who read docs/format.md."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from sets_kind import KIND, members
 
+from retr.index.disk import side_data
+from retr.index.errors import RetrError
 from retr.index.store import Store
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "index-v1"
@@ -53,6 +56,62 @@ def test_a_writer_goes_on_with_it(golden):
         writer.purge()
         assert writer.store.check() == []
         assert writer.store.table().slice(0, 4).to_pydict() == LIVE
+
+
+def test_what_version_1_left_of_no_kind_is_dropped_with_a_word(golden):
+    with Store.open(golden).writer() as writer:
+        writer.note("other", {"seen": "note.txt"})
+        writer.delete(np.array([0]))
+        assert writer.purge().dropped == ("note.txt", "other")
+        assert (dict(writer.store.manifest.files), dict(writer.store.manifest.extra)) == ({}, {"note": {"a": 1}})
+        assert writer.store.manifest.format_version == 1
+
+
+@pytest.fixture
+def second(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setattr(side_data, "_registered", dict(side_data._registered))
+    shutil.copytree(GOLDEN.parent / "index-v2", tmp_path / "second")
+    return tmp_path / "second"
+
+
+def test_an_index_of_version_2_is_read_by_who_does_not_know_its_kind(second):
+    store = Store.open(second)
+    assert store.check() == []
+    assert (store.version, len(store), store.n_total) == (3, 4, 5)
+    assert store.table()["id"].to_pylist() == ["r001", "r003", "r104", "r105"]
+    assert store.array("digits").tolist() == [[0, 0, 1], [0, 0, 2], [0, 0, 3], [1, 0, 4], [1, 0, 5]]
+    with store.writer() as writer:
+        writer.note("note", 1)
+        kept = writer.commit()
+        with pytest.raises(RetrError, match="holds side data of the kind 'sets', which this retr does not know"):
+            writer.purge()
+    assert (kept.manifest.side_data, kept.file("sets.json")) == (store.manifest.side_data, store.file("sets.json"))
+
+
+def test_a_writer_that_knows_the_kind_goes_on_with_version_2(second):
+    side_data.register(KIND)
+    store = Store.open(second)
+    assert store.check() == []
+    assert members(store) == {"doubtful": ["r003", "r105"]}
+    with store.writer() as writer:
+        writer.delete(np.array([2]))
+        assert writer.purge().dropped == ("1 rows of sets",)
+        assert (writer.store.check(), members(writer.store)) == ([], {"doubtful": ["r105"]})
+        assert writer.store.array("digits").tolist() == [[0, 0, 1], [1, 0, 4], [1, 0, 5]]
+
+
+def test_lines_of_row_arrays_are_read_without_retr():
+    """The recipe of docs/format.md."""
+    root = GOLDEN.parent / "index-v2"
+    manifest = json.loads((root / (root / "CURRENT").read_text().split()[0]).read_bytes())
+    assert manifest["side_data"] == {
+        "sets": {"files": ["sets.json"], "notes": ["sets"], "numbered": True, "version": 3}
+    }
+    for segment in manifest["segments"]:
+        ids = pq.read_table(root / segment["table"]["file"])["id"].to_pylist()
+        lines = np.load(root / segment["arrays"]["digits"]["file"], mmap_mode="r")
+        assert lines.dtype == manifest["row_arrays"]["digits"]["dtype"]
+        assert ["r" + "".join(map(str, line)) for line in lines] == ids
 
 
 def test_the_documented_way_reads_it_without_retr():
