@@ -24,12 +24,11 @@ from retr.index.options import declared, part
 from retr.retrieval.read_options import ReadOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from retr.index.rows.snapshot import Snapshot
-    from retr.retrieval.ingest.options import BuildOptions
 
 BUILDS_NOTE = "build"
 
@@ -77,7 +76,7 @@ class Notes:
             **({"image_columns": self.image_columns} if self.image_columns else {}),
         }
 
-    def agree(self, store: Snapshot, name: str, asked: BuildOptions) -> None:
+    def agree(self, store: Snapshot, name: str, asked: ReadOptions, scores: Sequence[str] | None) -> None:
         """Settle what this build does; an index without rows takes what is asked, one with rows keeps what it has.
 
         Raises
@@ -88,10 +87,10 @@ class Notes:
         reading = part(ReadOptions, asked)
         kept = [name for name, _ in _kept()]
         if not len(store):
-            self.reading, self.scores = reading, tuple(asked.scores or ())
+            self.reading, self.scores = reading, tuple(scores or ())
         for what, wanted, has in (
             *((one, getattr(asked, one), getattr(self.reading, one)) for one in kept if one in asked.given),
-            ("scores", None if asked.scores is None else list(asked.scores), list(self.scores)),
+            ("scores", None if scores is None else list(scores), list(self.scores)),
         ):
             if wanted is not None and wanted != has:
                 raise UsageError(

@@ -104,7 +104,7 @@ class _Run:
         self.writer = writer
         self.shown = shown
         self.recorded = Notes.of(writer.store)
-        self.recorded.agree(writer.store, order.name, order.asked)
+        self.recorded.agree(writer.store, order.name, order.asked, order.asked.scores)
         self.recorded.types |= order.asked.types or {}
         if order.asked.image_column is not None:
             self.recorded.image_columns[order.name] = order.asked.image_column

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
-    from retr.retrieval.encoders.systems.timm import Source
+    from retr.retrieval.encoders.networks.timm_model import TimmModel
 
 # Layers that a configuration, which is JSON, or a card can only name.
 _LAYERS = {name: getattr(timm.layers, name) for name in ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")}
@@ -149,7 +149,7 @@ def architecture(name: str) -> tuple[str, dict[str, Any]]:
     return arch, timm.get_pretrained_cfg(f"{arch}.{tag}").to_dict()
 
 
-def load(source: Source, *, device: str, precision: str) -> TimmEncoder:
+def load(source: TimmModel, *, device: str, precision: str) -> TimmEncoder:
     """Build the network and load its checkpoint strictly."""
     unwrapped = unwrap(files.load_state_dict(source.checkpoint), file=source.checkpoint.name)
     body = _build(source, unwrapped.state)
@@ -175,7 +175,7 @@ def load(source: Source, *, device: str, precision: str) -> TimmEncoder:
     return encoder
 
 
-def _build(source: Source, state: dict[str, torch.Tensor]) -> torch.nn.Module:
+def _build(source: TimmModel, state: dict[str, torch.Tensor]) -> torch.nn.Module:
     """Make the network, and let timm put its checkpoint's names into its own."""
     if not timm.is_model(source.architecture.partition(".")[0]):
         raise WeightsError(
@@ -225,7 +225,7 @@ def _differences(error: RuntimeError) -> str:
     return "; ".join(shown) or first_line(error)
 
 
-def _preprocess(source: Source, body: torch.nn.Module) -> dict[str, Any]:
+def _preprocess(source: TimmModel, body: torch.nn.Module) -> dict[str, Any]:
     """Complete what is stated by the size of the network's pictures."""
     side = source.arguments.get("img_size")
     size = source.preprocess.get("input_size") or (
@@ -238,7 +238,7 @@ def _preprocess(source: Source, body: torch.nn.Module) -> dict[str, Any]:
     return {**source.preprocess, "input_size": tuple(size)}
 
 
-def _pooling(source: Source, body: torch.nn.Module) -> str | None:
+def _pooling(source: TimmModel, body: torch.nn.Module) -> str | None:
     """Return the pooling, checked against what the network has."""
     asked, own = source.pooling, getattr(body, "global_pool", None)
     if asked is None:

@@ -15,11 +15,11 @@ What the embedding is, is the network's own pooling, or ``pooling=`` of networks
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError, WeightsError
 from retr.index.machine.home import home
+from retr.retrieval.encoders.networks.timm_model import TimmModel
 from retr.retrieval.encoders.options import POOLINGS, check_choice, check_folder_name, triple
 from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.systems.pathology import MODELS, Known
@@ -59,33 +59,6 @@ CARD = Card(
         ),
     ),
 )
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a name, a path and the options come to.
-
-    Attributes
-    ----------
-    architecture, arguments
-        Of ``timm.create_model``; the arguments as plain values, layers by their names.
-    pretrained
-        ``pretrained_cfg`` of the folder, or of timm's tag.
-    preprocess
-        The keys of `STATED`, and ``crop_mode`` and ``input_size`` where they are stated.
-    pooling
-        One of `POOLINGS`, or None: the network's own.
-    """
-
-    name: str
-    architecture: str
-    checkpoint: Path
-    card: Card
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    pretrained: Mapping[str, Any] = field(default_factory=dict)
-    preprocess: Mapping[str, Any] = field(default_factory=dict)
-    pooling: str | None = None
-    options: Mapping[str, Option] = field(default_factory=dict)
 
 
 def _load(
@@ -159,7 +132,7 @@ def _load(
 
 def _resolve(
     name: str, place: Path | None, stated: dict[str, Any], arguments: dict[str, Any], pooling: str | None
-) -> Source:
+) -> TimmModel:
     """Find everything a name, a path and options ask for."""
     known = MODELS.get(name.lower())
     if place is None:
@@ -201,7 +174,7 @@ def _resolve(
         options["model_args"] = json.dumps(arguments, sort_keys=True)
     if pooling is not None:
         options["pooling"] = pooling
-    return Source(
+    return TimmModel(
         name=name,
         architecture=architecture,
         checkpoint=checkpoint,
