@@ -6,6 +6,7 @@ restores what the first had set. Here one filter is put in by the first to enter
 
 from __future__ import annotations
 
+import re
 import threading
 import warnings
 from collections import Counter
@@ -17,25 +18,23 @@ if TYPE_CHECKING:
 
 _LOCK = threading.Lock()
 _within: Counter[type[Warning]] = Counter()
-# Categories of which the filter is ours; one that was there before stays.
-_put: set[type[Warning]] = set()
+# Matches every message, and is no other program's filter: Python's own of the category may lie behind ``-W error``.
+_OURS = "(?#retr)"
 
 
 @contextmanager
 def ignoring(category: type[Warning] = Warning) -> Iterator[None]:
     """Ignore warnings of a category, in all threads, until the last that asked for it is done."""
-    ours = ("ignore", None, category, None, 0)
+    ours = ("ignore", re.compile(_OURS, re.IGNORECASE), category, None, 0)
     with _LOCK:
-        if not _within[category] and ours not in warnings.filters:
-            warnings.simplefilter("ignore", category)
-            _put.add(category)
+        if not _within[category]:
+            warnings.filterwarnings("ignore", _OURS, category)
         _within[category] += 1
     try:
         yield
     finally:
         with _LOCK:
             _within[category] -= 1
-            if not _within[category] and category in _put:
-                _put.discard(category)
+            if not _within[category]:
                 with suppress(ValueError):
                     warnings.filters.remove(ours)  # type: ignore[attr-defined] # typed as a sequence, and a list

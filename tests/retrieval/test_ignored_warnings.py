@@ -29,6 +29,18 @@ def test_nothing_is_heard_within_and_all_of_it_after():
         warnings.warn("heard", Heard, stacklevel=1)
 
 
+def test_a_filter_behind_another_is_not_enough():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Heard)
+        warnings.simplefilter("error")
+        before = list(warnings.filters)
+        with ignoring(Heard):
+            warnings.warn("left out", Heard, stacklevel=1)
+        assert list(warnings.filters) == before
+        with pytest.raises(Heard):
+            warnings.warn("heard", Heard, stacklevel=1)
+
+
 def test_threads_that_leave_in_another_order_than_they_came():
     before = list(warnings.filters)
     first_left, both_in = threading.Event(), threading.Barrier(2)
