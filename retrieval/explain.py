@@ -1,7 +1,7 @@
 """Similarity maps: which parts of a picture match a query, as an overlay.
 
 Places are the patch tokens of a vision transformer or the cells of a last feature map, as the encoder gives them
-(`BaseEncoder.patch_embeddings`). The overlay is drawn on the network's own input, so that places and pixels agree
+(`BaseEncoder.patch_embeddings`). The overlay is drawn on the network's own input, so that patches and pixels agree
 whatever the encoder crops, pads or squashes. Colours are relative to the picture: its best place is red.
 """
 
@@ -23,7 +23,7 @@ STRENGTH = 0.6
 
 
 def heat(encoder: BaseEncoder, image: PIL.Image.Image, vector: NDArray[Any]) -> NDArray[np.float32] | None:
-    """Score the places of an RGB picture against a query.
+    """Score the patches of an RGB picture against a query.
 
     Parameters
     ----------
@@ -33,13 +33,13 @@ def heat(encoder: BaseEncoder, image: PIL.Image.Image, vector: NDArray[Any]) -> 
     Returns
     -------
     float32 ``(h, w)``, row-major from the top left of the network's input: the score of each place, as the encoder
-    scores pictures. ``None`` where it keeps no map of places.
+    scores pictures. ``None`` where it keeps no map of patches.
     """
-    places = encoder.patch_embeddings(image)
-    if places is None:
+    patches = encoder.patch_embeddings(image)
+    if patches is None:
         return None
     cosine = encoder.info.similarity == "cosine"
-    scores: NDArray[np.float32] = (unit(places) @ unit(vector)) if cosine else places @ vector
+    scores: NDArray[np.float32] = (unit(patches) @ unit(vector)) if cosine else patches @ vector
     return np.asarray(scores, dtype=np.float32)
 
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def read_places(kind: str, key: str) -> dict[str, str]:
-    """Return the places noted under a key, by name; empty when nothing is known."""
+def read_locations(kind: str, key: str) -> dict[str, str]:
+    """Return the locations noted under a key, by name; empty when nothing is known."""
     try:
         known = json.loads(_file(kind, key).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -32,9 +32,9 @@ def read_places(kind: str, key: str) -> dict[str, str]:
     return {str(name): str(place) for name, place in known.items()} if isinstance(known, dict) else {}
 
 
-def write_places(kind: str, key: str, places: Mapping[str, str]) -> None:
-    """Note places under a key; a state folder that cannot be written is no error."""
-    write_if_possible(_file(kind, key), json.dumps(places, indent=1).encode())
+def write_locations(kind: str, key: str, locations: Mapping[str, str]) -> None:
+    """Note locations under a key; a state folder that cannot be written is no error."""
+    write_if_possible(_file(kind, key), json.dumps(locations, indent=1).encode())
 
 
 def _file(kind: str, key: str) -> Path:

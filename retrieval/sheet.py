@@ -43,7 +43,7 @@ td { padding: 0 .5rem 0 0; vertical-align: top; overflow-wrap: anywhere; } td:fi
 
 @dataclass(frozen=True)
 class SheetPicture:
-    """One picture with what is said of it; ``overlay`` shows the places that matched."""
+    """One picture with what is said of it; ``overlay`` shows the patches that matched."""
 
     title: str
     picture: PIL.Image.Image | None
@@ -67,7 +67,7 @@ def make(index: IndexLike, queries: Sequence[Query], found: Sequence[Hits], *, e
     Parameters
     ----------
     explained
-        Also lay over each hit which of its places match the query.
+        Also lay over each hit which of its patches match the query.
     """
     index = index.snapshot()
     vectors: Any = [None] * len(queries)
@@ -79,7 +79,7 @@ def make(index: IndexLike, queries: Sequence[Query], found: Sequence[Hits], *, e
         notes = [hits.note] if hits.note else []
         cards = [_hit(index, hit, vector) for hit in hits]
         if explained and any(card.picture is not None and card.overlay is None for card in cards):
-            notes.append(f"the encoder {index.encoder.info.name!r} keeps no map of places, so nothing is laid over")
+            notes.append(f"the encoder {index.encoder.info.name!r} keeps no map of patches, so nothing is laid over")
         asked = [_asked(index, part) for part in query.parts if part.kind in {"image", "id"}]
         sheets.append(Sheet(_named(query).describe(), asked, cards, notes))
     return sheets

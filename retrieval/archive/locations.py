@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.index.rows.row_ids import unknown_id
 from retr.retrieval.archive.provenance import Notes
-from retr.retrieval.machine_state import read_places, write_places
+from retr.retrieval.machine_state import read_locations, write_locations
 
 if TYPE_CHECKING:
     from retr.index.store import Store
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
 
 def remember_source(uuid: str, name: str, location: str) -> None:
     """Note that the source ``name`` of index ``uuid`` lies at ``location`` (an absolute path or a URL)."""
-    places = recall_sources(uuid)
-    if places.get(name) != location:
-        write_places("archives", uuid, {**places, name: location})
+    locations = recall_sources(uuid)
+    if locations.get(name) != location:
+        write_locations("archives", uuid, {**locations, name: location})
 
 
 def recall_sources(uuid: str) -> dict[str, str]:
     """Return what is known of the index's sources: name to location; empty when nothing is."""
-    return read_places("archives", uuid)
+    return read_locations("archives", uuid)
 
 
 def forget_source(uuid: str, name: str) -> None:
     """Forget where a source lay, and its name."""
-    places = recall_sources(uuid)
-    if places.pop(name, None) is not None:
-        write_places("archives", uuid, places)
+    locations = recall_sources(uuid)
+    if locations.pop(name, None) is not None:
+        write_locations("archives", uuid, locations)
 
 
 def source_of(path: str, names: list[str]) -> tuple[str, str]:
@@ -58,10 +58,10 @@ def locate(store: Store, path: str) -> tuple[str, str]:
     RetrError
         Nothing is known of the source on this machine.
     """
-    places = recall_sources(store.uuid)
+    locations = recall_sources(store.uuid)
     name, inside = source_of(path, Notes.of(store).sources)
-    if name in places:
-        return places[name], inside
+    if name in locations:
+        return locations[name], inside
     # an index that was copied together with its archive, as `.retr` inside it or as a neighbour of the files
     beside = Path(store.path).resolve().parent
     if not name and (beside / inside.partition("::")[0]).exists():

@@ -247,10 +247,10 @@ class BaseEncoder(ABC):
         return cast("NDArray[np.float32]", image_vectors @ text_vectors.T * np.float32(scale))
 
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:  # noqa: ARG002
-        """Embed the places of one RGB picture: float32 ``(h, w, dim)``, or None.
+        """Embed the patches of one RGB picture: float32 ``(h, w, dim)``, or None.
 
         Comparable with `encode_images`; row-major from the top left of the network's input. None where the
-        network keeps no map of places.
+        network keeps no map of patches.
         """
         return None
 

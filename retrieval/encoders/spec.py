@@ -70,7 +70,7 @@ class Spec:
         True where the name goes on after a colon.
     available
         Whether everything needed is on this machine; None: whether the card's files are found.
-    under_a_head
+    head_options
         Options that give the features a fitted head (`retr adapt`) does best with, where they are not the default.
     members
         Of a family, cards of models that are known by name.
@@ -80,7 +80,7 @@ class Spec:
     load: Callable[..., BaseEncoder]
     family: bool = False
     available: Callable[[], bool] | None = None
-    under_a_head: Mapping[str, str] = field(default_factory=dict)
+    head_options: Mapping[str, str] = field(default_factory=dict)
     members: tuple[Card, ...] = ()
 
     def card_of(self, rest: str) -> Card:

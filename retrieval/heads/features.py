@@ -1,6 +1,6 @@
 """The features that a head is fitted on: pictures are embedded again where the encoder has better ones.
 
-Some encoders know features that serve a head better than the ones they give by default (`Spec.under_a_head`); with the
+Some encoders know features that serve a head better than the ones they give by default (`Spec.head_options`); with the
 archive at hand, its pictures are embedded again with those.
 """
 
@@ -33,7 +33,7 @@ def better_features(store: Store) -> BaseEncoder | None:
         spec, _ = find_spec(info.name)
     except EncoderNotFoundError:  # built with an encoder object that has no name here
         return None
-    if not spec.under_a_head or spec.under_a_head.items() <= dict(info.options).items():
+    if not spec.head_options or spec.head_options.items() <= dict(info.options).items():
         return None
     paths = (
         store.table(["path"], rows=store.live_rows()[:1])["path"].to_pylist() if "path" in store.schema.names else []
@@ -42,7 +42,7 @@ def better_features(store: Store) -> BaseEncoder | None:
         locations.locate(store, paths[0])
     except (RetrError, IndexError):
         return None
-    options: dict[str, Any] = {**recall_files(info), **info.options, **spec.under_a_head}
+    options: dict[str, Any] = {**recall_files(info), **info.options, **spec.head_options}
     return load_encoder(info.name, **options)
 
 

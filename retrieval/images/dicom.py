@@ -30,7 +30,7 @@ from retr.index.errors import ImageReadError
 from retr.retrieval.images.decoder_warnings import silence_decoders
 from retr.retrieval.images.dicom_colour import rgb
 from retr.retrieval.images.dicom_frames import open_frames
-from retr.retrieval.images.dicom_grey import Shown, grey
+from retr.retrieval.images.dicom_grey import DisplayAttributes, grey
 from retr.retrieval.images.dicom_header import header_columns
 from retr.retrieval.images.dicom_layout import GREY, PALETTE
 from retr.retrieval.images.dicom_open import is_dicom, open_dataset
@@ -98,7 +98,7 @@ def _read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
 def _picture(frames: Frames, opened: Opened, position: int, columns: dict[str, Any], options: Reading) -> Picture:
     layout, header = frames.layout, opened.header
     frame = frames.read(position)
-    shown = Shown(header, position)
+    shown = DisplayAttributes(header, position)
     notes, said = dict[str, str](), [*opened.notes, *layout.notes]
     with np.errstate(all="ignore"):
         if layout.photometric in GREY:
@@ -122,7 +122,7 @@ def _picture(frames: Frames, opened: Opened, position: int, columns: dict[str, A
     )
 
 
-def _square(image: Image.Image, shown: Shown, max_pixels: int, notes: list[str]) -> Image.Image:
+def _square(image: Image.Image, shown: DisplayAttributes, max_pixels: int, notes: list[str]) -> Image.Image:
     """Enlarge the direction in which pixels are longer, so that shapes are those of the body."""
     for keyword in _SPACINGS:
         source = shown.holder(keyword)

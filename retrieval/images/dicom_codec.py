@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from retr.retrieval.images.codestreams import UnknownStreamError, stream_header
-from retr.retrieval.images.dicom_layout import Codestream, Kind
+from retr.retrieval.images.dicom_layout import Codestream, Compression
 from retr.retrieval.images.dicom_values import RefusalError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ _TAIL = 4096
 _IDS_RGB = (b"RGB", b"rgb")
 
 # Transfer syntaxes, by what their frames are compressed with.
-SYNTAXES: dict[str, Kind] = {
+SYNTAXES: dict[str, Compression] = {
     **{f"1.2.840.10008.1.2.4.{last}": "jpeg" for last in (*range(50, 67), 70)},
     **{f"1.2.840.10008.1.2.4.{last}": "jpeg-ls" for last in (80, 81)},
     **{f"1.2.840.10008.1.2.4.{last}": "jpeg 2000" for last in (90, 91, 201, 202, 203)},
@@ -45,7 +45,7 @@ SYNTAXES: dict[str, Kind] = {
 }
 
 
-def describe(data: bytes, syntax: str) -> Codestream:
+def describe_frame(data: bytes, syntax: str) -> Codestream:
     """Return what a compressed frame says of itself; ``syntax`` decides where it says nothing.
 
     Raises
@@ -56,7 +56,7 @@ def describe(data: bytes, syntax: str) -> Codestream:
 
     Examples
     --------
-    >>> found = describe(bytes.fromhex("ffd8 ffc0000b 08 0010 0020 01 011100"), "")
+    >>> found = describe_frame(bytes.fromhex("ffd8 ffc0000b 08 0010 0020 01 011100"), "")
     >>> found.kind, found.rows, found.columns, found.bits
     ('jpeg', 16, 32, 8)
     """
@@ -221,7 +221,7 @@ def _jpeg(data: bytes) -> Codestream:
     marker, bits, rows, columns, samples = frame
     if marker in _ARITHMETIC:
         raise RefusalError("unsupported")
-    kind: Kind = "jpeg-ls" if marker == _JPEG_LS else "jpeg lossless" if marker in _LOSSLESS else "jpeg"
+    kind: Compression = "jpeg-ls" if marker == _JPEG_LS else "jpeg lossless" if marker in _LOSSLESS else "jpeg"
     said: Literal["RGB", "YBR"] | None = None
     if samples == 3:
         if ids in _IDS_RGB:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from retr.retrieval.images.dicom_codec import decode, describe, inflate, starts_frame
+from retr.retrieval.images.dicom_codec import decode, describe_frame, inflate, starts_frame
 from retr.retrieval.images.dicom_colour import is_ybr
 from retr.retrieval.images.dicom_layout import compressed_layout, native_layout
 from retr.retrieval.images.dicom_values import RefusalError, whole
@@ -139,7 +139,7 @@ def _compressed(opened: Opened) -> Frames:
         return b"".join(pieces)
 
     first = content(0)
-    described = describe(first, opened.syntax)
+    described = describe_frame(first, opened.syntax)
     frames = len(groups) if len(groups) > said else max(1, said)
     if described.kind in {"deflated", "native"}:
         most = (opened.pixels() * _MOST_BITS * _MOST_SAMPLES + 7) // 8 + 1
@@ -152,7 +152,7 @@ def _compressed(opened: Opened) -> Frames:
 
     def read(position: int) -> NDArray[Any]:
         data = first if position == 0 else content(position)
-        told = describe(data, opened.syntax)
+        told = describe_frame(data, opened.syntax)
         if told.kind in {"deflated", "native"}:
             size = (layout.frame_bits + 7) // 8
             data = inflate(data, size) if told.kind == "deflated" else data

@@ -38,7 +38,7 @@ _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _DISPLAY_BITS = 8
 
 
-class Shown:
+class DisplayAttributes:
     """What says how one frame is shown: the frame's own groups, then the shared ones, then the file."""
 
     def __init__(self, header: Dataset, position: int) -> None:
@@ -56,7 +56,7 @@ class Shown:
 
 
 def grey(
-    frame: NDArray[Any], header: Dataset, shown: Shown, layout: Layout, notes: list[str]
+    frame: NDArray[Any], header: Dataset, shown: DisplayAttributes, layout: Layout, notes: list[str]
 ) -> tuple[NDArray[np.uint8], str]:
     """Show one grey frame.
 
@@ -89,7 +89,9 @@ def _finite(values: NDArray[Any]) -> NDArray[Any]:
     return finite
 
 
-def _modality(shown: Shown, layout: Layout, notes: list[str]) -> tuple[Transform | None, tuple[float, float]]:
+def _modality(
+    shown: DisplayAttributes, layout: Layout, notes: list[str]
+) -> tuple[Transform | None, tuple[float, float]]:
     """Return the modality transform, None where it changes nothing, and the range of what it gives."""
     source = shown.holder("ModalityLUTSequence")
     for item in items(source, "ModalityLUTSequence"):
@@ -124,7 +126,7 @@ def _modality(shown: Shown, layout: Layout, notes: list[str]) -> tuple[Transform
 def _display(
     frame: NDArray[Any],
     header: Dataset,
-    shown: Shown,
+    shown: DisplayAttributes,
     layout: Layout,
     modality: Transform | None,
     reach: tuple[float, float],
@@ -164,7 +166,9 @@ def _display(
     return stretch, note
 
 
-def _voi_lut(shown: Shown, reach: tuple[float, float], notes: list[str], *, inverted: bool) -> Transform | None:
+def _voi_lut(
+    shown: DisplayAttributes, reach: tuple[float, float], notes: list[str], *, inverted: bool
+) -> Transform | None:
     """Return the first VOI LUT that has entries, to 8 bits; None where there is none."""
     source = shown.holder("VOILUTSequence")
     for item in items(source, "VOILUTSequence"):
@@ -179,7 +183,7 @@ def _voi_lut(shown: Shown, reach: tuple[float, float], notes: list[str], *, inve
     return None
 
 
-def _window(shown: Shown, notes: list[str]) -> tuple[tuple[float, float] | None, str]:
+def _window(shown: DisplayAttributes, notes: list[str]) -> tuple[tuple[float, float] | None, str]:
     """Return (centre, width) of the first window that can be used, or None, and its function."""
     source = shown.holder("WindowCenter", "WindowWidth")
     function = text(shown.holder("VOILUTFunction"), "VOILUTFunction") or "LINEAR"

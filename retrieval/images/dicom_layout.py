@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pydicom import Dataset
 
 
-Kind = Literal["jpeg", "jpeg lossless", "jpeg-ls", "jpeg 2000", "jpeg xl", "rle", "deflated", "native"]
+Compression = Literal["jpeg", "jpeg lossless", "jpeg-ls", "jpeg 2000", "jpeg xl", "rle", "deflated", "native"]
 
 GREY = ("MONOCHROME1", "MONOCHROME2")
 YBR = ("YBR_FULL", "YBR_FULL_422")
@@ -49,7 +49,7 @@ class Codestream:
         How many byte planes RLE has.
     """
 
-    kind: Kind
+    kind: Compression
     rows: int | None = None
     columns: int | None = None
     samples: int | None = None

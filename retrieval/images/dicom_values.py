@@ -49,7 +49,7 @@ def numbers(data: Dataset, keyword: str) -> tuple[float | None, ...]:
     if isinstance(value, str):
         return tuple(_number(part) for part in value.split("\\", _MOST_VALUES))
     if isinstance(value, bytes):  # a VR that is ambiguous without its context
-        found = words(data, keyword)
+        found = words_of(data, keyword)
         return () if found is None else tuple(float(word) for word in found[:_MOST_VALUES])
     values = value if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") else [value]
     return tuple(_finite(item) for item in values)
@@ -90,7 +90,7 @@ def items(data: Dataset, keyword: str) -> list[Dataset]:
         return []
 
 
-def words(data: Dataset, keyword: str) -> NDArray[np.uint16] | None:
+def words_of(data: Dataset, keyword: str) -> NDArray[np.uint16] | None:
     """Return an element's 16-bit words, uint16 ``(n,)``, by whichever VR it was written; None where it has none."""
     element = _element(data, keyword)
     value = None if element is None else element.value
@@ -201,7 +201,7 @@ def lookup_table(
     widths
         How many bits an entry may have other than declared, ascending.
     """
-    described = words(data, descriptor)
+    described = words_of(data, descriptor)
     if described is None or len(described) < 3:
         return None
     count, first, declared = int(described[0]) or _WORD, int(described[1]), int(described[2])
@@ -222,7 +222,7 @@ def segmented_table(
     RefusalError
         The segments are not valid, or expand to more than ``most`` entries: "damaged".
     """
-    described, found = words(data, descriptor), words(data, content)
+    described, found = words_of(data, descriptor), words_of(data, content)
     if described is None or len(described) < 3 or found is None or not found.size:
         return None
     count, first, declared = int(described[0]) or _WORD, int(described[1]), int(described[2])
@@ -284,7 +284,7 @@ def _finite(value: Any) -> float | None:
 def _entries(data: Dataset, keyword: str, count: int, declared: int) -> NDArray[Any] | None:
     element = _element(data, keyword)
     value = None if element is None else element.value
-    found = words(data, keyword)
+    found = words_of(data, keyword)
     if found is None:
         return None
     if isinstance(value, bytes):

@@ -30,7 +30,7 @@ from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, 
 from retr.retrieval.archive.table_like import is_file
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.ingest.options import BuildOptions, Order
-from retr.retrieval.ingest.pipeline import carry_out
+from retr.retrieval.ingest.pipeline import run_build
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import RESERVED, TAKEN, score_column
 
@@ -94,7 +94,7 @@ def build(
     fresh = before is None
     store = _created(path, loaded, asked.dtype or "float32") if fresh else Store.open(path)
     try:
-        report, skipped = carry_out(order, loaded, store, progress)
+        report, skipped = run_build(order, loaded, store, progress)
     except BaseException:
         # whatever it was: an index without rows is none
         if fresh and Store.open(path).version == store.version:
@@ -144,7 +144,7 @@ def add(
         raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
     order = _order(opened, source, store, asked, name)
     _require_columns(order, store.schema.names, asked.types or ())
-    return carry_out(order, encoder() if callable(encoder) else encoder, store, progress)[0]
+    return run_build(order, encoder() if callable(encoder) else encoder, store, progress)[0]
 
 
 def _opened(archive: ArchiveLike | Source, index: Path, asked: BuildOptions, root: str | None) -> Source:

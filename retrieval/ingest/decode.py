@@ -61,7 +61,7 @@ class Read:
 
 
 @dataclass(frozen=True)
-class Same:
+class Unchanged:
     """One file that was read again and holds what its rows were made from."""
 
     item: Item
@@ -94,7 +94,7 @@ class Decoder:
     same_bytes: Callable[[str], tuple[int, ...]]
     reading: ReadOptions
 
-    def __call__(self, item: Item, rows: int = 0) -> Read | Same | Skipped:
+    def __call__(self, item: Item, rows: int = 0) -> Read | Unchanged | Skipped:
         """Read one item; whatever is wrong with it becomes a record.
 
         Parameters
@@ -115,7 +115,7 @@ class Decoder:
         sha256 = hashlib.sha256(data).hexdigest()
         item = replace(item, data=None)  # what waits for its commit holds no bytes
         if rows and (size, mtime) == (item.size, item.mtime) and self.holds(item, sha256):
-            return Same(item, sha256, rows)
+            return Unchanged(item, sha256, rows)
         same = self.same_bytes(sha256)
         if same:
             return Read(item, size, mtime, sha256, same=same, stated=self._stated(data))

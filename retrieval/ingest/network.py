@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BATCHES_AHEAD = 2
 
 
-class Network:
+class EmbeddingThread:
     """Embeds pictures in batches; a context, at whose end the thread is gone.
 
     Parameters

@@ -37,13 +37,13 @@ from retr.retrieval.archive.provenance import BUILDS_NOTE, Notes
 from retr.retrieval.archive.sources import Item, Other, Skipped
 from retr.retrieval.encoders.index_encoder import require_same
 from retr.retrieval.ingest.build_key import BuildKey
-from retr.retrieval.ingest.decode import Decoder, Read, Same
+from retr.retrieval.ingest.decode import Decoder, Read, Unchanged
 from retr.retrieval.ingest.file_states import Remembered, content_key
 from retr.retrieval.ingest.labels import Labels
-from retr.retrieval.ingest.network import Network
+from retr.retrieval.ingest.network import EmbeddingThread
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import as_text, make_rows, skipped_table
-from retr.retrieval.ingest.seen_files import Known
+from retr.retrieval.ingest.seen_files import SeenFiles
 from retr.retrieval.progress import make_progress
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ EXAMPLES = 5
 MANY_SEGMENTS = 64
 
 
-def carry_out(
+def run_build(
     order: Order, encoder: BaseEncoder, store: Store, progress: bool | Progress
 ) -> tuple[BuildReport, Counter[str]]:
     """Build under the writer's lock; give the report, and the reasons of what could not be read."""
@@ -108,7 +108,7 @@ class _Run:
         self.recorded.types |= order.asked.types or {}
         if order.asked.image_column is not None:
             self.recorded.image_columns[order.name] = order.asked.image_column
-        self.known = Known(writer.store, order.name, list(self.recorded.sources))
+        self.known = SeenFiles(writer.store, order.name, list(self.recorded.sources))
         self.labels = Labels(
             order.table, order.name, writer, self.recorded, has_rows=len(self.known) > 0, group=order.asked.group
         )
@@ -138,7 +138,7 @@ class _Run:
         self.files: deque[Read] = deque()
         self.ready: list[Read] = []
         self.ready_rows = 0
-        self.network = Network(encoder, self.recorded.scores)
+        self.network = EmbeddingThread(encoder, self.recorded.scores)
         # paths whose old rows go, each with the word under which it is counted
         self.delete: list[tuple[str, str]] = []
         self.skipped: list[Skipped] = []
@@ -178,7 +178,7 @@ class _Run:
         workers = self.order.asked.workers or max(parallel, len(os.sched_getaffinity(0)))
         # enough decoded pictures for the batch after those that the network has, and no more
         ahead = self.encoder.batch_size + 2 * workers
-        window: deque[Future[Read | Same | Skipped]] = deque()
+        window: deque[Future[Read | Unchanged | Skipped]] = deque()
         sizes: deque[int] = deque()
         with self.network, ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
             try:
@@ -233,13 +233,13 @@ class _Run:
             self.remembered.note(path, item.stamp, content)
         return not known if self.order.asked.rehash is None else self.order.asked.rehash
 
-    def _take(self, result: Read | Same | Skipped) -> None:
+    def _take(self, result: Read | Unchanged | Skipped) -> None:
         """Take one file from the decoding threads, in the order of the listing."""
         self.shown.step()
         if isinstance(result, Skipped):
             self._skip(result)
             return
-        if isinstance(result, Same):
+        if isinstance(result, Unchanged):
             self.done["unchanged"] += result.rows
             self.done["rehashed"] += 1
             self._remember(result)
@@ -253,7 +253,7 @@ class _Run:
             self._commit_some()
         self._commit_some()
 
-    def _remember(self, file: Read | Same) -> None:
+    def _remember(self, file: Read | Unchanged) -> None:
         if file.item.stamp is not None:
             self.remembered.note(self._row_path(file.item.path), file.item.stamp, content_key(file.sha256))
 

@@ -24,7 +24,7 @@ from retr.retrieval.archive.locations import source_of
 from retr.retrieval.archive.matching import composed_text
 from retr.retrieval.hits import ANSWER
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
-from retr.retrieval.ingest.seen_files import MARK, Known
+from retr.retrieval.ingest.seen_files import MARK, SeenFiles
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -66,7 +66,7 @@ class Rows:
 
 def make_rows(
     files: Sequence[Read],
-    known: Known,
+    known: SeenFiles,
     notes: Notes,
     *,
     name: str,
@@ -181,7 +181,7 @@ def skipped_table(skipped: Sequence[Skipped], store: Store, notes: Notes, name: 
     return pa.concat_tables([kept, new]).combine_chunks()
 
 
-def _labels(paths: list[str], known: Known, columns: list[str]) -> pa.Table:
+def _labels(paths: list[str], known: SeenFiles, columns: list[str]) -> pa.Table:
     """Return the cells that earlier rows of the same paths have."""
     store = known.store
     present = [column for column in columns if column in store.schema.names]

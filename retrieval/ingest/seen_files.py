@@ -36,7 +36,7 @@ MARK = "etag"
 PIECE = 20_000
 
 
-class Known:
+class SeenFiles:
     """The files of one source of an index, by path; and of the whole index, by sha256.
 
     Safe to ask from several threads.

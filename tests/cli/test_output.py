@@ -280,7 +280,7 @@ def test_a_name_that_is_not_unicode(retr, odd, tmp_path):
     "phase",
     [
         "retr.retrieval.encoders.registry.load_encoder",
-        "retr.retrieval.ingest.network.Network.embed",
+        "retr.retrieval.ingest.network.EmbeddingThread.embed",
         "retr.index.rows.writer.Writer.commit",
         "retr.retrieval.ingest.build.open_source",
     ],

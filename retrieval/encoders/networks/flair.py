@@ -69,8 +69,8 @@ class FlairEncoder(FundusEncoder):
         """Embed pixels ``(n, 3, side, side)``: ``(n, 512)`` unit vectors, or 2048 plain features."""
         return self.project(pool(self.network(pixels)))
 
-    def places(self, pixels: Tensor) -> Tensor:
-        """Embed the places of the last map as if each were a picture: ``(h, w, dim)``."""
+    def patch_features(self, pixels: Tensor) -> Tensor:
+        """Embed the patches of the last map as if each were a picture: ``(h, w, dim)``."""
         return self.project(self.network(pixels)[0].permute(1, 2, 0))
 
 

@@ -16,7 +16,7 @@ from retr.retrieval.encoders.sample_picture import picture
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights import checkpoints as files
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
-from retr.retrieval.encoders.weights.fitting import Contents
+from retr.retrieval.encoders.weights.fitting import CheckpointContents
 from retr.retrieval.encoders.weights.untrusted import (
     TOKENIZER,
     check_folder,
@@ -62,13 +62,13 @@ class ImageSide(torch.nn.Module):
         self.prefix = 0 if family in _NO_CLS else 1 + int(getattr(model.config, "num_register_tokens", 0) or 0)
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed pixels: ``(n, dim)``, and the tokens after the final norm ``(n, places, width)``."""
+        """Embed pixels: ``(n, dim)``, and the tokens after the final norm ``(n, k, width)``."""
         if self.family == "siglip2":
             output = self.body(**_unpack(pixels))
         elif self.family == "vit_mae":
             # nothing is masked; ascending noise keeps the patches in their order
-            places = self.body.embeddings.position_embeddings.shape[1] - 1
-            noise = torch.arange(places, device=pixels.device).expand(len(pixels), -1)
+            patches = self.body.embeddings.position_embeddings.shape[1] - 1
+            noise = torch.arange(patches, device=pixels.device).expand(len(pixels), -1)
             output = self.body(pixels, noise=noise)
         else:
             output = self.body(pixels)
@@ -103,7 +103,7 @@ class HfEncoder(TorchEncoder):
         device: str,
         precision: str,
     ) -> None:
-        self._name, self._places = name, (text_model, folder, hub)
+        self._name, self._tokenizer_locations = name, (text_model, folder, hub)
         self._model = _read_model(folder, family, checkpoints)
         self._processor = CardTransform(transform) if transform else _read_processor(folder)
         words = text_model or folder
@@ -142,7 +142,7 @@ class HfEncoder(TorchEncoder):
 
     @cached_property
     def _tokenizer(self) -> Any:
-        return _read_tokenizer(self._name, _find_tokenizer(self._name, *self._places))
+        return _read_tokenizer(self._name, _find_tokenizer(self._name, *self._tokenizer_locations))
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
         """Run the folder's image processor on one RGB picture.
@@ -206,7 +206,7 @@ class HfEncoder(TorchEncoder):
     def _length(self) -> int:
         return int(self._model.config.text_config.max_position_embeddings)
 
-    def places(self, pixels: torch.Tensor) -> torch.Tensor | None:
+    def patch_features(self, pixels: torch.Tensor) -> torch.Tensor | None:
         """Return the patch tokens after the final norm ``(h, w, dim)``, where the embedding pools exactly these."""
         if self.network.pooling not in {"cls", "mean"} or self.network.prefix == 0:
             return None
@@ -256,7 +256,7 @@ def _unpack(packed: torch.Tensor) -> dict[str, torch.Tensor]:
 def _read_model(folder: Path, family: str, checkpoints: Sequence[Path]) -> Any:
     """Load a model strictly from a folder, in float32."""
     where = f"config.json in {folder.name!r}"
-    contents = Contents(checkpoints)
+    contents = CheckpointContents(checkpoints)
     contents.require_depth(read_json(folder / "config.json") or {}, where)
     with sealed(), reading(f"the folder {folder.name!r}", folder=folder), contents.bounding(where):
         model, report = transformers.AutoModel.from_pretrained(

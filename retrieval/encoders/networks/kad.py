@@ -32,7 +32,7 @@ _LONGEST = 4
 
 
 class KadImage(nn.Module):
-    """A ResNet-50 whose places are each mapped 2048-2048-768 (``ModelRes512``) or 1024-1024-768 (``ModelRes``).
+    """A ResNet-50 whose positions are each mapped 2048-2048-768 (``ModelRes512``) or 1024-1024-768 (``ModelRes``).
 
     Parameters
     ----------
@@ -51,8 +51,8 @@ class KadImage(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Map ``(n, 3, h, w)`` to patch features ``(n, h', w', dim)``; the image vector is their mean."""
-        places = self.resnet(pixels).permute(0, 2, 3, 1)
-        return cast("Tensor", self.res_l2(torch.relu(self.res_l1(places))))
+        positions = self.resnet(pixels).permute(0, 2, 3, 1)
+        return cast("Tensor", self.res_l2(torch.relu(self.res_l1(positions))))
 
 
 class QueryNetwork(nn.Module):
@@ -72,7 +72,7 @@ class QueryNetwork(nn.Module):
         self.mlp_head = nn.Sequential(nn.Linear(dim, 2))
 
     def forward(self, patches: Tensor, findings: Tensor, *, together: bool = True) -> Tensor:
-        """Return logits ``(n, m, 2)`` (absent, present) for patches ``(n, places, dim)`` and findings ``(m, dim)``.
+        """Return logits ``(n, m, 2)`` (absent, present) for patches ``(n, k, dim)`` and findings ``(m, dim)``.
 
         The findings attend to each other, so the answer to one depends on which others are asked with it, unless
         they are not asked ``together``.
@@ -199,7 +199,7 @@ class KadEncoder(TorchEncoder):
         """Count the tokens of texts, and how many of them are read."""
         return self.text.lengths(texts)
 
-    def places(self, pixels: Tensor) -> Tensor:
+    def patch_features(self, pixels: Tensor) -> Tensor:
         """Return the patch features, whose mean is the image vector: ``(h, w, 768)``."""
         return cast("Tensor", self.network(pixels)[0])
 

@@ -40,8 +40,8 @@ class LiteNetwork(torch.nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Embed pixels uint8 ``(n, 3, 224, 224)``: float32 ``(n, 1280)`` and ``(n, 1280, 7, 7)``."""
-        places = self.body.forward_features(self.normalise(pixels))  # type: ignore[operator]
-        return places.mean((2, 3)), places
+        patches = self.body.forward_features(self.normalise(pixels))  # type: ignore[operator]
+        return patches.mean((2, 3)), patches
 
 
 class LiteLayersNetwork(LiteNetwork):
@@ -122,9 +122,9 @@ class LiteTorchEncoder(TorchEncoder):
         features: torch.Tensor = self.network(pixels)[0]
         return features
 
-    def places(self, pixels: torch.Tensor) -> torch.Tensor | None:
+    def patch_features(self, pixels: torch.Tensor) -> torch.Tensor | None:
         """Return the last feature map ``(7, 7, 1280)``, whose mean is the vector; None for ``layers``."""
         if self._feature != "last":
             return None
-        places: torch.Tensor = self.network(pixels)[1][0]
-        return places.permute(1, 2, 0)
+        patches: torch.Tensor = self.network(pixels)[1][0]
+        return patches.permute(1, 2, 0)

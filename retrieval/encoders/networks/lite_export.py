@@ -1,7 +1,7 @@
 """Export the checked EfficientNet-Lite0 checkpoint to ONNX: all that `lite` needs torch for on a CPU.
 
 Input ``pixels`` uint8 ``(n, 3, 224, 224)``; output ``features`` float32 ``(n, 1280)`` and ``map`` float32
-``(n, 1280, 7, 7)``, whose mean over the places is ``features``; for the feature ``layers`` only ``features`` float32
+``(n, 1280, 7, 7)``, whose mean over the patches is ``features``; for the feature ``layers`` only ``features`` float32
 ``(n, 2232)``.
 """
 

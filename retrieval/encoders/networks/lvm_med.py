@@ -34,7 +34,7 @@ class LvmMedEncoder(TorchEncoder):
         """Average the last map of pixels ``(n, 3, 224, 224)``: ``(n, dim)``."""
         return pool(self._map(pixels))
 
-    def places(self, pixels: Tensor) -> Tensor:
+    def patch_features(self, pixels: Tensor) -> Tensor:
         """Return the last map, whose mean is the embedding: ``(h, w, dim)``."""
         return self._map(pixels)[0].permute(1, 2, 0)
 

@@ -27,7 +27,7 @@ from retr.retrieval.encoders.towers.open_clip_text import (
 )
 from retr.retrieval.encoders.weights import checkpoints as files
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
-from retr.retrieval.encoders.weights.fitting import Contents
+from retr.retrieval.encoders.weights.fitting import CheckpointContents
 from retr.retrieval.encoders.weights.open_clip_files import (
     CHECKPOINTS,
     CONFIG,
@@ -124,7 +124,7 @@ class OpenClipEncoder(TorchEncoder):
         with reading(f"the text side of {self.info.name!r}"):
             return count_tokens(self._tokenizer, texts)
 
-    def places(self, pixels: torch.Tensor) -> torch.Tensor | None:
+    def patch_features(self, pixels: torch.Tensor) -> torch.Tensor | None:
         """Project the last layer's patch tokens as the pooled one is: ``(h, w, dim)``; None for other towers."""
         visual = self.network
         if not isinstance(visual, open_clip.transformer.VisionTransformer) or visual.attn_pool is not None:
@@ -134,7 +134,7 @@ class OpenClipEncoder(TorchEncoder):
         return cast("torch.Tensor", projected[0].reshape(*visual.grid_size, -1))
 
 
-def load(
+def load_open_clip(
     model: str,
     weights: Path | None,
     *,
@@ -299,7 +299,7 @@ def _build(source: ResolvedModel, text_model: Path | None) -> Any:
         text["hf_model_pretrained"] = False
         text["hf_model_name"] = str(config_folder(text["hf_model_name"], source, text_model))
     where = "its configuration"
-    contents = Contents([source.checkpoint])
+    contents = CheckpointContents([source.checkpoint])
     contents.require_depth(config, where)
     if "hf_model_name" in text:
         named = Path(text["hf_model_name"])
@@ -334,8 +334,8 @@ def _network(kind: Any, config: dict[str, Any]) -> Any:
     if kind is open_clip.CLIP and "timm_model_name" not in config["vision_cfg"]:
         model = files.uninitialised(lambda: kind(**config))
         if {name for name, _ in model.named_buffers()} - model.state_dict().keys() == {"attn_mask"}:
-            places = model.attn_mask.shape[0]
-            model.attn_mask = torch.full((places, places), float("-inf")).triu_(1)
+            length = model.attn_mask.shape[0]
+            model.attn_mask = torch.full((length, length), float("-inf")).triu_(1)
             return model
     return kind(**config)
 

@@ -52,7 +52,7 @@ class RadDinoEncoder(TorchEncoder):
         tokens = self._tokens(pixels)
         return tokens[:, 0] if self.feature == "cls" else tokens[:, 1:].float().mean(dim=1)
 
-    def places(self, pixels: Tensor) -> Tensor:
+    def patch_features(self, pixels: Tensor) -> Tensor:
         """Return the patch tokens after the final LayerNorm: ``(37, 37, 768)``."""
         patches = self._tokens(pixels)[0, 1:]
         width = pixels.shape[-1] // cast("Any", self.network).config.patch_size

@@ -58,7 +58,7 @@ class RetiZeroEncoder(FundusEncoder):
             return pool(last_map(self.network, pixels).float())
         return self.project(self.network(pixels))
 
-    def places(self, pixels: Tensor) -> Tensor:
+    def patch_features(self, pixels: Tensor) -> Tensor:
         """Embed the 14 x 14 patch tokens as the picture is embedded: ``(14, 14, dim)``."""
         tokens = last_map(self.network, pixels)[0].permute(1, 2, 0)
         if self.feature == "retrieval":

@@ -15,7 +15,7 @@ from retr.retrieval.encoders.runtime.preprocess import table
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights import checkpoints as files
-from retr.retrieval.encoders.weights.fitting import Contents
+from retr.retrieval.encoders.weights.fitting import CheckpointContents
 from retr.retrieval.encoders.weights.untrusted import config_digest, first_line
 from retr.retrieval.encoders.weights.wrappers import unwrap
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 # Layers that a configuration, which is JSON, or a card can only name.
 _LAYERS = {name: getattr(timm.layers, name) for name in ("Mlp", "GluMlp", "SwiGLU", "SwiGLUPacked")}
-# What timm.create_model takes that is no property of the network: places, and what loads from them.
+# What timm.create_model takes that is no property of the network: locations, and what loads from them.
 _REFUSED = (
     *("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir", "device", "dtype"),
     *("features_only", "out_indices", "scriptable", "exportable", "no_jit", "num_classes", "pretrained_model_args"),
@@ -117,7 +117,7 @@ class TimmEncoder(TorchEncoder):
                 hint="is it the configuration of these weights?",
             ) from error
 
-    def places(self, pixels: torch.Tensor) -> torch.Tensor | None:
+    def patch_features(self, pixels: torch.Tensor) -> torch.Tensor | None:
         """Return the patch tokens after the final norm, where the embedding is one of them or their mean."""
         network = cast("Pooled", self.network)
         body: Any = network.body
@@ -149,7 +149,7 @@ def architecture(name: str) -> tuple[str, dict[str, Any]]:
     return arch, timm.get_pretrained_cfg(f"{arch}.{tag}").to_dict()
 
 
-def load(source: TimmModel, *, device: str, precision: str) -> TimmEncoder:
+def load_timm(source: TimmModel, *, device: str, precision: str) -> TimmEncoder:
     """Build the network and load its checkpoint strictly."""
     unwrapped = unwrap(files.load_state_dict(source.checkpoint), file=source.checkpoint.name)
     body = _build(source, unwrapped.state)
@@ -183,7 +183,7 @@ def _build(source: TimmModel, state: dict[str, torch.Tensor]) -> torch.nn.Module
         )
     where = f"the configuration of {source.name!r}"
     arguments = _layers(dict(source.arguments), where)
-    contents = Contents([source.checkpoint])
+    contents = CheckpointContents([source.checkpoint])
     contents.require_depth(arguments, where)
     arch = source.architecture.partition(".")[0]
     classifier = source.pretrained.get("classifier") or timm.get_pretrained_cfg(arch).classifier or "head"

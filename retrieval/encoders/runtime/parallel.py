@@ -129,7 +129,7 @@ class ParallelEncoder(BaseEncoder):
         return self._first.similarity_logits(image_vectors, text_vectors)
 
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
-        """Embed a picture's places on the first device."""
+        """Embed a picture's patches on the first device."""
         return self._first.patch_embeddings(image)
 
     @staticmethod

@@ -175,15 +175,15 @@ class TorchEncoder(BaseEncoder):
         """Prepare one RGB picture but for `table`, which the device looks up: a quarter of the bytes."""
         return self.prepare(image) if self.table is None else self.to_bytes(image)
 
-    def places(self, pixels: torch.Tensor) -> torch.Tensor | None:  # noqa: ARG002
-        """Embed the places of one picture ``(1, c, h, w)``: ``(h, w, dim)``, any float, or None; see `BaseEncoder`."""
+    def patch_features(self, pixels: torch.Tensor) -> torch.Tensor | None:  # noqa: ARG002
+        """Embed the patches of one picture ``(1, c, h, w)``: ``(h, w, dim)``, any float, or None; see `BaseEncoder`."""
         return None
 
     @torch.inference_mode()
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
-        """Embed the places of one RGB picture: float32 ``(h, w, dim)``, or None; see `BaseEncoder`."""
+        """Embed the patches of one RGB picture: float32 ``(h, w, dim)``, or None; see `BaseEncoder`."""
         with self.in_full():
-            found = self.places(self.pixels(self.prepare(image)[None]))
+            found = self.patch_features(self.pixels(self.prepare(image)[None]))
         return None if found is None else found.float().cpu().numpy()
 
     @torch.inference_mode()
@@ -240,12 +240,14 @@ class TorchEncoder(BaseEncoder):
             return there.to(self.dtype)
         table = torch.from_numpy(self.table).to(self.device, self.dtype)
         pixels = torch.empty(there.shape, dtype=self.dtype, device=self.device)
-        # some pictures at a time: the places in the table take four times the bytes of the values
+        # some pictures at a time: the entries in the table take four times the bytes of the values
         some = max(1, _LOOKED_UP // there[0, 0].numel())
         for start in range(0, len(there), some):
             for channel in range(len(table)):
-                places = there[start : start + some, channel].int()
-                pixels[start : start + some, channel] = table[channel].index_select(0, places.flatten()).view_as(places)
+                entries = there[start : start + some, channel].int()
+                pixels[start : start + some, channel] = (
+                    table[channel].index_select(0, entries.flatten()).view_as(entries)
+                )
         return pixels
 
     def in_full(self) -> AbstractContextManager[None]:

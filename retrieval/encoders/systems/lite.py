@@ -222,5 +222,5 @@ SPEC = Spec(
     ),
     load=_load,
     available=_available,
-    under_a_head={"feature": "layers"},
+    head_options={"feature": "layers"},
 )

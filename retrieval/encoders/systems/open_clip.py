@@ -100,7 +100,7 @@ def _load(
         raise WeightsError(f"no file or folder at {str(path)!r}, weights of open_clip", hint="check the path")
     from retr.retrieval.encoders.networks import open_clip as network
 
-    return network.load(
+    return network.load_open_clip(
         model,
         path,
         card=CARD,

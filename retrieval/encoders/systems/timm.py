@@ -124,7 +124,7 @@ def _load(
     from retr.retrieval.encoders.networks import timm as timm_network
 
     with reading(f"'timm:{shown}'", folder=source.checkpoint.parent):
-        encoder = timm_network.load(source, device=device, precision=precision)
+        encoder = timm_network.load_timm(source, device=device, precision=precision)
     if place is not None and weights is None:
         locations.remember_files(encoder.info, {"weights": place})
     return encoder

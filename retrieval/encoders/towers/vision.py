@@ -50,7 +50,7 @@ class ResNet50(nn.Module):
 
 
 def pool(features: Tensor) -> Tensor:
-    """Average a map ``(n, channels, h, w)`` over its places: ``(n, channels)``."""
+    """Average a map ``(n, channels, h, w)`` over its positions: ``(n, channels)``."""
     return torch.flatten(nn.functional.adaptive_avg_pool2d(features, 1), 1)
 
 

@@ -31,7 +31,7 @@ _SLACK_VALUES, _SLACK_TENSORS = 1 << 26, 10_000
 _DEPTH = ("layers", "depth", "depths", "num_hidden_layers", "num_blocks")
 
 
-class Contents:
+class CheckpointContents:
     """How many tensors some checkpoints hold, and how many values; `WeightsError` where they are no floating numbers.
 
     Eight-bit weights mean nothing without their scales, and libraries cast them in silence.

@@ -15,31 +15,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.machine.home import home
-from retr.retrieval.machine_state import read_places, write_places
+from retr.retrieval.machine_state import read_locations, write_locations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from retr.index.encoder import EncoderInfo
 
-_NOT_PLACES = {"device", "precision"}
+_NOT_LOCATIONS = {"device", "precision"}
 
 
 def remember_files(info: EncoderInfo, options: Mapping[str, Any]) -> None:
     """Note the paths among the options an encoder was loaded with."""
-    places = {
+    locations = {
         name: str(home(value).absolute())
         for name, value in options.items()
-        if name not in info.options and name not in _NOT_PLACES and isinstance(value, str | os.PathLike)
+        if name not in info.options and name not in _NOT_LOCATIONS and isinstance(value, str | os.PathLike)
     }
-    places = {name: place for name, place in places.items() if Path(place).exists()}
-    if places and recall_files(info) != places:
-        write_places("encoders", _key(info), places)
+    locations = {name: place for name, place in locations.items() if Path(place).exists()}
+    if locations and recall_files(info) != locations:
+        write_locations("encoders", _key(info), locations)
 
 
 def recall_files(info: EncoderInfo) -> dict[str, str]:
     """Return the options that name this encoder's files here; empty when nothing is known or it is gone."""
-    known = read_places("encoders", _key(info))
+    known = read_locations("encoders", _key(info))
     return {name: place for name, place in known.items() if Path(place).exists()}
 
 

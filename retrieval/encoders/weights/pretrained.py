@@ -8,7 +8,7 @@ import torch
 
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
-from retr.retrieval.encoders.weights.fitting import Contents
+from retr.retrieval.encoders.weights.fitting import CheckpointContents
 from retr.retrieval.encoders.weights.untrusted import check_folder, read_json, reading, sealed
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def load_pretrained(model: str, folder: Path) -> nn.Module:
         if not (folder / name).is_file():
             raise WeightsError(f"no {name} in {folder.name!r}", hint="get the whole folder as its authors publish it")
     where = f"config.json in {folder.name!r}"
-    contents = Contents([folder / "model.safetensors"])
+    contents = CheckpointContents([folder / "model.safetensors"])
     contents.require_depth(read_json(folder / "config.json") or {}, where)
     ensure_torchvision()
     import transformers

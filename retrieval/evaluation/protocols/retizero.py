@@ -367,14 +367,14 @@ def _published_embedding(encoder: BaseEncoder) -> tuple[BaseEncoder, str]:
     # any picture tells what the encoder's own vector is
     pixels = np.random.default_rng(0).integers(0, 256, (7, 7, 3), np.uint8)
     picture = Image.fromarray(pixels).resize((256, 256), Image.Resampling.BICUBIC)
-    places = encoder.patch_embeddings(picture)
-    if places is None:
+    patches = encoder.patch_embeddings(picture)
+    if patches is None:
         return encoder, "the encoder's own; it gives no patch tokens"
     own = encoder.encode_prepared(encoder.prepare(picture)[None])[0]
-    means = places.mean((0, 1))
+    means = patches.mean((0, 1))
     if means.shape == own.shape and np.allclose(means, own, atol=1e-3 * float(np.abs(own).max())):
-        return encoder, "the encoder's own, which is the mean of its places"
-    return PatchMeans(encoder, places.shape[-1]), "mean of patch tokens"
+        return encoder, "the encoder's own, which is the mean of its patches"
+    return PatchMeans(encoder, patches.shape[-1]), "mean of patch tokens"
 
 
 def _intervals(answers: Answers, groups: NDArray[np.int64]) -> dict[str, dict[str, Any]]:

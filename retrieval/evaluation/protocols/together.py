@@ -114,9 +114,9 @@ class PatchMeans(BaseEncoder):
 
         vectors = np.empty((len(batch), self.info.dim), np.float32)
         for row, pixels in enumerate(batch):
-            places = self._encoder.patch_embeddings(Image.fromarray(pixels))
-            assert places is not None  # it gave some for another picture
-            vectors[row] = places.mean((0, 1))
+            patches = self._encoder.patch_embeddings(Image.fromarray(pixels))
+            assert patches is not None  # it gave some for another picture
+            vectors[row] = patches.mean((0, 1))
         return vectors
 
 

@@ -10,7 +10,7 @@ import pytest
 from retr.index.store import Store
 from retr.retrieval.ingest.build import build
 from retr.retrieval.ingest.decode import Frame
-from retr.retrieval.ingest.network import BATCHES_AHEAD, Network
+from retr.retrieval.ingest.network import BATCHES_AHEAD, EmbeddingThread
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def test_it_runs_while_more_is_handed_over(make_encoder, frames, make_picture):
             return super().encode_prepared(batch)
 
     given = frames(11)
-    with Network(Waiting(), ()) as network:
+    with EmbeddingThread(Waiting(), ()) as network:
         assert list(network.embed(given[:6])) == []
         assert list(network.embed(given[6:10])) == []
         assert all(frame.prepared is None for frame in given[:8])
@@ -58,7 +58,7 @@ def test_no_more_batches_are_stacked_than_it_may_have(make_encoder, frames):
             self.done += 1
             return vectors
 
-    with Network(Counting(seconds=0.01), ()) as network:
+    with EmbeddingThread(Counting(seconds=0.01), ()) as network:
         for start in range(0, 48, 3):
             list(network.embed(frames(3, start)))
         list(network.embed([], everything=True))
@@ -73,7 +73,7 @@ def test_an_error_in_it_is_the_callers_and_ends_the_thread(make_encoder, frames)
 
     before = threading.active_count()
     with pytest.raises(ZeroDivisionError, match="of the network"):
-        with Network(Failing(), ()) as network:
+        with EmbeddingThread(Failing(), ()) as network:
             for start in range(0, 40, 4):
                 list(network.embed(frames(4, start)))
     assert threading.active_count() == before

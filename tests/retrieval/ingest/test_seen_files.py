@@ -14,7 +14,7 @@ from retr.retrieval.archive.locations import source_of
 from retr.retrieval.archive.sources import Item
 from retr.retrieval.ingest import seen_files as module
 from retr.retrieval.ingest.file_states import content_key
-from retr.retrieval.ingest.seen_files import Known
+from retr.retrieval.ingest.seen_files import SeenFiles
 
 NAMES = ["", "site2"]
 
@@ -62,7 +62,7 @@ def reference(index):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_are_found_by_their_paths(index, reference, name):
-    known = Known(index, name, NAMES)
+    known = SeenFiles(index, name, NAMES)
     mine = {path: state for path, state in reference[0].items() if source_of(path, NAMES)[0] == name}
     assert len(known) == len(mine) > 10
     asked = [*reference[0], "a/none.png", "site2/none.png"]
@@ -77,7 +77,7 @@ def test_files_are_found_by_their_paths(index, reference, name):
 
 
 def test_a_file_is_unchanged_in_the_same_state_only(index, reference):
-    known = Known(index, "", NAMES)
+    known = SeenFiles(index, "", NAMES)
     for path, (size, mtime, mark, rows) in reference[0].items():
         mine = path.startswith("a/")
         assert known.unchanged(path, Item(path, size, mtime))[0] == (len(rows) if mine else 0)
@@ -89,7 +89,7 @@ def test_a_file_is_unchanged_in_the_same_state_only(index, reference):
 
 
 def test_bytes_are_found_under_any_path(index, reference):
-    known = Known(index, "", NAMES)
+    known = SeenFiles(index, "", NAMES)
     by_content = {}
     for (*_, sha256), rows in reference[1].items():
         by_content.setdefault(sha256, []).append(tuple(rows))
@@ -100,7 +100,7 @@ def test_bytes_are_found_under_any_path(index, reference):
 
 
 def test_a_file_holds_the_bytes_that_its_rows_were_made_from(index, reference):
-    known = Known(index, "", NAMES)
+    known = SeenFiles(index, "", NAMES)
     for path, _, _, _, sha256 in reference[1]:
         assert known.holds(path, sha256) == path.startswith("a/")
         assert not known.holds(path, "0" * 64)
@@ -116,7 +116,7 @@ def test_what_was_not_seen_has_vanished(tmp_path, fake_encoder):
     with store.writer() as writer:
         writer.append(table, np.eye(7, fake_encoder.info.dim, dtype=np.float32))
         store = writer.commit()
-    known = Known(store, "", NAMES)
+    known = SeenFiles(store, "", NAMES)
     known.unchanged("a/1.png", Item("a/1.png", 1, 1.0))
     known.unchanged("e.png", Item("e.png", 2, 2.0))  # changed, but there
 
@@ -129,7 +129,7 @@ def test_what_was_not_seen_has_vanished(tmp_path, fake_encoder):
 
 
 def test_an_empty_index_knows_nothing(tmp_path, fake_encoder):
-    known = Known(Store.create(tmp_path / "index", encoder=fake_encoder.info), "", [""])
+    known = SeenFiles(Store.create(tmp_path / "index", encoder=fake_encoder.info), "", [""])
     assert len(known) == 0
     assert known.unchanged("a.png", Item("a.png", 1, 1.0))[0] == 0
     assert [rows.tolist() for rows in known.rows(["a.png"])] == [[]]
