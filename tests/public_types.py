@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, assert_type
 
 import retr
 import retr.encoders
+from retr.index import Snapshot, Store
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,3 +57,15 @@ def errors(error: retr.RetrError) -> None:
     assert_type(error.message, str)
     assert_type(error.hint, str | None)
     assert_type(retr.FilterError("", expression="", position=0).position, int)
+
+
+def stores(path: str, vectors: NDArray[np.float32]) -> None:
+    """A store is a snapshot that is searched; its writer commits stores."""
+    store = Store.open(path)
+    assert_type(store, Store)
+    assert_type(store.newest(), Store)
+    assert_type(store.search(vectors, 3).exact, bool)
+    assert_type(Snapshot.open(path), Snapshot)
+    with store.writer() as writer:
+        assert_type(writer.store, Store)
+        assert_type(writer.commit(), Store)

@@ -8,6 +8,8 @@ import pytest
 
 from retr.index.disk.manifest import read_current
 from retr.index.errors import IndexCorruptError, UsageError
+from retr.index.rows.snapshot import Snapshot
+from retr.index.rows.writer import open_writer
 from retr.index.store import Store
 
 
@@ -67,3 +69,26 @@ def test_unknown_columns_name_the_nearest(make):
     store = make(3)
     with pytest.raises(UsageError, match=r"no column 'aeg'; did you mean 'age'"):
         store.table(["aeg"])
+
+
+def test_a_snapshot_reads_and_writes_what_a_store_does_but_does_not_search(make):
+    store = make(5, 4)
+    read = Snapshot.open(store.path)
+    assert repr(read) == repr(store).replace("Store(", "Snapshot(")
+    assert read.table().equals(store.table())
+    np.testing.assert_array_equal(read.where("age > 3"), store.where("age > 3"))
+    assert not hasattr(read, "search")
+    with open_writer(Snapshot, store.path) as writer:
+        writer.delete(np.array([0]))
+        newer = writer.commit()
+    assert type(newer) is type(read.newest()) is Snapshot
+    assert (len(newer), newer.version) == (8, store.version + 1)
+
+
+def test_what_a_writer_commits_is_searched_where_its_store_was(make):
+    with make(3).writer() as writer:
+        writer.store.place("auto")
+        writer.note("a", 1)
+        assert writer.preview().placement is writer.store.placement
+        assert writer.commit().placement.device == "auto"
+        assert Store.open(writer.store.path).placement.device == "cpu"
