@@ -194,8 +194,12 @@ def _find(store: Snapshot) -> tuple[Novelty | None, str | None]:
         data = Fields(extra[NOVELTY_NOTE])
         found = _read(data)
         fresh = data.text("files") == _files(store)
-        if not fresh and (found.column is None or found.column in store.schema.names):
-            fresh = data.text("version") == _version(store, found.column)
+        if not fresh and found.column is not None and found.column not in store.schema.names:
+            return None, (
+                "not known whether this is unlike the archive: that was measured of each "
+                f"{found.column!r}, a column that is gone; run `retr calibrate` again"
+            )
+        fresh = fresh or data.text("version") == _version(store, found.column)
     return (found, None) if fresh else (None, STALE)
 
 

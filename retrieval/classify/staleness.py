@@ -29,10 +29,12 @@ NAMES = {
     "probe": "the probe",
     "novelty": "the fence of novelty",
 }
+# The column by which the fence tells cameras apart: the fence alone says only that it is another.
+_CAMERAS = "cameras"
 
 
 def dependencies(
-    store: Snapshot, method: str, column: str, novelty: Any, *, files: Mapping[str, bytes] | None = None
+    store: Snapshot, method: str, column: str, novelty: Mapping[str, Any], *, files: Mapping[str, bytes] | None = None
 ) -> dict[str, str]:
     """Return a short hash of each thing that the answers of a method depend on.
 
@@ -47,7 +49,8 @@ def dependencies(
     files
         Side files that are about to be committed with the record, by name.
     """
-    found = {"data": data_version(store, column), "novelty": _short(novelty)}
+    cameras = novelty.get("column") or ""
+    found = {"data": data_version(store, column), "novelty": _short(novelty), _CAMERAS: cameras}
     if HEAD_FILE in store.manifest.files:
         found["head"] = _file(store, HEAD_FILE, files or {})
     if method == PROBE:
@@ -60,8 +63,16 @@ def dependencies(
 
 
 def changed(recorded: Mapping[str, str], present: Mapping[str, str]) -> list[str]:
-    """Return the names of what is no longer what it was."""
-    return [name for key, name in NAMES.items() if recorded.get(key) != present.get(key)]
+    """Return the names of what is no longer what it was, the fence with the cameras it was measured of."""
+    then, now = recorded.get(_CAMERAS), present.get(_CAMERAS)
+    names = dict(NAMES)
+    if then is not None and now is not None and then != now:
+        names["novelty"] += f", then of {_of_each(then)} and now of {_of_each(now)},"
+    return [name for key, name in names.items() if recorded.get(key) != present.get(key)]
+
+
+def _of_each(column: str) -> str:
+    return f"each {column!r}" if column else "all cameras together"
 
 
 def _file(store: Snapshot, name: str, files: Mapping[str, bytes]) -> str:

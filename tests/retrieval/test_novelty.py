@@ -282,6 +282,10 @@ def test_a_fence_by_camera_depends_on_the_cameras(tmp_path):
         writer.replace_columns(columns(store, camera=["A"] * len(store)))
         writer.commit()
     assert novelty.find_novelty(Store.open(store.path))[1] == novelty.STALE
+    with store.writer() as writer:
+        noted = writer.store.manifest.extra[novelty.NOVELTY_NOTE]
+        writer.note(novelty.NOVELTY_NOTE, {**noted, "column": "scanner"})
+        assert "of each 'scanner', a column that is gone" in novelty.find_novelty(writer.commit())[1]
     with pytest.raises(UsageError, match="'camra'"):
         novelty.measure_novelty(store, "camra")
 

@@ -219,13 +219,19 @@ def test_what_no_longer_counts_is_listed_once_a_column(tmp_path):
     calibrate.calibrate(asked(store), "eye", alpha=0.3, device_column="eye")
     store = Store.open(store.path)
     (why,) = calibration.stale(store)
-    assert "'label' is stale (the fence of novelty changed)" in why
+    told = "the fence of novelty, then of all cameras together and now of each 'eye', changed"
+    assert why.startswith(f"the calibration on 'label' is stale ({told}); run")
+    calibrate.calibrate(asked(store), "label", alpha=0.3)
+    store = Store.open(store.path)
+    (why,) = calibration.stale(store)
+    told = "the fence of novelty, then of each 'eye' and now of all cameras together, changed"
+    assert why.startswith(f"the calibration on 'eye' is stale ({told}); run")
     noted = json.loads(json.dumps(store.manifest.extra["calibration"]))
-    noted["methods"][calibration.key_of("probe", "eye")]["alpha"] = "x"
+    noted["methods"][calibration.key_of("probe", "label")]["alpha"] = "x"
     with store.writer() as writer:
         writer.note("calibration", noted)
         assert sorted(calibration.stale(writer.preview())) == sorted(
-            [why, "the calibration on 'eye' cannot be read; run `retr calibrate` again"]
+            [why, "the calibration on 'label' cannot be read; run `retr calibrate` again"]
         )
 
 
