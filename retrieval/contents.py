@@ -241,9 +241,9 @@ class IndexContents:
     def set_group(self, column: str | None) -> None:
         """Declare the column that tells patients apart, or take the declaration back with ``None``."""
         from retr.retrieval.archive.column_types import require_group
-        from retr.retrieval.archive.provenance import Notes
+        from retr.retrieval.archive.provenance import BuildNotes
 
-        require_group(column, Notes.of(self.store).types)
+        require_group(column, BuildNotes.of(self.store).types)
         with self.store.writer() as writer:
             writer.set_group(column)
             writer.commit()

@@ -14,7 +14,7 @@ from retr.index.errors import UsageError
 from retr.index.rows.purge import matching
 from retr.index.rows.row_ids import unknown_id
 from retr.retrieval.archive import locations
-from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.ingest import file_states
 
 if TYPE_CHECKING:
@@ -107,11 +107,11 @@ def delete(
     with store.writer() as writer:
         # another writer may have committed between the two looks
         chosen = ChosenRows.of(writer.store, ids, where)
-        sources = Notes.of(writer.store).sources
+        sources = BuildNotes.of(writer.store).sources
         writer.delete(chosen.rows)
         file_states.forget_states(store.uuid)
         done = writer.purge(skipped=chosen.skipped)
-        left = Notes.of(writer.store).sources
+        left = BuildNotes.of(writer.store).sources
     for name in set(sources) - set(left):
         locations.forget_source(store.uuid, name)
     index.refresh()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.index.rows.row_ids import unknown_id
-from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.machine_state import read_locations, write_locations
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def locate(store: Store, path: str) -> tuple[str, str]:
         Nothing is known of the source on this machine.
     """
     locations = recall_sources(store.uuid)
-    name, inside = source_of(path, Notes.of(store).sources)
+    name, inside = source_of(path, BuildNotes.of(store).sources)
     if name in locations:
         return locations[name], inside
     # an index that was copied together with its archive, as `.retr` inside it or as a neighbour of the files
@@ -126,7 +126,7 @@ class Archive:
         try:
             with self._lock:
                 if location not in self._sources:
-                    notes = Notes.of(self._store)
+                    notes = BuildNotes.of(self._store)
                     column = notes.image_columns.get(source_of(path, notes.sources)[0])
                     self._sources[location] = open_source(location, image_column=column)
             return self._sources[location].read(inside)[0]

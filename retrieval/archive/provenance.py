@@ -34,7 +34,7 @@ BUILDS_NOTE = "build"
 
 
 @dataclass
-class Notes:
+class BuildNotes:
     """What the manifest notes about the builds of an index."""
 
     reading: ReadOptions = field(default_factory=ReadOptions)
@@ -46,7 +46,7 @@ class Notes:
     image_columns: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, store: Snapshot) -> Notes:
+    def of(cls, store: Snapshot) -> BuildNotes:
         """Read what earlier builds noted; empty for a new index."""
         with stored("the notes of builds"):
             noted = Fields(store.manifest.extra.get(BUILDS_NOTE, {}))
@@ -132,7 +132,7 @@ class Builds(Kind):
 
     def checks(self, snapshot: Snapshot) -> Mapping[str, Callable[[], object]]:
         """Return what reads them."""
-        return {BUILDS_NOTE: lambda: Notes.of(snapshot)}
+        return {BUILDS_NOTE: lambda: BuildNotes.of(snapshot)}
 
     def stale(self, snapshot: Snapshot) -> tuple[str, ...]:  # noqa: ARG002
         """Return nothing: every build writes them anew."""
@@ -140,7 +140,7 @@ class Builds(Kind):
 
     def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:
         """Forget the sources of which every row goes: a source may be named after a patient."""
-        notes = Notes.of(snapshot)
+        notes = BuildNotes.of(snapshot)
         if not len(gone) or not any(notes.sources):
             return Change()
         stays = np.ones(snapshot.n_total, bool)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import RetrError
 from retr.retrieval.archive.locations import open_item
-from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.images import read_images
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ def picture_of(store: Store, row_id: str) -> Picture:
     ImageReadError
         The file can no longer be read.
     """
-    return picture_in(open_item(store, row_id), row_id, Notes.of(store))
+    return picture_in(open_item(store, row_id), row_id, BuildNotes.of(store))
 
 
-def picture_in(data: bytes, row_id: str, notes: Notes, **reading: Any) -> Picture:
+def picture_in(data: bytes, row_id: str, notes: BuildNotes, **reading: Any) -> Picture:
     """Find a row's picture among those of its file; ``reading`` as `retr.retrieval.images.read_images` takes it.
 
     Raises

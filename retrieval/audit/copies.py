@@ -21,7 +21,7 @@ from PIL import Image, ImageEnhance
 
 from retr.index.errors import ImageReadError, RetrError
 from retr.retrieval.archive.locations import Archive
-from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.archive.row_pictures import picture_in
 from retr.retrieval.audit.clusters import components
 
@@ -99,7 +99,7 @@ class Pictures:
     """
 
     def __init__(self, store: Store, ids: list[str], paths: list[str]) -> None:
-        self._archive, self._notes = Archive(store), Notes.of(store)
+        self._archive, self._notes = Archive(store), BuildNotes.of(store)
         self._ids, self._paths = ids, paths
         self._grey16 = store.manifest.encoder.grey16
 
@@ -167,7 +167,7 @@ def find_copies(
     """Find the copies among rows of different bytes.
 
     Each row's `_NEIGHBOURS` nearest are compared. Where all of them are candidates and one was a copy, there may be
-    more: the next nearest are compared, leaving out what hangs together already, until that finds no copy.
+    more: the next nearest are compared, leaving out what is connected already, until that finds no copy.
     """
     found = Copies(threshold)
     compared: dict[tuple[int, int], float] = {}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.index_like import IndexLike
 
-#: Of the pairs that cross a border so many are listed; all are counted.
+#: Of the pairs that cross a split or a patient so many are listed; all are counted.
 LISTED = 10_000
 
 

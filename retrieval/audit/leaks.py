@@ -2,7 +2,7 @@
 
 Three things leak. A patient has rows in several parts. A picture has: all rows of one cluster of copies
 (`retr.retrieval.audit.duplicates`) are one picture, through copies in no part, too. And patients who share a picture
-may be one person under two names, so that all their rows hang together.
+may be one person under two names, so that all their rows are one cluster.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ import numpy as np
 
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.retrieval import novelty
-from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.classify import calibration
 from retr.retrieval.labels.labelled import Together, others
 from retr.retrieval.stats import conformal
@@ -207,7 +207,7 @@ def store_answers(store: Store, method: Method, *, prefix: str, max_set: int | N
     """
     import pyarrow as pa
 
-    notes = Notes.of(store)
+    notes = BuildNotes.of(store)
     given = {name for table in notes.metadata.values() for name in table.get("columns", ())}
     given.update(notes.beside, notes.scores, [method.column, store.manifest.group])
     lost = [name for name in (f"{prefix}_label", f"{prefix}_probability", f"{prefix}_set") if name in given]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from retr.index.errors import EncoderNotFoundError, RetrError
 from retr.retrieval.archive import locations
 from retr.retrieval.archive.locations import Archive
-from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.archive.row_pictures import picture_in
 from retr.retrieval.encoders.runtime.batches import encode_all
 
@@ -57,7 +57,7 @@ class _Reader:
     """From a row to the network's input; safe to call from several threads."""
 
     def __init__(self, store: Store, encoder: BaseEncoder) -> None:
-        self._archive, self._notes, self._encoder = Archive(store), Notes.of(store), encoder
+        self._archive, self._notes, self._encoder = Archive(store), BuildNotes.of(store), encoder
 
     def __call__(self, item: tuple[str, str]) -> NDArray[Any]:
         name, path = item

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.retrieval.images.dicom_layout import PALETTE, YBR
-from retr.retrieval.images.dicom_values import PALETTE_BITS, RefusalError, Table, lookup_table, segmented_table
+from retr.retrieval.images.dicom_values import PALETTE_BITS, LookupTable, RefusalError, lookup_table, segmented_table
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -100,7 +100,7 @@ def _through_palette(indices: NDArray[Any], layout: Layout, header: Dataset, not
     return np.stack(channels, axis=-1)
 
 
-def _palette(header: Dataset, colour: str, layout: Layout) -> Table:
+def _palette(header: Dataset, colour: str, layout: Layout) -> LookupTable:
     descriptor = f"{colour}PaletteColorLookupTableDescriptor"
     table = lookup_table(header, descriptor, f"{colour}PaletteColorLookupTableData", layout.reach, PALETTE_BITS)
     if table is None:

@@ -142,7 +142,7 @@ class RefusalError(Exception):
 
 
 @dataclass(frozen=True)
-class Table:
+class LookupTable:
     """A lookup table: entries for the values ``first``, ``first + 1``, ...; values outside take the nearest entry.
 
     Attributes
@@ -187,7 +187,7 @@ def lookup_table(
     content: str,
     reach: tuple[float, float],
     widths: tuple[int, ...] = _ENTRY_BITS,
-) -> Table | None:
+) -> LookupTable | None:
     """Return a lookup table of a data set, or None where it is absent or has no entries.
 
     Entries are bytes or words by how many of them there are, not by what the descriptor says.
@@ -209,12 +209,12 @@ def lookup_table(
     if entries is None or not entries.size:
         return None
     bits = bits_in_use(int(entries.max()), declared, widths)
-    return Table(signed_like(first, reach, len(entries)), entries, bits, (count, declared))
+    return LookupTable(signed_like(first, reach, len(entries)), entries, bits, (count, declared))
 
 
 def segmented_table(
     data: Dataset, descriptor: str, content: str, reach: tuple[float, float], most: int = 2 * _WORD
-) -> Table | None:
+) -> LookupTable | None:
     """Return a segmented lookup table, expanded.
 
     Raises
@@ -235,7 +235,7 @@ def segmented_table(
     if len(entries) < count:
         raise RefusalError("damaged")
     bits = bits_in_use(int(entries.max()), declared, PALETTE_BITS)
-    return Table(signed_like(first, reach, len(entries)), entries, bits, (count, declared))
+    return LookupTable(signed_like(first, reach, len(entries)), entries, bits, (count, declared))
 
 
 def bits_in_use(largest: int, declared: int, widths: tuple[int, ...] = _ENTRY_BITS) -> int:

@@ -25,7 +25,7 @@ from retr.retrieval.archive.lists import ListSource, PathsSource
 from retr.retrieval.archive.matching import clean
 from retr.retrieval.archive.metadata import join_tables, read_metadata, require_match
 from retr.retrieval.archive.opening import ArchiveLike, is_place, open_source
-from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, may_be_dicom
 from retr.retrieval.archive.table_like import is_file
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
@@ -84,7 +84,7 @@ def build(
     before = Store.open(path) if Store.exists(path) else None
     if before is not None:
         _require_dtype(before, asked.dtype)
-    notes = Notes() if before is None else Notes.of(before)
+    notes = BuildNotes() if before is None else BuildNotes.of(before)
     asked = replace(asked, image_column=asked.image_column or notes.image_columns.get(""))
     root = None if before is None else locations.recall_sources(before.uuid).get("")
     source = _opened(archive, path, asked, root)
@@ -135,7 +135,7 @@ def add(
     """
     asked, store = taken(BuildOptions, options, "add"), Store.open(index_path)
     _require_dtype(store, asked.dtype)
-    chosen = Notes.of(store).image_columns.get(name or Path(source).name) if is_place(source) else None
+    chosen = BuildNotes.of(store).image_columns.get(name or Path(source).name) if is_place(source) else None
     asked = replace(asked, image_column=asked.image_column or chosen)
     root = None if name is None else locations.recall_sources(store.uuid).get(name)
     opened = _opened(source, store.path, asked, root)
@@ -194,7 +194,7 @@ def _order(
 ) -> Order:
     """Look at the archive and its tables, and check what is asked."""
     first, entries = _with_first_item(source, _called(archive, source))
-    types = {} if before is None else Notes.of(before).types
+    types = {} if before is None else BuildNotes.of(before).types
     types |= read_types(asked.types or {})
     group = asked.group or (None if before is None else before.manifest.group)
     require_group(group, types)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from retr.index.rows.writer import Writer
     from retr.index.store import Store
     from retr.retrieval.archive.metadata import Metadata
-    from retr.retrieval.archive.provenance import Notes
+    from retr.retrieval.archive.provenance import BuildNotes
     from retr.retrieval.archive.sources import Item
 
 
@@ -48,8 +48,8 @@ class Labels:
         The table, or None.
     name
         The source's name.
-    writer, recorded
-        The index, and what it notes about its builds; ``recorded`` is brought up to date.
+    writer, build_notes
+        The index, and what it notes about its builds; ``build_notes`` is brought up to date.
     has_rows
         Whether the index has rows of the source.
     group
@@ -61,7 +61,7 @@ class Labels:
         table: Metadata | None,
         name: str,
         writer: Writer[Store],
-        recorded: Notes,
+        build_notes: BuildNotes,
         *,
         has_rows: bool,
         group: str | None = None,
@@ -70,10 +70,10 @@ class Labels:
         self.without = 0
         self._name = name
         self._writer = writer
-        self._recorded = recorded
+        self._build_notes = build_notes
         self._has_rows = has_rows
         self._group = group
-        self._beside = set(recorded.beside)
+        self._beside = set(build_notes.beside)
         self._left_out: set[str] = set()
         self._disturbed: set[str] = set()
         self._of_headers: set[str] = set()
@@ -88,7 +88,7 @@ class Labels:
         new = [column for column in item.columns if column not in self._beside]
         room = MAX_BESIDE - len(self._beside)
         self._beside.update(new[:room])
-        self._recorded.beside += new[:room]
+        self._build_notes.beside += new[:room]
         self._left_out.update(new[room : room + MAX_BESIDE])
         if not new[room:]:
             return item
@@ -106,7 +106,7 @@ class Labels:
         """Return what the user should know about the table, one line each."""
         many = f"the pictures bring more than {MAX_BESIDE} columns: those that came after them were left out"
         notes = [*([many] if self._left_out else []), *self._nobodys()]
-        both = [column for column in self._recorded.metadata_columns(self._name) if column in self._beside]
+        both = [column for column in self._build_notes.metadata_columns(self._name) if column in self._beside]
         if both:
             shared = f"{', '.join(map(repr, both))} stand in the table and beside pictures: the table's cells count"
             rest = (
@@ -133,7 +133,7 @@ class Labels:
         if self.table is None:
             return
         noted = {"sha256": self.table.sha256, "columns": self.table.table.column_names}
-        before = self._recorded.metadata.get(self._name)
+        before = self._build_notes.metadata.get(self._name)
         if before == noted:
             return
         had = () if before is None else before.get("columns", ())
@@ -145,19 +145,19 @@ class Labels:
                 hint="bring the column back, or name another of the table with `retr index build --group COLUMN`",
             )
         if self._has_rows:
-            self._disturbed = {*noted["columns"], *gone} & {*self._recorded.beside}
+            self._disturbed = {*noted["columns"], *gone} & {*self._build_notes.beside}
         # until those pictures got their own labels back, the table counts as not joined
         if not self._has_rows:
-            self._recorded.metadata[self._name] = noted
+            self._build_notes.metadata[self._name] = noted
             self._agree_on_types(self.table, store)
             return
-        joined, self._of_headers = _joined(self.table, store, self._recorded, self._name, gone)
+        joined, self._of_headers = _joined(self.table, store, self._build_notes, self._name, gone)
         unsettled = bool(self._disturbed or self._of_headers)
-        self._recorded.metadata[self._name] = {**noted, "unsettled": True} if unsettled else noted
+        self._build_notes.metadata[self._name] = {**noted, "unsettled": True} if unsettled else noted
         self._writer.replace_columns(joined)
         if store.manifest.group in gone:
             self._writer.set_group(self._group)
-        self._writer.note(BUILDS_NOTE, self._recorded.to_json())
+        self._writer.note(BUILDS_NOTE, self._build_notes.to_json())
         self._writer.commit()
 
     def _nobodys(self) -> list[str]:
@@ -169,7 +169,7 @@ class Labels:
         rows = store.table(list({"path", group}))
         blank = pc.equal(pc.utf8_trim_whitespace(rows[group].cast(pa.string())), "")
         paths = rows["path"].filter(pc.fill_null(blank, True)).to_pylist()
-        mine = sum(source_of(path, self._recorded.sources)[0] == self._name for path in paths)
+        mine = sum(source_of(path, self._build_notes.sources)[0] == self._name for path in paths)
         columns = [] if self.table is None else self.table.table.column_names
         near = None if group in columns else nearest(group, columns)
         said = f"{mine} pictures of this source have no {group!r}: nothing says whose they are"
@@ -188,20 +188,20 @@ class Labels:
     def settle(self) -> None:
         """Take labels back that a picture was given before another one was seen that they fit as well."""
         if self._disturbed or self._of_headers:
-            self._recorded.metadata[self._name].pop("unsettled", None)
-            self._writer.note(BUILDS_NOTE, self._recorded.to_json())
+            self._build_notes.metadata[self._name].pop("unsettled", None)
+            self._writer.note(BUILDS_NOTE, self._build_notes.to_json())
             self._writer.commit()
         if self.table is None or not self.table.matcher.contested():
             return
         store = self._writer.store
-        joined, _ = _joined(self.table, store, self._recorded, self._name)
+        joined, _ = _joined(self.table, store, self._build_notes, self._name)
         if not joined.equals(store.table(joined.column_names)):
             self._writer.replace_columns(joined)
             self._writer.commit()
 
 
 def _joined(
-    metadata: Metadata, store: Store, notes: Notes, name: str, gone: Sequence[str] = ()
+    metadata: Metadata, store: Store, notes: BuildNotes, name: str, gone: Sequence[str] = ()
 ) -> tuple[pa.Table, set[str]]:
     """Return ``id`` and the table's columns for all live rows; rows of other sources keep their cells.
 

@@ -33,7 +33,7 @@ from retr.index.errors import UsageError
 from retr.index.rows.grouping import type_to_rewrite
 from retr.retrieval.archive import locations
 from retr.retrieval.archive.members import TWICE
-from retr.retrieval.archive.provenance import BUILDS_NOTE, Notes
+from retr.retrieval.archive.provenance import BUILDS_NOTE, BuildNotes
 from retr.retrieval.archive.sources import Item, Other, Skipped
 from retr.retrieval.encoders.index_encoder import require_same
 from retr.retrieval.ingest.build_key import BuildKey
@@ -103,14 +103,14 @@ class _Run:
         self.encoder = encoder
         self.writer = writer
         self.shown = shown
-        self.recorded = Notes.of(writer.store)
-        self.recorded.agree(writer.store, order.name, order.asked, order.asked.scores)
-        self.recorded.types |= order.asked.types or {}
+        self.build_notes = BuildNotes.of(writer.store)
+        self.build_notes.agree(writer.store, order.name, order.asked, order.asked.scores)
+        self.build_notes.types |= order.asked.types or {}
         if order.asked.image_column is not None:
-            self.recorded.image_columns[order.name] = order.asked.image_column
-        self.known = SeenFiles(writer.store, order.name, list(self.recorded.sources))
+            self.build_notes.image_columns[order.name] = order.asked.image_column
+        self.known = SeenFiles(writer.store, order.name, list(self.build_notes.sources))
         self.labels = Labels(
-            order.table, order.name, writer, self.recorded, has_rows=len(self.known) > 0, group=order.asked.group
+            order.table, order.name, writer, self.build_notes, has_rows=len(self.known) > 0, group=order.asked.group
         )
         self._refuse_another_archive()
         self.remembered = Remembered(writer.store.uuid, order.name)
@@ -121,7 +121,7 @@ class _Run:
             self.key,
             lambda item, sha256: self.known.holds(self._row_path(item.path), sha256),
             self.known.same_bytes,
-            self.recorded.reading,
+            self.build_notes.reading,
         )
         info = encoder.info
         self.notes = [
@@ -138,7 +138,7 @@ class _Run:
         self.files: deque[Read] = deque()
         self.ready: list[Read] = []
         self.ready_rows = 0
-        self.network = EmbeddingThread(encoder, self.recorded.scores)
+        self.network = EmbeddingThread(encoder, self.build_notes.scores)
         # paths whose old rows go, each with the word under which it is counted
         self.delete: list[tuple[str, str]] = []
         self.skipped: list[Skipped] = []
@@ -149,7 +149,7 @@ class _Run:
 
     def _read_row(self, path: str) -> bytes:
         """Return the bytes of a row's file; raises where it is out of reach."""
-        name, inside = locations.source_of(path, self.recorded.sources)
+        name, inside = locations.source_of(path, self.build_notes.sources)
         if name == self.order.name:
             return self.order.source.read(inside)[0]
         return locations.Archive(self.writer.store).read(path)
@@ -211,7 +211,7 @@ class _Run:
                 self._skip(entry)
                 continue
             path = self._row_path(entry.path)
-            elsewhere = locations.source_of(path, self.recorded.sources)[0] != self.order.name
+            elsewhere = locations.source_of(path, self.build_notes.sources)[0] != self.order.name
             if elsewhere or self.known.seen(path):
                 # named like what lies in another source, or like the member of a container that was listed before
                 self._skip(Skipped(entry.path, TWICE, entry.size, entry.mtime))
@@ -301,7 +301,7 @@ class _Run:
             rows = make_rows(
                 ready,
                 self.known,
-                self.recorded,
+                self.build_notes,
                 name=self.order.name,
                 metadata=self.order.table,
                 now=self.writer.store,
@@ -315,13 +315,13 @@ class _Run:
             {column for file in ready for frame in file.frames for column in frame.columns},
             self.writer.store.manifest.extra.get(IDENTIFIERS),
         )
-        for key, note in ((BUILDS_NOTE, self.recorded.to_json()), (IDENTIFIERS, hashed)):
+        for key, note in ((BUILDS_NOTE, self.build_notes.to_json()), (IDENTIFIERS, hashed)):
             if note is not None and self.writer.store.manifest.extra.get(key) != note:
                 self.writer.note(key, note)
         if (ready or last) and self.order.asked.group not in {None, self.writer.store.manifest.group}:
             self.writer.set_group(self.order.asked.group)
         if last:
-            skipped = skipped_table(self.skipped, self.writer.store, self.recorded, self.order.name)
+            skipped = skipped_table(self.skipped, self.writer.store, self.build_notes, self.order.name)
             if not skipped.equals(self.writer.store.skipped()) and (
                 skipped.num_rows or self.writer.store.manifest.n_skipped
             ):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.retrieval.archive.metadata import Metadata
-    from retr.retrieval.archive.provenance import Notes
+    from retr.retrieval.archive.provenance import BuildNotes
     from retr.retrieval.archive.sources import Skipped
     from retr.retrieval.ingest.decode import Read
 
@@ -67,7 +67,7 @@ class Rows:
 def make_rows(
     files: Sequence[Read],
     known: SeenFiles,
-    notes: Notes,
+    notes: BuildNotes,
     *,
     name: str,
     metadata: Metadata | None,
@@ -170,7 +170,7 @@ def as_text(store: Store, columns: Sequence[str]) -> pa.Table:
     return table
 
 
-def skipped_table(skipped: Sequence[Skipped], store: Store, notes: Notes, name: str) -> pa.Table:
+def skipped_table(skipped: Sequence[Skipped], store: Store, notes: BuildNotes, name: str) -> pa.Table:
     """Return the record of what could not be read: this build's, and what other sources had."""
     schema = pa.schema([("path", pa.string()), ("reason", pa.string()), ("size", pa.int64()), ("mtime", pa.float64())])
     old = store.skipped()

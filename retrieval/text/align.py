@@ -32,7 +32,7 @@ from retr.retrieval.labels.labelled import data_version, row_groups
 from retr.retrieval.labels.trained_rows import BRIDGE_FILE, seen_by_bridge
 from retr.retrieval.labels.training_marks import Marks
 from retr.retrieval.text.bag_of_words import WordBag
-from retr.retrieval.text.regression import Texts, fit_all, fit_chosen, recall_at, text_features
+from retr.retrieval.text.regression import Texts, fit_all, fit_chosen, text_features, text_recall
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -246,7 +246,7 @@ def fit_bridge(
     train, test, lying = _apart(store, texts, vectors)
     side, mean, matrix, (ridge, level) = fit_chosen(texts.part(train), lying(train), text_encoder)
     left = texts.part(test)
-    at_1, at_10 = recall_at((text_features(side, left.texts) - mean) @ matrix, left, lying(test), (1, 10))
+    at_1, at_10 = text_recall((text_features(side, left.texts) - mean) @ matrix, left, lying(test), (1, 10))
 
     bag = WordBag.fit(texts.texts)
     side = text_encoder or bag

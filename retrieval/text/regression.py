@@ -43,7 +43,7 @@ class Texts:
         return Texts(self.rows[keep], self.groups[keep], texts, place[self.owner[of_text]])
 
 
-def recall_at(
+def text_recall(
     predicted: NDArray[Any], texts: Texts, vectors: NDArray[np.float32], depths: Sequence[int]
 ) -> list[float]:
     """Return the share of texts that find a row of the same text among the first ``k`` rows, for each ``k``.
@@ -98,7 +98,7 @@ def _choose(texts: Texts, vectors: NDArray[np.float32], features: NDArray[Any]) 
         train, test = texts.part(inside), texts.part(~inside)
         fitted = fit_all(train, vectors[inside], features[of_text], RIDGES, LEVELS)
         for setting, (mean, matrix) in fitted.items():
-            at_1, at_10 = recall_at((features[~of_text] - mean) @ matrix, test, vectors[~inside], (1, 10))
+            at_1, at_10 = text_recall((features[~of_text] - mean) @ matrix, test, vectors[~inside], (1, 10))
             scores[setting] = scores.get(setting, 0.0) + at_10 + 0.1 * at_1
     return max(scores, key=scores.__getitem__)
 

@@ -17,7 +17,7 @@ from retr.index.errors import IndexCorruptError, RetrError
 from retr.index.plan import describe, tuned
 from retr.index.tune import Point, Tuning
 from retr.retrieval import novelty
-from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.classify import calibration, probe, staleness
 from retr.retrieval.heads.adapted import head_of
 from retr.retrieval.labels.trained_rows import HEAD_FILE, noted_head
@@ -75,7 +75,7 @@ def read_notes(store: Store) -> None:
     describe(store.manifest)
     tuned(store.manifest)
     noted_head(store)
-    Notes.of(store)
+    BuildNotes.of(store)
     for method in ("probe", "neighbours:5"):
         found, _ = calibration.find_calibration(store, method, "label")
         if found is not None:

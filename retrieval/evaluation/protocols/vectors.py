@@ -26,7 +26,7 @@ from retr.index.machine.home import cache_folder
 from retr.index.machine.state import state_folder
 from retr.index.machine.waiting import LOGGER
 from retr.index.store import Store
-from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.evaluation.protocols.folder import ChosenPictures, ClassFolder
 from retr.retrieval.evaluation.protocols.together import SIDE_BY_SIDE, SideBySide
 from retr.retrieval.ingest.build import build
@@ -202,7 +202,7 @@ class Built:
     def embed(self, data: ClassFolder, encoders: Sequence[BaseEncoder], findings: Sequence[str] = ()) -> Embedded:
         """Take the vectors of the pictures; one that an index does not have is left out. See `Embedder`."""
         parts = [_Part(self._built_by(encoder.info), None) for encoder in encoders]
-        kept = Notes.of(parts[0].store).scores
+        kept = BuildNotes.of(parts[0].store).scores
         # a finding's probability depends on which others were asked with it
         if findings and kept != tuple(findings):
             raise UsageError(

@@ -14,7 +14,7 @@ import pytest
 from retr.index.errors import EncoderMismatchError, IndexLockedError, UsageError
 from retr.index.store import Store
 from retr.retrieval.archive import locations
-from retr.retrieval.archive.provenance import Notes
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.archive.row_pictures import picture_in
 from retr.retrieval.ingest.build import add, build
 from retr.retrieval.read_options import ReadOptions
@@ -375,7 +375,7 @@ def test_what_is_read_otherwise_cannot_be_asked_for_afterwards(archive, index, f
     build(archive, index, fake_encoder, **first)
     for asked in ({}, dict.fromkeys(later), {name: first[name] for name in first}):
         assert build(archive, index, fake_encoder, **asked).embedded == 0
-    assert Notes.of(Store.open(index)).reading == ReadOptions(**first)
+    assert BuildNotes.of(Store.open(index)).reading == ReadOptions(**first)
     with pytest.raises(UsageError, match=f"built with {said}"):
         build(archive, index, fake_encoder, **later)
 
@@ -384,7 +384,9 @@ def test_a_picture_is_read_again_as_the_build_read_it(archive, index, fake_encod
     data = io.BytesIO()
     make_picture(5, (400, 400)).save(data, format="JPEG")
     sizes = [
-        picture_in(data.getvalue(), "x.jpg", Notes(reading=ReadOptions(exact_decode=exact)), draft_size=50).image.size
+        picture_in(
+            data.getvalue(), "x.jpg", BuildNotes(reading=ReadOptions(exact_decode=exact)), draft_size=50
+        ).image.size
         for exact in (False, True)
     ]
     assert sizes == [(50, 50), (400, 400)]

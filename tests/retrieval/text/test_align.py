@@ -67,7 +67,7 @@ def test_texts_are_split_and_owned(store):
 def test_words_find_rows_never_seen(store, bridge):
     held = align.collect_texts(store, "finding", where="part = 'held'")
     vectors = store.vectors(held.rows)
-    _, at_10 = align.recall_at(bridge.encode_texts(held.texts), held, vectors, (1, 10))
+    _, at_10 = align.text_recall(bridge.encode_texts(held.texts), held, vectors, (1, 10))
     chance = 10 / len(held.rows)
     assert at_10 > 5 * chance
     assert at_10 == pytest.approx(bridge.figures["recall_at_10"], abs=0.35)
@@ -80,7 +80,7 @@ def test_recall_by_hand():
     rows = np.eye(3, dtype=np.float32)
     predicted = np.array([[0.0, 0.5, 1.0], [1.0, 0.9, 0.0], [0.0, 0.5, 1.0]])
     # "a" is written of rows 0 and 2 and finds 2 first; "b" finds its row second
-    assert align.recall_at(predicted, texts, rows, (1, 2)) == [pytest.approx(2 / 3), 1.0]
+    assert align.text_recall(predicted, texts, rows, (1, 2)) == [pytest.approx(2 / 3), 1.0]
 
 
 def test_a_bridge_is_stored_without_pickles_and_read_back(store, bridge):
