@@ -69,6 +69,12 @@ class EncoderInfo:
         ``None`` asks for a full decode.
     grey16
         How 16-bit grey becomes 8-bit: ``"minmax"`` over the picture's own range, or ``"max"`` (x / max).
+
+    Examples
+    --------
+    >>> info = EncoderInfo("mine", 48, "cosine", "fundus", text=False, weights_sha256="0" * 64, preprocessing="4x4")
+    >>> info.name, info.dim, info.similarity
+    ('mine', 48, 'cosine')
     """
 
     name: str
@@ -92,7 +98,12 @@ class EncoderInfo:
 
     @property
     def identity(self) -> tuple[str, tuple[tuple[str, Option], ...], str, str, int, str]:
-        """What must be equal for two encoders to give comparable vectors."""
+        """What must be equal for two encoders to give comparable vectors.
+
+        >>> info = EncoderInfo("mine", 48, "cosine", "fundus", text=False, weights_sha256="0" * 64, preprocessing="4x4")
+        >>> info.identity[0], info.identity[-1]
+        ('mine', 'cosine')
+        """
         return (
             self.name,
             tuple(sorted(self.options.items())),
@@ -103,12 +114,23 @@ class EncoderInfo:
         )
 
     def agrees_with(self, other: EncoderInfo) -> bool:
-        """Tell whether vectors of the two may meet: the same identity, and no known difference beside the weights."""
+        """Tell whether vectors of the two may meet: the same identity, and no known difference beside the weights.
+
+        >>> info = EncoderInfo("mine", 48, "cosine", "fundus", text=False, weights_sha256="0" * 64, preprocessing="4x4")
+        >>> from dataclasses import replace
+        >>> info.agrees_with(replace(info, device="cuda")), info.agrees_with(replace(info, weights_sha256="1" * 64))
+        (True, False)
+        """
         pairs = ((self.config_sha256, other.config_sha256), (self.text_sha256, other.text_sha256))
         return self.identity == other.identity and all(a == b or a is None or b is None for a, b in pairs)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-ready dictionary, the inverse of `from_json`."""
+        """Return a JSON-ready dictionary, the inverse of `from_json`.
+
+        >>> info = EncoderInfo("mine", 48, "cosine", "fundus", text=False, weights_sha256="0" * 64, preprocessing="4x4")
+        >>> info.to_json()["preprocessing"]
+        '4x4'
+        """
         return {**asdict(self), "options": dict(self.options)}
 
     @classmethod
@@ -119,6 +141,12 @@ class EncoderInfo:
         ------
         ValueError, KeyError
             A value is not of its type, or missing.
+
+        Examples
+        --------
+        >>> info = EncoderInfo("mine", 48, "cosine", "fundus", text=False, weights_sha256="0" * 64, preprocessing="4x4")
+        >>> EncoderInfo.from_json(info.to_json()) == info
+        True
         """
         given = Fields(data)
         options = given.inner("options", {}).data()

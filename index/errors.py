@@ -39,6 +39,14 @@ class RetrError(Exception):
         What is wrong and which value it was, in one line, without a final period.
     hint
         What to do about it, often the command to type.
+
+    Examples
+    --------
+    >>> error = RetrError("the index is old", hint="build it again")
+    >>> print(error)
+    the index is old; build it again
+    >>> error.message, error.hint
+    ('the index is old', 'build it again')
     """
 
     exit_code = 1
@@ -64,7 +72,15 @@ def _again(kind: type[RetrError], args: tuple[Any, ...], state: dict[str, Any]) 
 
 
 class UsageError(RetrError):
-    """An argument that cannot be meant."""
+    """An argument that cannot be meant.
+
+    >>> from retr import Query
+    >>> try:
+    ...     Query.text("")
+    ... except UsageError as error:
+    ...     print(error.message)
+    the text of a query is empty
+    """
 
     exit_code = 2
 
@@ -73,6 +89,14 @@ class FilterError(UsageError):
     """A where-expression that cannot be read or applied.
 
     ``position`` is the 0-based offset of the mistake in ``expression``.
+
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> try:
+    ...     index.count(where="age >")
+    ... except FilterError as error:
+    ...     print(error.message)
+    expected a column or a value, got the end at column 6 of 'age >'
     """
 
     def __init__(self, message: str, *, expression: str, position: int, hint: str | None = None) -> None:
@@ -85,45 +109,129 @@ class FilterError(UsageError):
 
 
 class UnknownIdError(UsageError, KeyError):
-    """No row of the index has an id."""
+    """No row of the index has an id.
+
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> try:
+    ...     index["healthy/P01-lefts.png"]
+    ... except UnknownIdError as error:
+    ...     print(error.message)
+    no row has the id 'healthy/P01-lefts.png'
+    """
 
 
 class IndexNotFoundError(RetrError):
-    """No index where one was expected."""
+    """No index where one was expected.
+
+    >>> from retr import Index
+    >>> try:
+    ...     Index.open("no/such.retr")
+    ... except IndexNotFoundError as error:
+    ...     print(error.message)
+    no index at 'no/such.retr'
+    """
 
 
 class IndexLockedError(RetrError):
-    """Another process is writing to the index."""
+    """Another process is writing to the index.
+
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> try:
+    ...     with index.store.writer():
+    ...         index.compact()
+    ... except IndexLockedError as error:
+    ...     print(error.message.partition(" (")[0])
+    another process is writing to this index
+    """
 
 
 class IndexCorruptError(RetrError):
-    """A file of the index is missing, cut short or altered."""
+    """A file of the index is missing, cut short or altered.
+
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> from retr import Index
+    >>> _ = (index.path / "CURRENT").write_text("no number")
+    >>> try:
+    ...     Index.open(index.path)
+    ... except IndexCorruptError as error:
+    ...     print(error.message)
+    the file 'CURRENT' does not name a manifest
+    """
 
 
 class FormatVersionError(RetrError):
-    """The index was written in a format this version does not know."""
+    """The index was written in a format this version does not know.
+
+    >>> print(FormatVersionError("the index has the format version 3", hint="install a newer retr"))
+    the index has the format version 3; install a newer retr
+    """
 
 
 class EncoderNotFoundError(RetrError):
-    """No encoder of that name is registered."""
+    """No encoder of that name is registered.
+
+    >>> from retr import load_encoder
+    >>> try:
+    ...     load_encoder("litee")
+    ... except EncoderNotFoundError as error:
+    ...     print(error.message)
+    no encoder named 'litee'
+    """
 
 
 class EncoderMismatchError(RetrError):
-    """The index was built with another encoder, or with other weights under the same name."""
+    """The index was built with another encoder, or with other weights under the same name.
+
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> from retr import Index
+    >>> try:
+    ...     Index.open(index.path, encoder="lite")
+    ... except EncoderMismatchError as error:
+    ...     print(error.message)
+    the index was built with 'colours', got: 'lite'
+    """
 
 
 class NoTextSideError(RetrError):
-    """Text was given to an encoder that embeds images only."""
+    """Text was given to an encoder that embeds images only.
+
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> try:
+    ...     index.search(text="drusen")
+    ... except NoTextSideError as error:
+    ...     print(error.message)
+    the encoder 'colours' embeds images only
+    """
 
 
 class WeightsError(RetrError):
-    """A checkpoint is missing, altered, or not what it should be."""
+    """A checkpoint is missing, altered, or not what it should be.
+
+    >>> from retr import load_encoder
+    >>> try:
+    ...     load_encoder("flair", weights="no/such.pth")
+    ... except WeightsError as error:
+    ...     print(error.message)
+    no file at 'no/such.pth', weights of 'flair'
+    """
 
 
 class ImageReadError(RetrError):
     """A file that cannot be read as a picture.
 
     ``reason`` is one of a small set of words (see ``retr.retrieval.images``), for counting.
+
+    >>> from retr import Query
+    >>> try:
+    ...     Query.image([[0, 1]])
+    ... except ImageReadError as error:
+    ...     print(error.reason)
+    unsupported
     """
 
     def __init__(self, message: str, *, reason: str, hint: str | None = None) -> None:
@@ -132,7 +240,11 @@ class ImageReadError(RetrError):
 
 
 class MissingExtraError(RetrError):
-    """An optional package is not installed."""
+    """An optional package is not installed.
+
+    >>> print(MissingExtraError("pydicom", "dicom"))
+    pydicom is not installed; install it with `pip install "retr[dicom]"`
+    """
 
     def __init__(self, package: str, *extras: str) -> None:
         commands = " or ".join(f'`pip install "retr[{extra}]"`' for extra in extras) or f"`pip install {package}`"

@@ -63,8 +63,10 @@ def export(index: IndexLike, folder: str | Path, *, where: str | None = None, fo
 
     Examples
     --------
-    >>> index.export("out", where="label = 'glaucoma'")  # doctest: +SKIP
-    15
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> index.export(index.path.with_name("out"), where="label = 'glaucoma'")
+    12
     """
     write = _writer(form)
     store, target = index.store, home(folder)

@@ -61,6 +61,14 @@ class Hit:
         The row's other columns.
     path
         The image's path inside its archive.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> hit = index.search(id="healthy/P01-left.png", k=1)[0]
+    >>> hit.id, hit.rank, hit.metadata["label"]
+    ('healthy/P11-right.png', 1, 'healthy')
     """
 
     rank: int
@@ -73,6 +81,12 @@ class Hit:
         """Return one flat object, ready for JSON: rank, id, score, path, then the metadata columns.
 
         A column called ``rank``, ``score`` or ``query`` comes as ``rank_meta`` ..., never in place of the hit's own.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> hits = index.search(id="healthy/P01-left.png", k=2, columns=["label"])
+        >>> sorted(hits[0].to_json())
+        ['id', 'label', 'path', 'rank', 'score']
         """
         names = shown_names(list(self.metadata))
         columns = {names[column]: to_plain(value) for column, value in self.metadata.items()}
@@ -145,6 +159,14 @@ class Hits:
             So many of the best are left out, and count in the ranks.
         columns
             What is read beside ``id`` and the path; ``None`` for all.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> found = index.store.search(index.store.vectors([0]), 2)
+        >>> Hits.all_of(index.store, found, ["the first row"])[0].ids
+        ['glaucoma/P00-left.png', 'glaucoma/P06-left.png']
         """
         best = [(rows[rows >= 0][offset:], scores) for rows, scores in zip(found.rows, found.scores, strict=True)]
         every = np.concatenate([np.empty(0, dtype=np.int64), *(rows for rows, _ in best)])
@@ -173,13 +195,26 @@ class Hits:
         """Return the answer as one object, ready for JSON: the query in words, the hits, and what to know of them.
 
         It is what ``retr query --json`` prints, and what a server answers.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> hits = index.search(id="healthy/P01-left.png", k=2, columns=["label"])
+        >>> hits.to_json()["hits"][0]["id"]
+        'healthy/P11-right.png'
         """
         hits = [hit.to_json() for hit in self]
         return {"query": self.query, "hits": hits, "exact": self.exact, "note": self.note}
 
     @property
     def ids(self) -> list[str]:
-        """The hits' ids, best first."""
+        """The hits' ids, best first.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> hits = index.search(id="healthy/P01-left.png", k=2, columns=["label"])
+        >>> hits.ids
+        ['healthy/P11-right.png', 'healthy/P09-left.png']
+        """
         ids: list[str] = self.metadata.column(ID).to_pylist()
         return ids
 
@@ -188,6 +223,12 @@ class Hits:
         """The hits as a pyarrow table: ``rank``, ``score``, ``id``, then the metadata.
 
         A column of the metadata that is called ``rank``, ``score`` or ``query`` comes as ``rank_meta`` ...
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> hits = index.search(id="healthy/P01-left.png", k=2, columns=["label"])
+        >>> hits.table.column_names
+        ['rank', 'score', 'id', 'label']
         """
         names = shown_names(self.metadata.column_names)
         own = {"rank": pa.array(self.ranks, pa.int64()), "score": pa.array(self.scores, pa.float32())}
@@ -200,6 +241,14 @@ class Hits:
         ------
         MissingExtraError
             pandas is not installed.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> hits = index.search(id="healthy/P01-left.png", k=2, columns=["label"])
+        >>> hits.to_pandas()["label"].tolist()
+        ['healthy', 'healthy']
         """
         try:
             import pandas as pd
@@ -221,6 +270,14 @@ class Hits:
         ------
         MissingExtraError
             polars is not installed.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> hits = index.search(id="healthy/P01-left.png", k=2, columns=["label"])
+        >>> hits.to_polars()["label"].to_list()
+        ['healthy', 'healthy']
         """
         try:
             import polars as pl

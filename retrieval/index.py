@@ -44,8 +44,10 @@ if TYPE_CHECKING:
 class Index(IndexContents, Deferred):
     """A searchable archive: open one with `Index.open`, make one with `Index.build`.
 
-    >>> Index.build("./archive", "fundus.retr").search(image="x.png", k=5).ids  # doctest: +SKIP
-    ['glaucoma/05_g.jpg', ...]
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> index.search(image=index.path.parent / "healthy/P01-left.png", k=2).ids
+    ['healthy/P11-right.png', 'healthy/P09-left.png']
     """
 
     def __init__(
@@ -126,6 +128,15 @@ class Index(IndexContents, Deferred):
             Another process is writing to the index.
         UsageError
             The archive is empty or is no folder, or an option contradicts the index.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> archive = index.path.parent / "healthy"
+        >>> built = Index.build(archive, index.path.with_name("built.retr"), encoder=index.encoder)
+        >>> len(built), built.report.embedded
+        (12, 12)
         """
         from retr.retrieval.ingest.build import build
         from retr.retrieval.tuning import tune_if_large
@@ -165,6 +176,13 @@ class Index(IndexContents, Deferred):
             There is no index, or it cannot be read.
         EncoderMismatchError
             ``encoder`` is not the one the index was built with.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> Index.open(index.path).search(id="healthy/P01-left.png", k=1).ids
+        ['healthy/P11-right.png']
         """
         store = Store.open(path)
         if isinstance(encoder, str):
@@ -231,14 +249,29 @@ class Index(IndexContents, Deferred):
 
     @property
     def encoder(self) -> BaseEncoder:
-        """The encoder the index was built with, loaded on first use, once however many threads ask."""
+        """The encoder the index was built with, loaded on first use, once however many threads ask.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> index.encoder
+        <CallableEncoder colours dim=48 fp32 on cpu>
+        """
         store = self.store
         encoder: BaseEncoder = self._loaded(ENCODER, lambda: load_for(store, None, self._options))
         return encoder
 
     @property
     def bridge(self) -> Bridge | None:
-        """What embeds words for an encoder that has no text side, if `retr align` was run; else ``None``."""
+        """What embeds words for an encoder that has no text side, if `retr align` was run; else ``None``.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> index.bridge is None
+        True
+        >>> _ = index.align("caption")
+        >>> index.bridge.encode_texts(["left eye"]).shape
+        (1, 48)
+        """
         from retr.retrieval.text.align import FILE, find_bridge
 
         store = self.store
@@ -255,6 +288,14 @@ class Index(IndexContents, Deferred):
         ------
         NoTextSideError
             There is neither.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> _ = index.align("caption")
+        >>> index.text_side is index.bridge
+        True
         """
         info = self.store.manifest.encoder
         return self.encoder if info.text else self.bridge or no_text_side(info)
@@ -322,6 +363,17 @@ class Index(IndexContents, Deferred):
             A ``where`` that cannot be read.
         NoTextSideError
             Words for an encoder without a text side, and no bridge (`retr align`).
+
+        Examples
+        --------
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> hits = index.search(id="healthy/P01-left.png", k=2, where="age < 50", exclude_same="patient")
+        >>> hits.ids
+        ['healthy/P09-left.png', 'healthy/P05-left.png']
+        >>> file = index.path.parent / "healthy/P01-left.png"
+        >>> index.search(image=file, k=1, one_per="patient", columns=["label"])[0].metadata
+        {'label': 'healthy'}
         """
         queries, single = gather_queries(query, image=image, text=text, id=id, vector=vector, vectors=vectors)
         hits = find_hits(self.snapshot(), queries, taken(SearchOptions, options, "search"))
@@ -358,6 +410,14 @@ class Index(IndexContents, Deferred):
         UsageError
             The name cannot be part of an id, ids of the index begin with it already, or an option contradicts what
             the index was built with.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> report = index.add(index.path.parent / "healthy", name="again")
+        >>> report.reused, "again/P01-left.png" in index
+        (12, True)
         """
         from retr.retrieval.ingest.build import add
 
@@ -366,7 +426,13 @@ class Index(IndexContents, Deferred):
         return report
 
     def count(self, *, ids: Sequence[str] | None = None, where: str | None = None) -> int:
-        """Count the rows that `delete` would delete."""
+        """Count the rows that `delete` would delete.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> index.count(where="label = 'healthy' and age > 45")
+        6
+        """
         from retr.retrieval.deletion import ChosenRows
 
         return len(ChosenRows.of(self.store, ids, where).rows)
@@ -390,6 +456,13 @@ class Index(IndexContents, Deferred):
             Neither ``ids`` nor ``where`` is given, or an id is unknown.
         RetrError
             A purge is refused; nothing is deleted then.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> index.delete(ids=["healthy/P01-left.png"]), len(index)
+        (1, 23)
         """
         from retr.retrieval.deletion import delete
 

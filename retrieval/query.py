@@ -98,6 +98,12 @@ class Query:
         ------
         ImageReadError
             It is none of these. Shape and values of an array are looked at when the query is asked.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> Query.image("x.png"), Query.image(np.zeros((3, 224, 224)))
+        (Query(image 'x.png'), Query(image <ndarray>))
         """
         if not isinstance(image, str | Path | bytes):
             from retr.retrieval.images.given import given_picture
@@ -110,7 +116,11 @@ class Query:
 
     @classmethod
     def text(cls, text: str) -> Query:
-        """Ask with words."""
+        """Ask with words.
+
+        >>> Query.text("drusen") - 0.5 * Query.text("laser scars")
+        Query(text 'drusen' + -0.5 * text 'laser scars')
+        """
         if not text.strip():
             raise UsageError("the text of a query is empty", hint="give at least one word")
         if any("\ud800" <= sign <= "\udfff" for sign in text):
@@ -119,14 +129,22 @@ class Query:
 
     @classmethod
     def id(cls, row_id: str) -> Query:
-        """Ask with a row of the index, by its id."""
+        """Ask with a row of the index, by its id.
+
+        >>> Query.id("a.png") * 2
+        Query(2 * id 'a.png')
+        """
         if not isinstance(row_id, str):
             raise UsageError(f"rows are known by their ids, which are text, got: {row_id!r}")
         return cls((Part("id", row_id),))
 
     @classmethod
     def vector(cls, vector: ArrayLike) -> Query:
-        """Ask with a vector, ``(dim,)``."""
+        """Ask with a vector, ``(dim,)``.
+
+        >>> Query.vector([0.5, 0.5])
+        Query(vector <ndarray>)
+        """
         array = cls._numbers(vector)
         if array.ndim != 1:
             raise UsageError(f"a query vector must have one axis, got shape {array.shape}")
@@ -239,12 +257,20 @@ class Query:
         return f"Query({self.describe()})"
 
     def describe(self) -> str:
-        """Return the query in words: ``image 'x.png' + 2 * text 'drusen'``."""
+        """Return the query in words: ``image 'x.png' + 2 * text 'drusen'``.
+
+        >>> (Query.id("a.png") + Query.text("drusen")).describe()
+        "id 'a.png' + text 'drusen'"
+        """
         return " + ".join(part.describe() for part in self.parts)
 
     @property
     def uses_text(self) -> bool:
-        """Whether any part is text."""
+        """Whether any part is text.
+
+        >>> Query.text("drusen").uses_text, Query.id("a.png").uses_text
+        (True, False)
+        """
         return any(part.kind == "text" for part in self.parts)
 
 

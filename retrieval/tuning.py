@@ -57,6 +57,13 @@ def tune(
         ``recall`` is not a share.
     MissingExtraError
         faiss is not installed.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> index.tune().reason
+    'under 10000 rows exact search is fast'
     """
     from retr.index import tune as tuner
 

@@ -117,6 +117,13 @@ def duplicates(
         The threshold is not a cosine, or a column is unknown.
     RetrError
         The archive is not in reach.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> index.duplicates().pairs
+    ()
     """
     return Found(index, group=group, threshold=threshold, exact_only=exact_only).duplicates(limit)
 

@@ -89,6 +89,13 @@ def leaks(
     ------
     UsageError
         A column is unknown.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> index.leaks("label").parts
+    {'glaucoma': 12, 'healthy': 12}
     """
     index = index.snapshot()
     parts = _parts(index.store, split)

@@ -94,6 +94,14 @@ def calibrate(
         fewer patients than ``alpha`` needs (`retr.retrieval.stats.conformal.groups_needed`).
     IndexLockedError
         If another process is writing.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> found, _ = index.calibrate("label")
+    >>> found[0].method, found[0].classes, found[0].groups
+    ('neighbours:5', ('glaucoma', 'healthy'), 12)
     """
     alpha = float(alpha)
     conformal.groups_needed(alpha)

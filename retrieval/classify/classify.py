@@ -100,6 +100,14 @@ def classify(
         None or several ways are given, or a column is unknown.
     NoTextSideError
         Zero-shot, for an encoder without a text side, and no bridge.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> file = index.path.parent / "healthy/P01-left.png"
+    >>> [answer.label for answer in index.classify([file], by="label")]
+    ['healthy']
     """
     images = each_picture(images)
     classes = _checked(labels, by, probe, k, where, max_set, calibrated_on)
@@ -166,6 +174,13 @@ def classify_rows(
     -------
     dict
         ``rows``, how many of them were ``answered``, and the ``columns``.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> index.classify_rows(by="label")["columns"]
+    'neighbours_label, neighbours_probability'
     """
     classes = _checked(labels, by, probe, k, where, max_set, calibrated_on)
     moving, index = index, index.snapshot()

@@ -102,6 +102,13 @@ class BaseEncoder(ABC):
     files
         Files that every index of it keeps, by name: what it was fitted on lies in them, and it cannot be loaded again
         without them.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_encoder
+    >>> encoder = sample_encoder()
+    >>> encoder.info.name, encoder.info.dim
+    ('colours', 48)
     """
 
     info: EncoderInfo
@@ -128,27 +135,59 @@ class BaseEncoder(ABC):
         return {name: value for name, value in vars(self).items() if name != "_turn"}
 
     def survives_fork(self) -> bool:
-        """Return whether what ran in a process runs in a forked child of it, too."""
+        """Return whether what ran in a process runs in a forked child of it, too.
+
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> encoder.survives_fork()
+        True
+        """
         return True
 
     @abstractmethod
     def prepare(self, image: PIL.Image.Image) -> NDArray[Any]:
-        """Turn one RGB picture into the network's input, shape ``(c, h, w)``. Called from several threads."""
+        """Turn one RGB picture into the network's input, shape ``(c, h, w)``. Called from several threads.
+
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> import PIL.Image
+        >>> encoder.prepare(PIL.Image.new("RGB", (8, 6))).shape
+        (6, 8, 3)
+        """
 
     def compact(self, image: PIL.Image.Image) -> NDArray[Any]:
         """Turn one RGB picture into what `encode_prepared` takes as well and gives the same vector for, in few bytes.
 
         By default it is `prepare`. Called from several threads.
+
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> import PIL.Image
+        >>> encoder.compact(PIL.Image.new("RGB", (8, 6))).dtype
+        dtype('uint8')
         """
         return self.prepare(image)
 
     def stack(self, inputs: Sequence[NDArray[Any]]) -> NDArray[Any]:
-        """Stack prepared pictures of one shape: ``(n, c, h, w)``, in memory that suits the device."""
+        """Stack prepared pictures of one shape: ``(n, c, h, w)``, in memory that suits the device.
+
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> import PIL.Image
+        >>> encoder.stack([encoder.prepare(PIL.Image.new("RGB", (8, 6)))]).shape
+        (1, 6, 8, 3)
+        """
         return np.stack(inputs)
 
     @abstractmethod
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``."""
+        """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``.
+
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> encoder.encode_prepared(np.zeros((5, 8, 8, 3), np.uint8)).shape
+        (5, 48)
+        """
 
     def encode_images(self, items: Iterable[Any]) -> NDArray[np.float32]:
         """Embed pictures.
@@ -170,6 +209,13 @@ class BaseEncoder(ABC):
             If an item cannot be read as a picture.
         UsageError
             It is one picture rather than several.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> encoder.encode_images([np.zeros((8, 8)), np.ones((3, 8, 8))])[:, 0].tolist()
+        [1.0, 256.0]
         """
         from retr.retrieval.images import read_image
         from retr.retrieval.images.given import each_picture
@@ -200,6 +246,15 @@ class BaseEncoder(ABC):
         ------
         NoTextSideError
             Where the encoder has no text side.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> encoder.encode_texts(["drusen"])
+        Traceback (most recent call last):
+        ...
+        retr.index.errors.NoTextSideError: ...
         """
         raise NoTextSideError(
             f"encoder {self.info.name!r} embeds images only",
@@ -210,6 +265,11 @@ class BaseEncoder(ABC):
         """Count the tokens of texts, and how many of them are read; empty where any text is read to its end.
 
         What the encoder adds (a caption, marks of beginning and end) counts, as it takes room.
+
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> encoder.text_lengths(["drusen"])
+        []
         """
         return []
 
@@ -218,6 +278,12 @@ class BaseEncoder(ABC):
 
         The mean of the prompts' unit vectors, made a unit vector again (open_clip's zero-shot classifier); where the
         similarity is the dot product, the plain mean. Encoders whose authors do otherwise override it.
+
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> encoder.encode_texts = lambda texts: np.float32([[len(text), 0] for text in texts])
+        >>> encoder.class_embedding(["a", "photo of a"]).tolist()
+        [1.0, 0.0]
         """
         vectors = self.encode_texts(prompts)
         if self.info.similarity == "dot":
@@ -240,6 +306,13 @@ class BaseEncoder(ABC):
         -------
         NDArray[np.float32]
             The similarity times the stored logit scale, where there is one.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> encoder.similarity_logits(np.float32([[0, 4]]), np.float32([[1, 0], [0, 1]])).tolist()
+        [[0.0, 1.0]]
         """
         if self.info.similarity == "cosine":
             image_vectors, text_vectors = unit(image_vectors), unit(text_vectors)
@@ -251,6 +324,12 @@ class BaseEncoder(ABC):
 
         Comparable with `encode_images`; row-major from the top left of the network's input. None where the
         network keeps no map of patches.
+
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> import PIL.Image
+        >>> encoder.patch_embeddings(PIL.Image.new("RGB", (8, 6))) is None
+        True
         """
         return None
 

@@ -37,6 +37,12 @@ class Card:
         As in `EncoderInfo`.
     files
         What has to be on the machine, and where people get it.
+
+    Examples
+    --------
+    >>> card = Card("mine", "Colours of a grid.", "fundus", 48, text=False, licence="MIT", source="https://example.org")
+    >>> card.name, card.dim
+    ('mine', 48)
     """
 
     name: str
@@ -50,7 +56,12 @@ class Card:
     files: tuple[WeightFile, ...] = ()
 
     def info(self, **loaded: Any) -> EncoderInfo:
-        """Return the `EncoderInfo` of a loaded encoder: what is known of it, and what loading showed."""
+        """Return the `EncoderInfo` of a loaded encoder: what is known of it, and what loading showed.
+
+        >>> card = Card("mine", "Colours of a grid.", "fundus", 48, text=False, licence="MIT", source="https://example.org")
+        >>> card.info(dim=48, similarity="cosine", text=False, weights_sha256="0" * 64, preprocessing="4x4").licence
+        'MIT'
+        """
         known = {key: getattr(self, key) for key in ("name", "modality", "licence", "source", "noncommercial")}
         return EncoderInfo(**{**known, **loaded})
 
@@ -74,6 +85,13 @@ class Spec:
         Options that give the features a fitted head (`retr adapt`) does best with, where they are not the default.
     members
         Of a family, cards of models that are known by name.
+
+    Examples
+    --------
+    >>> card = Card("mine", "Colours of a grid.", "fundus", 48, text=False, licence="MIT", source="https://example.org")
+    >>> spec = Spec(card, load=lambda *, device, precision, cells="4": None, available=lambda: True)
+    >>> spec.card.name
+    'mine'
     """
 
     card: Card
@@ -84,18 +102,36 @@ class Spec:
     members: tuple[Card, ...] = ()
 
     def card_of(self, rest: str) -> Card:
-        """Return the card of a family's model, by what follows the colon; the family's where it has none of its own."""
+        """Return the card of a family's model, by what follows the colon; the family's where it has none of its own.
+
+        >>> card = Card("mine", "Colours of a grid.", "fundus", 48, text=False, licence="MIT", source="https://example.org")
+        >>> spec = Spec(card, load=lambda *, device, precision, cells="4": None, available=lambda: True)
+        >>> spec.card_of("large").name
+        'mine'
+        """
         wanted = rest.lower()
         return next((card for card in self.members if card.name.partition(":")[2].lower() == wanted), self.card)
 
     @property
     def options(self) -> tuple[str, ...]:
-        """Names of the options `load` accepts."""
+        """Names of the options `load` accepts.
+
+        >>> card = Card("mine", "Colours of a grid.", "fundus", 48, text=False, licence="MIT", source="https://example.org")
+        >>> spec = Spec(card, load=lambda *, device, precision, cells="4": None, available=lambda: True)
+        >>> spec.options
+        ('device', 'precision', 'cells')
+        """
         parameters = inspect.signature(self.load).parameters.values()
         return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
     def is_available(self) -> bool:
-        """Tell whether the encoder can be loaded without the network and without a path."""
+        """Tell whether the encoder can be loaded without the network and without a path.
+
+        >>> card = Card("mine", "Colours of a grid.", "fundus", 48, text=False, licence="MIT", source="https://example.org")
+        >>> spec = Spec(card, load=lambda *, device, precision, cells="4": None, available=lambda: True)
+        >>> spec.is_available()
+        True
+        """
         if self.available is not None:
             return self.available()
         try:

@@ -77,6 +77,13 @@ def evaluate(
         A column is missing, there are fewer than two classes, or an argument is not one of the task's.
     NoTextSideError
         Zero-shot, and the encoder embeds images only.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> index.evaluate("retrieval", "label").facts["queries"]
+    24
     """
     store = index.store
     cases = find_cases(

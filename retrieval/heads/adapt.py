@@ -120,6 +120,14 @@ def adapt(
         The index is an adapted one, or one side of the split has fewer than two classes, or a patient is on both.
     RetrError
         There is an index at ``out``, or a picture can no longer be read.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> adapted = index.adapt("label", index.path.with_name("adapted.retr"))
+    >>> len(adapted.store), adapted.store.manifest.encoder.dim
+    (24, 11)
     """
     store = index.store
     if features not in {"auto", "stored"}:

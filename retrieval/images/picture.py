@@ -106,6 +106,14 @@ class Picture:
         Metadata columns from the file's header, allow-listed by the reader.
     origin
         Which file it is of, where `retr.read_picture` read it.
+
+    Examples
+    --------
+    >>> from retr import read_picture
+    >>> import numpy as np
+    >>> picture = read_picture(np.zeros((40, 60), np.uint8))
+    >>> picture.image.mode, picture.width, picture.height, picture.mode
+    ('RGB', 60, 40, 'L')
     """
 
     image: Image.Image
@@ -123,6 +131,14 @@ class Picture:
         ------
         UsageError
             The part is empty or not within the picture.
+
+        Examples
+        --------
+        >>> from retr import read_picture
+        >>> import numpy as np
+        >>> picture = read_picture(np.zeros((40, 60), np.uint8))
+        >>> picture.crop(0.5, 0, 0.5, 0.25).image.size
+        (30, 10)
         """
         box = (left, top, left + width, top + height)
         if not (width > 0 and height > 0 and min(box) >= 0 and max(box) <= 1 + 1e-9):

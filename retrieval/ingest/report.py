@@ -36,6 +36,12 @@ class BuildReport:
         How long it took; embedded rows a second; where the encoder ran.
     notes
         What the user should know, one line each.
+
+    Examples
+    --------
+    >>> report = BuildReport(rows=12, embedded=10, skipped={"truncated": 2})
+    >>> report.rows, sum(report.skipped.values())
+    (12, 2)
     """
 
     rows: int = 0

@@ -312,6 +312,14 @@ def align(
     ------
     UsageError
         The index's encoder has a text side of its own.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> _ = index.align("caption")
+    >>> index.search(text="healthy eye", k=1)[0].metadata["label"]
+    'healthy'
     """
     index.refresh()
     store = index.store
