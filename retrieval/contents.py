@@ -7,7 +7,7 @@ Ray, a ``DataLoader`` that spawns) opens the same version again.
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.images import Picture
+    from retr.retrieval.index_like import IndexLike
     from retr.retrieval.ingest.report import BuildReport
 
 # What `IndexContents` keeps the loaded encoder under.
@@ -311,6 +312,49 @@ class IndexContents:
         return self.store.check()
 
     # what changes without a picture
+
+    def count(self, *, ids: Sequence[str] | None = None, where: str | None = None) -> int:
+        """Count the rows that `delete` would delete.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> index.count(where="label = 'healthy' and age > 45")
+        6
+        """
+        from retr.retrieval.deletion import ChosenRows
+
+        return len(ChosenRows.of(self.store, ids, where).rows)
+
+    def delete(self, *, ids: Sequence[str] | None = None, where: str | None = None, purge: bool = False) -> int:
+        """Delete rows by id, by condition, or by both; give how many.
+
+        Parameters
+        ----------
+        ids
+            Ids of rows; one that is not there is an error, and nothing is deleted.
+        where
+            A condition over the metadata.
+        purge
+            Leave nothing of the rows in any file of the index; `retr.retrieval.deletion.delete` also says what was
+            dropped with them.
+
+        Raises
+        ------
+        UsageError
+            Neither ``ids`` nor ``where`` is given, or an id is unknown.
+        RetrError
+            A purge is refused; nothing is deleted then.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> index.delete(ids=["healthy/P01-left.png"]), len(index)
+        (1, 23)
+        """
+        from retr.retrieval.deletion import delete
+
+        return delete(cast("IndexLike", self), ids=ids, where=where, purge=purge).rows
 
     def compact(self) -> None:
         """Merge segments and drop deleted rows from disk; readers that are open keep what they see.
