@@ -80,6 +80,14 @@ class Client(_Questions):
         If the server wants one.
     options
         Of ``httpx.Client``: ``timeout=``, ``verify=`` (the certificate of the server's own authority) ...
+
+    Examples
+    --------
+    >>> import httpx
+    >>> server = httpx.MockTransport(lambda request: httpx.Response(200, json={"rows": 24}))
+    >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
+    ...     client.info()["rows"]
+    24
     """
 
     def __init__(self, url: str, *, index: str | None = None, token: str | None = None, **options: Any) -> None:
@@ -93,29 +101,61 @@ class Client(_Questions):
         self.close()
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections.
+
+        >>> client = Client("http://127.0.0.1:7860")
+        >>> client.close()
+        >>> client._http.is_closed
+        True
+        """
         self._http.close()
 
     @property
     def index(self) -> str:
-        """The index that is asked."""
+        """The index that is asked.
+
+        >>> with Client("http://127.0.0.1:7860", index="fundus") as client:
+        ...     client.index
+        'fundus'
+        """
         if self._name is None:
             self._of_index([one["index"] for one in self._get("indexes")])
         assert self._name is not None
         return self._name
 
     def info(self) -> dict[str, Any]:
-        """Return what the index holds, as `retr.Index.info` does."""
+        """Return what the index holds, as `retr.Index.info` does.
+
+        >>> import httpx
+        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, json={"rows": 24}))
+        >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
+        ...     client.info()["rows"]
+        24
+        """
         found: dict[str, Any] = self._get(f"indexes/{self.index}")
         return found
 
     def row(self, id: str) -> dict[str, Any]:  # noqa: A002
-        """Return everything the index holds of one row, as JSON holds it."""
+        """Return everything the index holds of one row, as JSON holds it.
+
+        >>> import httpx
+        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, json={"label": "healthy"}))
+        >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
+        ...     client.row("a.png")["label"]
+        'healthy'
+        """
         found: dict[str, Any] = self._get(f"indexes/{self.index}/row", id=id)
         return found
 
     def picture(self, id: str, *, size: int = 1024) -> bytes:  # noqa: A002
-        """Return a row's picture as JPEG, its longer side at most so many pixels."""
+        """Return a row's picture as JPEG, its longer side at most so many pixels.
+
+        >>> import httpx
+        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, content=b"JPEG"))
+        >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
+        ...     client.picture("a.png", size=256)
+        b'JPEG'
+        """
         return _checked(self._call("GET", f"indexes/{self.index}/picture", params={"id": id, "size": size})).content
 
     @overload
@@ -147,7 +187,17 @@ class Client(_Questions):
         vectors: ArrayLike | None = None,
         **options: Any,
     ) -> Hits | list[Hits]:
-        """Find the most similar rows, as `retr.Index.search` does and with its options."""
+        """Find the most similar rows, as `retr.Index.search` does and with its options.
+
+        >>> from retr.answers import to_arrow
+        >>> from retr.sample import sample_index
+        >>> answer = to_arrow([sample_index().search(id="healthy/P01-left.png", k=1)])
+        >>> import httpx
+        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, content=answer))
+        >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
+        ...     client.search(id="healthy/P01-left.png", k=1).ids
+        ['healthy/P11-right.png']
+        """
         given = {"image": image, "text": text, "id": id, "vector": vector, "vectors": vectors}
         bodies, single = self._asked(query, given, options)
         path = f"indexes/{self.index}/search"
@@ -165,7 +215,17 @@ class Client(_Questions):
 
 
 class AsyncClient(_Questions):
-    """A client for ``async`` code; its parameters are those of `Client`."""
+    """A client for ``async`` code; its parameters are those of `Client`.
+
+    >>> import asyncio
+    >>> import httpx
+    >>> server = httpx.MockTransport(lambda request: httpx.Response(200, json={"rows": 24}))
+    >>> async def ask():
+    ...     async with AsyncClient("http://127.0.0.1:7860", index="fundus", transport=server) as client:
+    ...         return await client.info()
+    >>> asyncio.run(ask())
+    {'rows': 24}
+    """
 
     def __init__(self, url: str, *, index: str | None = None, token: str | None = None, **options: Any) -> None:
         super().__init__(url, index, token, {"timeout": 120, **options})
@@ -178,11 +238,28 @@ class AsyncClient(_Questions):
         await self.close()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections.
+
+        >>> import asyncio
+        >>> client = AsyncClient("http://127.0.0.1:7860")
+        >>> asyncio.run(client.close())
+        >>> client._http.is_closed
+        True
+        """
         await self._http.aclose()
 
     async def info(self) -> dict[str, Any]:
-        """Return what the index holds, as `retr.Index.info` does."""
+        """Return what the index holds, as `retr.Index.info` does.
+
+        >>> import asyncio
+        >>> import httpx
+        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, json={"rows": 24}))
+        >>> async def ask():
+        ...     async with AsyncClient("http://127.0.0.1:7860", index="fundus", transport=server) as client:
+        ...         return await client.info()
+        >>> asyncio.run(ask())
+        {'rows': 24}
+        """
         found: dict[str, Any] = _checked(await self._call("GET", f"indexes/{await self._index()}")).json()
         return found
 
@@ -197,7 +274,20 @@ class AsyncClient(_Questions):
         vectors: ArrayLike | None = None,
         **options: Any,
     ) -> Hits | list[Hits]:
-        """Find the most similar rows, as `retr.Index.search` does and with its options."""
+        """Find the most similar rows, as `retr.Index.search` does and with its options.
+
+        >>> from retr.answers import to_arrow
+        >>> from retr.sample import sample_index
+        >>> answer = to_arrow([sample_index().search(id="healthy/P01-left.png", k=1)])
+        >>> import asyncio
+        >>> import httpx
+        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, content=answer))
+        >>> async def ask():
+        ...     async with AsyncClient("http://127.0.0.1:7860", index="fundus", transport=server) as client:
+        ...         return (await client.search(id="healthy/P01-left.png", k=1)).ids
+        >>> asyncio.run(ask())
+        ['healthy/P11-right.png']
+        """
         given = {"image": image, "text": text, "id": id, "vector": vector, "vectors": vectors}
         bodies, single = self._asked(query, given, options)
         path = f"indexes/{await self._index()}/search"
