@@ -94,7 +94,7 @@ class FaissScan:
         return parts
 
     def reaches(self, wanted: int, allowed: NDArray[np.bool_] | None) -> bool:
-        """Return whether the most that a GPU returns for a query holds so many allowed rows, with room to spare."""
+        """Return whether the most that a GPU returns for a query holds so many allowed rows, and some more."""
         return wanted + self.margin <= _MAX_WANT * (1.0 if allowed is None else float(allowed.mean()))
 
     def __call__(

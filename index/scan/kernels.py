@@ -248,7 +248,7 @@ def _estimate(planes, low, step, whole, offer, start, n, codes, factor, shift, o
 
 @compiled
 def _largest(values, n, want, picked):  # type: ignore[no-untyped-def]
-    """Pick the places, rising, of at least the ``want`` largest of n values, as far as ``picked`` has room.
+    """Pick the places, rising, of at least the ``want`` largest of n values, as many as fit into ``picked``.
 
     Give how many.
     """
@@ -276,14 +276,14 @@ def _largest(values, n, want, picked):  # type: ignore[no-untyped-def]
     sure = 0
     for i in range(n):
         sure += values[i] >= high
-    room = len(picked) - min(sure, len(picked))
+    free = len(picked) - min(sure, len(picked))
     m = 0
     for i in range(n):
         if values[i] >= least and m < len(picked):
             if values[i] < high:
-                if room == 0:
+                if free == 0:
                     continue
-                room -= 1
+                free -= 1
             picked[m] = i
             m += 1
     return m

@@ -172,21 +172,21 @@ def test_replaced_columns_match_on_the_id(make):
 def test_notes_files_groups_and_the_skipped_record(make):
     store = make(3)
     with store.writer() as writer:
-        writer.note("tuning", {"recall": 0.99})
+        writer.note("mine", {"recall": 0.99})
         writer.add_file("probe.npz", b"first")
         writer.add_file("probe.npz", b"second")
         writer.set_group("patient")
         writer.record_skipped(pa.table({"path": ["a.png"], "reason": ["empty"], "size": [0]}))
         store = writer.commit()
     store = Store.open(store.path)
-    assert store.manifest.extra["tuning"] == {"recall": 0.99}
+    assert store.manifest.extra["mine"] == {"recall": 0.99}
     assert store.file("probe.npz") == b"second"
     assert store.manifest.group == "patient"
     assert store.skipped().to_pylist() == [{"path": "a.png", "reason": "empty", "size": 0}]
     assert store.manifest.n_skipped == 1
     assert store.check() == []
     with store.writer() as writer:
-        writer.note("tuning", None)
+        writer.note("mine", None)
         writer.remove_file("probe.npz")
         writer.record_skipped(store.skipped().slice(0, 0))
         store = writer.commit()
