@@ -21,7 +21,7 @@ from retr.index.disk import row_arrays, side_data
 from retr.index.disk import schema as schemas
 from retr.index.disk.files import FileRef, read_small, replace_bytes, require_folders
 from retr.index.disk.row_arrays import Layout, RowArray
-from retr.index.disk.side_data import SideData, is_built_in
+from retr.index.disk.side_data import SideData, told_by_name
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FormatVersionError, IndexCorruptError, IndexNotFoundError
 from retr.index.json_fields import Fields, parse_json, stored
@@ -313,7 +313,7 @@ class Manifest:
             names = [name for kind in self.side_data.values() for name in getattr(kind, named)]
             if len(set(names)) < len(names) or not set(names) <= there.keys():
                 raise ValueError(f"{named} of two kinds, or that are not there")
-        if any(map(is_built_in, (name for kind in self.side_data.values() for name in (*kind.files, *kind.notes)))):
+        if any(map(told_by_name, (name for kind in self.side_data.values() for name in (*kind.files, *kind.notes)))):
             raise ValueError("what version 1 knows by its name is of that kind")
         if not all(map(row_arrays.NAME.fullmatch, self.row_arrays)):
             raise ValueError("a row array without a name")

@@ -245,9 +245,12 @@ def of_no_kind(manifest: Manifest) -> tuple[list[str], list[str]]:
     return sorted(files), sorted(notes)
 
 
-def is_built_in(name: str) -> bool:
-    """Return whether a file or note of this name is one by which a kind is told in version 1."""
-    return any(name in kind.notes or any(_matches(name, form) for form in kind.files) for kind in BUILT_IN.values())
+def told_by_name(name: str) -> str | None:
+    """Return the kind that a file or note of this name is of in either version; ``None`` where the manifest says."""
+    for kind, one in BUILT_IN.items():
+        if name in one.notes or any(_matches(name, form) for form in one.files):
+            return kind
+    return None
 
 
 def dropped(manifest: Manifest, name: str, *said: str) -> Change:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.index.disk.side_data import Move, find_kind, held, is_built_in, known_kind
+from retr.index.disk.side_data import Move, find_kind, held, known_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,8 +83,8 @@ def copy(snapshot: Snapshot, draft: Draft[Any], move: Move) -> None:
         files = {file: snapshot.file(file) for file in data.files if file not in change.files} | dict(change.files)
         for file, content in files.items():
             if content is not None:
-                draft.add_file(file, content, kind=None if is_built_in(file) else kind)
+                draft.add_file(file, content, kind=kind)
         notes = {key: snapshot.manifest.extra[key] for key in data.notes} | dict(change.notes)
         for key, value in notes.items():
             if value is not None:
-                draft.note(key, value, kind=None if is_built_in(key) else kind)
+                draft.note(key, value, kind=kind)

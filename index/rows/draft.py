@@ -18,7 +18,7 @@ from retr.index.disk.manifest import FILES, SEGMENTS
 from retr.index.disk.row_arrays import RowArray
 from retr.index.disk.segment_writer import parquet_writer
 from retr.index.disk.segments import npy_header
-from retr.index.disk.side_data import SideData, is_built_in
+from retr.index.disk.side_data import SideData, told_by_name
 from retr.index.errors import UsageError
 from retr.index.rows.snapshot import Snapshot
 
@@ -138,13 +138,14 @@ class Draft(ABC, Generic[S_co]):
     def _with(self, what: str, name: str, kind: Kind | None) -> dict[str, SideData]:
         """Return what is of which kind once a file or note is written: of ``kind``, or of whose it was."""
         kinds = dict(self.draft.side_data)
-        owner = next((one for one, data in kinds.items() if name in getattr(data, what)), None)
+        by_name = told_by_name(name)
+        owner = by_name or next((one for one, data in kinds.items() if name in getattr(data, what)), None)
         if kind is not None:
             _require_known(kind)
-            if is_built_in(name) or owner not in {None, kind.name}:
-                raise UsageError(f"{name!r} is the name of side data of another kind than {kind.name!r}")
+            if owner not in {None, kind.name}:
+                raise UsageError(f"{name!r} is the name of side data of the kind {owner!r}, not {kind.name!r}")
             owner = kind.name
-        if owner is not None:
+        if owner is not None and by_name is None:
             data = kinds.get(owner, SideData())
             names: dict[str, Any] = {what: tuple(dict.fromkeys((*getattr(data, what), name)))}
             numbered = data.numbered if kind is None else kind.numbered
