@@ -26,18 +26,21 @@ from retr.index.errors import ImageReadError, UsageError
 from retr.index.machine.home import home
 from retr.index.rows.row_ids import unknown_id
 from retr.index.vectors import plain_array, unit
+from retr.retrieval.archive.provenance import BuildNotes
+from retr.retrieval.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from retr.index.encoder import Encoder
+    from retr.index.encoder import Encoder, EncoderInfo
     from retr.index.store import Store
 
 PartKind = Literal["image", "text", "id", "vector"]
 
 _WEIGHTED = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)):(.+)", re.DOTALL)
+_PLAIN = ReadOptions()
 FRAME = re.compile(r"#\d+$")
 _JSON_KEYS = ("image", "text", "not", "id", "vector")
 
@@ -380,15 +383,35 @@ def split_frame(image: Any) -> tuple[Any, str | None]:
     return image, None
 
 
-def one_picture(image: Any) -> Any:
-    """Return what an encoder reads: the picture of a ``scan.dcm#3``, everything else as it is."""
-    file, frame = split_frame(image)
-    if frame is None:
-        return image
-    from retr.retrieval.images import read_images
+def one_picture(image: Any, info: EncoderInfo, reading: ReadOptions = _PLAIN) -> Any:
+    """Return a picture to ask with as its encoder takes it, read as the rows it is compared with were.
 
+    Parameters
+    ----------
+    image
+        The picture of a ``scan.dcm#3`` is read here; what the encoder reads the same way comes back as it is.
+    info
+        The encoder's.
+    reading
+        How the files of the index were read.
+
+    Raises
+    ------
+    ImageReadError
+        The file has no such picture, or cannot be read.
+    """
+    file, frame = split_frame(image)
+    is_path = isinstance(file, str | Path)
+    if frame is None and (reading == _PLAIN or not (is_path or isinstance(file, bytes))):
+        return image
+    from retr.retrieval.images import read_image, read_images
+
+    name = str(file) if is_path else None
+    how: Any = {**reading.by_name(), "frames": 1, "draft_size": info.draft_size, "grey16": info.grey16, "name": name}
+    if frame is None:
+        return read_image(file, **how).image
     single = False
-    for suffix, picture in read_images(file, name=str(file)):
+    for suffix, picture in read_images(file, **how):
         single = not suffix
         if suffix == frame:
             return picture.image
@@ -398,7 +421,10 @@ def one_picture(image: Any) -> Any:
 
 
 def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder) -> list[NDArray[Any]]:
-    images = [one_picture(part.value) for part in parts if part.kind == "image"]
+    images = [part.value for part in parts if part.kind == "image"]
+    if images:
+        reading = BuildNotes.of(store).reading
+        images = [one_picture(image, encoder.info, reading) for image in images]
     pictures = iter(encoder.encode_images(images)) if images else iter(())
     out: list[NDArray[Any]] = []
     for part in parts:

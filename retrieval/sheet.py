@@ -18,9 +18,10 @@ from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.index.machine.home import home
 from retr.index.machine.whole_file import write_output
 from retr.retrieval import explain
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.cards import NOT_HERE, escape, facts, img, row_facts, thumbnail
 from retr.retrieval.hits import shown_names
-from retr.retrieval.query import Part, Query, resolve
+from retr.retrieval.query import Part, Query, one_picture, resolve
 from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:
@@ -161,7 +162,11 @@ def _hit(index: IndexLike, hit: Any, vector: Any) -> SheetPicture:
 def _asked(index: IndexLike, part: Any) -> SheetPicture:
     from retr.retrieval.images import read_image
 
-    picture = _from_archive(index, part.value) if part.kind == "id" else read_image(part.value).image
+    if part.kind == "id":
+        picture = _from_archive(index, part.value)
+    else:
+        info, reading = index.store.manifest.encoder, BuildNotes.of(index.store).reading
+        picture = read_image(one_picture(part.value, info, reading)).image
     return SheetPicture(f"query: {_named(Query((part,))).describe()}", picture, {})
 
 

@@ -39,6 +39,8 @@ def indexes() -> None:
     """What makes and opens an index gives an `Index`."""
     built = retr.Index.build("archive", "x.retr", encoder=retr.load_encoder("lite"))
     assert_type(built, retr.Index)
+    assert_type(retr.Index.build("archive", "x.retr", frames=2, prune=True, group="patient", device="cpu"), retr.Index)
+    assert_type(built.add("more", name="more", axis="coronal", types={"acc": "text"}), retr.BuildReport)
     assert_type(built.report, retr.BuildReport | None)
     assert_type(retr.Index.open("x.retr"), retr.Index)
     assert_type(built.picture("a"), retr.Picture)

@@ -15,6 +15,7 @@ from retr.index.machine.home import home
 from retr.index.rows.identifiers import identifier_text
 from retr.index.vectors import unit
 from retr.retrieval import novelty
+from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.classify import findings
 from retr.retrieval.classify import probe as probes
 from retr.retrieval.classify.answers import SEEN, UNLIMITED, Answer, answer_pictures, row_exclusions, store_answers
@@ -28,6 +29,7 @@ from retr.retrieval.labels.labelled import unit_of
 from retr.retrieval.labels.trained_rows import seen_fits
 from retr.retrieval.query import Query, one_picture, split_frame
 from retr.retrieval.query_identity import own_rows, stated_values
+from retr.retrieval.read_options import ReadOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -125,7 +127,7 @@ def classify(
                 hint="leave the patient out",
             )
         side = None if hasattr(index.encoder, "score") else index.text_side
-        return _find_findings(index.encoder, side, classes, images)
+        return _find_findings(index.encoder, side, classes, images, index.store)
     remarks = [*index.store.identity.absent(where), *_nobody(index.store, patient, strict=strict_exclude)]
     words = None if classes is None else ByWords(index.text_side, classes, calibrated_on=calibrated_on)
     method = _choose(index, words, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
@@ -218,7 +220,7 @@ def classify_without_index(
     """Classify pictures zero-shot with an encoder alone; nothing is calibrated."""
     images = each_picture(images)
     if _asks_findings(encoder, labels):
-        return _find_findings(encoder, encoder, labels, images)
+        return _find_findings(encoder, encoder, labels, images, None)
     return _classify(encoder, None, ByWords(encoder, labels), images)
 
 
@@ -301,7 +303,7 @@ def _classify(
     max_set: int | None = None,
     remarks: Sequence[str] = (),
 ) -> Iterator[Answer | Unread]:
-    for names, good, pictures, bad in _read(encoder, images):
+    for names, good, pictures, bad in _read(encoder, images, store):
         yield from bad
         if not good:
             continue
@@ -358,12 +360,12 @@ def _whose(store: Store) -> str:
 
 
 def _find_findings(
-    encoder: BaseEncoder, side: Any, labels: LabelSet, images: Sequence[Any]
+    encoder: BaseEncoder, side: Any, labels: LabelSet, images: Sequence[Any], store: Store | None
 ) -> Iterator[Findings | Unread]:
     """Score findings that may be present together; ``side`` embeds the words."""
     asked = labels.names if side is None else [prompt for one in labels.classes for prompt in one.prompts]
     note = "; ".join(unread_ends(encoder if side is None else side, asked)) or None
-    for names, _, pictures, bad in _read(encoder, images):
+    for names, _, pictures, bad in _read(encoder, images, store):
         yield from bad
         if pictures:
             scores = findings.from_pictures(encoder, pictures, labels)
@@ -392,19 +394,21 @@ def image_files(folder: Path) -> list[Path]:
 
 
 def _read(
-    encoder: BaseEncoder, images: Sequence[Any]
+    encoder: BaseEncoder, images: Sequence[Any], store: Store | None
 ) -> Iterator[tuple[list[str], list[Any], list[Image.Image], list[Unread]]]:
     """Read pictures in batches: the names of those that could be read, how they were given, and what could not."""
     from retr.retrieval.images import read_image
 
     info = encoder.info
+    reading = ReadOptions() if store is None else BuildNotes.of(store).reading
+    how: Any = {**reading.by_name(), "draft_size": info.draft_size, "grey16": info.grey16}
     for start in range(0, len(images), BATCH):
         names, good, pictures, bad = [], [], [], []
         for number, image in enumerate(images[start : start + BATCH], start + 1):
             name = _name(image, number)
             try:
                 given = given_picture(image, name)
-                picture = read_image(one_picture(given), draft_size=info.draft_size, grey16=info.grey16, name=name)
+                picture = read_image(one_picture(given, info, reading), **{**how, "name": name})
                 pictures.append(picture.image)
                 good.append(given)
                 names.append(name)

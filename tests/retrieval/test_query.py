@@ -1,6 +1,7 @@
 """The query algebra against direct numpy."""
 
 import hashlib
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -48,6 +49,7 @@ class FakeStore:
     schema = pa.schema([("id", pa.string()), ("sha256", pa.string())])
 
     segments = ()
+    manifest = SimpleNamespace(extra={})
 
     def alive(self):
         return np.array([True, False, True, True, True, True])
