@@ -105,8 +105,7 @@ def taken(kind: type[Kind], given: Mapping[str, Any], what: str) -> Kind:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             raise TypeError(f"{what}() has no option {name!r}" + (f": is {near[0]!r} meant?" if near else ""))
-    left = {name for name, (_, option) in known.items() if option.kept and given.get(name) is None}
-    meant = {name: value for name, value in given.items() if name not in left}
+    meant = {name: value for name, value in given.items() if value is not None or not known[name][1].kept}
     return kind(**meant, given=frozenset(meant))
 
 

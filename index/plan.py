@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict
@@ -13,12 +12,11 @@ from retr.index.accelerators import approximate
 from retr.index.accelerators.config import Cagra, Flat, effort_of, from_json, shown, with_effort
 from retr.index.accelerators.faiss_index import load
 from retr.index.disk.manifest import TUNING
-from retr.index.disk.schema import ID, texts
 from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
 from retr.index.json_fields import Fields, stored
 from retr.index.scan import exact
-from retr.index.types import Ask
+from retr.index.types import Ask, Neighbours
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ if TYPE_CHECKING:
     from retr.index.gpu.placement import Placement
     from retr.index.rows.snapshot import Snapshot
     from retr.index.search_options import RankOptions
-    from retr.index.types import Accelerator, Neighbours
+    from retr.index.types import Accelerator
 
 _NOTED = ("the note of how the index is searched", "run `retr index tune` again")
 _NOTHING = np.empty(0, np.int64)
@@ -72,7 +70,7 @@ def search(
     how = _How(
         max_norm=plan.max_norm,
         cosine=plan.cosine,
-        ids_of=lambda rows: texts(snapshot.table([ID], rows).column(ID)),
+        ids_of=snapshot.ids,
     )
     accelerators: Sequence[Accelerator | None] = ()
     said: str | None = None
@@ -88,7 +86,7 @@ def search(
     else:
         found = approximate.search(plan.blocks, accelerators, config, queries, ask, **how)
     note = "; ".join(part for part in (said, placed.note) if part)
-    return dataclasses.replace(found, note=note) if note else found
+    return Neighbours(found.rows, found.scores, exact=found.exact, note=note) if note else found
 
 
 def _as_asked(config: Config, tuned: Config) -> str:
@@ -212,7 +210,8 @@ def _excluded(
     if exclude is not None:
         _need_one_each("exclude", exclude, n)
         for part, rows in zip(parts, exclude, strict=True):
-            part.append(np.asarray(rows, np.int64))
+            if len(rows):
+                part.append(np.asarray(rows, np.int64))
     for column, values in exclude_same.items():
         _need_one_each(f"exclude_same[{column!r}]", values, n)
         snapshot.columns.require(column)

@@ -9,6 +9,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+# A zero vector divided by anything is zero; no other float32 vector is as short as this.
+_TINY = float(np.finfo(np.float64).tiny)
+
 
 def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     """Scale vectors ``(..., d)`` to length 1, each by itself; a zero vector stays zero.
@@ -19,9 +22,8 @@ def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     exactly = np.asarray(vectors, dtype=np.float64)
-    norms = np.sqrt(np.square(exactly).sum(axis=-1, keepdims=True))
-    # A zero vector divided by anything is zero; no other float32 vector is as short as this.
-    np.maximum(norms, np.finfo(np.float64).tiny, out=norms)
+    norms = np.sqrt(np.add.reduce(exactly * exactly, axis=-1, keepdims=True))
+    np.maximum(norms, _TINY, out=norms)
     return cast("NDArray[np.float32]", (exactly / norms).astype(np.float32))
 
 

@@ -20,6 +20,8 @@ from retr.retrieval.query_identity import own_rows
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from retr.index.store import Store
     from retr.retrieval.index_like import IndexLike
     from retr.retrieval.query import Query
@@ -40,11 +42,12 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     bridge = index.bridge if any(query.uses_text for query in queries) else None
     vectors = resolve(queries, recorded, store, text_encoder=bridge)
     same, said = same_rows(store, options.exclude_same, queries, own, strict=options.strict_exclude)
-    exclude = same if options.include_self else [np.union1d(*both) for both in zip(own, same, strict=True)]
-    first = int(options.offset or 0)
-    # an accelerator proposes other rows for another k: pages of its answers would not be parts of one answer
-    paged = replace(options, k=int(options.k) + first, exact=options.exact or options.offset is not None)
-    found = store.search(vectors, paged, exclude=exclude)
+    exclude = same if options.include_self else list(map(_both, own, same))
+    first, asked = int(options.offset or 0), options
+    if options.offset is not None:
+        # an accelerator proposes other rows for another k: pages of its answers would not be parts of one answer
+        asked = replace(options, k=int(options.k) + first, exact=True)
+    found = store.search(vectors, asked, exclude=exclude)
     return add_remarks(
         store,
         queries,
@@ -56,6 +59,10 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         all_rows=options.where is None and options.exclude_same is None and options.min_score is None,
         said=[[*notes, *store.identity.absent(options.where), *store.identity.warnings()] for notes in said],
     )
+
+
+def _both(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.union1d(one, other) if len(one) and len(other) else one if len(one) else other
 
 
 def _require_offset(offset: object, effort: int | None) -> None:

@@ -61,6 +61,8 @@ def same_rows(
         A column is unknown or cannot tell rows apart, a value is empty, a query's picture has none, or a key is needed
         and not here.
     """
+    if exclude_same is None:
+        return [_NOTHING] * len(queries), [[] for _ in queries]
     named = _each(exclude_same, len(queries))
     rows: list[list[NDArray[np.int64]]] = [[_NOTHING] for _ in queries]
     notes: list[list[str]] = [[] for _ in queries]

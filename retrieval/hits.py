@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from retr.index.disk.schema import ID, records
+from retr.index.disk.schema import ID, records, texts
 from retr.index.errors import MissingExtraError
+from retr.index.once import Once
 from retr.retrieval.json_values import to_plain
 
 if TYPE_CHECKING:
@@ -93,9 +94,49 @@ class Hit:
         return {"rank": self.rank, "id": self.id, "score": self.score, "path": self.path, **columns}
 
 
+class _Rows:
+    """What the rows of a search hold: read when it is first asked for, at once for all queries of the search.
+
+    Parameters
+    ----------
+    rows
+        int64 ``(n,)``, of all queries one after the other.
+    columns
+        Names, ``id`` first.
+    """
+
+    def __init__(self, store: Store, rows: NDArray[np.int64], columns: Sequence[str]) -> None:
+        self._store, self._rows, self._columns = store, rows, columns
+        self._once = Once()
+
+    def ids(self) -> list[str]:
+        """Return the ids, reading nothing beside them."""
+        ids: list[str] = self._once("ids", lambda: self._store.ids(self._rows))
+        return ids
+
+    def metadata(self) -> pa.Table:
+        """Return the columns."""
+        found: pa.Table = self._once("metadata", lambda: self._store.table(self._columns, self._rows))
+        return found
+
+    def paths(self) -> list[str]:
+        """Return the paths of the images inside their archive."""
+
+        def make() -> list[str]:
+            path = "path" if "path" in self._store.schema.names else ID
+            table = self.metadata() if path in self._columns else self._store.table([path], self._rows)
+            paths: list[str] = table[path].to_pylist()
+            return paths
+
+        found: list[str] = self._once("paths", make)
+        return found
+
+
 @dataclass(frozen=True, eq=False)
 class Hits:
     """The hits of one query, best first: a sequence of `Hit`, of which a slice is `Hits` again.
+
+    Of what a search gives, ids, scores and ranks cost nothing further; the metadata are read when they are asked for.
 
     Two are equal where all of their attributes are.
 
@@ -149,7 +190,7 @@ class Hits:
         offset: int = 0,
         columns: Sequence[str] | None = None,
     ) -> list[Hits]:
-        """Return the answers to all queries of a search, with their rows' metadata, read at once.
+        """Return the answers to all queries of a search; their rows' metadata are read at once, when asked for.
 
         Parameters
         ----------
@@ -168,28 +209,46 @@ class Hits:
         >>> Hits.all_of(index.store, found, ["the first row"])[0].ids
         ['glaucoma/P00-left.png', 'glaucoma/P06-left.png']
         """
-        best = [(rows[rows >= 0][offset:], scores) for rows, scores in zip(found.rows, found.scores, strict=True)]
-        every = np.concatenate([np.empty(0, dtype=np.int64), *(rows for rows, _ in best)])
+        best = [rows[rows >= 0][offset:] for rows in found.rows]
+        every = best[0] if len(best) == 1 else np.concatenate([np.empty(0, dtype=np.int64), *best])
         names = store.schema.names if columns is None else list(dict.fromkeys([ID, *columns]))
-        path = "path" if "path" in store.schema.names else ID
-        table = store.table(list(dict.fromkeys([*names, path])), rows=every)
-        paths: list[str] = table[path].to_pylist()
-        table = table.select(names)
-        ends = np.cumsum([len(rows) for rows, _ in best])
-        return [
-            cls(
+        kept, start, answers = _Rows(store, every, names), 0, []
+        for rows, scores, query in zip(best, found.scores, queries, strict=True):
+            hits = object.__new__(cls)
+            # without metadata and paths: `__getattr__` reads them
+            vars(hits).update(
                 scores=scores[offset : offset + len(rows)],
                 rows=rows,
                 ranks=np.arange(offset + 1, offset + 1 + len(rows)),
-                metadata=table.slice(end - len(rows), len(rows)),
-                paths=paths[end - len(rows) : end],
                 exact=found.exact,
                 note=found.note,
                 query=query,
                 _store=store,
+                _kept=(kept, start),
             )
-            for (rows, scores), end, query in zip(best, ends.tolist(), queries, strict=True)
-        ]
+            answers.append(hits)
+            start += len(rows)
+        return answers
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in {"metadata", "paths"} or "_kept" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}")
+        kept, start = vars(self)["_kept"]
+        if name == "paths":
+            found = kept.paths()[start : start + len(self)]
+        else:
+            found = kept.metadata()
+            found = found if len(found) == len(self) else found.slice(start, len(self))
+        vars(self)[name] = found
+        return found
+
+    def with_note(self, note: str | None) -> Hits:
+        """Return the same hits with another note; nothing is read."""
+        if note == self.note:
+            return self
+        noted = object.__new__(type(self))
+        vars(noted).update(vars(self), note=note)
+        return noted
 
     def to_json(self) -> dict[str, Any]:
         """Return the answer as one object, ready for JSON: the query in words, the hits, and what to know of them.
@@ -215,7 +274,10 @@ class Hits:
         >>> hits.ids
         ['healthy/P11-right.png', 'healthy/P09-left.png']
         """
-        ids: list[str] = self.metadata.column(ID).to_pylist()
+        if "metadata" in vars(self):
+            return texts(self.metadata.column(ID))
+        kept, start = vars(self)["_kept"]
+        ids: list[str] = kept.ids()[start : start + len(self)]
         return ids
 
     @property
@@ -230,9 +292,10 @@ class Hits:
         >>> hits.table.column_names
         ['rank', 'score', 'id', 'label']
         """
-        names = shown_names(self.metadata.column_names)
-        own = {"rank": pa.array(self.ranks, pa.int64()), "score": pa.array(self.scores, pa.float32())}
-        return pa.table(own | {names[name]: self.metadata[name] for name in self.metadata.column_names})
+        metadata = self.metadata
+        names = shown_names(metadata.column_names)
+        own = [pa.array(self.ranks, pa.int64()), pa.array(self.scores, pa.float32())]
+        return pa.Table.from_arrays([*own, *metadata.columns], names=["rank", "score", *names.values()])
 
     def to_pandas(self) -> pd.DataFrame:
         """Return `table` as a pandas DataFrame; whole numbers stay so beside missing ones (``Int64``).
@@ -337,7 +400,7 @@ class Hits:
         return gallery(self.query, self.note, rows, self._store)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_store": None}
+        return {one.name: None if one.name == "_store" else getattr(self, one.name) for one in fields(self)}
 
 
 def _same(one: pa.Table, other: pa.Table) -> bool:

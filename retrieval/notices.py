@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from retr.retrieval import novelty
@@ -60,7 +59,7 @@ def add_remarks(
             if fence is not None and fence.unlike(float(found.scores[0])):
                 # an accelerator may have missed the nearest row
                 notes.append(fence.unlike(novelty.nearest_score(store, vectors[at], exclude[at])))
-        out.append(replace(found, note="; ".join(note for note in notes if note) or None))
+        out.append(found.with_note("; ".join(note for note in notes if note) or None))
     return out
 
 

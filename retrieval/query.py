@@ -148,7 +148,10 @@ class Query:
         >>> Query.vector([0.5, 0.5])
         Query(vector <ndarray>)
         """
-        array = cls._numbers(vector)
+        return cls._of_numbers(cls._numbers(vector))
+
+    @classmethod
+    def _of_numbers(cls, array: NDArray[np.float32]) -> Query:
         if array.ndim != 1:
             raise UsageError(f"a query vector must have one axis, got shape {array.shape}")
         if not np.isfinite(array).all():
@@ -309,8 +312,8 @@ def gather_queries(
     if vectors is not None and rows.ndim != 2:
         raise UsageError(f"vectors must have the shape (n, dim), got {rows.shape}", hint="one vector is vector=")
     if rows.ndim == 2:
-        return [Query.vector(row) for row in rows], False
-    return [Query.vector(rows)], True
+        return [Query._of_numbers(row) for row in rows], False
+    return [Query._of_numbers(rows)], True
 
 
 def _several(queries: Any) -> list[Query]:
@@ -363,14 +366,25 @@ def resolve(
     out = np.zeros((len(queries), encoder.info.dim), dtype=np.float32)
     found = iter(vectors)
     for row, query in enumerate(queries):
+        if len(query.parts) == 1 and query.parts[0].weight == 1:
+            # nothing to be added up, and a sum of one is the same to the last bit
+            vector = next(found)
+            if not vector.any():
+                raise _cancelled()
+            out[row] = unit(vector) if cosine else vector
+            continue
         total = np.zeros(encoder.info.dim, dtype=np.float64)
         for part in query.parts:
             total += part.weight * next(found)
         # A tenth of a millionth of the weights is float32 rounding, not a direction.
         if np.linalg.norm(total) <= 1e-7 * sum(abs(part.weight) for part in query.parts):
-            raise UsageError("the parts of the query cancel out", hint="change a weight or leave a part out")
+            raise _cancelled()
         out[row] = unit(total) if cosine else total
     return out
+
+
+def _cancelled() -> UsageError:
+    return UsageError("the parts of the query cancel out", hint="change a weight or leave a part out")
 
 
 def split_frame(image: Any) -> tuple[Any, str | None]:

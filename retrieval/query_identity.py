@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.query import Query
 
+_NOTHING = np.empty(0, np.int64)
+
 
 def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
     """Find, for each query, the rows that are it: its ids, its files, and byte-identical copies of either.
@@ -57,7 +59,7 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
             rows[number] += [
                 row for row, name in zip(copies[sha].tolist(), ids, strict=True) if frame in {None, _frame(name)}
             ]
-    return [np.unique(np.array(found, dtype=np.int64)) for found in rows]
+    return [np.unique(np.array(found, dtype=np.int64)) if found else _NOTHING for found in rows]
 
 
 def _in_place(store: Store, image: Any, frame: str | None) -> list[int]:

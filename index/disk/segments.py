@@ -138,6 +138,9 @@ class Segment:
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Read the ids of some rows."""
+        side = self._side_table()
+        if side is not None and side.holds_texts(schemas.ID):
+            return side.texts(schemas.ID, rows)
         return schemas.texts(self.table([schemas.ID], _IDS, rows).column(0))
 
     def accelerator(self, load: Callable[[memoryview, NDArray[Any]], Accelerator]) -> Accelerator | None:
@@ -183,7 +186,7 @@ class Segment:
         rows
             int64 local row numbers ``(n,)``.
         """
-        target = pa.schema([schema.field(name) for name in columns])
+        target = schema if columns == schema.names else pa.schema([schema.field(name) for name in columns])
         if rows is not None and len(rows) == 0:
             return target.empty_table()
         side = self._side_table()
@@ -191,8 +194,8 @@ class Segment:
         if side is None or not mapped:
             return self._from_parquet(target, rows)
         table = side.columns(mapped) if rows is None else side.take(mapped, rows)
-        rest = pa.schema([field for field in target if field.name not in mapped])
-        if len(rest):
+        if len(mapped) < len(target):
+            rest = pa.schema([field for field in target if field.name not in mapped])
             for name, column in zip(rest.names, self._from_parquet(rest, rows).columns, strict=True):
                 table = table.append_column(name, column)
         return schemas.conform(table, target)

@@ -78,7 +78,7 @@ class Placement:
         """
         if self.device == "cpu":
             return Placed()
-        what = _identity(snapshot, config)
+        what: str = snapshot.once(("placed", config), lambda: _identity(snapshot, config))
         if what != self._what:
             from retr.index.gpu import accelerators, devices
 

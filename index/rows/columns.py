@@ -54,8 +54,13 @@ class Groups:
         values = [pa.array([], self._kind)]
         for number, at in zip(numbers.tolist(), np.split(order, first[1:]), strict=len(rows) > 0):
             local = (rows[at] - self._starts[number]).tolist()
-            slices = [self._parts[number].slice(row, 1).chunk(0) for row in local]
-            values.append(canonical(_plain(pa.concat_arrays(slices)).cast(self._kind)))
+            part = self._parts[number]
+            if part.num_chunks == 1:
+                found = part.chunk(0).take(pa.array(local, pa.int64()))
+            else:
+                # putting slices together touches only these rows, whatever the number of chunks
+                found = pa.concat_arrays([part.slice(row, 1).chunk(0) for row in local])
+            values.append(canonical(_plain(found).cast(self._kind)))
         codes = np.empty(len(rows), np.int64)
         found = pa.concat_arrays(values)
         if self._canonical is not None:
@@ -139,6 +144,7 @@ class Columns:
     def __init__(self, segments: Sequence[Segment], schema: pa.Schema) -> None:
         self._segments = segments
         self._schema = schema
+        self._types = {field.name: field.type for field in schema}
         self._kept: dict[tuple[int, str], pa.ChunkedArray[Any]] = {}
         self._kept_bytes = 0
         self._lock = threading.Lock()
@@ -151,11 +157,11 @@ class Columns:
         UsageError
             There is no such column; the hint names the nearest.
         """
-        if name not in self._schema.names:
+        if name not in self._types:
             near = evaluate.nearest(name, self._schema.names)
             hint = f"did you mean {near!r}?" if near else f"the columns are {', '.join(self._schema.names)}"
             raise UsageError(f"there is no column {name!r}", hint=hint)
-        return self._schema.field(name).type
+        return self._types[name]
 
     def _part(self, number: int, name: str) -> pa.ChunkedArray[Any]:
         """Return one column of one segment."""

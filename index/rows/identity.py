@@ -30,6 +30,7 @@ from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, stored
 from retr.index.machine.hash_key import agreed_key, exposure, keyed_hash
+from retr.index.once import Once
 from retr.index.rows.identifiers import identifier_text, identifier_texts, lossy
 from retr.index.where import comparisons
 from retr.index.where.parse import Logic, Operand, Predicate, fail, parse
@@ -47,6 +48,8 @@ if TYPE_CHECKING:
 COLUMNS = ("patient", "series", "study")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _WHOLE_HASH = f"^{_HASH.pattern}$"
+# Of so many conditions it is kept whom they name and no row has.
+_MOST_CONDITIONS = 64
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 _EQUAL = {"equal": False, "not_equal": True}
 
@@ -64,6 +67,7 @@ class Identity:
         self._snapshot, self._columns = snapshot, snapshot.columns
         self._noted = IDENTIFIERS in snapshot.manifest.extra
         self._fingerprint, self._hashed = _read(snapshot.manifest.extra.get(IDENTIFIERS))
+        self._absent = Once(most=_MOST_CONDITIONS)
 
     @property
     def fingerprint(self) -> str | None:
@@ -290,6 +294,10 @@ class Identity:
 
         Looked at are the columns that tell patients apart: hashed ones and the group.
         """
+        named: list[tuple[str, str]] = self._absent(expression, lambda: self._find_absent(expression))
+        return named
+
+    def _find_absent(self, expression: str) -> list[tuple[str, str]]:
         group = self._snapshot.manifest.group
         asked = [
             (column.name, one.value)

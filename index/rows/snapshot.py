@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# Of masks of conditions, which take a byte a row.
+_FEW_MASKS, _MOST_MASKS, _MASK_BYTES = 2, 64, 64 << 20
+
 
 class Snapshot:
     """One committed state of an index, read but not searched; make one with `open`.
@@ -59,7 +62,10 @@ class Snapshot:
         self._files = {name: map_file(path, ref) for name, ref in manifest.files.items()}
         self._skipped = map_file(path, manifest.skipped) if manifest.skipped else None
         self._starts = np.cumsum([0, *(len(segment) for segment in self.segments)])
+        self._n_total = int(self._starts[-1])
+        self._n_live = self._n_total - sum(info.n_deleted for info in manifest.segments)
         self.once = Once()
+        self._masks = Once(most=max(_FEW_MASKS, min(_MOST_MASKS, _MASK_BYTES // max(self.n_total, 1))))
         self.columns = Columns(self.segments, self.schema)
         self.identity = Identity(self)
 
@@ -120,7 +126,7 @@ class Snapshot:
         return exists(home(path))
 
     def __len__(self) -> int:
-        return self.n_total - sum(info.n_deleted for info in self.manifest.segments)
+        return self._n_live
 
     def __repr__(self) -> str:
         info = self.manifest.encoder
@@ -142,7 +148,7 @@ class Snapshot:
     @property
     def n_total(self) -> int:
         """How many rows there are, deleted ones included."""
-        return int(self._starts[-1])
+        return self._n_total
 
     @property
     def schema(self) -> pa.Schema:
@@ -169,6 +175,8 @@ class Snapshot:
         """Return (segment, local row numbers, positions in ``rows``) for every segment concerned."""
         if len(rows) and (rows.min() < 0 or rows.max() >= self.n_total):
             raise IndexError(f"row numbers go from 0 to {self.n_total - 1}")
+        if len(rows) and len(self.segments) == 1:
+            return [(self.segments[0], rows, np.arange(len(rows)))]
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         parts = []
         for number in np.unique(owner):
@@ -193,9 +201,10 @@ class Snapshot:
             A column is unknown.
         """
         names = self.schema.names if columns is None else list(columns)
-        for name in names:
-            self.columns.require(name)
-        target = pa.schema([self.schema.field(name) for name in names])
+        if columns is not None:
+            for name in names:
+                self.columns.require(name)
+        target = self.schema if columns is None else pa.schema([self.schema.field(name) for name in names])
         if rows is None:
             parts = []
             for segment in self.segments:
@@ -211,10 +220,22 @@ class Snapshot:
         pieces = self._split(rows)
         if not pieces:
             return target.empty_table()
-        table = pa.concat_tables([segment.table(names, self.schema, local) for segment, local, _ in pieces])
+        parts = [segment.table(names, self.schema, local) for segment, local, _ in pieces]
+        if len(pieces) == 1:
+            return parts[0]
         places = np.empty(len(rows), np.int64)
         places[np.concatenate([at for _, _, at in pieces])] = np.arange(len(rows))
-        return table if len(pieces) == 1 else table.combine_chunks().take(places)
+        return pa.concat_tables(parts).combine_chunks().take(places)
+
+    def ids(self, rows: NDArray[np.int64]) -> list[str]:
+        """Read the ids of rows, int64 ``(n,)``, in their order."""
+        if len(self.segments) == 1:
+            return self.segments[0].ids(rows)
+        found = [""] * len(rows)
+        for segment, local, at in self._split(np.asarray(rows, np.int64)):
+            for place, name in zip(at.tolist(), segment.ids(local), strict=True):
+                found[place] = name
+        return found
 
     def vectors(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float32] | NDArray[np.float16]:
         """Return vectors ``(n, d)`` as stored: unit vectors where the similarity is cosine.
@@ -286,15 +307,24 @@ class Snapshot:
         return [Block(segment.vectors, int(start)) for start, segment in zip(self._starts, self.segments, strict=False)]
 
     def where(self, expression: str) -> NDArray[np.bool_]:
-        """Return the mask of the live rows for which a where-expression is true: bool ``(n_total,)``.
+        """Return the mask of the live rows for which a where-expression is true: bool ``(n_total,)``, read-only.
+
+        The masks asked for last are kept, up to some megabytes.
 
         Raises
         ------
         FilterError
             The expression cannot be read or applied.
         """
-        mask = self.columns.where(expression, self.identity.meaning)
-        return mask if len(self) == self.n_total else mask & self._alive
+
+        def make() -> NDArray[np.bool_]:
+            mask = self.columns.where(expression, self.identity.meaning)
+            mask = mask if len(self) == self.n_total else mask & self._alive
+            mask.flags.writeable = False
+            return mask
+
+        mask: NDArray[np.bool_] = self._masks(expression, make)
+        return mask
 
     def file(self, name: str) -> bytes:
         """Read a sidecar file that was committed with `Writer.add_file`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from functools import partial
 
 import numpy as np
@@ -166,10 +167,26 @@ class TestColumns:
             Store, "table", lambda self, columns=None, rows=None: read.append(columns) or table(self, columns, rows)
         )
         hits = plain.search(vector=questions()[0], k=3, columns=["label"])
-        assert read[-1] == ["id", "label", "path"]
+        assert not read, "nothing before it is asked for"
+        assert len(hits.ids) == len(hits.scores) == 3
+        assert not read, "ids alone"
+        assert hits.metadata.column_names == ["id", "label"]
+        assert read == [["id", "label"]]
         assert hits.metadata.column_names == ["id", "label"]
         assert all(set(hit.metadata) == {"label"} for hit in hits)
         assert [hit.path for hit in hits] == table(plain.store, ["path"], hits.rows)["path"].to_pylist()
+
+    def test_what_was_not_read_travels_all_the_same(self, plain):
+        asked = {"vector": questions()[0], "k": 3}
+        one, other = plain.search(**asked), plain.search(**asked)
+        assert pickle.loads(pickle.dumps(one)) == other
+        assert plain.search(**asked)[1:] == other[1:]
+        assert plain.search(**asked).with_note("n").ids == other.ids
+        assert plain.search(**asked).with_note("n") != other
+        assert not hasattr(one, "unheard_of")
+        several = plain.search(vectors=questions()[:3], k=2)
+        assert [hits.metadata["id"].to_pylist() for hits in several] == [hits.ids for hits in several]
+        assert [hits.paths for hits in several] == [[hit.path for hit in hits] for hits in several]
 
     def test_any_order_and_none(self, plain):
         hits = plain.search(vector=questions()[0], k=3, columns=("patient", "id", "patient"))

@@ -138,7 +138,7 @@ def test_columns_read_from_parquet_are_kept_up_to_a_bound(make, monkeypatch):
 
     def reads(expression: str) -> int:
         del read[:]
-        store.where(expression)
+        store.columns.where(expression)
         return len(read)
 
     assert [reads("age > 3"), reads("age > 5")] == [2, 0]
