@@ -12,6 +12,8 @@ from retr.cli._output import Output
 from retr.index.errors import MissingExtraError, RetrError, UsageError
 from retr.index.machine.home import home
 
+_TOKENS = typer.Option("--token-file", help="The file of tokens, which says who may ask; `retr token` makes it.")
+
 
 @unfold
 def serve(
@@ -24,7 +26,7 @@ def serve(
         str, typer.Option("--host", help="The address to listen on; another needs --token-file.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 7860,
-    token_file: Annotated[Path | None, typer.Option("--token-file", help="Who may ask: see `retr token`.")] = None,
+    token_file: Annotated[Path | None, _TOKENS] = None,
     audit: Annotated[Path | None, typer.Option("--audit", help="Write down who asked what, to this file.")] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse all changes.")] = False,
     allow_host: Annotated[
@@ -94,7 +96,7 @@ def serve(
 def token(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Whose it is; the audit names them so.")],
     *,
-    token_file: Annotated[Path, typer.Option("--token-file", help="The file of tokens; made if missing.")],
+    token_file: Annotated[Path, _TOKENS],
     scope: Annotated[
         list[str] | None,
         typer.Option("--scope", help="What it may do: read, label (sets and labels), write (rows); repeats."),

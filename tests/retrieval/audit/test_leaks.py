@@ -64,7 +64,7 @@ def test_all_that_crosses_is_found(tmp_path_factory, rows, near):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(finding, "measure_threshold", lambda *_: 0.9)
         patch.setattr(finding, "find_copies", lambda *_: Copies(0.9, edges=dict.fromkeys(edges, (0.95, 0.999))))
-        index._encoder = object()
+        patch.setattr(Index, "encoder", object())
         found = index.leaks("split")
     picture = closure(n, lambda a, b: exact(a, b) or (min(a, b), max(a, b)) in edges)
 
