@@ -243,7 +243,7 @@ def check(
 
     Example: retr index check --phi
     """
-    from retr.index.rows.check import check_path, stale
+    from retr.index.rows.check import check_path, stale, unknown_kinds
     from retr.index.rows.snapshot import Snapshot
     from retr.retrieval.index import Index
 
@@ -253,8 +253,11 @@ def check(
     out.rows([{"file": f.file, "kind": f.kind, "message": f.message} for f in damage])
     if not damage:
         out.note("every file is as it was written")
-        for phrase in stale(Snapshot.open(find_index(index))):
+        snapshot = Snapshot.open(find_index(index))
+        for phrase in stale(snapshot):
             out.note(f"out of date: {phrase}")
+        for kind in unknown_kinds(snapshot):
+            out.note(f"side data of the kind {kind!r} are not looked into: this retr does not know it")
     persons = []
     if phi and not damage:
         from dataclasses import asdict

@@ -110,6 +110,11 @@ def stale(snapshot: Snapshot) -> list[str]:
     return [phrase for kind in kinds for phrase in kind.stale(snapshot)]
 
 
+def unknown_kinds(snapshot: Snapshot) -> list[str]:
+    """Return the kinds of side data of which only the files can be checked, since nothing here knows more of them."""
+    return [name for name in held(snapshot.manifest) if find_kind(name) is None]
+
+
 def _side_data(snapshot: Snapshot) -> Iterator[Finding]:
     """Check what hangs on the index, as far as its kinds are known here."""
     manifest = snapshot.manifest

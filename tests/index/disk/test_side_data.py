@@ -134,13 +134,13 @@ def test_a_segment_that_goes_with_its_last_row_takes_its_numbers_along(store):
     assert (after.n_total, after.check(), in_step(after)) == (10, [], True)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 def test_any_order_of_changes_keeps_rows_and_what_names_them_together(store, monkeypatch, seed):
     monkeypatch.setattr(compaction, "FAN", 3)
     rng = np.random.default_rng(seed)
     at, named = 30, members(store)
     with store.writer() as writer:
-        for _ in range(12):
+        for _ in range(9):
             live = writer.store.live_rows()
             gone = rng.choice(live, int(rng.integers(0, len(live) // 3)), replace=False)
             lost = set(writer.store.table(["id"], gone)["id"].to_pylist())
