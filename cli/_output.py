@@ -98,7 +98,7 @@ class Output:
         self._write(visible(text) + "\n")
 
     def note(self, text: str) -> None:
-        """Say something that is not data, on standard error."""
+        """Print what is not data, on standard error."""
         self._flush()
         sys.stderr.write(visible(text) + "\n")
 

@@ -73,7 +73,7 @@ def duplicates(
 
 
 def _say_how(out: Output, found: Duplicates) -> None:
-    """Say how near duplicates were found, and what was not looked at."""
+    """Print how near duplicates were found, and what was not looked at."""
     if found.threshold is not None:
         out.note(f"{found.candidates} pairs of cosine at least {found.threshold:.3f} were compared by perceptual hash")
     if found.stopped:

@@ -90,7 +90,7 @@ def _texts(values: Any) -> Any:
 
 
 def _culprit(table: Any) -> str:
-    """Say which column cannot be read, where that is known."""
+    """Return which column cannot be read, where that is known."""
     try:
         named = table.items() if isinstance(table, Mapping) or hasattr(table, "iloc") else ()
         for name, values in named:

@@ -281,7 +281,7 @@ def _tied(classes: Sequence[str], chances: NDArray[np.float64]) -> str | None:
 def _reason(
     similarity: float | None, fence: novelty.Novelty | None, chosen: tuple[str, ...] | None, limit: int
 ) -> str | None:
-    """Say why not to answer; ``None`` where there is no reason."""
+    """Return why not to answer; ``None`` where there is no reason."""
     unlike = None if fence is None or similarity is None else fence.unlike(similarity)
     if unlike is not None:
         return unlike

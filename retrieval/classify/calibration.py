@@ -240,7 +240,7 @@ def find_calibration(store: Snapshot, method: str, column: str | None) -> tuple[
 
 
 def _uncalibrated(method: str, ways: list[str]) -> str:
-    """Say why there is no calibration of a method, where a column has those of other ``ways``."""
+    """Return why there is no calibration of a method, where a column has those of other ``ways``."""
     numbers = sorted(
         int(k) for way, _, k in (one.partition(":") for one in ways) if way == "neighbours" and k.isdecimal()
     )

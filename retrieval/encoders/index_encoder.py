@@ -55,7 +55,7 @@ class RecordedEncoder:
 
 
 def no_text_side(info: EncoderInfo) -> NoReturn:
-    """Say that an index of this encoder cannot be asked with words, and what can be done."""
+    """Raise `NoTextSideError`: an index of this encoder cannot be asked with words; the hint says what can be done."""
     other = text_option(info)
     if other is not None:
         raise NoTextSideError(

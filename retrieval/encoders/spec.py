@@ -125,7 +125,7 @@ class Spec:
         return tuple(p.name for p in parameters if p.kind is p.KEYWORD_ONLY)
 
     def is_available(self) -> bool:
-        """Tell whether the encoder can be loaded without the network and without a path.
+        """Return whether the encoder can be loaded without the network and without a path.
 
         >>> card = Card("mine", "Colours of a grid.", "fundus", 48, text=False, licence="MIT", source="https://example.org")
         >>> spec = Spec(card, load=lambda *, device, precision, cells="4": None, available=lambda: True)

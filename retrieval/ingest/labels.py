@@ -161,7 +161,7 @@ class Labels:
         self._writer.commit()
 
     def _nobodys(self) -> list[str]:
-        """Say of how many pictures of the source the group column does not say whose they are."""
+        """Return a notice of how many pictures of the source have no value in the group column."""
         store = self._writer.store
         group = store.manifest.group
         if group is None or group not in store.schema.names:

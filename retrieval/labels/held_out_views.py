@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from retr.index.rows.snapshot import Snapshot
     from retr.index.store import Store
 
-#: Into so many folds the patients of a head are dealt, and of so many labelled rows views are kept at most.
+#: Into so many folds the patients of a head are divided, and of so many labelled rows views are kept at most.
 FOLDS, MOST_ROWS = 5, 10_000
 # Views that lack more of the labelled rows than this share are no picture of the index any more.
 _MOST_LACKING = 0.2
@@ -128,7 +128,7 @@ class Unseen:
             return
         self.views, self._place = views, place
         fold = np.where(place >= 0, views.fold[place], -1)
-        # a patient of today that was dealt into two folds has been seen by the head of either
+        # a patient of today that was put into two folds has been seen by the head of either
         groups = self._groups
         least = np.full(groups.max(initial=-1) + 1, len(views.vectors))
         most = np.full(len(least), -1)

@@ -135,7 +135,7 @@ class Bridge:
         return round(float(self.figures["recall_at_10"]) * self.bag.known(text)[0], 4)
 
     def note(self, texts: Sequence[str]) -> str:
-        """Say that words go through a bridge, how well it does, and which words it does not know."""
+        """Return a notice: words go through a bridge, how well it does, and which words it does not know."""
         figures = self.figures
         reached = f"R@1 {figures['recall_at_1']:.2f}, R@10 {figures['recall_at_10']:.2f} of {figures['pool']}"
         parts = [f"words go through a bridge fitted on {figures['column']!r} (held-out {reached})"]

@@ -17,7 +17,7 @@ def lengths(side: object, texts: Sequence[str]) -> list[tuple[int, int]]:
 
 
 def unread_ends(side: object, texts: Sequence[str]) -> list[str]:
-    """Say of which texts only the beginning is read: a line for the only one, else for all of them together.
+    """Return of which texts only the beginning is read: a line for the only one, else for all of them together.
 
     Parameters
     ----------

@@ -130,7 +130,7 @@ def read_processor(folder: Path) -> dict[str, Any] | None:
 
 
 def has_tokenizer(folder: Path) -> bool:
-    """Tell whether a tokenizer lies in a folder."""
+    """Return whether a tokenizer lies in a folder."""
     return any(True for pattern in TOKENIZER[:2] + TOKENIZER[4:] for _ in folder.glob(pattern))
 
 

@@ -44,7 +44,7 @@ class Unwrapped:
     left_out: tuple[str, ...] = ()
 
     def notes(self, file: str) -> list[str]:
-        """Say what was taken off and left out: a line, or none where the file held the tensors by their names."""
+        """Return what was taken off and left out: a line, or none where the file held the tensors by their names."""
         taken = f"took {', '.join(map(repr, self.taken_off))} off the names in it" if self.taken_off else ""
         left = f"left out its {', '.join(map(repr, self.left_out))}" if self.left_out else ""
         said = "; ".join(part for part in (taken, left) if part)

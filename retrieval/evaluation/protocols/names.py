@@ -17,7 +17,7 @@ SHOWN = 8
 
 
 def no_words(info: EncoderInfo, labels: LabelSet | None) -> str:
-    """Say why an encoder cannot be asked with a label set; empty where it can."""
+    """Return why an encoder cannot be asked with a label set; empty where it can."""
     if not info.text:
         other = text_option(info)
         set_so = f" as it is set; it has one with {other}" if other else ""

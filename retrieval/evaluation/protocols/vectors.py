@@ -66,7 +66,7 @@ class Embedded:
     unit: tuple[bool, ...]
 
     def how(self, number: int = 0) -> str:
-        """Say in words what the vectors of an encoder are."""
+        """Return in words what the vectors of an encoder are."""
         return "unit vectors of an index" if self.unit[number] else "as the encoder gives them"
 
 
