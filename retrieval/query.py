@@ -22,26 +22,24 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 
-from retr.index.errors import ImageReadError, UsageError
+from retr.index.errors import UsageError
 from retr.index.machine.home import home
 from retr.index.rows.row_ids import unknown_id
 from retr.index.vectors import plain_array, unit
 from retr.retrieval.archive.provenance import BuildNotes
-from retr.retrieval.read_options import ReadOptions
+from retr.retrieval.query_pictures import one_picture
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from retr.index.encoder import Encoder, EncoderInfo
+    from retr.index.encoder import Encoder
     from retr.index.store import Store
 
 PartKind = Literal["image", "text", "id", "vector"]
 
 _WEIGHTED = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)):(.+)", re.DOTALL)
-_PLAIN = ReadOptions()
-FRAME = re.compile(r"#\d+$")
 _JSON_KEYS = ("image", "text", "not", "id", "vector")
 
 
@@ -385,53 +383,6 @@ def resolve(
 
 def _cancelled() -> UsageError:
     return UsageError("the parts of the query cancel out", hint="change a weight or leave a part out")
-
-
-def split_frame(image: Any) -> tuple[Any, str | None]:
-    """Part a path such as ``scan.dcm#3`` into the file and the picture in it, where no file has the whole name."""
-    if isinstance(image, str | Path):
-        image = home(image)
-        match = FRAME.search(str(image))
-        if match and not Path(image).exists() and Path(str(image)[: match.start()]).is_file():
-            return Path(str(image)[: match.start()]), match[0]
-    return image, None
-
-
-def one_picture(image: Any, info: EncoderInfo, reading: ReadOptions = _PLAIN) -> Any:
-    """Return a picture to ask with as its encoder takes it, read as the rows it is compared with were.
-
-    Parameters
-    ----------
-    image
-        The picture of a ``scan.dcm#3`` is read here; what the encoder reads the same way comes back as it is.
-    info
-        The encoder's.
-    reading
-        How the files of the index were read.
-
-    Raises
-    ------
-    ImageReadError
-        The file has no such picture, or cannot be read.
-    """
-    file, frame = split_frame(image)
-    is_path = isinstance(file, str | Path)
-    if frame is None and (reading == _PLAIN or not (is_path or isinstance(file, bytes))):
-        return image
-    from retr.retrieval.images import read_image, read_images
-
-    name = str(file) if is_path else None
-    how: Any = {**reading.by_name(), "frames": 1, "draft_size": info.draft_size, "grey16": info.grey16, "name": name}
-    if frame is None:
-        return read_image(file, **how).image
-    single = False
-    for suffix, picture in read_images(file, **how):
-        single = not suffix
-        if suffix == frame:
-            return picture.image
-    what = f"the file {str(file)!r} has no picture {frame!r}"
-    hint = f"it holds one picture: leave {frame!r} out" if single else "the pictures of a file count from #1"
-    raise ImageReadError(what, reason="not found", hint=hint)
 
 
 def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder) -> list[NDArray[Any]]:

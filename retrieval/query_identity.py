@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from retr.retrieval.archive.locations import recall_sources
-from retr.retrieval.query import FRAME, split_frame
+from retr.retrieval.query_pictures import FRAME, split_frame
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,7 +21,8 @@ from retr.retrieval import explain
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.cards import NOT_HERE, escape, facts, img, row_facts, thumbnail
 from retr.retrieval.hits import shown_names
-from retr.retrieval.query import Part, Query, one_picture, resolve
+from retr.retrieval.query import Part, Query, resolve
+from retr.retrieval.query_pictures import one_picture
 from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:

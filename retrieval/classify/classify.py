@@ -27,8 +27,9 @@ from retr.retrieval.images.origin import file_sha256
 from retr.retrieval.labels.label_set import LabelSet, load_labels
 from retr.retrieval.labels.labelled import unit_of
 from retr.retrieval.labels.trained_rows import seen_fits
-from retr.retrieval.query import Query, one_picture, split_frame
+from retr.retrieval.query import Query
 from retr.retrieval.query_identity import own_rows, stated_values
+from retr.retrieval.query_pictures import one_picture, split_frame
 from retr.retrieval.read_options import ReadOptions
 
 if TYPE_CHECKING:
