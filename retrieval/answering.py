@@ -9,6 +9,7 @@ import numpy as np
 
 from retr.index.accelerators.config import with_effort
 from retr.index.errors import UsageError
+from retr.index.listed import listed
 from retr.index.plan import require_k
 from retr.retrieval.encoders.index_encoder import RecordedEncoder
 from retr.retrieval.exclude import same_rows
@@ -75,11 +76,7 @@ def _require_offset(offset: object, effort: int | None) -> None:
 
 
 def _known(store: Store, columns: Any) -> list[str] | None:
-    if isinstance(columns, str):
-        raise UsageError(f"columns are a list of names, got: {columns!r}", hint=f"write columns=[{columns!r}]")
-    names = None if columns is None else list(columns)
+    names = None if columns is None else listed(columns, "columns")
     for name in names or ():
-        if not isinstance(name, str):
-            raise UsageError(f"columns are a list of names, got one of the type {type(name).__name__}")
         store.columns.require(name)
     return names

@@ -13,6 +13,7 @@ import numpy as np
 
 from retr.index.disk.schema import records
 from retr.index.errors import EncoderNotFoundError, IndexNotFoundError, UsageError
+from retr.index.listed import listed
 from retr.index.once import Once
 from retr.index.rows import row_ids
 from retr.retrieval.encoders.registry import find_spec
@@ -279,6 +280,7 @@ class IndexContents:
         {'label': 'healthy', 'age': 51}
         """
         store = self.store
+        columns = None if columns is None else listed(columns, "columns")
         return store.table(columns=columns, rows=None if where is None else np.flatnonzero(store.where(where)))
 
     def skipped(self) -> pa.Table:

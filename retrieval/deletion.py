@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.listed import listed
 from retr.index.rows.purge import matching
 from retr.index.rows.row_ids import unknown_id
 from retr.retrieval.archive import locations
@@ -61,6 +62,7 @@ class ChosenRows:
             rows |= store.where(where)
             skipped |= matching(record, where, store.schema)
         if ids is not None:
+            ids = listed(ids, "ids")
             found = store.rows_of(ids)
             paths = record.column("path").to_pylist()
             unread = set(paths).intersection(ids)

@@ -7,7 +7,7 @@ silence is the worst answer a retrieval engine can give.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -108,7 +108,8 @@ def _each(exclude_same: Same, n: int) -> list[Mapping[str, Any]]:
 
 def _listed(given: Any) -> list[Any]:
     """Return the values to leave out, None for the query's own."""
-    values = list(given) if isinstance(given, list | tuple) else [given]
+    several = isinstance(given, Iterable) and not isinstance(given, str | bytes | Mapping)
+    values = list(given) if several else [given]
     if not values or any(value is not None and not (identifier_text(value) or "").strip() for value in values):
         raise UsageError("the value to leave out is empty", hint="leave '=' out to take the query's own")
     return values

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from retr.index.errors import NoTextSideError, UsageError
+from retr.index.listed import listed
 from retr.retrieval.evaluation import classification
 from retr.retrieval.evaluation.evaluation import Evaluation, EvaluationOptions
 from retr.retrieval.evaluation.retrieval import retrieval
@@ -86,6 +87,7 @@ def evaluate(
     24
     """
     store = index.store
+    order = order if order is None or isinstance(order, str) else listed(order, "classes")
     cases = find_cases(
         store,
         label,
@@ -100,7 +102,7 @@ def evaluate(
         why = "retrieval names no classes" if task == "retrieval" else "rows carry several of them"
         raise UsageError(f"an order of classes means nothing here: {why}", hint="leave the order out")
     cases = _without_seen(store, cases, crossed=task in {"retrieval", "neighbours"})
-    options = EvaluationOptions(seed, tuple(subgroups))
+    options = EvaluationOptions(seed, tuple(listed(subgroups, "subgroups")))
     if task == "retrieval":
         return retrieval(
             store, cases, ks=(1, 5, 10) if k is None else [k] if isinstance(k, int) else k, options=options

@@ -201,8 +201,8 @@ class TestColumns:
             plain.search(image=tmp_path / "no such picture.png", columns=["lable"])
         with pytest.raises(UsageError, match=r"write columns=\['label'\]"):
             plain.search(Query.vector(questions()[0]), columns="label")
-        for bad in ([3], pa.array(["label"])):
-            with pytest.raises(UsageError, match="columns are a list of names, got one of the type"):
+        for bad in ([3], pa.array([3])):
+            with pytest.raises(UsageError, match="columns are a list of texts, got one of the type"):
                 plain.search(Query.vector(questions()[0]), columns=bad)
 
 
