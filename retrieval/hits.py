@@ -243,7 +243,13 @@ class Hits:
         return found
 
     def with_note(self, note: str | None) -> Hits:
-        """Return the same hits with another note; nothing is read."""
+        """Return the same hits with another note; nothing is read.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> index.search(id="healthy/P01-left.png", k=1).with_note("asked twice").note
+        'asked twice'
+        """
         if note == self.note:
             return self
         noted = object.__new__(type(self))
