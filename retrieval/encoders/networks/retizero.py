@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import PIL.Image
 
+from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders.runtime.preprocess import HALF, IMAGENET_MEAN, IMAGENET_STD, table, to_bytes
 from retr.retrieval.encoders.towers.fundus import FundusEncoder, TextSide, logit_factor, projection, take_scale
-from retr.retrieval.encoders.towers.vision import fold_lora, last_map, pool, vit_large
+from retr.retrieval.encoders.towers.vision import fold_lora, last_map, plain_vit, pool
 from retr.retrieval.encoders.weights.checkpoints import (
     digest,
     load_state_dict,
@@ -16,18 +17,24 @@ from retr.retrieval.encoders.weights.checkpoints import (
     split_state,
     uninitialised,
 )
+from retr.retrieval.encoders.weights.wrappers import unwrap
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
     from numpy.typing import NDArray
+    from timm.models.vision_transformer import VisionTransformer
     from torch import Tensor, nn
 
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.encoders.spec import Card
     from retr.retrieval.encoders.weights.checkpoints import WeightFile
+    from retr.retrieval.encoders.weights.wrappers import Unwrapped
 
+_FINE_TUNED = "img_encoder."
+_PIXELS = "224x224 bilinear (aspect not kept); /255; mean and std {}"
 _NORMALISATION = {"imagenet": (IMAGENET_MEAN, IMAGENET_STD), "0.5": (HALF, HALF)}
 
 
@@ -80,11 +87,15 @@ def load_retizero(
     precision: str,
 ) -> RetiZeroEncoder:
     """Read ``RetiZero.pth`` and build the encoder."""
+    unwrapped = unwrap(load_state_dict(file), file=file.name)
+    if any(key.startswith(_FINE_TUNED) for key in unwrapped.state):
+        return _fine_tuned(
+            unwrapped, file, card, feature=feature, normalisation=normalisation, device=device, precision=precision
+        )
     vit_state, head_state, text_state, rest = split_state(
-        load_state_dict(file), "vision_model.model.lora_vit.", "vision_model.projection_head_vision.", "text_model."
+        unwrapped.state, "vision_model.model.lora_vit.", "vision_model.projection_head_vision.", "text_model."
     )
-    vit, head = uninitialised(vit_large), projection(head_state, "projection.weight", norm=True)
-    load_strictly(vit, fold_lora(vit_state), file=file.name)
+    vit, head = _vit(vit_state, file), projection(head_state, "projection.weight", norm=True)
     load_strictly(head, head_state, file=file.name)
     scale = logit_factor(take_scale(rest, file.name))
     projected = feature == "zero-shot"
@@ -103,11 +114,11 @@ def load_retizero(
         text=projected,
         weights_sha256=digest(file),
         text_sha256=text.digest() if projected else None,
-        preprocessing=f"224x224 bilinear (aspect not kept); /255; mean and std {normalisation}",
+        preprocessing=_PIXELS.format(normalisation),
         options={"feature": feature, "normalisation": normalisation},
         logit_scale=scale if projected else None,
     )
-    return RetiZeroEncoder(
+    encoder = RetiZeroEncoder(
         info,
         vit,
         head=head if projected else None,
@@ -115,3 +126,41 @@ def load_retizero(
         device=device,
         precision=precision,
     )
+    encoder.notes += unwrapped.notes(file.name)
+    return encoder
+
+
+def _fine_tuned(
+    unwrapped: Unwrapped, file: Path, card: Card, *, feature: str, normalisation: str, device: str, precision: str
+) -> RetiZeroEncoder:
+    """Build the encoder from what the authors' fine-tuning saves: the ViT, and a classifier that is left out."""
+    if feature == "zero-shot":
+        raise UsageError(
+            f"{file.name!r} is a fine-tuned RetiZero, without texts and without the projection beside them",
+            hint="use --set feature=backbone (what its classifier reads) or feature=retrieval",
+        )
+    vit_state, _, rest = split_state(unwrapped.state, f"{_FINE_TUNED}lora_vit.", "classifier.")
+    if rest:
+        raise WeightsError(
+            f"{file.name!r} does not fit a fine-tuned RetiZero: unknown {min(rest)!r}", hint="is it the right file?"
+        )
+    vit = _vit(vit_state, file)
+    info = card.info(
+        dim=vit.embed_dim,
+        similarity="cosine",
+        text=False,
+        weights_sha256=digest(file),
+        preprocessing=_PIXELS.format(normalisation),
+        options={"feature": feature, "normalisation": normalisation},
+    )
+    encoder = RetiZeroEncoder(info, vit, head=None, text=None, device=device, precision=precision)
+    encoder.notes += unwrapped.notes(file.name)
+    return encoder
+
+
+def _vit(state: Mapping[str, Tensor], file: Path) -> VisionTransformer:
+    """Build the ViT of a checkpoint, its LoRA folded."""
+    folded = fold_lora(state)
+    vit = uninitialised(lambda: plain_vit(folded))
+    load_strictly(vit, folded, file=file.name)
+    return vit

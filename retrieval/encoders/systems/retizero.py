@@ -53,7 +53,8 @@ def _load(
     Parameters
     ----------
     weights
-        ``RetiZero.pth``, or a folder with it.
+        ``RetiZero.pth``, or a folder with it; or what the authors' fine-tuning saves (``checkpoint.pth.tar``), which
+        has no texts: then `feature` is ``"backbone"`` or ``"retrieval"``.
     text_model
         Folder of Bio_ClinicalBERT with ``config.json`` and ``vocab.txt``; needed for texts only.
     feature

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from retr.index.errors import WeightsError
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
 ensure_torchvision()
@@ -54,17 +55,41 @@ def pool(features: Tensor) -> Tensor:
     return torch.flatten(nn.functional.adaptive_avg_pool2d(features, 1), 1)
 
 
-def vit_large() -> VisionTransformer:
-    """Build RETFound's ViT-L/16 at 224: CLS and 196 patch tokens; its output is CLS after the final LayerNorm."""
+def plain_vit(state: Mapping[str, Tensor], **own: Any) -> VisionTransformer:
+    """Build the ViT whose tensors a state dict holds under timm's names: 224 pixels, heads of 64 as in all of ViT-L.
+
+    RETFound's and RetiZero's is ViT-L/16, 1024 wide and 24 deep. Its output is CLS after the final LayerNorm.
+
+    Parameters
+    ----------
+    state
+        Gives width, depth, patch and hidden size; every key is still to be loaded.
+    own
+        Further arguments of timm's class.
+
+    Raises
+    ------
+    WeightsError
+        It holds no such network.
+    """
+    try:
+        width, _, patch, _ = state["patch_embed.proj.weight"].shape
+        hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
+    except (KeyError, ValueError) as error:
+        raise WeightsError(
+            "the checkpoint holds no ViT under timm's names", hint="is it the file this encoder asks for?"
+        ) from error
+    depth = 1 + max(int(key.split(".")[1]) for key in state if re.match(r"blocks\.\d+\.", key))
     return VisionTransformer(
         img_size=224,
-        patch_size=16,
-        embed_dim=1024,
-        depth=24,
-        num_heads=16,
+        patch_size=patch,
+        embed_dim=width,
+        depth=depth,
+        num_heads=max(1, width // 64),
+        mlp_ratio=hidden / width,
         num_classes=0,
-        global_pool="token",
         norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        **{"global_pool": "token", **own},
     )
 
 
