@@ -7,10 +7,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+import PIL.Image
 import torch
 
-from retr.index.errors import NoTextSideError, WeightsError
+from retr.index.errors import NoTextSideError, UsageError, WeightsError
 from retr.retrieval.encoders.base import limit_aspect
+from retr.retrieval.encoders.runtime.tensorflow_resize import resize_bilinear
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
 from retr.retrieval.encoders.sample_picture import picture
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    import PIL.Image
     from numpy.typing import NDArray
 
     from retr.index.encoder import Option
@@ -100,6 +101,8 @@ class HfEncoder(TorchEncoder):
         pooling: str | None,
         own_pooling: str | None,
         transform: dict[str, Any],
+        resize: str | None,
+        own_resize: str | None,
         device: str,
         precision: str,
     ) -> None:
@@ -110,7 +113,9 @@ class HfEncoder(TorchEncoder):
         chosen = pooling or own_pooling
         # texts lie beside the family's own pooling
         text = hasattr(self._model, "get_text_features") and chosen in {None, "map"}
-        options: dict[str, Option] = {"pooling": pooling} if pooling else {}
+        given = {"pooling": pooling, "resize": resize}
+        options: dict[str, Option] = {key: value for key, value in given.items() if value is not None}
+        self._first = _first_size(self._processor, name) if (resize or own_resize) == "tensorflow" else None
         info = card.info(
             name=f"hf:{name}",
             dim=_dim(self._model.config, family) * (2 if chosen == "cls+mean" else 1),
@@ -120,11 +125,12 @@ class HfEncoder(TorchEncoder):
             config_sha256=config_sha256,
             # the class of a tokenizer may follow from the configuration beside it
             text_sha256=tokenizer_digest(words, "config.json") if text and has_tokenizer(words) else None,
-            preprocessing=_describe(self._processor),
+            preprocessing=("TensorFlow's bilinear, truncated; " if self._first else "") + _describe(self._processor),
             options=options,
             source=f"https://huggingface.co/{name}",
             logit_scale=float(self._model.logit_scale.exp()) if hasattr(self._model, "logit_scale") else None,
-            draft_size=2 * _largest(self._processor),
+            # what is not smoothed takes its pixels from the whole picture
+            draft_size=None if self._first else 2 * _largest(self._processor),
         )
         if info.draft_size is not None and info.draft_size > 2 * _SIDE:
             raise WeightsError(
@@ -150,6 +156,8 @@ class HfEncoder(TorchEncoder):
         float32 ``(3, h, w)``; of SigLIP 2 with its own aspect ``(patches, values + 3)``: a patch's pixels, whether it
         is one, and the height and width of the grid.
         """
+        if self._first is not None:
+            image = PIL.Image.fromarray(resize_bilinear(np.asarray(image), *self._first).astype(np.uint8))
         inputs = self._processor(images=limit_aspect(image), return_tensors="np")
         pixels = np.asarray(inputs["pixel_values"][0], dtype=np.float32)
         if "spatial_shapes" not in inputs:
@@ -339,6 +347,16 @@ def _settings(processor: Any) -> dict[str, Any]:
 
 def _describe(processor: Any) -> str:
     return "RGB, transformers (Pillow): " + json.dumps(_settings(processor), sort_keys=True)
+
+
+def _first_size(processor: Any, name: str) -> tuple[int, int]:
+    """Return the height and width that a processor squashes pictures to."""
+    size = _settings(processor).get("size") or {}
+    if not {"height", "width"} <= size.keys():
+        raise UsageError(
+            f"the image processor of 'hf:{name}' states no height and width to resize to", hint="use resize=processor"
+        )
+    return int(size["height"]), int(size["width"])
 
 
 def _largest(processor: Any) -> int:

@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError, WeightsError
 from retr.index.machine.home import home
-from retr.retrieval.encoders.options import check_folder_name, local
+from retr.retrieval.encoders.options import check_choice, check_folder_name, local
 from retr.retrieval.encoders.spec import Card, Spec
-from retr.retrieval.encoders.systems import open_clip, pathology, timm
+from retr.retrieval.encoders.systems import open_clip, pathology, timm, vision_language
 from retr.retrieval.encoders.weights import checkpoints as files
 from retr.retrieval.encoders.weights import locations, open_clip_files
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
@@ -69,6 +69,10 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "convnext": (),
     "beit": (),
 }
+MODELS = {
+    **{name: model for name, model in pathology.MODELS.items() if not model.timm},
+    **{name: model for name, model in vision_language.MODELS.items() if model.card.name.startswith("hf:")},
+}
 # as transformers prefers them: the file, or the list of its shards
 CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")
 _HUB_CHECKPOINTS = ("model*.safetensors", "pytorch_model*.bin")
@@ -99,6 +103,7 @@ def _load(
     weights: str | os.PathLike[str] | None = None,
     text_model: str | os.PathLike[str] | None = None,
     pooling: str | None = None,
+    resize: str | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> BaseEncoder:
@@ -115,9 +120,14 @@ def _load(
     pooling
         ``"cls"``, ``"mean"`` or ``"cls+mean"`` for DINO, ViT and MAE, ``"map"`` or ``"mean"`` for SigLIP; None is the
         family's own, or the model card's.
+    resize
+        ``"processor"``: the folder's image processor gets the picture as it is; ``"tensorflow"``: TensorFlow's
+        bilinear resize (not smoothed) to the processor's size comes first. None is the model card's, else the first.
     device, precision
         As in ``load_encoder``.
     """
+    if resize is not None:
+        check_choice("resize", resize, ("processor", "tensorflow"))
     if weights is None:
         check_folder_name(name, "hf")
     given = home(name)
@@ -128,6 +138,7 @@ def _load(
             weights=given,
             text_model=text_model,
             pooling=pooling,
+            resize=resize,
             device=device,
             precision=precision,
         )
@@ -146,7 +157,7 @@ def _load(
     if "model_type" not in config and "architecture" in config:
         handed: BaseEncoder = timm.SPEC.load(name, weights=folder, pooling=pooling, device=device, precision=precision)
         return handed
-    known_model = pathology.MODELS.get(name.lower())
+    known_model = MODELS.get(name.lower())
     family = str(config.get("model_type"))
     if family not in FAMILIES:
         raise UsageError(f"'hf:{name}' is of the family {family!r}", hint=f"supported: {', '.join(FAMILIES)}")
@@ -178,6 +189,8 @@ def _load(
             pooling=pooling,
             own_pooling=(known_model.pooling if known_model else None) or (known[0] if known else None),
             transform=own,
+            resize=resize,
+            own_resize=known_model.resize if known_model else None,
             device=device,
             precision=precision,
         )
@@ -260,5 +273,5 @@ SPEC = Spec(
     card=CARD,
     load=_load,
     family=True,
-    members=tuple(model.card for model in pathology.MODELS.values() if not model.timm),
+    members=tuple(model.card for model in MODELS.values()),
 )

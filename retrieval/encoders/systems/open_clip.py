@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from retr.index.errors import UsageError, WeightsError
 from retr.retrieval.encoders.options import local, triple
 from retr.retrieval.encoders.spec import Card, Spec
+from retr.retrieval.encoders.systems import vision_language
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def _load(
     return network.load_open_clip(
         model,
         path,
-        card=CARD,
+        card=MODELS[model.lower()].card if model.lower() in MODELS else CARD,
         text_model=local(text_model),
         stated={key: value for key, value in stated.items() if value is not None},
         device=device,
@@ -111,4 +112,9 @@ def _load(
     )
 
 
-SPEC = Spec(card=CARD, load=_load, family=True)
+MODELS = {
+    name.removeprefix("open_clip:"): model
+    for name, model in vision_language.MODELS.items()
+    if name.startswith("open_clip:")
+}
+SPEC = Spec(card=CARD, load=_load, family=True, members=tuple(model.card for model in MODELS.values()))

@@ -7,10 +7,10 @@ which tokens are the embedding. The facts are of the cards and of the authors' o
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from retr.retrieval.encoders.spec import Card
+from retr.retrieval.encoders.systems.known import Known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,42 +22,6 @@ _HOPTIMUS = {"mean": (0.707223, 0.578729, 0.703617), "std": (0.211883, 0.230117,
 _HIBOU = {"mean": (0.7068, 0.5755, 0.722), "std": (0.195, 0.2316, 0.1816)}
 _WHOLE = {"crop_pct": 1.0}
 _ND = "CC BY-NC-ND 4.0"
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known of one model beyond its files.
-
-    Attributes
-    ----------
-    card
-        As `retr encoders ls` shows it.
-    architecture
-        Of timm, or None where it is a model of transformers.
-    arguments
-        What the card hands to ``timm.create_model``; the folder's ``model_args`` go before it.
-    pooling
-        Which tokens are the embedding, where the network's own pooling is none.
-    preprocess
-        What the card states against the folder's ``pretrained_cfg``.
-    fallback
-        What the authors' own reader does, where a weights file comes without its folder.
-    files
-        Names of the weights file beside timm's own two.
-    """
-
-    card: Card
-    architecture: str | None = None
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    pooling: str | None = None
-    preprocess: Mapping[str, Any] = field(default_factory=dict)
-    fallback: Mapping[str, Any] = field(default_factory=dict)
-    files: tuple[str, ...] = ()
-
-    @property
-    def timm(self) -> bool:
-        """Whether it is a model of timm."""
-        return self.architecture is not None
 
 
 def _card(name: str, summary: str, dim: int, licence: str, *, free: bool = False, source: str | None = None) -> Card:

@@ -22,7 +22,7 @@ from retr.index.machine.home import home
 from retr.retrieval.encoders.networks.timm_model import TimmModel
 from retr.retrieval.encoders.options import POOLINGS, check_choice, check_folder_name, triple
 from retr.retrieval.encoders.spec import Card, Spec
-from retr.retrieval.encoders.systems.pathology import MODELS, Known
+from retr.retrieval.encoders.systems.pathology import MODELS
 from retr.retrieval.encoders.weights import checkpoints as files
 from retr.retrieval.encoders.weights import locations
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from retr.index.encoder import Option
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.encoders.systems.known import Known
 
 CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".tar", ".ckpt")
