@@ -82,7 +82,7 @@ class RetFoundEncoder(TorchEncoder):
             return cast("Tensor", self.network(pixels))
         return self._pooled(self._tokens(pixels)[:, 1:].mean(1))
 
-    def places(self, pixels: Tensor) -> Tensor:
+    def patch_features(self, pixels: Tensor) -> Tensor:
         """Return the patch tokens, normed as the picture's vector is: ``(14, 14, 1024)``."""
         tokens = self._tokens(pixels)[0, 1:]
         if self.feature == "global_pool":

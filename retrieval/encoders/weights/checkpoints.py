@@ -186,7 +186,7 @@ def load_state_dict(path: Path) -> dict[str, Any]:
         If the file is damaged, or holds anything but tensors and plain values.
     """
     refuse_adapter(path)
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or _is_safetensors(path):
         from safetensors.torch import load_file
 
         with reading(f"the safetensors file {path.name!r}"):
@@ -211,6 +211,13 @@ def load_state_dict(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise WeightsError(f"{path.name!r} holds a {type(state).__name__}, expected a state dict")
     return dict(state)
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Tell whether a file under another name is safetensors: the length of a header, then a JSON object."""
+    with reading(f"the checkpoint {path.name!r}"), path.open("rb") as stream:
+        start = stream.read(9)
+    return len(start) == 9 and start[8:] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size
 
 
 def _numpy_numbers() -> list[Any]:
