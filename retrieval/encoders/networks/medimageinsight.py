@@ -166,7 +166,9 @@ class MedImageInsightEncoder(TorchEncoder):
     @cached_property
     def _tokenizer(self) -> Any:
         with sealed(), reading(f"the tokenizer in {self._folder.name!r}", folder=self._folder):
-            return transformers.CLIPTokenizer.from_pretrained(self._folder, local_files_only=True)
+            return transformers.CLIPTokenizer.from_pretrained(
+                self._folder, local_files_only=True, trust_remote_code=False
+            )
 
     def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
         """Squash to the network's size: uint8 ``(3, h, w)``."""
