@@ -10,6 +10,7 @@ from retr.retrieval.encoders.runtime.preprocess import IMAGENET_MEAN, IMAGENET_S
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
 from retr.retrieval.encoders.towers.vision import ResNet50, last_map, pool, sam_names, sam_vit_base
 from retr.retrieval.encoders.weights.checkpoints import digest, load_state_dict, load_strictly, uninitialised
+from retr.retrieval.encoders.weights.wrappers import unwrap
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +46,8 @@ class LvmMedEncoder(TorchEncoder):
 
 def load_lvm_med(file: Path, *, card: Card, arch: str, device: str, precision: str) -> LvmMedEncoder:
     """Read a checkpoint of one architecture and build the encoder."""
-    state = load_state_dict(file)
+    unwrapped = unwrap(load_state_dict(file), file=file.name)
+    state = unwrapped.state
     network: Any
     if arch == "resnet50":
         network = uninitialised(ResNet50)
@@ -62,4 +64,6 @@ def load_lvm_med(file: Path, *, card: Card, arch: str, device: str, precision: s
         preprocessing="224x224 bilinear (aspect not kept); /255; mean and std imagenet",
         options={"arch": arch},
     )
-    return LvmMedEncoder(info, network, device=device, precision=precision)
+    encoder = LvmMedEncoder(info, network, device=device, precision=precision)
+    encoder.notes += unwrapped.notes(file.name)
+    return encoder

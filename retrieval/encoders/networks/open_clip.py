@@ -44,6 +44,7 @@ from retr.retrieval.encoders.weights.untrusted import (
     refuse_adapter,
     sealed,
 )
+from retr.retrieval.encoders.weights.wrappers import unwrap
 
 ensure_torchvision()
 
@@ -76,7 +77,7 @@ class OpenClipEncoder(TorchEncoder):
         self, source: ResolvedModel, info: EncoderInfo, *, text_model: Path | None, device: str, precision: str
     ) -> None:
         self._source, self._text_model = source, text_model
-        self._model = _build(source, text_model)
+        self._model, taken = _build(source, text_model)
         config = merge_preprocess_dict(source.preprocess, {"size": self._model.visual.image_size})
         self._transform = image_transform_v2(PreprocessCfg(**config), is_train=False)
         size = config["size"]
@@ -89,6 +90,7 @@ class OpenClipEncoder(TorchEncoder):
         )
         self.prepare(picture())  # a transform that cannot prepare pictures shows here
         super().__init__(info, self._model.visual, device=device, precision=precision)
+        self.notes += taken
         left_out = sorted((source.model["text_cfg"].get("tokenizer_kwargs") or {}).keys() - set(OPTIONS))
         if left_out:
             self.notes.append(f"its configuration gives the tokenizer {', '.join(map(repr, left_out))}: not passed on")
@@ -289,8 +291,8 @@ def _tag_checkpoint(architecture: str, tag: str, table: dict[str, Any], where: s
     )
 
 
-def _build(source: ResolvedModel, text_model: Path | None) -> Any:
-    """Build the network and load its checkpoint strictly."""
+def _build(source: ResolvedModel, text_model: Path | None) -> tuple[Any, list[str]]:
+    """Build the network and load its checkpoint strictly; return it, and what was taken off the checkpoint."""
     config = copy.deepcopy(source.model)
     vision, text = config["vision_cfg"], config["text_cfg"]
     if "timm_model_name" in vision:
@@ -310,20 +312,15 @@ def _build(source: ResolvedModel, text_model: Path | None) -> Any:
     kind = open_clip.CoCa if "multimodal_cfg" in config else open_clip.CustomTextCLIP if custom else open_clip.CLIP
     with sealed(), contents.bounding(where):
         model = _network(kind, config)
-    state = files.load_state_dict(source.checkpoint)
-    state = state.get("state_dict", state)
-    if not isinstance(state, dict) or not all(isinstance(key, str) for key in state):
-        raise WeightsError(f"{source.checkpoint.name!r} holds no state dict", hint="save its state dict alone")
-    if state and next(iter(state)).startswith("module."):
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    state = convert_state_dict(model, state)
+    unwrapped = unwrap(files.load_state_dict(source.checkpoint), file=source.checkpoint.name)
+    state = convert_state_dict(model, unwrapped.state)
     if "positional_embedding" in state and not hasattr(model, "positional_embedding"):
         state = convert_to_custom_text_state_dict(state)
     for name in ("logit_scale", "logit_bias"):
         if name in state and getattr(model, name, None) is not None:
             state[name] = state[name].reshape(getattr(model, name).shape)
     files.load_strictly(model, state, file=source.checkpoint.name, dropped=_DROPPED)
-    return model.eval().requires_grad_(requires_grad=False)
+    return model.eval().requires_grad_(requires_grad=False), unwrapped.notes(source.checkpoint.name)
 
 
 def _network(kind: Any, config: dict[str, Any]) -> Any:
