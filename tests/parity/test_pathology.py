@@ -39,7 +39,7 @@ OWN: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
         "1aurent/vit_large_patch14_reg4_dinov2.kaiko_ai_towards_large_pathology_fms",
         "vit_large_patch14_reg4_dinov2",
         {"init_values": 1e-5},
-        {},
+        {"input_size": [3, 224, 224], "interpolation": "bilinear", "mean": [0.5] * 3, "std": [0.5] * 3},
     ),
     "lunit": ("1aurent/vit_small_patch8_224.lunit_dino", "vit_small_patch8_224", {}, {}),
 }

@@ -44,7 +44,7 @@ def _kaiko(architecture: str, dim: int, what: str, **own: Any) -> Known:
         _card(name, f"Kaiko {what}, TCGA tiles", dim, "Kaiko's own"),
         architecture,
         {"dynamic_img_size": True},
-        preprocess={**_WHOLE, **_HALF, "interpolation": "bilinear", "crop_mode": "center", **own},
+        fallback={**_WHOLE, **_HALF, "interpolation": "bilinear", "crop_mode": "center", **own},
     )
 
 

@@ -110,3 +110,42 @@ def test_a_transformers_folder_is_found_in_the_cache(cache, pictures):
 def test_what_is_not_in_the_cache_says_where_to_get_it(name):
     with pytest.raises(WeightsError, match=r"(?s)not on this machine.*https://huggingface.co/"):
         load_encoder(name, **HERE)
+
+
+def test_a_timm_model_by_its_hub_name(cache):
+    import timm
+    from safetensors.torch import save_file
+
+    arguments = {"img_size": 32, "embed_dim": 32, "depth": 1, "num_heads": 2}
+    torch.manual_seed(4)
+    model = timm.create_model("vit_tiny_patch16_224", **arguments).eval()
+    stated = {"input_size": [3, 32, 32], "mean": [0.5] * 3, "std": [0.5] * 3} | {
+        "interpolation": "bicubic",
+        "crop_pct": 1.0,
+    }
+    config = {"architecture": "vit_tiny_patch16_224", "model_args": arguments, "pretrained_cfg": stated}
+    for repository in ("org/vit", "timm/vit_tiny_patch16_224.augreg_in21k"):
+        snapshot = add(cache, repository)
+        (snapshot / "config.json").write_text(json.dumps(config))
+        save_file(model.state_dict(), snapshot / "model.safetensors", {"format": "pt"})
+    picture = np.full((32, 32, 3), 90, np.uint8)
+    pixels = torch.full((1, 3, 32, 32), (90 / 255 - 0.5) / 0.5)
+    with torch.no_grad():
+        want = model.forward_head(model.forward_features(pixels), pre_logits=True).numpy()
+    # a repository, and one of timm's own by the name that timm knows it under
+    for name in ("timm:org/vit", "timm:vit_tiny_patch16_224.augreg_in21k"):
+        np.testing.assert_allclose(load_encoder(name, **HERE).encode_images([picture]), want, atol=1e-5)
+
+
+def test_a_published_file_without_a_folder_is_what_its_card_says(cache):
+    """GPFM's repository holds one file and no configuration."""
+    from retr.retrieval.encoders.systems import timm
+
+    torch.save({"state_dict": {}}, add(cache, "majiabo/GPFM") / "GPFM.pth")
+    source = timm._resolve("majiabo/GPFM", None, {}, {}, None)
+    assert source.checkpoint.name == "GPFM.pth"
+    assert source.architecture == "vit_large_patch14_dinov2"
+    assert source.arguments == {"img_size": 224, "init_values": 1e-5}
+    assert source.preprocess["interpolation"] == "bicubic"
+    with pytest.raises(WeightsError, match="'timm' needs 'MahmoodLab/UNI', which is not on this machine"):
+        timm._resolve("MahmoodLab/UNI", None, {}, {}, None)
