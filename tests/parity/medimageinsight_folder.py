@@ -18,6 +18,17 @@ TEXTS = ["x-ray chest anteroposterior Pneumonia", "fundus photograph, no lesion"
 FILE = "medimageinsigt-v1.0.0.pt"
 
 
+def published() -> dict[str, Any]:
+    """Return it in the published sizes; the vocabulary stays small."""
+    found = config()
+    found["IMAGE_ENCODER"]["IMAGE_SIZE"] = [480, 480]
+    spec = {"DIM_EMBED": [256, 512, 1024, 2048], "NUM_HEADS": [8, 16, 32, 64], "NUM_GROUPS": [8, 16, 32, 64]}
+    found["IMAGE_ENCODER"]["SPEC"] |= spec | {"DEPTHS": [1, 1, 9, 1], "WINDOW_SIZE": 12}
+    found["LANG_ENCODER"] |= {"WIDTH": 1024, "HEADS": 16, "LAYERS": 16}
+    found["UNICL_MODEL"]["DIM_PROJECTION"] = 1024
+    return found
+
+
 def config() -> dict[str, Any]:
     """Return what ``config.yaml`` says of the networks and the pictures."""
     return {

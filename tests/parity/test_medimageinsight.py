@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import medimageinsight_folder
 import narrow
+import numpy as np
 import pytest
 import torch
 
@@ -43,6 +44,15 @@ def test_the_folder_around_it_and_names_of_before(folder: Path, tmp_path: Path) 
     medimageinsight_folder.write(tmp_path / "2024.09.27", state)
     encoder = load_encoder("medimageinsight", weights=tmp_path, **HERE)
     narrow.check("medimageinsight", encoder.encode_images(narrow.pictures()))
+
+
+def test_a_long_picture_is_squashed_whole(folder: Path) -> None:
+    from PIL import Image
+
+    encoder = load_encoder("medimageinsight", weights=folder, **HERE)
+    long = narrow.pictures()[0].resize((2000, 40))
+    want = np.asarray(long.resize((64, 64), Image.Resampling.BICUBIC)).transpose(2, 0, 1)
+    np.testing.assert_array_equal(encoder.to_bytes(long), want)
 
 
 def test_odd_pictures(folder: Path, check_odd_pictures: Any) -> None:

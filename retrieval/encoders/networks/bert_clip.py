@@ -175,7 +175,7 @@ class BertClipEncoder(TorchEncoder):
         self, info: EncoderInfo, network: ImageSide, text: TextSide | None, *, squash: bool, device: str, precision: str
     ) -> None:
         side = cast("Any", network.visual).image_size[0]
-        bicubic = transforms.InterpolationMode.BICUBIC
+        bicubic, self._squash = transforms.InterpolationMode.BICUBIC, squash
         if squash:
             self._resize: Any = transforms.Resize((side, side), interpolation=bicubic)
         else:
@@ -187,7 +187,7 @@ class BertClipEncoder(TorchEncoder):
 
     def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
         """Bring one RGB picture to the network's size: uint8 ``(3, side, side)``."""
-        return to_bytes(self._resize(limit_aspect(image)))
+        return to_bytes(self._resize(image if self._squash else limit_aspect(image)))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed pixels ``(n, 3, h, w)``: ``(n, dim)``."""

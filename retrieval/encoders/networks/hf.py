@@ -109,6 +109,7 @@ class HfEncoder(TorchEncoder):
         self._name, self._tokenizer_locations = name, (text_model, folder, hub)
         self._model = _read_model(folder, family, checkpoints)
         self._processor = CardTransform(transform) if transform else _read_processor(folder)
+        self._squashes = {"height", "width"} <= (_settings(self._processor).get("size") or {}).keys()
         words = text_model or folder
         chosen = pooling or own_pooling
         # texts lie beside the family's own pooling
@@ -158,7 +159,8 @@ class HfEncoder(TorchEncoder):
         """
         if self._first is not None:
             image = PIL.Image.fromarray(resize_bilinear(np.asarray(image), *self._first).astype(np.uint8))
-        inputs = self._processor(images=limit_aspect(image), return_tensors="np")
+        # what crops would first scale a picture one pixel wide to gigabytes; what squashes would not
+        inputs = self._processor(images=image if self._squashes else limit_aspect(image), return_tensors="np")
         pixels = np.asarray(inputs["pixel_values"][0], dtype=np.float32)
         if "spatial_shapes" not in inputs:
             return pixels

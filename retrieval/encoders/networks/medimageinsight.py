@@ -157,7 +157,7 @@ class MedImageInsightEncoder(TorchEncoder):
         precision: str,
     ) -> None:
         image = config["IMAGE_ENCODER"]
-        self._resize = _transform(config)
+        self._resize, self._crops = _transform(config), bool(config["TEST"]["CENTER_CROP"])
         self.table = table(image["IMAGE_MEAN"], image["IMAGE_STD"])
         self._folder, self._length = tokenizer, int(config["LANG_ENCODER"]["CONTEXT_LENGTH"])
         super().__init__(info, network, device=device, precision=precision)
@@ -171,8 +171,8 @@ class MedImageInsightEncoder(TorchEncoder):
             )
 
     def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
-        """Squash to the network's size: uint8 ``(3, h, w)``."""
-        return to_bytes(self._resize(limit_aspect(image)))
+        """Bring one RGB picture to the network's size: uint8 ``(3, h, w)``."""
+        return to_bytes(self._resize(limit_aspect(image) if self._crops else image))
 
     def forward(self, pixels: Tensor) -> Tensor:
         """Embed pixels ``(n, 3, h, w)``: unit vectors ``(n, dim)``."""

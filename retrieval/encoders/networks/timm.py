@@ -97,13 +97,15 @@ class TimmEncoder(TorchEncoder):
     def __init__(
         self, info: EncoderInfo, network: Pooled, preprocess: dict[str, Any], *, device: str, precision: str
     ) -> None:
+        # what crops would first scale a picture one pixel wide to gigabytes; what squashes or pads would not
+        self._crops = preprocess.get("crop_mode", "center") == "center"
         self._transform = create_transform(**preprocess, is_training=False, normalize=False)
         self.table = table(preprocess["mean"], preprocess["std"])
         super().__init__(info, network, device=device, precision=precision)
 
     def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
         """Resize and crop as the model's configuration says: uint8 ``(3, h, w)``."""
-        return cast("NDArray[np.uint8]", self._transform(limit_aspect(image)).numpy())
+        return cast("NDArray[np.uint8]", self._transform(limit_aspect(image) if self._crops else image).numpy())
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed pixels ``(n, 3, h, w)``: ``(n, dim)``; `WeightsError` where the network takes another size."""

@@ -1,13 +1,15 @@
-"""Reference arrays of MedImageInsight: ``python tests/parity/make/medimageinsight.py CLONE``.
+"""Reference arrays of MedImageInsight: ``python tests/parity/make/medimageinsight.py CLONE [--published]``.
 
 CLONE is visual-layer/MedImageInsight at e31cae3a7e38b577eeb0a439b228d65b1ba613f9, a copy of the code of
 lion-ai/MedImageInsights on the hub: UniCLModel.py, ImageEncoder/davit_v1.py, LangEncoder/, ImageDataLoader/transforms.
 It imports mup, which is only needed for another parametrisation than the published one's, and einops for two
-rearrangements; where they are not installed, both are stood in for here.
+rearrangements; both are stood in for here. With ``--published`` nothing is recorded but the largest difference between
+their code and the encoder in the published sizes, in ``expected/narrow/published_size.json``.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import tempfile
@@ -20,6 +22,7 @@ import narrow
 import torch
 from safetensors.torch import save_file
 
+from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
 ensure_torchvision()
@@ -68,14 +71,21 @@ stand_in(
 )
 unicl = importlib.import_module("MedImageInsight.UniCLModel")
 
+published = sys.argv[2:] == ["--published"]
 with tempfile.TemporaryDirectory() as scratch:
-    folder = medimageinsight_folder.write(Path(scratch) / "2024.09.27", {})
-    config = medimageinsight_folder.config()
+    config = medimageinsight_folder.published() if published else medimageinsight_folder.config()
+    folder = medimageinsight_folder.write(Path(scratch) / "2024.09.27", {}, **config)
     config["VERBOSE"] = False
     config["LANG_ENCODER"]["PRETRAINED_TOKENIZER"] = str(folder / "language_model" / "clip_tokenizer_4.16.2")
     config["UNICL_MODEL"]["PRETRAINED"] = str(folder / "vision_model" / "x.pt")
     keys = unicl.UniCLModel(config).state_dict()
-    save_file(narrow.record_keys("medimageinsight", keys), config["UNICL_MODEL"]["PRETRAINED"])
+    if published:
+        state = narrow.fill({key: tuple(value.shape) for key, value in keys.items()}, "medimageinsight")
+    else:
+        state = narrow.record_keys("medimageinsight", keys)
+    parameters = sum(value.numel() for value in state.values())
+    save_file(state, config["UNICL_MODEL"]["PRETRAINED"])
+    del state, keys
     model = unicl.build_unicl_model(config)
     model.eval()
     # as ImageDataLoader/transforms/build.py makes them without training
@@ -100,4 +110,20 @@ with tempfile.TemporaryDirectory() as scratch:
     with torch.no_grad():
         images = model.encode_image(torch.stack([transform(picture) for picture in narrow.pictures()]))
         texts = model.encode_text({name: tokens[name] for name in ("input_ids", "attention_mask")})
+    if published:
+        del model
+        encoder = load_encoder("medimageinsight", weights=folder, device="cpu", precision="fp32")
+        pairs = (
+            (encoder.encode_images(narrow.pictures()), images),
+            (encoder.encode_texts(medimageinsight_folder.TEXTS), texts),
+        )
+        path = narrow.HERE / "expected" / "narrow" / "published_size.json"
+        found = json.loads(path.read_text())
+        found["encoders"]["medimageinsight"] = {
+            "parameters": parameters,
+            "largest_difference": max(float(abs(got - want.numpy()).max()) for got, want in pairs),
+            "pictures_apart": float(abs(images[0] - images[1]).max()),
+        }
+        path.write_text(json.dumps(found, indent=2) + "\n")
+        sys.exit()
 narrow.record("medimageinsight", "visual-layer/MedImageInsight e31cae3", images=images, texts=texts)

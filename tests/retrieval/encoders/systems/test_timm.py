@@ -75,6 +75,24 @@ def test_a_folder_gives_timms_own_features(architecture, arguments, tmp_path, pi
     assert not encoder.info.text
 
 
+def test_a_configuration_of_before_2023_is_read(tmp_path, pictures):
+    """What is ``pretrained_cfg`` today lay beside the architecture, with no arguments."""
+    folder, model = make(tmp_path, "resnet18")
+    flat = STATED | {"architecture": "resnet18", "num_classes": 1000, "classifier": "fc", "first_conv": "conv1"}
+    (folder / "config.json").write_text(json.dumps(flat))
+    encoder = load_encoder("timm:org/x", weights=folder, **HERE)
+    np.testing.assert_allclose(encoder.encode_images(pictures), theirs(model, pictures), atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["squash", "border"])
+def test_a_picture_that_is_not_cropped_keeps_its_ends(mode, tmp_path, pictures):
+    folder, model = make(tmp_path, pretrained=STATED | {"crop_mode": mode, "crop_pct": 1.0}, **SMALL)
+    long = [picture.resize((1200, 30)) for picture in pictures]
+    encoder = load_encoder("timm:org/x", weights=folder, **HERE)
+    want = theirs(model, long, crop_mode=mode, crop_pct=1.0)
+    np.testing.assert_allclose(encoder.encode_images(long), want, atol=2e-6)
+
+
 def test_a_folder_may_be_the_name_and_is_found_again(tmp_path, pictures, monkeypatch):
     from retr.retrieval.encoders.index_encoder import load_recorded
 
