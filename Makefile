@@ -33,7 +33,7 @@ check: $(VENV)/.dev
 	$(BIN)/python -m pytest -q src/retr
 	$(BIN)/python -m retr.cli._docs --check docs/cli.md
 
-# What the tests catch, by changes to the code. Hours in all, so name modules: make mutants ONLY='index.search index.exact'
+# What the tests catch, by changes to the code. Hours in all, so name modules: make mutants ONLY='index.plan index.scan.exact'
 mutants: $(VENV)/.dev
 	$(PIP) "mutmut==3.8.1"
 	$(BIN)/python tests/mutants.py $(ONLY)

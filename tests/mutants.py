@@ -1,7 +1,7 @@
 """What the tests catch: code changed in all the small ways that mutmut knows, each against the tests that reach it.
 
-    python tests/mutants.py index.exact index.store --sample 60
-    python tests/mutants.py index.approximate --tests tests/index/test_approximate.py
+    python tests/mutants.py index.scan.exact index.store --sample 60
+    python tests/mutants.py index.accelerators.approximate --tests tests/index/accelerators/test_approximate.py
 
 mutmut writes all changes of a module into a copy of the package, where an environment variable switches one on. Its own
 runner forks for each, which the threads of faiss and scikit-learn do not survive; here one process goes from change to
@@ -34,10 +34,12 @@ ENDED, AGAIN = "the process ended", "again"
 BROKEN = 2
 # The modules that decide what is stored and what is answered. What numba compiles cannot be switched at run time.
 MODULES = (
-    *("index.approximate", "index.candidates", "index.check", "index.columns", "index.compaction", "index.exact"),
-    *("index.expressions", "index.files", "index.filters", "index.lock", "index.manifest", "index.rabitq"),
-    *("index.rotation", "index.schema", "index.search", "index.segment_writer", "index.segments", "index.sidetable"),
-    *("index.store", "index.vectors", "index.writer", "retrieval.stats.metrics"),
+    *("index.accelerators.approximate", "index.accelerators.rabitq", "index.accelerators.rotation"),
+    *("index.disk.compaction", "index.disk.files", "index.disk.lock", "index.disk.manifest", "index.disk.schema"),
+    *("index.disk.segment_writer", "index.disk.segments", "index.disk.side_data", "index.disk.sidetable"),
+    *("index.rows.carrying", "index.rows.check", "index.rows.columns", "index.rows.purge", "index.rows.snapshot"),
+    *("index.rows.writer", "index.scan.exact", "index.scan.ranking", "index.where.evaluate", "index.where.parse"),
+    *("index.plan", "index.store", "index.types", "index.vectors", "retrieval.stats.metrics"),
 )
 TESTS = ["tests/index", "tests/retrieval/stats/test_metrics.py"]
 # Tests of how much memory is taken notice no change.
