@@ -44,6 +44,11 @@ TURNS = 5
 
 def mixture(n: int, dim: int, seed: int) -> NDArray[np.float32]:
     """Draw unit vectors ``(n, dim)`` from the mixture that the module's docstring describes."""
+    return mixture_with_clusters(n, dim, seed)[0]
+
+
+def mixture_with_clusters(n: int, dim: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Draw as `mixture` does; return also which Gaussian each vector comes from, int64 ``(n,)``."""
     fixed = np.random.default_rng(0)
     centres = max(50, n // 200) if seed == 1 else 500
     means = fixed.standard_normal((max(centres, 500), dim), np.float32)
@@ -52,13 +57,14 @@ def mixture(n: int, dim: int, seed: int) -> NDArray[np.float32]:
     spectrum *= np.sqrt(dim) / np.linalg.norm(spectrum)
     turns = fixed.permutation(dim)
     rng = np.random.default_rng(seed)
-    vectors = np.empty((n, dim), np.float32)
+    vectors, clusters = np.empty((n, dim), np.float32), np.empty(n, np.int64)
     for start in range(0, n, 50_000):
         stop = min(n, start + 50_000)
         which = rng.choice(len(means), stop - start, p=shares / shares.sum())
         noise = rng.standard_normal((stop - start, dim), np.float32) * spectrum
         vectors[start:stop] = unit(means[which] + 0.8 * noise[:, turns] + 0.75)
-    return vectors
+        clusters[start:stop] = which
+    return vectors, clusters
 
 
 def tiled(index: Path, n: int, seed: int) -> NDArray[np.float32]:
