@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.accelerators import probing
 from retr.index.accelerators.config import IVF
 from retr.index.scan import kernels
 from retr.index.types import Candidates
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from numpy.typing import NDArray
 
     from retr.index.accelerators.config import Config
@@ -58,13 +61,16 @@ class BitLists:
         self._threads = threads
         self._vectors = kernels.stored(vectors)
         self._centroids = index.quantizer.reconstruct_n(0, index.nlist)
-        self._guide = _coded(self._centroids)
+        self._middle = self._centroids.mean(axis=0)
+        self._guide = _coded(self._centroids, self._middle)
         sizes = [index.invlists.list_size(number) for number in range(index.nlist)]
         self._bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         words = -(-index.d // 64)
         self._codes = np.empty(words * len(vectors) + kernels.PADDING, np.uint64)
         self._factor, self._shift, self._ones = np.empty((3, len(vectors)), np.float32)
         self._rows = np.empty(len(vectors), np.int32)
+        lengths = np.square(self._centroids).sum(axis=1)
+        along, spreads = np.zeros((2, index.nlist))
         width = -(-index.d // 8)
         for number, (start, size) in enumerate(zip(self._bounds[:-1].tolist(), sizes, strict=True)):
             packed = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size).view(np.uint8)
@@ -77,10 +83,13 @@ class BitLists:
             centroid = self._centroids[number]
             bits = np.unpackbits(packed[:, :width], axis=1, count=index.d, bitorder="little")
             self._factor[part] = multiplier / np.sqrt(index.d)
+            along[number] = -distance.mean() if size else 0.0
+            spreads[number] = np.square(multiplier, dtype=np.float64).mean() if size else 0.0
             inside = 2 * (bits @ centroid) - centroid.sum()
             self._shift[part] = -(distance + centroid @ centroid) / 2 - self._factor[part] * inside
             self._ones[part] = bits.sum(axis=1)
             self._rows[part] = faiss.rev_swig_ptr(index.invlists.get_ids(number), size)
+        self._around = _around(lengths, along, spreads, index.d)
         with kernels.first_call(kernels.search_lists):
             self.search(self._centroids[:1], 1, IVF(probes=1, refine=1))
 
@@ -123,14 +132,87 @@ class BitLists:
                 scores[part],
             )
 
+        self._in_threads(some, n)
+        return Candidates(rows, scores)
+
+    def best_first(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        reach: float,
+        most: int | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+        exclude: Sequence[NDArray[np.int64]] | None = None,
+    ) -> Candidates:
+        """Find about the k best allowed rows of each query; see `retr.index.types.BestFirst`."""
+        n = len(queries)
+        queries, allowed = kernels.fixed(queries), kernels.fixed(_ALL if allowed is None else allowed)
+        most = len(self._centroids) if most is None else most
+        rows, scores = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+        excluded, begins = np.empty(0, np.int64), np.zeros(n + 1, np.int64)
+        if exclude is not None and len(exclude):
+            excluded = np.concatenate(exclude)
+            np.cumsum([len(part) for part in exclude], out=begins[1:])
+
+        def some(part: slice) -> None:
+            probing.search_until(
+                queries[part],
+                self._rotation(queries[part]),
+                np.float32(reach),
+                most,
+                self._vectors,
+                allowed,
+                excluded,
+                begins[part.start : part.stop + 1],
+                self._centroids,
+                (*self._guide, self._middle),
+                *self._around,
+                self._codes,
+                self._factor,
+                self._shift,
+                self._ones,
+                self._rows,
+                self._bounds,
+                rows[part],
+                scores[part],
+            )
+
+        with kernels.first_call(probing.search_until):
+            self._in_threads(some, n)
+        return Candidates(rows, scores)
+
+    def _in_threads(self, some: Callable[[slice], None], n: int) -> None:
+        """Call a function on parts of n queries, side by side where there are enough of them."""
         threads = min(self._threads, n // _QUERIES_PER_THREAD)
         if threads < 2:
-            some(slice(None))
-        else:
-            step = -(-n // threads)
-            with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(some, [slice(start, start + step) for start in range(0, n, step)]))
-        return Candidates(rows, scores)
+            some(slice(0, n))
+            return
+        step = -(-n // threads)
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(some, [slice(start, min(start + step, n)) for start in range(0, n, step)]))
+
+
+def _around(
+    lengths: NDArray[np.float32], along: NDArray[np.float64], spreads: NDArray[np.float64], dim: int
+) -> tuple[NDArray[np.float32], ...]:
+    """Describe lists as `probing.search_until` takes them: the last four of what it says about centroids.
+
+    Parameters
+    ----------
+    lengths
+        The squared lengths of the centroids, ``(lists,)``.
+    along
+        The mean of |x|^2 - |x - c|^2 over the rows of each list.
+    spreads
+        The mean square of the multipliers of its rows: of |x - c|, over the cosine of x - c with the signs of x - c.
+    """
+    positive = np.maximum(lengths, 1e-12)
+    inside = (along + lengths) / (2 * positive)
+    # the cosine's mean square, for a random rotation
+    cosine = 2 / np.pi + (1 - 2 / np.pi) / dim
+    radii = np.sqrt(np.maximum(spreads * cosine - np.square(1 - inside) * lengths, 0))
+    return tuple(part.astype(np.float32) for part in (lengths, inside, radii, np.square(inside) * lengths))
 
 
 def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -141,9 +223,14 @@ def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
     return np.ascontiguousarray(whole.view("<u8").T).reshape(-1)
 
 
-def _coded(centroids: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
-    """Code the centroids ``(n, d)`` as one list: its codes, and the factor, the shift and the ones of each."""
-    middle = centroids.mean(axis=0)
+def _coded(centroids: NDArray[np.float32], middle: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
+    """Code the centroids ``(n, d)`` as one list around a point ``(d,)``.
+
+    Returns
+    -------
+    tuple
+        Its codes, and the factor, the shift and the ones of each.
+    """
     aside = centroids - middle
     bits = aside > 0
     along = np.abs(aside).sum(axis=1)

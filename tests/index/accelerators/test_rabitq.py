@@ -139,7 +139,7 @@ def test_the_codes_of_centroids_say_which_are_worth_comparing():
     centroids = (rng.standard_normal((300, 128)) * rng.uniform(0.5, 2, (300, 1)) + 0.7).astype(np.float32)
     queries = (rng.standard_normal((50, 128)) + 0.7).astype(np.float32)
     lists, offers = np.empty((50, 5), np.int64), np.empty((50, 5), np.float32)
-    kernels.nearest_lists(queries, 5, centroids, *rabitq._coded(centroids), lists, offers)
+    kernels.nearest_lists(queries, 5, centroids, *rabitq._coded(centroids, centroids.mean(axis=0)), lists, offers)
     products = queries @ centroids.T
     np.testing.assert_allclose(offers, np.take_along_axis(products, lists, axis=1), rtol=1e-4)
     best = np.sort(products, axis=1)[:, :-6:-1]

@@ -1,0 +1,254 @@
+"""Searching inverted lists from the most promising down, until no other can hold a better row: compiled loops.
+
+A fixed number of lists finds the neighbours of questions like those it was chosen on. Under a filter the nearest allowed
+rows may lie anywhere, and how many lists are worth reading depends on the question and on what is allowed. So each list
+has a bound on the products of a query q with its rows x. With m, the mean of the list, and r, the root of its rows' mean
+squared distance to m,
+
+    <x, q> = <m, q> + <x - m, q - m> + <x - m, m>, about <m, q> + t r |q - m|
+
+where t is the cosine of the angle at m between x and q, times the distance of x in units of r. Were t no smaller than
+any row's, the bound would be certain, and worthless: in many dimensions hardly two directions are less than 60 degrees
+apart, unless by what they have in common. How large a t finds the recall asked for is measured by `retr.index.tune`,
+with filters made to be adverse. Lists are read in the order of their bounds, and the search ends with the first whose
+bound lies below the k-th best row found. An infinite t reads all lists that hold allowed rows.
+
+The rows of a list are compared with the query by their codes, and with their stored vectors where the estimate comes
+so near to the k-th best that its error may hide more. That error is known (Gao and Long, 2024): it depends on the random
+rotation, not on the data. Where few rows of a list are allowed all of them are compared at once.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from retr.index.scan.kernels import (
+    _LANES,
+    _PLANES,
+    _estimate,
+    _exact_product,
+    _largest,
+    _planes,
+    _prefetch,
+    _product,
+    compiled,
+)
+
+# Reading a stored vector takes as long as reading so many codes.
+_CODES_A_VECTOR = 8
+# Of the error of an estimate: so many standard deviations are allowed for (a row is further off once in 4,000 times).
+_DEVIATIONS = np.float32(3.5)
+# What one bit a dimension leaves unknown: the sine of the angle between a random direction and its signs.
+_UNKNOWN = np.float32(math.sqrt(1 - 2 / math.pi))
+# Beyond this the bound means nothing, and lists come in the order that the other gives.
+_MOST_REACH, _USUAL_REACH = np.float32(4), np.float32(0.5)
+
+
+@compiled
+def _sift_down(keys, items, at, n):  # type: ignore[no-untyped-def]
+    """Move one entry of a heap of n, whose largest key comes first, to where it belongs."""
+    key, item = keys[at], items[at]
+    while True:
+        child = 2 * at + 1
+        if child >= n:
+            break
+        if child + 1 < n and keys[child + 1] > keys[child]:
+            child += 1
+        if keys[child] <= key:
+            break
+        keys[at], items[at] = keys[child], items[child]
+        at = child
+    keys[at], items[at] = key, item
+
+
+@compiled
+def _sift_up(keys, items, at):  # type: ignore[no-untyped-def]
+    """Move the entry at a place of a heap to where it belongs, towards the front."""
+    key, item = keys[at], items[at]
+    while at:
+        parent = (at - 1) // 2
+        if keys[parent] >= key:
+            break
+        keys[at], items[at] = keys[parent], items[parent]
+        at = parent
+    keys[at], items[at] = key, item
+
+
+@compiled
+def _keep_one(keys, items, n, value, row):  # type: ignore[no-untyped-def]
+    """Take a row into the heap of the best ``len(keys)``, of which n are there, worst first; give how many are now."""
+    if n < len(keys):
+        keys[n], items[n] = -value, row
+        _sift_up(keys, items, n)
+        return n + 1
+    if -keys[0] < value:
+        keys[0], items[0] = -value, row
+        _sift_down(keys, items, 0, n)
+    return n
+
+
+@compiled
+def _among(values, start, stop, wanted):  # type: ignore[no-untyped-def]
+    """Return whether a value stands in sorted values, from ``start`` to ``stop``."""
+    while start < stop:
+        middle = (start + stop) // 2
+        if values[middle] < wanted:
+            start = middle + 1
+        elif values[middle] > wanted:
+            stop = middle
+        else:
+            return True
+    return False
+
+
+@compiled
+def search_until(  # type: ignore[no-untyped-def]
+    queries,
+    rotated,
+    reach,
+    most,
+    vectors,
+    allowed,
+    excluded,
+    begins,
+    centroids,
+    guide,
+    lengths,
+    along,
+    radii,
+    squares,
+    codes,
+    factor,
+    shift,
+    ones,
+    ids,
+    bounds,
+    rows,
+    scores,
+):
+    """Fill ``rows`` (int64) and ``scores`` (float32), both ``(n, k)``, with each query's best allowed rows, best first.
+
+    Parameters
+    ----------
+    queries, rotated
+        float32 ``(n, d)``.
+    reach
+        The t of the bound; all lists are read where it is infinite.
+    most
+        How many lists with allowed rows are read at most.
+    vectors, allowed
+        As `retr.index.scan.kernels.search_lists` takes them.
+    excluded, begins
+        int64 rows, sorted for each query, and where each query's begin ``(n + 1,)``.
+    centroids, guide
+        float32 ``(lists, d)``, rotated; and, as one list around their mean: their codes, factors, shifts and ones, and
+        the mean.
+    lengths, along, radii, squares
+        float32 ``(lists,)``: the squared length of a list's centroid; the mean of its rows in units of the centroid, the
+        root mean square of their distances to that mean, and its squared length.
+    codes, factor, shift, ones, ids, bounds
+        As `retr.index.scan.kernels.search_lists` takes them.
+    """
+    n, dim = queries.shape
+    k = rows.shape[1]
+    total = len(centroids)
+    longest = 0
+    for i in range(total):
+        longest = max(longest, bounds[i + 1] - bounds[i])
+    planes = np.empty(((dim + 63) // 64, _PLANES), np.uint64)
+    sums = np.empty(max(longest, total) + _LANES, np.int64)
+    offers, estimates = np.empty(total, np.float32), np.empty(longest, np.float32)
+    keys, waiting = np.empty(total, np.float32), np.empty(total, np.int64)
+    kept, best = np.empty(k, np.float32), np.empty(k, np.int64)
+    mine, lowest = np.empty(longest, np.int64), np.empty(longest, np.float32)
+    flat = vectors.reshape(-1)
+    every = not reach < _MOST_REACH
+    if every:
+        reach = _USUAL_REACH
+    for number in range(n):
+        query = queries[number]
+        low, step, whole = _planes(rotated[number], planes)
+        square = np.float32(0)
+        for j in range(dim):
+            square += query[j] * query[j]
+        centre = np.float32(0)
+        for j in range(dim):
+            centre += guide[4][j] * rotated[number, j]
+        rounding = np.float32(dim) * step * step / np.float32(12)
+        _estimate(planes, low, step, whole, centre, 0, total, guide[0], guide[1], guide[2], guide[3], sums, offers)
+        left = 0
+        for i in range(total):
+            if bounds[i + 1] > bounds[i]:
+                middle = along[i] * offers[i]
+                far = math.sqrt(max(square + squares[i] - 2 * middle, np.float32(0)))
+                keys[left], waiting[left] = middle + reach * (far * radii[i]), i
+                left += 1
+        for i in range(left // 2 - 1, -1, -1):
+            _sift_down(keys, waiting, i, left)
+        found, read = 0, 0
+        surely = k + begins[number + 1] - begins[number]
+        picked = np.empty(surely + surely // 4 + 8, np.int64)
+        while left and read < most:
+            if found == k and keys[0] < -kept[0] and not every:
+                break
+            here = waiting[0]
+            left -= 1
+            keys[0], waiting[0] = keys[left], waiting[left]
+            _sift_down(keys, waiting, 0, left)
+            start = bounds[here]
+            size = bounds[here + 1] - start
+            m = 0
+            if len(allowed):
+                for i in range(size):
+                    mine[m] = i
+                    m += allowed[ids[start + i]]
+            else:
+                for i in range(size):
+                    mine[i] = i
+                m = size
+            if m == 0:
+                continue
+            read += 1
+            coded = m * _CODES_A_VECTOR > size
+            if coded:
+                offer = _product(centroids, here, rotated[number])
+                far = square + lengths[here] - 2 * offer
+                unknown = _DEVIATIONS * math.sqrt(_UNKNOWN * _UNKNOWN * max(far, np.float32(0)) + rounding)
+                _estimate(planes, low, step, whole, offer, start, size, codes, factor, shift, ones, sums, estimates)
+                worst = np.float32(-np.inf)
+                if found == k:
+                    worst = -kept[0]
+                elif m > surely:
+                    # so many of the list's own rows lie above
+                    for i in range(m):
+                        lowest[i] = estimates[mine[i]] - unknown * factor[start + mine[i]]
+                    sure = _largest(lowest, m, surely, picked)
+                    worst = lowest[picked[0]]
+                    for i in range(1, sure):
+                        worst = min(worst, lowest[picked[i]])
+                near = 0
+                for i in range(m):
+                    at = mine[i]
+                    mine[near] = at
+                    estimates[at] += unknown * factor[start + at]
+                    near += estimates[at] >= worst
+                m = near
+            for i in range(m):
+                for j in range(0, dim, 32):
+                    _prefetch(flat, ids[start + mine[i]] * dim + j)
+            for i in range(m):
+                if coded and found == k and estimates[mine[i]] < -kept[0]:
+                    continue
+                row = ids[start + mine[i]]
+                value = _product(vectors, row, query)
+                if (found < k or value > -kept[0]) and not _among(excluded, begins[number], begins[number + 1], row):
+                    found = _keep_one(kept, best, found, value, row)
+        for i in range(found):
+            kept[i] = _exact_product(vectors, best[i], query)
+        order = np.argsort(-kept[:found])
+        for i in range(found):
+            rows[number, i], scores[number, i] = best[order[i]], kept[order[i]]
+        for i in range(found, k):
+            rows[number, i], scores[number, i] = -1, -np.inf
