@@ -72,10 +72,10 @@ class Filters:
         for cluster, start in zip(present.tolist(), starts.tolist(), strict=True):
             sums[cluster] = vectors[order[start : start + sizes[cluster]]].sum(axis=0)
         self._sizes, self._means = sizes, sums / np.maximum(sizes, 1)[:, None]
-        side = self._rng.standard_normal(vectors.shape[1]).astype(np.float32)
+        side = self._rng.standard_normal(vectors.shape[1], np.float32)
         self._side = self._means @ side
         measure = vectors @ side
-        self._measure = measure + measure.std() * self._rng.standard_normal(len(vectors)).astype(np.float32)
+        self._measure = measure + measure.std() * self._rng.standard_normal(len(vectors), np.float32)
         self.kinds: dict[str, Callable[[NDArray[np.float32], float], Mask]] = {
             "unrelated": lambda _, share: self._rng.random(len(self._vectors)) < share,
             "class": lambda _, share: self._whole(self._side, share),
@@ -85,7 +85,7 @@ class Filters:
             "rest": self._rest,
         }
 
-    def _whole(self, liking: NDArray[np.float32], share: float) -> Mask:
+    def _whole(self, liking: NDArray[np.floating], share: float) -> Mask:
         """Keep whole clusters, those that are liked best, and of the last a part."""
         order = np.argsort(-liking)
         place = np.empty(len(order), np.int64)
@@ -125,7 +125,7 @@ def measure(store: Store, questions: NDArray[np.float32], masks: list[NDArray[np
         hits = store.search(query[None], K, mask=mask)
         near.append(time.process_time() - start)
         start = time.process_time()
-        truth = store.search(query[None], K, mask=mask, exactly=True)
+        truth = store.search(query[None], K, mask=mask, exact=True)
         exact.append(time.process_time() - start)
         found.append(hits.scores >= truth.scores[:, -1:])
         claim = re.search(r"recall ([01]\.\d+)", hits.note or "")
@@ -179,7 +179,7 @@ def _plain(store: Store, questions: NDArray[np.float32]) -> dict[str, Any]:
         start = time.process_time()
         hits = store.search(query[None], K)
         times.append(time.process_time() - start)
-        found.append(hits.scores >= store.search(query[None], K, exactly=True).scores[:, -1:])
+        found.append(hits.scores >= store.search(query[None], K, exact=True).scores[:, -1:])
     return {"recall": round(float(np.mean(found)), 4), "CPU ms": round(statistics.median(times) * 1e3, 2)}
 
 

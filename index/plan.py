@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.accelerators import approximate
-from retr.index.accelerators.config import Cagra, Flat, effort_of, from_json, shown, with_effort
+from retr.index.accelerators.config import HNSW, IVF, Cagra, Flat, effort_of, from_json, shown, with_effort
 from retr.index.accelerators.faiss_index import load
 from retr.index.disk.manifest import TUNING
 from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
 from retr.index.json_fields import Fields, stored
 from retr.index.scan import exact
-from retr.index.types import Ask, Neighbours
+from retr.index.types import Ask, BestFirst, Neighbours
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -57,7 +58,6 @@ def search(
     if options.exact and effort is not None:
         raise UsageError(f"an exact search has no effort, got {effort!r}", hint="leave one of the two out")
     config = plan.config if effort is None else with_effort(plan.config, effort)
-    promise = plan.promise if config == plan.config else _as_asked(config, plan.config)
     ask = Ask(
         # of a billion there are as many as there are rows
         k=min(int(options.k), max(len(snapshot), 1)),
@@ -66,25 +66,23 @@ def search(
         one_per=snapshot.identity.groups(options.one_per) if options.one_per is not None else None,
         min_score=options.min_score,
     )
-    placed = placement.take(snapshot, plan.config, len(queries))
-    how = _How(
-        max_norm=plan.max_norm,
-        cosine=plan.cosine,
-        ids_of=snapshot.ids,
-    )
+    placed = placement.take(snapshot, plan.config, len(queries), few=approximate.measured(ask))
+    how = plan.how
     accelerators: Sequence[Accelerator | None] = ()
     said: str | None = None
     flat = options.exact or placed.scan is not None or isinstance(plan.config, Flat)
-    if not flat and approximate.suits(ask, snapshot.n_total):
-        if placed.accelerators is not None and placed.accelerators.suit(ask, config):
-            accelerators, said = placed.accelerators.accelerators, promise
+    if not flat and approximate.suits(ask, snapshot.n_total, queries.shape[1]):
+        if placed.accelerators is not None:
+            accelerators, said = placed.accelerators.accelerators, plan.promises.few
         else:
-            accelerators, said = plan.accelerators
-            said = promise if said == plan.promise else said
-    if not any(accelerators):
-        found = exact.search(plan.blocks, queries, ask, **how, first_scan=placed.scan)
+            accelerators, said = plan.proposing(ask)
+        if any(accelerators) and config != plan.config:
+            said = _as_asked(config, plan.config)
+    if any(accelerators):
+        bound = plan.promises.bound if config == plan.config else approximate.Bound(math.inf, effort_of(config))
+        found = approximate.search(plan.blocks, accelerators, config, queries, ask, bound, **how)
     else:
-        found = approximate.search(plan.blocks, accelerators, config, queries, ask, **how)
+        found = exact.search(plan.blocks, queries, ask, **how, first_scan=placed.scan)
     note = "; ".join(part for part in (said, placed.note) if part)
     return Neighbours(found.rows, found.scores, exact=found.exact, note=note) if note else found
 
@@ -114,8 +112,10 @@ class Plan:
         Whether the similarity is cosine.
     config
         The index type that `tune` chose; exact search where it never ran.
-    promise
-        What a person should know of answers by the accelerators.
+    how
+        What all kinds of search are told of the vectors.
+    promises
+        What a person should know of answers by the accelerators, and how far these look.
     """
 
     def __init__(self, snapshot: Snapshot) -> None:
@@ -123,9 +123,13 @@ class Plan:
         self.blocks = snapshot.blocks()
         self.max_norm = max((info.max_norm for info in manifest.segments), default=0.0)
         self.cosine = manifest.encoder.similarity == "cosine"
-        self.config, recall = tuned(manifest)
-        self.promise = f"approximate: recall {recall:.3f} when tuned"
+        self.config, self.promises = tuned(manifest)
         self._segments = snapshot.segments
+        self.how = approximate.How(
+            max_norm=self.max_norm,
+            cosine=self.cosine,
+            ids_of=snapshot.ids,
+        )
 
     @cached_property
     def accelerators(self) -> tuple[Sequence[Accelerator | None], str | None]:
@@ -136,22 +140,60 @@ class Plan:
             found = [segment.accelerator(load) for segment in self._segments]
         except (IndexCorruptError, MissingExtraError) as error:
             return (), f"searched exactly: {error}"
-        return found, self.promise if any(found) else None
+        return found, None
+
+    def proposing(self, ask: Ask) -> tuple[Sequence[Accelerator | None], str | None]:
+        """Return the accelerators that serve a question, and what a person should know of that."""
+        found, said = self.accelerators
+        if not any(found):
+            return (), said
+        if approximate.measured(ask):
+            return found, self.promises.few
+        if any(isinstance(accelerator, BestFirst) for accelerator in found):
+            return found, self.promises.any
+        return (), f"searched exactly: an index of the kind {_kind(self.config)} is only known to find few rows of all"
 
 
-class _How(TypedDict):
-    max_norm: float
-    cosine: bool
-    ids_of: Callable[[NDArray[np.int64]], Sequence[str]]
+@dataclass(frozen=True)
+class Promises:
+    """What `tune` measured, in words.
+
+    Attributes
+    ----------
+    few
+        Of a question for few rows of all.
+    any
+        Of any other, as under a filter.
+    bound
+        How far the accelerators look for that.
+    """
+
+    few: str
+    any: str
+    bound: approximate.Bound
 
 
-def tuned(manifest: Manifest) -> tuple[Config, float]:
+def tuned(manifest: Manifest) -> tuple[Config, Promises]:
     """Return the index type that `tune` chose and the recall it measured; exact search where it never ran."""
     if not manifest.extra.get(TUNING):
-        return Flat(), 1.0
+        return Flat(), Promises("", "", approximate.Bound(math.inf))
     with stored(*_NOTED):
         noted = Fields(manifest.extra[TUNING])
-        return from_json(noted.inner("index").data()), noted.number("recall")
+        recall, reach, few = noted.number("recall"), math.inf, None
+        if noted.has("few"):
+            few, recall = noted.inner("few").number("reach"), noted.inner("few").number("recall")
+        said = f"approximate: recall {recall:.3f} when tuned"
+        wider = f"{said}; how it fares under filters was not measured: all that is allowed is looked at"
+        if noted.has("filtered"):
+            filtered = noted.inner("filtered")
+            wider = f"approximate: recall {filtered.number('recall'):.3f} when tuned, under adverse filters"
+            reach = filtered.number("reach") if filtered.has("reach") else math.inf
+        bound = approximate.Bound(reach, few=few)
+        return from_json(noted.inner("index").data()), Promises(said, wider, bound)
+
+
+def _kind(config: Config) -> str:
+    return " ".join([type(config).__name__.lower(), *([config.codec] if isinstance(config, IVF | HNSW) else [])])
 
 
 def describe(manifest: Manifest) -> dict[str, object]:
@@ -160,8 +202,9 @@ def describe(manifest: Manifest) -> dict[str, object]:
     if not noted:
         return {"kind": "exact", "recall": 1.0}
     with stored(*_NOTED):
-        keys = ("reason", "recall", "recalls", "k", "milliseconds", "bytes")
-        reached = {key: noted[key] for key in keys if noted[key]}
+        noted = {**noted, **noted.get("few", {})}
+        keys = ("reason", "recall", "recalls", "k", "milliseconds", "bytes", "reach", "filtered")
+        reached = {key: noted[key] for key in keys if noted.get(key)}
         # Of all settings measured those that nothing cheaper reaches.
         curve, best = [], -1.0
         for point in sorted(noted["curve"], key=lambda point: point["milliseconds"]):

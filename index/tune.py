@@ -4,23 +4,29 @@ Kinds are tried from the smallest to the largest. Each is built over all rows; t
 measured against exact search on queries the index does not hold: real rows, each without itself, and text queries
 where the caller has some (they lie elsewhere in the space, and every sort of query must reach the target). One half of
 the queries chooses the setting; the other half, never looked at before, measures the recall that is promised.
+
+Where the kind can search best first (`retr.index.accelerators.probing`), how far it must look is chosen too: for the
+same queries, where that is cheaper, and for any other question on the filters of `retr.index.adverse`.
+
+Cost is CPU time, the least of several runs by turns, so that what else the machine does hardly counts; and a setting
+that looks at more than another which reaches the target is never chosen, whatever was timed.
 """
 
 from __future__ import annotations
 
-import statistics
-import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index import reach
 from retr.index.accelerators import config as configs
-from retr.index.accelerators.config import HNSW, IVF, Cagra, Flat
+from retr.index.accelerators.config import DEPTH, HNSW, IVF, Cagra, Flat, effort_of
 from retr.index.accelerators.faiss_index import MIN_ROWS, train
 from retr.index.disk.manifest import TUNING
 from retr.index.errors import UsageError
+from retr.index.measuring import BATCH, Questions, alone, answered, by_turns, clock, least_seconds, row_questions
 from retr.index.plan import tuned
 
 if TYPE_CHECKING:
@@ -32,15 +38,12 @@ if TYPE_CHECKING:
     from retr.index.rows.writer import Writer
     from retr.index.store import Store
 
-K = 10
+K = DEPTH
 KINDS: tuple[IVF | HNSW, ...] = (IVF(), IVF(codec="sq8"), IVF(codec="fp16"))
 # What has a form on GPUs.
 GPU_KINDS: tuple[IVF | HNSW | Cagra, ...] = (Cagra(), IVF(codec="sq8"), IVF(codec="fp16"))
-# So many choose, and so many others measure what is promised: at a recall of 0.95 that is known to about 0.006.
-_QUERIES = 1024
 _PROBES = (4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128, 256)
 _REFINE = (2, 4, 6, 10, 30)
-_BATCH = 256
 # What a dearer setting must find more to be worth trying.
 _GAIN = 0.002
 _EFFORTS = (16, 32, 64, 128, 256, 512)
@@ -68,7 +71,8 @@ class Tuning:
     """What was chosen, and what it reached on queries that had no part in the choice.
 
     ``seconds`` is for one query alone; ``bytes`` counts the accelerators; ``curve`` holds every setting measured.
-    ``reason`` says why search stays exact, where it does.
+    ``reason`` says why search stays exact, where it does. ``few`` is set where a search to a bound serves the same
+    questions at less cost, and ``filtered`` where one serves any other.
     """
 
     config: Config
@@ -78,6 +82,8 @@ class Tuning:
     bytes: int
     curve: Sequence[Point] = ()
     reason: str | None = None
+    few: reach.Reached | None = None
+    filtered: reach.Reached | None = None
 
     @property
     def recall(self) -> float:
@@ -86,7 +92,9 @@ class Tuning:
 
     def to_json(self) -> dict[str, Any]:
         """Return what the manifest keeps and `retr index info` shows."""
+        bounds = {"few": self.few, "filtered": self.filtered}
         return {
+            **{name: reached.to_json() for name, reached in bounds.items() if reached},
             "bytes": self.bytes,
             "curve": [
                 {
@@ -104,26 +112,6 @@ class Tuning:
             "recalls": {sort: round(value, 4) for sort, value in self.recalls.items()},
             "target": self.target,
         }
-
-
-@dataclass(frozen=True)
-class _Questions:
-    """Queries of one sort with the rows they must not find and their exact k-th best scores."""
-
-    vectors: NDArray[np.float32]
-    exclude: list[NDArray[np.int64]]
-    kth: NDArray[np.float32]
-
-    def half(self, which: int) -> _Questions:
-        return _Questions(self.vectors[which::2], self.exclude[which::2], self.kth[which::2])
-
-    def recall(self, store: Store, at_a_time: int) -> float:
-        """Return the share of the k best that is found; a row as good as the k-th best counts."""
-        scores = [
-            store.search(self.vectors[at : at + at_a_time], K, exclude=self.exclude[at : at + at_a_time]).scores
-            for at in range(0, len(self.kth), at_a_time)
-        ]
-        return float(np.mean(np.concatenate(scores) >= self.kth[:, None]))
 
 
 def tune(
@@ -171,8 +159,8 @@ def tune(
     if recall == 1 or max((len(segment) for segment in store.segments), default=0) < MIN_ROWS:
         reason = "only exact search finds all" if recall == 1 else f"under {MIN_ROWS} rows exact search is fast"
         return _keep_exact(writer, recall, reason)
-    asked = {sort: _questions(store, vectors) for sort, vectors in (queries or {}).items() if len(vectors) > 1}
-    asked["image"] = _row_questions(store)
+    asked = {sort: answered(store, vectors) for sort, vectors in (queries or {}).items() if len(vectors) > 1}
+    asked["image"] = row_questions(store)
     curve: list[Point] = []
     for kind in kinds:
         size = _build(writer, kind, budget=memory or _DEFAULT_BUDGET, say=say)
@@ -182,16 +170,17 @@ def tune(
         trial = writer.preview()
         points = _measure(trial, kind, asked, recall)
         curve += points
-        for point in sorted(points, key=lambda point: point.seconds):
-            if point.recall < recall:
-                continue
-            trial.plan.config = point.config
+        for config in _cheapest(trial, asked["image"], [point for point in points if point.recall >= recall]):
+            trial.plan.config = config
             # One by one, as people ask.
             promised = {sort: questions.half(1).recall(trial, 1) for sort, questions in asked.items()}
-            seconds = _alone(trial, asked["image"].vectors)
-            say(f"{point.config}: recall {min(promised.values()):.4f}, {seconds * 1e3:.2f} ms a query")
+            seconds = alone(trial, asked["image"].vectors)
+            say(f"{config}: recall {min(promised.values()):.4f}, {seconds * 1e3:.2f} ms a query")
             if min(promised.values()) >= recall and (latency is None or seconds <= latency):
-                tuning = Tuning(point.config, recall, promised, seconds, size, curve)
+                tuning = Tuning(config, recall, promised, seconds, size, curve)
+                tuning = replace(
+                    tuning, few=reach.few(trial, asked, recall), filtered=reach.filtered(trial, recall, say)
+                )
                 writer.note(TUNING, tuning.to_json())
                 writer.commit()
                 return tuning
@@ -228,33 +217,18 @@ def needed(store: Store) -> bool:
         return False
     query = np.ones((1, store.manifest.encoder.dim), np.float32)
     store.search(query, K)
-    return _seconds(lambda: store.search(query, K)) > EXACT_SECONDS
+    return least_seconds(lambda: store.search(query, K)) > EXACT_SECONDS
 
 
 def _keep_exact(writer: Writer[Store], recall: float, reason: str, curve: Sequence[Point] = ()) -> Tuning:
     for position in range(len(writer.store.segments)):
         writer.accelerate(position, None)
     query = np.ones((1, writer.store.manifest.encoder.dim), np.float32)
-    seconds = _seconds(lambda: writer.store.search(query, K, exact=True))
+    seconds = least_seconds(lambda: writer.store.search(query, K, exact=True))
     tuning = Tuning(Flat(), recall, {"image": 1.0}, seconds, 0, curve, reason)
     writer.note(TUNING, tuning.to_json())
     writer.commit()
     return tuning
-
-
-def _questions(
-    store: Store, vectors: NDArray[np.float32], exclude: list[NDArray[np.int64]] | None = None
-) -> _Questions:
-    exclude = exclude or [np.empty(0, np.int64)] * len(vectors)
-    truth = store.search(vectors, K, exclude=exclude, exact=True)
-    return _Questions(vectors, exclude, truth.scores[:, -1])
-
-
-def _row_questions(store: Store) -> _Questions:
-    drawn = np.random.default_rng(0).choice(len(store), min(len(store), 2 * _QUERIES), replace=False)
-    rows = store.live_rows()[drawn]
-    vectors = np.asarray(store.vectors(rows), np.float32)
-    return _questions(store, vectors, [np.array([row]) for row in rows])
 
 
 def _build(writer: Writer[Store], kind: IVF | HNSW | Cagra, *, budget: int, say: Callable[[str], None]) -> int:
@@ -280,7 +254,7 @@ def _sweeps(kind: IVF | HNSW | Cagra) -> Sequence[Sequence[IVF | HNSW | Cagra]]:
     return [[replace(kind, probes=probes, refine=refine) for probes in _PROBES] for refine in _REFINE]
 
 
-def _measure(store: Store, kind: IVF | HNSW | Cagra, asked: Mapping[str, _Questions], target: float) -> list[Point]:
+def _measure(store: Store, kind: IVF | HNSW | Cagra, asked: Mapping[str, Questions], target: float) -> list[Point]:
     points: list[Point] = []
     halves = {sort: questions.half(0) for sort, questions in asked.items()}
     count = sum(len(questions.kth) for questions in halves.values())
@@ -292,9 +266,9 @@ def _measure(store: Store, kind: IVF | HNSW | Cagra, asked: Mapping[str, _Questi
             if not points:
                 # Loading the accelerators is no part of a search.
                 store.search(halves["image"].vectors[:1], K)
-            start = time.perf_counter()
-            recalls = {sort: questions.recall(store, _BATCH) for sort, questions in halves.items()}
-            points.append(Point(config, recalls, (time.perf_counter() - start) / count))
+            start = clock(store)()
+            recalls = {sort: questions.recall(store, BATCH) for sort, questions in halves.items()}
+            points.append(Point(config, recalls, (clock(store)() - start) / count))
             reached, gained = points[-1].recall, points[-1].recall - before
             # Enough, or no longer a matter of how many lists are searched: the next run refines more.
             if reached >= min(1.0, target + 0.01) or gained < _GAIN:
@@ -308,19 +282,23 @@ def _measure(store: Store, kind: IVF | HNSW | Cagra, asked: Mapping[str, _Questi
     return points
 
 
-def _alone(store: Store, queries: NDArray[np.float32]) -> float:
-    times = []
-    for query in queries[:32]:
-        start = time.perf_counter()
-        store.search(query[None], K)
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def _cheapest(store: Store, questions: Questions, points: Sequence[Point]) -> list[Config]:
+    """Return the settings that no other dominates, the cheapest first, timed by turns."""
+    left = [point.config for point in points if not any(_less(other.config, point.config) for other in points)]
+
+    def search(config: Config) -> Callable[[], object]:
+        def once() -> None:
+            store.plan.config = config
+            for start in range(0, 2 * BATCH, BATCH):
+                store.search(questions.vectors[start : start + BATCH], K)
+
+        return once
+
+    costs = by_turns(store, [search(config) for config in left])
+    return [config for _, config in sorted(zip(costs, left, strict=True), key=lambda pair: pair[0])]
 
 
-def _seconds(call: Callable[[], object]) -> float:
-    times = []
-    for _ in range(3):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return statistics.median(times)
+def _less(one: Config, other: Config) -> bool:
+    """Return whether a setting looks at less than another in every way."""
+    first, second = ((getattr(each, "refine", 0), effort_of(each) or 0) for each in (one, other))
+    return first != second and all(mine <= yours for mine, yours in zip(first, second, strict=True))

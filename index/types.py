@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,16 +147,9 @@ class FirstScan(Protocol):
 
 
 class Accelerator(Protocol):
-    """What proposes rows of one segment."""
+    """What proposes rows of one segment to questions like those that it was tuned on: few rows, any may be found."""
 
-    def search(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        config: Config,
-        *,
-        allowed: NDArray[np.bool_] | None = None,
-    ) -> Candidates:
+    def search(self, queries: NDArray[np.float32], k: int, config: Config) -> Candidates:
         """Propose about ``k`` rows for each query.
 
         Parameters
@@ -165,7 +158,38 @@ class Accelerator(Protocol):
             float32 ``(n, d)``, contiguous.
         config
             How much to search; of the kind that was built.
+        """
+        ...
+
+
+@runtime_checkable
+class BestFirst(Accelerator, Protocol):
+    """An accelerator that knows, whatever is asked, when what is left can hardly hold a better row."""
+
+    def best_first(
+        self,
+        queries: NDArray[np.float32],
+        k: int,
+        *,
+        reach: float,
+        most: int | None = None,
+        allowed: NDArray[np.bool_] | None = None,
+        exclude: Sequence[NDArray[np.int64]] | None = None,
+    ) -> Candidates:
+        """Return about the k best allowed rows of each query, and k whenever so many are allowed.
+
+        Parameters
+        ----------
+        queries
+            float32 ``(n, d)``, contiguous.
+        reach
+            How much better than the mean of a part of the segment its rows are taken to be at most; see
+            `retr.index.accelerators.probing`. Nothing is left out where it is infinite.
+        most
+            How many parts are looked at, where that is limited: fewer than k rows may come back then.
         allowed
-            bool over the segment's rows; other rows are not proposed. Fewer than k may come back then.
+            bool over the segment's rows; other rows are not returned.
+        exclude
+            For each query sorted rows that are not returned for it.
         """
         ...

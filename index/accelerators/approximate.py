@@ -3,19 +3,25 @@
 Each segment gives candidates: one with an accelerator proposes them, one without (rows added since the last ``tune``)
 is scanned. All come with the scores that the exact search gives, are re-checked against the mask and the exclusions,
 and ranked together. A query that is left with fewer than k rows is answered by the exact search instead.
+
+How an accelerator is asked depends on the question. Few rows of all are found as `tune` measured it. Under a filter, an
+exclusion or a grouping, or further down, the rows that are wanted may lie anywhere: then a segment is searched best
+first, to a bound, by an accelerator that can, and otherwise scanned.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
-from retr.index.accelerators.config import IVF
+from retr.index.accelerators.config import DEPTH
 from retr.index.scan import exact
 from retr.index.scan.ranking import ranked
-from retr.index.types import Ask, Block, Neighbours
+from retr.index.types import Ask, BestFirst, Block, Candidates, Neighbours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,19 +31,57 @@ if TYPE_CHECKING:
     from retr.index.accelerators.config import Config
     from retr.index.types import Accelerator
 
-# Below this share of allowed rows a list or a graph holds too few of them: scanning the allowed rows is cheaper.
-MIN_SHARE = 0.02
 # Beyond these the candidates would be a large part of all rows.
-_MAX_EXCLUDED = 256
+_MAX_EXCLUDED = 2048
 _MAX_K = 2048
-_NOTHING = np.empty(0, np.int64)
+# Nanoseconds of a query alone, and of one in a large batch, for every value of an allowed row that is scored exactly;
+# for every list of a search by bounds, and for the rest of such a search.
+_VALUE, _VALUE_IN_BATCH, _LIST, _SEARCH = 0.4, 0.03, 80.0, 50_000.0
+# Where some may be of one group no more rows are looked at for each that is wanted.
+_DEEPEST = 128
 
 
-def suits(ask: Ask, n_rows: int) -> bool:
-    """Return whether accelerators can serve what is asked."""
+@dataclass(frozen=True)
+class Bound:
+    """How far a search by bounds looks: see `retr.index.types.BestFirst`.
+
+    Attributes
+    ----------
+    reach, most
+        For any question.
+    few
+        The reach for a question of the sort that settings of accelerators are chosen for; these serve it where there is
+        none.
+    """
+
+    reach: float
+    most: int | None = None
+    few: float | None = None
+
+
+class How(TypedDict):
+    """What all kinds of search are told of the vectors; see `exact.search`."""
+
+    max_norm: float
+    cosine: bool
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]]
+
+
+def measured(ask: Ask) -> bool:
+    """Return whether a question is of the sort that settings of accelerators are chosen for: few rows, of all."""
+    excluded = max(map(len, ask.exclude), default=0)
+    return ask.allowed is None and ask.one_per is None and ask.k <= DEPTH and ask.k + excluded <= DEPTH + 1
+
+
+def suits(ask: Ask, n_rows: int, dim: int) -> bool:
+    """Return whether accelerators can serve what is asked of ``n_rows`` rows, and do so at less cost than a scan."""
     if ask.k > min(_MAX_K, n_rows // 20) or max(map(len, ask.exclude), default=0) > _MAX_EXCLUDED:
         return False
-    return ask.allowed is None or int(np.count_nonzero(ask.allowed)) >= MIN_SHARE * n_rows
+    if ask.allowed is None:
+        return True
+    value = _VALUE_IN_BATCH + (_VALUE - _VALUE_IN_BATCH) / max(len(ask.exclude), 1)
+    scan = value * dim * int(np.count_nonzero(ask.allowed))
+    return scan > _SEARCH + _LIST * 4 * math.isqrt(n_rows)
 
 
 def search(
@@ -46,10 +90,12 @@ def search(
     config: Config,
     queries: NDArray[np.float32],
     ask: Ask,
+    bound: Bound,
     *,
     max_norm: float,
     cosine: bool,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+    deep: int = 4,
 ) -> Neighbours:
     """Find about the ``ask.k`` best rows for each query; see `exact.search` for the arguments.
 
@@ -58,15 +104,25 @@ def search(
     accelerators
         One for each block, or ``None`` where there is none.
     config
-        How they are searched.
+        How they are searched for few rows of all.
+    bound
+        How far they are searched for anything else.
+    deep
+        So many rows for each that is wanted are looked at where some may be of one group; more where that is too few.
     """
-    k, want = ask.k, ask.proposals
+    k = ask.k
+    how = How(max_norm=max_norm, cosine=cosine, ids_of=ids_of)
+    few = measured(ask)
+    want = k * (deep if ask.one_per is not None else 1)
     found = []
     for block, accelerator in zip(blocks, accelerators, strict=True):
-        if accelerator is None:
-            found.append(_scanned(block, queries, ask, want, max_norm=max_norm, ids_of=ids_of))
+        if accelerator is not None and few and not (isinstance(accelerator, BestFirst) and bound.few):
+            spare = max(map(len, ask.exclude), default=0)
+            found.append(_shifted(accelerator.search(queries, want + spare, config), block.start))
+        elif isinstance(accelerator, BestFirst):
+            found.append(_bounded(block, accelerator, bound, queries, ask, want))
         else:
-            found.append(_proposed(block, accelerator, config, queries, ask, want))
+            found.append(_scanned(block, queries, ask, want, max_norm=max_norm, ids_of=ids_of))
     rows, scores = found[0]
     if len(found) > 1:
         rows, scores = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
@@ -95,21 +151,37 @@ def search(
     if short.any():
         again = np.flatnonzero(short)
         rest = dataclasses.replace(ask, exclude=[ask.exclude[number] for number in again.tolist()])
-        whole = exact.search(blocks, queries[again], rest, max_norm=max_norm, cosine=cosine, ids_of=ids_of)
+        if ask.one_per is not None and not few and deep < _DEEPEST and deep * k <= _MAX_K:
+            whole = search(blocks, accelerators, config, queries[again], rest, bound, **how, deep=8 * deep)
+        else:
+            whole = exact.search(blocks, queries[again], rest, **how)
         result.rows[again], result.scores[again] = whole.rows, whole.scores
     return result
 
 
-def _proposed(
-    block: Block, accelerator: Accelerator, config: Config, queries: NDArray[np.float32], ask: Ask, want: int
+def _shifted(found: Candidates, start: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    return (np.where(found.rows >= 0, found.rows + start, -1) if start else found.rows), found.scores
+
+
+def _bounded(
+    block: Block, accelerator: BestFirst, bound: Bound, queries: NDArray[np.float32], ask: Ask, want: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the rows of one block that its accelerator proposes, int64 ``(n, c)``, -1 padded, and their scores."""
-    allowed = None if ask.allowed is None else ask.allowed[block.start : block.start + len(block.vectors)]
-    proposed = accelerator.search(queries, want, _widened(config, allowed), allowed=allowed)
-    rows, scores = proposed.rows, proposed.scores
-    if block.start:
-        rows = np.where(rows >= 0, rows + block.start, -1)
-    return rows, scores
+    """Return the best allowed rows of one block, int64 ``(n, c)``, -1 padded, and their scores."""
+    start, stop = block.start, block.start + len(block.vectors)
+    found = accelerator.best_first(
+        queries,
+        min(want, len(block.vectors)),
+        reach=bound.few if bound.few and measured(ask) else bound.reach,
+        most=bound.most,
+        allowed=None if ask.allowed is None else ask.allowed[start:stop],
+        exclude=_within(ask, start, stop),
+    )
+    return _shifted(found, start)
+
+
+def _within(ask: Ask, start: int, stop: int) -> list[NDArray[np.int64]]:
+    """Return each query's forbidden rows of one block, counted from its first."""
+    return [part[slice(*np.searchsorted(part, (start, stop)))] - start for part in ask.exclude]
 
 
 def _scanned(
@@ -121,12 +193,12 @@ def _scanned(
     max_norm: float,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the ``want`` best allowed rows of one block and their scores, as `_proposed` does."""
+    """Return the ``want`` best allowed rows of one block and their scores, as `_bounded` does."""
     start, stop = block.start, block.start + len(block.vectors)
     here = Ask(
         k=min(want, len(block.vectors)),
         allowed=None if ask.allowed is None else ask.allowed[start:stop],
-        exclude=[_NOTHING] * len(queries),
+        exclude=_within(ask, start, stop),
         one_per=None,
         min_score=None,
     )
@@ -139,11 +211,3 @@ def _scanned(
         ids_of=lambda rows: ids_of(rows + start),
     )
     return np.where(found.rows >= 0, found.rows + start, -1), found.scores
-
-
-def _widened(config: Config, allowed: NDArray[np.bool_] | None) -> Config:
-    """Search more lists where a filter leaves few rows in each."""
-    if allowed is None or not isinstance(config, IVF):
-        return config
-    share = max(float(allowed.mean()), MIN_SHARE)
-    return dataclasses.replace(config, probes=int(config.probes * min(1 / share, 8.0)))

@@ -102,6 +102,8 @@ class Cagra:
     search_effort: int = 64
 
 
+# How deep `tune` measures: of so many best rows, beside one that may not be found.
+DEPTH = 10
 Config: TypeAlias = Flat | IVF | HNSW | Cagra
 # Beyond as many lists or candidates no index has more to look at.
 _MOST_EFFORT = 1 << 16

@@ -175,22 +175,14 @@ class Refined:
         self._vectors = vectors
         self._refined = load_faiss().IndexRefine(base, view(vectors))
 
-    def search(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        config: Config,
-        *,
-        allowed: NDArray[np.bool_] | None = None,
-    ) -> Candidates:
+    def search(self, queries: NDArray[np.float32], k: int, config: Config) -> Candidates:
         """Propose about ``k`` rows for each query; see `Accelerator.search`."""
         faiss = load_faiss()
-        selector = None if allowed is None else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
         inner: Any
         if isinstance(config, HNSW):
-            inner = faiss.SearchParametersHNSW(efSearch=max(config.search_effort, k * config.refine), sel=selector)
+            inner = faiss.SearchParametersHNSW(efSearch=max(config.search_effort, k * config.refine))
         elif isinstance(config, IVF):
-            inner = faiss.SearchParametersIVF(nprobe=min(config.probes, self.base.nlist), sel=selector)
+            inner = faiss.SearchParametersIVF(nprobe=min(config.probes, self.base.nlist))
         else:
             raise TypeError(type(config).__name__)
         k = min(k, self.base.ntotal)

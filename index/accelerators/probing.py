@@ -1,9 +1,9 @@
 """Searching inverted lists from the most promising down, until no other can hold a better row: compiled loops.
 
-A fixed number of lists finds the neighbours of questions like those it was chosen on. Under a filter the nearest allowed
-rows may lie anywhere, and how many lists are worth reading depends on the question and on what is allowed. So each list
-has a bound on the products of a query q with its rows x. With m, the mean of the list, and r, the root of its rows' mean
-squared distance to m,
+A fixed number of lists finds the neighbours of questions like those it was chosen on. Under a filter the nearest
+allowed rows may lie anywhere, and how many lists are worth reading depends on the question and on what is allowed. So
+each list has a bound on the products of a query q with its rows x. With m, the mean of the list, and r, the root of its
+rows' mean squared distance to m,
 
     <x, q> = <m, q> + <x - m, q - m> + <x - m, m>, about <m, q> + t r |q - m|
 
@@ -14,8 +14,8 @@ with filters made to be adverse. Lists are read in the order of their bounds, an
 bound lies below the k-th best row found. An infinite t reads all lists that hold allowed rows.
 
 The rows of a list are compared with the query by their codes, and with their stored vectors where the estimate comes
-so near to the k-th best that its error may hide more. That error is known (Gao and Long, 2024): it depends on the random
-rotation, not on the data. Where few rows of a list are allowed all of them are compared at once.
+so near to the k-th best that its error may hide more. That error is known (Gao and Long, 2024): it depends on the
+random rotation, not on the data. Where few rows of a list are allowed all of them are compared at once.
 """
 
 from __future__ import annotations
@@ -138,16 +138,18 @@ def search_until(  # type: ignore[no-untyped-def]
         The t of the bound; all lists are read where it is infinite.
     most
         How many lists with allowed rows are read at most.
-    vectors, allowed
-        As `retr.index.scan.kernels.search_lists` takes them.
+    vectors
+        The stored vectors ``(N, d)``: float32, or float16 as uint16.
+    allowed
+        bool ``(N,)``: the rows that may be found; empty where all may.
     excluded, begins
         int64 rows, sorted for each query, and where each query's begin ``(n + 1,)``.
     centroids, guide
         float32 ``(lists, d)``, rotated; and, as one list around their mean: their codes, factors, shifts and ones, and
         the mean.
     lengths, along, radii, squares
-        float32 ``(lists,)``: the squared length of a list's centroid; the mean of its rows in units of the centroid, the
-        root mean square of their distances to that mean, and its squared length.
+        float32 ``(lists,)``: the squared length of a list's centroid; the mean of its rows in units of the centroid,
+        the root mean square of their distances to that mean, and its squared length.
     codes, factor, shift, ones, ids, bounds
         As `retr.index.scan.kernels.search_lists` takes them.
     """

@@ -93,20 +93,13 @@ class BitLists:
         with kernels.first_call(kernels.search_lists):
             self.search(self._centroids[:1], 1, IVF(probes=1, refine=1))
 
-    def search(
-        self,
-        queries: NDArray[np.float32],
-        k: int,
-        config: Config,
-        *,
-        allowed: NDArray[np.bool_] | None = None,
-    ) -> Candidates:
+    def search(self, queries: NDArray[np.float32], k: int, config: Config) -> Candidates:
         """Propose about ``k`` rows for each query; see `Accelerator.search`."""
         if not isinstance(config, IVF):
             raise TypeError(type(config).__name__)
         probes = min(config.probes, len(self._centroids))
         n = len(queries)
-        queries, allowed = kernels.fixed(queries), kernels.fixed(_ALL if allowed is None else allowed)
+        queries = kernels.fixed(queries)
         rows, scores = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
 
         def some(part: slice) -> None:
@@ -121,7 +114,6 @@ class BitLists:
                 offers,
                 k * config.refine,
                 self._vectors,
-                allowed,
                 self._codes,
                 self._factor,
                 self._shift,

@@ -1,8 +1,8 @@
 """Accelerators on GPUs: inverted lists copied from the file that `tune` wrote, and CAGRA graphs built where they lie.
 
-Like those of `retr.index.accelerators.faiss_index` they only propose rows. faiss ignores selectors on GPUs without
-saying so: rows that a filter forbids are dropped here, out of as many more proposals, and what is left is scored from
-the stored vectors. A call that would need more proposals than a GPU gives is left to the CPU.
+Like those of `retr.index.accelerators.faiss_index` they only propose rows, which are scored from the stored vectors,
+and only to questions like those that they were tuned on; what is asked under a filter is searched exactly
+(`retr.index.gpu.placement`).
 
 IVF has a GPU form with the codecs ``sq8`` and ``fp16``; `HNSW` and the RaBitQ codecs have none, and on a GPU an index
 tuned to those is searched exactly (`retr.index.gpu.faiss_scan`). CAGRA needs faiss built with cuVS. Rows are shared
@@ -34,14 +34,12 @@ if TYPE_CHECKING:
     from retr.index.accelerators.config import Config
     from retr.index.accelerators.faiss_index import Stored
     from retr.index.disk.segments import Segment
-    from retr.index.types import Accelerator, Ask
+    from retr.index.types import Accelerator
 
 # What faiss returns for a query, and the most lists it searches.
 _MAX_IVF = 2048
 # CAGRA keeps at most so many rows of a query in a processor's own memory.
 _MAX_CAGRA = 512
-# A mask that lets fewer rows through is not served by accelerators at all.
-_MIN_SHARE = 0.02
 # Intermediate results of an IVF search: a score and a number for every list searched and row wanted.
 _TEMPORARY_BYTES = 512 << 20
 _MAX_BATCH = 4096
@@ -87,12 +85,6 @@ class GpuAccelerators:
                 elif isinstance(config, IVF) and isinstance(accelerator := segment.accelerator(load), Refined):
                     parts = gpus.lists(accelerator.base)
                 self.accelerators.append(_GpuAccelerator(gpus, parts, segment.vectors) if parts else None)
-
-    @staticmethod
-    def suit(ask: Ask, config: Config) -> bool:
-        """Return whether GPUs can propose enough rows for what is asked."""
-        share = 1.0 if ask.allowed is None else max(float(ask.allowed.mean()), _MIN_SHARE)
-        return _proposals(ask.proposals, config, share) <= _limit(config)
 
 
 class _Gpus:
@@ -166,17 +158,12 @@ class _GpuAccelerator:
     def __init__(self, gpus: _Gpus, parts: list[tuple[Any, int]], vectors: Stored) -> None:
         self._gpus, self._parts, self._vectors = gpus, parts, vectors
 
-    def search(
-        self, queries: NDArray[np.float32], k: int, config: Config, *, allowed: NDArray[np.bool_] | None = None
-    ) -> Candidates:
+    def search(self, queries: NDArray[np.float32], k: int, config: Config) -> Candidates:
         """Propose at most ``k`` rows for each query, best first; see `Accelerator.search`."""
-        share = 1.0 if allowed is None else max(float(allowed.mean()), _MIN_SHARE)
-        wanted = min(_proposals(k, config, share), _limit(config))
+        wanted = min(k * (config.refine if isinstance(config, IVF) else 1), _limit(config))
         settings, size = _settings(config, wanted)
         rows = self._gpus.search(self._parts, queries, wanted, settings, size)
         valid = rows >= 0
-        if allowed is not None:
-            valid &= allowed[rows]
         width = max(1, int(valid.sum(axis=1).max(initial=0)))
         first = np.argsort(~valid, axis=1, kind="stable")[:, :width]
         rows = np.take_along_axis(np.where(valid, rows, -1), first, axis=1)
@@ -208,13 +195,6 @@ def _bytes(segment: Segment, config: Config) -> int:
 
 def _limit(config: Config) -> int:
     return _MAX_CAGRA if isinstance(config, Cagra) else _MAX_IVF
-
-
-def _proposals(k: int, config: Config, share: float) -> int:
-    """Return how many rows to ask for, so that a filter which lets this share through leaves enough of them."""
-    times = config.refine if isinstance(config, IVF) else 1
-    # some queries have fewer of their rows let through than others
-    return math.ceil(k * (times if share == 1 else max(times, 2)) / share)
 
 
 def _settings(config: Config, wanted: int) -> tuple[Any, int]:

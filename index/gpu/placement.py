@@ -56,12 +56,13 @@ class Placement:
         self._lock = threading.Lock()
         self._asked = 0
         self._placed, self._what = Placed(), ""
+        self._vectors: Placed | None = None
         if device not in {"cpu", "auto"}:
             from retr.index.gpu import devices
 
             devices.parse_device(device)
 
-    def take(self, snapshot: Snapshot, config: Config, n_queries: int) -> Placed:
+    def take(self, snapshot: Snapshot, config: Config, n_queries: int, *, few: bool) -> Placed:
         """Return what a call with this many queries searches, putting it on the GPUs first where that is due.
 
         What lies there serves every later call, until another snapshot or kind of index is searched.
@@ -70,6 +71,8 @@ class Placement:
         ----------
         config
             What `tune` chose for the snapshot.
+        few
+            Whether the call is one that accelerators can serve; any other scans all vectors, which are put beside them.
 
         Raises
         ------
@@ -91,8 +94,23 @@ class Placement:
                 if what != self._what:
                     # what lay there before makes room
                     self._placed, self._what = Placed(), ""
+                    self._vectors = None
                     self._placed, self._what = self._put(snapshot, config), what
-        return self._placed
+        if self._placed.accelerators is None or few:
+            return self._placed
+        with self._lock:
+            if self._vectors is None:
+                self._vectors = self._put_vectors(snapshot)
+            return self._vectors
+
+    def _put_vectors(self, snapshot: Snapshot) -> Placed:
+        """Put all vectors on the GPUs that hold accelerators already."""
+        from retr.index.gpu import devices
+
+        try:
+            return _place_vectors(snapshot, devices.numbers(devices.parse(self.device)), None)
+        except RetrError as error:
+            return Placed(note=f"searched exactly on the CPU: {error.message}")
 
     def _put(self, snapshot: Snapshot, config: Config) -> Placed:
         from retr.index.gpu import devices
@@ -121,6 +139,12 @@ def _place(snapshot: Snapshot, config: Config, numbers: Sequence[int]) -> Placed
                 return Placed(accelerators=accelerators.GpuAccelerators(snapshot.segments, config, numbers))
             except IndexCorruptError as error:
                 note = f"searched exactly: {error}"
+    return _place_vectors(snapshot, numbers, note)
+
+
+def _place_vectors(snapshot: Snapshot, numbers: Sequence[int], note: str | None) -> Placed:
+    from retr.index.gpu import devices
+
     max_norm = max((info.max_norm for info in snapshot.manifest.segments), default=0.0)
     vectors = snapshot.blocks(), snapshot.manifest.encoder.dim, max_norm, numbers
     if devices.torch_gpus():

@@ -357,7 +357,7 @@ def nearest_lists(rotated, probes, centroids, codes, factor, shift, ones, lists,
 
 @compiled
 def search_lists(  # type: ignore[no-untyped-def]
-    queries, rotated, lists, offers, wanted, vectors, allowed, codes, factor, shift, ones, ids, bounds, rows, scores
+    queries, rotated, lists, offers, wanted, vectors, codes, factor, shift, ones, ids, bounds, rows, scores
 ):
     """Fill ``rows`` (int64) and ``scores`` (float32), both ``(n, k)``, with the best of each query's lists.
 
@@ -371,8 +371,6 @@ def search_lists(  # type: ignore[no-untyped-def]
         How many rows with the best estimates are compared with the stored vectors.
     vectors
         The stored vectors ``(N, d)``: float32, or float16 as uint16.
-    allowed
-        bool ``(N,)``: the rows that may be found; empty where all may.
     codes
         uint64: list after list, and in each the words of its rows' codes side by side, 64 dimensions a word.
     factor, shift, ones
@@ -406,7 +404,7 @@ def search_lists(  # type: ignore[no-untyped-def]
             offer = offers[number, probe]
             _estimate(planes, low, step, whole, offer, start, size, codes, factor, shift, ones, sums, estimates)
             for i in range(size):
-                if estimates[i] >= least and (len(allowed) == 0 or allowed[ids[start + i]]):
+                if estimates[i] >= least:
                     if m == len(best):
                         m, least = _keep(best, places, m, wanted, picked)
                     best[m], places[m] = estimates[i], start + i
