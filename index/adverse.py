@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 # The shares of rows that filters keep.
 _SHARES = (0.6, 0.25, 0.08, 0.03)
 # Rows that stand for the parts of the space, and of these those from whose neighbourhood questions come.
-_PIVOTS, _ANCHORS = 64, 3
+_PIVOTS, _ANCHORS = 64, 6
 # Questions under each filter.
 _QUESTIONS = 32
 # Values of a column that may be filters, columns that are looked at, and the least share of rows of one.

@@ -6,6 +6,7 @@ import math
 import statistics
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -76,9 +77,8 @@ def by_turns(store: Store, searches: Sequence[Callable[[], object]]) -> list[flo
 
 def alone(store: Store, queries: NDArray[np.float32]) -> float:
     """Return the seconds that a query takes alone: of the least of some runs, the median of some queries."""
-    return statistics.median(
-        least_seconds(lambda query=query: store.search(query[None], DEPTH)) for query in queries[:32]
-    )
+    times = [least_seconds(partial(store.search, query[None], DEPTH)) for query in queries[:32]]
+    return statistics.median(times)
 
 
 def least_seconds(call: Callable[[], object]) -> float:

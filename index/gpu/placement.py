@@ -62,7 +62,7 @@ class Placement:
 
             devices.parse_device(device)
 
-    def take(self, snapshot: Snapshot, config: Config, n_queries: int, *, few: bool) -> Placed:
+    def take(self, snapshot: Snapshot, config: Config, n_queries: int, *, few: bool = True) -> Placed:
         """Return what a call with this many queries searches, putting it on the GPUs first where that is due.
 
         What lies there serves every later call, until another snapshot or kind of index is searched.
@@ -108,7 +108,7 @@ class Placement:
         from retr.index.gpu import devices
 
         try:
-            return _place_vectors(snapshot, devices.numbers(devices.parse(self.device)), None)
+            return _place_vectors(snapshot, devices.gpu_numbers(devices.parse_device(self.device)), None)
         except RetrError as error:
             return Placed(note=f"searched exactly on the CPU: {error.message}")
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retr.index.accelerators import approximate
+from retr.index.accelerators.approximate import Bound
 from retr.index.accelerators.config import HNSW, IVF
 from retr.index.scan import exact
 from retr.index.types import Ask, Block, Candidates
@@ -29,14 +30,23 @@ class Proposing:
     forgets: Sequence[int] = ()
     heeds: bool = True
     order: Sequence[int] | None = None
-    asked: list[tuple[int, int, IVF | HNSW]] = field(default_factory=list)
+    asked: list[tuple] = field(default_factory=list)
 
-    def search(self, queries, k, config, *, allowed=None):
+    def search(self, queries, k, config):
         self.asked.append((len(queries), k, config))
+        return self.proposed(queries, k)
+
+    def best_first(self, queries, k, *, reach, most=None, allowed=None, exclude=None):
+        self.asked.append((len(queries), k, reach, most))
+        return self.proposed(queries, k, allowed, exclude)
+
+    def proposed(self, queries, k, allowed=None, exclude=None):
         scores = (queries.astype(np.float64) @ self.vectors.T.astype(np.float64)).astype(np.float32)
         scores[:, list(self.forgets)] = -np.inf
         if allowed is not None and self.heeds:
             scores[:, ~allowed] = -np.inf
+        for number, rows in enumerate(exclude or [] if self.heeds else []):
+            scores[number, rows] = -np.inf
         rows = np.argsort(-scores, axis=1, kind="stable")[:, :k]
         rows = np.pad(rows, ((0, 0), (0, k - rows.shape[1])), constant_values=-1)
         scores = np.where(rows >= 0, np.take_along_axis(scores, rows, axis=1), -np.float32(np.inf))
@@ -53,9 +63,22 @@ def ask(k=10, n=1, **options) -> Ask:
     return Ask(**{"k": k, "allowed": None, "exclude": nothing, "one_per": None, "min_score": None, **options})
 
 
-def both(blocks, accelerators, queries, asked, config=None, cosine=False):
+@dataclass
+class Graph:
+    """Proposes like `Proposing`, but only knows how to answer what it was tuned on."""
+
+    inner: Proposing
+
+    def search(self, queries, k, config):
+        return self.inner.search(queries, k, config)
+
+
+BOUND = Bound(0.5)
+
+
+def both(blocks, accelerators, queries, asked, config=None, cosine=False, bound=BOUND):
     how = {"max_norm": 10.0, "cosine": cosine, "ids_of": lambda rows: [f"{row:06d}" for row in rows.tolist()]}
-    near = approximate.search(blocks, accelerators, config or HNSW(), queries, asked, **how)
+    near = approximate.search(blocks, accelerators, config or HNSW(), queries, asked, bound, **how)
     return near, exact.search(blocks, queries, asked, **how)
 
 
@@ -137,7 +160,7 @@ def test_accelerators_are_believed_about_what_they_do_not_propose(unhelped):
     blocks = blocks_of(line(100), [50])
     accelerators = [Proposing(blocks[0].vectors, (0, 2)), Proposing(blocks[1].vectors, (1,))]
     how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
-    found = approximate.search(blocks, accelerators, HNSW(), ALONG, ask(50), **how)
+    found = approximate.search(blocks, accelerators, HNSW(), ALONG, ask(50), BOUND, **how)
     assert found.rows[0].tolist() == [1, *range(3, 51), 52]
     np.testing.assert_array_equal(found.scores[0], line(100)[found.rows[0], 0])
 
@@ -161,11 +184,11 @@ def test_as_many_as_are_allowed_are_enough(unhelped, count):
     vectors = line(40)
     how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
     asked = ask(10, allowed=np.arange(40) >= 40 - count)
-    found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), ALONG, asked, **how)
+    found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), ALONG, asked, BOUND, **how)
     assert found.rows[0].tolist() == [*range(40 - count, 40), *[-1] * (10 - count)]
-    every = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), -ALONG, ask(40), **how)
+    every = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), -ALONG, ask(40), BOUND, **how)
     assert every.rows[0].tolist() == [*range(39, -1, -1)]
-    few = approximate.search(blocks_of(vectors[:4]), [Proposing(vectors[:4])], HNSW(), -ALONG, ask(10), **how)
+    few = approximate.search(blocks_of(vectors[:4]), [Proposing(vectors[:4])], HNSW(), -ALONG, ask(10), BOUND, **how)
     assert few.rows[0].tolist() == [3, 2, 1, 0, *[-1] * 6]
 
 
@@ -176,7 +199,7 @@ def test_as_many_as_are_allowed_are_enough_over_several_segments(unhelped_over_s
     accelerators = [Proposing(blocks[0].vectors), None if fresh else Proposing(blocks[1].vectors)]
     how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
     allowed = np.isin(np.arange(40), [*range(15, 20), 37, 38])
-    found = approximate.search(blocks, accelerators, HNSW(), ALONG, ask(10, allowed=allowed), **how)
+    found = approximate.search(blocks, accelerators, HNSW(), ALONG, ask(10, allowed=allowed), BOUND, **how)
     assert found.rows[0].tolist() == [*range(15, 20), 37, 38, -1, -1, -1]
 
 
@@ -187,7 +210,9 @@ def test_as_many_as_are_allowed_are_enough_over_several_segments(unhelped_over_s
 def test_a_least_score_that_was_passed_is_no_reason_to_look_further(unhelped, query, k, least, rows):
     vectors = line(40)
     how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
-    found = approximate.search(blocks_of(vectors), [Proposing(vectors)], HNSW(), query, ask(k, min_score=least), **how)
+    found = approximate.search(
+        blocks_of(vectors), [Proposing(vectors)], HNSW(), query, ask(k, min_score=least), BOUND, **how
+    )
     assert found.rows[0].tolist() == [*rows, *[-1] * (k - len(rows))]
     assert np.isneginf(found.scores[0, len(rows) :]).all()
 
@@ -236,40 +261,64 @@ def test_scores_of_cosine_stay_within_one(forgets):
         assert near.scores.tolist() == truth.scores.tolist() == [[1.0, 0.5, -1.0, *[-np.inf] * (k - 3)]]
 
 
-def test_more_is_asked_of_accelerators_where_rows_will_be_dropped():
+@pytest.mark.parametrize(
+    ("asked", "few", "wanted"),
+    [
+        (ask(10), True, 10),
+        (ask(10, n=2, exclude=[np.arange(1), np.arange(0)]), True, 11),
+        (ask(4, exclude=[np.arange(7)]), True, 11),
+        (ask(10, exclude=[np.arange(2)]), False, 10),
+        (ask(11), False, 11),
+        (ask(10, allowed=np.ones(500, bool)), False, 10),
+        (ask(1, one_per=np.arange(500)), False, 4),
+        (ask(10, exclude=[np.arange(7)], one_per=np.arange(500)), False, 40),
+        (ask(10, n=0), True, 10),
+    ],
+)
+def test_few_rows_of_all_are_asked_for_as_it_was_tuned_and_all_else_to_a_bound(asked, few, wanted):
     vectors = line(500)
+    n = len(asked.exclude)
+    queries = np.repeat(ALONG, n, axis=0)
+    for bound, way in [(BOUND, (IVF(probes=3),)), (Bound(0.5, most=9, few=0.25), (0.25, 9))]:
+        accelerator = Proposing(vectors)
+        both(blocks_of(vectors), [accelerator], queries, asked, IVF(probes=3), bound=bound)
+        spare = wanted if few and len(way) == 1 else asked.k * (4 if asked.one_per is not None else 1)
+        assert accelerator.asked == [(n, spare, *(way if few else (0.5, bound.most)))]
+        assert approximate.measured(asked) == few
+        graph = Graph(Proposing(vectors))
+        near, truth = both(blocks_of(vectors), [graph], queries, asked, HNSW(), bound=bound)
+        assert len(graph.inner.asked) == few
+        np.testing.assert_array_equal(near.rows, truth.rows)
+
+
+def test_groups_of_many_rows_are_looked_for_further_down(unhelped):
+    """Of the first 40 rows, and of the first 320 of the second query, too few are of different groups."""
+    vectors = line(2000)
     accelerator = Proposing(vectors)
-    for asked, wanted in [
-        (ask(10), 10),
-        (ask(10, one_per=np.arange(500)), 40),
-        (ask(10, n=2, exclude=[np.arange(7), np.arange(3)]), 17),
-        (ask(10, exclude=[np.arange(7)], one_per=np.arange(500)), 47),
-    ]:
-        both(blocks_of(vectors), [accelerator], np.repeat(ALONG, len(asked.exclude), axis=0), asked)
-        assert accelerator.asked[-1][:2] == (len(asked.exclude), wanted)
+    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: rows.tolist()}
+    groups = np.arange(2000) // 20
+    asked = ask(10, n=2, one_per=groups, exclude=[np.empty(0, np.int64), np.arange(0)])
+    queries = np.concatenate([ALONG, ALONG])
+    found = approximate.search(blocks_of(vectors), [accelerator], HNSW(), queries, asked, BOUND, **how)
+    assert found.rows[0].tolist() == list(range(0, 200, 20))
+    assert [want for _, want, *_ in accelerator.asked] == [40, 320]
 
 
-@pytest.mark.parametrize(("share", "probes"), [(1.0, 10), (0.5, 20), (0.2, 50), (0.125, 80), (0.05, 80), (0.0, 80)])
-def test_a_filter_widens_the_search_of_lists(share, probes):
-    """By as much as it takes away, up to eight times."""
+def test_each_segment_hears_of_its_own_rows_alone():
     vectors = line(200)
-    allowed = np.arange(200) < 200 * share
-    accelerator = Proposing(vectors)
-    both(blocks_of(vectors), [accelerator], ALONG, ask(1, allowed=allowed), IVF(lists=7, probes=10, refine=3))
-    assert accelerator.asked[0][2] == IVF(lists=7, probes=probes, refine=3)
-    both(blocks_of(vectors), [accelerator], ALONG, ask(1), IVF(probes=10))
-    assert accelerator.asked[1][2] == IVF(probes=10)
-    both(blocks_of(vectors), [accelerator], ALONG, ask(1, allowed=allowed), HNSW())
-    assert accelerator.asked[2][2] == HNSW()
-
-
-def test_each_segment_is_widened_by_its_own_share():
-    vectors = line(200)
-    blocks = blocks_of(vectors, [100])
-    accelerators = [Proposing(block.vectors) for block in blocks]
-    asked = ask(1, allowed=np.arange(200) >= 150)
-    both(blocks, accelerators, ALONG, asked, IVF(probes=10))
-    assert [accelerator.asked[0][2].probes for accelerator in accelerators] == [80, 20]
+    blocks = blocks_of(vectors, [120])
+    heard = []
+    for accelerator in (accelerators := [Proposing(block.vectors) for block in blocks]):
+        accelerator.best_first = lambda queries, k, *, inner=accelerator.best_first, **asked: (
+            heard.append(asked) or inner(queries, k, **asked)
+        )
+    allowed = np.arange(200) % 3 == 0
+    near, truth = both(
+        blocks, accelerators, ALONG, ask(20, allowed=allowed, exclude=[np.array([3, 119, 120, 150, 180])])
+    )
+    np.testing.assert_array_equal(near.rows, truth.rows)
+    assert [asked["exclude"][0].tolist() for asked in heard] == [[3, 119], [0, 30, 60]]
+    assert [asked["allowed"].tolist() for asked in heard] == [allowed[:120].tolist(), allowed[120:].tolist()]
 
 
 @pytest.mark.parametrize("forgets", [(), range(41)])
@@ -279,7 +328,9 @@ def test_equal_scores_go_by_id(forgets):
     names = np.random.default_rng(0).permutation(41)
     how = {"max_norm": 2.0, "cosine": False, "ids_of": lambda rows: [f"{names[row]:02d}" for row in rows.tolist()]}
     queries = np.concatenate([ALONG, -ALONG])
-    found = approximate.search(blocks_of(vectors), [Proposing(vectors, forgets)], HNSW(), queries, ask(9, n=2), **how)
+    found = approximate.search(
+        blocks_of(vectors), [Proposing(vectors, forgets)], HNSW(), queries, ask(9, n=2), BOUND, **how
+    )
     groups = [sorted(range(first, first + 4), key=lambda row: names[row]) for first in range(1, 41, 4)]
     assert found.rows[0].tolist() == [0, *groups[0], *groups[1]]
     assert found.rows[1, :8].tolist() == [*groups[9], *groups[8]]
@@ -290,17 +341,19 @@ def test_equal_scores_go_by_id(forgets):
     [
         (ask(500), True),
         (ask(501), False),
-        (ask(allowed=np.arange(10_000) < 200), True),
-        (ask(allowed=np.arange(10_000) < 199), False),
-        (ask(n=2, exclude=[np.arange(0), np.arange(256)]), True),
-        (ask(n=2, exclude=[np.arange(257), np.arange(0)]), False),
+        (ask(allowed=np.arange(10_000) < 4_000), True),
+        (ask(allowed=np.arange(10_000) < 200), False),
+        # in a batch the rows are copied together once for all
+        (ask(n=100, allowed=np.arange(10_000) < 4_000), False),
+        (ask(n=2, exclude=[np.arange(0), np.arange(2048)]), True),
+        (ask(n=2, exclude=[np.arange(2049), np.arange(0)]), False),
         (ask(n=0), True),
     ],
 )
-def test_what_leaves_too_few_rows_to_propose_is_not_for_accelerators(asked, suited):
-    assert approximate.suits(asked, 10_000) is suited
+def test_what_a_scan_answers_at_no_more_cost_is_not_for_accelerators(asked, suited):
+    assert approximate.suits(asked, 10_000, 512) is suited
 
 
 @pytest.mark.parametrize(("k", "suited"), [(2048, True), (2049, False)])
 def test_no_accelerator_proposes_more_than_2048_rows(k, suited):
-    assert approximate.suits(ask(k), 10_000_000) is suited
+    assert approximate.suits(ask(k), 10_000_000, 512) is suited

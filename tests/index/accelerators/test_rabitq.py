@@ -106,7 +106,7 @@ def test_a_query_gets_the_same_answer_alone_in_a_batch_and_from_threads(make, mo
 def test_only_allowed_rows_are_found_and_all_of_them_if_need_be(allowing, share, k, seed):
     accelerator, vectors = allowing
     allowed = np.random.default_rng(seed).random(len(vectors)) < share
-    found = accelerator.search(some(3, 40, seed=seed), k, ALL, allowed=allowed)
+    found = accelerator.best_first(some(3, 40, seed=seed), k, reach=0.3, allowed=allowed)
     assert ((found.rows >= 0).sum(axis=1) == min(k, np.count_nonzero(allowed))).all()
     assert allowed[found.rows[found.rows >= 0]].all()
     assert np.isneginf(found.scores[found.rows < 0]).all()
