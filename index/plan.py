@@ -21,7 +21,7 @@ from retr.index.types import Ask, BestFirst, Neighbours
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 

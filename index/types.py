@@ -53,11 +53,6 @@ class Ask:
         """How many rows are looked at for ``k`` of them: of a group only one counts, and the best are often of few."""
         return self.k * (GROUPED if self.one_per is not None else 1)
 
-    @property
-    def proposals(self) -> int:
-        """How many rows an accelerator is asked for, which knows no exclusions: they are taken out of its answer."""
-        return self.candidates + max(map(len, self.exclude), default=0)
-
 
 @dataclass(frozen=True)
 class Scan:
