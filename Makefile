@@ -18,6 +18,7 @@ demo: $(VENV)/.demo
 	$(BIN)/retr query --image examples/hrf45/glaucoma/05_g.jpg -k 5 --index $(DEMO)
 
 test: $(VENV)/.dev
+	@.ci/programs strace chromium
 	$(BIN)/python -m pytest
 
 quick: $(VENV)/.dev

@@ -52,6 +52,9 @@ export const rows = (index, where, offset, limit, signal) => {
   return json(`v1/indexes/${encodeURIComponent(index)}/rows?${asked}`, { signal });
 };
 export const search = (index, body, signal) => post(`v1/indexes/${encodeURIComponent(index)}/search`, body, signal);
+export const classify = (index, body) => post(`v1/indexes/${encodeURIComponent(index)}/classify`, body);
+export const ready = async () => (await fetch("readyz", { credentials: "omit" })).status !== 503;
+export const holds = async (name) => (await call(`v1/uploads/${encodeURIComponent(name)}?size=16`)).ok;
 export const upload = (file) => json("v1/uploads", { method: "POST", body: file });
 
 // Pictures need the token too, which an <img> cannot send: they are fetched, a few at a time, and shown as blobs.

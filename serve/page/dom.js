@@ -28,3 +28,9 @@ export function shown(value) {
   if (typeof value === "number" && !Number.isInteger(value)) return value.toPrecision(4);
   return Array.isArray(value) ? value.join(", ") : String(value);
 }
+
+// A file's name, shortened in its middle where there is no room: the end tells files of a folder apart.
+export function named(id) {
+  const cut = Math.max(0, id.length - 14);
+  return h("span", { className: "id", title: id }, h("span", {}, id.slice(0, cut)), h("span", {}, id.slice(cut)));
+}

@@ -1,9 +1,9 @@
 // The answer: pictures with rank, similarity and columns, and what to know of them before anything else.
 
 import * as api from "./api.js";
-import { $, h, shown } from "./dom.js";
+import { $, h, named, shown } from "./dom.js";
 import { addRow } from "./question.js";
-import { on, state } from "./state.js";
+import { condition, on, state, technical, tell } from "./state.js";
 import { strings } from "./strings.js";
 import { compare } from "./viewer.js";
 
@@ -15,32 +15,46 @@ export function showHits() {
   mine = new AbortController();
   for (const url of urls.splice(0)) URL.revokeObjectURL(url);
   const asked = state.parts.length > 0;
-  $("status").textContent = state.hits.length
-    ? asked ? strings.found(state.hits.length, false) : strings.start(state.index.rows)
-    : strings.empty;
-  const said = [state.note, state.exact ? null : strings.approximate].filter(Boolean).join("; ");
-  $("note").textContent = said;
-  $("note").hidden = !said;
+  $("answer-title").textContent = asked ? strings.answer : strings.own;
+  $("status").textContent = counted(asked);
+  $("problem").hidden = true;
+  trust(asked);
   $("more").hidden = state.hits.length < state.k || state.k >= 1000;
   $("hits").replaceChildren(...state.hits.map(card));
 }
 
+function counted(asked) {
+  if (state.hits.length) return asked ? strings.found(state.hits.length) : strings.start(state.hits.length, state.total);
+  return condition() ? strings.empty : strings.empty_index;
+}
+
+// How far the answer can be trusted, above the first picture: what the index says, else that nothing was left out.
+function trust(asked) {
+  const warn = [state.note, state.exact ? null : strings.approximate].filter(Boolean);
+  const box = $("trust");
+  box.hidden = !asked || (!state.hits.length && !warn.length);
+  box.className = warn.length ? "warn" : "calm";
+  box.replaceChildren(h("strong", {}, warn.length ? strings.trust_warn : strings.trust_calm), " ", warn.length ? warn.join("; ") : strings.exact);
+}
+
 function card(hit, place) {
-  const image = h("img", { alt: "", loading: "lazy" });
-  const facts = state.columns.filter((name) => shown(hit[name]) !== "");
+  const image = h("img", { alt: "", draggable: false });
+  const facts = (state.columns || []).filter((name) => shown(hit[name]) !== "");
   const score = hit.score === undefined ? null : hit.score.toFixed(3);
-  const open = h("button", { type: "button", className: "picture", data: { place },
+  const open = h("button", { type: "button", className: "picture", data: { place, id: hit.id }, title: strings.compare,
     aria: { label: score ? strings.hit(hit.rank, hit.id, score) : hit.id }, onclick: () => compare(place) }, image);
   // below the picture: who it is, then what can be done with it
   const element = h("li", { className: "hit" }, open,
     h("p", { className: "facts" },
-      score ? h("strong", {}, `${hit.rank}`) : null, score ? h("span", { className: "score" }, score) : null,
-      h("span", { className: "id", title: hit.id }, hit.id)),
+      score ? h("strong", { title: strings.rank }, `${hit.rank}`) : null,
+      score ? h("span", { className: "score", title: strings.similarity }, score) : null, named(hit.id)),
     facts.length ? h("p", { className: "facts" }, ...facts.map((name) => h("span", { title: name }, shown(hit[name])))) : null,
     h("div", { className: "do" },
       ...(score ? [mark(hit, strings.like, 0.5, "+"), mark(hit, strings.unlike, -0.5, "−")] : []),
-      h("button", { type: "button", onclick: () => addRow(hit.id, null) }, strings.ask_with)));
-  api.rowPicture(state.index.index, hit.id, 320, mine.signal)
+      h("button", { type: "button", className: "ask", aria: { label: `${strings.ask_with}: ${hit.id}` }, onclick: () => addRow(hit.id, null) }, strings.ask_with)));
+  shape(element, hit.width, hit.height);
+  image.addEventListener("load", () => shape(element, image.naturalWidth, image.naturalHeight));
+  api.rowPicture(state.index.index, hit.id, 400, mine.signal)
     .then((url) => {
       urls.push(url);
       image.src = url;
@@ -51,19 +65,44 @@ function card(hit, place) {
   return element;
 }
 
+// A row of the grid is as high as its pictures, each as wide as its own shape asks.
+function shape(element, width, height) {
+  if (!(width > 0 && height > 0)) return;
+  element.style.setProperty("--shape", Math.min(2.2, Math.max(0.6, width / height)));
+}
+
 const mark = (hit, text, weight, sign) =>
   h("button", { type: "button", title: text, aria: { label: `${text}: ${hit.id}` }, onclick: () => addRow(hit.id, weight) }, sign);
 
-// Arrows go from hit to hit, as in a folder of pictures.
+// Arrows go from hit to hit, as in a folder of pictures; keys do what the buttons beneath do.
 $("hits").addEventListener("keydown", (event) => {
   const buttons = [...$("hits").querySelectorAll(".picture")];
   const at = buttons.indexOf(document.activeElement);
-  if (at < 0) return;
-  const across = buttons.filter((one) => one.getBoundingClientRect().top === buttons[0].getBoundingClientRect().top).length;
-  const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across, Home: -at, End: buttons.length - 1 - at }[event.key];
-  if (by === undefined) return;
+  if (at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+  const hit = state.hits[at];
+  const scored = hit.score !== undefined;
+  if (event.key === "+" && scored) addRow(hit.id, 0.5);
+  else if (event.key === "-" && scored) addRow(hit.id, -0.5);
+  else if (event.key === "a") addRow(hit.id, null);
+  else {
+    const across = buttons.filter((one) => one.getBoundingClientRect().top === buttons[0].getBoundingClientRect().top).length;
+    const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across, Home: -at, End: buttons.length - 1 - at }[event.key];
+    if (by === undefined) return;
+    buttons[Math.min(buttons.length - 1, Math.max(0, at + by))].focus();
+  }
   event.preventDefault();
-  buttons[Math.min(buttons.length - 1, Math.max(0, at + by))].focus();
 });
+
+const COMMON = ["label", "diagnosis", "finding", "patient", "age", "sex", "laterality", "eye"];
+
+export function showColumns() {
+  const names = state.facets.map((facet) => facet.column).filter((name) => !technical(name));
+  state.columns ??= names.filter((name) => COMMON.includes(name.toLowerCase())).slice(0, 4);
+  $("columns").replaceChildren(...names.map((name) => h("label", { className: "check" },
+    h("input", { type: "checkbox", checked: state.columns.includes(name), onchange: (event) => {
+      state.columns = names.filter((other) => (other === name ? event.target.checked : state.columns.includes(other)));
+      tell("columns");
+    } }), name)));
+}
 
 on("columns", showHits);

@@ -1,10 +1,13 @@
 // The page: which index is asked, when a question is sent, and what is said while it is on its way.
 
 import * as api from "./api.js";
+import { showChips } from "./chips.js";
+import { startNaming } from "./classify.js";
 import { $, h } from "./dom.js";
-import { showFacets } from "./facets.js";
-import { showHits } from "./hits.js";
-import { startQuestion } from "./question.js";
+import { openFacets, showFacets } from "./facets.js";
+import { showColumns, showHits } from "./hits.js";
+import { startKeys } from "./keys.js";
+import { bringAgain, startQuestion } from "./question.js";
 import { condition, on, request, state, tell } from "./state.js";
 import { fill, strings } from "./strings.js";
 
@@ -14,40 +17,65 @@ async function ask() {
   onItsWay?.abort();
   const mine = (onItsWay = new AbortController());
   const body = request();
+  document.body.dataset.asked = body ? "yes" : "no";
+  $("answer").setAttribute("aria-busy", "true");
   $("status").textContent = strings.searching;
   try {
     if (body) {
-      const { answers } = await api.search(state.index.index, body, mine.signal);
+      const { answers } = await answered(body, mine.signal);
       Object.assign(state, { hits: answers[0].hits, note: answers[0].note, exact: answers[0].exact });
     } else {
       const found = await api.rows(state.index.index, condition(), 0, state.k, mine.signal);
-      Object.assign(state, { hits: found.rows, note: null, exact: true });
+      Object.assign(state, { hits: found.rows, total: found.total, note: null, exact: true });
     }
-    state.cursor = 0;
     showHits();
   } catch (error) {
     if (mine.signal.aborted) return;
-    failed(error);
+    failed(error, ask);
+  }
+  if (mine === onItsWay) $("answer").setAttribute("aria-busy", "false");
+}
+
+// A server that was started again holds no uploads: the page still has the file.
+async function answered(body, signal) {
+  try {
+    return await api.search(state.index.index, body, signal);
+  } catch (error) {
+    if (!(error instanceof api.Refused) || !(await bringAgain())) throw error;
+    return api.search(state.index.index, request(), signal);
   }
 }
 
-function failed(error) {
-  if (error instanceof api.Refused) {
-    $("status").textContent = strings.failed(error.message);
-    return;
+// What went wrong, in words, in place of an answer; a server that is away is asked again.
+function failed(error, again) {
+  const refused = error instanceof api.Refused;
+  Object.assign(state, { hits: [], note: null, exact: true });
+  if (refused) showHits();
+  $("status").textContent = "";
+  $("trust").hidden = true;
+  $("problem").textContent = refused ? strings.failed(error.message) : strings.gone;
+  $("problem").hidden = false;
+  if (!refused) setTimeout(again, 2000);
+}
+
+async function conditioned() {
+  showChips();
+  try {
+    await Promise.all([showFacets(), ask()]);
+  } catch (error) {
+    // a condition that is none: the answer says the same
+    if (!(error instanceof api.Refused)) failed(error, conditioned);
   }
-  // the server was stopped or is starting again
-  $("status").textContent = strings.gone;
-  setTimeout(ask, 2000);
 }
 
 async function open(name, all) {
   state.index = all.find((one) => one.index === name);
-  Object.assign(state, { parts: [], filters: {}, where: "", k: 24 });
+  Object.assign(state, { parts: [], filters: {}, where: "", columns: null, k: 24 });
   $("about").textContent = strings.held(state.index.rows, state.index.encoder, state.index.version);
+  await openFacets();
   tell("index");
-  await showFacets();
-  await ask();
+  showColumns();
+  await conditioned();
 }
 
 function login() {
@@ -56,9 +84,10 @@ function login() {
     const field = h("input", { type: "password", autocomplete: "off", id: "token", required: true });
     const form = h("form", { method: "dialog" },
       h("h2", { id: "login-title" }, strings.token),
-      wrong ? h("p", { role: "alert" }, strings.token_wrong) : null,
+      h("p", { className: "quiet" }, strings.token_help),
+      wrong ? h("p", { role: "alert", className: "alert" }, strings.token_wrong) : null,
       h("label", { htmlFor: "token" }, strings.token_label), field,
-      h("button", {}, strings.enter));
+      h("button", { className: "first" }, strings.enter));
     dialog.replaceChildren(form);
     if (!dialog.open) dialog.showModal();
     await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
@@ -66,28 +95,36 @@ function login() {
   };
 }
 
+// The archive's pictures can be looked at before the model is there; questions wait for it.
+async function untilReady() {
+  const ready = await api.ready().catch(() => true);
+  $("loading").textContent = strings.loading;
+  $("loading").hidden = ready;
+  if (!ready) setTimeout(untilReady, 1000);
+}
+
 async function start() {
-  fill();
-  api.onToken(login());
-  startQuestion();
-  on("asked", ask);
-  on("conditions", async () => {
-    await showFacets();
-    await ask();
-  });
-  $("more").addEventListener("click", () => {
-    state.k += 24;
-    ask();
-  });
   try {
     const all = await api.indexes();
     $("index").replaceChildren(...all.map((one) => h("option", { value: one.index }, one.index)));
-    $("index").addEventListener("change", () => open($("index").value, all));
+    $("index").closest("label").hidden = all.length < 2;
+    $("index").onchange = () => open($("index").value, all);
     await open(all[0].index, all);
   } catch (error) {
-    $("status").textContent = error instanceof api.Refused ? strings.failed(error.message) : strings.gone;
-    if (!(error instanceof api.Refused)) setTimeout(() => location.reload(), 3000);
+    failed(error, start);
   }
 }
 
+fill();
+api.onToken(login());
+startQuestion();
+startNaming();
+startKeys();
+on("asked", ask);
+on("conditions", conditioned);
+$("more").addEventListener("click", () => {
+  state.k += 24;
+  ask();
+});
+untilReady();
 start();

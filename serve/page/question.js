@@ -1,11 +1,12 @@
 // The question: a picture that is dropped, pasted or chosen, a box on it, words, and rows of the archive.
 
 import * as api from "./api.js";
-import { $, h } from "./dom.js";
+import { $, h, named } from "./dom.js";
 import { on, state, tell } from "./state.js";
 import { strings } from "./strings.js";
 
 let bitmap = null;
+let brought = null; // the file itself, for a server that has forgotten it
 let box = null; // [left, top, width, height] as shares, or null for the whole picture
 
 export function startQuestion() {
@@ -31,6 +32,7 @@ export function startQuestion() {
   drawBoxes();
   on("parts", showParts);
   on("index", showParts);
+  on("conditions", showParts);
 }
 
 export function addRow(id, weight) {
@@ -44,17 +46,30 @@ export function addRow(id, weight) {
 async function bring(file) {
   $("drop").classList.remove("over");
   if (!file) return;
-  $("status").textContent = strings.searching;
+  $("status").textContent = strings.reading;
+  $("drop").setAttribute("aria-busy", "true");
   try {
     const held = await api.upload(file);
     bitmap = await createImageBitmap(await api.uploadBlob(held.upload, 800));
+    brought = file;
     box = null;
     state.parts = [{ kind: "upload", value: held.upload, weight: 1 }];
     asked();
   } catch (error) {
-    $("status").textContent = strings.unread(error.message);
+    $("status").textContent = "";
+    $("problem").hidden = false;
+    $("problem").textContent = error instanceof api.Refused ? strings.unread(error.message) : strings.gone_once;
   }
+  $("drop").setAttribute("aria-busy", "false");
   $("file").value = "";
+}
+
+// Upload the picture of the question again where the server does not hold it any more; false where it does.
+export async function bringAgain() {
+  const picture = state.parts.find((part) => part.kind === "upload");
+  if (!picture || !brought || (await api.holds(picture.value))) return false;
+  picture.value = (await api.upload(brought)).upload;
+  return true;
 }
 
 function asked() {
@@ -64,9 +79,10 @@ function asked() {
 
 function showParts() {
   const picture = state.parts.find((part) => part.kind === "upload");
-  if (!picture) bitmap = null;
+  if (!picture) bitmap = brought = null;
   $("asked").hidden = $("clear").hidden = $("crop-text").hidden = !picture;
   $("drop-text").hidden = Boolean(picture);
+  $("drop").classList.toggle("full", Boolean(picture));
   paint();
   const group = state.index?.group;
   $("patients").replaceChildren(
@@ -75,17 +91,28 @@ function showParts() {
           h("label", { className: "check" },
             h("input", { type: "checkbox", checked: state[name], onchange: (event) => {
               state[name] = event.target.checked;
-              tell("asked");
+              tell("conditions");
             } }), text))
       : []));
-  $("parts").replaceChildren(...state.parts.filter((part) => part.kind !== "upload").map((part) => {
-    const said = `${part.weight < 0 ? `${strings.not} ` : ""}${part.value}${Math.abs(part.weight) === 1 ? "" : ` × ${Math.abs(part.weight)}`}`;
-    return h("li", { className: part.weight < 0 ? "part against" : "part" }, h("span", {}, said),
-      h("button", { type: "button", aria: { label: strings.remove(said) }, onclick: () => {
-        state.parts = state.parts.filter((other) => other !== part);
-        asked();
-      } }, "×"));
-  }));
+  const others = state.parts.filter((part) => part.kind !== "upload");
+  $("parts").hidden = !others.length;
+  $("parts").replaceChildren(...others.map(shownPart));
+}
+
+function shownPart(part) {
+  const sign = part.weight < 0 ? strings.not : state.parts.length > 1 ? strings.and : "";
+  const image = part.kind === "id" ? h("img", { alt: "" }) : null;
+  if (image) {
+    api.rowPicture(state.index.index, part.value, 96).then((url) => {
+      image.src = url;
+      image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
+    }).catch(() => image.remove());
+  }
+  return h("li", { className: part.weight < 0 ? "part against" : "part" }, image, h("span", { className: "sign" }, sign), named(part.value),
+    h("button", { type: "button", aria: { label: strings.remove(`${sign} ${part.value}`.trim()) }, onclick: () => {
+      state.parts = state.parts.filter((other) => other !== part);
+      asked();
+    } }, "×"));
 }
 
 function paint() {

@@ -2,16 +2,18 @@
 
 export const state = {
   index: null, // what the server says of the index that is asked
+  facets: [], // of the whole index, whatever the conditions
   parts: [], // {kind: "upload" | "text" | "id", value, weight, crop}
   where: "",
   filters: {}, // column -> Set of values, or {low, high}
   excludeSame: false,
   onePer: false,
-  columns: [],
+  columns: null,
   hits: [],
+  total: 0,
   note: null,
+  exact: true,
   k: 24,
-  cursor: 0,
 };
 
 const listeners = new Map();
@@ -24,29 +26,50 @@ export function tell(event, detail) {
   for (const listener of listeners.get(event) || []) listener(detail);
 }
 
+// Columns of how a file is stored, of which a picture's reader wants to know last.
+const TECHNICAL = new Set(["width", "height", "mode", "size", "mtime", "sha256", "error", "path", "header_notes"]);
+export const technical = (name) => TECHNICAL.has(name);
+
+// Where a column stands among those that usually name what a picture shows; 98 for others.
+const LABELS = ["label", "diagnosis", "finding", "disease", "class", "grade"];
+export const label = (name) => (LABELS.indexOf(name.toLowerCase()) + 99) % 99;
+
+const SIDES = ["laterality", "eye", "side", "image_laterality", "eye_laterality"];
+export const sideColumn = () => state.facets.map((facet) => facet.column).find((name) => SIDES.includes(name.toLowerCase()));
+
 // A name or value in a where-expression.
 const quoted = (text) => `'${String(text).replaceAll("'", "''")}'`;
 const column = (name) => (/^[A-Za-z_][A-Za-z0-9_]*$/.test(name) ? name : `"${name.replaceAll('"', '""')}"`);
-const literal = (value) => (typeof value === "number" ? String(value) : typeof value === "boolean" ? String(value) : quoted(value));
+const literal = (value) => (typeof value === "number" || typeof value === "boolean" ? String(value) : quoted(value));
+export const equals = (name, value) => `${column(name)} = ${literal(value)}`;
 
-// The condition that the facets make, with the one that was written.
-export function condition() {
-  const terms = [];
-  for (const [name, chosen] of Object.entries(state.filters)) {
-    if (chosen instanceof Set) {
-      if (!chosen.size) continue;
-      const known = [...chosen].filter((value) => value !== null);
-      const either = [];
-      if (known.length) either.push(`${column(name)} in (${known.map(literal).join(", ")})`);
-      if (chosen.has(null)) either.push(`${column(name)} is null`);
-      terms.push(either.length > 1 ? `(${either.join(" or ")})` : either[0]);
-    } else {
-      if (chosen.low !== undefined) terms.push(`${column(name)} >= ${literal(chosen.low)}`);
-      if (chosen.high !== undefined) terms.push(`${column(name)} <= ${literal(chosen.high)}`);
-    }
+function term(name, chosen) {
+  if (!(chosen instanceof Set)) {
+    const ends = [];
+    if (chosen.low !== undefined) ends.push(`${column(name)} >= ${literal(chosen.low)}`);
+    if (chosen.high !== undefined) ends.push(`${column(name)} <= ${literal(chosen.high)}`);
+    return ends.join(" and ");
   }
+  const known = [...chosen].filter((value) => value !== null);
+  const either = [];
+  if (known.length === 1) either.push(equals(name, known[0]));
+  else if (known.length) either.push(`${column(name)} in (${known.map(literal).join(", ")})`);
+  if (chosen.has(null)) either.push(`${column(name)} is null`);
+  return either.length > 1 ? `(${either.join(" or ")})` : either[0];
+}
+
+// The condition that was ticked and written, but for the ticks of one column.
+export function condition(without = null) {
+  const terms = Object.entries(state.filters).filter(([name]) => name !== without).map(([name, chosen]) => term(name, chosen));
   if (state.where) terms.push(terms.length ? `(${state.where})` : state.where);
   return terms.join(" and ");
+}
+
+export function unfilter(name, value) {
+  const chosen = state.filters[name];
+  if (chosen instanceof Set) chosen.delete(value);
+  else delete chosen[value];
+  if (chosen instanceof Set ? !chosen.size : !Object.keys(chosen).length) delete state.filters[name];
 }
 
 // The question as the API takes it; null where nothing is asked.

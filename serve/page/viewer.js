@@ -1,8 +1,9 @@
-// Question and hit side by side, with one zoom for both, and brightness and contrast.
+// Question and hit side by side, with one zoom for both; deep grey through its window, volumes frame by frame.
 
 import * as api from "./api.js";
-import { $, h, shown } from "./dom.js";
-import { state } from "./state.js";
+import { $, h, named, shown } from "./dom.js";
+import { strip } from "./patient.js";
+import { state, technical } from "./state.js";
 import { strings } from "./strings.js";
 
 let place = 0;
@@ -13,26 +14,28 @@ export async function compare(at) {
   place = at;
   view = { scale: 1, x: 0, y: 0 };
   level = { brightness: 1, contrast: 1 };
-  await draw();
+  draw(state.hits[place]);
 }
 
-async function draw() {
+function draw(hit) {
   const dialog = $("viewer");
-  const hit = state.hits[place];
   const asked = state.parts.find((part) => part.kind === "upload") || state.parts.find((part) => part.kind === "id" && part.weight > 0);
   const sides = [];
   if (asked && !(asked.kind === "id" && asked.value === hit.id)) sides.push(side(strings.question, asked.kind === "upload" ? api.uploadPicture(asked.value, 2048) : api.rowPicture(state.index.index, asked.value, 2048)));
   const title = hit.score === undefined ? hit.id : `${hit.rank}. ${hit.id}`;
   sides.push(side(title, api.rowPicture(state.index.index, hit.id, 2048)));
-  const facts = Object.entries(hit).filter(([name, value]) => !["rank", "id", "path", "sha256"].includes(name) && shown(value) !== "");
+  const facts = Object.entries(hit).filter(([name, value]) => !["rank", "id"].includes(name) && shown(value) !== "");
+  const list = (some) => h("dl", { className: "facts" }, ...some.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, shown(value))]));
   dialog.replaceChildren(
     h("div", { className: "bar" }, h("h2", { id: "viewer-title" }, strings.compare),
       slider(strings.level, "brightness"), slider(strings.width, "contrast"),
       h("button", { type: "button", onclick: () => compare(place) }, strings.reset),
       h("button", { type: "button", onclick: () => dialog.close() }, strings.close)),
     h("div", { className: "sides", tabIndex: 0, aria: { label: strings.zoom }, role: "group" }, ...sides),
-    h("dl", { className: "facts" }, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, shown(value))])),
-    h("p", { className: "quiet" }, strings.zoom));
+    strip(hit, draw),
+    list(facts.filter(([name]) => !technical(name))),
+    h("details", {}, h("summary", { className: "quiet" }, strings.more_facts), list(facts.filter(([name]) => technical(name)))),
+    h("p", { className: "quiet long" }, strings.zoom));
   if (!dialog.open) dialog.showModal();
   listen(dialog.querySelector(".sides"));
   apply();
@@ -40,7 +43,7 @@ async function draw() {
 
 function side(title, loading) {
   const image = h("img", { alt: title, draggable: false });
-  const figure = h("figure", {}, h("div", { className: "frame" }, image), h("figcaption", {}, title));
+  const figure = h("figure", {}, h("div", { className: "frame" }, image), h("figcaption", {}, named(title)));
   loading.then((url) => {
     image.src = url;
     image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
@@ -104,8 +107,8 @@ $("viewer").addEventListener("keydown", (event) => {
   else if (event.key === "-") zoom(1 / 1.2);
   else if (event.key === "0") zoom(0);
   else if (steps[event.key]) move(...steps[event.key]);
-  else if (event.key.toLowerCase() === "r" && place + 1 < state.hits.length) compare(place + 1);
-  else if (event.key.toLowerCase() === "l" && place > 0) compare(place - 1);
+  else if (event.key === "n" && place + 1 < state.hits.length) compare(place + 1);
+  else if (event.key === "p" && place > 0) compare(place - 1);
   else return;
   event.preventDefault();
 });

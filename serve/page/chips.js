@@ -1,0 +1,45 @@
+// The conditions in force, each taken away by one click.
+
+import { $, h, shown } from "./dom.js";
+import { on, state, tell, unfilter } from "./state.js";
+import { strings } from "./strings.js";
+
+function chips() {
+  const found = [];
+  for (const [name, chosen] of Object.entries(state.filters)) {
+    if (chosen instanceof Set) {
+      for (const value of chosen) found.push([strings.chip(name, value === null ? strings.missing : shown(value)), () => unfilter(name, value)]);
+    } else {
+      if (chosen.low !== undefined) found.push([strings.at_least(name, shown(chosen.low)), () => unfilter(name, "low")]);
+      if (chosen.high !== undefined) found.push([strings.at_most(name, shown(chosen.high)), () => unfilter(name, "high")]);
+    }
+  }
+  if (state.where) found.push([state.where, () => { state.where = ""; }]);
+  const group = state.index?.group;
+  if (group && state.parts.length) {
+    if (state.excludeSame) found.push([strings.exclude_patient(group), () => { state.excludeSame = false; }]);
+    if (state.onePer) found.push([strings.one_per(group), () => { state.onePer = false; }]);
+  }
+  return found;
+}
+
+export function showChips() {
+  const found = chips();
+  $("chips").hidden = !found.length;
+  $("conditions-count").textContent = found.length ? strings.in_force(found.length) : "";
+  const changed = (take) => () => {
+    take();
+    tell("conditions");
+    ($("chips").querySelector("button") || $("answer")).focus();
+  };
+  const all = () => found.forEach(([, take]) => take());
+  $("chips").replaceChildren(
+    ...found.map(([text, take]) =>
+      h("li", {}, h("button", { type: "button", className: "chip", aria: { label: strings.remove(text) }, onclick: changed(take) },
+        h("span", {}, text), h("span", { aria: { hidden: true } }, "×")))),
+    ...(found.length > 1 ? [h("li", {}, h("button", { type: "button", onclick: changed(all) }, strings.clear_all))] : []));
+}
+
+on("conditions", showChips);
+on("asked", showChips);
+on("index", showChips);

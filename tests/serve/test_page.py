@@ -1,0 +1,371 @@
+"""The page in a real browser: what a person does with it, from the first look to a server that is started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import uvicorn
+from PIL import Image
+
+from retr import Index
+from retr.serve.app import create_app
+from retr.serve.settings import Settings
+from retr.serve.tokens import make_token
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail("chromium is not installed: the page cannot be looked at")
+        pytest.skip("chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--headless=new"])
+        yield launched
+        launched.close()
+
+
+@contextmanager
+def running(app: Any, port: int = 0) -> Iterator[str]:
+    """A server of an app at an address of this machine."""
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        thread.join(0.01)
+        assert thread.is_alive()
+    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+    server.should_exit = True
+    thread.join(10)
+
+
+@pytest.fixture
+def serve(archive, make_encoder, tmp_path) -> Iterator[Callable[..., str]]:
+    """``serve(port=0, **settings)``: the address of a server of 12 pictures, four of each patient, both eyes."""
+    lines = (archive / "labels.csv").read_text().splitlines()
+    eyes = [f"{line},{('left', 'right')[n % 2]},Topcon" for n, line in enumerate(lines[1:])]
+    (archive / "labels.csv").write_text("\n".join([f"{lines[0]},laterality,camera", *eyes]) + "\n")
+    path = tmp_path / "index"
+    Index.build(archive, path, encoder=make_encoder(), metadata=archive / "labels.csv", group="patient")
+    begun = []
+
+    def begin(port: int = 0, **settings: Any) -> str:
+        app = create_app({"small": path}, Settings(**settings), {"encoder": make_encoder()})
+        begun.append(running(app, port))
+        return begun[-1].__enter__()
+
+    begin.stop = lambda: begun.pop().__exit__(None, None, None)
+    yield begin
+    while begun:
+        begin.stop()
+
+
+@pytest.fixture
+def visit(browser) -> Iterator[Callable[..., Page]]:
+    """``visit(url, size)``: the page, opened; whatever it throws or its policy refuses fails the test."""
+    contexts, faults = [], []
+
+    def go(url: str, size: dict[str, int] = WIDE, **options: Any) -> Page:
+        context = browser.new_context(viewport=size, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda said: faults.append(said.text) if "Content Security" in said.text else None)
+        page.goto(url)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert not faults
+
+
+@pytest.fixture
+def file(archive, tmp_path) -> Path:
+    """Another file of a picture that is in the archive too."""
+    path = tmp_path / "mine.png"
+    Image.open(archive / "healthy" / "000.png").save(path, compress_level=0)
+    return path
+
+
+def hits(page: Page) -> list[str]:
+    page.wait_for_selector("#answer[aria-busy=false]")
+    return [one.get_attribute("data-id") or "" for one in page.query_selector_all(".hit .picture")]
+
+
+def until(page: Page, true: str) -> None:
+    """Wait for something; the page's policy allows no `wait_for_function`, which evaluates text."""
+    end = time.monotonic() + 15
+    while not page.evaluate(true):
+        assert time.monotonic() < end, true
+        page.wait_for_timeout(20)
+
+
+def tick(page: Page, value: str) -> None:
+    page.locator("#facets [data-column=label]").get_by_label(value).check()
+
+
+def ask(page: Page, file: Path) -> list[str]:
+    page.wait_for_selector(".hit")
+    page.set_input_files("#file", file)
+    page.wait_for_selector(".hit .score")
+    return hits(page)
+
+
+def test_a_picture_is_brought_and_its_answer_looked_at(serve, visit, file):
+    page = visit(serve())
+    page.wait_for_selector(".hit img[src]")
+    assert "12 of 12" in page.inner_text("#status")
+    found = ask(page, file)
+    assert found[0] == "healthy/000.png"
+    assert page.inner_text("#trust").startswith(("Complete:", "Before you trust this:"))
+    # the remark is above the first picture
+    boxes = [page.locator(one).first.bounding_box() for one in ("#trust", ".hit")]
+    assert boxes[0]["y"] < boxes[1]["y"] < 450
+    assert page.locator(".hit").first.inner_text().split()[1] == "1.000"
+    # a picture's shape is its own
+    until(page, "document.querySelector('.hit img').naturalWidth > 0")
+    shape = page.eval_on_selector(".hit img", "i => [i.clientWidth / i.clientHeight, i.naturalWidth / i.naturalHeight]")
+    assert shape[0] == pytest.approx(shape[1], rel=0.03)
+
+
+def test_conditions_are_ticked_written_and_taken_away(serve, visit, file):
+    page = visit(serve())
+    ask(page, file)
+    columns = page.locator("#facets > details:not([data-column='']) > summary").all_inner_texts()
+    assert columns[0] == "label"
+    # neither a column of one value nor of the file's storage is among them
+    assert {"label", "age", "laterality"} <= set(columns)
+    assert not {"width", "height", "mode", "camera", "sha256"} & set(columns)
+    tick(page, "glaucoma")
+    page.wait_for_selector("#chips li")
+    assert all(one.startswith("glaucoma/") for one in hits(page))
+    # a second value can still be ticked beside the first
+    assert "6" in page.locator("[data-column=label] label", has_text="healthy").inner_text()
+    assert page.input_value("#where") == "label = 'glaucoma'"
+    page.fill("#where", "age >= 50")
+    page.click("#filter button")
+    until(page, "document.querySelector('#chips').innerText.includes('age >= 50')")
+    assert len(hits(page)) == 2
+    page.fill("#where", "age >")
+    page.click("#filter button")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "age >" in page.inner_text("#problem")
+    page.fill("#where", "age > 500")
+    page.click("#filter button")
+    until(page, "document.querySelector('#status').innerText.includes('Take one of them away')")
+    page.click("#chips button")
+    page.wait_for_selector(".hit")
+    assert len(hits(page)) == 12
+    page.locator("#patients").get_by_label("One picture per patient").check()
+    until(page, "document.querySelectorAll('.hit').length === 4")
+    assert "One picture per patient" in page.inner_text("#chips")
+
+
+def test_more_and_less_like_this_lead_to_another_picture(serve, visit, file, tmp_path, make_encoder):
+    page = visit(serve())
+    target = ask(page, file)[-1]
+    like = Index.open(tmp_path / "index", encoder=make_encoder()).search(id=target, k=11).ids
+    marks = 0
+    while target not in hits(page)[:2]:
+        first, best = hits(page)[0], next(one for one in like if one in hits(page))
+        marked, text = (first, "Less like this") if marks == 1 else (best, "More like this")
+        page.locator(f".picture[data-id='{marked}'] ~ .do").get_by_title(text).click()
+        marks += 1
+        until(page, f"document.querySelectorAll('.part').length === {marks}")
+        if marks == 1:
+            # what is wanted is among the archive's own by now
+            page.click("#clear")
+            page.wait_for_selector("#clear", state="hidden")
+    assert 1 <= marks < 7
+    page.locator(f".picture[data-id='{target}'] ~ .do").get_by_text("Ask with this").click()
+    until(page, "document.querySelectorAll('.part').length === 1")
+    assert hits(page)[:3] == like[:3]
+
+
+def test_a_part_of_the_picture_is_asked_with(serve, visit, file):
+    page = visit(serve())
+    whole = ask(page, file)
+    sent = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if "search" in request.url else None)
+    box = page.locator("#asked").bounding_box()
+    page.mouse.move(box["x"] + 4, box["y"] + 4)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 3, box["y"] + box["height"] / 3)
+    page.mouse.up()
+    page.wait_for_timeout(100)
+    hits(page)
+    left, top, width, height = sent[-1]["questions"][0]["parts"][0]["crop"]
+    assert 0 < left < width < 0.4 > height > top > 0
+    page.locator("#asked").press("Escape")
+    page.wait_for_timeout(100)
+    assert hits(page) == whole
+    assert "crop" not in sent[-1]["questions"][0]["parts"][0]
+
+
+def test_two_pictures_are_compared_by_keys(serve, visit, file):
+    page = visit(serve())
+    found = ask(page, file)
+    page.locator(".picture").nth(1).click()
+    page.wait_for_selector("#viewer figure:nth-child(2) img[src]")
+    transforms = "[...document.querySelectorAll('#viewer .frame img')].map(i => i.style.transform)"
+    for key in ("+", "+", "ArrowRight"):
+        page.keyboard.press(key)
+    both = page.evaluate(transforms)
+    assert both[0] == both[1]
+    assert "scale(1.44)" in both[0]
+    assert "-40px" in both[0]
+    page.keyboard.press("0")
+    assert "scale(1)" in page.evaluate(transforms)[0]
+    # both eyes of the patient lie beneath
+    page.wait_for_selector("#viewer .strip button")
+    assert {"left", "right"} <= set(page.locator(".strip button").all_inner_texts())
+    for technical in ("sha256", "mtime"):
+        assert not page.get_by_text(technical, exact=True).is_visible()
+    page.keyboard.press("n")
+    assert found[2].rpartition("/")[2] in page.inner_text("#viewer figcaption >> nth=1")
+    page.keyboard.press("Escape")
+    assert not page.locator("#viewer").is_visible()
+
+
+def test_a_token_is_asked_for_refused_and_taken(serve, visit, tmp_path):
+    token = make_token(tmp_path / "tokens", "anna", frozenset({"read"}))
+    page = visit(serve(token_file=tmp_path / "tokens"))
+    page.wait_for_selector("#login[open]")
+    page.fill("#token", "wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#login .alert")
+    page.fill("#token", token)
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".hit img[src]")
+    page.reload()
+    page.wait_for_selector(".hit img[src]")
+    assert not page.locator("#login").is_visible()
+
+
+def test_a_server_that_is_started_again_answers_the_open_page(serve, visit, file):
+    url = serve()
+    page = visit(url)
+    found = ask(page, file)
+    serve.stop()
+    page.click("button:has-text('Show more')") if page.is_visible("#more") else page.locator("#asked").press("Escape")
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "does not answer" in page.inner_text("#problem")
+    serve(int(url.rstrip("/").rpartition(":")[2]))
+    page.wait_for_selector("#problem", state="hidden")
+    # the picture was held in the memory of the one before
+    assert hits(page) == found
+    assert not page.is_visible("#problem")
+
+
+def test_all_of_it_goes_by_keys(serve, visit):
+    page = visit(serve())
+    page.wait_for_selector(".hit")
+    page.keyboard.press("?")
+    assert "Looking closer" in page.inner_text("#help")
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    assert page.evaluate("document.activeElement.id") == "text"
+    page.keyboard.type("drusen")
+    page.keyboard.press("Enter")
+    # an encoder without a text side: said in words
+    page.wait_for_selector("#problem:not([hidden])")
+    assert "No answer" in page.inner_text("#problem")
+    page.locator(".part button").press("Enter")
+    page.wait_for_selector(".hit")
+    second = hits(page)[1]
+    page.locator(".picture").first.focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.dataset.id") == second
+    page.keyboard.press("a")
+    page.wait_for_selector(".hit .score")
+    assert second not in hits(page)
+    seen = set()
+    page.locator("#keys").focus()
+    for _ in range(80):
+        page.keyboard.press("Tab")
+        seen.add(page.evaluate("document.activeElement.id || document.activeElement.className"))
+    assert {"file", "text", "where", "picture", "ask"} <= {one.removeprefix("unseen") or "file" for one in seen} | {
+        "file" if "unseen" in seen else ""
+    }
+
+
+def test_on_a_phone_the_answer_follows_the_question(serve, visit, file):
+    page = visit(serve(), NARROW, is_mobile=True, has_touch=True)
+    ask(page, file)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert not page.is_visible("#where")
+    assert page.locator("#trust").bounding_box()["y"] < 844
+    page.tap("#conditions > summary")
+    tick(page, "glaucoma")
+    page.wait_for_selector("#chips li")
+    assert all(one.startswith("glaucoma/") for one in hits(page))
+
+
+def test_what_a_picture_may_show_comes_with_its_doubts(serve, visit, file):
+    page = visit(serve())
+    assert not page.is_visible("#named")
+    ask(page, file)
+    page.click("#named summary")
+    page.wait_for_selector("#named .classes li")
+    said = page.inner_text("#named")
+    assert "Not calibrated" in said
+    assert "no diagnosis" in said
+    assert {"healthy", "glaucoma"} >= set(page.locator("#named .classes .name").all_inner_texts())
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [WIDE, NARROW], ids=["wide", "narrow"])
+def test_axe_finds_nothing_serious(serve, visit, file, scheme, size):
+    from axe_playwright_python.sync_playwright import Axe
+
+    page = visit(serve(), size, color_scheme=scheme, bypass_csp=True)
+
+    def serious() -> list[str]:
+        found = Axe().run(page).response["violations"]
+        return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in {"serious", "critical"}]
+
+    page.wait_for_selector(".hit img[src]")
+    assert not serious()
+    ask(page, file)
+    page.evaluate("document.querySelector('#conditions').open = true")
+    page.click("#named summary")
+    page.wait_for_selector("#named .classes li")
+    tick(page, "glaucoma")
+    page.wait_for_selector("#chips li")
+    hits(page)
+    assert not serious()
+    page.locator(".picture").first.click()
+    page.wait_for_selector("#viewer .strip button")
+    assert not serious()
+
+
+def test_the_page_weighs_little(serve, visit):
+    page = visit("about:blank")
+    weights: dict[str, int] = {}
+    page.on("requestfinished", lambda one: weights.update({one.url: one.sizes()["responseBodySize"]}))
+    page.goto(serve())
+    page.wait_for_selector(".hit img[src]")
+    page.wait_for_timeout(200)
+    code = {url: size for url, size in weights.items() if "/page/" in url or url.endswith("/")}
+    assert len(code) > 10
+    assert sum(code.values()) <= 300_000
+    assert all(url.startswith("http://127.0.0.1") for url in weights if not url.startswith("blob:"))
