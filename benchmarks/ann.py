@@ -148,7 +148,7 @@ def main() -> None:
     parser.add_argument("--data", default="mixture", help="`mixture`, or the path of an index to tile")
     parser.add_argument("--recall", type=float, default=0.99)
     parser.add_argument("--engines", default="retr,hnswlib")
-    parser.add_argument("--python", default=sys.executable, help="the interpreter that runs autofaiss")
+    parser.add_argument("--python", default=sys.executable, help="the interpreter that runs all engines but retr")
     parser.add_argument("--note", help="what to remember of this run, beside its figures")
     parser.add_argument("--work", type=Path, help="keep data and built engines here, and use those that are there")
     for phase in ("--build", "--serve"):
@@ -184,7 +184,7 @@ def compare(args: argparse.Namespace) -> None:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
         running = {}
         for engine in args.engines.split(","):
-            python = args.python if engine == "autofaiss" else sys.executable
+            python = sys.executable if engine == "retr" else args.python
             command = [python, "-m", "retr.benchmarks.ann", "--recall", str(args.recall)]
             pipes: dict[str, Any] = {"env": environment, "stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
             if not (folder / f"{engine}.json").exists():

@@ -125,6 +125,58 @@ def _serve_faiss_hnsw(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  
         yield f"M 16, efSearch {effort}", lambda queries: index.search(queries, K)[1]
 
 
+def _build_fast_scan(codec: str) -> Callable[[NDArray[np.float32], Path], None]:
+    """Return what builds inverted lists of 4-bit or 1-bit codes for faiss's fast scan, refined from float16."""
+
+    def build(vectors: NDArray[np.float32], folder: Path) -> None:
+        import faiss
+
+        n, dim = vectors.shape
+        lists = 4 * int(n**0.5)
+        name = f"IVF{lists},PQ{dim // 4}x4fsr" if codec == "pq" else f"IVF{lists},RaBitQfs"
+        index: Any = faiss.index_factory(dim, f"{name},Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT)
+        index.train(np.array(vectors[:: max(1, n // (48 * lists))]))
+        index.add(np.array(vectors))
+        faiss.write_index(index, str(folder / "index"))
+
+    return build
+
+
+def _serve_fast_scan(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  # noqa: ARG001 - one signature for all
+    import faiss
+
+    index: Any = faiss.read_index(str(folder / "index"))
+    lists: Any = faiss.downcast_index(index.base_index)
+    grid = itertools.product((4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128), (4, 6, 10, 16, 24))
+    for probes, refine in sorted(grid, key=sum):
+        lists.nprobe, index.k_factor = probes, float(refine)
+        yield f"probes {probes}, refine {refine}", lambda queries: index.search(queries, K)[1]
+
+
+def _build_glass(vectors: NDArray[np.float32], folder: Path) -> None:
+    import glass
+
+    glass.Index("HNSW", "IP", "SQ8U", 32, 200).build(np.array(vectors)).save(str(folder / "index"))
+    np.save(folder / "vectors.npy", vectors)
+
+
+def _serve_glass(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  # noqa: ARG001 - one signature for all
+    import glass
+
+    glass.set_num_threads(1)
+    searcher = glass.Searcher(glass.Graph(str(folder / "index")), np.load(folder / "vectors.npy"), "IP", "SQ8U", "FP16")
+    searcher.optimize(1)
+
+    def search(queries: NDArray[np.float32]) -> NDArray[np.int64]:
+        found = searcher.batch_search(queries, K, 1)
+        rows = found[0] if isinstance(found, tuple) else found
+        return np.asarray(rows, np.int64).reshape(len(queries), K)
+
+    for effort in _EFFORTS:
+        searcher.set_ef(effort)
+        yield f"R 32, ef {effort}", search
+
+
 def _build_autofaiss(vectors: NDArray[np.float32], folder: Path) -> None:
     from autofaiss import build_index
 
@@ -149,5 +201,8 @@ ENGINES: dict[str, Engine] = {
     "hnswlib": Engine(_build_hnswlib, _serve_hnswlib),
     "usearch": Engine(_build_usearch, _serve_usearch),
     "faiss-hnsw": Engine(_build_faiss_hnsw, _serve_faiss_hnsw),
+    "faiss-pq": Engine(_build_fast_scan("pq"), _serve_fast_scan),
+    "faiss-rabitq": Engine(_build_fast_scan("rabitq"), _serve_fast_scan),
+    "pyglass": Engine(_build_glass, _serve_glass),
     "autofaiss": Engine(_build_autofaiss, _serve_autofaiss),
 }
