@@ -97,7 +97,7 @@ class Fields:
     def text(self, key: str, default: Any = _REQUIRED) -> str:
         """Return a string."""
         value = self._take(key, default)
-        if not isinstance(value, str) or not _encodes(value):
+        if not isinstance(value, str) or not is_unicode(value):
             raise _unfit(f"{key} is no text")
         return value
 
@@ -132,7 +132,7 @@ class Fields:
     def texts(self, key: str, default: Any = _REQUIRED) -> tuple[str, ...]:
         """Return a list of strings."""
         value = self._take(key, default)
-        if not isinstance(value, list | tuple) or not all(isinstance(one, str) and _encodes(one) for one in value):
+        if not isinstance(value, list | tuple) or not all(isinstance(one, str) and is_unicode(one) for one in value):
             raise _unfit(f"{key} is no list of texts")
         return tuple(value)
 
@@ -168,6 +168,6 @@ def _unfit(why: str) -> ValueError:
     return ValueError(why)
 
 
-def _encodes(value: str) -> bool:
+def is_unicode(value: str) -> bool:
     """Return whether a text can be written: half of a surrogate pair cannot."""
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)

@@ -17,7 +17,10 @@ import re
 import textwrap
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
+from types import NoneType
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_type_hints
+
+from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,9 +62,16 @@ class Option:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options, and which of them were given: those that are `kept` may be left to what was recorded."""
+    """Options, and which of them were given: those that are `kept` may be left to what was recorded.
+
+    A value of another kind than declared is a `UsageError`: the text ``"no"`` would count as true.
+    """
 
     given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for name, (hint, _) in declared(type(self)).items():
+            _require_kind(name, getattr(self, name), hint)
 
     def by_name(self) -> dict[str, Any]:
         """Return every option, as `taken` takes them."""
@@ -92,6 +102,31 @@ def _declared(kind: Any) -> dict[str, tuple[Any, Option]]:
     return found
 
 
+def _is_number(plain: Any) -> bool:
+    return isinstance(plain, int | float) and not isinstance(plain, bool)
+
+
+# What is asked of a value is a plain one: numpy's and torch's numbers give theirs.
+_KINDS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
+    bool: ("true or false", lambda plain: isinstance(plain, bool)),
+    int: ("a whole number", lambda plain: _is_number(plain) and (isinstance(plain, int) or plain.is_integer())),
+    float: ("a number", _is_number),
+    str: ("a text", lambda plain: isinstance(plain, str)),
+}
+
+
+def _require_kind(name: str, value: Any, hint: Any) -> None:
+    """Raise `UsageError` where a value is not of the plain kind that is declared; others are left to their use."""
+    kinds = get_args(hint) or (hint,)
+    plain = [kind for kind in kinds if kind in _KINDS]
+    if len(plain) + (NoneType in kinds) < len(kinds) or (value is None and NoneType in kinds):
+        return
+    own = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
+    if not any(_KINDS[kind][1](own) for kind in plain):
+        wanted = " or ".join(_KINDS[kind][0] for kind in plain)
+        raise UsageError(f"{name} must be {wanted}, got {value!r}")
+
+
 def taken(kind: type[Kind], given: Mapping[str, Any], what: str) -> Kind:
     """Make options of what was given by name; ``None`` for one that is `kept` leaves it to what is recorded.
 
@@ -99,6 +134,8 @@ def taken(kind: type[Kind], given: Mapping[str, Any], what: str) -> Kind:
     ------
     TypeError
         There is no such option; the message names the nearest.
+    UsageError
+        A value is of another kind than declared.
     """
     known = declared(kind)
     for name in given:

@@ -37,7 +37,8 @@ def plain_array(values: Any) -> NDArray[Any]:
     """
     if np.ma.is_masked(values):
         raise ValueError("masked values")
-    if hasattr(values, "detach"):
+    # a file has `detach` too
+    if hasattr(values, "detach") and hasattr(values, "cpu"):
         values = values.detach().cpu()
         values = values.float() if "bfloat16" in str(values.dtype) else values
     return np.asarray(values)

@@ -90,20 +90,33 @@ def same_rows(
     return [np.unique(np.concatenate(parts)) for parts in rows], notes
 
 
-def _each(exclude_same: Same, n: int) -> list[Mapping[str, Any]]:
+def _each(exclude_same: Any, n: int) -> list[Mapping[str, Any]]:
     if exclude_same is None:
         return [{}] * n
     if isinstance(exclude_same, str):
         return [{exclude_same: None}] * n
     if isinstance(exclude_same, Mapping):
-        return [exclude_same] * n
-    if all(isinstance(one, str) for one in exclude_same):
-        return [dict.fromkeys(map(str, exclude_same))] * n
-    if len(exclude_same) != n or any(isinstance(one, str) for one in exclude_same):
+        return [_once(exclude_same)] * n
+    # looked at more than once, which a generator does not bear
+    readable = isinstance(exclude_same, Iterable) and not isinstance(exclude_same, bytes)
+    several: list[Any] = list(exclude_same) if readable else [exclude_same]
+    if all(isinstance(one, str) for one in several):
+        return [dict.fromkeys(map(str, several))] * n
+    if not all(one is None or isinstance(one, Mapping) for one in several):
         raise UsageError(
-            f"exclude_same has {len(exclude_same)} entries for {n} queries", hint="give one mapping for each query"
+            f"exclude_same is a column, or columns with the value to leave out, got: {exclude_same!r}",
+            hint="give 'patient', ['patient', 'study'] or {'patient': 'P17'}",
         )
-    return [{} if one is None else one for one in exclude_same if not isinstance(one, str)]
+    if len(several) != n:
+        raise UsageError(
+            f"exclude_same has {len(several)} entries for {n} queries", hint="give one mapping for each query"
+        )
+    return [{} if one is None else _once(one) for one in several]
+
+
+def _once(one: Mapping[str, Any]) -> dict[str, Any]:
+    """Return columns with lists of values, which may be read once for each query."""
+    return {column: _listed(value) for column, value in one.items()}
 
 
 def _listed(given: Any) -> list[Any]:

@@ -133,7 +133,11 @@ def _numbers(vectors: Any) -> NDArray[Any]:
     called = "the vectors"
     if isinstance(vectors, str | Path):
         file, called = home(vectors), f"{str(vectors)!r}"
-        if not (file.exists() and is_regular(file.stat())):
+        try:
+            there = is_regular(file.stat())
+        except OSError:
+            there = False
+        if not there:
             raise UsageError(f"there is no file {str(vectors)!r}", hint="give the vectors as a .npy file")
         try:
             vectors = np.load(file, mmap_mode="r", allow_pickle=False)

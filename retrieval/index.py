@@ -11,6 +11,7 @@ from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
+from retr.index.errors import UsageError
 from retr.index.machine.home import home
 from retr.index.options import declared, documents, taken
 from retr.index.store import Store
@@ -56,6 +57,8 @@ class Index(IndexContents, Deferred):
         super().__init__(store, options)
         self.store.place(self._options.get("device", "auto"))
         if encoder is not None:
+            if not hasattr(encoder, "info"):
+                raise UsageError(f"an encoder is a name or a loaded encoder, got {type(encoder).__name__}")
             require_same(store.manifest.encoder, encoder.info)
             self._loaded.put(ENCODER, encoder)
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.json_fields import is_unicode
 from retr.index.machine.home import home
 from retr.index.rows.row_ids import unknown_id
 from retr.index.vectors import plain_array, unit
@@ -124,7 +125,7 @@ class Query:
         """
         if not text.strip():
             raise UsageError("the text of a query is empty", hint="give at least one word")
-        if any("\ud800" <= sign <= "\udfff" for sign in text):
+        if not is_unicode(text):
             raise UsageError(f"the text of a query is not Unicode: {text!r}", hint="give it as UTF-8")
         return cls((Part("text", text),))
 
@@ -321,10 +322,10 @@ def _several(queries: Any) -> list[Query]:
         if isinstance(queries, Iterable) and not isinstance(queries, str | bytes) and _may_hold_queries(queries)
         else [queries]
     )
-    other = next((one for one in found if not isinstance(one, Query)), None)
-    if other is not None:
+    others = [one for one in found if not isinstance(one, Query)]
+    if others:
         raise UsageError(
-            f"a question is a retr.Query or a list of them, got {type(other).__name__}",
+            f"a question is a retr.Query or a list of them, got {type(others[0]).__name__}",
             hint="say what it is: image=, text=, id=, vector= or vectors=",
         )
     return found
@@ -332,7 +333,7 @@ def _several(queries: Any) -> list[Query]:
 
 def _may_hold_queries(queries: Any) -> bool:
     # an array of numbers is no list of questions, however many rows it has
-    return not isinstance(queries, np.ndarray) or queries.dtype == object
+    return not isinstance(queries, np.ndarray) or (queries.dtype == object and queries.ndim > 0)
 
 
 def resolve(
@@ -422,5 +423,5 @@ def _weight(value: object) -> float:
 def _is_file(name: str) -> bool:
     try:
         return home(name).exists()
-    except (OSError, ValueError):
+    except (OSError, ValueError, UsageError):
         return False

@@ -40,8 +40,7 @@ class ReadOptions(Options):
     ] = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.frames, bool) or not isinstance(self.frames, int):
-            raise UsageError(f"frames must be a whole number, got: {self.frames!r}")
+        super().__post_init__()
         if self.frames < 0:
             hint = "1 takes every picture of a file"
             raise UsageError(f"frames must not be negative, got: {self.frames!r}", hint=hint)

@@ -10,6 +10,7 @@ form of its role, and no file is named twice.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -52,6 +53,7 @@ Dtype = Literal["float32", "float16"]
 _CURRENT = re.compile(rf"(?P<file>{MANIFESTS}/[0-9]{{8,20}}\.json) (?P<sha256>[0-9a-f]{{64}})\n")
 # What `CURRENT` and a manifest hold at most: ten times the manifest of a hundred million rows.
 _CURRENT_BYTES, _MANIFEST_BYTES = 200, 256 << 20
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 _HINT = "restore the index from a copy, or build it again"
 _UUID = re.compile("[0-9A-Za-z-]{1,64}")
 # The most rows a segment can number, and dimensions a vector can have.
@@ -354,7 +356,9 @@ def read_current(root: Path) -> Manifest:
 def _current(root: Path) -> tuple[str, str]:
     try:
         text = read_small(root, CURRENT, _CURRENT_BYTES).decode(errors="replace")
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in _NO_FILE:
+            raise
         raise IndexNotFoundError(
             f"no index at {str(root)!r}",
             hint="make one with `retr index build ARCHIVE`, or name another with `--index PATH`",

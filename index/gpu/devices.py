@@ -44,6 +44,8 @@ def parse_device(device: str) -> Wanted:
     UsageError
         There is no such name.
     """
+    if not isinstance(device, str):
+        raise UsageError(f"a device is a text, got: {device!r}", hint="use auto, cpu, cuda, cuda:N or cuda:all")
     words: dict[str, Wanted] = {"auto": "auto", "cpu": "cpu", "cuda:all": "all"}
     if device in words:
         return words[device]

@@ -19,11 +19,21 @@ def home(path: str | os.PathLike[str]) -> Path:
     Raises
     ------
     UsageError
-        It begins with ``~/`` and there is no home.
+        It begins with ``~/`` and there is no home, or it is nothing that a file can be called.
     """
+    try:
+        path = os.fsdecode(path)
+    except TypeError:
+        raise UsageError(f"a path is a text or a pathlib.Path, got: {path!r}") from None
+    try:
+        possible = b"\0" not in os.fsencode(path)
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise UsageError(f"no file is called {path!r}", hint="check the path")
     expanded = os.path.expanduser(path)  # noqa: PTH111 - Path's own raises for a file whose name begins with ~
     if expanded == "~" or expanded.startswith("~/"):
-        raise UsageError(f"there is no home folder for {os.fspath(path)!r}", hint="set HOME, or write the whole path")
+        raise UsageError(f"there is no home folder for {path!r}", hint="set HOME, or write the whole path")
     return Path(expanded)
 
 

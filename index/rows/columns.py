@@ -157,6 +157,8 @@ class Columns:
         UsageError
             There is no such column; the hint names the nearest.
         """
+        if not isinstance(name, str):
+            raise UsageError(f"a column is known by its name, which is a text, got: {name!r}")
         if name not in self._types:
             near = evaluate.nearest(name, self._schema.names)
             hint = f"did you mean {near!r}?" if near else f"the columns are {', '.join(self._schema.names)}"

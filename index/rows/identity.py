@@ -28,7 +28,7 @@ import pyarrow.compute as pc
 from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import UsageError
-from retr.index.json_fields import Fields, stored
+from retr.index.json_fields import Fields, is_unicode, stored
 from retr.index.machine.hash_key import agreed_key, exposure, keyed_hash
 from retr.index.once import Once
 from retr.index.rows.identifiers import identifier_text, identifier_texts, lossy
@@ -159,6 +159,8 @@ class Identity:
         """Return what a column holds where it holds ``value``."""
         if pa.types.is_string(kind):
             text = identifier_text(value)
+            if text is not None and not is_unicode(text):
+                raise UsageError(f"the value {text!r} of the column {column!r} is not Unicode", hint="give it as UTF-8")
             if text is None or not text.strip():
                 return []
             if self.hashed(column):

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from retr.index.disk.schema import ID, texts
-from retr.index.errors import UnknownIdError
+from retr.index.errors import UnknownIdError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
@@ -25,6 +25,13 @@ _COMPARED = 10_000
 _SUGGESTED = 3
 # So much of an id is shown, and a longer one is near to none.
 _SHOWN = 300
+
+
+def require_ids(ids: Iterable[object]) -> None:
+    """Raise `UsageError` for what is no id: a number, a path, bytes."""
+    for one in ids:
+        if not isinstance(one, str):
+            raise UsageError(f"rows are known by their ids, which are text, got: {one!r}")
 
 
 def rows_by_normalized_id(snapshot: Snapshot, ids: list[str]) -> NDArray[np.int64]:

@@ -17,14 +17,14 @@ import pyarrow as pa
 from retr.index.disk.manifest import Manifest, exists, read_current
 from retr.index.disk.segments import Segment, id_hashes, map_file
 from retr.index.disk.verified import verify_new
-from retr.index.errors import IndexCorruptError
+from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.json_fields import stored
 from retr.index.machine.home import home
 from retr.index.once import Once
 from retr.index.rows.columns import Columns
 from retr.index.rows.identity import Identity
 from retr.index.rows.purge import say_unfinished
-from retr.index.rows.row_ids import rows_by_normalized_id
+from retr.index.rows.row_ids import require_ids, rows_by_normalized_id
 from retr.index.types import Block
 
 if TYPE_CHECKING:
@@ -276,6 +276,7 @@ class Snapshot:
         """
         if not len(ids):
             return np.empty(0, np.int64)
+        require_ids(ids)
         result = np.full(len(ids), -1, np.int64)
         hashes = id_hashes(ids)
         for start, segment in zip(self._starts, self.segments, strict=False):
@@ -315,7 +316,11 @@ class Snapshot:
         ------
         FilterError
             The expression cannot be read or applied.
+        UsageError
+            It is no text.
         """
+        if not isinstance(expression, str):
+            raise UsageError(f"a condition is a text, got: {expression!r}")
 
         def make() -> NDArray[np.bool_]:
             mask = self.columns.where(expression, self.identity.meaning)

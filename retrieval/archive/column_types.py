@@ -10,7 +10,8 @@ A column that identifies (the group column, ``patient``, ``StudyID`` ...) is alw
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -18,9 +19,6 @@ import pyarrow.compute as pc
 from retr.index.disk.schema import ID
 from retr.index.errors import UsageError
 from retr.index.rows.identifiers import identifier_texts
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 NUMBER, TEXT = "number", "text"
 
@@ -132,8 +130,10 @@ def read_types(given: Mapping[str, str]) -> dict[str, str]:
     Raises
     ------
     UsageError
-        A type is neither `NUMBER` nor `TEXT`.
+        A type is neither `NUMBER` nor `TEXT`, or they are no mapping.
     """
+    if not isinstance(given, Mapping):
+        raise UsageError(f"types are columns with their types, got: {given!r}", hint="write types={'age': 'number'}")
     for name, kind in given.items():
         if kind not in {NUMBER, TEXT}:
             raise UsageError(f"the type of column {name!r} must be number or text, got: {kind!r}")

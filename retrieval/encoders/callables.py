@@ -11,6 +11,7 @@ import PIL.Image
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import EncoderNotFoundError, UsageError
+from retr.index.json_fields import is_unicode
 from retr.index.machine.imported import imported
 from retr.index.vectors import plain_array
 from retr.retrieval.encoders.base import BaseEncoder
@@ -154,6 +155,8 @@ def outside_info(name: str, fingerprint: str | None, *, dim: int, similarity: Si
     if dim < 1:
         raise UsageError(f"an embedding needs at least one dimension, got {dim!r}")
     fingerprint = str(fingerprint)
+    if not is_unicode(fingerprint):
+        raise UsageError(f"the fingerprint of {name!r} is not Unicode: {fingerprint!r}", hint="give it as UTF-8")
     digest = fingerprint if _SHA256.fullmatch(fingerprint) else hashlib.sha256(fingerprint.encode()).hexdigest()
     return EncoderInfo(
         name=name,

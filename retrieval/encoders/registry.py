@@ -161,7 +161,7 @@ def _check_readable(option: str, value: object, name: str) -> None:
         home(value).stat()
     except (FileNotFoundError, NotADirectoryError):
         return
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, UsageError) as error:
         said = getattr(error, "strerror", None) or str(error)
         raise WeightsError(
             f"no file or folder at {os.fspath(value)!r}, {option} of {name!r}: {said}", hint="check the path"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import FrozenInstanceError, dataclass
 from typing import Annotated, get_type_hints
 
+import numpy as np
 import pytest
 
 from retr import Index
+from retr.index.errors import UsageError
 from retr.index.options import Option, Options, declared, documents, part, taken
 from retr.index.search_options import RankKeywords, RankOptions
 from retr.index.store import Store
@@ -87,6 +90,31 @@ class TestGiven:
     def test_none_leaves_what_is_kept(self):
         left = taken(Sample, {"size": None}, "x")
         assert (left.size, left.asked()) == (3, {})
+
+    @pytest.mark.parametrize(("kind", "given", "said"), [
+        (SearchOptions, {"include_self": "no"}, "include_self must be true or false, got 'no'"),
+        (SearchOptions, {"strict_exclude": None}, "strict_exclude must be true or false, got None"),
+        (SearchOptions, {"exact": 1}, "exact must be true or false, got 1"),
+        (SearchOptions, {"where": b"age > 5"}, "where must be a text, got b'age > 5'"),
+        (SearchOptions, {"where": ["age > 5"]}, "where must be a text"),
+        (SearchOptions, {"one_per": ["patient"]}, "one_per must be a text"),
+        (SearchOptions, {"min_score": "0.5"}, "min_score must be a number, got '0.5'"),
+        (SearchOptions, {"min_score": True}, "min_score must be a number, got True"),
+        (SearchOptions, {"k": "3"}, "k must be a whole number, got '3'"),
+        (ReadOptions, {"allow_burned_in": "no"}, "allow_burned_in must be true or false, got 'no'"),
+        (BuildOptions, {"prune": "no"}, "prune must be true or false, got 'no'"),
+        (BuildOptions, {"rehash": "all"}, "rehash must be true or false, got 'all'"),
+        (BuildOptions, {"commit_rows": "3"}, "commit_rows must be a whole number, got '3'"),
+    ])  # fmt: skip
+    def test_a_value_of_another_kind_is_refused(self, kind, given, said):
+        with pytest.raises(UsageError, match=re.escape(said)):
+            taken(kind, given, "x")
+        with pytest.raises(UsageError, match=re.escape(said)):
+            kind(**given)
+
+    def test_numpy_gives_plain_values(self):
+        given = {"k": np.uint8(3), "min_score": np.float32(0.5), "exact": np.True_, "where": np.str_("a = 1")}
+        assert taken(SearchOptions, given, "search").asked() == given
 
     def test_a_part_keeps_what_was_given_of_it(self):
         whole = taken(BuildOptions, {"frames": 2, "prune": True}, "build")

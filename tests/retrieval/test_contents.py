@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 import shutil
 import subprocess
 import sys
 import tracemalloc
 import unicodedata
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
 import retr
-from retr import Index, RetrError, UnknownIdError, UsageError
+from retr import Index, IndexNotFoundError, RetrError, UnknownIdError, UsageError
 from retr.index import errors
 from retr.index.encoder import EncoderInfo
 from retr.index.store import Store
@@ -220,3 +222,41 @@ class TestPickling:
             assert str(again) == str(error)
             assert vars(again) == vars(error)
         assert retr.UnknownIdError("x", hint="y").exit_code == 2
+
+
+class TestWrongTypes:
+    @pytest.mark.parametrize("wrong", [b"a", 1, None, ("a",), ["a"], float("nan"), Path("a.png")])
+    def test_an_id_is_a_text(self, index, wrong):
+        for ask in (index.row, index.picture):
+            with pytest.raises(UsageError, match="ids, which are text"):
+                ask(wrong)
+        assert wrong not in index
+
+    @pytest.mark.parametrize("wrong", [b"label = 'x'", 1, True, ["label = 'x'"]])
+    def test_a_condition_is_a_text(self, index, wrong):
+        for ask in (index.count, index.delete, index.table):
+            with pytest.raises(UsageError, match="a condition is a text"):
+                ask(where=wrong)
+
+    @pytest.mark.parametrize("wrong", [3, None, "a\0b", "\ud800"])
+    def test_a_path_is_one(self, wrong):
+        with pytest.raises(UsageError, match="path"):
+            Index.open(wrong)
+
+    def test_a_path_may_be_bytes(self, index):
+        assert len(Index.open(os.fsencode(index.path))) == len(index)
+
+    def test_a_name_longer_than_any_file_has(self):
+        with pytest.raises(IndexNotFoundError):
+            Index.open("x" * 5000)
+
+    def test_encoder_and_device(self, index):
+        with pytest.raises(UsageError, match="an encoder is a name or a loaded encoder, got int"):
+            Index.open(index.path, encoder=3)
+        with pytest.raises(UsageError, match="a device is a text, got: 3"):
+            Index.open(index.path, device=3)
+
+    @pytest.mark.parametrize("wrong", [[None], [1], np.array(3, object), b"a"])
+    def test_a_question_is_a_query(self, index, wrong):
+        with pytest.raises(UsageError, match=r"a question is a retr\.Query"):
+            index.search(wrong)

@@ -390,3 +390,23 @@ def test_the_key_of_hashed_patients_is_kept(tmp_path, vectors):
     again = Index.from_vectors(tmp_path / "out/vectors.npy", tmp_path / "out/metadata.parquet", tmp_path / "j")
     assert again.store.identity.fingerprint == "0123456789abcdef"
     assert again.store.identity.hashed_columns == ["patient"]
+
+
+class TestWrongTypes:
+    def test_a_file_that_is_open(self, tmp_path):
+        np.save(tmp_path / "v.npy", np.eye(2))
+        with (tmp_path / "v.npy").open("rb") as file, pytest.raises(UsageError, match="shape"):
+            Index.from_vectors(file, {"id": ["a", "b"]}, tmp_path / "i", encoder="mine", fingerprint="1")
+
+    @pytest.mark.parametrize(("asked", "said"), [
+        ({"types": "x"}, "types are columns with their types"),
+        ({"types": ["x"]}, "types are columns with their types"),
+        ({"fingerprint": "\ud800"}, "is not Unicode"),
+        ({"vectors": "x" * 5000}, "there is no file"),
+        ({"path": "a\0b"}, "no file is called"),
+    ])  # fmt: skip
+    def test_what_cannot_be_meant(self, tmp_path, asked, said):
+        given = {"vectors": np.eye(2), "path": tmp_path / "i", "encoder": "mine", "fingerprint": "1", **asked}
+        with pytest.raises(UsageError, match=said):
+            Index.from_vectors(table={"id": ["a", "b"]}, **given)
+        assert not (tmp_path / "i").exists()

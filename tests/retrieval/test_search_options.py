@@ -110,9 +110,9 @@ class TestOffset:
         whole = plain.search(id="00007", k=6)
         assert plain.search(id="00007", k=3, offset=3) == whole[3:]
 
-    @pytest.mark.parametrize("offset", [-1, 1.5, True, "3"])
+    @pytest.mark.parametrize("offset", [-1, 1.0, 1.5, True, "3"])
     def test_what_cannot_be_meant(self, plain, offset):
-        with pytest.raises(UsageError, match="offset must be a whole number of at least 0"):
+        with pytest.raises(UsageError, match="offset must be a whole number"):
             plain.search(vector=questions()[0], offset=offset)
 
 
@@ -150,7 +150,7 @@ class TestEffort:
 
     @pytest.mark.parametrize("effort", [0, -4, 1.5, True, 1 << 20])
     def test_what_cannot_be_meant(self, tuned, effort):
-        with pytest.raises(UsageError, match="effort must be a whole number from 1 to 65536"):
+        with pytest.raises(UsageError, match="effort must be a whole number"):
             tuned.search(vector=questions()[0], effort=effort)
 
     @pytest.mark.parametrize("other", [{"exact": True}, {"offset": 0}])
