@@ -133,7 +133,7 @@ def _build_fast_scan(codec: str) -> Callable[[NDArray[np.float32], Path], None]:
 
         n, dim = vectors.shape
         lists = 4 * int(n**0.5)
-        name = f"IVF{lists},PQ{dim // 4}x4fsr" if codec == "pq" else f"IVF{lists},RaBitQfs"
+        name = f"IVF{lists},PQ{dim // 4}x4fsr" if codec == "pq" else f"RR{dim},IVF{lists},RaBitQfs"
         index: Any = faiss.index_factory(dim, f"{name},Refine(SQfp16)", faiss.METRIC_INNER_PRODUCT)
         index.train(np.array(vectors[:: max(1, n // (48 * lists))]))
         index.add(np.array(vectors))
@@ -146,7 +146,7 @@ def _serve_fast_scan(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  #
     import faiss
 
     index: Any = faiss.read_index(str(folder / "index"))
-    lists: Any = faiss.downcast_index(index.base_index)
+    lists: Any = faiss.extract_index_ivf(index.base_index)
     grid = itertools.product((4, 6, 8, 10, 12, 16, 20, 24, 32, 48, 64, 96, 128), (4, 6, 10, 16, 24))
     for probes, refine in sorted(grid, key=sum):
         lists.nprobe, index.k_factor = probes, float(refine)
