@@ -257,8 +257,28 @@ class IndexContents:
         """
         return self[id]
 
-    def picture(self, id: str) -> Picture:  # noqa: A002
+    def picture(
+        self,
+        id: str,  # noqa: A002
+        *,
+        window: tuple[float, float] | None = None,
+        frame: int | None = None,
+    ) -> Picture:
         """Read the picture a row was made from, in full, out of its archive.
+
+        Parameters
+        ----------
+        id
+            The row's.
+        window
+            Of a DICOM or NIfTI file: centre and width of the grey values to show, in place of what the file says.
+        frame
+            Another frame or slice of the row's file, counted from 1.
+
+        Raises
+        ------
+        UnknownIdError, ImageReadError
+            There is no such row, or its file cannot be read.
 
         >>> from retr.sample import sample_index
         >>> index = sample_index()
@@ -267,7 +287,7 @@ class IndexContents:
         """
         from retr.retrieval.archive.row_pictures import picture_of
 
-        return picture_of(self.store, id)
+        return picture_of(self.store, id, window=window, frame=frame)
 
     # all of it
 

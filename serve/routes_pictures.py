@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, HTTPException, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 
+from retr import UsageError
 from retr.serve.schemas import Refusal, Upload
 from retr.serve.state import Reader, TheIndex, TheState
 from retr.serve.uploads import KEPT_SECONDS
@@ -20,18 +22,40 @@ router = APIRouter(
 Size = Annotated[int, Query(ge=16, le=4096, description="The longer side, at most, in pixels.")]
 
 
+class Seen:
+    """How a picture is to be seen: its size, and of DICOM and volumes the window and the frame."""
+
+    def __init__(
+        self,
+        size: Size = 1024,
+        center: Annotated[float | None, Query(allow_inf_nan=False)] = None,
+        width: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
+        frame: Annotated[int | None, Query(ge=1, le=1_000_000, description="Frame or slice, from 1.")] = None,
+    ) -> None:
+        if (center is None) != (width is None):
+            raise UsageError("a window needs both center= and width=")
+        self.size, self.frame = size, frame
+        self.window = None if center is None or width is None else (center, width)
+
+    def reading(self) -> dict[str, Any]:
+        """Return what was asked beyond the size, as `retr.read_picture` takes it."""
+        asked = {"window": self.window, "frame": self.frame}
+        return {name: value for name, value in asked.items() if value is not None}
+
+
 @router.get("/indexes/{index}/picture", response_class=Response)
 async def picture(
     served: TheIndex,
     state: TheState,
     token: Reader,
     id: Annotated[str, Query(max_length=4096)],  # noqa: A002
-    size: Size = 1024,
+    seen: Annotated[Seen, Depends()],
+    if_none_match: Annotated[str, Header()] = "",
 ) -> Response:
     """Return a row's picture out of its archive, as JPEG, reduced on the server."""
-    found = await state.run(lambda: _jpeg(served.index.picture(id), size))
+    found = await state.run(lambda: _answer(served.index.picture(id, **seen.reading()), seen.size, if_none_match))
     state.record(token, served, "picture", {}, [[id]])
-    return Response(found, media_type="image/jpeg", headers={"cache-control": "private, max-age=600"})
+    return found
 
 
 @router.post("/uploads", status_code=201)
@@ -42,7 +66,7 @@ async def upload(request: Request, state: TheState, token: Reader) -> Upload:
         raise HTTPException(422, "the body is empty; send the bytes of a picture")
     read = await state.run(state.decoders.read, data)
     return Upload(
-        upload=state.uploads.add(read, token.name),
+        upload=state.uploads.add(read, token.name, data if read.frames > 1 or read.window else b""),
         width=read.width,
         height=read.height,
         mode=read.mode,
@@ -52,10 +76,30 @@ async def upload(request: Request, state: TheState, token: Reader) -> Upload:
 
 
 @router.get("/uploads/{upload}", response_class=Response)
-async def uploaded(upload: str, state: TheState, token: Reader, size: Size = 1024) -> Response:
-    """Return an uploaded picture as JPEG: what the encoder sees of a DICOM file or a TIFF."""
-    found = await state.run(lambda: _jpeg(state.uploads.of(upload, token.name), size))
-    return Response(found, media_type="image/jpeg", headers={"cache-control": "private, no-store"})
+async def uploaded(upload: str, state: TheState, token: Reader, seen: Annotated[Seen, Depends()]) -> Response:
+    """Return an uploaded picture as JPEG: what the encoder sees of a DICOM file or a TIFF, or another view of it."""
+
+    def read() -> Response:
+        held = state.uploads.held(upload, token.name)
+        asked = seen.reading() if held.data else {}
+        picture = state.decoders.read(held.data, **asked) if asked else held.picture
+        return _answer(picture, seen.size, "")
+
+    found = await state.run(read)
+    found.headers["cache-control"] = "private, no-store"
+    return found
+
+
+def _answer(picture: Picture, size: int, known: str) -> Response:
+    """Return a picture with what can be varied of it: its frame of how many, and its window where it has one."""
+    data = _jpeg(picture, size)
+    headers = {"etag": f'"{hashlib.sha256(data).hexdigest()[:32]}"', "cache-control": "private, max-age=600"}
+    headers["x-retr-frame"] = f"{picture.frame} {picture.frames}"
+    if picture.window is not None:
+        headers["x-retr-window"] = " ".join(f"{number:.6g}" for number in picture.window)
+    if headers["etag"] == known:
+        return Response(status_code=304, headers=headers)
+    return Response(data, media_type="image/jpeg", headers=headers)
 
 
 def _jpeg(picture: Picture, size: int) -> bytes:

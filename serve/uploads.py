@@ -23,11 +23,12 @@ class Held:
     picture: Picture
     owner: str
     used: float
+    data: bytes = b""
 
     @property
     def size(self) -> int:
         """Bytes of memory."""
-        return 3 * self.picture.image.width * self.picture.image.height
+        return 3 * self.picture.image.width * self.picture.image.height + len(self.data)
 
 
 class Uploads:
@@ -38,15 +39,19 @@ class Uploads:
         self._held: dict[str, Held] = {}
         self._lock = threading.Lock()
 
-    def add(self, picture: Picture, owner: str) -> str:
-        """Hold a picture and return its name, which cannot be guessed."""
+    def add(self, picture: Picture, owner: str, data: bytes = b"") -> str:
+        """Hold a picture, and the file of one with more to see in it; return its name, which cannot be guessed."""
         name = secrets.token_urlsafe(18)
         with self._lock:
-            self._held[name] = Held(picture, owner, time.monotonic())
+            self._held[name] = Held(picture, owner, time.monotonic(), data)
             self._drop()
         return name
 
     def of(self, name: str, owner: str) -> Picture:
+        """Return the picture of an upload; see `held`."""
+        return self.held(name, owner).picture
+
+    def held(self, name: str, owner: str) -> Held:
         """Return an upload of the same owner.
 
         Raises
@@ -62,7 +67,7 @@ class Uploads:
             if held is None or held.owner != owner:
                 raise UsageError("that upload is not held any more", hint="upload the picture again")
             held.used = time.monotonic()
-            return held.picture
+            return held
 
     def _drop(self) -> None:
         now = time.monotonic()

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from retr.retrieval.images import Picture
 
 
-def picture_of(store: Store, row_id: str) -> Picture:
-    """Read the picture a row was made from, decoded in full.
+def picture_of(store: Store, row_id: str, **reading: Any) -> Picture:
+    """Read the picture a row was made from, decoded in full; ``reading`` as `picture_in` takes it.
 
     Raises
     ------
@@ -26,7 +26,7 @@ def picture_of(store: Store, row_id: str) -> Picture:
     ImageReadError
         The file can no longer be read.
     """
-    return picture_in(open_item(store, row_id), row_id, BuildNotes.of(store))
+    return picture_in(open_item(store, row_id), row_id, BuildNotes.of(store), **reading)
 
 
 def picture_in(data: bytes, row_id: str, notes: BuildNotes, **reading: Any) -> Picture:
@@ -44,6 +44,7 @@ def picture_in(data: bytes, row_id: str, notes: BuildNotes, **reading: Any) -> P
     # as the build read it, which also decided what may be read; all frames, for their names
     asked = {**notes.reading.by_name(), "frames": 1, "allow_burned_in": True, "name": row_id, **reading}
     for suffix, picture in read_images(data, **asked):
-        if suffix == wanted:
+        # a neighbour of the row's frame in the same file is asked for by its number
+        if suffix == wanted or asked.get("frame"):
             return picture
     raise RetrError(f"the file of {row_id!r} no longer holds this picture", hint="bring the index up to date")

@@ -100,9 +100,10 @@ def _picture(frames: Frames, opened: Opened, position: int, columns: dict[str, A
     frame = frames.read(position)
     shown = DisplayAttributes(header, position)
     notes, said = dict[str, str](), [*opened.notes, *layout.notes]
+    window = None
     with np.errstate(all="ignore"):
         if layout.photometric in GREY:
-            pixels, notes["window"] = grey(frame, header, shown, layout, said)
+            pixels, notes["window"], window = grey(frame, header, shown, layout, said, options.window)
         else:
             pixels = rgb(frame, layout, header, said)
     image = Image.fromarray(pixels).convert("RGB")
@@ -119,6 +120,9 @@ def _picture(frames: Frames, opened: Opened, position: int, columns: dict[str, A
         mode=_mode(frame, layout.photometric),
         notes=notes,
         columns=columns,
+        frame=position + 1,
+        frames=layout.frames,
+        window=window,
     )
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from retr.retrieval.images.dicom_layout import Layout
 
     Transform = Callable[[NDArray[Any]], NDArray[Any]]
+    Window = tuple[float, float]
 
 # Without a window: the range of nearly all values, so that a few dead or burnt pixels do not darken the rest. An end
 # of the whole range that is not further off than the range is wide is no outlier, and is used instead: X-rays with
@@ -56,8 +57,13 @@ class DisplayAttributes:
 
 
 def grey(
-    frame: NDArray[Any], header: Dataset, shown: DisplayAttributes, layout: Layout, notes: list[str]
-) -> tuple[NDArray[np.uint8], str]:
+    frame: NDArray[Any],
+    header: Dataset,
+    shown: DisplayAttributes,
+    layout: Layout,
+    notes: list[str],
+    asked: Window | None = None,
+) -> tuple[NDArray[np.uint8], str, Window | None]:
     """Show one grey frame.
 
     Parameters
@@ -66,21 +72,23 @@ def grey(
         Values ``(rows, columns)``.
     notes
         What could not be used is appended.
+    asked
+        Centre and width to show in place of what the header says.
 
     Returns
     -------
     tuple
-        uint8 ``(rows, columns)``, and which window did it.
+        uint8 ``(rows, columns)``, which window did it, and its centre and width; ``None`` of a lookup table.
     """
     modality, reach = _modality(shown, layout, notes)
-    show, note = _display(frame, header, shown, layout, modality, reach, notes)
+    show, note, window = _display(frame, header, shown, layout, modality, reach, notes, asked)
     out = np.empty(frame.shape, dtype=np.uint8)
     rows = max(1, _BLOCK_PIXELS // frame.shape[1])
     for start in range(0, frame.shape[0], rows):
         block = frame[start : start + rows]
         values = block if modality is None else modality(block)
         out[start : start + rows] = show(_finite(values) if values.dtype.kind == "f" else values)
-    return out, note
+    return out, note, window
 
 
 def _finite(values: NDArray[Any]) -> NDArray[Any]:
@@ -131,12 +139,13 @@ def _display(
     modality: Transform | None,
     reach: tuple[float, float],
     notes: list[str],
-) -> tuple[Transform, str]:
-    """Return the function from modality values to display values, and what it is called."""
+    asked: Window | None,
+) -> tuple[Transform, str, Window | None]:
+    """Return the function from modality values to display values, what it is called, and its window."""
     inverted = layout.photometric == "MONOCHROME1"
-    if (looked_up := _voi_lut(shown, reach, notes, inverted=inverted)) is not None:
-        return looked_up, "VOI LUT"
-    window, function = _window(shown, notes)
+    if asked is None and (looked_up := _voi_lut(shown, reach, notes, inverted=inverted)) is not None:
+        return looked_up, "VOI LUT", None
+    window, function = _window(shown, notes) if asked is None else (asked, "LINEAR_EXACT")
     if window is not None and function == "SIGMOID":
         centre, width = window
 
@@ -144,7 +153,7 @@ def _display(
             steps = 4 * (values.astype(np.float64) - centre) / width
             return (255 / (1 + np.exp(steps if inverted else -steps))).astype(np.uint8)
 
-        return bend, "window"
+        return bend, "window", window
     if window is not None:
         centre, width = window
         if function == "LINEAR":  # PS3.3 C.11.2.1.2.1: the window covers whole values, both ends included
@@ -163,7 +172,7 @@ def _display(
             return stretch_to_8bit(-values.astype(np.float64), -high, -low)
         return stretch_to_8bit(values, low, high)
 
-    return stretch, note
+    return stretch, note, ((low + high) / 2, high - low)
 
 
 def _voi_lut(

@@ -154,9 +154,14 @@ def _slices(
         raise read_error("too large", options.name)
     count = volume.shape[axis]
     chosen = options.chosen(count)
-    if not options.frames:
+    if not (options.frames or options.frame):
         chosen = iter([(count // 2, "")])
     low, high = _window(volume)
+    note = f"percentile {PERCENTILES[0]}-{PERCENTILES[1]} of the volume"
+    if options.window is not None:
+        centre, width = options.window
+        low, high, note = centre - width / 2, centre + width / 2, "window"
+    window = ((low + high) / 2, high - low)
     if inverted:
         low, high = -high, -low
     for position, suffix in chosen:
@@ -164,14 +169,17 @@ def _slices(
         pixels = stretch_to_8bit(np.flip(-plane if inverted else plane).T, low, high)
         image = Image.fromarray(pixels).convert("RGB")
         notes = {
-            "window": f"percentile {PERCENTILES[0]}-{PERCENTILES[1]} of the volume",
+            "window": note,
             "slice": f"{options.axis} {position + 1} of {count}",
         }
         square = made_square(image, zooms[across], zooms[up], options.max_pixels)
         if square.size != image.size:
             notes["aspect"] = "pixels made square"
         mode = "F" if volume.dtype.kind == "f" else {1: "L", 2: "I;16"}.get(volume.dtype.itemsize, "I")
-        yield suffix, Picture(image=square, width=width, height=height, mode=mode, notes=notes)
+        yield (
+            suffix,
+            Picture(square, width, height, mode, notes=notes, frame=position + 1, frames=count, window=window),
+        )
 
 
 def _window(volume: NDArray[Any]) -> tuple[float, float]:

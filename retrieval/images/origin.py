@@ -26,7 +26,8 @@ def read_picture(source: Any, **options: Any) -> Picture:
     source
         As `Query.image` takes one.
     options
-        As `retr.retrieval.images.read_image` takes them: ``grey16=``, ``max_pixels=``, ``allow_burned_in=``, ``axis=``.
+        As `retr.retrieval.images.read_image` takes them: ``grey16=``, ``max_pixels=``, ``allow_burned_in=``, ``axis=``,
+        ``window=(centre, width)`` and ``frame=`` of DICOM and NIfTI.
 
     Raises
     ------

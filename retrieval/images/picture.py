@@ -7,6 +7,7 @@ no text of the decoding library: only the name the caller gave.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, get_args
@@ -44,6 +45,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "allow burned-in annotations if that is meant",
     ),
     "no pixels": ("holds no picture", "give a file with pixel data"),
+    "no such frame": ("has no such frame or slice", "frames and slices count from 1"),
     "missing extra": (
         "is of a kind that needs an optional package",
         'install it with `pip install "retr[dicom]"`',
@@ -106,6 +108,11 @@ class Picture:
         Metadata columns from the file's header, allow-listed by the reader.
     origin
         Which file it is of, where `retr.read_picture` read it.
+    frame, frames
+        Which of a DICOM file's frames or a volume's slices it is, from 1, and how many there are.
+    window
+        Centre and width of the grey values that are shown from black to white, after the modality transform; ``None``
+        of colour, of a picture shown through a lookup table, and of formats without windows.
 
     Examples
     --------
@@ -123,6 +130,9 @@ class Picture:
     notes: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, Any] = field(default_factory=dict)
     origin: Origin | None = None
+    frame: int = 1
+    frames: int = 1
+    window: tuple[float, float] | None = None
 
     def crop(self, left: float, top: float, width: float, height: float) -> Picture:
         """Return a part of the picture, of the same patient, given as shares of its width and height.
@@ -181,6 +191,17 @@ class Reading(ReadOptions):
             "DICOM and NIfTI go by their own windows instead.",
         ),
     ] = "minmax"
+    frame: Annotated[
+        int | None,
+        Option("Of DICOM frames and NIfTI slices this one alone, counted from 1; ``frames`` says nothing then."),
+    ] = None
+    window: Annotated[
+        tuple[float, float] | None,
+        Option(
+            "Centre and width of the grey values to show from black to white, of DICOM and NIfTI.",
+            "``None``: as the file says. A picture for an encoder is read without it.",
+        ),
+    ] = None
     max_pixels: Annotated[
         int,
         Option(
@@ -202,7 +223,9 @@ class Reading(ReadOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for argument in ("draft_size", "max_pixels"):
+        if self.window is not None and not (all(map(math.isfinite, self.window)) and self.window[1] > 0):
+            raise UsageError(f"a window is a centre and a width above 0, got: {self.window!r}")
+        for argument in ("draft_size", "max_pixels", "frame"):
             value = getattr(self, argument)
             if value is not None and value < 1:
                 raise UsageError(f"{argument} must be at least 1, got: {value!r}")
@@ -216,7 +239,12 @@ class Reading(ReadOptions):
 
     def chosen(self, count: int) -> Iterator[tuple[int, str]]:
         """Return (0-based position, suffix of the id) of the pictures to read of a file with ``count``."""
-        positions = range(0, count, self.frames) if self.frames else range(min(count, 1))
+        if self.frame is not None:
+            if self.frame > count:
+                raise read_error("no such frame", self.name)
+            positions = range(self.frame - 1, self.frame)
+        else:
+            positions = range(0, count, self.frames) if self.frames else range(min(count, 1))
         return ((position, f"#{position + 1}" if count > 1 else "") for position in positions)
 
 
@@ -225,6 +253,8 @@ class ReadingKeywords(ReadKeywords, total=False):
 
     draft_size: int | None
     grey16: Grey16
+    frame: int | None
+    window: tuple[float, float] | None
     max_pixels: int
     hash_key: bytes | None
     name: str | None

@@ -67,7 +67,7 @@ function next() {
     if (signal?.aborted) continue;
     running += 1;
     call(path, { signal })
-      .then(async (answer) => (answer.ok ? done(await answer.blob()) : await refuse(answer)))
+      .then(async (answer) => (answer.ok ? done({ blob: await answer.blob(), headers: answer.headers }) : await refuse(answer)))
       .catch(failed)
       .finally(() => {
         running -= 1;
@@ -86,6 +86,15 @@ function picture(path, signal) {
 const url = (blob) => URL.createObjectURL(blob);
 
 export const rowPicture = (index, id, size, signal) =>
-  picture(`v1/indexes/${encodeURIComponent(index)}/picture?${new URLSearchParams({ id, size })}`, signal).then(url);
-export const uploadBlob = (name, size) => picture(`v1/uploads/${encodeURIComponent(name)}?size=${size}`);
-export const uploadPicture = (name, size) => uploadBlob(name, size).then(url);
+  picture(`v1/indexes/${encodeURIComponent(index)}/picture?${new URLSearchParams({ id, size })}`, signal).then(({ blob }) => url(blob));
+export const uploadBlob = (name, size) => picture(`v1/uploads/${encodeURIComponent(name)}?size=${size}`).then(({ blob }) => blob);
+
+// A picture to look into: its address as a blob, its frame of how many, and its window (centre, width) or null.
+export async function view(index, { upload, id }, asked, signal) {
+  const query = new URLSearchParams({ size: 2048, ...(id === undefined ? {} : { id }), ...asked });
+  const path = upload ? `v1/uploads/${encodeURIComponent(upload)}` : `v1/indexes/${encodeURIComponent(index)}/picture`;
+  const { blob, headers } = await picture(`${path}?${query}`, signal);
+  const numbers = (name) => headers.get(name)?.split(" ").map(Number) ?? null;
+  const [frame, frames] = numbers("x-retr-frame") || [1, 1];
+  return { url: url(blob), frame, frames, window: numbers("x-retr-window") };
+}

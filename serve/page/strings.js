@@ -78,6 +78,8 @@ export const strings = {
   no_set: "No class is near enough to be promised.",
   uncalibrated: "Not calibrated on this archive: the figures are shares of the nearest pictures' labels, not probabilities.",
   no_diagnosis: "An aid to reading, no diagnosis.",
+  frame: (frame, frames) => `${frame} of ${frames}`,
+  window: (center, width) => `window ${center} ± ${Math.round(width / 2)}`,
   patient: (column) => `Others of the same ${column}`,
   keys: "Keys",
   help_title: "Keys",
@@ -85,7 +87,7 @@ export const strings = {
     ["Everywhere", [["/", "write words"], ["u", "choose a picture"], ["Ctrl+V", "ask with the picture in the clipboard"], ["?", "this list"]]],
     ["On your picture", [["arrows", "move the box"], ["Shift+arrows", "resize it"], ["Esc", "ask with the whole picture"]]],
     ["In the answer", [["arrows", "from picture to picture"], ["Enter", "look closer"], ["+", "more like this"], ["-", "less like this"], ["a", "ask with this"]]],
-    ["Looking closer", [["+ − 0", "zoom in, out, fit"], ["arrows", "move"], ["n p", "next and previous hit"], ["Page Up/Down", "frame or slice"], ["Esc", "close"]]],
+    ["Looking closer", [["+ − 0", "zoom in, out, fit"], ["arrows", "move"], ["n p", "next and previous hit"], ["Page Up/Down", "frame or slice, of both; also Ctrl+wheel"], ["Shift+arrows", "window of deep grey; also by dragging"], ["Esc", "close"]]],
   ],
 };
 

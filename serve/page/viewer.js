@@ -1,8 +1,8 @@
 // Question and hit side by side, with one zoom for both; deep grey through its window, volumes frame by frame.
 
-import * as api from "./api.js";
-import { $, h, named, shown } from "./dom.js";
+import { $, h, shown } from "./dom.js";
 import { strip } from "./patient.js";
+import { side } from "./side.js";
 import { state, technical } from "./state.js";
 import { strings } from "./strings.js";
 
@@ -21,9 +21,9 @@ function draw(hit) {
   const dialog = $("viewer");
   const asked = state.parts.find((part) => part.kind === "upload") || state.parts.find((part) => part.kind === "id" && part.weight > 0);
   const sides = [];
-  if (asked && !(asked.kind === "id" && asked.value === hit.id)) sides.push(side(strings.question, asked.kind === "upload" ? api.uploadPicture(asked.value, 2048) : api.rowPicture(state.index.index, asked.value, 2048)));
+  if (asked && !(asked.kind === "id" && asked.value === hit.id)) sides.push(side(strings.question, { [asked.kind]: asked.value }));
   const title = hit.score === undefined ? hit.id : `${hit.rank}. ${hit.id}`;
-  sides.push(side(title, api.rowPicture(state.index.index, hit.id, 2048)));
+  sides.push(side(title, { id: hit.id }));
   const facts = Object.entries(hit).filter(([name, value]) => !["rank", "id"].includes(name) && shown(value) !== "");
   const list = (some) => h("dl", { className: "facts" }, ...some.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, shown(value))]));
   dialog.replaceChildren(
@@ -39,16 +39,6 @@ function draw(hit) {
   if (!dialog.open) dialog.showModal();
   listen(dialog.querySelector(".sides"));
   apply();
-}
-
-function side(title, loading) {
-  const image = h("img", { alt: title, draggable: false });
-  const figure = h("figure", {}, h("div", { className: "frame" }, image), h("figcaption", {}, named(title)));
-  loading.then((url) => {
-    image.src = url;
-    image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
-  }).catch(() => figure.append(h("p", {}, strings.no_picture)));
-  return figure;
 }
 
 function slider(text, name) {
@@ -79,21 +69,29 @@ function move(x, y) {
   apply();
 }
 
+// Keys go to both pictures, the mouse to the one that it is over.
+const figures = () => [...$("viewer").querySelectorAll(".sides figure")];
+
 function listen(sides) {
   sides.addEventListener("wheel", (event) => {
     event.preventDefault();
-    zoom(event.deltaY < 0 ? 1.2 : 1 / 1.2);
+    const by = event.deltaY < 0 ? -1 : 1;
+    if (event.ctrlKey || event.shiftKey) event.target.closest("figure")?.scroll(Math.sign(event.deltaY || event.deltaX));
+    else zoom(by < 0 ? 1.2 : 1 / 1.2);
   }, { passive: false });
   let from = null;
   sides.addEventListener("pointerdown", (event) => {
-    from = [event.clientX, event.clientY];
+    from = { x: event.clientX, y: event.clientY, figure: event.target.closest("figure"), leveling: event.button === 2 || event.altKey };
     sides.setPointerCapture(event.pointerId);
   });
   sides.addEventListener("pointermove", (event) => {
     if (!from) return;
-    move(event.clientX - from[0], event.clientY - from[1]);
-    from = [event.clientX, event.clientY];
+    const [x, y] = [event.clientX - from.x, event.clientY - from.y];
+    // unmagnified there is nothing to move: dragging changes the window, as in a radiologist's viewer
+    if (!((from.leveling || view.scale === 1) && from.figure?.level(x, y))) move(x, y);
+    Object.assign(from, { x: event.clientX, y: event.clientY });
   });
+  sides.addEventListener("contextmenu", (event) => event.preventDefault());
   sides.addEventListener("pointerup", () => {
     from = null;
   });
@@ -106,6 +104,9 @@ $("viewer").addEventListener("keydown", (event) => {
   if (event.key === "+" || event.key === "=") zoom(1.2);
   else if (event.key === "-") zoom(1 / 1.2);
   else if (event.key === "0") zoom(0);
+  else if (event.key === "PageDown") figures().forEach((figure) => figure.scroll(1));
+  else if (event.key === "PageUp") figures().forEach((figure) => figure.scroll(-1));
+  else if (steps[event.key] && event.shiftKey) figures().forEach((figure) => figure.level(-steps[event.key][0] / 2, -steps[event.key][1] / 2));
   else if (steps[event.key]) move(...steps[event.key]);
   else if (event.key === "n" && place + 1 < state.hits.length) compare(place + 1);
   else if (event.key === "p" && place > 0) compare(place - 1);

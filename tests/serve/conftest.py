@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from retr import Index
@@ -57,3 +58,27 @@ def png(make_picture) -> Callable[[int], bytes]:
         return file.getvalue()
 
     return encode
+
+
+@pytest.fixture
+def volume() -> bytes:
+    """The bytes of a DICOM file of three frames of deep grey, the nth brightest in its nth row."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+    values = np.zeros((3, 40, 60), np.uint16)
+    for number in range(3):
+        values[number, 10 * number : 10 * number + 10] = 1000 * (number + 1)
+    header = Dataset()
+    header.file_meta = FileMetaDataset()
+    header.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    header.file_meta.MediaStorageSOPClassUID = CTImageStorage
+    header.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+    header.Rows, header.Columns, header.NumberOfFrames = 40, 60, 3
+    header.BitsAllocated, header.BitsStored, header.HighBit = 16, 12, 11
+    header.SamplesPerPixel, header.PixelRepresentation, header.PhotometricInterpretation = 1, 0, "MONOCHROME2"
+    header.WindowCenter, header.WindowWidth = 2000, 4000
+    header.PixelData = values.tobytes()
+    file = io.BytesIO()
+    header.save_as(file, enforce_file_format=True)
+    return file.getvalue()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from retr import Index
 from retr.serve.audit import verify
 from retr.serve.tokens import make_token
 
@@ -149,3 +153,42 @@ def test_the_page_is_a_few_files_under_fixed_names(serve):
         assert client.get(f"/page/{name}").status_code in {404, 307}
     again = client.get("/page/main.js", headers={"if-none-match": client.get("/page/main.js").headers["etag"]})
     assert again.status_code == 304
+
+
+def test_frames_and_windows_of_an_upload_and_of_a_row(serve, indexed, volume, make_encoder, tmp_path):
+    archive = tmp_path / "archive"
+    (archive / "scan.dcm").write_bytes(volume)
+    Index.build(archive, indexed.path, encoder=make_encoder(), metadata=archive / "labels.csv", group="patient")
+    client = serve()
+    place = f"/v1/uploads/{client.post('/v1/uploads', content=volume).json()['upload']}"
+
+    def seen(url, **asked):
+        answer = client.get(url, params=asked)
+        assert answer.status_code == 200, answer.text
+        return answer, np.asarray(Image.open(io.BytesIO(answer.content)).convert("L"))
+
+    first, pixels = seen(place)
+    assert first.headers["x-retr-frame"] == "1 3"
+    centre, width = (float(one) for one in first.headers["x-retr-window"].split())
+    assert (round(centre), round(width)) == (2000, 3999)
+    assert pixels[5].mean() == pytest.approx(64, abs=3)
+    third, pixels = seen(place, frame=3, center=3000, width=10)
+    assert third.headers["x-retr-frame"] == "3 3"
+    assert pixels[25].mean() == pytest.approx(127, abs=5)
+    assert pixels[5].mean() < 4
+    for wrong in ({"frame": 4}, {"center": 5}, {"center": "nan", "width": 1}, {"center": 1, "width": 0}, {"frame": 0}):
+        assert client.get(place, params=wrong).status_code == 422
+    # the same of a row of the archive, which is one frame of its file
+    row = "/v1/indexes/small/picture"
+    second, pixels = seen(row, id="scan.dcm#2")
+    assert second.headers["x-retr-frame"] == "2 3"
+    assert pixels[15].mean() == pytest.approx(127, abs=3)
+    assert (
+        seen(row, id="scan.dcm#2", frame=3, center=3000, width=10)[1] == seen(place, frame=3, center=3000, width=10)[1]
+    ).all()
+    tag = {"if-none-match": second.headers["etag"]}
+    assert client.get(row, params={"id": "scan.dcm#2"}, headers=tag).status_code == 304
+    assert client.get(row, params={"id": "scan.dcm#2", "frame": 3}, headers=tag).status_code == 200
+    assert client.get(row, params={"id": "scan.dcm#2", "frame": 4}).status_code == 422
+    # colour has no window
+    assert "x-retr-window" not in seen(row, id=next(iter(indexed)), center=5, width=1)[0].headers

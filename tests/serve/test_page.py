@@ -246,6 +246,41 @@ def test_two_pictures_are_compared_by_keys(serve, visit, file):
     assert not page.locator("#viewer").is_visible()
 
 
+def test_deep_grey_is_looked_into_by_frame_and_window(serve, visit, volume, tmp_path):
+    (tmp_path / "scan.dcm").write_bytes(volume)
+    page = visit(serve())
+    ask(page, tmp_path / "scan.dcm")
+    page.locator(".picture").first.click()
+    page.wait_for_selector("#viewer figure:first-child img[src]")
+    said = page.locator("#viewer figure").first.locator("figcaption .quiet")
+
+    def says(text: str) -> None:
+        until(page, f"document.querySelector('#viewer figcaption .quiet').textContent === '{text}'")
+
+    says("1 of 3, window 2000 ± 2000")
+    page.keyboard.press("PageDown")
+    page.keyboard.press("PageDown")
+    says("3 of 3, window 2000 ± 2000")
+    box = page.locator("#viewer .frame").first.bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 100, box["y"] + 130, steps=3)
+    page.mouse.move(box["x"] + 40, box["y"] + 130, steps=3)
+    page.mouse.up()
+    until(page, "!document.querySelector('#viewer figcaption .quiet').textContent.includes('± 2000')")
+    page.wait_for_timeout(300)
+    shown = said.inner_text().replace("±", "").split()
+    assert int(shown[-2]) == pytest.approx(2400, abs=60)
+    assert int(shown[-1]) == pytest.approx(1600, abs=60)
+    page.mouse.move(box["x"] + 100, box["y"] + 100)
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -100)
+    page.keyboard.up("Control")
+    until(page, "document.querySelector('#viewer figcaption .quiet').textContent.startsWith('2 of 3')")
+    page.click("#viewer button:has-text('Reset')")
+    says("1 of 3, window 2000 ± 2000")
+
+
 def test_a_token_is_asked_for_refused_and_taken(serve, visit, tmp_path):
     token = make_token(tmp_path / "tokens", "anna", frozenset({"read"}))
     page = visit(serve(token_file=tmp_path / "tokens"))

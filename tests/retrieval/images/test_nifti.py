@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 
-from retr.index.errors import ImageReadError
+from retr.index.errors import ImageReadError, RetrError
 from retr.retrieval.images import read_image, read_images
 
 # x to the right, y to the front, z up; a bright corner tells the directions apart
@@ -257,3 +257,14 @@ def test_gzip_compares_its_checksum():
     assert reason(bytes(data[:-4])) == "truncated"
     data[-8] ^= 1
     assert reason(bytes(data)) == "damaged"
+
+
+def test_one_slice_is_read_through_a_window_of_its_own():
+    source = nifti(np.repeat(np.arange(6, dtype=np.int16) * 100, 20).reshape(6, 4, 5).transpose(1, 2, 0))
+    picture = read_image(source, frame=4, window=(300, 100))
+    assert (picture.frame, picture.frames, picture.window) == (4, 6, (300, 100))
+    assert np.asarray(picture.image).mean() == pytest.approx(127, abs=1)
+    assert np.asarray(read_image(source, frame=5, window=(300, 100)).image).min() == 255
+    for wrong in ({"frame": 7}, {"frame": 0}, {"window": (1.0, 0.0)}, {"window": (float("nan"), 1.0)}):
+        with pytest.raises(RetrError):
+            read_image(source, **wrong)
