@@ -28,6 +28,11 @@ def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 takes a free one.")] = 7860,
     token_file: Annotated[Path | None, _TOKENS] = None,
     audit: Annotated[Path | None, typer.Option("--audit", help="Write down who asked what, to this file.")] = None,
+    audit_words: Annotated[
+        bool,
+        typer.Option("--audit-words/--audit-hashed-words", help="Whether the audit holds words as given."),
+    ] = True,
+    audit_ids: Annotated[bool, typer.Option("--audit-ids", help="Have ids in the audit unhashed.")] = False,
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse all changes.")] = False,
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", help="A further name under which it is asked; repeats.")
@@ -51,6 +56,7 @@ def serve(
         import uvicorn
 
         from retr.serve.app import create_app
+        from retr.serve.protocol import TimedProtocol
         from retr.serve.settings import Settings
     except ImportError as error:
         raise MissingExtraError(error.name or "fastapi", "serve") from None
@@ -60,6 +66,8 @@ def serve(
         port=port,
         token_file=token_file,
         audit_file=audit,
+        hash_words=not audit_words,
+        plain_ids=audit_ids,
         read_only=read_only,
         hosts=frozenset(allow_host or ()),
         origins=frozenset(origin.lower().rstrip("/") for origin in allow_origin or ()),
@@ -73,6 +81,8 @@ def serve(
     scheme = "http" if certificate is None else "https"
     config = uvicorn.Config(
         app,
+        http=TimedProtocol,
+        ws="none",
         host=host,
         port=port,
         root_path=root_path,

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 import retr
@@ -34,6 +35,10 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("retr.serve")
 _SYNC_EVERY = 1.0
+# inside quotes up to the next one, else up to a blank
+_PATH = re.compile(
+    r"(?<=['\"])(?:file://)?/[^'\"]*[^'\"/](?=['\"])|(?:(?<![\w/.:'\"<])|file://)/[\w.-]+(?:/[^\s'\",;:)]*)?"
+)
 
 
 def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping[str, Any] | None = None) -> FastAPI:
@@ -64,6 +69,7 @@ def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping
         # nobody mistypes a token more often
         wrong_tokens=Rate(0.5, 20),
         workers=ThreadPoolExecutor(8, thread_name_prefix="retr"),
+        readers=ThreadPoolExecutor(4, thread_name_prefix="retr-read"),
     )
 
     @contextlib.asynccontextmanager
@@ -87,9 +93,17 @@ def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        # FastAPI's own would hand stacks and messages to a collector that the environment names
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+            "operation_spans": False,
+            "auto_configure": False,
+        },
     )
     app.state.retr = state
-    for kind in (RetrError, Busy, RequestValidationError, HTTPException, Exception):
+    for kind in (RetrError, Busy, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _explain)
     app.include_router(routes_state.router)
     app.include_router(routes_page.router)
@@ -109,10 +123,14 @@ def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping
 def _counted(state: State) -> Callable[..., Any]:
     async def counted(request: Request, call_next: Callable[..., Any]) -> Any:
         began = time.monotonic()
-        response = await call_next(request)
-        route = request.scope.get("route")
-        # the pattern, never the path: a path may hold an identifier
-        state.metrics.observe(getattr(route, "path", "other"), response.status_code, time.monotonic() - began)
+        status = 500
+        try:
+            response = await call_next(request)
+            status = response.status_code
+        finally:
+            route = request.scope.get("route")
+            # the pattern, never the path: a path may hold an identifier
+            state.metrics.observe(getattr(route, "path", "other"), status, time.monotonic() - began)
         return response
 
     return counted
@@ -122,11 +140,14 @@ async def _sync(state: State) -> None:
     while True:
         await asyncio.sleep(_SYNC_EVERY)
         if state.audit is not None:
-            await asyncio.get_running_loop().run_in_executor(state.workers, state.audit.sync)
+            try:
+                await asyncio.get_running_loop().run_in_executor(state.workers, state.audit.sync)
+            except OSError as error:
+                LOGGER.error("the audit is not brought to the disk: %s", error.strerror)  # noqa: TRY400
 
 
-async def _explain(_: Request, error: Exception) -> JSONResponse:
-    """Return an error as the API's one kind of object; of a fault of ours nothing but that it was one."""
+async def _explain(_: Request, error: Exception) -> Response:
+    """Return an error as the API's one kind of object."""
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -136,9 +157,19 @@ async def _explain(_: Request, error: Exception) -> JSONResponse:
     if isinstance(error, Busy):
         return _refusal(503, "too many questions wait", "ask again in a second", {"retry-after": "1"})
     if isinstance(error, RetrError):
-        return _refusal(_status(error), error.message, error.hint, kind=type(error).__name__)
-    LOGGER.error("internal error: %s", type(error).__name__)
-    return _refusal(500, f"internal error ({type(error).__name__})")
+        hint = None if error.hint is None else _without_paths(error.hint)
+        return _refusal(_status(error), _without_paths(error.message), hint, kind=type(error).__name__)
+    # `Guard` answers for every other one
+    raise error
+
+
+def _without_paths(text: str) -> str:
+    """Return a message without the paths of the server's disk, which no client typed.
+
+    >>> _without_paths("cannot read '/data/my archive/x.png', see /data/log")
+    "cannot read '(a file of the server)', see (a file of the server)"
+    """
+    return _PATH.sub("(a file of the server)", text)
 
 
 def _status(error: RetrError) -> int:
@@ -146,7 +177,8 @@ def _status(error: RetrError) -> int:
         return 404
     if isinstance(error, UsageError | ImageReadError | NoTextSideError):
         return 422
-    return 409 if isinstance(error, IndexLockedError) else 500
+    # what the server lacks: an archive that was moved, an index that is damaged
+    return 409 if isinstance(error, IndexLockedError) else 503
 
 
 def _refusal(
@@ -155,5 +187,7 @@ def _refusal(
     hint: str | None = None,
     headers: Mapping[str, str] | None = None,
     kind: str | None = None,
-) -> JSONResponse:
-    return JSONResponse({"error": {"message": message, "hint": hint, "kind": kind}}, status, headers)
+) -> Response:
+    # escaped, since a request may hold half a character, which UTF-8 cannot
+    body = json.dumps({"error": {"message": message, "hint": hint, "kind": kind}})
+    return Response(body, status, headers, media_type="application/json")

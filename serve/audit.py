@@ -16,6 +16,7 @@ import hashlib
 import hmac
 import json
 import os
+import re
 import secrets
 import threading
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _FIRST = "0" * 64
+# the rest of a text that is not closed is taken as one
+_QUOTED = re.compile(r"'(?:[^']|'')*(?:'|$)|\"(?:[^\"]|\"\")*(?:\"|$)")
 
 
 @dataclass(frozen=True)
@@ -81,17 +84,22 @@ class Audit:
             body = {"number": self._count + 1, "time": datetime.now(UTC).isoformat(timespec="milliseconds"), **entry}
             text = json.dumps(body, sort_keys=True, separators=(",", ":"))
             seal = _sealed(self._key, self._seal, text)
-            os.write(self._file, f'{text[:-1]},"seal":"{seal}"}}\n'.encode())
+            self._append(f'{text[:-1]},"seal":"{seal}"}}\n'.encode())
             self._count, self._seal = self._count + 1, seal
 
     def sync(self) -> None:
         """Bring all entries to the disk, and the note of the last one beside the file."""
         with self._lock:
-            os.fsync(self._file)
-            head = self._path.with_name(self._path.name + ".head")
-            scratch = head.with_name(f".{head.name}.{os.getpid()}")
-            scratch.write_text(f"{self._count} {self._seal}\n", encoding="ascii")
-            scratch.replace(head)
+            count, seal = self._count, self._seal
+        # entries are written on meanwhile: the note is of those that are surely on disk
+        os.fsync(self._file)
+        head = self._path.with_name(self._path.name + ".head")
+        scratch = head.with_name(f".{head.name}.{secrets.token_hex(8)}")
+        # a name that cannot be foreseen, and no link followed
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write(f"{count} {seal}\n")
+        scratch.replace(head)
 
     def close(self) -> None:
         """Sync, and let another server write."""
@@ -102,6 +110,12 @@ class Audit:
         """Return ids as the entries hold them."""
         return [self.hashed(one) for one in ids] if self._hash_ids else ids
 
+    def condition(self, where: str | None) -> str | None:
+        """Return a condition as the entries hold it: its texts, among which ids may be, are hashed as ids are."""
+        if where is None or not self._hash_ids:
+            return where
+        return _QUOTED.sub(lambda found: f"'{self.hashed(found[0])}'", where)
+
     def words(self, text: str) -> str:
         """Return words as the entries hold them."""
         return self.hashed(text) if self._hash_text else text
@@ -109,6 +123,17 @@ class Audit:
     def hashed(self, text: str) -> str:
         """Return the keyed hash of a text: 32 hexadecimal digits."""
         return hmac.new(self._key, text.encode("utf-8", "surrogatepass"), hashlib.sha256).hexdigest()[:32]
+
+    def _append(self, line: bytes) -> None:
+        """Write a whole line or none of it: a torn one would break the chain for all that follow."""
+        size = os.fstat(self._file).st_size
+        try:
+            left = memoryview(line)
+            while left:
+                left = left[os.write(self._file, left) :]
+        except OSError:
+            os.ftruncate(self._file, size)
+            raise
 
     def _drop_torn_end(self) -> None:
         """Cut off a line whose writing was interrupted: nobody was answered on it."""

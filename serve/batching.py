@@ -13,8 +13,6 @@ import time
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from retr import RetrError
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Sequence
 
@@ -97,9 +95,8 @@ class Batcher(Generic[Item, Result]):
         try:
             results = self._answer(key, [item for item, _ in asked])
         except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
-            if len(asked) == 1 or not isinstance(error, RetrError):
-                for _, future in asked:
-                    future.set_exception(error)
+            if len(asked) == 1:
+                asked[0][1].set_exception(error)
                 return
             # one question of the batch is at fault: each is asked alone, and that one alone fails
             for one in asked:

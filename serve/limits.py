@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import threading
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
+LOGGER = logging.getLogger("retr.serve")
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
@@ -32,12 +35,12 @@ HEADERS = {
 }
 
 
-class TooLarge(Exception):  # noqa: N818 - never leaves this module
-    """The body goes on beyond the limit."""
+class Broken(Exception):  # noqa: N818 - never leaves this module
+    """The body is not read further; whatever the application makes of this error, the client is told the reason."""
 
-
-class TooSlow(Exception):  # noqa: N818 - never leaves this module
-    """The body did not arrive in time."""
+    def __init__(self, status: int, text: str) -> None:
+        super().__init__(text)
+        self.status, self.text = status, text
 
 
 class Guard:
@@ -54,12 +57,22 @@ class Guard:
         Bytes of a body.
     body_seconds
         How long a body may take to arrive.
+    max_bodies
+        Bytes of the bodies of all requests that are being answered.
     """
 
     def __init__(
-        self, app: App, *, hosts: frozenset[str], origins: frozenset[str], max_body: int, body_seconds: float
+        self,
+        app: App,
+        *,
+        hosts: frozenset[str],
+        origins: frozenset[str],
+        max_body: int,
+        body_seconds: float,
+        max_bodies: int = 1 << 30,
     ) -> None:
         self._app = app
+        self._max_bodies, self._bodies = max_bodies, 0
         self._hosts, self._origins = hosts, origins
         self._max_body, self._body_seconds = max_body, body_seconds
 
@@ -74,9 +87,21 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
             return
         headers = _headers(scope)
-        started = False
+        body = _Body(receive, self)
+        started = replaced = False
 
         async def sending(message: Message) -> None:
+            nonlocal started, replaced
+            if replaced:
+                return
+            if body.broken is not None and not started:
+                # an application may take the broken body for one that it cannot parse, and say so
+                replaced = True
+                await answer_error(bare, body.broken.status, body.broken.text)
+                return
+            await bare(message)
+
+        async def bare(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
@@ -87,14 +112,19 @@ class Guard:
 
         refused = self._refusal(scope, headers)
         if refused is not None:
-            await answer_error(sending, *refused)
+            await answer_error(bare, *refused)
             return
         try:
-            await self._app(scope, self._bounded(receive), sending)
-        except TooLarge:
-            await self._late(sending, started, 413, f"a request may hold {self._max_body} bytes")
-        except TooSlow:
-            await self._late(sending, started, 408, f"a request must arrive within {self._body_seconds:g} seconds")
+            await self._app(scope, body.receive, sending)
+        except Broken as broken:
+            if not started:
+                await answer_error(bare, broken.status, broken.text)
+        except Exception as error:  # noqa: BLE001 - the message and the stack of a fault may hold an identifier
+            LOGGER.error("internal error: %s", type(error).__name__)  # noqa: TRY400
+            if not started:
+                await answer_error(bare, 500, f"internal error ({type(error).__name__})")
+        finally:
+            self._bodies -= body.size
 
     def _refusal(self, scope: MutableMapping[str, Any], headers: dict[str, list[str]]) -> tuple[int, str] | None:
         hosts = headers.get("host", [])
@@ -112,32 +142,52 @@ class Guard:
             return 413, f"a request may hold {self._max_body} bytes"
         return None
 
-    def _bounded(self, receive: Receive) -> Receive:
-        """Return a `receive` that counts bytes and seconds until the body is complete."""
-        seen, complete, began = 0, False, time.monotonic()
+    def hold(self, size: int) -> bool:
+        """Count further bytes in memory; return whether there is room for them."""
+        self._bodies += size
+        return self._bodies <= self._max_bodies
 
-        async def receiving() -> Message:
-            nonlocal seen, complete
-            if complete:
-                return await receive()
-            left = self._body_seconds - (time.monotonic() - began)
-            try:
-                message = await asyncio.wait_for(receive(), max(left, 0.001))
-            except TimeoutError:
-                raise TooSlow from None
-            if message["type"] == "http.request":
-                seen += len(message.get("body", b""))
-                complete = not message.get("more_body", False)
-                if seen > self._max_body:
-                    raise TooLarge
-            return message
+    @property
+    def body_limits(self) -> tuple[int, float]:
+        """Bytes and seconds of one body."""
+        return self._max_body, self._body_seconds
 
-        return receiving
 
-    @staticmethod
-    async def _late(send: Send, started: bool, status: int, text: str) -> None:
-        if not started:
-            await answer_error(send, status, text)
+class _Body:
+    """The body of one request, whose bytes and seconds are counted until it is complete."""
+
+    def __init__(self, receive: Receive, guard: Guard) -> None:
+        self._receive, self._guard = receive, guard
+        self._began, self._complete = time.monotonic(), False
+        self.size = 0
+        self.broken: Broken | None = None
+
+    async def receive(self) -> Message:
+        """Return the next message; raise `Broken` where the body is too large or too slow."""
+        if self._complete:
+            return await self._receive()
+        if self.broken is not None:
+            raise self.broken
+        most, seconds = self._guard.body_limits
+        left = seconds - (time.monotonic() - self._began)
+        try:
+            message = await asyncio.wait_for(self._receive(), max(left, 0.001))
+        except TimeoutError:
+            raise self._breaks(408, f"a request must arrive within {seconds:g} seconds") from None
+        if message["type"] == "http.request":
+            size = len(message.get("body", b""))
+            self.size += size
+            self._complete = not message.get("more_body", False)
+            room = self._guard.hold(size)
+            if self.size > most:
+                raise self._breaks(413, f"a request may hold {most} bytes")
+            if not room:
+                raise self._breaks(503, "too many large requests at once; ask again in a second")
+        return message
+
+    def _breaks(self, status: int, text: str) -> Broken:
+        self.broken = Broken(status, text)
+        return self.broken
 
 
 class Rate:
@@ -156,6 +206,8 @@ class Rate:
     def __init__(self, a_second: float, burst: int) -> None:
         self._a_second, self._burst = a_second, burst
         self._left: dict[str, tuple[float, float]] = {}
+        # the routes' checks run in several threads
+        self._lock = threading.Lock()
 
     def take(self, who: str, now: float | None = None) -> float:
         """Take one; return 0.0, or how many seconds to wait where none is left.
@@ -165,12 +217,13 @@ class Rate:
         [0.0, 0.0, 0.5, 0.0]
         """
         now = time.monotonic() if now is None else now
-        left, then = self._left.pop(who, (float(self._burst), now))
-        left = min(float(self._burst), left + (now - then) * self._a_second)
-        wait = 0.0 if left >= 1 else (1 - left) / self._a_second
-        self._left[who] = (left - (wait == 0.0), now)
-        while len(self._left) > self._most:
-            self._left.pop(next(iter(self._left)))
+        with self._lock:
+            left, then = self._left.pop(who, (float(self._burst), now))
+            left = min(float(self._burst), left + (now - then) * self._a_second)
+            wait = 0.0 if left >= 1 else (1 - left) / self._a_second
+            self._left[who] = (left - (wait == 0.0), now)
+            while len(self._left) > self._most:
+                self._left.pop(next(iter(self._left)))
         return wait
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from retr.serve.schemas import Question
     from retr.serve.state import State
     from retr.serve.tokens import Token
+    from retr.serve.uploads import Uploads
 
 
 def query_of(question: Question, state: State, token: Token) -> Query:
@@ -48,22 +49,24 @@ def picture_of(part: PicturePart, state: State, token: Token) -> Picture:
     return picture if part.crop is None else picture.crop(*part.crop)
 
 
-def told(question: Question, audit: Audit) -> list[dict[str, Any]]:
+def told(question: Question, audit: Audit, uploads: Uploads) -> list[dict[str, Any]]:
     """Return a question as the audit holds it: of a picture the hash of its bytes, of a vector that of its numbers."""
     parts: list[dict[str, Any]] = []
+    shown: dict[str, Any]
     for part in question.parts:
         if isinstance(part, PicturePart):
-            shown = {"upload": part.upload} if part.data is None else {"picture": _digest(part.data)}
+            shown = {"picture": uploads.digest(part.upload or "") if part.data is None else _digest(part.bytes())}
+            shown |= {} if part.crop is None else {"crop": list(part.crop)}
         elif isinstance(part, TextPart):
             shown = {"text": audit.words(part.text)}
         elif isinstance(part, RowPart):
             (hashed,) = audit.ids([part.id])
             shown = {"id": hashed}
         else:
-            shown = {"vector": _digest(repr(part.vector))}
+            shown = {"vector": _digest(repr(part.vector).encode())}
         parts.append({**shown, "weight": part.weight})
     return parts
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 
 from retr import UsageError
-from retr.serve.schemas import Refusal, Upload
+from retr.serve.schemas import REFUSALS, Upload
 from retr.serve.state import Reader, TheIndex, TheState
 from retr.serve.uploads import KEPT_SECONDS
 
 if TYPE_CHECKING:
     from retr import Picture
 
-router = APIRouter(
-    tags=["pictures"], responses={status: {"model": Refusal} for status in (401, 403, 404, 413, 422, 429)}
-)
+router = APIRouter(tags=["pictures"], responses=REFUSALS)
 Size = Annotated[int, Query(ge=16, le=4096, description="The longer side, at most, in pixels.")]
 
 
@@ -54,7 +52,7 @@ async def picture(
 ) -> Response:
     """Return a row's picture out of its archive, as JPEG, reduced on the server."""
     found = await state.run(lambda: _answer(served.index.picture(id, **seen.reading()), seen.size, if_none_match))
-    state.record(token, served, "picture", {}, [[id]])
+    await state.record(token, served, "picture", {}, [[id]])
     return found
 
 
@@ -64,9 +62,11 @@ async def upload(request: Request, state: TheState, token: Reader) -> Upload:
     data = await request.body()
     if not data:
         raise HTTPException(422, "the body is empty; send the bytes of a picture")
-    read = await state.run(state.decoders.read, data)
+    read = await state.decode(state.decoders.read, data)
     return Upload(
-        upload=state.uploads.add(read, token.name, data if read.frames > 1 or read.window else b""),
+        upload=state.uploads.add(
+            read, token.name, data if read.frames > 1 or read.window else b"", hashlib.sha256(data).hexdigest()
+        ),
         width=read.width,
         height=read.height,
         mode=read.mode,

@@ -12,18 +12,18 @@ from retr.answers import MEDIA_TYPE, to_arrow
 from retr.serve import facets as facets_
 from retr.serve.questions import picture_of, query_of, told
 from retr.serve.schemas import (
+    REFUSALS,
     Answer,
     ClassifyAnswer,
     ClassifyRequest,
     Facets,
-    Refusal,
     Rows,
     SearchAnswer,
     SearchRequest,
 )
 from retr.serve.state import Reader, TheIndex, TheState
 
-router = APIRouter(tags=["read"], responses={status: {"model": Refusal} for status in (401, 403, 404, 413, 422, 429)})
+router = APIRouter(tags=["read"], responses=REFUSALS)
 Where = Annotated[str | None, Query(max_length=10_000)]
 
 
@@ -47,12 +47,14 @@ async def search(
 
     The answer is JSON, or an Arrow stream where ``Accept`` names its media type.
     """
-    queries = await asyncio.gather(*(state.run(query_of, question, state, token) for question in asked.questions))
+    queries = await asyncio.gather(*(state.decode(query_of, question, state, token) for question in asked.questions))
     futures = [asyncio.wrap_future(served.search(query, asked.options())) for query in queries]
     found = await state.within(asyncio.gather(*futures))
     if state.audit is not None:
-        told_ = [told(question, state.audit) for question in asked.questions]
-        state.record(token, served, "search", {"questions": told_, **asked.options()}, [hits.ids for hits in found])
+        told_ = [told(question, state.audit, state.uploads) for question in asked.questions]
+        await state.record(
+            token, served, "search", {"questions": told_, **asked.options()}, [hits.ids for hits in found]
+        )
     if accept == MEDIA_TYPE:
         return Response(await state.run(to_arrow, found), media_type=MEDIA_TYPE)
     answers = [Answer(**hits.to_json()) for hits in found]
@@ -66,16 +68,18 @@ async def classify(asked: ClassifyRequest, served: TheIndex, state: TheState, to
         # a path would be one on the server's disk
         raise UsageError(f"{asked.labels!r} is not the name of a label set", hint="give the classes' names as a list")
     notes: list[str] = []
+    may_train = "write" in token.scopes and not state.settings.read_only
+
+    pictures = await asyncio.gather(*(state.decode(picture_of, part, state, token) for part in asked.pictures))
 
     def answer() -> list[dict[str, Any]]:
-        pictures = [picture_of(part, state, token) for part in asked.pictures]
-        way = asked.model_dump(exclude={"pictures", "top"})
+        way = asked.model_dump(exclude={"pictures", "top"}) | {"train": may_train}
         found = served.index.classify(pictures, **way, say=notes.append)
         # what was decoded before can be read: no answer is an error
         return [one.to_json(asked.top) for one in found if not isinstance(one, tuple)]
 
     answers = await state.run(answer)
-    state.record(token, served, "classify", asked.model_dump(exclude={"pictures"}), [])
+    await state.record(token, served, "classify", asked.model_dump(exclude={"pictures"}), [])
     return ClassifyAnswer(index=served.name, version=served.index.version, answers=answers, notes=notes)
 
 
@@ -90,7 +94,7 @@ async def rows(
 ) -> Rows:
     """Return the rows that a condition allows, in the order of the index, a page at a time."""
     found = await state.run(facets_.page, served.index, where, offset, limit)
-    state.record(token, served, "rows", {"where": where}, [[row["id"] for row in found.rows]])
+    await state.record(token, served, "rows", {"where": where}, [[row["id"] for row in found.rows]])
     return found.model_copy(update={"index": served.name})
 
 
@@ -103,12 +107,13 @@ async def row(
 ) -> dict[str, Any]:
     """Return everything the index holds of one row: ``retr show --json``."""
     found = await state.run(facets_.one, served.index, id)
-    state.record(token, served, "row", {}, [[id]])
+    await state.record(token, served, "row", {}, [[id]])
     return found
 
 
 @router.get("/indexes/{index}/facets")
-async def facets(served: TheIndex, state: TheState, _: Reader, where: Where = None) -> Facets:
+async def facets(served: TheIndex, state: TheState, token: Reader, where: Where = None) -> Facets:
     """Say what each column holds among the rows that a condition allows: the most frequent values, or the range."""
-    found = await state.run(facets_.facets, served.index, where)
+    found = await state.run(served.facets, where)
+    await state.record(token, served, "facets", {"where": where}, [])
     return found.model_copy(update={"index": served.name})

@@ -21,7 +21,7 @@ Columns = Annotated[list[str], Field(max_length=200)]
 class _Strict(BaseModel):
     """A request in which a name that is not known is an error: a misspelt filter must not be passed over."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 class PicturePart(_Strict):
@@ -195,3 +195,8 @@ class Refusal(BaseModel):
     """The object in every answer that is no success."""
 
     error: Error
+
+
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refusal} for status in (400, 401, 403, 404, 408, 409, 413, 421, 422, 429, 500, 503, 504)
+}

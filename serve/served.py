@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from retr import Index
 from retr.serve.batching import Batcher
+from retr.serve.facets import facets
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -15,8 +16,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from retr import Hits, Query
+    from retr.serve.schemas import Facets
 
 _LOOK_EVERY = 1.0
+_FACETS_KEPT = 64
 
 
 class Served:
@@ -37,6 +40,9 @@ class Served:
         self._index = Index.open(path, **(options or {}))
         self._looked = time.monotonic()
         self._looking = threading.Lock()
+        # one at a time: a count over a million rows takes a core for a second
+        self._counting = threading.Lock()
+        self._facets: dict[tuple[int, str | None], Facets] = {}
         self._batcher: Batcher[Query, Hits] = Batcher(self._answer)
 
     @property
@@ -53,6 +59,18 @@ class Served:
     def search(self, query: Query, options: dict[str, Any]) -> Future[Hits]:
         """Ask; questions with equal options that arrive together are answered together."""
         return self._batcher.submit(tuple(sorted((name, _frozen(value)) for name, value in options.items())), query)
+
+    def facets(self, where: str | None) -> Facets:
+        """Return the facets under a condition; those of the newest version's last conditions are kept."""
+        index = self.index.snapshot()
+        key = (index.version, where)
+        with self._counting:
+            found = self._facets.get(key)
+            if found is None:
+                found = self._facets[key] = facets(index, where)
+                while len(self._facets) > _FACETS_KEPT:
+                    self._facets.pop(next(iter(self._facets)))
+        return found
 
     def warm(self) -> None:
         """Load the encoder, so that the first question does not wait for it."""

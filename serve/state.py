@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends, HTTPException, Request
 
+from retr import UsageError
 from retr.serve.metrics import Metrics
 from retr.serve.served import Served
 from retr.serve.tokens import LOCAL, Token
@@ -40,6 +41,8 @@ class State:
     rate: Rate
     wrong_tokens: Rate
     workers: ThreadPoolExecutor
+    # pictures that are slow to decode wait for one another, and nothing else waits for them
+    readers: ThreadPoolExecutor
     metrics: Metrics = field(default_factory=Metrics)
     ready: bool = False
 
@@ -49,7 +52,7 @@ class State:
             served.warm()
         self.ready = True
 
-    def record(
+    async def record(
         self, token: Token, served: Served, action: str, asked: Mapping[str, Any], ids: Sequence[Sequence[str]]
     ) -> None:
         """Write a question and the ids that answered it into the audit, if there is one."""
@@ -57,7 +60,25 @@ class State:
             return
         entry = {"who": token.name, "action": action, "index": served.name, "version": served.index.version}
         answered = [self.audit.ids(list(some)) for some in ids]
-        self.audit.write(entry | {"asked": dict(asked), "ids": answered})
+        shown = {name: self._shown(self.audit, name, value) for name, value in asked.items() if value is not None}
+        # a disk may be slow, and the loop waits for nothing
+        writing = asyncio.get_running_loop().run_in_executor(
+            self.workers, self.audit.write, entry | {"asked": shown, "ids": answered}
+        )
+        try:
+            await writing
+        except OSError:
+            # what cannot be written down is not answered
+            raise HTTPException(503, "the audit cannot be written") from None
+
+    @staticmethod
+    def _shown(audit: Audit, name: str, value: Any) -> Any:
+        """Return one option of a question as the audit holds it."""
+        if name == "where":
+            return audit.condition(value)
+        if name == "exclude_same":
+            return {column: own if own is None else audit.ids([own])[0] for column, own in value.items()}
+        return audit.ids([value])[0] if name == "patient" else value
 
     def close(self) -> None:
         """Answer what waits, then let go of everything."""
@@ -65,12 +86,18 @@ class State:
             served.close()
         self.decoders.close()
         self.workers.shutdown()
+        self.readers.shutdown()
         if self.audit is not None:
             self.audit.close()
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """Run something that takes long in a thread, for at most the time an answer may take."""
         running = asyncio.get_running_loop().run_in_executor(self.workers, function, *arguments)
+        return await self.within(running)
+
+    async def decode(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Run something that decodes pictures of strangers, likewise."""
+        running = asyncio.get_running_loop().run_in_executor(self.readers, function, *arguments)
         return await self.within(running)
 
     async def within(self, running: asyncio.Future[Result]) -> Result:
@@ -112,7 +139,11 @@ def _token(request: Request, state: State) -> Token:
     address = request.client.host if request.client else ""
     if state.tokens is None:
         return LOCAL
-    token = state.tokens.of(presented.strip()) if kind.lower() == "bearer" else None
+    try:
+        token = state.tokens.of(presented.strip()) if kind.lower() == "bearer" else None
+    except UsageError:
+        # a file that is being edited; why it cannot be read is nothing for strangers
+        raise HTTPException(503, "the tokens cannot be read") from None
     if token is None:
         if given and state.wrong_tokens.take(_network(address)):
             raise HTTPException(429, "too many wrong tokens", {"retry-after": "10"})
@@ -128,7 +159,7 @@ def _network(address: str) -> str:
     return str(ipaddress.ip_network(f"{found}/64", strict=False)) if found.version == 6 else address
 
 
-def served_of(index: str, request: Request) -> Served:
+async def served_of(index: str, request: Request) -> Served:
     """Return the index that a path names."""
     served = state_of(request).indexes.get(index)
     if served is None:
@@ -136,8 +167,13 @@ def served_of(index: str, request: Request) -> Served:
     return served
 
 
+async def _the_state(request: Request) -> State:
+    # FastAPI would call a plain function in a thread
+    return state_of(request)
+
+
 Reader = Annotated[Token, Depends(holder("read"))]
 Labeller = Annotated[Token, Depends(holder("label"))]
 Writer = Annotated[Token, Depends(holder("write"))]
-TheState = Annotated[State, Depends(state_of)]
+TheState = Annotated[State, Depends(_the_state)]
 TheIndex = Annotated[Served, Depends(served_of)]

@@ -74,16 +74,21 @@ class Tokens:
         with self._lock:
             try:
                 status = self._path.stat()
-                state = (status.st_mtime_ns, status.st_size, status.st_ino)
-                if state == self._state:
+                if _state_of(status) == self._state:
                     return
+                # what is checked is what is read, whatever the name leads to by then; a pipe is not waited for
+                with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+                    status = os.fstat(file.fileno())
+                    data = file.read(_LARGEST + 1) if stat.S_ISREG(status.st_mode) else b""
                 if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
                     raise UsageError(f"the token file {self._path.name!r} is no small text file")
                 if status.st_mode & 0o022:
                     raise UsageError(
                         f"others may write to the token file {self._path.name!r}", hint=f"chmod 600 {self._path.name}"
                     )
-                text = self._path.read_text(encoding="utf-8")
+                if status.st_uid not in {0, os.geteuid()}:
+                    raise UsageError(f"the token file {self._path.name!r} belongs to somebody else")
+                text = data.decode("utf-8")
             except OSError as error:
                 raise UsageError(
                     f"cannot read the token file {self._path.name!r}: {error.strerror}",
@@ -92,7 +97,7 @@ class Tokens:
             except UnicodeDecodeError:
                 raise UsageError(f"the token file {self._path.name!r} is not UTF-8") from None
             self._known = [entry for number, line in enumerate(text.splitlines(), 1) if (entry := _entry(line, number))]
-            self._state = state
+            self._state = _state_of(status)
 
 
 def make_token(path: Path, name: str, scopes: frozenset[str]) -> str:
@@ -120,6 +125,10 @@ def make_token(path: Path, name: str, scopes: frozenset[str]) -> str:
             file.write("\n")
         file.write(line)
     return token
+
+
+def _state_of(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _entry(line: str, number: int) -> tuple[bytes, Token] | None:

@@ -24,6 +24,7 @@ class Held:
     owner: str
     used: float
     data: bytes = b""
+    digest: str = ""
 
     @property
     def size(self) -> int:
@@ -39,13 +40,19 @@ class Uploads:
         self._held: dict[str, Held] = {}
         self._lock = threading.Lock()
 
-    def add(self, picture: Picture, owner: str, data: bytes = b"") -> str:
+    def add(self, picture: Picture, owner: str, data: bytes = b"", digest: str = "") -> str:
         """Hold a picture, and the file of one with more to see in it; return its name, which cannot be guessed."""
         name = secrets.token_urlsafe(18)
         with self._lock:
-            self._held[name] = Held(picture, owner, time.monotonic(), data)
+            self._held[name] = Held(picture, owner, time.monotonic(), data, digest)
             self._drop()
         return name
+
+    def digest(self, name: str) -> str:
+        """Return the SHA-256 of an upload's bytes; empty where it is not held any more."""
+        with self._lock:
+            held = self._held.get(name)
+            return "" if held is None else held.digest
 
     def of(self, name: str, owner: str) -> Picture:
         """Return the picture of an upload; see `held`."""

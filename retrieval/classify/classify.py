@@ -59,6 +59,7 @@ def classify(
     k: int | None = None,
     where: str | None = None,
     retrain: bool = False,
+    train: bool = True,
     patient: str | None = None,
     strict_exclude: bool = False,
     max_set: int | None = None,
@@ -84,6 +85,8 @@ def classify(
         With ``by`` how many rows vote (by default as calibrated, else 5), and among which.
     retrain
         Train the probe again.
+    train
+        Whether a probe that is not stored may be trained and stored; otherwise it is an error.
     patient
         The group key's value of all the pictures, raw where the index keeps hashes: its rows say nothing about them.
         Pictures that are indexed, and DICOM files, say themselves whose they are.
@@ -131,7 +134,7 @@ def classify(
         return _find_findings(index.encoder, side, classes, images, index.store)
     remarks = [*index.store.identity.absent(where), *_nobody(index.store, patient, strict=strict_exclude)]
     words = None if classes is None else ByWords(index.text_side, classes, calibrated_on=calibrated_on)
-    method = _choose(index, words, by=by, probe=probe, k=k, where=where, retrain=retrain, say=say)
+    method = _choose(index, words, by=by, probe=probe, k=k, where=where, retrain=retrain, train=train, say=say)
     if index.store is not before:
         # a probe was trained, and committed
         moving.refresh()
@@ -266,6 +269,7 @@ def _choose(
     where: str | None,
     retrain: bool,
     say: Callable[[str], None],
+    train: bool = True,
 ) -> Method:
     if words is not None:
         if index.bridge is not None:
@@ -278,6 +282,11 @@ def _choose(
     if found is None:
         # another process may have changed rows since this one looked
         index.refresh()
+        if not train:
+            raise UsageError(
+                f"there is no trained probe for {probe!r}",
+                hint=f"train it with `retr classify --probe {probe}`, or ask as one who may write",
+            )
         found = probes.train_and_store(index.store, probe)
         index.refresh()
         # rows that changed in the meantime are not those it was trained on

@@ -20,6 +20,8 @@ SWITCHES: dict[str, tuple[str, str]] = {
     "DISABLE_SAFETENSORS_CONVERSION": ("1", "transformers asks a service to convert a model, from a thread of its own"),
     "DO_NOT_TRACK": ("1", "understood by many libraries, among them those that other packages' encoders bring"),
     "NO_ALBUMENTATIONS_UPDATE": ("1", "albumentations, common in encoders, asks PyPI for its newest version"),
+    "OTEL_SDK_DISABLED": ("true", "OpenTelemetry, under FastAPI, sends traces where other variables name a receiver"),
+    "FASTAPI_OTEL_AUTO_CONFIGURE": ("false", "FastAPI would set such a sender up by itself"),
     "RAY_USAGE_STATS_ENABLED": ("0", "ray reports its use, where somebody serves or builds with it"),
 }
 
