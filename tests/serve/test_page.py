@@ -281,6 +281,16 @@ def test_deep_grey_is_looked_into_by_frame_and_window(serve, visit, volume, tmp_
     says("1 of 3, window 2000 ± 2000")
 
 
+def test_until_the_model_is_there_the_page_says_so(serve, visit):
+    page = visit("about:blank")
+    page.route("**/readyz", lambda route: route.fulfill(status=503))
+    page.goto(serve())
+    page.wait_for_selector(".hit")
+    assert "being loaded" in page.inner_text("#loading")
+    page.unroute("**/readyz")
+    page.wait_for_selector("#loading", state="hidden")
+
+
 def test_a_token_is_asked_for_refused_and_taken(serve, visit, tmp_path):
     token = make_token(tmp_path / "tokens", "anna", frozenset({"read"}))
     page = visit(serve(token_file=tmp_path / "tokens"))
@@ -349,6 +359,15 @@ def test_on_a_phone_the_answer_follows_the_question(serve, visit, file):
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert not page.is_visible("#where")
     assert page.locator("#trust").bounding_box()["y"] < 844
+    # two pictures side by side
+    tops = [page.locator(".hit").nth(place).bounding_box()["y"] for place in range(3)]
+    assert tops[0] == tops[1] < tops[2]
+    # and the end of a name, which tells files apart, is in sight
+    for end, card in [
+        (page.locator(f".hit >> nth={n} >> .id span:last-child"), page.locator(f".hit >> nth={n}")) for n in (0, 1)
+    ]:
+        name, box = end.bounding_box(), card.bounding_box()
+        assert name["x"] + name["width"] <= box["x"] + box["width"]
     page.tap("#conditions > summary")
     tick(page, "glaucoma")
     page.wait_for_selector("#chips li")
