@@ -16,6 +16,7 @@ demo: $(VENV)/.demo
 	@mkdir -p out
 	$(BIN)/retr index build examples/hrf45 --metadata examples/hrf45/labels.csv --index $(DEMO)
 	$(BIN)/retr query --image examples/hrf45/glaucoma/05_g.jpg -k 5 --index $(DEMO)
+	@echo "to look at it on a page: $(PIP) -e '.[serve]' && $(BIN)/retr serve --index $(DEMO), then open http://127.0.0.1:7860/"
 
 test: $(VENV)/.dev
 	@.ci/programs strace chromium

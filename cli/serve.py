@@ -33,6 +33,7 @@ def serve(
         typer.Option("--audit-words/--audit-hashed-words", help="Whether the audit holds words as given."),
     ] = True,
     audit_ids: Annotated[bool, typer.Option("--audit-ids", help="Have ids in the audit unhashed.")] = False,
+    additions: Annotated[Path | None, typer.Option("--additions", help="Keep the pictures of writers here.")] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse all changes.")] = False,
     allow_host: Annotated[
         list[str] | None, typer.Option("--allow-host", help="A further name under which it is asked; repeats.")
@@ -68,6 +69,7 @@ def serve(
         audit_file=audit,
         hash_words=not audit_words,
         plain_ids=audit_ids,
+        additions=additions,
         read_only=read_only,
         hosts=frozenset(allow_host or ()),
         origins=frozenset(origin.lower().rstrip("/") for origin in allow_origin or ()),

@@ -85,7 +85,7 @@ async def uploaded(upload: str, state: TheState, token: Reader, seen: Annotated[
         picture = state.decoders.read(held.data, **asked) if asked else held.picture
         return _answer(picture, seen.size, "")
 
-    found = await state.run(read)
+    found = await state.decode(read)
     found.headers["cache-control"] = "private, no-store"
     return found
 

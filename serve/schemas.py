@@ -142,6 +142,29 @@ class ClassifyAnswer(BaseModel):
     notes: list[str]
 
 
+class Added(BaseModel):
+    """The row of a picture that was added."""
+
+    index: str
+    version: int
+    id: str
+
+
+class DeleteRequest(_Strict):
+    """Rows to delete; ``purge`` leaves nothing of them in any file of the index."""
+
+    ids: list[Annotated[str, Field(min_length=1, max_length=4096)]] = Field(min_length=1, max_length=10_000)
+    purge: bool = False
+
+
+class Deleted(BaseModel):
+    """How many rows were deleted."""
+
+    index: str
+    version: int
+    rows: int
+
+
 class Rows(BaseModel):
     """Some rows of an index, and how many there are."""
 

@@ -40,6 +40,8 @@ class Served:
         self._index = Index.open(path, **(options or {}))
         self._looked = time.monotonic()
         self._looking = threading.Lock()
+        # of this server's own writers, one after another
+        self.writing = threading.Lock()
         # one at a time: a count over a million rows takes a core for a second
         self._counting = threading.Lock()
         self._facets: dict[tuple[int, str | None], Facets] = {}

@@ -28,6 +28,8 @@ class Settings:
         How the audit holds words and ids.
     read_only
         Refuse what changes an index or a set, whatever the token's scopes.
+    additions
+        The folder that keeps pictures which writers add; without one none can be added.
     hosts, origins
         Further names of the server, and sites whose pages may ask it (`retr.serve.limits.Guard`).
     root_path
@@ -49,6 +51,7 @@ class Settings:
     hash_words: bool = False
     plain_ids: bool = False
     read_only: bool = False
+    additions: Path | None = None
     hosts: frozenset[str] = frozenset()
     origins: frozenset[str] = frozenset()
     root_path: str = ""
