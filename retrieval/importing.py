@@ -8,7 +8,6 @@ vector. What `retr.retrieval.exporting` wrote says it by itself, and comes back 
 from __future__ import annotations
 
 import base64
-import json
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.disk.schema import ID
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
+from retr.index.json_fields import Fields, parse_json
 from retr.index.machine.home import home
 from retr.index.rows.grouping import faithful_texts
 from retr.index.rows.identifiers import identifier_texts
@@ -188,9 +188,16 @@ def _exported(raw: pa.Table) -> _Exported | None:
     if text is None:
         return None
     try:
-        note = json.loads(text)
-        files = {HEAD_FILE: base64.b64decode(note.pop("head"))} if "head" in note else {}
-        return _Exported(**{**note, "encoder": EncoderInfo.from_json(note["encoder"])}, files=files)
+        note = Fields(parse_json(text))
+        return _Exported(
+            encoder=EncoderInfo.from_json(note.inner("encoder").data()),
+            dtype=note.choice("dtype", ("float32", "float16")),
+            group=note.text("group") if note.has("group") else None,
+            identifiers=note.inner("identifiers").data() if note.has("identifiers") else None,
+            vectors=note.text("vectors"),
+            ids=note.text("ids"),
+            files={HEAD_FILE: base64.b64decode(note.text("head"))} if note.has("head") else {},
+        )
     except (ValueError, KeyError, TypeError, AttributeError):
         raise UsageError(
             "what the table says of its export cannot be read",

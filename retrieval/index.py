@@ -146,6 +146,9 @@ class Index(IndexContents, Deferred):
 
         path = home(path)
         asked: Any = {name: options.pop(name) for name in options.keys() & declared(BuildOptions).keys()}
+        if not isinstance(encoder, str | None):
+            # a loaded one takes no options: these would be left out without a word
+            taken(BuildOptions, {name: value for name, value in options.items() if name != "device"}, "build")
 
         @cache
         def load() -> BaseEncoder:

@@ -137,14 +137,21 @@ def add(
     _require_dtype(store, asked.dtype)
     chosen = BuildNotes.of(store).image_columns.get(name or Path(source).name) if is_place(source) else None
     asked = replace(asked, image_column=asked.image_column or chosen)
+    if name is not None:
+        _require_name(name)
     root = None if name is None else locations.recall_sources(store.uuid).get(name)
     opened = _opened(source, store.path, asked, root)
     name = Path(opened.location).name if name is None else name
-    if not name or "/" in name or "::" in name or name.startswith("."):
-        raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
+    _require_name(name)
     order = _order(opened, source, store, asked, name)
     _require_columns(order, store.schema.names, asked.types or ())
     return run_build(order, encoder() if callable(encoder) else encoder, store, progress)[0]
+
+
+def _require_name(name: object) -> None:
+    plain = isinstance(name, str) and name.isprintable() and not name.startswith(".")
+    if not (plain and name and "/" not in str(name) and "::" not in str(name)):
+        raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
 
 
 def _opened(archive: ArchiveLike | Source, index: Path, asked: BuildOptions, root: str | None) -> Source:

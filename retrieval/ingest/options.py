@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from retr.index.errors import UsageError
+from retr.index.listed import listed
 from retr.index.options import Option
 from retr.retrieval.archive.table_like import Table  # noqa: TC001
 from retr.retrieval.read_options import ReadKeywords, ReadOptions
@@ -82,6 +83,8 @@ class BuildOptions(ReadOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.scores is not None:
+            object.__setattr__(self, "scores", tuple(listed(self.scores, "scores")))
         if self.commit_rows < 1:
             raise UsageError(f"commit_rows must be at least 1, got: {self.commit_rows!r}")
         if self.workers is not None and self.workers < 1:

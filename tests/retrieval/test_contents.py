@@ -260,3 +260,22 @@ class TestWrongTypes:
     def test_a_question_is_a_query(self, index, wrong):
         with pytest.raises(UsageError, match=r"a question is a retr\.Query"):
             index.search(wrong)
+
+    def test_a_misspelt_option_beside_a_loaded_encoder(self, archive, tmp_path, fake_encoder):
+        with pytest.raises(TypeError, match="has no option 'grup': is 'group' meant"):
+            Index.build(archive, tmp_path / "new", encoder=fake_encoder, grup="patient")
+        assert not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize("wrong", [3, "\ud800", "a\0b"])
+    def test_a_name_is_a_text(self, index, archive, wrong):
+        with pytest.raises(UsageError, match="name"):
+            index.add(archive, name=wrong)
+
+    @pytest.mark.parametrize("wrong", [b"x", [1], "drusen"])
+    def test_scores_are_a_list_of_texts(self, archive, tmp_path, fake_encoder, wrong):
+        with pytest.raises(UsageError, match="scores are a list of texts"):
+            Index.build(archive, tmp_path / "new", encoder=fake_encoder, scores=wrong)
+
+    def test_frames_are_recorded_as_a_whole_number(self, archive, tmp_path, fake_encoder):
+        with pytest.raises(UsageError, match="frames must be a whole number, got"):
+            Index.build(archive, tmp_path / "new", encoder=fake_encoder, frames=1.0)

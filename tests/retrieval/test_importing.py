@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import sys
 
 import numpy as np
@@ -410,3 +411,18 @@ class TestWrongTypes:
         with pytest.raises(UsageError, match=said):
             Index.from_vectors(table={"id": ["a", "b"]}, **given)
         assert not (tmp_path / "i").exists()
+
+    @pytest.mark.parametrize(("key", "wrong"), [
+        ("dtype", "x"), ("dtype", 1), ("dtype", None), ("group", 1), ("group", ["patient"]), ("identifiers", "x"),
+        ("vectors", 3), ("ids", []),
+    ])  # fmt: skip
+    def test_a_note_of_an_export_that_was_damaged(self, tmp_path, key, wrong):
+        given = {"encoder": "mine", "fingerprint": "1"}
+        index = Index.from_vectors(np.eye(2), {"id": ["a", "b"]}, tmp_path / "i", **given)
+        index.export(tmp_path / "out")
+        table = pq.read_table(tmp_path / "out" / "metadata.parquet")
+        note = json.loads(table.schema.metadata[b"retr"])
+        spoilt = table.replace_schema_metadata({"retr": json.dumps({**note, key: wrong})})
+        with pytest.raises(UsageError, match="its export cannot be read"):
+            Index.from_vectors(tmp_path / "out" / "vectors.npy", spoilt, tmp_path / "again")
+        assert not (tmp_path / "again").exists()
