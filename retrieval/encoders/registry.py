@@ -118,9 +118,9 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
 
     Examples
     --------
-    >>> load_encoder("retzero")
+    >>> load_encoder("rad_dino")
     Traceback (most recent call last):
-    retr.index.errors.EncoderNotFoundError: no encoder named 'retzero'; did you mean 'retizero'?
+    retr.index.errors.EncoderNotFoundError: no encoder named 'rad_dino'; did you mean 'rad-dino'?
     """
     spec, rest = find_spec(name)
     if spec.family and not rest:
