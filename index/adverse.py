@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from retr.index.accelerators.config import DEPTH
 from retr.index.types import Ask
@@ -34,6 +35,8 @@ _PIVOTS, _ANCHORS = 64, 6
 _QUESTIONS = 32
 # Values of a column that may be filters, columns that are looked at, and the least share of rows of one.
 _MAX_VALUES, _MAX_COLUMNS, _MIN_SHARE = 100, 4, 0.005
+# Rows of which the values of a column are looked at first.
+_SAMPLE = 2000
 # Deeper than `tune` measures otherwise.
 _DEEP = 10 * DEPTH
 _CHUNK = 16_384
@@ -131,10 +134,15 @@ class _Space:
 def _columns(snapshot: Snapshot) -> Iterator[Mask]:
     """Find values of columns that many rows have and many have not; of each column the commonest and the rarest."""
     looked = 0
+    live = snapshot.live_rows()
+    sample = live[:: max(1, len(live) // _SAMPLE)]
     for column in snapshot.schema:
         if looked == _MAX_COLUMNS:
             return
         if not (pa.types.is_string(column.type) or pa.types.is_boolean(column.type)) or column.name == "id":
+            continue
+        # a column that tells rows apart is not read as a whole
+        if len(pc.unique(snapshot.table([column.name], rows=sample)[column.name])) > _MAX_VALUES:
             continue
         values = snapshot.columns.distinct(column.name).drop_null()
         if not 2 <= len(values) <= _MAX_VALUES:

@@ -19,6 +19,8 @@ from retr.index.types import BestFirst
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from numpy.typing import NDArray
+
     from retr.index.measuring import Questions
     from retr.index.plan import Plan
     from retr.index.store import Store
@@ -98,6 +100,34 @@ def few(store: Store, asked: Mapping[str, Questions], target: float) -> Reached 
     return None
 
 
+@dataclass(frozen=True)
+class _Kept:
+    """A question whose filter is kept as one bit a row: there are some eighty of them, each as long as the index."""
+
+    question: adverse.Question
+    packed: NDArray[np.uint8] | None
+    rows: int
+
+    @classmethod
+    def of(cls, question: adverse.Question) -> _Kept:
+        allowed = question.ask.allowed
+        bare = replace(question, ask=replace(question.ask, allowed=None))
+        return cls(bare, None if allowed is None else np.packbits(allowed), 0 if allowed is None else len(allowed))
+
+    def first_alone(self, last: NDArray[np.float32]) -> _Kept:
+        """Return the same question for its best row alone, under the same filter."""
+        bare = self.question
+        return replace(self, question=replace(bare, sort=_FIRST, ask=replace(bare.ask, k=1), last=last))
+
+    def half(self, which: int) -> adverse.Question:
+        """Return every second query, with the filter as it was."""
+        question = self.question.half(which)
+        if self.packed is None:
+            return question
+        allowed = np.unpackbits(self.packed, count=self.rows).view(np.bool_)
+        return replace(question, ask=replace(question.ask, allowed=allowed))
+
+
 def filtered(store: Store, target: float, say: Callable[[str], None]) -> Reached | None:
     """Return how far to look best first for any question, and the recall that this reaches under adverse filters."""
     if not _best_first(store):
@@ -109,10 +139,10 @@ def filtered(store: Store, target: float, say: Callable[[str], None]) -> Reached
         # what fewer rows are allowed for is found by every search
         if len(question.vectors) < 2 or (truth.rows[:, -1] < 0).any():
             continue
-        asked.append(replace(question, last=truth.scores[:, -1]))
+        kept = _Kept.of(replace(question, last=truth.scores[:, -1]))
+        asked.append(kept)
         if question.ask.k == DEPTH:
-            first = replace(question, sort=_FIRST, ask=replace(question.ask, k=1), last=truth.scores[:, 0])
-            asked.append(first)
+            asked.append(kept.first_alone(truth.scores[:, 0]))
     if not asked:
         return Reached(math.inf, {"all": 1.0}, 0.0)
     for reach in (*_WIDE_REACHES, math.inf):
@@ -120,7 +150,7 @@ def filtered(store: Store, target: float, say: Callable[[str], None]) -> Reached
             continue
         start = time.process_time()
         found = _recalls(plan, asked, 1, reach, target)
-        seconds = (time.process_time() - start) / sum(len(question.vectors) // 2 for question in asked)
+        seconds = (time.process_time() - start) / sum(len(kept.question.vectors) // 2 for kept in asked)
         if math.isinf(reach) or _suffices(found, target):
             worst = min(min(shares) for sort, shares in found.items() if sort != _FIRST)
             reached = Reached(
@@ -131,9 +161,7 @@ def filtered(store: Store, target: float, say: Callable[[str], None]) -> Reached
     return None
 
 
-def _recalls(
-    plan: Plan, asked: Sequence[adverse.Question], half: int, reach: float, target: float
-) -> dict[str, list[float]]:
+def _recalls(plan: Plan, asked: Sequence[_Kept], half: int, reach: float, target: float) -> dict[str, list[float]]:
     """Return, for each sort of question, the share of the best that is found under each filter.
 
     Of half of the queries; it ends with the first filter that fares so badly that no other need be tried.

@@ -7,7 +7,7 @@ import pytest
 from gpu_standin import Gpus
 
 from retr.benchmarks import gpu
-from retr.index import tune
+from retr.index import measuring
 
 pytest.importorskip("faiss")
 
@@ -18,7 +18,7 @@ def recorded(monkeypatch):
     monkeypatch.setattr(gpu, "record", lambda name, figures, **options: found.update(name=name, **figures, **options))
     monkeypatch.setattr(gpu, "BATCHES", (1, 16))
     monkeypatch.setattr(gpu, "_CHUNK", 3000)
-    monkeypatch.setattr(tune, "_QUERIES", 60)
+    monkeypatch.setattr(measuring, "_QUERIES", 60)
     return found
 
 

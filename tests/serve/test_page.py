@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
-@pytest.fixture(scope="session")
+# not for the session: while playwright runs, no test of this process can run an event loop of its own
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     chromium = shutil.which("chromium")
     if chromium is None:
