@@ -142,6 +142,8 @@ class _Gpus:
 
         def one(part: tuple[Any, int]) -> NDArray[np.int64]:
             index, start = part
+            if not len(queries):
+                return np.empty((0, min(wanted, index.ntotal)), np.int64)
             rows = devices.in_batches(
                 lambda batch: index.search(batch, min(wanted, index.ntotal), params=settings)[1], queries, size
             )
