@@ -39,7 +39,7 @@ _MAX_VALUES, _MAX_COLUMNS, _MIN_SHARE = 100, 4, 0.005
 _SAMPLE = 2000
 # Deeper than `tune` measures otherwise.
 _DEEP = 10 * DEPTH
-_CHUNK = 16_384
+_CHUNK = 4096
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,21 @@ def questions(snapshot: Snapshot, seed: int = 0) -> Iterator[Question]:
 
     yield ask("deep", some(live), None, _DEEP)
     for share in _SHARES:
-        yield ask("unrelated", some(live), rng.random(snapshot.n_total) < share)
+        yield ask("unrelated", some(live), rng.random(snapshot.n_total, np.float32) < share)
         side = space.pivots @ rng.standard_normal(space.pivots.shape[1], np.float32)
         yield ask("one side", some(live), space.parts(side, share))
     for anchor in rng.permutation(len(pivots))[:_ANCHORS].tolist():
         likeness = space.pivots @ space.pivots[anchor]
         # the question's own part comes first
         likeness[anchor] = np.inf
-        near = np.intersect1d(np.flatnonzero(space.part == anchor), live, assume_unique=True)
+        near = np.flatnonzero(space.part == anchor)
+        near = near if alive is None else near[alive[near]]
         scores = space.scores(space.pivots[anchor])
         for share in _SHARES:
             yield ask("near", some(near), space.parts(likeness, share))
             yield ask("far", some(near), space.parts(-likeness, share))
-            yield ask("all but the nearest", some(near), scores <= np.quantile(scores, share))
+            scores.partition(last := int(share * (len(scores) - 1)))
+            yield ask("all but the nearest", some(near), space.scores(space.pivots[anchor]) <= scores[last])
     for mask in _columns(snapshot):
         yield ask("columns", some(live), mask)
 
@@ -107,7 +109,9 @@ class _Space:
         self._snapshot = snapshot
         self.cosine = snapshot.manifest.encoder.similarity == "cosine"
         self.pivots = np.asarray(snapshot.vectors(rows), np.float32)
-        self.part = np.concatenate([(part @ self.pivots.T).argmax(axis=1) for part in self._chunks()])
+        # one byte a row
+        nearest = ((part @ self.pivots.T).argmax(axis=1).astype(np.uint8) for part in self._chunks())
+        self.part = np.concatenate(list(nearest))
         self._sizes = np.bincount(self.part, minlength=len(rows))
 
     def _chunks(self) -> Iterator[NDArray[np.float32]]:
@@ -126,8 +130,8 @@ class _Space:
         place[order] = np.arange(len(order))
         wanted = int(share * len(self.part))
         whole = int(np.searchsorted(np.cumsum(self._sizes[order]), wanted, side="right"))
-        mask: Mask = place[self.part] < whole
-        mask[np.flatnonzero(place[self.part] == whole)[: wanted - int(np.count_nonzero(mask))]] = True
+        mask: Mask = (place < whole)[self.part]
+        mask[np.flatnonzero((place == whole)[self.part])[: wanted - int(np.count_nonzero(mask))]] = True
         return mask
 
 

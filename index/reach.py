@@ -101,20 +101,21 @@ def few(store: Store, asked: Mapping[str, Questions], target: float) -> Reached 
 
 
 @dataclass(frozen=True)
-class _Kept:
-    """A question whose filter is kept as one bit a row: there are some eighty of them, each as long as the index."""
+class HardQuestion:
+    """An adverse question, its filter kept as one bit a row: there are some eighty, each as long as the index."""
 
     question: adverse.Question
     packed: NDArray[np.uint8] | None
     rows: int
 
     @classmethod
-    def of(cls, question: adverse.Question) -> _Kept:
+    def of(cls, question: adverse.Question) -> HardQuestion:
+        """Return a question with its filter packed."""
         allowed = question.ask.allowed
         bare = replace(question, ask=replace(question.ask, allowed=None))
         return cls(bare, None if allowed is None else np.packbits(allowed), 0 if allowed is None else len(allowed))
 
-    def first_alone(self, last: NDArray[np.float32]) -> _Kept:
+    def first_alone(self, last: NDArray[np.float32]) -> HardQuestion:
         """Return the same question for its best row alone, under the same filter."""
         bare = self.question
         return replace(self, question=replace(bare, sort=_FIRST, ask=replace(bare.ask, k=1), last=last))
@@ -128,10 +129,8 @@ class _Kept:
         return replace(question, ask=replace(question.ask, allowed=allowed))
 
 
-def filtered(store: Store, target: float, say: Callable[[str], None]) -> Reached | None:
-    """Return how far to look best first for any question, and the recall that this reaches under adverse filters."""
-    if not _best_first(store):
-        return None
+def hard_questions(store: Store) -> list[HardQuestion]:
+    """Return adverse questions with their exact answers; asked before accelerators take memory."""
     plan = store.plan
     asked = []
     for question in adverse.questions(store):
@@ -139,10 +138,18 @@ def filtered(store: Store, target: float, say: Callable[[str], None]) -> Reached
         # what fewer rows are allowed for is found by every search
         if len(question.vectors) < 2 or (truth.rows[:, -1] < 0).any():
             continue
-        kept = _Kept.of(replace(question, last=truth.scores[:, -1]))
+        kept = HardQuestion.of(replace(question, last=truth.scores[:, -1]))
         asked.append(kept)
         if question.ask.k == DEPTH:
             asked.append(kept.first_alone(truth.scores[:, 0]))
+    return asked
+
+
+def filtered(store: Store, asked: Sequence[HardQuestion], target: float, say: Callable[[str], None]) -> Reached | None:
+    """Return how far to look best first for any question, and the recall that this reaches under adverse filters."""
+    if not _best_first(store):
+        return None
+    plan = store.plan
     if not asked:
         return Reached(math.inf, {"all": 1.0}, 0.0)
     for reach in (*_WIDE_REACHES, math.inf):
@@ -161,7 +168,9 @@ def filtered(store: Store, target: float, say: Callable[[str], None]) -> Reached
     return None
 
 
-def _recalls(plan: Plan, asked: Sequence[_Kept], half: int, reach: float, target: float) -> dict[str, list[float]]:
+def _recalls(
+    plan: Plan, asked: Sequence[HardQuestion], half: int, reach: float, target: float
+) -> dict[str, list[float]]:
     """Return, for each sort of question, the share of the best that is found under each filter.
 
     Of half of the queries; it ends with the first filter that fares so badly that no other need be tried.

@@ -161,6 +161,10 @@ def tune(
         return _keep_exact(writer, recall, reason)
     asked = {sort: answered(store, vectors) for sort, vectors in (queries or {}).items() if len(vectors) > 1}
     asked["image"] = row_questions(store)
+    bounded = store.placement.device == "cpu" and any(
+        isinstance(kind, IVF) and kind.codec == "rabitq" for kind in kinds
+    )
+    hard = reach.hard_questions(store) if bounded else []
     curve: list[Point] = []
     for kind in kinds:
         size = _build(writer, kind, budget=memory or _DEFAULT_BUDGET, say=say)
@@ -178,9 +182,8 @@ def tune(
             say(f"{config}: recall {min(promised.values()):.4f}, {seconds * 1e3:.2f} ms a query")
             if min(promised.values()) >= recall and (latency is None or seconds <= latency):
                 tuning = Tuning(config, recall, promised, seconds, size, curve)
-                tuning = replace(
-                    tuning, few=reach.few(trial, asked, recall), filtered=reach.filtered(trial, recall, say)
-                )
+                few, filtered = reach.few(trial, asked, recall), reach.filtered(trial, hard, recall, say)
+                tuning = replace(tuning, few=few, filtered=filtered)
                 writer.note(TUNING, tuning.to_json())
                 writer.commit()
                 return tuning
