@@ -124,7 +124,7 @@ def _require_kind(name: str, value: Any, hint: Any) -> None:
     own = value.item() if hasattr(value, "item") and getattr(value, "ndim", None) == 0 else value
     if not any(_KINDS[kind][1](own) for kind in plain):
         wanted = " or ".join(_KINDS[kind][0] for kind in plain)
-        raise UsageError(f"{name} must be {wanted}, got {value!r}")
+        raise UsageError(f"{name} must be {wanted}, got: {value!r}")
 
 
 def taken(kind: type[Kind], given: Mapping[str, Any], what: str) -> Kind:
@@ -153,7 +153,7 @@ def part(kind: type[Kind], options: Kind) -> Kind:
 
 
 def documents(kind: type, further: str | None = None) -> Callable[[Function], Function]:
-    """Give a function that takes ``**options`` the signature and the docstring of what it takes.
+    """Return a decorator that puts an options class into a function's signature and docstring, for ``**options``.
 
     The entry ``options`` of its docstring's parameters is replaced by one for each option. ``further`` is the name of
     what it takes beside them.

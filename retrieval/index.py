@@ -19,6 +19,7 @@ from retr.retrieval._deferred import Deferred
 from retr.retrieval.answering import find_hits
 from retr.retrieval.contents import ENCODER, IndexContents
 from retr.retrieval.encoders.index_encoder import load_recorded, mismatch, no_text_side, require_same
+from retr.retrieval.encoders.registry import require_options
 from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.ingest.options import BuildOptions
 from retr.retrieval.ingest.report import BuildReport
@@ -182,6 +183,8 @@ class Index(IndexContents, Deferred):
             There is no index, or it cannot be read.
         EncoderMismatchError
             ``encoder`` is not the one the index was built with.
+        UsageError
+            An option is not one of the encoder's.
 
         Examples
         --------
@@ -191,6 +194,7 @@ class Index(IndexContents, Deferred):
         ['healthy/P11-right.png']
         """
         store = Store.open(path)
+        require_options(store.manifest.encoder.name, options)
         if isinstance(encoder, str):
             if encoder != store.manifest.encoder.name:
                 raise mismatch(store.manifest.encoder.name, encoder)

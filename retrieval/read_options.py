@@ -43,7 +43,7 @@ class ReadOptions(Options):
         super().__post_init__()
         if not isinstance(self.frames, int):
             # it is recorded, as a whole number
-            raise UsageError(f"frames must be a whole number, got {self.frames!r}")
+            raise UsageError(f"frames must be a whole number, got: {self.frames!r}")
         if self.frames < 0:
             hint = "1 takes every picture of a file"
             raise UsageError(f"frames must not be negative, got: {self.frames!r}", hint=hint)

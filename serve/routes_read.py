@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
@@ -64,15 +65,13 @@ async def search(
 @router.post("/indexes/{index}/classify")
 async def classify(asked: ClassifyRequest, served: TheIndex, state: TheState, token: Reader) -> ClassifyAnswer:
     """Name what pictures show, and say how sure that is."""
-    if isinstance(asked.labels, str) and not asked.labels.replace("-", "").isalnum():
-        # a path would be one on the server's disk
-        raise UsageError(f"{asked.labels!r} is not the name of a label set", hint="give the classes' names as a list")
     notes: list[str] = []
     may_train = "write" in token.scopes and not state.settings.read_only
 
     pictures = await asyncio.gather(*(state.decode(picture_of, part, state, token) for part in asked.pictures))
 
     def answer() -> list[dict[str, Any]]:
+        _require_set_name(asked.labels)
         way = asked.model_dump(exclude={"pictures", "top"}) | {"train": may_train}
         found = served.index.classify(pictures, **way, say=notes.append)
         # what was decoded before can be read: no answer is an error
@@ -81,6 +80,12 @@ async def classify(asked: ClassifyRequest, served: TheIndex, state: TheState, to
     answers = await state.run(answer)
     await state.record(token, served, "classify", asked.model_dump(exclude={"pictures"}), [])
     return ClassifyAnswer(index=served.name, version=served.index.version, answers=answers, notes=notes)
+
+
+def _require_set_name(labels: str | list[str] | None) -> None:
+    """Raise `UsageError` for a label set that would be read from a file of the server's disk."""
+    if isinstance(labels, str) and (not labels.replace("-", "").isalnum() or Path(labels).exists()):
+        raise UsageError(f"{labels!r} is not the name of a label set", hint="give the classes' names as a list")
 
 
 @router.get("/indexes/{index}/rows")

@@ -53,7 +53,7 @@ class Draft(ABC, Generic[S_co]):
 
     @abstractmethod
     def discard(self) -> None:
-        """Give up everything since the last commit and remove its files."""
+        """Drop everything since the last commit and remove its files."""
 
     @abstractmethod
     def preview(self) -> S_co:
@@ -171,7 +171,7 @@ class Draft(ABC, Generic[S_co]):
         dim: int,
         fill: Callable[[NDArray[np.int64]], Any] | None = None,
     ) -> None:
-        """Give every row a line of numbers (`retr.index.disk.row_arrays`), in place of an older array of that name.
+        """Store a line of numbers for every row (`retr.index.disk.row_arrays`), in place of an older one of that name.
 
         Parameters
         ----------

@@ -99,7 +99,7 @@ class Words:
 
 
 def say_unfinished(notes: Mapping[str, Any]) -> None:
-    """Say so where a purge was killed before the last file that held its rows was removed."""
+    """Log where a purge was killed before the last file that held its rows was removed."""
     if UNFINISHED_PURGE in notes:
         _LOGGER.warning("a purge of this index was interrupted: `retr index compact` removes what it left")
 

@@ -83,7 +83,8 @@ class Snapshot:
             A file is missing or has another size than the manifest says.
         """
         root = home(path)
-        return cls._opened(root, read_current(root))
+        # what was opened by a relative path is still there when the process has gone to another folder
+        return cls._opened(root.absolute(), read_current(root))
 
     def newest(self) -> Self:
         """Return the newest committed version, reusing what was read of unchanged segments; itself, if it is that.

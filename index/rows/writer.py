@@ -100,7 +100,7 @@ class Writer(Draft[S_co]):
         self._dirty = False
 
     def discard(self) -> None:
-        """Give up everything since the last commit and remove its files."""
+        """Drop everything since the last commit and remove its files."""
         if self._open is not None:
             self._open.abort()
         known = self.store.manifest

@@ -149,12 +149,20 @@ def _texts(paths: Any) -> list[str]:
         if not isinstance(path, str | os.PathLike):
             raise UsageError(f"entry {number} of the list is no path but {type(path).__name__}", hint="leave it out")
         text = os.fsdecode(path)
-        if not text.strip() or "\0" in text or "://" in text:
+        if not text.strip() or "\0" in text or "://" in text or not _can_be_a_name(text):
             raise UsageError(f"entry {number} of the list is no path of a file: {text!r}", hint="leave it out")
         texts.append(text)
     if not texts:
         raise UsageError("the list names no file", hint="give at least one path")
     return sorted(texts) if isinstance(paths, Set) else texts
+
+
+def _can_be_a_name(text: str) -> bool:
+    try:
+        os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _common(absolute: Sequence[str]) -> Path:

@@ -20,11 +20,15 @@ from retr.index.machine.waiting import waiting
 from retr.retrieval.encoders.weights import locations
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.encoders.spec import Spec
 
 GROUP = "retr.encoders"
+# what every encoder takes
+_EVERYWHERE = ("device", "precision")
 # One at a time: the libraries that load models change settings of the process while they do.
 _LOADING = threading.RLock()
 
@@ -126,13 +130,7 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
     if spec.family and not rest:
         raise UsageError(f"{name!r} names a family of encoders", hint=f"say which: {spec.card.name}")
     given = {key: value for key, value in options.items() if value is not None}
-    unknown = sorted(given.keys() - set(spec.options))
-    if unknown:
-        own = [option for option in spec.options if option not in {"device", "precision"}]
-        raise UsageError(
-            f"encoder {name!r} has no option {unknown[0]!r}",
-            hint=f"it takes {', '.join([*own, 'device', 'precision'])}",
-        )
+    _require_options(name, spec.options, given)
     for option, value in given.items():
         _check_readable(option, value, name)
     if "," in device or device == "cuda:all":
@@ -148,6 +146,31 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
         encoder = spec.load(*model, device=device, precision=precision, **given)
         locations.remember_files(encoder.info, given)
     return encoder
+
+
+def require_options(name: str, options: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for an option that the encoder of a name does not take, without loading it.
+
+    One that is registered nowhere, such as the model behind vectors that were made elsewhere, takes where to compute
+    and how precisely, and nothing else.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    if given.keys() <= set(_EVERYWHERE):
+        return
+    try:
+        own: Iterable[str] = find_spec(name)[0].options
+    except EncoderNotFoundError:
+        own = ()
+    _require_options(name, own, given)
+
+
+def _require_options(name: str, own: Iterable[str], given: Mapping[str, Any]) -> None:
+    unknown = sorted(given.keys() - {*own, *_EVERYWHERE})
+    if unknown:
+        raise UsageError(
+            f"encoder {name!r} has no option {unknown[0]!r}",
+            hint=f"it takes {', '.join([*(option for option in own if option not in _EVERYWHERE), *_EVERYWHERE])}",
+        )
 
 
 def _check_readable(option: str, value: object, name: str) -> None:

@@ -72,6 +72,8 @@ def run_build(
 ) -> tuple[BuildReport, Counter[str]]:
     """Build under the writer's lock; give the report, and the reasons of what could not be read."""
     start = time.monotonic()
+    if not isinstance(progress, bool) and not hasattr(progress, "step"):
+        raise UsageError(f"progress must be true or false, or an object that shows it, got: {progress!r}")
     shown = make_progress(show=progress) if isinstance(progress, bool) else progress
     require_same(store.manifest.encoder, encoder.info)
     if order.asked.scores and not hasattr(encoder, "encode_and_score"):

@@ -92,19 +92,19 @@ class TestGiven:
         assert (left.size, left.asked()) == (3, {})
 
     @pytest.mark.parametrize(("kind", "given", "said"), [
-        (SearchOptions, {"include_self": "no"}, "include_self must be true or false, got 'no'"),
-        (SearchOptions, {"strict_exclude": None}, "strict_exclude must be true or false, got None"),
-        (SearchOptions, {"exact": 1}, "exact must be true or false, got 1"),
-        (SearchOptions, {"where": b"age > 5"}, "where must be a text, got b'age > 5'"),
+        (SearchOptions, {"include_self": "no"}, "include_self must be true or false, got: 'no'"),
+        (SearchOptions, {"strict_exclude": None}, "strict_exclude must be true or false, got: None"),
+        (SearchOptions, {"exact": 1}, "exact must be true or false, got: 1"),
+        (SearchOptions, {"where": b"age > 5"}, "where must be a text, got: b'age > 5'"),
         (SearchOptions, {"where": ["age > 5"]}, "where must be a text"),
         (SearchOptions, {"one_per": ["patient"]}, "one_per must be a text"),
-        (SearchOptions, {"min_score": "0.5"}, "min_score must be a number, got '0.5'"),
-        (SearchOptions, {"min_score": True}, "min_score must be a number, got True"),
-        (SearchOptions, {"k": "3"}, "k must be a whole number, got '3'"),
-        (ReadOptions, {"allow_burned_in": "no"}, "allow_burned_in must be true or false, got 'no'"),
-        (BuildOptions, {"prune": "no"}, "prune must be true or false, got 'no'"),
-        (BuildOptions, {"rehash": "all"}, "rehash must be true or false, got 'all'"),
-        (BuildOptions, {"commit_rows": "3"}, "commit_rows must be a whole number, got '3'"),
+        (SearchOptions, {"min_score": "0.5"}, "min_score must be a number, got: '0.5'"),
+        (SearchOptions, {"min_score": True}, "min_score must be a number, got: True"),
+        (SearchOptions, {"k": "3"}, "k must be a whole number, got: '3'"),
+        (ReadOptions, {"allow_burned_in": "no"}, "allow_burned_in must be true or false, got: 'no'"),
+        (BuildOptions, {"prune": "no"}, "prune must be true or false, got: 'no'"),
+        (BuildOptions, {"rehash": "all"}, "rehash must be true or false, got: 'all'"),
+        (BuildOptions, {"commit_rows": "3"}, "commit_rows must be a whole number, got: '3'"),
     ])  # fmt: skip
     def test_a_value_of_another_kind_is_refused(self, kind, given, said):
         with pytest.raises(UsageError, match=re.escape(said)):

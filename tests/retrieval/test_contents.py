@@ -277,5 +277,24 @@ class TestWrongTypes:
             Index.build(archive, tmp_path / "new", encoder=fake_encoder, scores=wrong)
 
     def test_frames_are_recorded_as_a_whole_number(self, archive, tmp_path, fake_encoder):
-        with pytest.raises(UsageError, match="frames must be a whole number, got"):
+        with pytest.raises(UsageError, match="frames must be a whole number, got:"):
             Index.build(archive, tmp_path / "new", encoder=fake_encoder, frames=1.0)
+
+    def test_an_option_that_the_encoder_does_not_take_is_refused_before_it_is_loaded(self, index):
+        with pytest.raises(UsageError, match="has no option 'divice'; it takes device, precision"):
+            Index.open(index.path, divice="cpu")
+        assert len(Index.open(index.path, device="cpu", precision="fp32", weights=None)) == len(index)
+
+    @pytest.mark.parametrize("wrong", ["no", 1, None])
+    def test_progress_is_true_false_or_what_shows_it(self, archive, tmp_path, fake_encoder, wrong):
+        with pytest.raises(UsageError, match="progress must be true or false"):
+            Index.build(archive, tmp_path / "new", encoder=fake_encoder, progress=wrong)
+
+
+def test_an_index_opened_by_a_relative_path_is_found_from_another_folder(index, monkeypatch, tmp_path):
+    monkeypatch.chdir(index.path.parent)
+    opened = Index.open(index.path.name)
+    monkeypatch.chdir(tmp_path)
+    index.delete(ids=[next(iter(index))])
+    assert opened.refresh()
+    assert len(opened) == len(index)

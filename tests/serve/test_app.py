@@ -100,12 +100,16 @@ def test_rows_facets_and_pictures(serve, indexed, png):
     assert client.get("/v1/indexes/none/rows").status_code == 404
 
 
-def test_a_picture_is_named(serve, png):
+def test_a_picture_is_named(serve, png, tmp_path, monkeypatch):
     asked = {"pictures": [{"data": base64.b64encode(png(3)).decode()}], "by": "label", "k": 3}
     (answer,) = serve().post("/v1/indexes/small/classify", json=asked).json()["answers"]
     assert {one["label"] for one in answer["classes"]} <= {"healthy", "glaucoma"}
-    path = serve().post("/v1/indexes/small/classify", json={**asked, "by": None, "labels": "/etc/passwd"})
-    assert (path.status_code, "label set" in path.json()["error"]["message"]) == (422, True)
+    (tmp_path / "own").write_text("- secret of the server")
+    monkeypatch.chdir(tmp_path)
+    for labels in ("/etc/passwd", "own", "../own", "~"):
+        answer = serve().post("/v1/indexes/small/classify", json={**asked, "by": None, "labels": labels})
+        assert (answer.status_code, "label set" in answer.json()["error"]["message"]) == (422, True)
+        assert "secret" not in answer.text
 
 
 def test_only_tokens_are_answered_and_only_what_they_may(serve, tmp_path):

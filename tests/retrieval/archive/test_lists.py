@@ -100,6 +100,7 @@ def test_add_takes_one_too(archive, make_archive, build):
         ([float("nan")], "entry 1 of the list is no path but float"),
         ([b"a.png"], "entry 1 of the list is no path but bytes"),
         (["a.png", " "], "entry 2 of the list is no path of a file"),
+        (["a\ud800.png"], "entry 1 of the list is no path of a file"),
         (["https://x/a.png"], "entry 1 of the list is no path of a file"),
         (
             {"path": ["a.png"]},
