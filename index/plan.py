@@ -94,9 +94,9 @@ def _as_asked(config: Config, tuned: Config) -> str:
 def require_k(k: object) -> None:
     """Raise `UsageError` where ``k`` is not a whole number of at least 1."""
     if isinstance(k, bool) or not isinstance(k, int | float | np.integer) or k % 1 != 0:
-        raise UsageError(f"k must be a whole number, got {k!r}")
+        raise UsageError(f"k must be a whole number, got: {k!r}")
     if k < 1:
-        raise UsageError(f"k must be at least 1, got {k!r}")
+        raise UsageError(f"k must be at least 1, got: {k!r}")
 
 
 class Plan:

@@ -212,7 +212,7 @@ def test_scores_of_cosine_stay_within_one(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"k": 0}, "k must be at least 1, got 0"),
+        ({"k": 0}, "k must be at least 1, got: 0"),
         ({"mask": np.ones(3, bool)}, r"mask must be bool \(30,\)"),
         ({"mask": np.ones(30, int)}, "mask must be bool"),
         ({"exclude": []}, "exclude needs one entry for each of the 1 queries, got 0"),

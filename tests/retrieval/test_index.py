@@ -169,7 +169,7 @@ def test_several_questions_give_several_answers(index):
 
 @pytest.mark.parametrize("k", [0, -1, 1.5])
 def test_k_must_be_a_whole_number_of_at_least_one(index, k):
-    with pytest.raises(UsageError, match=f"k must be .*got {k}"):
+    with pytest.raises(UsageError, match=f"k must be .*got: {k}"):
         index.search(id="healthy/000.png", k=k)
 
 
