@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -22,7 +21,7 @@ _NOT_REPLACED = {errno.EACCES, errno.EPERM, errno.EBUSY, errno.EROFS}
 
 def draft_of(path: Path) -> Path:
     """Return a name beside a path that no other process and no other thread takes."""
-    return path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    return path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
 
 
 def write_whole(

@@ -14,7 +14,6 @@ can set back, so that a checkpoint exchanged for another of its size and date is
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -191,6 +190,7 @@ def load_state_dict(path: Path) -> dict[str, Any]:
 
         with reading(f"the safetensors file {path.name!r}"):
             return dict(load_file(path))
+    import argparse
     import pickle
 
     import torch
