@@ -2,9 +2,9 @@
 
 An index of the demo's pictures is served by a process of its own; clients of another ask it with uploaded JPEG files.
 The baseline calls `Index.search` with batches of 32 of the same pictures, decoded before as uploads are. Then: single
-questions one after another, questions at half of the throughput (open loop, latencies from the moment at which each was due), and last 200
-connections at once with clients that stop in the middle of a body and of a head, and deletions committed beside them.
-Memory is that of the server's processes, read from ``/proc``.
+questions one after another, questions at half of the throughput (open loop, latencies from the moment at which each was
+due), and last 200 connections at once with clients that stop in the middle of a body and of a head, and deletions
+committed beside them. Memory is that of the server's processes, read from ``/proc``.
 """
 
 from __future__ import annotations
