@@ -27,20 +27,19 @@ def walk(command: Any, path: tuple[str, ...], parent: Any = None) -> Iterator[tu
     """Yield every command and group below ``command`` with its words and its context, parents first."""
     context = command.make_context(path[-1], [], parent=parent, resilient_parsing=True)
     yield path, context
-    for name in sorted(getattr(command, "commands", {})):
-        yield from walk(command.commands[name], (*path, name), context)
+    below = getattr(context.command, "commands", {})
+    for name in sorted(below):
+        yield from walk(below[name], (*path, name), context)
 
 
 def page() -> str:
     """Return the whole reference as Markdown."""
     # the help is wrapped at the terminal's width: one width on every machine
     os.environ["COLUMNS"] = "100"
-    import typer
-
     from retr.cli.main import app
 
     parts = [HEADER]
-    for path, context in walk(typer.main.get_command(app), ("retr",)):
+    for path, context in walk(app, ("retr",)):
         text = "\n".join(line.rstrip() for line in context.get_help().splitlines()).strip()
         parts.append(f"## {' '.join(path)}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)

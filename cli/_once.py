@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from typer.core import TyperCommand
 
 from retr.index.errors import UsageError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import typer
-    from typer.models import CommandInfo
 
 _CONDITIONS = {"where": "--where", "queries": "--queries", "fit": "--fit"}
 _CHOOSE = {**_CONDITIONS, "patient": "--patient", "one_per": "--one-per", "group": "--group"}
@@ -37,16 +31,3 @@ class Once(TyperCommand):
                 raise UsageError(f"{_CHOOSE[name]} is given {times} times, and only the last would count", hint=hint)
         read: list[str] = super().parse_args(ctx, args)
         return read
-
-
-def count(app: typer.Typer) -> None:
-    """Make all commands of an application count their options."""
-    for command in _commands(app):
-        command.cls = Once
-
-
-def _commands(app: typer.Typer) -> Iterator[CommandInfo]:
-    yield from app.registered_commands
-    for group in app.registered_groups:
-        if group.typer_instance is not None:
-            yield from _commands(group.typer_instance)

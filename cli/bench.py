@@ -35,11 +35,6 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation.protocols.folder import ClassFolder
     from retr.retrieval.evaluation.protocols.vectors import Embedder
 
-app = typer.Typer(
-    help="Run a published protocol beside a strict one, on your data.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
 EncoderOption = Annotated[
     str | None,
     typer.Option(
@@ -199,7 +194,6 @@ class Encoders:
         return cast("BaseEncoder", never)
 
 
-@app.command("retizero")
 @unfold
 def retizero(
     *,
@@ -259,7 +253,6 @@ def retizero(
     source.show(result, show_retizero)
 
 
-@app.command("flair")
 @unfold
 def flair(
     *,
@@ -311,7 +304,6 @@ def flair(
     source.show(result, show_cells)
 
 
-@app.command("kad")
 @unfold
 def kad(
     *,
@@ -354,7 +346,6 @@ def kad(
     source.show(result, show_cells)
 
 
-@app.command("rad-dino")
 @unfold
 def rad_dino(*, source: DataOptions, encoder: EncoderOption = None, loading: LoadOptions) -> None:
     """Run RAD-DINO's evaluation: a linear probe.
@@ -372,7 +363,6 @@ def rad_dino(*, source: DataOptions, encoder: EncoderOption = None, loading: Loa
     source.show(run(images, chosen, vectors=source.vectors(stores), seed=source.seed), show_cells)
 
 
-@app.command("lvm-med")
 @unfold
 def lvm_med(
     *,

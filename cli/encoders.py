@@ -12,14 +12,9 @@ from retr.cli._output import Output
 if TYPE_CHECKING:
     from retr.retrieval.encoders.spec import Card, Spec
 
-app = typer.Typer(
-    help="Encoders: what there is, what it needs, whether it works here.", no_args_is_help=True, rich_markup_mode=None
-)
-
 NameArgument = Annotated[str, typer.Argument(help="A name of `retr encoders ls`.")]
 
 
-@app.command("ls")
 def ls(*, json_: JsonOption = False, csv_: CsvOption = False, safe_csv: SafeCsvOption = False) -> None:
     """List the encoders, and whether their weights are here.
 
@@ -37,7 +32,6 @@ def ls(*, json_: JsonOption = False, csv_: CsvOption = False, safe_csv: SafeCsvO
         out.note(line)
 
 
-@app.command("info")
 def info(name: NameArgument, *, json_: JsonOption = False) -> None:
     """Tell what an encoder is, what it needs and where to get it.
 
@@ -69,7 +63,6 @@ def info(name: NameArgument, *, json_: JsonOption = False) -> None:
         out.line(f"  {needed}, with {own}; from {file.where}")
 
 
-@app.command("verify")
 @unfold
 def verify(name: NameArgument, *, loading: LoadOptions, json_: JsonOption = False) -> None:
     """Check that an encoder still gives the vectors it gave.

@@ -31,12 +31,6 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation.evaluate import Task
     from retr.retrieval.evaluation.evaluation import Evaluation
 
-app = typer.Typer(
-    help="Measure an index on its own labelled rows, patients kept apart.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class CaseOptions:
@@ -89,7 +83,6 @@ class ReportOptions:
     safe_csv: SafeCsvOption = False
 
 
-@app.command("retrieval")
 @unfold
 def retrieval(
     *,
@@ -113,7 +106,6 @@ def retrieval(
     _measure("retrieval", index, cases, asking, report, {"device": device}, k=[int(part) for part in depths])
 
 
-@app.command("neighbours")
 @unfold
 def neighbours(
     *,
@@ -134,7 +126,6 @@ def neighbours(
     _measure("neighbours", index, cases, asking, report, {"device": device}, k=k, order=_order(order))
 
 
-@app.command("probe")
 @unfold
 def probe(
     *,
@@ -155,7 +146,6 @@ def probe(
     _measure("probe", index, cases, asking, report, folds=folds, order=_order(order))
 
 
-@app.command("zero-shot")
 @unfold
 def zero_shot(
     *,

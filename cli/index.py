@@ -30,8 +30,6 @@ from retr.retrieval.ingest.options import BuildOptions
 if TYPE_CHECKING:
     from retr.retrieval.ingest.build import BuildReport
 
-app = typer.Typer(help="Make, look at and change an index.", no_args_is_help=True, rich_markup_mode=None)
-
 # of a file rather than of what it shows: a table without --columns leaves them out
 FILE_FACTS = {"path", "size", "mtime", "sha256", "mode"}
 # what can be done about a file that could not be read
@@ -42,7 +40,6 @@ ADVICE = {
 }
 
 
-@app.command()
 @unfold
 def build(
     archive: Annotated[
@@ -85,7 +82,6 @@ def build(
     _report(out, built.report)
 
 
-@app.command()
 @unfold
 def add(
     source: Annotated[str, typer.Argument(help="A further folder, container, URL or image.")],
@@ -111,7 +107,6 @@ def add(
     _report(out, opened.add(source, name=name, progress=True, **asked.asked()))
 
 
-@app.command()
 def delete(
     ids: Annotated[list[str] | None, typer.Argument(help="Ids of rows to delete.")] = None,
     *,
@@ -155,7 +150,6 @@ def delete(
         out.note(f"dropped with the rows: {phrase}")
 
 
-@app.command()
 def info(*, index: IndexOption = None, json_: JsonOption = False) -> None:
     """Show what an index holds: rows, encoder, columns, size.
 
@@ -166,7 +160,6 @@ def info(*, index: IndexOption = None, json_: JsonOption = False) -> None:
     Output(json_=json_).record(Index.open(find_index(index)).info())
 
 
-@app.command("ls")
 def list_rows(
     *,
     index: IndexOption = None,
@@ -202,7 +195,6 @@ def list_rows(
         out.note(f"{rows.num_rows - shown.num_rows} more rows")
 
 
-@app.command()
 def group(
     column: Annotated[str | None, typer.Argument(help="A metadata column; leave out to take it back.")] = None,
     *,
@@ -226,7 +218,6 @@ def group(
     out.record({"group": opened.info()["group"]})
 
 
-@app.command()
 def check(
     *,
     index: IndexOption = None,
@@ -272,7 +263,6 @@ def check(
         raise typer.Exit(1)
 
 
-@app.command()
 def compact(*, index: IndexOption = None, json_: JsonOption = False) -> None:
     """Merge segments and drop deleted rows from disk.
 

@@ -9,53 +9,9 @@ from typing import Annotated
 
 import typer
 
-from retr.cli import (
-    _errors,
-    _once,
-    _streams,
-    adapt,
-    align,
-    bench,
-    calibrate,
-    classify,
-    duplicates,
-    encoders,
-    evaluate,
-    index,
-    query,
-    serve,
-    tune,
-    vectors,
-)
+from retr.cli import _errors, _streams
+from retr.cli._lazy import LazyCommand, group
 from retr.retrieval.visible_text import visible
-
-app = typer.Typer(
-    name="retr",
-    help="Search a medical image archive by picture, by words, or both.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-index.app.command("duplicates")(duplicates.duplicates)
-index.app.command("leaks")(duplicates.leaks)
-index.app.command("tune")(tune.tune)
-index.app.command("import")(vectors.import_)
-index.app.command("export")(vectors.export)
-app.add_typer(index.app, name="index")
-app.add_typer(encoders.app, name="encoders")
-app.add_typer(evaluate.app, name="eval")
-app.command("query")(query.query)
-app.command("show")(query.show)
-app.command("classify")(classify.classify)
-app.command("calibrate")(calibrate.calibrate)
-app.command("align")(align.align)
-app.command("adapt")(adapt.adapt)
-app.add_typer(bench.app, name="bench")
-app.command("serve")(serve.serve)
-app.command("token")(serve.token)
-app.add_typer(serve.audit_app, name="audit")
-_once.count(app)
 
 
 def _version(asked: bool) -> None:
@@ -66,7 +22,6 @@ def _version(asked: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def root(
     *,
     version: Annotated[
@@ -74,6 +29,91 @@ def root(
     ] = False,
 ) -> None:
     """Search a medical image archive by picture, by words, or both."""
+
+
+app = group(
+    "retr",
+    "Search a medical image archive by picture, by words, or both.",
+    [
+        LazyCommand("query", "query:query", "Find the images most like an image, words, a row, or a mix."),
+        LazyCommand("show", "query:show", "Show everything an index holds of one row."),
+        LazyCommand("classify", "classify:classify", "Name what images show, and say how sure that is."),
+        LazyCommand(
+            "calibrate", "calibrate:calibrate", "Measure how far the answers of `retr classify` can be trusted."
+        ),
+        LazyCommand("align", "align:align", "Let --text work on an index whose encoder has images only."),
+        LazyCommand("adapt", "adapt:adapt", "Write an index in which rows of one class lie closer together."),
+        LazyCommand(
+            "serve",
+            "serve:serve",
+            "Serve indexes over HTTP, and a page to look at them, to this machine or, with tokens, to others.",
+        ),
+        LazyCommand("token", "serve:token", "Make a token for `retr serve`, and print it this once."),
+        group(
+            "index",
+            "Make, look at and change an index.",
+            [
+                LazyCommand("build", "index:build", "Embed an archive into an index, or bring an index up to date."),
+                LazyCommand("add", "index:add", "Embed a further folder, or one image, into an existing index."),
+                LazyCommand("delete", "index:delete", "Delete rows by id or by a condition."),
+                LazyCommand("info", "index:info", "Show what an index holds: rows, encoder, columns, size."),
+                LazyCommand("ls", "index:list_rows", "List the rows of an index."),
+                LazyCommand("group", "index:group", "Declare the column that tells patients apart."),
+                LazyCommand("check", "index:check", "Check that every file of an index is as it was written."),
+                LazyCommand("compact", "index:compact", "Merge segments and drop deleted rows from disk."),
+                LazyCommand("duplicates", "duplicates:duplicates", "List rows that show the same picture."),
+                LazyCommand("leaks", "duplicates:leaks", "List patients and duplicates that cross a train/test split."),
+                LazyCommand("tune", "tune:tune", "Make search in a large archive fast, at a measured recall."),
+                LazyCommand("import", "vectors:import_", "Make an index of vectors that were made elsewhere."),
+                LazyCommand("export", "vectors:export", "Write vectors and metadata for other programs."),
+            ],
+        ),
+        group(
+            "encoders",
+            "Encoders: what there is, what it needs, whether it works here.",
+            [
+                LazyCommand("ls", "encoders:ls", "List the encoders, and whether their weights are here."),
+                LazyCommand("info", "encoders:info", "Tell what an encoder is, what it needs and where to get it."),
+                LazyCommand("verify", "encoders:verify", "Check that an encoder still gives the vectors it gave."),
+            ],
+        ),
+        group(
+            "eval",
+            "Measure an index on its own labelled rows, patients kept apart.",
+            [
+                LazyCommand(
+                    "retrieval", "evaluate:retrieval", "Measure how many of the nearest rows share the query's class."
+                ),
+                LazyCommand("neighbours", "evaluate:neighbours", "Measure naming by a vote of the nearest rows."),
+                LazyCommand("probe", "evaluate:probe", "Measure naming by logistic regression on the vectors."),
+                LazyCommand("zero-shot", "evaluate:zero_shot", "Measure naming by words alone."),
+            ],
+        ),
+        group(
+            "bench",
+            "Run a published protocol beside a strict one, on your data.",
+            [
+                LazyCommand(
+                    "retizero", "bench:retizero", "Run RetiZero's retrieval protocol as published, and strictly."
+                ),
+                LazyCommand("flair", "bench:flair", "Run FLAIR's evaluation: zero-shot, and a linear probe."),
+                LazyCommand("kad", "bench:kad", "Run KAD's evaluation: zero-shot, each finding by itself."),
+                LazyCommand("rad-dino", "bench:rad_dino", "Run RAD-DINO's evaluation: a linear probe."),
+                LazyCommand("lvm-med", "bench:lvm_med", "Run LVM-Med's evaluation: a linear classifier, three runs."),
+            ],
+        ),
+        group(
+            "audit",
+            "Who asked a server what.",
+            [
+                LazyCommand(
+                    "verify", "serve:verify", "Look for lines of an audit that were changed, dropped, put in or moved."
+                ),
+            ],
+        ),
+    ],
+    callback=root,
+)
 
 
 class _Lines(logging.Formatter):

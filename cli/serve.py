@@ -148,10 +148,6 @@ def verify(
         raise RetrError(f"{verdict.problem}; the {verdict.lines} lines before are as they were written")
 
 
-audit_app = typer.Typer(name="audit", help="Who asked a server what.", no_args_is_help=True)
-audit_app.command("verify")(verify)
-
-
 def _named(given: list[str]) -> dict[str, Path]:
     """Read ``NAME=DIR`` and ``DIR``; an index without a name is called as its folder is."""
     found: dict[str, Path] = {}

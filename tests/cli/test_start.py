@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import typer
 
 from retr.cli._docs import page, walk
+from retr.cli._lazy import LazyCommand
 from retr.cli.main import app
 
 ROOT = Path(__file__).parents[2]
@@ -27,14 +27,31 @@ except SystemExit as stop:
 sys.stderr.write(" ".join(sorted(sys.modules)))
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert HEAVY & set(done.stderr.split()) == set()
+    loaded = set(done.stderr.split())
+    assert HEAVY & loaded == set()
+    # nor a command, nor what commands read their options with
+    parts = {"main", "_lazy", "_once", "_errors", "_streams", "_output"}
+    assert {name for name in loaded if name.startswith("retr.cli.")} == {f"retr.cli.{part}" for part in parts}
     assert "Search a medical image archive" in done.stdout
 
 
+def lazy(group=app, path=("retr",)):
+    for name, command in group.commands.items():
+        if isinstance(command, LazyCommand):
+            yield (*path, name), command
+        else:
+            yield from lazy(command, (*path, name))
+
+
+def test_what_the_help_lists_is_the_first_sentence_of_each_command():
+    listed = {" ".join(path): command.help for path, command in lazy()}
+    said = {name: " ".join(context.command.help.split("\n\n")[0].split()) for name, context in COMMANDS}
+    assert listed == said
+    assert len(listed) > 30
+
+
 COMMANDS = [
-    (" ".join(path), context)
-    for path, context in walk(typer.main.get_command(app), ("retr",))
-    if not hasattr(context.command, "commands")
+    (" ".join(path), context) for path, context in walk(app, ("retr",)) if not hasattr(context.command, "commands")
 ]
 
 
