@@ -30,7 +30,7 @@ from retr.index.measuring import BATCH, Questions, alone, answered, by_turns, cl
 from retr.index.plan import tuned
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -174,7 +174,7 @@ def tune(
         trial = writer.preview()
         points = _measure(trial, kind, asked, recall)
         curve += points
-        for config in _cheapest(trial, asked["image"], [point for point in points if point.recall >= recall]):
+        for config in _cheapest_first(trial, asked["image"], [point for point in points if point.recall >= recall]):
             trial.plan.config = config
             # One by one, as people ask.
             promised = {sort: questions.half(1).recall(trial, 1) for sort, questions in asked.items()}
@@ -285,9 +285,21 @@ def _measure(store: Store, kind: IVF | HNSW | Cagra, asked: Mapping[str, Questio
     return points
 
 
-def _cheapest(store: Store, questions: Questions, points: Sequence[Point]) -> list[Config]:
-    """Return the settings that no other dominates, the cheapest first, timed by turns."""
-    left = [point.config for point in points if not any(_less(other.config, point.config) for other in points)]
+def _cheapest_first(store: Store, questions: Questions, points: Sequence[Point]) -> Iterator[Config]:
+    """Yield all settings: those that no other dominates, the cheapest first; then those that only these dominate, ...
+
+    A setting that dominates others may miss the target on queries that had no part in the choice; a dearer setting of
+    the same kind then comes before a kind that costs several times as much.
+    """
+    left = [point.config for point in points]
+    while left:
+        best = [config for config in left if not any(_less(other, config) for other in left)]
+        left = [config for config in left if config not in best]
+        yield from _by_cost(store, questions, best)
+
+
+def _by_cost(store: Store, questions: Questions, settings: Sequence[Config]) -> list[Config]:
+    """Return settings, the cheapest first, timed by turns."""
 
     def search(config: Config) -> Callable[[], object]:
         def once() -> None:
@@ -297,8 +309,8 @@ def _cheapest(store: Store, questions: Questions, points: Sequence[Point]) -> li
 
         return once
 
-    costs = by_turns(store, [search(config) for config in left])
-    return [config for _, config in sorted(zip(costs, left, strict=True), key=lambda pair: pair[0])]
+    costs = by_turns(store, [search(config) for config in settings])
+    return [config for _, config in sorted(zip(costs, settings, strict=True), key=lambda pair: pair[0])]
 
 
 def _less(one: Config, other: Config) -> bool:

@@ -278,3 +278,12 @@ def test_a_small_index_stays_exact(make):
     with store.writer() as writer:
         assert tune.tune(writer, recall=0.9).config == Flat()
     assert not tune.needed(store)
+
+
+def test_a_dominated_setting_is_tried_before_a_dearer_kind(monkeypatch):
+    monkeypatch.setattr(tune, "by_turns", lambda _, searches: [float(i) for i in range(len(searches))])
+    settings = [IVF(probes=48, refine=6), IVF(probes=96, refine=4), IVF(probes=64, refine=6), IVF(probes=128, refine=6)]
+    points = [tune.Point(each, {"image": 0.99}, 0.0) for each in settings]
+    questions = tune.Questions(np.empty((0, DIM), np.float32), [], np.empty(0, np.float32))
+    store = None  # what is timed is patched away
+    assert list(tune._cheapest_first(store, questions, points)) == settings
