@@ -9,7 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
-from retr.cli._once import Once
+from retr.cli._once import Group, Once
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -48,7 +48,9 @@ def group(
     callback: Callable[..., None] | None = None,
 ) -> TyperGroup:
     """Return a command with commands below it, and options of its own where it has a ``callback``."""
-    app = typer.Typer(name=name, help=summary, no_args_is_help=True, add_completion=False, rich_markup_mode=None)
+    app = typer.Typer(
+        name=name, cls=Group, help=summary, no_args_is_help=True, add_completion=False, rich_markup_mode=None
+    )
     if callback is not None:
         app.callback()(callback)
     made = get_group(app)

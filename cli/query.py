@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from retr.cli._arrow import without_pandas
 from retr.cli._errors import NOTHING_FOUND
 from retr.cli._options import (
     CsvOption,
@@ -93,7 +92,6 @@ def query(
 
     Example: retr query --image x.png -k 5 --where "age >= 60" --exclude-same patient=P17
     """
-    without_pandas()
     from retr.retrieval.exclude import both
     from retr.retrieval.index import Index
 

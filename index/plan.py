@@ -11,7 +11,6 @@ import numpy as np
 
 from retr.index.accelerators import approximate
 from retr.index.accelerators.config import HNSW, IVF, Cagra, Flat, effort_of, from_json, shown, with_effort
-from retr.index.accelerators.faiss_index import load
 from retr.index.disk.manifest import TUNING
 from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
@@ -137,6 +136,8 @@ class Plan:
         if isinstance(self.config, Cagra):
             return (), "searched exactly: CAGRA runs on a GPU, for a few hundred rows"
         try:
+            from retr.index.accelerators.faiss_index import load
+
             found = [segment.accelerator(load) for segment in self._segments]
         except (IndexCorruptError, MissingExtraError) as error:
             return (), f"searched exactly: {error}"

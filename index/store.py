@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
-from retr.index.disk.creation import create
 from retr.index.errors import IndexNotFoundError
 from retr.index.gpu.placement import Placement
 from retr.index.machine.home import home
@@ -55,6 +54,8 @@ class Store(Snapshot):
             There is an index already, or the disk refuses.
         """
         root = home(path)
+        from retr.index.disk.creation import create
+
         return cls(root, create(root, str(path), encoder, group=group, dtype=dtype))
 
     def __reduce__(self) -> tuple[Any, ...]:

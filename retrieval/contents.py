@@ -16,8 +16,6 @@ from retr.index.errors import EncoderNotFoundError, IndexNotFoundError, UsageErr
 from retr.index.listed import listed
 from retr.index.once import Once
 from retr.index.rows import row_ids
-from retr.retrieval.encoders.registry import find_spec
-from retr.retrieval.summary import summary
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -175,6 +173,8 @@ class IndexContents:
         """
         encoder: BaseEncoder | None = self._loaded.get(ENCODER)
         if encoder is not None:
+            from retr.retrieval.encoders.registry import find_spec
+
             name = encoder.info.name
             try:
                 find_spec(name)
@@ -321,6 +321,8 @@ class IndexContents:
         >>> index.info()["rows"], index.info()["group"]
         (24, 'patient')
         """
+        from retr.retrieval.summary import summary
+
         return summary(self.store)
 
     def check(self) -> list[Finding]:

@@ -20,7 +20,6 @@ from retr.retrieval.answering import find_hits
 from retr.retrieval.contents import ENCODER, IndexContents
 from retr.retrieval.encoders.index_encoder import load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.encoders.registry import require_options
-from retr.retrieval.heads.adapted import load_for
 from retr.retrieval.ingest.options import BuildOptions
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.query import gather_queries
@@ -154,6 +153,8 @@ class Index(IndexContents, Deferred):
         @cache
         def load() -> BaseEncoder:
             if Store.exists(path):
+                from retr.retrieval.heads.adapted import load_for
+
                 return load_for(Store.open(path), encoder, options)
             return load_recorded(encoder, None, options)
 
@@ -267,7 +268,13 @@ class Index(IndexContents, Deferred):
         <CallableEncoder colours dim=48 fp32 on cpu>
         """
         store = self.store
-        encoder: BaseEncoder = self._loaded(ENCODER, lambda: load_for(store, None, self._options))
+
+        def load() -> BaseEncoder:
+            from retr.retrieval.heads.adapted import load_for
+
+            return load_for(store, None, self._options)
+
+        encoder: BaseEncoder = self._loaded(ENCODER, load)
         return encoder
 
     @property

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from retr.retrieval import novelty
 from retr.retrieval.encoders.runtime.truncation import unread_ends
 
 if TYPE_CHECKING:
@@ -16,7 +15,11 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.hits import Hits
     from retr.retrieval.index_like import BridgeLike
+    from retr.retrieval.novelty import Novelty
     from retr.retrieval.query import Query, TextEncoder
+
+# notes of the manifest that say how unlike a picture may be: today's, and where earlier versions wrote it
+MEASURED = {"novelty", "calibration"}
 
 
 def add_remarks(
@@ -46,7 +49,7 @@ def add_remarks(
     said
         Of each query, what is known already.
     """
-    fence, stale = novelty.find_novelty(store) if all_rows and any(map(_is_picture, queries)) else (None, None)
+    fence, stale = _novelty(store) if all_rows and any(map(_is_picture, queries)) else (None, None)
     out = []
     for at, (query, found, known) in enumerate(zip(queries, hits, said, strict=True)):
         notes = [found.note, *known]
@@ -57,10 +60,21 @@ def add_remarks(
         if _is_picture(query) and len(found):
             notes.append(stale)
             if fence is not None and fence.unlike(float(found.scores[0])):
+                from retr.retrieval.novelty import nearest_score
+
                 # an accelerator may have missed the nearest row
-                notes.append(fence.unlike(novelty.nearest_score(store, vectors[at], exclude[at])))
+                notes.append(fence.unlike(nearest_score(store, vectors[at], exclude[at])))
         out.append(found.with_note("; ".join(note for note in notes if note) or None))
     return out
+
+
+def _novelty(store: Store) -> tuple[Novelty | None, str | None]:
+    """Return what `retr.retrieval.novelty.find_novelty` does, without importing it where nothing was measured."""
+    if not MEASURED & store.manifest.extra.keys():
+        return None, None
+    from retr.retrieval.novelty import find_novelty
+
+    return find_novelty(store)
 
 
 def _is_picture(query: Query) -> bool:

@@ -18,7 +18,6 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from importlib import import_module
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from retr.index.errors import RetrError
@@ -201,6 +200,8 @@ def find_kind(name: str) -> Kind | None:
         module, _, attribute = BUILT_IN[name].where.partition(":")
         kind: Kind = getattr(import_module(module), attribute)()
     else:
+        from importlib.metadata import entry_points
+
         try:
             kind = next(iter(entry_points(group=GROUP, name=name))).load()
         except (StopIteration, ImportError, AttributeError):

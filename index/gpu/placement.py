@@ -83,12 +83,12 @@ class Placement:
             return Placed()
         what: str = snapshot.once(("placed", config), lambda: _identity(snapshot, config))
         if what != self._what:
-            from retr.index.gpu import accelerators, devices
-
             if self.device == "auto":
+                from retr.index.gpu import devices
+
                 self._asked += n_queries
                 enough = devices.worthwhile(self._asked, snapshot.n_total, snapshot.manifest.encoder.dim)
-                if not enough or not (isinstance(config, Flat) or accelerators.has_form(config)):
+                if not enough or not _has_form(config):
                     return Placed()
             with self._lock:
                 if what != self._what:
@@ -122,6 +122,12 @@ class Placement:
             return _place(snapshot, config, devices.gpu_numbers(wanted)) if devices.count() else Placed()
         except RetrError as error:
             return Placed(note=f"searched on the CPU: {error.message}")
+
+
+def _has_form(config: Config) -> bool:
+    from retr.index.gpu import accelerators
+
+    return isinstance(config, Flat) or accelerators.has_form(config)
 
 
 def _place(snapshot: Snapshot, config: Config, numbers: Sequence[int]) -> Placed:

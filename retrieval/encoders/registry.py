@@ -11,7 +11,6 @@ import difflib
 import inspect
 import os
 import threading
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import EncoderNotFoundError, UsageError, WeightsError
@@ -38,6 +37,8 @@ def specs() -> tuple[dict[str, Spec], list[str]]:
 
     No network is loaded.
     """
+    from importlib.metadata import entry_points
+
     found, broken = {}, []
     for name in sorted(entry_points(group=GROUP).names):
         try:
@@ -55,6 +56,8 @@ def get_spec(name: str) -> Spec:
     EncoderNotFoundError
         If no such name is registered; the message holds the nearest ones.
     """
+    from importlib.metadata import entry_points
+
     found = entry_points(group=GROUP, name=name)
     if found:
         point = next(iter(found))

@@ -13,7 +13,18 @@ from retr.cli._lazy import LazyCommand
 from retr.cli.main import app
 
 ROOT = Path(__file__).parents[2]
-HEAVY = {"torch", "faiss", "numba", "transformers", "open_clip", "onnxruntime", "sklearn", "pyarrow", "numpy"}
+HEAVY = {
+    "torch",
+    "faiss",
+    "numba",
+    "transformers",
+    "open_clip",
+    "onnxruntime",
+    "sklearn",
+    "pyarrow",
+    "numpy",
+    "pydantic",
+}
 
 
 def test_help_loads_nothing_heavy():
