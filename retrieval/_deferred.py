@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import calibrate
     from retr.retrieval.classify import classify as classifying
+    from retr.retrieval.curation import outliers, sampling, suspects
     from retr.retrieval.evaluation import evaluate
     from retr.retrieval.heads import adapt
     from retr.retrieval.text import align
@@ -34,7 +35,7 @@ class _From:
 
 
 class Deferred:
-    """What labels give, what stands in an index twice, and how it is searched."""
+    """What labels give, what is wrong in an archive, and how it is searched."""
 
     if TYPE_CHECKING:
         classify = classifying.classify
@@ -45,6 +46,9 @@ class Deferred:
         align = align.align
         duplicates = duplicates.duplicates
         leaks = leaks.leaks
+        outliers = outliers.outliers
+        suspects = suspects.suspects
+        sample = sampling.sample
         tune = tuning.tune
         export = exporting.export
     else:
@@ -56,5 +60,8 @@ class Deferred:
         align = _From("text.align")
         duplicates = _From("audit.duplicates")
         leaks = _From("audit.leaks")
+        outliers = _From("curation.outliers")
+        suspects = _From("curation.suspects")
+        sample = _From("curation.sampling")
         tune = _From("tuning")
         export = _From("exporting")

@@ -28,6 +28,7 @@ from retr.retrieval.visible_text import visible
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from retr.retrieval.curation.findings import Findings
     from retr.retrieval.hits import Hits
     from retr.retrieval.index_like import IndexLike
 
@@ -85,6 +86,21 @@ def make(index: IndexLike, queries: Sequence[Query], found: Sequence[Hits], *, e
         asked = [_asked(index, part) for part in query.parts if part.kind in {"image", "id"}]
         sheets.append(Sheet(_named(query).describe(), asked, cards, notes))
     return sheets
+
+
+def of_findings(index: IndexLike, found: Findings) -> list[Sheet]:
+    """Gather the pictures of rows that a look through the archive found; beside each its evidence, where it has any."""
+    index = index.snapshot()
+    rows = []
+    for record in found:
+        facts = {key: value for key, value in record.items() if key not in {"rank", "id", "evidence"}}
+        title, given = f"{record['rank']}. {record['id']}", {"label": record.get("likely")}
+        evidence = [SheetPicture(name, _from_archive(index, name), given) for name in record.get("evidence", ())]
+        rows.append([SheetPicture(title, _from_archive(index, record["id"]), facts), *evidence])
+    head = Sheet(found.title, [], [], list(found.notes))
+    if all(len(cards) == 1 for cards in rows):
+        return [replace(head, hits=[card for (card,) in rows])]
+    return [head, *(Sheet(cards[0].title, [], cards, []) for cards in rows)]
 
 
 def write(sheets: Sequence[Sheet], path: Path) -> None:
