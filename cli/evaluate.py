@@ -89,6 +89,14 @@ def retrieval(
     cases: CaseOptions,
     index: IndexOption = None,
     k: Annotated[str, typer.Option("-k", help="Depths, separated by commas.")] = "1,5,10",
+    gallery_size: Annotated[
+        str | None,
+        typer.Option(
+            "--gallery-size",
+            metavar="SIZES",
+            help="Measure among so many rows, too, e.g. 1000,5000,all: numbers fall as a gallery grows.",
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     asking: QueryOptions,
     report: ReportOptions,
@@ -101,9 +109,11 @@ def retrieval(
     Example: retr eval retrieval --label label --subgroups sex,age --html report.html
     """
     depths = _names(k)
-    if not depths or not all(part.isascii() and part.isdigit() for part in depths):
+    if not depths or not all(map(_is_number, depths)):
         raise UsageError(f"-k takes whole numbers separated by commas, got: {k!r}", hint="for example -k 1,5,10")
-    _measure("retrieval", index, cases, asking, report, {"device": device}, k=[int(part) for part in depths])
+    sizes = None if gallery_size is None else [int(one) if _is_number(one) else one for one in _names(gallery_size)]
+    own: dict[str, Any] = {"k": [int(part) for part in depths], "gallery_size": sizes}
+    _measure("retrieval", index, cases, asking, report, {"device": device}, **own)
 
 
 @unfold
@@ -185,6 +195,10 @@ def _order(listed: str | None) -> list[str] | None:
     return None if listed is None else _names(listed)
 
 
+def _is_number(part: str) -> bool:
+    return part.isascii() and part.isdigit()
+
+
 def _names(listed: str) -> list[str]:
     return [part.strip() for part in listed.split(",") if part.strip()]
 
@@ -208,15 +222,33 @@ def _show(evaluation: Evaluation, report: ReportOptions) -> None:
         for name, one in evaluation.metrics.items()
     ]
     if out.form == "csv":
+        if evaluation.per_gallery:
+            measures = [{"gallery": evaluation.facts["gallery"], **row} for row in measures] + _long(evaluation, unit)
         out.rows(measures)
         return
     out.record(evaluation.facts)
     out.line("")
     out.rows(measures, title=f"intervals: {evaluation.facts['intervals']}")
+    if evaluation.per_gallery:
+        out.line("")
+        shown = [name for name in evaluation.metrics if name.startswith(("precision@", "any_hit@"))]
+        rows = [{name: row[name] for name in ("gallery", "no_relevant", *shown)} for row in evaluation.per_gallery]
+        out.rows([_readable(row) for row in rows], title="per size of the gallery (no_relevant: queries without any)")
     for title, rows in (("per class", evaluation.per_class), ("per subgroup", evaluation.per_subgroup)):
         if rows:
             out.line("")
             out.rows([_readable(row) for row in rows], title=f"{title} (* rests on few {unit})")
+
+
+def _long(evaluation: Evaluation, unit: str) -> list[dict[str, Any]]:
+    return [
+        {"gallery": row["gallery"], "measure": name, "value": one.value, "low": one.low, "high": one.high}
+        | {"n": one.n, unit: one.groups}
+        for row in evaluation.per_gallery
+        if row["gallery"] != evaluation.facts["gallery"]
+        for name, one in row.items()
+        if name in evaluation.metrics
+    ]
 
 
 def _readable(row: dict[str, object]) -> dict[str, object]:
@@ -226,5 +258,6 @@ def _readable(row: dict[str, object]) -> dict[str, object]:
     cells: dict[str, object] = {
         key: f"{value:.3f}" if isinstance(value, Estimate) else value for key, value in row.items() if key != "small"
     }
-    cells["n"] = f"{row['n']}{' *' if row['small'] else ''}"
+    if "n" in row:
+        cells["n"] = f"{row['n']}{' *' if row['small'] else ''}"
     return cells

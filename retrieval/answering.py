@@ -11,6 +11,7 @@ from retr.index.accelerators.config import with_effort
 from retr.index.errors import UsageError
 from retr.index.listed import listed
 from retr.index.plan import require_k
+from retr.retrieval import diversity
 from retr.retrieval.encoders.index_encoder import RecordedEncoder
 from retr.retrieval.exclude import same_rows
 from retr.retrieval.hits import Hits
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.store import Store
+    from retr.index.types import Neighbours
     from retr.retrieval.index_like import IndexLike
     from retr.retrieval.query import Query
     from retr.retrieval.search_options import SearchOptions
@@ -34,6 +36,7 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     require_k(options.k)
     store = index.store
     _require_offset(options.offset, options.effort)
+    diversity.require_share(options.diverse)
     columns = _known(store, options.columns)
     if options.effort is not None:
         # refused before a picture is read
@@ -48,7 +51,13 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     if options.offset is not None:
         # an accelerator proposes other rows for another k: pages of its answers would not be parts of one answer
         asked = replace(options, k=int(options.k) + first, exact=True)
+    if options.diverse:
+        asked = replace(asked, k=max(int(asked.k), diversity.CANDIDATES))
     found = store.search(vectors, asked, exclude=exclude)
+    if options.diverse:
+        found = _first(diversity.diversify(store, found, options.diverse), int(options.k) + first)
+    absent = store.identity.absent(options.where)
+    ordered = [f"not in the order of scores: diverse {options.diverse:g}"] if options.diverse else []
     return add_remarks(
         store,
         queries,
@@ -58,8 +67,12 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         side=bridge or recorded,
         bridge=bridge,
         all_rows=options.where is None and options.exclude_same is None and options.min_score is None,
-        said=[[*notes, *store.identity.absent(options.where), *store.identity.warnings()] for notes in said],
+        said=[[*ordered, *notes, *absent, *store.identity.warnings()] for notes in said],
     )
+
+
+def _first(found: Neighbours, most: int) -> Neighbours:
+    return replace(found, rows=found.rows[:, :most], scores=found.scores[:, :most])
 
 
 def _both(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np.int64]:

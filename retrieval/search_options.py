@@ -36,6 +36,14 @@ class SearchOptions(RankOptions):
             "The first begins at 0, the second at ``k``; with an offset, 0 too, search is exact.",
         ),
     ] = None
+    diverse: Annotated[
+        float | None,
+        Option(
+            "Prefer hits that differ from those before them, e.g. 0.3; 0 is by score alone, 1 most.",
+            "Maximal marginal relevance over the 200 nearest rows: they keep their scores, in another order.",
+            metavar="SHARE",
+        ),
+    ] = None
     columns: Annotated[
         Sequence[str] | None,
         Option(
@@ -54,4 +62,5 @@ class SearchKeywords(RankKeywords, total=False):
     strict_exclude: bool
     include_self: bool
     offset: int | None
+    diverse: float | None
     columns: Sequence[str] | None

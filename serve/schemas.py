@@ -85,6 +85,9 @@ class SearchRequest(_Strict):
     exact: bool = False
     effort: int | None = Field(None, ge=1)
     offset: int | None = Field(None, ge=0, le=100_000)
+    diverse: float | None = Field(
+        None, ge=0, le=1, description="Prefer hits that differ from those before them: 0 is by score alone, 1 most."
+    )
     columns: Columns | None = None
 
     @field_validator("questions")

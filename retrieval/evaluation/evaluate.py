@@ -6,6 +6,7 @@ by patient, overall, for each class, and for each subgroup asked for.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -46,6 +47,7 @@ def evaluate(
     queries: str | None = None,
     subgroups: Sequence[str] = (),
     seed: int = 0,
+    gallery_size: int | str | Sequence[int | str] | None = None,
 ) -> Evaluation:
     """Measure an index on its own labelled rows, patients kept apart.
 
@@ -70,7 +72,11 @@ def evaluate(
     subgroups
         Columns by whose values the queries are divided, too.
     seed
-        Of the probe's folds, and of the blocks of patients behind an interval where patients are very many.
+        Of the probe's folds, of smaller galleries, and of the blocks of patients behind an interval where patients are
+        very many.
+    gallery_size
+        Retrieval: measure among so many rows, too, drawn by hash, whole patients together; several; ``"all"`` for the
+        whole gallery. They come as ``per_gallery``.
 
     Raises
     ------
@@ -103,10 +109,12 @@ def evaluate(
         raise UsageError(f"an order of classes means nothing here: {why}", hint="leave the order out")
     cases = _without_seen(store, cases, crossed=task in {"retrieval", "neighbours"})
     options = EvaluationOptions(seed, tuple(listed(subgroups, "subgroups")))
+    sizes = _sizes(gallery_size)
+    if sizes and task != "retrieval":
+        raise UsageError(f"the size of a gallery is of retrieval, not of {task}", hint="leave the gallery size out")
     if task == "retrieval":
-        return retrieval(
-            store, cases, ks=(1, 5, 10) if k is None else [k] if isinstance(k, int) else k, options=options
-        )
+        ks = (1, 5, 10) if k is None else [k] if isinstance(k, int) else k
+        return retrieval(store, cases, ks=ks, options=options, sizes=sizes)
     if task == "neighbours":
         if k is not None and not isinstance(k, int):
             raise UsageError(f"one number of neighbours votes, got: {k!r}", hint="for example k=5")
@@ -124,6 +132,20 @@ def evaluate(
             hint="build with one of `retr encoders ls`; a bridge (`retr align`) has seen the archive's own texts",
         )
     return classification.zero_shot(store, cases, index.encoder, load_labels(labels), options=options)
+
+
+def _sizes(given: int | str | Sequence[int | str] | None) -> list[int | None]:
+    """Return the sizes of galleries, ``None`` for the whole one."""
+    sizes: list[int | None] = []
+    several: Iterable[int | str] = given if isinstance(given, Iterable) and not isinstance(given, str) else [given or 0]
+    for one in () if given is None else several:
+        if one != "all" and (isinstance(one, bool) or not isinstance(one, int) or one < 1):
+            raise UsageError(
+                f"the size of a gallery is a whole number of at least 1, or 'all', got: {one!r}",
+                hint="for example 1000,5000,all",
+            )
+        sizes.append(None if isinstance(one, str) else one)
+    return list(dict.fromkeys(sizes))
 
 
 def _without_seen(store: Store, cases: Cases, *, crossed: bool) -> Cases:

@@ -50,6 +50,9 @@ class Evaluation:
     per_class, per_subgroup
         One row a class or subgroup: name, ``n``, ``patients`` (without a group column ``images``), ``small``, and
         numbers.
+    per_gallery
+        Retrieval: the numbers among smaller galleries, where they were asked for: ``gallery``, ``no_relevant``, and
+        numbers.
     curves
         What the report draws: arrays, JSON-ready.
     notes
@@ -63,6 +66,7 @@ class Evaluation:
     per_subgroup: list[dict[str, Any]]
     curves: dict[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    per_gallery: list[dict[str, Any]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """Return one JSON-ready object."""
@@ -72,6 +76,7 @@ class Evaluation:
             "metrics": {name: estimate.to_json() for name, estimate in self.metrics.items()},
             "per_class": [_plain(row) for row in self.per_class],
             "per_subgroup": [_plain(row) for row in self.per_subgroup],
+            "per_gallery": [_plain(row) for row in self.per_gallery],
             "curves": self.curves,
             "notes": list(self.notes),
         }
@@ -91,7 +96,7 @@ def evaluation_facts(store: Store, cases: Cases, options: EvaluationOptions) -> 
         "excluded_with_the_query": cases.group or ("itself and its copies" if copied else "only itself"),
         "queries": len(cases.queries),
         f"{unit_of(cases.group)}s": len(np.unique(cases.groups[cases.queries])),
-        "gallery": len(cases.rows),
+        "gallery": len(cases.gallery),
         "classes": len(cases.classes),
         "intervals": f"95 %, by {unit_of(cases.group)}",
         "seed": options.seed,

@@ -49,6 +49,8 @@ def render(evaluation: Evaluation) -> str:
     ]
     if evaluation.per_subgroup:
         parts += ["<h2>Subgroups</h2>", _table(evaluation.per_subgroup)]
+    if evaluation.per_gallery:
+        parts += ["<h2>Size of the gallery</h2>", _table(evaluation.per_gallery)]
     unit = "patients" if "patients" in facts else "images"
     how = _text(facts.get("intervals"))
     parts.append(f"<p>Intervals: {how}. Rows in grey rest on few {unit}: they are anecdotes.</p></html>")

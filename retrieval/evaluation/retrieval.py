@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,9 +28,17 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.retrieval.labels.cases import Cases
+    from retr.retrieval.stats.intervals import Estimate
 
 
-def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: EvaluationOptions) -> Evaluation:
+def retrieval(
+    store: Store,
+    cases: Cases,
+    *,
+    ks: Sequence[int],
+    options: EvaluationOptions,
+    sizes: Sequence[int | None] = (),
+) -> Evaluation:
     """Measure how many of the nearest rows share the query's class.
 
     Parameters
@@ -39,6 +49,8 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Evaluat
         At which depths; deeper than there are labelled rows, the places beyond them count as wrong.
     options
         Resamples, seed and subgroups.
+    sizes
+        Of smaller galleries in which all queries are asked again; ``None`` is the whole one.
 
     Returns
     -------
@@ -49,36 +61,16 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Evaluat
     Raises
     ------
     UsageError
-        A k is below 1, or a column of ``subgroups`` is missing.
+        A k or a size is below 1, or a column of ``subgroups`` is missing.
     """
     ks = sorted(set(ks))
     if not ks or ks[0] < 1:
         raise UsageError(f"k must be at least 1, got: {list(ks)!r}")
-    neighbours = nearest(store, cases, ks[-1])[0]
-    asked = cases.member[cases.queries]
-    found = np.where((neighbours >= 0)[:, :, None], cases.member[neighbours], False)  # (q, k, c)
-    hits = np.asarray((found & asked[:, None, :]).any(axis=2), bool)
-    relevant = cases.relevant() - _not_in_view(store, cases)
-    values: dict[str, NDArray[np.float64]] = {}
-    for k in ks:
-        depth = min(k, hits.shape[1])
-        values[f"precision@{k}"] = metrics.precision_at(hits, depth) * (depth / k)
-        values[f"any_hit@{k}"] = metrics.any_hit_at(hits, depth)
-        values[f"recall@{k}"] = metrics.recall_at(hits, depth, relevant)
-        values[f"map@{k}"] = metrics.average_precision_at(hits, depth, relevant)
-        values[f"ndcg@{k}"] = metrics.ndcg_at(hits, depth, relevant)
-    values[f"mrr@{ks[-1]}"] = metrics.reciprocal_rank(hits)
-    codes = cases.groups[cases.queries]
-    highest: dict[str, NDArray[np.float64]] = {}  # that a query's measure can reach, of so many relevant rows
-    for k in ks:
-        # precision: a query with none counts as with one, since a patient that was not met may have one
-        some = np.maximum(relevant, 1)
-        reached = np.minimum(some, min(k, hits.shape[1]))
-        highest[f"precision@{k}"] = reached * (1 / k)
-        highest[f"recall@{k}"] = highest[f"map@{k}"] = reached / some
-    estimates = {name: mean_interval(value, codes, highest=highest.get(name)) for name, value in values.items()}
-    for name in (f"{kind}@{k}" for kind in ("precision", "any_hit") for k in ks):
-        estimates[f"macro_{name}"] = mean_interval(values[name], codes, member=asked, highest=highest.get(name))
+    if any(size is not None and size < 1 for size in sizes):
+        raise UsageError(f"a gallery holds at least 1 row, got: {list(sizes)!r}")
+    one = _measured(store, cases, ks)
+    asked, codes, values, highest, relevant = one.asked, one.codes, one.values, one.highest, one.relevant
+    estimates = one.estimates()
     shown = [f"precision@{ks[0]}", f"precision@{ks[-1]}", f"any_hit@{ks[-1]}", f"map@{ks[-1]}"]
 
     def numbers(inside: NDArray[np.bool_]) -> dict[str, Any]:
@@ -92,6 +84,20 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Evaluat
         {"class": name, **cell(cases, asked[:, c]), **numbers(asked[:, c])} for c, name in enumerate(cases.classes)
     ]
     notes = list(cases.notes)
+    per_gallery: list[dict[str, Any]] = []
+    for size in sizes:
+        wanted = len(cases.rows) if size is None else size
+        if wanted > len(cases.rows):
+            notes.append(f"no gallery of {wanted}: there are {len(cases.rows)} labelled rows")
+            continue
+        smaller = _measured(store, replace(cases, answers=draw_gallery(store, cases, wanted, options.seed)), ks)
+        without = int((smaller.relevant == 0).sum())
+        per_gallery.append({"gallery": wanted, "no_relevant": without, **smaller.estimates()})
+    if any(row["gallery"] < len(cases.rows) for row in per_gallery):
+        notes.append(
+            f"galleries are drawn by hashes of patients and ids (seed {options.seed}), a smaller within a larger one; "
+            "the intervals are over who asks, not over the draw"
+        )
     if ks[-1] > len(cases.rows):
         labelled = f"there are {len(cases.rows)} labelled rows"
         notes.append(f"{labelled}: in precision@{ks[-1]} the places beyond count as wrong")
@@ -107,15 +113,91 @@ def retrieval(store: Store, cases: Cases, *, ks: Sequence[int], options: Evaluat
         per_class=per_class,
         per_subgroup=by_subgroup(store, cases, options, numbers),
         curves={
-            "precision_recall": curves.precision_recall(hits, relevant),
+            "precision_recall": curves.precision_recall(one.hits, relevant),
             "confusion": curves.confusion(
-                asked.argmax(axis=1), np.where(neighbours[:, 0] >= 0, cases.truth[neighbours[:, 0]], -1), cases.classes
+                asked.argmax(axis=1), np.where(one.first >= 0, cases.truth[one.first], -1), cases.classes
             )
             if not cases.several
             else None,
         },
         notes=(*notes, *without_interval(cases, estimates)),
+        per_gallery=per_gallery,
     )
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """What the queries found in one gallery.
+
+    ``hits`` is bool ``(q, k)``, ``first`` the place of each query's nearest row, ``highest`` what a query's measure can
+    reach of so many relevant rows.
+    """
+
+    asked: NDArray[np.bool_]
+    codes: NDArray[np.int64]
+    hits: NDArray[np.bool_]
+    first: NDArray[np.int64]
+    relevant: NDArray[np.int64]
+    values: dict[str, NDArray[np.float64]]
+    highest: dict[str, NDArray[np.float64]]
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Return the means over the queries, and those macro over the classes of precision and any-hit."""
+        found = {
+            name: mean_interval(value, self.codes, highest=self.highest.get(name))
+            for name, value in self.values.items()
+        }
+        for name in [name for name in found if name.startswith(("precision@", "any_hit@"))]:
+            found[f"macro_{name}"] = mean_interval(
+                self.values[name], self.codes, member=self.asked, highest=self.highest.get(name)
+            )
+        return found
+
+
+def _measured(store: Store, cases: Cases, ks: Sequence[int]) -> _Measured:
+    neighbours = nearest(store, cases, ks[-1])[0]
+    asked = cases.member[cases.queries]
+    found = np.where((neighbours >= 0)[:, :, None], cases.member[neighbours], False)  # (q, k, c)
+    hits = np.asarray((found & asked[:, None, :]).any(axis=2), bool)
+    relevant = cases.relevant() - _not_in_view(store, cases)
+    values: dict[str, NDArray[np.float64]] = {}
+    for k in ks:
+        depth = min(k, hits.shape[1])
+        values[f"precision@{k}"] = metrics.precision_at(hits, depth) * (depth / k)
+        values[f"any_hit@{k}"] = metrics.any_hit_at(hits, depth)
+        values[f"recall@{k}"] = metrics.recall_at(hits, depth, relevant)
+        values[f"map@{k}"] = metrics.average_precision_at(hits, depth, relevant)
+        values[f"ndcg@{k}"] = metrics.ndcg_at(hits, depth, relevant)
+    values[f"mrr@{ks[-1]}"] = metrics.reciprocal_rank(hits)
+    highest: dict[str, NDArray[np.float64]] = {}  # that a query's measure can reach, of so many relevant rows
+    for k in ks:
+        # precision: a query with none counts as with one, since a patient that was not met may have one
+        some = np.maximum(relevant, 1)
+        reached = np.minimum(some, min(k, hits.shape[1]))
+        highest[f"precision@{k}"] = reached * (1 / k)
+        highest[f"recall@{k}"] = highest[f"map@{k}"] = reached / some
+    first = np.asarray(neighbours[:, 0], np.int64)
+    return _Measured(asked, cases.groups[cases.queries], hits, first, relevant, values, highest)
+
+
+def draw_gallery(store: Store, cases: Cases, size: int, seed: int) -> NDArray[np.bool_]:
+    """Choose the rows of a smaller gallery, patient by patient, in the order of hashes: bool ``(n,)``.
+
+    The same rows give the same gallery in whatever order they lie in the index, and a smaller one is part of a larger.
+    """
+
+    def order(name: str) -> bytes:
+        return hashlib.sha256(f"{seed}\0{name}".encode()).digest()
+
+    ids = store.ids(cases.rows)
+    least: dict[int, str] = {}
+    for group, name in zip(cases.groups.tolist(), ids, strict=True):
+        least[group] = min(name, least.get(group, name))
+    patients = {group: order(name) for group, name in least.items()}
+    ranked = sorted(range(len(ids)), key=lambda at: (patients[int(cases.groups[at])], order(ids[at])))
+    chosen = np.zeros(len(ids), bool)
+    chosen[ranked[:size]] = True
+    return chosen
 
 
 def _not_in_view(store: Store, cases: Cases) -> NDArray[np.int64]:
@@ -124,6 +206,7 @@ def _not_in_view(store: Store, cases: Cases) -> NDArray[np.int64]:
     for fold in np.unique(unseen.fold[cases.queries]).tolist():
         if fold >= 0:
             at, gone = unseen.fold[cases.queries] == fold, ~unseen.learn(fold)
+            gone = gone if cases.answers is None else gone & cases.answers
             asked = cases.queries[at]
             share = cases.member[asked].astype(np.float32) @ cases.member[gone].T.astype(np.float32) > 0
             missing[at] = (share & (cases.groups[asked, None] != cases.groups[gone])).sum(axis=1)
@@ -140,5 +223,7 @@ def nearest(store: Store, cases: Cases, k: int) -> tuple[NDArray[np.int64], NDAr
     order = np.argsort(cases.groups, kind="stable")
     starts = np.searchsorted(cases.groups[order], np.arange(cases.groups.max() + 2))
     own = [cases.rows[order[starts[g] : starts[g + 1]]] for g in cases.groups[cases.queries]]
-    rows, scores = Unseen(store, cases.rows, cases.group).nearest(cases.queries, min(k, len(cases.rows)), own)
+    rows, scores = Unseen(store, cases.rows, cases.group).nearest(
+        cases.queries, min(k, len(cases.rows)), own, answers=cases.answers
+    )
     return place[rows], scores

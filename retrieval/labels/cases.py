@@ -34,7 +34,7 @@ class Cases:
     label, group
         The columns; ``group`` is ``None`` where the same patient is not excluded.
     rows
-        int64 ``(n,)``: row numbers in the store. All of them answer.
+        int64 ``(n,)``: row numbers in the store.
     asks
         bool ``(n,)``: which of them ask.
     classes
@@ -48,6 +48,8 @@ class Cases:
         What a reader of the numbers must know, one line each.
     grades
         int64 ``(c,)``: the place of each class in the declared order; ``None`` where none was declared.
+    answers
+        bool ``(n,)``: which of them answer, the gallery; ``None`` for all.
     """
 
     label: str
@@ -59,6 +61,7 @@ class Cases:
     groups: NDArray[np.int64]
     notes: tuple[str, ...]
     grades: NDArray[np.int64] | None = None
+    answers: NDArray[np.bool_] | None = None
 
     @cached_property
     def several(self) -> bool:
@@ -75,15 +78,21 @@ class Cases:
         """Places in ``rows`` of those that ask: int64 ``(q,)``."""
         return np.flatnonzero(self.asks)
 
+    @property
+    def gallery(self) -> NDArray[np.int64]:
+        """Places in ``rows`` of those that answer: int64 ``(g,)``."""
+        return np.arange(len(self.rows)) if self.answers is None else np.flatnonzero(self.answers)
+
     def relevant(self) -> NDArray[np.int64]:
         """Count, for each query, the rows that may answer it and share a class with it: int64 ``(q,)``."""
         from scipy.sparse import csr_array
 
         patterns, pattern = np.unique(self.member, axis=0, return_inverse=True)
         share = (patterns.astype(np.int64) @ patterns.T.astype(np.int64)) > 0
-        everywhere = share @ np.bincount(pattern, minlength=len(patterns))
-        ones = np.ones(len(pattern), np.int64)
-        in_group = csr_array((ones, (self.groups, pattern)), shape=(self.groups.max() + 1, len(patterns)))
+        answering = pattern[self.gallery]
+        everywhere = share @ np.bincount(answering, minlength=len(patterns))
+        places = (self.groups[self.gallery], answering)
+        in_group = csr_array((np.ones(len(answering), np.int64), places), shape=(self.groups.max() + 1, len(patterns)))
         own = np.asarray(in_group @ share.astype(np.int64))  # a group's rows that share a class with a pattern
         counts = everywhere[pattern] - own[self.groups, pattern]
         return np.asarray(counts[self.queries], np.int64)

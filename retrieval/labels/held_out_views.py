@@ -164,7 +164,12 @@ class Unseen:
         return np.where(fixed[groups] >= 0, fixed[groups], folds)
 
     def nearest(
-        self, places: NDArray[np.int64], k: int, own: Sequence[NDArray[np.int64]]
+        self,
+        places: NDArray[np.int64],
+        k: int,
+        own: Sequence[NDArray[np.int64]],
+        *,
+        answers: NDArray[np.bool_] | None = None,
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         """Find the nearest labelled rows of some of them that can be asked.
 
@@ -174,6 +179,8 @@ class Unseen:
             int64 ``(q,)``, in ``rows``.
         own
             For each, the store's rows that must not be found.
+        answers
+            bool over ``rows``: only these are found; ``None`` for all.
 
         Returns
         -------
@@ -183,7 +190,7 @@ class Unseen:
         rows = np.full((len(places), k), -1, np.int64)
         scores = np.full((len(places), k), -np.inf, np.float32)
         mask = np.zeros(self._store.n_total, bool)
-        mask[self.rows] = True
+        mask[self.rows] = True if answers is None else answers
         plain = np.flatnonzero(self.plain[places])
         for block in np.split(plain, range(_BLOCK, len(plain), _BLOCK)):
             asked = self.rows[places[block]]
@@ -193,19 +200,20 @@ class Unseen:
         for fold in np.unique(self.fold[places]).tolist():
             if fold >= 0:
                 asked = np.flatnonzero(self.fold[places] == fold)
-                self._in_view(fold, places, asked, own, rows, scores)
+                known = self.learn(fold) if answers is None else self.learn(fold) & answers
+                self._in_view(fold, known, places, asked, own, rows, scores)
         return rows, scores
 
     def _in_view(
         self,
         fold: int,
+        known: NDArray[np.bool_],
         places: NDArray[np.int64],
         asked: NDArray[np.int64],
         own: Sequence[NDArray[np.int64]],
         rows: NDArray[np.int64],
         scores: NDArray[np.float32],
     ) -> None:
-        known = self.learn(fold)
         gallery = self.view(fold, known)
         of_store = np.full(self._store.n_total, -1, np.int64)
         of_store[self.rows[known]] = np.arange(len(gallery))

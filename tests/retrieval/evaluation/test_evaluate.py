@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ from retr.index.store import Store
 from retr.retrieval.evaluation import page
 from retr.retrieval.evaluation.classification import neighbours, probe, zero_shot
 from retr.retrieval.evaluation.evaluation import EvaluationOptions
-from retr.retrieval.evaluation.retrieval import retrieval
+from retr.retrieval.evaluation.retrieval import draw_gallery, retrieval
 from retr.retrieval.index import Index
 from retr.retrieval.labels.cases import find_cases, subgroups
 from retr.retrieval.labels.label_set import load_labels
@@ -444,3 +445,63 @@ def test_a_label_set_declares_the_order_of_zero_shot(tmp_path):
     assert abs(told["kappa_quadratic"].value - other["kappa_quadratic"].value) > 0.01
     with pytest.raises(UsageError, match="does not place 'd' of the label set"):
         zero_shot(store, given, Words({n: np.eye(8)[0] for n in "abcd"}), load_labels(list("abcd")), options=QUICK)
+
+
+class TestGallerySize:
+    def test_smaller_galleries_are_what_brute_force_finds_among_them(self, archive_store):
+        cases = find_cases(archive_store, "label")
+        got = retrieval(archive_store, cases, ks=(1, 4), options=QUICK, sizes=(30, 60, None))
+        assert [row["gallery"] for row in got.per_gallery] == [30, 60, 120]
+        for row in got.per_gallery:
+            answers = draw_gallery(archive_store, cases, row["gallery"], QUICK.seed)
+            assert answers.sum() == row["gallery"]
+            vectors = archive_store.vectors()
+            scores = vectors @ vectors.T
+            scores[(cases.groups[:, None] == cases.groups) | ~answers] = -np.inf
+            found = np.argsort(-scores, axis=1)[:, :4]
+            hits = cases.truth[found] == cases.truth[:, None]
+            assert row["precision@4"].value == pytest.approx(hits.mean())
+            assert row["precision@4"].low < row["precision@4"].value < row["precision@4"].high
+            other = cases.groups[:, None] != cases.groups
+            relevant = (other & (cases.truth[:, None] == cases.truth) & answers).sum(axis=1)
+            assert row["recall@4"].value == pytest.approx(
+                (hits.sum(axis=1)[relevant > 0] / relevant[relevant > 0]).mean()
+            )
+            assert row["no_relevant"] == (relevant == 0).sum()
+        assert got.per_gallery[-1]["precision@1"] == got.metrics["precision@1"]
+
+    def test_they_are_nested_whole_patients_and_the_same_in_any_order_of_rows(self, archive_store, tmp_path):
+        cases = find_cases(archive_store, "label")
+        drawn = [draw_gallery(archive_store, cases, size, 0) for size in (20, 50, 90)]
+        assert all((one <= other).all() for one, other in pairwise(drawn))
+        for answers in drawn:
+            shares = [answers[cases.groups == group].mean() for group in np.unique(cases.groups)]
+            assert sum(0 < share < 1 for share in shares) <= 1
+        names = {name for name, keep in zip(archive_store.ids(cases.rows), drawn[1], strict=True) if keep}
+        table = archive_store.table(["id", "patient", "label"])
+        turned = Store.create(tmp_path / "turned", encoder=INFO, group="patient")
+        with turned.writer() as writer:
+            writer.append(table.take(np.arange(len(table))[::-1]), archive_store.vectors()[::-1])
+            turned = writer.commit()
+        again = find_cases(turned, "label")
+        chosen = draw_gallery(turned, again, 50, 0)
+        assert names == {name for name, keep in zip(turned.ids(again.rows), chosen, strict=True) if keep}
+        assert (draw_gallery(archive_store, cases, 50, 1) != drawn[1]).any()
+
+    def test_through_the_index(self, archive_store):
+        index = Index.open(archive_store.path)
+        got = index.evaluate("retrieval", "label", gallery_size=[1000, "all", 60])
+        assert [row["gallery"] for row in got.per_gallery] == [120, 60]
+        assert "no gallery of 1000: there are 120 labelled rows" in got.notes
+        assert got.to_json()["per_gallery"][1]["precision@1"]["value"] is not None
+        assert index.evaluate("retrieval", "label", gallery_size=60).per_gallery == got.per_gallery[1:]
+        assert index.evaluate("retrieval", "label").per_gallery == []
+
+    @pytest.mark.parametrize("size", [0, -3, "some", 2.5, True, [10, "ALL "]])
+    def test_what_is_no_size(self, archive_store, size):
+        with pytest.raises(UsageError, match="whole number of at least 1, or 'all'"):
+            Index.open(archive_store.path).evaluate("retrieval", "label", gallery_size=size)
+
+    def test_other_tasks_have_none(self, archive_store):
+        with pytest.raises(UsageError, match="of retrieval, not of probe"):
+            Index.open(archive_store.path).evaluate("probe", "label", gallery_size=10)
