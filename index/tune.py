@@ -28,6 +28,7 @@ from retr.index.disk.manifest import TUNING
 from retr.index.errors import UsageError
 from retr.index.measuring import BATCH, Questions, alone, answered, by_turns, clock, least_seconds, row_questions
 from retr.index.plan import tuned
+from retr.index.rows.carrying import unknown_numbered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -153,7 +154,7 @@ def tune(
     """
     if not 0 < recall <= 1:
         raise UsageError(f"recall must lie above 0 and be at most 1, got {recall!r}")
-    store = writer.commit()
+    store = _merged(writer)
     store.place("cpu" if device == "auto" else device)
     kinds = kinds or (KINDS if store.placement.device == "cpu" else gpu_kinds())
     if recall == 1 or max((len(segment) for segment in store.segments), default=0) < MIN_ROWS:
@@ -188,6 +189,13 @@ def tune(
                 writer.commit()
                 return tuning
     return _keep_exact(writer, recall, "no setting reached the target", curve)
+
+
+def _merged(writer: Writer[Store]) -> Store:
+    """Merge segments, as far as they may be: each would have an accelerator of its own, or none where it is small."""
+    if unknown_numbered(writer.commit().manifest) is None and len(writer.store.segments) > 1:
+        writer.compact()
+    return writer.store
 
 
 def gpu_kinds() -> Sequence[IVF | HNSW | Cagra]:

@@ -115,6 +115,7 @@ def search(
     few = measured(ask)
     want = k * (deep if ask.one_per is not None else 1)
     found = []
+    scanned: list[Block] = []
     for block, accelerator in zip(blocks, accelerators, strict=True):
         if accelerator is not None and few and not (isinstance(accelerator, BestFirst) and bound.few):
             spare = max(map(len, ask.exclude), default=0)
@@ -122,7 +123,8 @@ def search(
         elif isinstance(accelerator, BestFirst):
             found.append(_bounded(block, accelerator, bound, queries, ask, want))
         else:
-            found.append(_scanned(block, queries, ask, want, max_norm=max_norm, ids_of=ids_of))
+            scanned.append(block)
+    found += [_scanned(run, queries, ask, want, max_norm=max_norm, ids_of=ids_of) for run in _runs(scanned)]
     rows, scores = found[0]
     if len(found) > 1:
         rows, scores = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
@@ -184,8 +186,20 @@ def _within(ask: Ask, start: int, stop: int) -> list[NDArray[np.int64]]:
     return [part[slice(*np.searchsorted(part, (start, stop)))] - start for part in ask.exclude]
 
 
+def _runs(blocks: Sequence[Block]) -> list[list[Block]]:
+    """Return blocks that follow on each other together: one scan of several costs no more than of one as large."""
+    runs: list[list[Block]] = []
+    stop = -1
+    for block in blocks:
+        if block.start != stop:
+            runs.append([])
+        runs[-1].append(block)
+        stop = block.start + len(block.vectors)
+    return runs
+
+
 def _scanned(
-    block: Block,
+    run: Sequence[Block],
     queries: NDArray[np.float32],
     ask: Ask,
     want: int,
@@ -193,17 +207,17 @@ def _scanned(
     max_norm: float,
     ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the ``want`` best allowed rows of one block and their scores, as `_bounded` does."""
-    start, stop = block.start, block.start + len(block.vectors)
+    """Return the ``want`` best allowed rows of blocks in a row and their scores, as `_bounded` does."""
+    start, stop = run[0].start, run[-1].start + len(run[-1].vectors)
     here = Ask(
-        k=min(want, len(block.vectors)),
+        k=min(want, stop - start),
         allowed=None if ask.allowed is None else ask.allowed[start:stop],
         exclude=_within(ask, start, stop),
         one_per=None,
         min_score=None,
     )
     found = exact.search(
-        [Block(block.vectors, 0)],
+        [Block(block.vectors, block.start - start) for block in run],
         queries,
         here,
         max_norm=max_norm,

@@ -1,13 +1,15 @@
 """Which segments are merged, and merging them in bounded memory.
 
-Merging keeps the order of the live rows, so segments are only ever merged with their neighbours. Small segments,
-as a build leaves them, are merged by tiers (a run of `FAN` of about the same size becomes one): every row is
-rewritten a logarithmic number of times, and the number of files stays small while an index grows.
+Merging keeps the order of the live rows, so segments are only ever merged with their neighbours.
+
+Every commit merges what it adds with the segments before it that are small beside that (`last_run`), as a binary
+counter carries: sizes fall by half or more from one segment to the next, so there are a logarithmic number of them, and
+every row is rewritten a logarithmic number of times. No commit rewrites more than `MOST_ROWS` rows, or four times
+what it adds, and none a segment with an accelerator.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,7 +28,13 @@ if TYPE_CHECKING:
 
 # A segment is the unit of rewriting and of spreading over machines; merging makes none larger than this.
 SEGMENT_ROWS = 1 << 20
-FAN = 32
+# A commit makes no larger segment than this of smaller ones, or than so many times the rows that it adds.
+MOST_ROWS = 1 << 17
+_MOST_TIMES = 4
+# Rewriting so few rows costs less than the flushes of a commit.
+FEW_ROWS = 2048
+# A segment is merged with all after it while it has less than so many times their rows.
+_STEP = 2
 
 
 @dataclass(frozen=True)
@@ -38,17 +46,29 @@ class Compaction:
     segments_after: int
 
 
-def small_runs(segments: Sequence[SegmentInfo]) -> list[range]:
-    """Return the runs of adjacent segments of one tier that are long enough to be merged."""
-    tiers = [int(math.log(max(info.rows, 1), FAN)) for info in segments]
-    runs = []
-    start = 0
-    for at in range(1, len(segments) + 1):
-        if at == len(segments) or tiers[at] != tiers[start]:
-            if at - start >= FAN and segments[start].rows < SEGMENT_ROWS // 2:
-                runs.extend(_capped(segments, range(start, at)))
-            start = at
-    return runs
+def last_run(segments: Sequence[SegmentInfo], added: int) -> list[range]:
+    """Return which of the last segments a commit merges: one run, or none.
+
+    Parameters
+    ----------
+    segments
+        All, with the deletions of the commit.
+    added
+        How many of them are new.
+    """
+    if not added:
+        return []
+    fresh = sum(info.rows for info in segments[-added:])
+    most = min(SEGMENT_ROWS, max(MOST_ROWS, _MOST_TIMES * fresh))
+    start, rows = len(segments), 0
+    for info in reversed(segments):
+        live = info.rows - info.n_deleted
+        # an accelerator was made for its segment alone, at a cost that no few rows are worth
+        fits = info.accelerator is None and rows + live <= most
+        if not fits or (rows and live >= max(_STEP * rows, FEW_ROWS)):
+            break
+        start, rows = start - 1, rows + live
+    return [range(start, len(segments))] if len(segments) - start > 1 else []
 
 
 def compact_runs(segments: Sequence[SegmentInfo]) -> list[range]:

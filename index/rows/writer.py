@@ -11,6 +11,7 @@ import contextlib
 import dataclasses
 import io
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import pyarrow.compute as pc
 
 from retr.index.disk import schema as schemas
 from retr.index.disk import verified
-from retr.index.disk.compaction import SEGMENT_ROWS, Compaction, compact_runs, merge, small_runs
+from retr.index.disk.compaction import SEGMENT_ROWS, Compaction, compact_runs, last_run, merge
 from retr.index.disk.creation import timestamp
 from retr.index.disk.files import disk_errors, reference, write_bytes
 from retr.index.disk.lock import writer_lock
@@ -299,7 +300,8 @@ class Writer(Draft[S_co]):
         with self._changing("committing"):
             self._close_segment()
             self._refuse_taken_ids()
-            self._publish(self._settled(small_runs))
+            added = len(self.draft.segments) - len(self.store.segments)
+            self._publish(self._settled(partial(last_run, added=added)))
         return self.store
 
     def _publish(self, segments: list[SegmentInfo]) -> None:
@@ -388,7 +390,9 @@ class Writer(Draft[S_co]):
         if any(data.numbered for data in self.draft.side_data.values()) and (runs or len(kept) < len(drawn)):
             live = np.ones(sum(info.rows for info in drawn), bool)
             live[: len(self._gone)] = self.store.alive() & ~self._gone
-            carry(self, self.preview(), renumbered(drawn, kept, runs, live))
+            numbers = renumbered(drawn, kept, runs, live)
+            if not np.array_equal(numbers, np.arange(len(numbers))):
+                carry(self, self.preview(), numbers)
         for run in reversed(runs):
             info = merge(
                 self.store.path,

@@ -21,7 +21,7 @@ from retr.index.scan.ranking import ranked
 from retr.index.types import Neighbours, Scan, Scans
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -122,31 +122,54 @@ def scan(
     """Collect, for each query, every row whose score by ``product`` is among the ``want`` best."""
     n, d = queries.shape
     pools = _Pools(n, want)
-    gather = allowed is not None and narrow(allowed)
+    chosen = np.flatnonzero(allowed) if allowed is not None and narrow(allowed) else None
     step = _BLOCK_SCORES // n
-    if gather or n > 1:
+    if chosen is not None or n > 1:
         # what is copied, or read for one query after another, should fit into a cache
         step = max(1024, min(step, _BLOCK_BYTES // (4 * d)))
     some = [number for number in range(n) if len(exclude[number])]
-    size = min(step, _FIRST_ROWS)
-    for block in blocks:
-        chosen = None
-        if gather and allowed is not None:
-            chosen = np.flatnonzero(allowed[block.start : block.start + len(block.vectors)])
-        start, count = 0, len(block.vectors if chosen is None else chosen)
-        while start < count:
-            piece = slice(start, min(start + size, count))
-            scores = product.multiply(queries, block.vectors[piece if chosen is None else chosen[piece]])
-            rows: slice | NDArray[np.int64] = slice(block.start + piece.start, block.start + piece.stop)
-            if chosen is not None:
-                rows = chosen[piece] + block.start
-            elif allowed is not None:
-                scores[~allowed[rows]] = -np.inf
-            for number in some:
-                _hide(scores[:, number], rows, exclude[number])
-            pools.add(scores, rows)
-            start, size = start + size, min(step, _GROWTH * size)
+    for rows, vectors in _pieces(blocks, chosen, step):
+        scores = product.multiply(queries, vectors)
+        if allowed is not None and chosen is None:
+            scores[~allowed[rows]] = -np.inf
+        for number in some:
+            _hide(scores[:, number], rows, exclude[number])
+        pools.add(scores, rows)
     return pools.result()
+
+
+def _pieces(
+    blocks: Sequence[Block], chosen: NDArray[np.int64] | None, step: int
+) -> Iterator[tuple[slice | NDArray[np.int64], NDArray[np.float32] | NDArray[np.float16]]]:
+    """Yield rows in order and their vectors, of pieces that grow up to ``step``: those chosen, copied, or all."""
+    size = min(step, _FIRST_ROWS)
+    if chosen is not None:
+        start = 0
+        while start < len(chosen):
+            rows = chosen[start : start + size]
+            yield rows, _copied(blocks, rows)
+            start, size = start + size, min(step, _GROWTH * size)
+        return
+    for block in blocks:
+        start = 0
+        while start < len(block.vectors):
+            vectors = block.vectors[start : start + size]
+            first = block.start + start
+            yield slice(first, first + len(vectors)), vectors
+            start, size = start + size, min(step, _GROWTH * size)
+
+
+def _copied(blocks: Sequence[Block], rows: NDArray[np.int64]) -> NDArray[np.float32] | NDArray[np.float16]:
+    """Copy the stored vectors of rising rows ``(m,)`` together: ``(m, d)``."""
+    if len(blocks) == 1:
+        return blocks[0].vectors[rows - blocks[0].start]
+    vectors = np.empty((len(rows), blocks[0].vectors.shape[1]), blocks[0].vectors.dtype)
+    cuts = np.searchsorted(rows, [block.start for block in blocks]).tolist()
+    for block, start, stop in zip(blocks, cuts, [*cuts[1:], len(rows)], strict=True):
+        if start < stop:
+            # with this mode numpy writes where it is told instead of copying twice
+            np.take(block.vectors, rows[start:stop] - block.start, axis=0, out=vectors[start:stop], mode="clip")
+    return vectors
 
 
 def narrow(allowed: NDArray[np.bool_]) -> bool:

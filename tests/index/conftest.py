@@ -46,6 +46,17 @@ def vectors(start: int, stop: int, dim: int = DIM) -> np.ndarray:
     return np.stack([np.random.default_rng(i).standard_normal(dim) for i in range(start, stop)])
 
 
+def never(segments: object, added: int) -> list[range]:
+    """Merge nothing, in place of `retr.index.disk.compaction.last_run`."""
+    return []
+
+
+@pytest.fixture
+def unmerged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave every commit its own segments, as small as they are."""
+    monkeypatch.setattr("retr.index.rows.writer.last_run", never)
+
+
 @pytest.fixture
 def make(tmp_path: Path) -> Callable[..., Store]:
     """Make an index with one segment for each of ``sizes``."""
@@ -53,7 +64,8 @@ def make(tmp_path: Path) -> Callable[..., Store]:
     def build(*sizes: int, name: str = "index", similarity: str = "cosine", **options: object) -> Store:
         store = Store.create(tmp_path / name, encoder=encoder(similarity=similarity), **options)  # type: ignore[arg-type]
         at = 0
-        with store.writer() as writer:
+        with store.writer() as writer, pytest.MonkeyPatch.context() as patch:
+            patch.setattr("retr.index.rows.writer.last_run", never)
             for size in sizes:
                 writer.append(rows(at, at + size), vectors(at, at + size))
                 store = writer.commit()

@@ -13,6 +13,7 @@ import pytest
 from retr.index import plan, tune
 from retr.index.accelerators import approximate, config, faiss_index
 from retr.index.accelerators.config import HNSW, IVF, Flat
+from retr.index.disk import compaction
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import MissingExtraError, UsageError
 from retr.index.store import Store
@@ -115,6 +116,7 @@ def tuned_once(tmp_path_factory) -> Store:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(faiss_index, "MIN_ROWS", 500)
         patch.setattr(tune, "MIN_ROWS", 500)
+        patch.setattr(compaction, "SEGMENT_ROWS", N - 1)
         return make_tuned(tmp_path_factory.mktemp("tuned"))
 
 

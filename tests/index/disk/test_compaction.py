@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
+import math
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from retr.index.disk import compaction
-from retr.index.disk.compaction import compact_runs, small_runs
+from retr.index.disk.compaction import compact_runs, last_run
 from retr.index.disk.files import FileRef
 from retr.index.disk.manifest import SegmentInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 REF = FileRef("x", "0", 0)
 
@@ -21,12 +31,57 @@ def infos(*sizes: int, deleted: dict[int, int] | None = None) -> list[SegmentInf
     ]
 
 
-def test_small_neighbours_of_one_tier_are_merged():
-    assert small_runs(infos(*[10] * 31)) == []
-    assert small_runs(infos(*[10] * 32)) == [range(32)]
-    assert small_runs(infos(5000, *[10] * 40)) == [range(1, 41)]
-    assert small_runs(infos(*[500_000] * 32)) == [range(i, i + 2) for i in range(0, 32, 2)]
-    assert small_runs(infos(*[600_000] * 40)) == []
+def sizes_after(commits: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the sizes of the segments that commits of so many rows leave, and how many rows each commit rewrote."""
+    sizes: list[int] = []
+    rewritten = []
+    for rows in commits:
+        sizes.append(rows)
+        runs = last_run(infos(*sizes), 1)
+        rewritten.append(sum(sum(sizes[run.start : run.stop]) for run in runs))
+        for run in runs:
+            sizes[run.start : run.stop] = [sum(sizes[run.start : run.stop])]
+    return sizes, rewritten
+
+
+@pytest.mark.parametrize("rows", [1, 200, 5000])
+@pytest.mark.parametrize("commits", [20, 31, 127, 500])
+def test_equal_commits_leave_segments_that_halve(rows, commits):
+    sizes, rewritten = sizes_after([rows] * commits)
+    assert sum(sizes) == rows * commits
+    small = [size for size in sizes if size <= compaction.MOST_ROWS // 2]
+    assert all(a >= 2 * b for a, b in itertools.pairwise(small))
+    assert len(sizes) <= 2 + sum(sizes) // (compaction.MOST_ROWS // 2) + math.log2(1 + rows * commits / 2048)
+    assert max(rewritten) <= compaction.MOST_ROWS
+    # each row is rewritten as often as the rows can double, and while there are few
+    assert sum(rewritten) <= sum(sizes) * (math.log2(commits) + 1) + 2048 * commits
+
+
+@given(st.lists(st.integers(1, 300_000), min_size=1, max_size=60))
+def test_no_commit_rewrites_much_more_than_it_adds_or_leaves_many_segments(commits):
+    sizes, rewritten = sizes_after(commits)
+    assert sum(sizes) == sum(commits)
+    for added, wrote in zip(commits, rewritten, strict=True):
+        assert wrote <= min(compaction.SEGMENT_ROWS, max(compaction.MOST_ROWS, 4 * added))
+    # of two neighbours the second is half as large at most, or both are more than a commit may make one of
+    crowded = [(a, b) for a, b in itertools.pairwise(sizes) if a < 2 * b and a + b <= compaction.MOST_ROWS]
+    assert not crowded
+
+
+def test_what_a_commit_leaves_alone():
+    assert last_run(infos(10, 10), 0) == []
+    assert last_run(infos(10), 1) == []
+    assert last_run(infos(5000, 10), 1) == []
+    assert last_run(infos(5000, *[10] * 40), 1) == [range(1, 41)]
+    assert last_run(infos(600_000, 600_000), 1) == []
+    # a commit of several segments, and what follows on a deletion of most rows
+    assert last_run(infos(10, 10, 10), 3) == [range(3)]
+    assert last_run(infos(100_000, 5000, deleted={0: 95_000}), 1) == [range(2)]
+    # accelerated segments stay, whatever their size
+    accelerated = dataclasses.replace(infos(100)[0], accelerator=REF)
+    assert last_run([accelerated, *infos(5000)], 1) == []
+    assert last_run([*infos(10), accelerated, *infos(10, 10)], 1) == [range(2, 4)]
+    assert last_run([*infos(10), accelerated], 1) == []
 
 
 def test_compaction_leaves_large_clean_segments_alone():
@@ -47,6 +102,7 @@ def test_no_merged_segment_is_larger_than_the_cap(monkeypatch):
     assert compact_runs(infos(50, 20, 30)) == [range(1, 3)]
 
 
+@pytest.mark.usefixtures("unmerged")
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_compaction_changes_no_live_row(make, dtype):
     store = make(*[700] * 35, dtype=dtype)

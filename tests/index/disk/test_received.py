@@ -330,6 +330,7 @@ def lists(store: Store) -> Store:
         return writer.commit()
 
 
+@pytest.mark.usefixtures("unmerged")
 @pytest.mark.parametrize("dictionary", [True, False])
 @pytest.mark.parametrize("shape", ["many rows", "one row"])
 def test_a_small_table_whose_lists_fill_the_memory_is_refused(make, shape, dictionary, monkeypatch):

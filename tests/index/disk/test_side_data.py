@@ -60,7 +60,8 @@ def rows(start: int, stop: int) -> dict:
 def store(make, kind) -> Store:
     """Three segments of ten rows; the sets name five rows of theirs."""
     store = make()
-    with store.writer() as writer:
+    with store.writer() as writer, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retr.index.rows.writer.last_run", lambda *_, **__: [])
         for start in (0, 10, 20):
             writer.append(**new(start, start + 10))
             writer.commit()
@@ -108,8 +109,7 @@ def test_what_a_kind_says_goes_through_everything(store, kind):
     assert in_step(before)
 
 
-def test_small_segments_that_a_commit_merges_take_it_along(store, monkeypatch):
-    monkeypatch.setattr(compaction, "FAN", 4)
+def test_small_segments_that_a_commit_merges_take_it_along(store):
     with store.writer() as writer:
         writer.delete(np.array([0, 1, 2]))
         writer.append(**rows(30, 40))
@@ -136,7 +136,7 @@ def test_a_segment_that_goes_with_its_last_row_takes_its_numbers_along(store):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_any_order_of_changes_keeps_rows_and_what_names_them_together(store, monkeypatch, seed):
-    monkeypatch.setattr(compaction, "FAN", 3)
+    monkeypatch.setattr(compaction, "FEW_ROWS", 1)
     rng = np.random.default_rng(seed)
     at, named = 30, members(store)
     with store.writer() as writer:
@@ -198,8 +198,7 @@ def test_what_other_vectors_give_no_meaning_to_is_not_copied(make, monkeypatch, 
     assert "side data of the kind 'sets' are not copied" in caplog.text
 
 
-def test_a_writer_that_does_not_know_it_keeps_it_and_every_number(store, forget, monkeypatch, kind):
-    monkeypatch.setattr(compaction, "FAN", 2)
+def test_a_writer_that_does_not_know_it_keeps_it_and_every_number(store, forget, kind):
     forget()
     unread = Store.open(store.path)
     assert unread.check() == []
@@ -429,7 +428,7 @@ from sets_kind import ARRAY, Sets, digits, save
 import json
 
 side_data.register(Sets())
-compaction.FAN = 3
+compaction.FEW_ROWS = 8
 rng = np.random.default_rng(int(sys.argv[3]))
 with Store.open(sys.argv[1]).writer() as writer:
     while True:

@@ -50,7 +50,7 @@ def table(start: int, stop: int) -> pa.Table:
 
 
 @pytest.fixture
-def both(make, monkeypatch) -> tuple[Store, Store]:
+def both(make, monkeypatch, unmerged) -> tuple[Store, Store]:
     """The same rows without side tables and, in its second and third segment, with; two record batches each."""
     monkeypatch.setattr(segments, "ROW_GROUP", 40)
     monkeypatch.setattr(segment_writer, "ROW_GROUP", 40)

@@ -42,7 +42,7 @@ def make(path, similarity="cosine", dtype="float32", scale=1.0) -> Store:
 
 
 @pytest.fixture
-def store(tmp_path) -> Store:
+def store(tmp_path, unmerged) -> Store:
     return make(tmp_path / "index")
 
 

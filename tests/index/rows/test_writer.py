@@ -100,6 +100,7 @@ def test_rows_that_do_not_fit_are_refused(make, table, vectors, message):
         assert writer.commit().version == store.version
 
 
+@pytest.mark.usefixtures("unmerged")
 def test_an_id_is_unique_among_live_rows(make):
     store = make(3)
     again = pa.table({"id": ["r1"]})
@@ -119,6 +120,7 @@ def named(start: int, stop: int) -> pa.Table:
     return pa.table({"id": [f"r{i}" for i in range(start, stop)]})
 
 
+@pytest.mark.usefixtures("unmerged")
 def test_an_id_is_unique_over_the_segments_of_one_commit(make, monkeypatch):
     monkeypatch.setattr("retr.index.rows.writer.SEGMENT_ROWS", 4)
     store = make(3)
@@ -211,10 +213,3 @@ def test_what_was_not_committed_leaves_nothing(make):
         writer.append(CREATED, UNIT)
         writer.add_file("x", b"1")
     assert sorted(path for path in store.path.rglob("*")) == before
-
-
-def test_many_commits_leave_few_segments(make):
-    store = make(*[3] * 70)
-    assert len(store.segments) < 40
-    assert store.table(["id"]).column("id").to_pylist() == [f"r{i}" for i in range(210)]
-    assert store.check() == []
