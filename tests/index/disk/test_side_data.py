@@ -395,7 +395,9 @@ def test_kinds_of_other_packages_are_found_by_their_entry_point(make, kind, monk
     found = {"sets": entry, "gone": broken}
     side_data._registered.pop("sets")
     assert (side_data.find_kind("sets"), side_data.find_kind("gone")) == (None, None)
-    monkeypatch.setattr(side_data, "entry_points", lambda *, group, name: [found[name]] if name in found else [])
+    monkeypatch.setattr(
+        "importlib.metadata.entry_points", lambda *, group, name: [found[name]] if name in found else []
+    )
     assert isinstance(side_data.find_kind("sets"), Sets)
     assert side_data.find_kind("gone") is None
 
