@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from retr.retrieval.archive.locations import recall_sources
 from retr.retrieval.query_pictures import FRAME, split_frame
@@ -31,7 +30,7 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
     """
     wanted: list[tuple[int, str, str | None]] = []  # query, sha256, frame suffix (None: any)
     rows: list[list[int]] = [[] for _ in queries]
-    hashed = "sha256" in store.schema.names and str(store.schema.field("sha256").type) == "string"
+    hashed = _has_text(store, "sha256")
     for number, query in enumerate(queries):
         for part in query.parts:
             if part.kind == "id":
@@ -40,7 +39,7 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
                     continue
                 rows[number].append(row)
                 if hashed:
-                    sha = store.table(["sha256"], rows=np.array([row]))["sha256"][0].as_py()
+                    sha = store.text("sha256", row)
                     if sha is not None:
                         wanted.append((number, sha, _frame(part.value)))
             elif part.kind == "image" and hashed:
@@ -51,20 +50,16 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
                 sha = file_sha256(image)
                 if sha is not None:
                     wanted.append((number, sha, frame))
-    if wanted:
-        hashes = pa.array([sha for _, sha, _ in wanted]).unique()
-        copies = dict(zip(hashes.to_pylist(), store.rows_with("sha256", hashes), strict=True))
-        for number, sha, frame in wanted:
-            ids = store.table(["id"], rows=copies[sha])["id"].to_pylist()
-            rows[number] += [
-                row for row, name in zip(copies[sha].tolist(), ids, strict=True) if frame in {None, _frame(name)}
-            ]
+    for number, sha, frame in wanted:
+        copies = np.setdiff1d(store.rows_with_text("sha256", sha), rows[number])
+        if len(copies):
+            rows[number] += _of_frame(store, copies, frame)
     return [np.unique(np.array(found, dtype=np.int64)) if found else _NOTHING for found in rows]
 
 
 def _in_place(store: Store, image: Any, frame: str | None) -> list[int]:
     """Find the live rows of a file that lies where this machine knows the index's archive to be."""
-    if not isinstance(image, str | Path) or "path" not in store.schema.names:
+    if not isinstance(image, str | Path) or not _has_text(store, "path"):
         return []
     named = {Path(image).absolute(), Path(image).resolve()}
     paths = {
@@ -77,9 +72,19 @@ def _in_place(store: Store, image: Any, frame: str | None) -> list[int]:
     }
     if not paths:
         return []
-    found = np.concatenate(store.rows_with("path", pa.array(sorted(paths), pa.string())))
-    ids = store.table(["id"], rows=found)["id"].to_pylist()
-    return [row for row, name in zip(found.tolist(), ids, strict=True) if frame in {None, _frame(name)}]
+    return _of_frame(store, np.concatenate([store.rows_with_text("path", path) for path in sorted(paths)]), frame)
+
+
+def _has_text(store: Store, column: str) -> bool:
+    return column in store.schema.names and str(store.schema.field(column).type) == "string"
+
+
+def _of_frame(store: Store, rows: NDArray[np.int64], frame: str | None) -> list[int]:
+    """Return those of some rows that are a file's picture of a number; all where it is ``None``."""
+    if frame is None or not len(rows):
+        return [int(row) for row in rows]
+    ids = store.table(["id"], rows=rows)["id"].to_pylist()
+    return [row for row, name in zip(rows.tolist(), ids, strict=True) if frame == _frame(name)]
 
 
 def stated_values(column: str, images: Sequence[Any]) -> list[str | None]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.disk.segments import Segment
+    from retr.index.rows.text_lookup import TextLookup
     from retr.index.where.parse import Node
 
 # What was read from Parquet is kept for the next filter, up to this many bytes.
@@ -218,3 +219,9 @@ class Columns:
         """Return one column as groups of rows; ``canonical`` brings values that mean the same to one spelling."""
         kind = self.require(name)
         return Groups([self._part(number, name) for number in range(len(self._segments))], kind, canonical)
+
+    def text_lookup(self, name: str) -> TextLookup:
+        """Return the look-up of a column of texts, to be kept with the snapshot."""
+        from retr.index.rows.text_lookup import TextLookup
+
+        return TextLookup(self.groups(name), [self._part(number, name) for number in range(len(self._segments))])

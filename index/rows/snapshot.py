@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.rows.text_lookup import TextLookup
+
 # Of masks of conditions, which take a byte a row.
 _FEW_MASKS, _MOST_MASKS, _MASK_BYTES = 2, 64, 64 << 20
 
@@ -303,6 +305,19 @@ class Snapshot:
             The column is unknown.
         """
         return [rows[self._alive[rows]] for rows in self.columns.groups(column).rows(values)]
+
+    def text(self, column: str, row: int) -> str | None:
+        """Return what one row, deleted or not, holds in a column of texts."""
+        return self._lookup(column).text(row)
+
+    def rows_with_text(self, column: str, text: str) -> NDArray[np.int64]:
+        """Find the live rows that hold a text, as `rows_with`: for texts that are asked for one after another."""
+        rows = self._lookup(column).rows(text)
+        return rows[self._alive[rows]]
+
+    def _lookup(self, column: str) -> TextLookup:
+        found: TextLookup = self.once(("lookup", column), lambda: self.columns.text_lookup(column))
+        return found
 
     def blocks(self) -> list[Block]:
         """Return the vectors of all rows, segment by segment, without copying them."""

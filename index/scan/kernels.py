@@ -7,7 +7,9 @@ no Python objects and let other threads run. What the steps are for is said in `
 
 from __future__ import annotations
 
+import sys
 from contextlib import contextmanager, nullcontext
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,6 +36,29 @@ _LANES = 8
 PADDING = _LANES - 1
 # Of the range of values, until a bound is found: what is closer together is taken for equal.
 _HALVINGS = 40
+
+
+@contextmanager
+def _without_scipy() -> Iterator[None]:
+    """Let numba take it that scipy is there: it imports scipy.linalg, for a quarter of a second, to know that.
+
+    Nothing here uses scipy, and where another program's function does, numba looks again, as always.
+    """
+    from numba.np import linalg
+
+    look = linalg.ensure_blas
+    if "scipy.linalg" in sys.modules or find_spec("scipy.linalg") is None:
+        yield
+        return
+    linalg.ensure_blas = lambda: None
+    try:
+        yield
+    finally:
+        linalg.ensure_blas = look
+
+
+with _without_scipy():
+    import numba.np.arraymath  # noqa: F401
 
 
 def compiled(function: Callable[..., Any]) -> Any:

@@ -65,9 +65,13 @@ class FakeStore:
         data = {"id": [self.ids[r] for r in rows], "sha256": [self.hashes[r] for r in rows]}
         return pa.table(data).select(columns)
 
-    def rows_with(self, column, values):
+    def text(self, column, row):
         assert column == "sha256"
-        return [np.array([r for r in np.flatnonzero(self.alive()) if self.hashes[r] == v]) for v in values.to_pylist()]
+        return self.hashes[row]
+
+    def rows_with_text(self, column, text):
+        assert column == "sha256"
+        return np.array([row for row in np.flatnonzero(self.alive()) if self.hashes[row] == text], np.int64)
 
 
 def unit(v):
