@@ -43,6 +43,7 @@ app = group(
         ),
         LazyCommand("align", "align:align", "Let --text work on an index whose encoder has images only."),
         LazyCommand("adapt", "adapt:adapt", "Write an index in which rows of one class lie closer together."),
+        LazyCommand("map", "map:map_", "Make a map of the archive, or give new rows a place on it."),
         LazyCommand(
             "serve",
             "serve:serve",

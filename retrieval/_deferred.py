@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import calibrate
     from retr.retrieval.classify import classify as classifying
+    from retr.retrieval.curation import map as mapping
     from retr.retrieval.curation import outliers, sampling, suspects
     from retr.retrieval.evaluation import evaluate
     from retr.retrieval.heads import adapt
@@ -49,6 +50,7 @@ class Deferred:
         outliers = outliers.outliers
         suspects = suspects.suspects
         sample = sampling.sample
+        map = mapping.map
         tune = tuning.tune
         export = exporting.export
     else:
@@ -63,5 +65,6 @@ class Deferred:
         outliers = _From("curation.outliers")
         suspects = _From("curation.suspects")
         sample = _From("curation.sampling")
+        map = _From("curation.map")
         tune = _From("tuning")
         export = _From("exporting")
