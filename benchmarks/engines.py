@@ -8,14 +8,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from pathlib import Path
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 K = 10
 Search: TypeAlias = Callable[[NDArray[np.float32]], NDArray[np.int64]]
@@ -177,6 +175,82 @@ def _serve_glass(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  # noq
         yield f"R 32, ef {effort}", search
 
 
+# SVS compresses vectors on Intel's processors alone.
+def _svs_compresses() -> bool:
+    return "GenuineIntel" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+
+
+def _build_svs(vectors: NDArray[np.float32], folder: Path) -> None:
+    """Build a graph over LeanVec codes (8 bits, fewer dimensions, then all) or, where there are none, over float16."""
+    import svs
+
+    dim = vectors.shape[1]
+    parameters = svs.VamanaBuildParameters(alpha=0.95, graph_max_degree=64, window_size=200)
+    if _svs_compresses():
+        source = folder / "source.fvecs"
+        svs.write_vecs(np.array(vectors), str(source))
+        loader = svs.VectorDataLoader(str(source), svs.float32, dim)
+        bits = svs.LeanVecKind.lvq8
+        data = svs.LeanVecLoader(loader, max(128, 5 * dim // 16), primary_kind=bits, secondary_kind=bits)
+        index = svs.Vamana.build(parameters, data, svs.DistanceType.MIP, num_threads=1)
+        source.unlink()
+    else:
+        index = svs.Vamana.build(parameters, np.array(vectors, np.float16), svs.DistanceType.MIP, num_threads=1)
+    index.save(*(str(folder / part) for part in ("config", "graph", "data")))
+
+
+def _serve_svs(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:
+    import svs
+
+    compressed = _svs_compresses()
+    data = str(folder / "data")
+    loader = svs.LeanVecLoader(data) if compressed else svs.VectorDataLoader(data, svs.float16, dim)
+    graph = svs.GraphLoader(str(folder / "graph"))
+    index = svs.Vamana(str(folder / "config"), graph, loader, svs.DistanceType.MIP, num_threads=1)
+    form = f"LeanVec {max(128, 5 * dim // 16)}, " if compressed else "float16, "
+    for effort in (10, 12, 14, *_EFFORTS):
+        # More are scored again from all dimensions than are looked at in few.
+        for capacity in (effort, 3 * effort // 2, 2 * effort) if compressed else (effort,):
+            index.search_parameters = svs.VamanaSearchParameters(svs.SearchBufferConfig(effort, capacity))
+            yield f"{form}window {effort}, {capacity}", lambda queries: index.search(queries, K)[0].astype(np.int64)
+
+
+def _build_zvec(vectors: NDArray[np.float32], folder: Path) -> None:
+    import zvec
+
+    zvec.init(query_threads=1, optimize_threads=1, log_level=zvec.LogLevel.ERROR)
+    kind = zvec.HnswIndexParam(zvec.MetricType.IP, m=16, ef_construction=200, quantize_type=zvec.QuantizeType.INT8)
+    field = zvec.VectorSchema("vector", zvec.DataType.VECTOR_FP32, vectors.shape[1], index_param=kind)
+    index = zvec.create_and_open(str(folder / "index"), zvec.CollectionSchema("benchmark", vectors=[field]))
+    for start in range(0, len(vectors), 1000):
+        part = enumerate(vectors[start : start + 1000], start)
+        index.insert([zvec.Doc(str(number), vectors={"vector": vector}) for number, vector in part])
+    index.flush()
+    index.optimize()
+    index.close()
+
+
+def _serve_zvec(folder: Path, dim: int) -> Iterator[tuple[str, Search]]:  # noqa: ARG001 - one signature for all
+    import zvec
+
+    zvec.init(query_threads=1, optimize_threads=1, log_level=zvec.LogLevel.ERROR)
+    index = zvec.open(str(folder / "index"), zvec.CollectionOption(read_only=True))
+    # It answers with numbers of its own, which are rows in the order of insertion.
+    count = index.stats.doc_count
+    for start in range(0, count, 10_000):
+        own = range(start, min(start + 10_000, count))
+        if index.resolve_internal_ids(np.array(own)) != [str(number) for number in own]:
+            raise SystemExit("zvec numbers its rows in another order than they came in")
+    for effort in _EFFORTS:
+        how = zvec.HnswQueryParam(ef=effort, is_using_refiner=True)
+
+        def search(queries: NDArray[np.float32], how: Any = how) -> NDArray[np.int64]:
+            asked = (zvec.Query("vector", vector=query, param=how) for query in queries)
+            return np.stack([index.query_internal_ids(query, topk=K) for query in asked])
+
+        yield f"int8, M 16, ef {effort}", search
+
+
 def _build_autofaiss(vectors: NDArray[np.float32], folder: Path) -> None:
     from autofaiss import build_index
 
@@ -204,5 +278,7 @@ ENGINES: dict[str, Engine] = {
     "faiss-pq": Engine(_build_fast_scan("pq"), _serve_fast_scan),
     "faiss-rabitq": Engine(_build_fast_scan("rabitq"), _serve_fast_scan),
     "pyglass": Engine(_build_glass, _serve_glass),
+    "svs": Engine(_build_svs, _serve_svs),
+    "zvec": Engine(_build_zvec, _serve_zvec),
     "autofaiss": Engine(_build_autofaiss, _serve_autofaiss),
 }

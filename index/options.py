@@ -70,8 +70,12 @@ class Options:
     given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        for name, (hint, _) in declared(type(self)).items():
-            _require_kind(name, getattr(self, name), hint)
+        kind = type(self)
+        for name, (hint, _) in declared(kind).items():
+            value = getattr(self, name)
+            # a default is of its kind
+            if value is not getattr(kind, name, MISSING):
+                _require_kind(name, value, hint)
 
     def by_name(self) -> dict[str, Any]:
         """Return every option, as `taken` takes them."""

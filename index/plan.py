@@ -75,10 +75,11 @@ def search(
             accelerators, said = placed.accelerators.accelerators, plan.promises.few
         else:
             accelerators, said = plan.proposing(ask)
-        if any(accelerators) and config != plan.config:
+        if effort is not None and any(accelerators) and config != plan.config:
             said = _as_asked(config, plan.config)
     if any(accelerators):
-        bound = plan.promises.bound if config == plan.config else approximate.Bound(math.inf, effort_of(config))
+        as_tuned = effort is None or config == plan.config
+        bound = plan.promises.bound if as_tuned else approximate.Bound(math.inf, effort_of(config))
         found = approximate.search(plan.blocks, accelerators, config, queries, ask, bound, **how)
     else:
         found = exact.search(plan.blocks, queries, ask, **how, first_scan=placed.scan)

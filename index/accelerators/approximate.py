@@ -117,7 +117,8 @@ def search(
     found = []
     scanned: list[Block] = []
     for block, accelerator in zip(blocks, accelerators, strict=True):
-        if accelerator is not None and few and not (isinstance(accelerator, BestFirst) and bound.few):
+        # (what a protocol is asked for takes longer than the rest of this loop)
+        if accelerator is not None and few and not (bound.few and isinstance(accelerator, BestFirst)):
             spare = max(map(len, ask.exclude), default=0)
             found.append(_shifted(accelerator.search(queries, want + spare, config), block.start))
         elif isinstance(accelerator, BestFirst):
@@ -144,6 +145,9 @@ def search(
         if below.any():
             scores[below & (rows >= 0)] = -1
     result = Neighbours(*ranked(rows, scores, ask, ids_of), exact=False)
+    # rows that there are come before those that are missing
+    if (result.rows >= 0).all():
+        return result
     n_allowed = sum(len(block.vectors) for block in blocks)
     if ask.allowed is not None:
         n_allowed = int(np.count_nonzero(ask.allowed))

@@ -24,17 +24,8 @@ import math
 
 import numpy as np
 
-from retr.index.scan.kernels import (
-    _LANES,
-    _PLANES,
-    _estimate,
-    _exact_product,
-    _largest,
-    _planes,
-    _prefetch,
-    _product,
-    compiled,
-)
+from retr.index.accelerators.lists import _PLANES, LANES, _estimate, _largest, _planes
+from retr.index.scan.kernels import _exact_product, _prefetch, _product, compiled
 
 # Reading a stored vector takes as long as reading so many codes.
 _CODES_A_VECTOR = 8
@@ -109,7 +100,6 @@ def search_until(  # type: ignore[no-untyped-def]
     rotated,
     reach,
     most,
-    vectors,
     allowed,
     excluded,
     begins,
@@ -119,12 +109,7 @@ def search_until(  # type: ignore[no-untyped-def]
     along,
     radii,
     squares,
-    codes,
-    factor,
-    shift,
-    ones,
-    ids,
-    bounds,
+    held,
     rows,
     scores,
 ):
@@ -138,8 +123,6 @@ def search_until(  # type: ignore[no-untyped-def]
         The t of the bound; all lists are read where it is infinite.
     most
         How many lists with allowed rows are read at most.
-    vectors
-        The stored vectors ``(N, d)``: float32, or float16 as uint16.
     allowed
         bool ``(N,)``: the rows that may be found; empty where all may.
     excluded, begins
@@ -150,18 +133,18 @@ def search_until(  # type: ignore[no-untyped-def]
     lengths, along, radii, squares
         float32 ``(lists,)``: the squared length of a list's centroid; the mean of its rows in units of the centroid,
         the root mean square of their distances to that mean, and its squared length.
-    codes, factor, shift, ones, ids, bounds
-        As `retr.index.scan.kernels.search_lists` takes them.
+    held
+        As `retr.index.accelerators.lists.search_lists` takes it.
     """
+    vectors, codes, factor, shift, ones, ids, starts, sizes = held
     n, dim = queries.shape
     k = rows.shape[1]
     total = len(centroids)
     longest = 0
     for i in range(total):
-        longest = max(longest, bounds[i + 1] - bounds[i])
+        longest = max(longest, sizes[i])
     planes = np.empty(((dim + 63) // 64, _PLANES), np.uint64)
-    sums = np.empty(max(longest, total) + _LANES, np.int64)
-    offers, estimates = np.empty(total, np.float32), np.empty(longest, np.float32)
+    offers, estimates = np.empty(total + LANES, np.float32), np.empty(longest + LANES, np.float32)
     keys, waiting = np.empty(total, np.float32), np.empty(total, np.int64)
     kept, best = np.empty(k, np.float32), np.empty(k, np.int64)
     mine, lowest = np.empty(longest, np.int64), np.empty(longest, np.float32)
@@ -179,10 +162,10 @@ def search_until(  # type: ignore[no-untyped-def]
         for j in range(dim):
             centre += guide[4][j] * rotated[number, j]
         rounding = np.float32(dim) * step * step / np.float32(12)
-        _estimate(planes, low, step, whole, centre, 0, total, guide[0], guide[1], guide[2], guide[3], sums, offers)
+        _estimate(planes, low, step, whole, centre, 0, total, guide[0], guide[1], guide[2], guide[3], offers, 0)
         left = 0
         for i in range(total):
-            if bounds[i + 1] > bounds[i]:
+            if sizes[i]:
                 middle = along[i] * offers[i]
                 far = math.sqrt(max(square + squares[i] - 2 * middle, np.float32(0)))
                 keys[left], waiting[left] = middle + reach * (far * radii[i]), i
@@ -199,8 +182,7 @@ def search_until(  # type: ignore[no-untyped-def]
             left -= 1
             keys[0], waiting[0] = keys[left], waiting[left]
             _sift_down(keys, waiting, 0, left)
-            start = bounds[here]
-            size = bounds[here + 1] - start
+            start, size = starts[here], sizes[here]
             m = 0
             if len(allowed):
                 for i in range(size):
@@ -218,7 +200,7 @@ def search_until(  # type: ignore[no-untyped-def]
                 offer = _product(centroids, here, rotated[number])
                 far = square + lengths[here] - 2 * offer
                 unknown = _DEVIATIONS * math.sqrt(_UNKNOWN * _UNKNOWN * max(far, np.float32(0)) + rounding)
-                _estimate(planes, low, step, whole, offer, start, size, codes, factor, shift, ones, sums, estimates)
+                _estimate(planes, low, step, whole, offer, start, size, codes, factor, shift, ones, estimates, 0)
                 worst = np.float32(-np.inf)
                 if found == k:
                     worst = -kept[0]

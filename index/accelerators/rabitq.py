@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.index.accelerators import probing
+from retr.index.accelerators import lists, probing
 from retr.index.accelerators.config import IVF
 from retr.index.scan import kernels
 from retr.index.types import Candidates
@@ -59,38 +59,40 @@ class BitLists:
 
         self._rotation = rotation
         self._threads = threads
-        self._vectors = kernels.stored(vectors)
         self._centroids = index.quantizer.reconstruct_n(0, index.nlist)
         self._middle = self._centroids.mean(axis=0)
         self._guide = _coded(self._centroids, self._middle)
-        sizes = [index.invlists.list_size(number) for number in range(index.nlist)]
-        self._bounds = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        sizes = np.array([index.invlists.list_size(number) for number in range(index.nlist)])
+        places = np.cumsum(_whole_groups(sizes))
+        self._sizes, self._starts = sizes, places - _whole_groups(sizes)
         words = -(-index.d // 64)
-        self._codes = np.empty(words * len(vectors) + kernels.PADDING, np.uint64)
-        self._factor, self._shift, self._ones = np.empty((3, len(vectors)), np.float32)
-        self._rows = np.empty(len(vectors), np.int32)
+        codes = np.zeros(words * places[-1], np.uint64)
+        factor, shift, ones = np.zeros((3, places[-1]), np.float32)
+        rows = np.zeros(places[-1], np.int32)
         lengths = np.square(self._centroids).sum(axis=1)
         along, spreads = np.zeros((2, index.nlist))
         width = -(-index.d // 8)
-        for number, (start, size) in enumerate(zip(self._bounds[:-1].tolist(), sizes, strict=True)):
+        for number, (start, size) in enumerate(zip(self._starts.tolist(), sizes.tolist(), strict=True)):
             packed = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size).view(np.uint8)
             packed = packed.reshape(size, index.code_size)
             part = slice(start, start + size)
-            self._codes[start * words : (start + size) * words] = _words(packed[:, :width])
+            grouped = _words(packed[:, :width])
+            codes[start * words :][: len(grouped)] = grouped
             # Its squared distance to the centroid less its own squared length, and its multiplier, in the words of
             # faiss/impl/RaBitQuantizer.cpp.
             distance, multiplier = np.ascontiguousarray(packed[:, width : width + 8]).view(np.float32).T
             centroid = self._centroids[number]
             bits = np.unpackbits(packed[:, :width], axis=1, count=index.d, bitorder="little")
-            self._factor[part] = multiplier / np.sqrt(index.d)
+            factor[part] = multiplier / np.sqrt(index.d)
             along[number] = -distance.mean() if size else 0.0
             spreads[number] = np.square(multiplier, dtype=np.float64).mean() if size else 0.0
             inside = 2 * (bits @ centroid) - centroid.sum()
-            self._shift[part] = -(distance + centroid @ centroid) / 2 - self._factor[part] * inside
-            self._ones[part] = bits.sum(axis=1)
-            self._rows[part] = faiss.rev_swig_ptr(index.invlists.get_ids(number), size)
+            shift[part] = -(distance + centroid @ centroid) / 2 - factor[part] * inside
+            ones[part] = bits.sum(axis=1)
+            rows[part] = faiss.rev_swig_ptr(index.invlists.get_ids(number), size)
+        self._held = (kernels.stored(vectors), codes, factor, shift, ones, rows, self._starts, self._sizes)
         self._around = _around(lengths, along, spreads, index.d)
-        with kernels.first_call(kernels.search_lists):
+        with kernels.first_call(lists.search_lists):
             self.search(self._centroids[:1], 1, IVF(probes=1, refine=1))
 
     def search(self, queries: NDArray[np.float32], k: int, config: Config) -> Candidates:
@@ -103,23 +105,15 @@ class BitLists:
         rows, scores = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
 
         def some(part: slice) -> None:
-            rotated = self._rotation(queries[part])
-            lists = np.empty((len(rotated), probes), np.int64)
-            offers = np.empty(lists.shape, np.float32)
-            kernels.nearest_lists(rotated, probes, self._centroids, *self._guide, lists, offers)
-            kernels.search_lists(
-                queries[part],
-                rotated,
-                lists,
-                offers,
+            asked = queries[part]
+            lists.search_lists(
+                asked,
+                self._rotation(asked),
+                probes,
                 k * config.refine,
-                self._vectors,
-                self._codes,
-                self._factor,
-                self._shift,
-                self._ones,
-                self._rows,
-                self._bounds,
+                self._centroids,
+                self._guide,
+                self._held,
                 rows[part],
                 scores[part],
             )
@@ -153,19 +147,13 @@ class BitLists:
                 self._rotation(queries[part]),
                 np.float32(reach),
                 most,
-                self._vectors,
                 allowed,
                 excluded,
                 begins[part.start : part.stop + 1],
                 self._centroids,
                 (*self._guide, self._middle),
                 *self._around,
-                self._codes,
-                self._factor,
-                self._shift,
-                self._ones,
-                self._rows,
-                self._bounds,
+                self._held,
                 rows[part],
                 scores[part],
             )
@@ -207,12 +195,18 @@ def _around(
     return tuple(part.astype(np.float32) for part in (lengths, inside, radii, np.square(inside) * lengths))
 
 
+def _whole_groups(sizes: Any) -> Any:
+    """Return how many places lists of so many rows take."""
+    return -(-sizes // lists.LANES) * lists.LANES
+
+
 def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """Lay the packed bits ``(n, bytes)`` of a list's rows out for scanning: all first words, all second ones, ..."""
+    """Lay the packed bits ``(n, bytes)`` of a list's rows out as `retr.index.accelerators.lists` reads them."""
     n, width = packed.shape
-    whole = np.zeros((n, -(-width // 8) * 8), np.uint8)
-    whole[:, :width] = packed
-    return np.ascontiguousarray(whole.view("<u8").T).reshape(-1)
+    whole = np.zeros((_whole_groups(n), -(-width // 8) * 8), np.uint8)
+    whole[:n, :width] = packed
+    words = whole.view("<u8").reshape(-1, lists.LANES, whole.shape[1] // 8)
+    return np.ascontiguousarray(words.transpose(0, 2, 1)).reshape(-1)
 
 
 def _coded(centroids: NDArray[np.float32], middle: NDArray[np.float32]) -> tuple[NDArray[Any], ...]:
@@ -228,5 +222,6 @@ def _coded(centroids: NDArray[np.float32], middle: NDArray[np.float32]) -> tuple
     along = np.abs(aside).sum(axis=1)
     factor = np.square(aside).sum(axis=1) / np.where(along > 0, along, 1)
     shift = aside @ middle - factor * (2 * (bits @ middle) - middle.sum())
-    codes = np.pad(_words(np.packbits(bits, axis=1, bitorder="little")), (0, kernels.PADDING))
-    return codes, *(part.astype(np.float32) for part in (factor, shift, bits.sum(axis=1)))
+    codes = _words(np.packbits(bits, axis=1, bitorder="little"))
+    spare = (0, _whole_groups(len(bits)) - len(bits))
+    return codes, *(np.pad(part, spare).astype(np.float32) for part in (factor, shift, bits.sum(axis=1)))

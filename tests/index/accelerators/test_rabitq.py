@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retr.index.accelerators import faiss_index, rabitq
+from retr.index.accelerators import faiss_index, lists, rabitq
 from retr.index.accelerators.config import HNSW, IVF
 from retr.index.accelerators.rotation import Rotation
 from retr.index.errors import IndexCorruptError
@@ -61,15 +61,13 @@ def test_estimates_are_those_of_faiss_up_to_the_rounding_of_the_query(make, tmp_
     theirs[rows[0]] = scores[0]
     ours = np.empty(1500, np.float32)
     rotated = accelerator._rotation(query)[0]
-    planes = np.empty((-(-dim // 64), kernels._PLANES), np.uint64)
-    lowest, step, total = kernels._planes(rotated, planes)
-    held = accelerator._codes, accelerator._factor, accelerator._shift, accelerator._ones
-    for number, centroid in enumerate(accelerator._centroids):
-        start, stop = accelerator._bounds[number : number + 2]
-        sums, estimates = np.empty(stop - start + 8, np.int64), np.empty(stop - start, np.float32)
-        offer = centroid @ rotated
-        kernels._estimate(planes, lowest, step, total, offer, start, stop - start, *held, sums, estimates)
-        ours[accelerator._rows[start:stop]] = estimates
+    planes = np.empty((-(-dim // 64), lists._PLANES), np.uint64)
+    lowest, step, total = lists._planes(rotated, planes)
+    _, *facts, rows, starts, sizes = accelerator._held
+    for centroid, start, size in zip(accelerator._centroids, starts, sizes, strict=True):
+        estimates = np.empty(size + lists.LANES, np.float32)
+        lists._estimate(planes, lowest, step, total, centroid @ rotated, start, size, *facts, estimates, 0)
+        ours[rows[start : start + size]] = estimates[:size]
     lost = np.std(theirs - vectors @ query[0])
     assert np.std(ours - theirs) < 0.25 * lost
     assert abs(np.mean(ours - theirs)) < 0.25 * lost
@@ -138,10 +136,14 @@ def test_the_codes_of_centroids_say_which_are_worth_comparing():
     rng = np.random.default_rng(0)
     centroids = (rng.standard_normal((300, 128)) * rng.uniform(0.5, 2, (300, 1)) + 0.7).astype(np.float32)
     queries = (rng.standard_normal((50, 128)) + 0.7).astype(np.float32)
-    lists, offers = np.empty((50, 5), np.int64), np.empty((50, 5), np.float32)
-    kernels.nearest_lists(queries, 5, centroids, *rabitq._coded(centroids, centroids.mean(axis=0)), lists, offers)
+    near, offers = np.empty((50, 5), np.int64), np.empty((50, 5), np.float32)
+    planes, estimates = np.empty((2, lists._PLANES), np.uint64), np.empty(300 + lists.LANES, np.float32)
+    work = centroids, rabitq._coded(centroids, centroids.mean(axis=0)), estimates, np.empty(33, np.int64)
+    for query, mine, offered in zip(queries, near, offers, strict=True):
+        lowest, step, total = lists._planes(query, planes)
+        lists._nearest(query, planes, lowest, step, total, *work, np.empty(33, np.float32), mine, offered)
     products = queries @ centroids.T
-    np.testing.assert_allclose(offers, np.take_along_axis(products, lists, axis=1), rtol=1e-4)
+    np.testing.assert_allclose(offers, np.take_along_axis(products, near, axis=1), rtol=1e-4)
     best = np.sort(products, axis=1)[:, :-6:-1]
     assert np.mean(offers >= best * (1 - 1e-4)) > 0.8
 
@@ -149,7 +151,7 @@ def test_the_codes_of_centroids_say_which_are_worth_comparing():
 def test_a_better_row_is_not_lost_behind_equal_ones():
     values, picked = np.full(1000, 0.5, np.float32), np.empty(12, np.int64)
     values[[3, 990]] = 0.25, 0.5001
-    assert kernels._largest(values, 1000, 9, picked) == 12
+    assert lists._largest(values, 1000, 9, picked) == 12
     assert 990 in picked
     assert 3 not in picked
 
@@ -158,7 +160,7 @@ def test_a_better_row_is_not_lost_behind_equal_ones():
 @given(values=st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=300), want=st.integers(1, 40))
 def test_the_largest_are_picked(values, want):
     array, picked = np.array(values, np.float32), np.full(want + 4, -1, np.int64)
-    m = kernels._largest(array, len(array), want, picked)
+    m = lists._largest(array, len(array), want, picked)
     assert min(want, len(values)) <= m <= want + 4
     assert (np.diff(picked[:m]) > 0).all()
     kept = np.sort(array[picked[:m]])[::-1]
