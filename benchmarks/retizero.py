@@ -1,6 +1,6 @@
 """RetiZero's protocols on a public set: ``python -m retr.benchmarks.retizero --data FOLDER``.
 
-Runs ``retr bench retizero`` as anybody would, in a process of its own, and keeps its figures and its wall time.
+``--map retizero-14 --also hrf=FOLDER`` joins it, as the set ``--name``, with others under RetiZero's 14 names. Runs ``retr bench retizero`` as anybody would, in a process of its own, and keeps its figures and its wall time.
 """
 
 from __future__ import annotations
@@ -23,14 +23,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with labels.csv and one folder a class")
     parser.add_argument("--encoder", default="lite")
+    parser.add_argument("--map", help="a table of class names")
+    parser.add_argument("--name", default="odir", help="what the table calls the set")
+    parser.add_argument("--also", action="append", default=[], metavar="NAME=FOLDER")
     options = parser.parse_args()
     name = options.data.resolve().name
-    chosen = ["--group", "patient", "--most", "120", "--least", "5", "--without", "multiple"]
+    of = f"{options.name}=" if options.map else ""
+    chosen = ["--group", f"{of}patient", "--most", "120", "--least", "5", "--without", "multiple"]
+    chosen += ["--map", options.map] if options.map else []
+    chosen += [part for other in options.also for part in ("--data", other)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
         start, load = time.monotonic(), os.getloadavg()[0]
-        command = ["bench", "retizero", "--data", str(options.data), "--encoder", options.encoder]
-        table = ["--metadata", str(options.data / "labels.csv")]
+        command = ["bench", "retizero", "--data", f"{of}{options.data}", "--encoder", options.encoder]
+        table = ["--metadata", f"{of}{options.data / 'labels.csv'}"]
         own = ["--work", str(Path(folder) / "work"), "--out", str(file)]  # nothing embedded before is reused
         subprocess.run([sys.executable, "-m", "retr", *command, *table, *chosen, *own], check=True)
         seconds = time.monotonic() - start
@@ -38,7 +44,7 @@ def main() -> None:
         result = json.loads(file.read_text(encoding="utf-8"))
     data = result.pop("data")
     record(
-        f"retizero_{options.encoder}_{name}",
+        f"retizero{'14' if options.map else ''}_{options.encoder}_{name}",
         {
             "data": name,
             "images": data["images"],
@@ -47,9 +53,10 @@ def main() -> None:
             "seconds": round(seconds, 1),
             "cpu_seconds": round(used.ru_utime + used.ru_stime, 1),
             "load_average_at_start": round(load, 1),
+            **({"sets": data["sets"]} if options.map else {}),
             **result,
         },
-        command=f"retr bench retizero --data {name} --encoder {options.encoder} --metadata {name}/labels.csv "
+        command=f"retr bench retizero --data {of}{name} --encoder {options.encoder} --metadata {of}{name}/labels.csv "
         + " ".join(chosen),
         note="the paper's numbers are of other data, EYE-15 and EYE-52, which are not public",
     )

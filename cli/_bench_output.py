@@ -24,6 +24,7 @@ def show_retizero(result: dict[str, Any], out: Output) -> None:
             "published, no clusters": published[name].get(k),
             "strict": strict[name][k],
             "strict, 95 %": _interval(result["intervals"]["strict"][name][k]),
+            **_across(result["other_sets"], name, k),
             "paper EYE-15": paper["retrieval_top5"]["EYE-15"] if k == "5" else None,
             "paper EYE-52": paper["retrieval_top5"]["EYE-52"] if k == "5" else None,
         }
@@ -33,6 +34,14 @@ def show_retizero(result: dict[str, Any], out: Output) -> None:
     out.rows(rows, title="the paper gives one Top-5 and does not say which of the two definitions it is")
     if "reason" in published:
         out.line(f"the published columns are empty: {published['reason']}")
+    across = result["other_sets"]
+    if across.get("images"):
+        out.line(
+            f"strict, other sets: the query's own set is left out too; {across['images']} of {across['of_images']} "
+            f"images have their class in another set ({', '.join(across['classes'])})"
+        )
+    elif "map" in data:
+        out.line(f"strict, other sets: empty, {across['reason']}")
     zero = result["zero_shot"]
     out.line("")
     out.rows(
@@ -40,6 +49,7 @@ def show_retizero(result: dict[str, Any], out: Output) -> None:
             {
                 "zero-shot": f"top-{k}",
                 "this run": zero[k],
+                "95 %": _interval(zero["intervals"][k]) if zero[k] is not None else "",
                 "paper EYE-15": paper["zero_shot_top5"]["EYE-15"] if k == "5" else None,
                 "paper EYE-52": paper["zero_shot_top5"]["EYE-52"] if k == "5" else None,
             }
@@ -119,12 +129,29 @@ def _describe(data: dict[str, Any], out: Output) -> None:
     if data["group"] and alone:
         patients += f" ({alone} images of no known patient, each taken for one)"
     out.line(f"{data['folder']}: {data['images']} images, {len(data['classes'])} classes, {patients}")
+    for name, one in data.get("sets", {}).items():
+        classes = "; ".join(f"{target} {count}" for target, count in one["pool"].items())
+        out.line(f"  {name} ({one['title']}): {one['images']} images: {classes}")
+        if one["unmapped"]:
+            unmapped = "; ".join(f"{left['name']!r} {left['images']} ({left['reason']})" for left in one["unmapped"])
+            out.line(f"  {name}, not mapped: {sum(left['images'] for left in one['unmapped'])} images: {unmapped}")
+        for note in one["notes"]:
+            out.line(f"  {name}: {note}")
+    for note in data.get("map", {}).get("notes", ()):
+        out.line(f"map {data['map']['name']!r}: {note}")
     left_out = data["left_out"]
     if left_out["count"]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in left_out["reasons"].items())
         shown = "; ".join(f"{one['path']} ({one['reason']})" for one in left_out["images"][:SHOWN])
         more = f"; and {left_out['count'] - SHOWN} more (--out lists all)" if left_out["count"] > SHOWN else ""
         out.line(f"left out: {left_out['count']} ({reasons}): {shown}{more}")
+
+
+def _across(across: dict[str, Any], name: str, k: str) -> dict[str, Any]:
+    """Return the cells of the strict question across sets; none where it was not asked."""
+    if not across.get("images"):
+        return {}
+    return {"other sets": across[name][k], "other sets, 95 %": _interval(across["intervals"][name][k])}
 
 
 def _names(unknown: list[dict[str, Any]]) -> str:

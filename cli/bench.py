@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from retr.cli._bench_data import DataOptions
 from retr.cli._bench_output import show_cells, show_retizero
 from retr.cli._options import (
-    GroupOption,
-    JsonOption,
     LabelSetOption,
     LoadOptions,
-    MetadataOption,
-    PathColumnOption,
-    SeedOption,
     SeparatorOption,
     unfold,
 )
-from retr.cli._output import Output
-from retr.index.errors import RetrError, UsageError
-from retr.index.machine.whole_file import write_output
-from retr.retrieval.json_values import to_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +23,7 @@ if TYPE_CHECKING:
     from retr.index.encoder import EncoderInfo
     from retr.index.store import Store
     from retr.retrieval.encoders.base import BaseEncoder
-    from retr.retrieval.evaluation.protocols.folder import ClassFolder
-    from retr.retrieval.evaluation.protocols.vectors import Embedder
+    from retr.retrieval.labels.label_set import LabelSet
 
 EncoderOption = Annotated[
     str | None,
@@ -42,105 +32,6 @@ EncoderOption = Annotated[
         help="An encoder of `retr encoders ls`; by default the protocol's own (`lite` for retizero), with --index its.",
     ),
 ]
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataOptions:
-    """On which pictures a protocol runs, and where its numbers go."""
-
-    data: Annotated[
-        Path | None,
-        typer.Option("--data", metavar="FOLDER", help="One folder of images for each class; or see --label."),
-    ] = None
-    index: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--index",
-            metavar="FOLDER",
-            help="Take the vectors of this index instead of embedding; its rows, too, without --data. Repeats: one for "
-            "each feature of a protocol.",
-        ),
-    ] = None
-    work: Annotated[
-        Path | None,
-        typer.Option(
-            "--work",
-            metavar="FOLDER",
-            help="Keep what is embedded in this index, and go on with it; by default in the user's cache.",
-        ),
-    ] = None
-    metadata: MetadataOption = None
-    path_column: PathColumnOption = None
-    label: Annotated[
-        str | None,
-        typer.Option(
-            "--label",
-            metavar="COLUMN",
-            help="The column of class names, of the table or of --index; by default a picture's class is its folder.",
-        ),
-    ] = None
-    group: GroupOption = None
-    seed: SeedOption = 0
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="Also write everything as one JSON object.")
-    ] = None
-    json_: JsonOption = False
-
-    def open(self) -> tuple[Store, ...]:
-        """Open the indexes that were named, and refuse what cannot be meant."""
-        from retr.index.machine.home import home
-        from retr.index.store import Store
-
-        if self.data is None and not self.index:
-            raise UsageError("no pictures were named", hint="give --data FOLDER, or --index FOLDER")
-        if self.index and self.work:
-            raise UsageError("--work keeps what is embedded, and with --index nothing is", hint="give one of them")
-        if self.path_column is not None and self.metadata is None:
-            raise UsageError("--path-column is of the table of labels", hint="give it with --metadata FILE")
-        if self.data is None and self.metadata is not None:
-            raise UsageError(
-                "--metadata goes with --data", hint="an index has columns: name them with --label, --group"
-            )
-        if self.out is not None and (self.out.is_dir() or not self.out.absolute().parent.is_dir()):
-            raise UsageError(f"--out cannot be written: {str(self.out)!r}", hint="name a file in a folder that exists")
-        return tuple(Store.open(home(path)) for path in self.index or ())
-
-    def read(self, stores: tuple[Store, ...], **limits: Any) -> ClassFolder:
-        """Read the list of pictures."""
-        from retr.retrieval.evaluation.protocols.folder import read_folder, read_index
-
-        if self.data is None:
-            return read_index(stores[0], label=self.label, group=self.group, **limits)
-        return read_folder(
-            self.data,
-            metadata=self.metadata,
-            path_column=self.path_column,
-            label=self.label,
-            group=self.group,
-            **limits,
-        )
-
-    def vectors(self, stores: tuple[Store, ...]) -> Embedder:
-        """Return where the vectors come from."""
-        from retr.retrieval.evaluation.protocols.vectors import Built, Work
-
-        return Built(stores) if stores else Work(folder=self.work, kept=True, progress=not self.json_)
-
-    def show(self, result: dict[str, Any], show: Callable[[dict[str, Any], Output], None]) -> None:
-        """Print what a protocol gave, and write it where it was asked for."""
-        out = Output(json_=self.json_)
-        if self.json_:
-            out.record(result)
-        else:
-            show(result, out)
-        if self.out is not None:
-            text = json.dumps(to_plain(result), indent=1, ensure_ascii=False) + "\n"
-            try:
-                write_output(self.out, text.encode("utf-8", "backslashreplace"))
-            except OSError:
-                hint = "run again with another --out: nothing is lost"
-                raise RetrError(f"cannot write {str(self.out)!r}", hint=hint) from None
-            out.note(f"written to {self.out}")
 
 
 @dataclass(frozen=True)
@@ -201,6 +92,15 @@ def retizero(
     encoder: EncoderOption = None,
     loading: LoadOptions,
     labels: LabelSetOption = None,
+    class_map: Annotated[
+        str | None,
+        typer.Option(
+            "--map",
+            metavar="MAP",
+            help="Join public sets under one set of class names: retizero-14, or a JSON file. Each set is named: "
+            "--data jsiec=FOLDER, and so are its --metadata, --label, --group.",
+        ),
+    ] = None,
     paper_set: Annotated[
         Path | None,
         typer.Option(
@@ -224,13 +124,19 @@ def retizero(
 
     Example: retr bench retizero --data fundus --encoder lite --out result.json
     """
+    from retr.retrieval.evaluation.protocols.class_map import load_map
     from retr.retrieval.evaluation.protocols.retizero import read_paper_sets, run
     from retr.retrieval.labels.label_set import load_labels
 
-    stores = source.open()
-    words = None if labels is None else load_labels(labels)
+    stores = source.open(several=class_map is not None)
+    by = None if class_map is None else load_map(class_map)
+    if by is not None and labels is None:
+        words: LabelSet | None = by.labels
+    else:
+        words = None if labels is None else load_labels(labels)
     sets = None if paper_set is None else read_paper_sets(paper_set)
-    images, which = source.read(stores, most=most, least=least, without=tuple(without or ())), None
+    limits: dict[str, Any] = {"most": most, "least": least, "without": tuple(without or ())}
+    images, which = source.read(stores, **limits) if by is None else source.unite(by, **limits), None
     encoders = Encoders.of(encoder, "lite", loading, stores)
     if stores:
         retrieving = encoders.built(lambda info: info.options.get("feature") == "retrieval")

@@ -92,3 +92,33 @@ def test_findings_need_an_encoder_that_knows_them(retr, tmp_path):
     labels.write_text("{multilabel: true, classes: [glaucoma, drusen]}")
     done = retr("bench", "kad", "--data", HRF, "--encoder", "lite", "--labels", labels, "--ignore-unknown")
     assert "knows neither findings nor words" in done.error(1)
+
+
+def test_sets_are_joined_under_one_set_of_names(retr, tmp_path):
+    file = tmp_path / "result.json"
+    done = retr("bench", "retizero", "--data", f"hrf={HRF}", "--map", "retizero-14", "--no-clusters", "--out", file)
+    assert done.code == 0, done.err
+    result = json.loads(file.read_text())
+    assert result["data"]["classes"] == {"Glaucoma": 15, "Normal": 15}
+    assert "hrf, not mapped: 15 images: 'diabetic_retinopathy' 15 (the grade is not said)" in done.out
+    assert "strict, other sets: empty, there is one set" in done.out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--data", HRF], "--data is NAME=VALUE"),
+        (["--data", f"nowhere={HRF}"], "has no set 'nowhere'; it has aptos"),
+        (["--data", f"hrf={HRF}", "--data", f"hrf={HRF}"], "names the set 'hrf' twice"),
+        (["--data", f"hrf={HRF}", "--group", "odir=patient"], "--group names the set 'odir', which has no --data"),
+        (["--data", f"odir={HRF}"], "does not know these classes of 'odir': 'healthy' (15 images)"),
+        (["--index", "a"], "--map joins the pictures of sets"),
+    ],
+)
+def test_sets_that_cannot_be_joined(retr, options, words):
+    assert words in retr("bench", "retizero", "--map", "retizero-14", *options).error(2).replace("\n  ", "; ")
+
+
+def test_several_sets_need_a_map(retr):
+    done = retr("bench", "rad-dino", "--data", HRF, "--data", HRF)
+    assert "--data was given 2 times" in done.error(2)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from retr.index.encoder import EncoderInfo
     from retr.index.store import Store
+    from retr.retrieval.archive.sources import Source
 
 SHOWN = 10
 
@@ -81,6 +82,14 @@ class ClassFolder:
     def fingerprint(self) -> str:
         """Hash of class names and counts."""
         return hashlib.sha256(json.dumps(self.counts(), sort_keys=True).encode()).hexdigest()[:16]
+
+    def source(self) -> Source:
+        """Return the pictures as a source that a build can read."""
+        return ChosenPictures(self.root, self.paths)
+
+    def place(self) -> str:
+        """Return what tells these pictures' place from others'."""
+        return str(self.root.resolve())
 
     def describe(self) -> dict[str, Any]:
         """Return what a result must say of its data."""
@@ -211,6 +220,7 @@ def read_folder(
     most: int | None = None,
     least: int = 1,
     without: tuple[str, ...] = (),
+    fewest: int = 2,
 ) -> ClassFolder:
     """List a folder of class folders, or label the pictures of a folder by a table.
 
@@ -232,11 +242,13 @@ def read_folder(
         Classes with fewer are left out.
     without
         Classes to leave out.
+    fewest
+        So many classes are needed; one, where the set is joined to others.
 
     Raises
     ------
     UsageError
-        There are fewer than two classes, or a column is not in the table.
+        There are fewer classes, or a column is not in the table.
     """
     if not root.is_dir():
         raise UsageError(f"no folder {str(root)!r}", hint="give a folder with one folder for each class")
@@ -257,9 +269,10 @@ def read_folder(
     if label is None:  # of a class that is not asked for nothing is missed
         left_out = {path: why for path, why in left_out.items() if path.partition("/")[0] not in without}
     chosen = _choose(named, most=most, least=least, without=without)
-    if len(chosen) < 2:
+    if len(chosen) < fewest:
+        needed = "two are" if fewest > 1 else "one is"
         raise UsageError(
-            f"{str(root)!r} holds {len(chosen)} classes of images, at least two are needed",
+            f"{str(root)!r} holds {len(chosen)} classes of images, at least {needed} needed",
             hint="give a folder with one folder for each class, or name a column with --label",
         )
     paths = [path for files in chosen.values() for path in files]

@@ -19,13 +19,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.evaluation.protocols.clusters import check_clusters, clusters, versions
-from retr.retrieval.evaluation.protocols.names import in_words, no_words, unknown_names
+from retr.retrieval.evaluation.protocols.names import no_words
 from retr.retrieval.evaluation.protocols.together import PatchMeans
+from retr.retrieval.evaluation.protocols.united import UnitedSets
 from retr.retrieval.evaluation.protocols.vectors import WORK
+from retr.retrieval.evaluation.protocols.zero_shot import KS, require_some, zero_shot
 from retr.retrieval.stats.intervals import mean_interval
-from retr.retrieval.stats.metrics import any_hit_at, precision_at, top_k_accuracy
+from retr.retrieval.stats.metrics import any_hit_at, precision_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation.protocols.vectors import Embedder
     from retr.retrieval.labels.label_set import LabelSet
 
-KS = (1, 3, 5)
 # Top-5 of the abstract; the paper's other cells are not known here, and stay empty.
 PUBLISHED: Mapping[str, Mapping[str, float]] = {
     "retrieval_top5": {"EYE-15": 0.9500, "EYE-52": 0.8860},
@@ -204,6 +204,36 @@ def retrieve(pool: Pool, labels_of_clusters: NDArray[np.int64] | None = None) ->
     return {name: Answers(np.concatenate(parts)) for name, parts in found.items()}
 
 
+def across_sets(pool: Pool, sets: NDArray[np.int64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Ask strictly, with every picture of the query's own set left out as well.
+
+    Within a set pictures may be alike by camera and hospital; across sets only what they show is left. A query whose
+    class no other set has cannot be answered and is not asked.
+
+    Parameters
+    ----------
+    pool
+        The images.
+    sets
+        int64 ``(n,)``, the set of each.
+
+    Returns
+    -------
+    tuple
+        ``hits`` bool ``(n, max(KS))``, in rank order, and ``asked`` bool ``(n,)``.
+    """
+    n, depth = len(pool.labels), max(KS)
+    vectors, hits, asked = pool.own_vectors(), np.zeros((n, depth), bool), np.zeros(n, bool)
+    for start in range(0, n, _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, n))
+        own = (sets[rows, None] == sets) | (pool.groups[rows, None] == pool.groups)
+        same = pool.labels[rows, None] == pool.labels
+        best = excluding(vectors[rows] @ vectors.T, own, depth)
+        hits[rows, : best.shape[1]] = np.take_along_axis(same, best, axis=1) & (best >= 0)
+        asked[rows] = (same & ~own).any(axis=1)
+    return hits, asked
+
+
 def near_duplicates(pool: Pool, threshold: float = 0.999) -> dict[str, Any]:
     """Count pairs of images whose cosine is at least ``threshold``, and which of them should surprise."""
     length = np.linalg.norm(pool.embeddings, axis=1, keepdims=True)
@@ -273,7 +303,7 @@ def run(
     naming = text_encoder or encoder
     unasked = no_words(naming.info, labels)
     if labels is not None and not unasked:
-        _require_some(data.counts(), labels)
+        require_some(data.counts(), labels)
     unit = vectors.built and encoder.info.similarity == "cosine"
     if len(np.unique(data.groups)) < 2:
         raise UsageError(
@@ -301,9 +331,10 @@ def run(
             for name in ("published", "clustered", "strict")
             if name in answers
         },
+        "other_sets": _other_sets(data, pool),
         "steps": [{"step": name, "is": words, **answers[name].summary()} for name, words in STEPS if name in answers],
         "near_duplicates": near_duplicates(pool),
-        "zero_shot": _zero_shot(data, naming, labels, embedded.vectors[-1], unasked),
+        "zero_shot": zero_shot(data, naming, labels, embedded.vectors[-1], unasked),
         "paper": {**PUBLISHED, "source": PUBLISHED_SOURCE, "protocol": PROTOCOL, "data": DATA},
         "data_is_the_papers": is_the_papers,
         "data_is_the_papers_because": why,
@@ -377,48 +408,27 @@ def _published_embedding(encoder: BaseEncoder) -> tuple[BaseEncoder, str]:
     return PatchMeans(encoder, patches.shape[-1]), "mean of patch tokens"
 
 
+def _other_sets(data: ClassFolder, pool: Pool) -> dict[str, Any]:
+    """State the strict question with the query's own set left out; empty with the reason for one set."""
+    sets = data.sets() if isinstance(data, UnitedSets) else np.zeros(len(data.labels), np.int64)
+    if len(np.unique(sets)) < 2:
+        return {"precision": {}, "any_hit": {}, "reason": "there is one set"}
+    hits, asked = across_sets(pool, sets)
+    if not asked.any():
+        return {"precision": {}, "any_hit": {}, "reason": "no class is in two sets"}
+    found = Answers(hits[asked])
+    shared = np.unique(pool.labels[asked])
+    return {
+        **found.summary(),
+        "intervals": _intervals(found, pool.groups[asked]),
+        "images": int(asked.sum()),
+        "of_images": len(asked),
+        "classes": [data.classes[at] for at in shared],
+    }
+
+
 def _intervals(answers: Answers, groups: NDArray[np.int64]) -> dict[str, dict[str, Any]]:
     return {
         name: {str(k): mean_interval(measure(answers.hits, k), groups).to_json() for k in KS}
         for name, measure in (("precision", precision_at), ("any_hit", any_hit_at))
-    }
-
-
-def _require_some(counts: dict[str, int], labels: LabelSet) -> None:
-    """Refuse a label set that knows none of the classes."""
-    unknown = unknown_names(counts, labels)
-    if len(unknown) == len(counts):
-        raise UsageError(
-            f"the label set {labels.name!r} knows none of the classes: {in_words(unknown)}",
-            hint="give a label file whose names or aliases are these, or leave --labels out",
-        )
-
-
-def _zero_shot(
-    data: ClassFolder, encoder: BaseEncoder, labels: LabelSet | None, vectors: NDArray[np.float32], unasked: str
-) -> dict[str, Any]:
-    """Top-1, 3 and 5 of the true class among the set's prompts, for the images whose class the set knows.
-
-    Null with a reason where it cannot be asked.
-    """
-    if unasked or labels is None:
-        return {**{str(k): None for k in KS}, "reason": unasked}
-    unknown = unknown_names(data.counts(), labels)
-    place = np.array([-1 if (at := labels.class_of(name)) is None else at for name in data.classes], np.int64)
-    truth = place[data.labels]
-    known = truth >= 0
-    if not known.any():
-        return {**{str(k): None for k in KS}, "reason": f"the label set {labels.name!r} knows no class that is left"}
-    texts = class_vectors(encoder, [one.prompts for one in labels.classes])
-    logits = encoder.similarity_logits(vectors[known], texts)
-    asked = len(labels.classes)
-    return {
-        # of k classes every one is among the first k
-        **{str(k): top_k_accuracy(logits, truth[known], k) if k < asked else None for k in KS},
-        "label_set": labels.name,
-        "classes_asked": asked,
-        "images": int(known.sum()),
-        "of_images": len(known),
-        "classes": [name for name, at in zip(data.classes, place.tolist(), strict=True) if at >= 0],
-        "not_in_the_label_set": unknown,
     }

@@ -27,7 +27,6 @@ from retr.index.machine.state import state_folder
 from retr.index.machine.waiting import LOGGER
 from retr.index.store import Store
 from retr.retrieval.archive.provenance import BuildNotes
-from retr.retrieval.evaluation.protocols.folder import ChosenPictures, ClassFolder
 from retr.retrieval.evaluation.protocols.together import SIDE_BY_SIDE, SideBySide
 from retr.retrieval.ingest.build import build
 from retr.retrieval.ingest.options import COMMIT_ROWS
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.evaluation.protocols.folder import ClassFolder
     from retr.retrieval.progress import Progress
 
 
@@ -141,7 +141,7 @@ class Work:
                 hint="keep them elsewhere with --work; --index takes those of an index that `retr index build` made",
             )
         build(
-            ChosenPictures(data.root, data.paths),
+            data.source(),
             folder,
             encoder,
             progress=self.progress,
@@ -162,7 +162,7 @@ def _kept(data: ClassFolder, encoder: SideBySide, findings: Sequence[str]) -> Pa
     Those of another encoder, or in another precision, lie elsewhere.
     """
     info = encoder.info
-    key = json.dumps([str(data.root.resolve()), info.identity, info.config_sha256, info.precision, list(findings)])
+    key = json.dumps([data.place(), info.identity, info.config_sha256, info.precision, list(findings)])
     name = "".join(character if character.isalnum() else "-" for character in info.name)
     folder = cache_folder() / "benches" / f"{name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
     with suppress(OSError):
