@@ -1,6 +1,7 @@
 """RetiZero's protocols on a public set: ``python -m retr.benchmarks.retizero --data FOLDER``.
 
-``--map retizero-14 --also hrf=FOLDER`` joins it, as the set ``--name``, with others under RetiZero's 14 names. Runs ``retr bench retizero`` as anybody would, in a process of its own, and keeps its figures and its wall time.
+``--map retizero-14 --also hrf=FOLDER`` joins it, as the set ``--name``, with others under RetiZero's 14 names.
+Runs ``retr bench retizero`` as anybody would, in a process of its own, and keeps its figures and its wall time.
 """
 
 from __future__ import annotations
