@@ -45,10 +45,12 @@ def thumbnail(picture: PIL.Image.Image, side: int) -> PIL.Image.Image:
 def img(picture: PIL.Image.Image, title: str, side: int, style: str = "") -> str:
     """Return an ``<img>`` that holds the thumbnail of a picture."""
     sink = io.BytesIO()
-    thumbnail(picture, side).save(sink, "JPEG", quality=85)
+    small = thumbnail(picture, side)
+    small.save(sink, "JPEG", quality=85)
     data = base64.b64encode(sink.getvalue()).decode()
-    styled = f" style='{style}'" if style else ""
-    return f"<img alt='{escape(title)}'{styled} src='data:image/jpeg;base64,{data}'>"
+    # its size keeps the page from jumping as it is laid out
+    sized = f" style='{style}'" if style else f" width='{small.width}' height='{small.height}'"
+    return f"<img alt='{escape(title)}'{sized} src='data:image/jpeg;base64,{data}'>"
 
 
 def row_facts(metadata: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

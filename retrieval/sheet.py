@@ -16,6 +16,7 @@ import PIL.ImageDraw
 
 from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.index.machine.home import home
+from retr.index.machine.waiting import waiting
 from retr.index.machine.whole_file import write_output
 from retr.retrieval import explain
 from retr.retrieval.archive.provenance import BuildNotes
@@ -33,20 +34,46 @@ if TYPE_CHECKING:
     from retr.retrieval.index_like import IndexLike
 
 SIDE = 224
+# The page's pictures are larger than they are shown: a screen may have several pixels for one.
+_PAGE_SIDE = 448
 _STYLE = """
-body { font: 14px/1.4 system-ui, sans-serif; margin: 1.5rem; color: #222; background: #fff; }
-h1 { font-size: 1.1rem; } .note { color: #666; } section { margin-bottom: 2.5rem; }
-.cards { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; width: 224px; }
-img { width: 224px; height: 224px; object-fit: contain; background: #000; display: block; }
-.gone { width: 224px; height: 224px; background: #eee; color: #666; display: grid; place-items: center; }
-figcaption b { display: block; overflow-wrap: anywhere; } table { border-collapse: collapse; font-size: 12px; }
-td { padding: 0 .5rem 0 0; vertical-align: top; overflow-wrap: anywhere; } td:first-child { color: #666; }
+:root { color-scheme: light dark; --ink: #1c2126; --soft: #5c6670; --line: #d9dee3; --card: #fff; --page: #f5f6f8; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e6e9ec; --soft: #9aa4ae; --line: #343b43; --card: #1e2328; --page: #14171a; }
+}
+* { box-sizing: border-box; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 82rem;
+  color: var(--ink); background: var(--page); }
+h1 { font-size: 1.15rem; margin: .25rem 0 .5rem; overflow-wrap: anywhere; }
+.note, .key { color: var(--soft); margin: 0 0 .75rem; max-width: 60rem; }
+section { margin-bottom: 2.5rem; }
+.cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr));
+  align-items: start; }
+.asked { margin-bottom: 1.25rem; padding-bottom: 1.25rem; border-bottom: 1px solid var(--line); }
+figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }
+.asked figure { border-width: 2px; }
+img { display: block; width: 100%; height: auto; }
+img + img { border-top: 1px solid var(--line); }
+.gone { padding: 3rem 1rem; color: var(--soft); text-align: center; }
+figcaption { padding: .6rem .75rem .75rem; }
+figcaption b { display: block; overflow-wrap: anywhere; }
+table { border-collapse: collapse; font-size: 13px; width: 100%; margin-top: .35rem; }
+td { padding: .1rem 0; vertical-align: top; overflow-wrap: anywhere; }
+td:first-child { color: var(--soft); padding-right: .75rem; width: 35%; }
+.bar { display: inline-block; width: 7rem; height: .7rem; vertical-align: middle; margin: 0 .4rem;
+  background: linear-gradient(90deg, #2b2b2b, #f2f2f2); border: 1px solid var(--line); }
+.ring { display: inline-block; width: .9rem; height: .9rem; vertical-align: middle; margin: 0 .3rem 0 .6rem;
+  border: 2px solid #40ffdc; background: #777; }
 """
+_KEY = """<p class='key'>The second picture of a hit is bright where blurring a part lowers the score of this query
+more than that of other pictures of the archive: lowers nothing<span class='bar'></span>lowers most<span
+class='ring'></span>at least half of the most. Each hit has a scale of its own. It shows what the score rests on; it is
+no finding.</p>"""
 
 
 @dataclass(frozen=True)
 class SheetPicture:
-    """One picture with what is said of it; ``overlay`` shows the patches that matched."""
+    """One picture with what is said of it; ``overlay`` shows what of it matched."""
 
     title: str
     picture: PIL.Image.Image | None
@@ -70,19 +97,18 @@ def make(index: IndexLike, queries: Sequence[Query], found: Sequence[Hits], *, e
     Parameters
     ----------
     explained
-        Also lay over each hit which of its patches match the query.
+        Also show of each hit which of its parts match the query (`retr.retrieval.explain`).
     """
     index = index.snapshot()
     vectors: Any = [None] * len(queries)
     if explained:
         bridge = index.bridge if any(query.uses_text for query in queries) else None
         vectors = resolve(queries, index.encoder, index.store, text_encoder=bridge)
+    others = explain.usual(index) if explained else None
     sheets = []
     for query, hits, vector in zip(queries, found, vectors, strict=True):
         notes = [hits.note] if hits.note else []
-        cards = [_hit(index, hit, vector) for hit in hits]
-        if explained and any(card.picture is not None and card.overlay is None for card in cards):
-            notes.append(f"the encoder {index.encoder.info.name!r} keeps no map of patches, so nothing is laid over")
+        cards = [_hit(index, hit, vector, others) for hit in hits]
         asked = [_asked(index, part) for part in query.parts if part.kind in {"image", "id"}]
         sheets.append(Sheet(_named(query).describe(), asked, cards, notes))
     return sheets
@@ -128,13 +154,16 @@ def page(sheets: Sequence[Sheet]) -> str:
     parts = [
         "<!doctype html>",
         "<html lang='en'><head><meta charset='utf-8'><title>retr query</title>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<style>{_STYLE}</style></head><body>",
     ]
     for sheet in sheets:
         parts.append(f"<section><h1>{escape(sheet.query)}</h1>")
         parts += [f"<p class='note'>{escape(note)}</p>" for note in sheet.notes]
         if sheet.asked:
-            parts.append(f"<div class='cards'>{''.join(map(_figure, sheet.asked))}</div><hr>")
+            parts.append(f"<div class='cards asked'>{''.join(map(_figure, sheet.asked))}</div>")
+        if any(card.overlay is not None for card in sheet.hits):
+            parts.append(_KEY)
         parts.append(f"<div class='cards'>{''.join(map(_figure, sheet.hits))}</div></section>")
     parts.append("</body></html>")
     return "\n".join(parts) + "\n"
@@ -166,13 +195,14 @@ def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Ima
     return canvas
 
 
-def _hit(index: IndexLike, hit: Any, vector: Any) -> SheetPicture:
+def _hit(index: IndexLike, hit: Any, vector: Any, others: Any) -> SheetPicture:
     shown = row_facts(hit.metadata, shown_names(list(hit.metadata)))
     picture = _from_archive(index, hit.id)
     laid = None
     if vector is not None and picture is not None:
-        scores = explain.heat(index.encoder, picture, vector)
-        laid = None if scores is None else explain.overlay(index.encoder, picture, scores)
+        with waiting(f"looking for what the score of {hit.id!r} rests on"):
+            scores = explain.heat(explain.embedding(index.encoder), picture, vector, others)
+        laid = explain.overlay(picture, scores, _PAGE_SIDE)
     return SheetPicture(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown, laid)
 
 
@@ -206,10 +236,12 @@ def _from_archive(index: IndexLike, row_id: str) -> PIL.Image.Image | None:
 
 def _figure(card: SheetPicture) -> str:
     pictures = "".join(
-        img(picture, card.title, SIDE) for picture in (card.picture, card.overlay) if picture is not None
+        img(picture, title, _PAGE_SIDE)
+        for picture, title in ((card.picture, card.title), (card.overlay, f"{card.title}: what its score rests on"))
+        if picture is not None
     )
     pictures = pictures or f"<div class='gone'>{NOT_HERE}</div>"
-    caption = f"<figcaption><b>{escape(card.title)}</b>{facts(card.facts)}</figcaption>"
+    caption = f"<figcaption><b>{escape(card.title)}</b>{facts(card.facts) if card.facts else ''}</figcaption>"
     return f"<figure>{pictures}{caption}</figure>"
 
 

@@ -18,11 +18,20 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation.evaluation import Evaluation
 
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-table { border-collapse: collapse; margin: .5rem 0 1.5rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .15rem .8rem .15rem 0; text-align: left; border-bottom: 1px solid #e5e5e5; }
-tr.small td { color: #999; } figure { display: inline-block; margin: 0 1rem 1rem 0; vertical-align: top; }
-figcaption { color: #555; } svg { max-width: 100%; height: auto; }
+:root { color-scheme: light dark; --ink: #1c2126; --soft: #5c6670; --line: #d9dee3; --page: #fff; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #9aa4ae; --line: #343b43; --page: #14171a; } }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 1.5rem auto; padding: 0 1rem; color: var(--ink);
+  background: var(--page); overflow-wrap: anywhere; }
+h1 { font-size: 1.35rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
+.wide { overflow-x: auto; margin: .5rem 0 1.5rem; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+th { color: var(--soft); font-weight: 600; } tr.small td { color: var(--soft); }
+.plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
+  align-items: start; }
+figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .5rem; }
+figcaption { color: #444; padding: .25rem .25rem 0; font-size: 14px; }
+svg { display: block; width: 100%; height: auto; }
 """
 
 
@@ -38,12 +47,13 @@ def render(evaluation: Evaluation) -> str:
     title = f"retr eval {evaluation.kind}: {facts.get('label')}"
     parts = [
         f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{_text(title)}</title>",
+        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
         f"<style>{_STYLE}</style><h1>{_text(title)}</h1>",
         _table([{"": key.replace("_", " "), " ": value} for key, value in facts.items()]),
         *(f"<p>{_text(note)}</p>" for note in evaluation.notes),
         "<h2>All queries</h2>",
         _table([{"measure": name, **_columns(value)} for name, value in evaluation.metrics.items()]),
-        *_figures(evaluation),
+        f"<div class=plots>{''.join(_figures(evaluation))}</div>",
         "<h2>Per class</h2>",
         _table(evaluation.per_class),
     ]
@@ -92,7 +102,7 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> str:
     for row in rows:
         cells = "".join(f"<td>{_text(row.get(name))}</td>" for name in names)
         body += f"<tr class=small>{cells}</tr>" if row.get("small") else f"<tr>{cells}</tr>"
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
 
 
 # plots
@@ -136,12 +146,23 @@ def _unit_axes(figure: Any, x: str, y: str) -> Any:
     return axes
 
 
+def _fitted_axes(figure: Any, curves: Sequence[Mapping[str, Any]]) -> Any:
+    """Return axes of recall and precision that end where the curves do: a search finds a few of many relevant rows."""
+    axes = _unit_axes(figure, "recall", "precision")
+    for limit, name in ((axes.set_xlim, "recall"), (axes.set_ylim, "precision")):
+        most = max((value for curve in curves for value in curve[name] if not isnan(value)), default=1.0)
+        limit(0, min(1.05 * most, 1.02) or 1)
+    axes.grid(color="#e5e5e5", linewidth=0.6)
+    return axes
+
+
 def _depth_curve(figure: Any, data: dict[str, list[float]]) -> None:
-    _unit_axes(figure, "recall", "precision").plot(data["recall"], data["precision"], marker="o", markersize=3)
+    axes = _fitted_axes(figure, [data])
+    axes.plot(data["recall"], data["precision"], marker="o", markersize=3)
 
 
 def _class_curves(figure: Any, data: list[dict[str, Any]]) -> None:
-    axes = _unit_axes(figure, "recall", "precision")
+    axes = _fitted_axes(figure, data)
     for curve in data:
         axes.plot(curve["recall"], curve["precision"], linewidth=1, label=curve["class"])
     if len(data) <= 8:
