@@ -93,8 +93,8 @@ class SegmentInfo:
     ``rows`` counts deleted rows too; ``max_norm`` is the largest Euclidean norm among its stored vectors (it bounds
     the rounding error of a score). ``ids`` finds rows by id; ``deleted`` names a sorted int64 ``.npy`` of the
     segment's deleted row numbers; ``accelerator`` a faiss index over its vectors, without which search is exact;
-    ``columns`` the memory-mapped form of the columns that filters read, which large segments have; ``arrays`` the
-    ``.npy`` of each row array of the index.
+    ``columns`` the memory-mapped form of the columns that filters read, which all but the smallest segments have;
+    ``arrays`` the ``.npy`` of each row array of the index.
     """
 
     name: str

@@ -1,9 +1,9 @@
-"""The side table: columns of a large segment in a memory-mapped copy of its Parquet table.
+"""The side table: columns of a segment in a memory-mapped copy of its Parquet table.
 
 ``segments/NAME.arrow`` is an uncompressed Arrow file of record batches of `BATCH_ROWS` rows (the last may be shorter):
 texts that repeat as codes of one sorted dictionary, everything else as it is. A hit's row is read from its own pages,
 and a filter reads a column without decoding it. Columns of long values are left to the Parquet file, as is everything
-in small segments, where reading Parquet takes no time. It is made from the Parquet file and could be made again.
+in the smallest segments. It is made from the Parquet file and could be made again.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-MIN_ROWS = 50_000
+# In fewer rows a commit would spend more on one than searches of it gain before the next commit merges it.
+MIN_ROWS = 1000
 BATCH_ROWS = 100_000
 # Values longer than this on average would make the index grow more than reading them faster is worth.
 _MAX_BYTES = 512
