@@ -51,7 +51,8 @@ def original(tmp_path_factory):
         writer.append(table(120), draw(120, 0))
         writer.set_group("patient")
         writer.commit()
-    with store.writer() as writer:
+    with store.writer() as writer, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("retr.index.rows.writer.last_run", lambda *_, **__: [])
         writer.append(table(120, 120), draw(120, 1))
         store = writer.commit()
     with store.writer() as writer:
