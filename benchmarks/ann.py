@@ -202,7 +202,8 @@ def compare(args: argparse.Namespace) -> None:
     figures["retr over the others"] = ratios(figures)
     command_line = f"python -m retr.benchmarks.ann --rows {rows} --dim {dim} --recall {args.recall}"
     tag = "mixture" if args.data == "mixture" else "tiled"
-    record(f"ann_{tag}_{rows}", figures, command=f"{command_line} --engines {args.engines}", note=args.note)
+    name = f"ann_{tag}_{rows}x{dim}_{round(100 * args.recall)}"
+    record(name, figures, command=f"{command_line} --engines {args.engines}", note=args.note)
 
 
 def _answer(process: subprocess.Popen[str], batch: int | None = None) -> Any:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import types
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from retr.index import plan, tune
+from retr.index import measuring, plan, tune
 from retr.index.accelerators import approximate, config, faiss_index
 from retr.index.accelerators.config import HNSW, IVF, Flat
 from retr.index.disk import compaction
@@ -289,3 +292,69 @@ def test_a_dominated_setting_is_tried_before_a_dearer_kind(monkeypatch):
     questions = tune.Questions(np.empty((0, DIM), np.float32), [], np.empty(0, np.float32))
     store = None  # what is timed is patched away
     assert list(tune._cheapest_first(store, questions, points)) == settings
+
+
+SETTINGS = st.builds(IVF, probes=st.integers(1, 6), refine=st.integers(1, 6)) | st.builds(
+    HNSW, refine=st.integers(1, 3), search_effort=st.integers(16, 20)
+)
+
+
+class Timed:
+    """A store of which only the time of a search is known: so long with each setting."""
+
+    def __init__(self, seconds):
+        self.plan, self.placement = types.SimpleNamespace(config=None), types.SimpleNamespace(device="cpu")
+        self.seconds, self.now = seconds, 0.0
+
+    def search(self, *_args):
+        self.now += self.seconds(self.plan.config)
+
+
+def ordered(settings, seconds) -> list:
+    """Return settings as tune tries them, where each search takes as long as ``seconds`` says."""
+    store = Timed(seconds)
+    points = [tune.Point(setting, {"image": 1.0}, 1.0) for setting in settings]
+    asked = types.SimpleNamespace(vectors=np.zeros((4, 2), np.float32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(measuring, "clock", lambda _: lambda: store.now)
+        return list(tune._cheapest_first(store, asked, points))
+
+
+def looks_at(setting) -> tuple[int, int]:
+    return setting.refine, setting.probes if isinstance(setting, IVF) else setting.search_effort
+
+
+def dominates(one, other) -> bool:
+    """Return whether one setting looks at no more than another in any way, and at less in one."""
+    first, second = looks_at(one), looks_at(other)
+    return first[0] <= second[0] and first[1] <= second[1] and first != second
+
+
+@given(settings=st.lists(SETTINGS, max_size=12, unique_by=looks_at), seed=st.integers(0, 1000))
+def test_a_setting_comes_after_all_that_dominate_it_whatever_was_timed(settings, seed):
+    times = np.random.default_rng(seed).random(1 << 10)
+    tried = ordered(settings, lambda setting: times[hash(looks_at(setting)) % len(times)])
+    assert sorted(map(looks_at, tried)) == sorted(map(looks_at, settings))
+    for place, setting in enumerate(tried):
+        assert not any(dominates(later, setting) for later in tried[place + 1 :])
+
+
+@given(settings=st.lists(SETTINGS, max_size=12, unique_by=looks_at), seed=st.integers(0, 1000))
+def test_the_first_tried_is_the_cheapest_of_those_that_none_dominates(settings, seed):
+    times = dict(zip(settings, np.random.default_rng(seed).permutation(len(settings)) + 1.0, strict=True))
+    free = [setting for setting in settings if not any(dominates(other, setting) for other in settings)]
+    tried = ordered(settings, times.__getitem__)
+    assert tried[: len(free)] == sorted(free, key=times.__getitem__)
+
+
+@given(
+    curve=st.dictionaries(st.tuples(st.integers(1, 6), st.integers(1, 6)), st.floats(0.5, 2), min_size=1, max_size=12)
+)
+def test_where_time_follows_what_is_looked_at_the_first_tried_is_the_cheapest_of_all(curve):
+    """Noise of up to a factor of two cannot bring a dominated setting to the front, and without it none is cheaper."""
+    settings = [IVF(probes=probes, refine=refine) for probes, refine in curve]
+    true = {setting: setting.probes + 2.0 * setting.refine for setting in settings}
+    assert true[ordered(settings, true.__getitem__)[0]] == min(true.values())
+    noisy = {setting: true[setting] * curve[setting.probes, setting.refine] for setting in settings}
+    first = ordered(settings, noisy.__getitem__)[0]
+    assert not any(dominates(other, first) for other in settings)
