@@ -189,10 +189,7 @@ def moved(encoder: Any, precision: str, args: argparse.Namespace) -> tuple[Any, 
     from retr.retrieval.encoders.systems import lite
 
     if isinstance(encoder, lite.LiteEncoder):
-        feature = str(encoder.info.options.get("feature", "last"))
-        on_device: Any = LiteTorchEncoder(
-            lite.lite_info(feature), lite._find(None), device=args.device, precision=precision
-        )
+        on_device: Any = LiteTorchEncoder(encoder.info, lite._find(None), device=args.device, precision=precision)
     else:
         on_device = copy.copy(encoder)
         network = copy.deepcopy(encoder.network)

@@ -126,8 +126,7 @@ def load_recorded(
     encoder: str | BaseEncoder | None, recorded: EncoderInfo | None, options: Mapping[str, Any]
 ) -> BaseEncoder:
     """Load the encoder asked for, else the recorded one, else the default; refuse another than the recorded one."""
-    from retr.retrieval.encoders.registry import load_encoder
-    from retr.retrieval.encoders.weights.locations import recall_files
+    from retr.retrieval.encoders.registry import load_encoder, recorded_options
 
     if not isinstance(encoder, str) and encoder is not None:
         if recorded is not None:
@@ -139,7 +138,7 @@ def load_recorded(
             # refused before anything is loaded
             raise mismatch(recorded.name, name)
         _require_known(name)
-        options = {**recall_files(recorded), **recorded.options, **options}
+        options = {**recorded_options(recorded), **options}
     loaded = load_encoder(name, **options)
     if recorded is not None:
         require_same(recorded, loaded.info)

@@ -151,6 +151,11 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
     return encoder
 
 
+def recorded_options(info: EncoderInfo) -> dict[str, Any]:
+    """Return the options that load an encoder again as an index recorded it, wherever its files lie on this machine."""
+    return {**locations.recall_files(info), **find_spec(info.name)[0].recorded_options, **info.options}
+
+
 def require_options(name: str, options: Mapping[str, Any]) -> None:
     """Raise `UsageError` for an option that the encoder of a name does not take, without loading it.
 

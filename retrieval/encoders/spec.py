@@ -85,6 +85,8 @@ class Spec:
         Options that give the features a fitted head (`retr adapt`) does best with, where they are not the default.
     members
         Of a family, cards of models that are known by name.
+    recorded_options
+        Options of an index's encoder that its record does not hold, where the defaults became others since.
 
     Examples
     --------
@@ -100,6 +102,7 @@ class Spec:
     available: Callable[[], bool] | None = None
     head_options: Mapping[str, str] = field(default_factory=dict)
     members: tuple[Card, ...] = ()
+    recorded_options: Mapping[str, str] = field(default_factory=dict)
 
     def card_of(self, rest: str) -> Card:
         """Return the card of a family's model, by what follows the colon; the family's where it has none of its own.

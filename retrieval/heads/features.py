@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 def better_features(store: Store) -> BaseEncoder | None:
     """Load the index's encoder with the features that suit a head better, where it has any and pictures are at hand."""
-    from retr.retrieval.encoders.registry import find_spec, load_encoder
-    from retr.retrieval.encoders.weights.locations import recall_files
+    from retr.retrieval.encoders.registry import find_spec, load_encoder, recorded_options
 
     info = store.manifest.encoder
     try:
@@ -42,8 +41,7 @@ def better_features(store: Store) -> BaseEncoder | None:
         locations.locate(store, paths[0])
     except (RetrError, IndexError):
         return None
-    options: dict[str, Any] = {**recall_files(info), **info.options, **spec.head_options}
-    return load_encoder(info.name, **options)
+    return load_encoder(info.name, **{**recorded_options(info), **spec.head_options})
 
 
 def embed_again(store: Store, rows: NDArray[np.int64], encoder: BaseEncoder, progress: bool) -> NDArray[np.float32]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from retr.index.errors import WeightsError
-from retr.retrieval.encoders.networks.lite_pixels import MEAN, STD, squash
+from retr.retrieval.encoders.networks.lite_pixels import MEAN, STD, Settings
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights.checkpoints import load_state_dict, load_strictly
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class LiteNetwork(torch.nn.Module):
     """Pixels to features and feature map, with the normalisation inside.
 
-    Input uint8, or any float, ``(n, 3, 224, 224)`` in 0..255.
+    Input uint8, or any float, ``(n, 3, side, side)`` in 0..255. In the shapes below the side is 224.
     """
 
     def __init__(self, body: torch.nn.Module) -> None:
@@ -109,22 +109,36 @@ class LiteTorchEncoder(TorchEncoder):
     batch_size = 32
 
     def __init__(self, info: EncoderInfo, path: Path, *, device: str, precision: str) -> None:
-        self._feature = str(info.options.get("feature", "last"))
+        self._settings = Settings.of(info.options)
         precision = "fp32" if precision == "auto" else precision
-        super().__init__(info, load_network(path, self._feature), device=device, precision=precision)
+        super().__init__(info, load_network(path, self._settings.feature), device=device, precision=precision)
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
-        """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``; the network normalises."""
-        return np.ascontiguousarray(squash(image))
+        """Squash one RGB picture to the resolution: uint8 ``(3, side, side)``; the network normalises."""
+        return np.ascontiguousarray(self._settings.squash(image))
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Embed pixels ``(n, 3, 224, 224)`` in 0..255, which every precision holds exactly: ``(n, dim)``."""
+        """Embed pixels ``(n, 3, side, side)`` in 0..255, which every precision holds exactly: ``(n, dim)``."""
         features: torch.Tensor = self.network(pixels)[0]
-        return features
+        if self._settings.view == "plain":
+            return features
+        other: torch.Tensor = self.network(pixels.flip(3))[0]
+        return (_unit(features) + _unit(other)) / 2
 
     def patch_features(self, pixels: torch.Tensor) -> torch.Tensor | None:
-        """Return the last feature map ``(7, 7, 1280)``, whose mean is the vector; None for ``layers``."""
-        if self._feature != "last":
+        """Return the last feature map ``(side / 32, side / 32, 1280)``, whose mean is the vector.
+
+        None for ``layers``.
+        """
+        if self._settings.feature != "last":
             return None
-        patches: torch.Tensor = self.network(pixels)[1][0]
-        return patches.permute(1, 2, 0)
+        features, patches = self.network(pixels)
+        if self._settings.view == "mirrored":
+            other, flipped = self.network(pixels.flip(3))
+            lengths = [torch.linalg.vector_norm(one.float(), dim=1)[:, None, None, None] for one in (features, other)]
+            patches = (patches / lengths[0] + flipped.flip(3) / lengths[1]) / 2
+        return patches[0].permute(1, 2, 0)
+
+
+def _unit(vectors: torch.Tensor) -> torch.Tensor:
+    return torch.nn.functional.normalize(vectors.float())

@@ -1,8 +1,8 @@
 """Export the checked EfficientNet-Lite0 checkpoint to ONNX: all that `lite` needs torch for on a CPU.
 
-Input ``pixels`` uint8 ``(n, 3, 224, 224)``; output ``features`` float32 ``(n, 1280)`` and ``map`` float32
-``(n, 1280, 7, 7)``, whose mean over the patches is ``features``; for the feature ``layers`` only ``features`` float32
-``(n, 2232)``.
+Input ``pixels`` uint8 ``(n, 3, 224, 224)``, or of another side; output ``features`` float32 ``(n, 1280)`` and ``map``
+float32 ``(n, 1280, 7, 7)``, whose mean over the patches is ``features``; for the feature ``layers`` only ``features``
+float32 ``(n, 2232)``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-4
 
 
-def export_onnx(path: Path, feature: str = "last") -> bytes:
+def export_onnx(path: Path, feature: str = "last", side: int = SIDE) -> bytes:
     """Export a checkpoint and check the graph against torch on the built-in picture and its quarters.
 
     Raises
@@ -41,7 +41,7 @@ def export_onnx(path: Path, feature: str = "last") -> bytes:
     outputs = ["features", "map"] if feature == "last" else ["features"]
     whole = picture()
     boxes = [(0, 0, 512, 512), (0, 0, 256, 256), (256, 0, 512, 256), (256, 256, 512, 512)]
-    pixels = np.stack([_pixels(whole.resize((SIDE, SIDE), box=box)) for box in boxes])
+    pixels = np.stack([_pixels(whole.resize((side, side), box=box)) for box in boxes])
     axes = {name: {0: "n"} for name in ("pixels", *outputs)}
     with (
         torch.inference_mode(),

