@@ -132,12 +132,14 @@ class LiteTorchEncoder(TorchEncoder):
         """
         if self._settings.feature != "last":
             return None
+        patches: torch.Tensor
         features, patches = self.network(pixels)
         if self._settings.view == "mirrored":
             other, flipped = self.network(pixels.flip(3))
             lengths = [torch.linalg.vector_norm(one.float(), dim=1)[:, None, None, None] for one in (features, other)]
             patches = (patches / lengths[0] + flipped.flip(3) / lengths[1]) / 2
-        return patches[0].permute(1, 2, 0)
+        first: torch.Tensor = patches[0]
+        return first.permute(1, 2, 0)
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:

@@ -47,8 +47,8 @@ class Settings:
         if self.feature not in DIMS:
             raise UsageError(f"encoder 'lite' has no feature {self.feature!r}", hint=f"use {' or '.join(DIMS)}")
         check_choice("view", self.view, VIEWS)
-        whole = isinstance(self.resolution, int) and not isinstance(self.resolution, bool)
-        if not whole or not _LEAST <= self.resolution <= _MOST or self.resolution % _STEP:
+        # from the command line and from a record anything may come
+        if self.resolution not in range(_LEAST, _MOST + 1, _STEP):
             raise UsageError(
                 f"the resolution of 'lite' is a multiple of {_STEP} from {_LEAST} to {_MOST}, got: {self.resolution!r}",
                 hint="its qualities use 224 and 320",
@@ -75,7 +75,7 @@ class Settings:
 #: What `quality` stands for. "fast" is what an index is of that records no settings.
 QUALITIES = {
     "fast": Settings(),
-    "standard": Settings("layers", 320),
+    "standard": Settings("layers", view="mirrored"),
     "high": Settings("layers", 320, "mirrored"),
 }
 

@@ -110,8 +110,8 @@ class LiteEncoder(BaseEncoder):
         places = self._run("map", pixels)[0]
         if self._settings.view == "mirrored":
             turned = _mirrored(self._run("map", _mirrored(pixels))[0])
-            places = (places / _length_of_mean(places) + turned / _length_of_mean(turned)) / 2
-        return places.transpose(1, 2, 0)
+            places = (places / _length_of_mean(places) + turned / _length_of_mean(turned)) / np.float32(2)
+        return np.asarray(places, np.float32).transpose(1, 2, 0)
 
     def _run(self, output: str, pixels: NDArray[Any]) -> NDArray[np.float32]:
         return cast("NDArray[np.float32]", self._session.run([output], {"pixels": pixels})[0])
