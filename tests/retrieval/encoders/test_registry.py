@@ -57,7 +57,7 @@ def test_specs_are_complete(lite):
 
 
 def test_a_package_that_does_not_import_is_named(monkeypatch):
-    monkeypatch.setattr(registry, "entry_points", lambda group, name=None: [_Point()])
+    monkeypatch.setattr("importlib.metadata.entry_points", lambda group, name=None: [_Point()])
     with pytest.raises(EncoderNotFoundError, match=r"'nowhere:SPEC', which does not import: No module named 'nowhere'"):
         registry.get_spec("theirs")
 
