@@ -42,7 +42,8 @@ def duplicates(
 ) -> None:
     """List rows that show the same picture.
 
-    They have the same bytes, or one is a copy of the other, confirmed by a perceptual hash. With --across copies of
+    They have the same bytes, or one is a copy or a mirror image of the other, confirmed by a perceptual hash; crops and
+    turned copies are not found. With --across copies of
     copies count, too: all pairs of different patients are listed that are connected through copies.
 
     Example: retr index duplicates --across
@@ -67,6 +68,8 @@ def duplicates(
     else:
         exact = sum(pair.kind == "exact" for pair in shown)
         out.note(f"{exact} exact and {len(shown) - exact} near duplicates: {len(found.clusters)} pictures stand twice")
+        if mirrored := sum(pair.kind == "mirrored" for pair in shown):
+            out.note(f"{mirrored} of these pairs are mirror images: one of the two may be filed as the wrong side")
     _say_how(out, found)
     if not shown:
         raise typer.Exit(NOTHING_FOUND)

@@ -5,7 +5,9 @@ recompressing, and by brightening, a sample of them and embedding the copies. A 
 hash of the pixels (`perceptual_hash`): the hashes of two rows must correlate by at least `MIN_AGREEMENT`. An embedding
 alone does not tell a copy from another photograph of the same eye; the hash does. Measured on fundus photographs and
 chest X-rays (45 to 800 of each, all pairs): 99 % of the copies that were recompressed, resized or brightened agree by
-0.996 or more; of 387,000 pairs of other pictures one, two eyes too dark to see, agrees by 0.994. A crop is not found.
+0.996 or more; of 387,000 pairs of other pictures one, two eyes too dark to see, agrees by 0.994. Of two hashes one is
+also mirrored: a mirror image is found where the encoder puts it beside its original. Crops and turned copies are not
+found: half of a picture lies nowhere near the whole, in vectors as in hashes (``benchmarks/duplicates.py``).
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageEnhance
@@ -24,6 +26,7 @@ from retr.retrieval.archive.locations import Archive
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.archive.row_pictures import picture_in
 from retr.retrieval.audit.clusters import components
+from retr.retrieval.raw_vectors import encode_raw, raw_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,6 +57,11 @@ def perceptual_hash(image: Image.Image) -> NDArray[np.float32]:
     detail = (grey - gaussian_filter(grey, 2)).ravel()
     centred = detail - detail.mean()
     return np.asarray(centred / max(float(np.linalg.norm(centred)), 1e-6), dtype=np.float32)
+
+
+def mirrored_hash(of: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the hash of the picture that is mirrored from left to right: float32 ``(1024,)``."""
+    return of.reshape(_SIDE, _SIDE)[:, ::-1].ravel()
 
 
 @dataclass
@@ -87,9 +95,16 @@ class Copies:
         return sum(value is None for value in self.hashes.values())
 
     def agreement(self, a: int, b: int) -> float | None:
-        """Return the correlation of two places' hashes; ``None`` where one has none."""
+        """Return the correlation of two places' hashes, of one mirrored if that is higher; ``None`` without one."""
         one, other = self.hashes.get(a), self.hashes.get(b)
-        return None if one is None or other is None else float(one @ other)
+        if one is None or other is None:
+            return None
+        return max(float(one @ other), float(one @ mirrored_hash(other)))
+
+    def mirrored(self, a: int, b: int) -> bool:
+        """Return whether one of two places looks more like the other's mirror image than like itself."""
+        one, other = self.hashes.get(a), self.hashes.get(b)
+        return one is not None and other is not None and float(one @ mirrored_hash(other)) > float(one @ other)
 
 
 class Pictures:
@@ -142,10 +157,10 @@ def measure_threshold(
             "no picture of a sample of the index can be read again, so near duplicates cannot be confirmed",
             hint="bring the archive back, or compare bytes only with --exact-only",
         )
-    stored = unit_rows(store.vectors(numbers[[at for at, _ in readable]]))
+    stored = raw_vectors(store, numbers[[at for at, _ in readable]])
     lowest = 1.0
     for change in (_recompressed, _brightened):
-        copies = unit_rows(encoder.encode_images([change(image) for _, image in readable]))
+        copies = encode_raw(encoder, [change(image) for _, image in readable])
         lowest = min(lowest, float((stored * copies).sum(axis=1).min()))
     return max(lowest, 0.01)
 
@@ -229,9 +244,9 @@ def _candidates(
         exclude = [np.union1d(*both) for both in zip(own, told, strict=True)]
         near = store.search(vectors, _NEIGHBOURS, mask=allowed, exclude=exclude)
         note = note or near.note
-        for at, vector, rows in zip(chosen, unit_rows(vectors), near.rows, strict=True):
+        for at, vector, rows in zip(chosen, raw_vectors(store, numbers[chosen]), near.rows, strict=True):
             others = rows[rows >= 0]
-            cosines = unit_rows(store.vectors(others)) @ vector
+            cosines = raw_vectors(store, others) @ vector
             hits = [(int(position[row]), float(c)) for row, c in zip(others, cosines, strict=True) if c >= threshold]
             if len(hits) == _NEIGHBOURS:
                 full.add(at)
@@ -247,10 +262,3 @@ def _batches(active: list[int], labels: NDArray[np.int64], large: NDArray[np.boo
         together.setdefault(int(labels[at]) if large[labels[at]] else -1, []).append(at)
     for places in together.values():
         yield from (places[start : start + _BATCH] for start in range(0, len(places), _BATCH))
-
-
-def unit_rows(vectors: NDArray[Any]) -> NDArray[np.float32]:
-    """Return vectors ``(n, dim)`` of length one, float32."""
-    exact = vectors.astype(np.float32)
-    norms = np.linalg.norm(exact, axis=1, keepdims=True)
-    return np.asarray(exact / np.maximum(norms, np.float32(1e-12)))

@@ -13,7 +13,8 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval.audit.clusters import components, count_crossing, list_crossing, several
-from retr.retrieval.audit.copies import MIN_AGREEMENT, Copies, Pictures, find_copies, measure_threshold, unit_rows
+from retr.retrieval.audit.copies import MIN_AGREEMENT, Copies, Pictures, find_copies, measure_threshold
+from retr.retrieval.raw_vectors import raw_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -34,9 +35,10 @@ class Pair:
     a, b
         Ids, in the order of the rows.
     kind
-        ``"exact"`` (the same bytes), ``"near"`` (copies), or ``"linked"`` (connected through other copies).
+        ``"exact"`` (the same bytes), ``"near"`` (copies), ``"mirrored"`` (copies, one of them the other way round), or
+        ``"linked"`` (connected through other copies).
     cosine
-        Of their vectors.
+        Of their raw vectors.
     agreement
         Correlation of their perceptual hashes; None for exact ones, and where the two were not compared.
     across
@@ -207,12 +209,13 @@ class Found:
         if one == other:
             return "exact", 1.0, None
         assert self._copies is not None
+        alike = "mirrored" if self._copies.mirrored(one, other) else "near"
         if (one, other) in self._copies.edges:
-            return "near", *self._copies.edges[one, other]
-        first, second = unit_rows(self._store.vectors(self.numbers[[one, other]]))
+            return alike, *self._copies.edges[one, other]
+        first, second = raw_vectors(self._store, self.numbers[[one, other]])
         agreement = self._copies.agreement(one, other)
         near = agreement is not None and agreement >= MIN_AGREEMENT
-        return "near" if near else "linked", float(first @ second), None if agreement is None else round(agreement, 4)
+        return alike if near else "linked", float(first @ second), None if agreement is None else round(agreement, 4)
 
 
 def _which(row_id: str, path: str | None) -> str:

@@ -27,7 +27,10 @@ class Shown:
         self.shows = shows
 
     def hashes(self, chosen):
-        return {at: None if self.shows[at] < 0 else np.eye(99, dtype=np.float32)[self.shows[at]] for at in chosen}
+        # each in the left half of 32 x 32 places: no other's mirror image
+        hashes = np.eye(512, dtype=np.float32).reshape(512, 32, 16)
+        hashes = np.concatenate([hashes, np.zeros_like(hashes)], axis=2).reshape(512, 1024)
+        return {at: None if self.shows[at] < 0 else hashes[self.shows[at]] for at in chosen}
 
 
 def store_of(path, vectors):

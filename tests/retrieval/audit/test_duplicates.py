@@ -76,6 +76,20 @@ def test_copies_are_found_and_other_eyes_are_not(copied, index, fake_encoder):
     assert 0.5 < found.threshold < 1
 
 
+def test_a_mirror_image_is_told_from_a_copy(tmp_path, fake_encoder):
+    folder = tmp_path / "archive"
+    folder.mkdir()
+    names = sorted(PHOTOGRAPHS.rglob("*.jpg"))[:6]
+    for path in names:
+        shutil.copy(path, folder / path.name)
+    with Image.open(names[2]) as image:
+        image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(folder / "mirrored.png")
+    build(folder, tmp_path / "index", fake_encoder)
+    found = Index(Store.open(tmp_path / "index"), encoder=fake_encoder).duplicates(threshold=0.1)
+    assert [({pair.a, pair.b}, pair.kind) for pair in found.pairs] == [({names[2].name, "mirrored.png"}, "mirrored")]
+    assert found.pairs[0].agreement >= MIN_AGREEMENT
+
+
 def test_leaks_across_a_split(copied, index, fake_encoder):
     _, names, _ = copied
     leaks = Index(index, encoder=fake_encoder).leaks("split")
