@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 # what a table shows of a hit unless --columns says otherwise: names that archives commonly have
 DEFAULT_COLUMNS = ["label", "patient", "age", "sex", "folder"]
 # what a line of a batch may have, and options that it cannot have; a key that is nearly one must not be passed over
-OF_A_LINE = {"image", "text", "not", "id", "vector", "weight", "exclude_same"}
+OF_A_LINE = {"image", "text", "not", "id", "vector", "weight", "exclude_same", "like", "unlike"}
 OF_THE_BATCH = declared(SearchOptions).keys() - OF_A_LINE
 
 
@@ -62,6 +62,12 @@ def query(
     ] = None,
     not_: Annotated[list[str] | None, typer.Option("--not", help="Words to move away from; repeats.")] = None,
     id_: Annotated[list[str] | None, typer.Option("--id", help="An indexed row; repeats: one query each.")] = None,
+    like: Annotated[
+        list[str] | None, typer.Option("--like", metavar="ID", help="More like this row, which was right; repeats.")
+    ] = None,
+    unlike: Annotated[
+        list[str] | None, typer.Option("--unlike", metavar="ID", help="Less like this row, which was wrong; repeats.")
+    ] = None,
     batch: Annotated[
         str | None, typer.Option("--batch", help="JSON lines of queries, from a file or - for standard input.")
     ] = None,
@@ -88,7 +94,8 @@ def query(
     """Find the images most like an image, words, a row, or a mix.
 
     Several --image and --id are several queries, one answer each; all --text and --not are mixed into every one of
-    them. The query's own row and its byte-identical copies are left out unless --include-self is given.
+    them, and all --like and --unlike refine each. The query's own row, marked rows and their byte-identical copies are
+    left out unless --include-self is given.
 
     Example: retr query --image x.png -k 5 --where "age >= 60" --exclude-same patient=P17
     """
@@ -98,7 +105,7 @@ def query(
     out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0)
     if explain and sheet is None:
         raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
-    queries, same = _queries(out, image or [], text or [], not_ or [], id_ or [], batch)
+    queries, same = _queries(out, image or [], text or [], not_ or [], id_ or [], batch, (like or [], unlike or []))
     left_out = [both(asked.exclude_same or {}, own) for own in same]  # type: ignore[arg-type]
     opened = Index.open(find_index(index), **loading.options)
     shown = _shown(out, asked.columns, opened.store)
@@ -172,14 +179,21 @@ def _save(picture: Image, out: Path) -> None:
 
 
 def _queries(
-    out: Output, images: list[str], texts: list[str], nots: list[str], ids: list[str], batch: str | None
+    out: Output,
+    images: list[str],
+    texts: list[str],
+    nots: list[str],
+    ids: list[str],
+    batch: str | None,
+    marks: tuple[list[str], list[str]],
 ) -> tuple[list[Query], list[dict[str, Any]]]:
     """One query for each image and id, with all words mixed in; or the lines of a batch, with what they leave out."""
     from retr.retrieval.query import Query
 
     if batch is not None:
-        if images or texts or nots or ids:
-            raise UsageError("--batch excludes --image, --text, --not and --id", hint="put them into its lines")
+        if images or texts or nots or ids or any(marks):
+            what = "--batch excludes --image, --text, --not, --id, --like and --unlike"
+            raise UsageError(what, hint="put them into its lines")
         lines, same = _read_batch(batch)
         parts = [part for line in lines for part in line.parts if part.kind == "text"]
         literal = next((part for part in parts if part.weight_hint()), None)
@@ -191,10 +205,10 @@ def _queries(
         Query.image(sys.stdin.buffer.read()) if image == "-" else _weighted(out, "image", image) for image in images
     ]
     words = [_weighted(out, kind, term) for kind, terms in (("text", texts), ("not", nots)) for term in terms]
-    if not (asked or words):
-        raise UsageError("nothing was asked", hint="give --image, --text, --id or --batch")
+    if not (asked or words or marks[0]):
+        raise UsageError("nothing was asked", hint="give --image, --text, --id, --like or --batch")
     mixed = Query(tuple(part for term in words for part in term.parts))
-    asked = [query + mixed for query in asked] or [mixed]
+    asked = [(query + mixed).refine(like=marks[0], unlike=marks[1]) for query in asked or [Query(())]]
     return asked, [{} for _ in asked]
 
 

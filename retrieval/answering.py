@@ -16,8 +16,8 @@ from retr.retrieval.encoders.index_encoder import RecordedEncoder
 from retr.retrieval.exclude import same_rows
 from retr.retrieval.hits import Hits
 from retr.retrieval.notices import add_remarks
-from retr.retrieval.query import resolve
 from retr.retrieval.query_identity import own_rows
+from retr.retrieval.query_vectors import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

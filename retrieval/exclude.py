@@ -63,6 +63,8 @@ def same_rows(
     """
     if exclude_same is None:
         return [_NOTHING] * len(queries), [[] for _ in queries]
+    # of a query without marks nothing is looked up
+    marked = [own_rows([Query((part,)) for part in query.marked], store) for query in queries]
     named = _each(exclude_same, len(queries))
     rows: list[list[NDArray[np.int64]]] = [[_NOTHING] for _ in queries]
     notes: list[list[str]] = [[] for _ in queries]
@@ -77,6 +79,11 @@ def same_rows(
                     wanted += [(number, values, words) for values, words in _own(store, column, query, own[number])]
                 else:
                     wanted.append((number, [given], f"{column} {given!r}"))
+            values, unknown = _of_marks(store, column, query, marked[number])
+            wanted += [(number, [value], f"{column} of a marked row") for value in values]
+            if unknown:
+                shown = f"{unknown[0]!r}" + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else "")
+                notes[number].append(f"the marked row {shown} has no {column}: nothing else was left out for it")
         values = [value for _, same, _ in wanted for value in same]
         found = iter(store.identity.rows(column, values))
         for number, same, words in wanted:
@@ -141,6 +148,8 @@ def both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
 def _own(store: Store, column: str, query: Query, own: NDArray[np.int64]) -> list[tuple[list[object], str]]:
     """Return, for each picture and row of a query, the values by which its patient is known, and what to call them."""
     parts = [part for part in query.parts if part.kind in {"image", "id"}]
+    if not parts and query.marked and not query.parts:
+        return []
     if not parts:
         raise _unknown(query, column)
     alone = [own] if len(parts) == 1 else own_rows([Query((part,)) for part in parts], store)
@@ -155,6 +164,20 @@ def _own(store: Store, column: str, query: Query, own: NDArray[np.int64]) -> lis
             raise _unknown(Query((part,)), column)
         found.append((values, f"{column} of the query {part.describe()}"))
     return found
+
+
+def _of_marks(
+    store: Store, column: str, query: Query, rows: Sequence[NDArray[np.int64]]
+) -> tuple[list[object], list[str]]:
+    """Return the values of the marked rows, and which of the rows have none."""
+    values: dict[object, None] = {}
+    unknown = []
+    for part, own in zip(query.marked, rows, strict=True):
+        recorded = store.table([column], own).column(0).drop_null().unique().to_pylist()
+        theirs = [value for value in recorded if (identifier_text(value) or "").strip()]
+        values.update(dict.fromkeys(theirs))
+        unknown += [] if theirs else [part.value]
+    return list(values), unknown
 
 
 def _unknown(query: Query, column: str) -> UsageError:

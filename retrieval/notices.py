@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from retr.retrieval.hits import Hits
     from retr.retrieval.index_like import BridgeLike
     from retr.retrieval.novelty import Novelty
-    from retr.retrieval.query import Query, TextEncoder
+    from retr.retrieval.query import Query
+    from retr.retrieval.query_vectors import TextEncoder
 
 # notes of the manifest that say how unlike a picture may be: today's, and where earlier versions wrote it
 MEASURED = {"novelty", "calibration"}
@@ -79,4 +80,5 @@ def _novelty(store: Store) -> tuple[Novelty | None, str | None]:
 
 def _is_picture(query: Query) -> bool:
     """Return whether a query is one picture as it is: what a mix is near to says nothing of its parts."""
-    return len(query.parts) == 1 and query.parts[0].kind != "text" and query.parts[0].weight == 1
+    one = len(query.parts) == 1 and not query.marked
+    return one and query.parts[0].kind != "text" and query.parts[0].weight == 1

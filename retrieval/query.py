@@ -1,13 +1,10 @@
 """Queries: weighted sums of pictures, texts, rows and vectors.
 
-A `Query` is a tuple of parts, each with a weight; it is built with ``+``, ``-`` and ``*`` and holds no vector
-until `resolve` is given an encoder and a store::
+A `Query` is a tuple of parts, each with a weight, and the rows that were marked as right or wrong (`Query.refine`); it
+is built with ``+``, ``-`` and ``*`` and holds no vector until `retr.retrieval.query_vectors.resolve` has an encoder
+and a store::
 
     Query.image("x.png") * 2 + Query.text("drusen") - Query.text("laser scars")
-
-Where the index scores by cosine, each part becomes a unit vector, so that weights mean the same for pictures
-and words, and the sum is made a unit vector again. Where it scores by dot product nothing is rescaled, and
-the score of a sum is the weighted sum of its parts' scores.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -25,30 +22,26 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.index.json_fields import is_unicode
 from retr.index.machine.home import home
-from retr.index.rows.row_ids import unknown_id
-from retr.index.vectors import plain_array, unit
-from retr.retrieval.archive.provenance import BuildNotes
-from retr.retrieval.query_pictures import one_picture
+from retr.index.vectors import plain_array
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from retr.index.encoder import Encoder
-    from retr.index.store import Store
-
 PartKind = Literal["image", "text", "id", "vector"]
 
 _WEIGHTED = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)):(.+)", re.DOTALL)
 _JSON_KEYS = ("image", "text", "not", "id", "vector")
+_MARKS = ("like", "unlike")
 
 
-class TextEncoder(Protocol):
-    """Turns words into vectors of the image space: an encoder's own text side, or a bridge."""
+class HasId(Protocol):
+    """What a mark may be: a hit."""
 
-    def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Embed texts: float32 ``(n, dim)``."""
+    @property
+    def id(self) -> str:
+        """The row's id."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +77,8 @@ class Query:
     """
 
     parts: tuple[Part, ...]
+    like: tuple[str, ...] = ()
+    unlike: tuple[str, ...] = ()
 
     @classmethod
     def image(cls, image: Any) -> Query:
@@ -172,7 +167,7 @@ class Query:
 
         Each of ``image``, ``text``, ``not`` and ``id`` is a string, taken as it stands, or an object with a weight,
         ``{"text": "drusen", "weight": 2}``, or a list of either. A line of one part may hold its ``weight`` itself.
-        Other keys are not looked at.
+        ``like`` and ``unlike`` are ids of rows, as `refine` takes them. Other keys are not looked at.
 
         >>> record = {"id": "12:34.png", "text": [{"text": "drusen", "weight": 2}, "haze"], "not": "laser scars"}
         >>> Query.from_json(record).describe()
@@ -187,14 +182,18 @@ class Query:
                 terms.append(cls.vector(value))
             else:
                 terms += [cls._item(key, item) for item in (value if isinstance(value, list) else [value])]
-        if not terms:
+        if not terms and not record.get("like"):
             raise UsageError(f"a query needs one of {', '.join(_JSON_KEYS)}, got {sorted(record)}")
         if "weight" in record:
             if len(terms) > 1:
                 hint = 'write it beside its part: {"text": [{"text": "drusen", "weight": 2}, "haze"]}'
                 raise UsageError("a weight belongs to one part of a query, and this one has several", hint=hint)
-            terms[0] *= _weight(record["weight"])
-        return cls(tuple(part for term in terms for part in term.parts))
+            if terms:
+                terms[0] *= _weight(record["weight"])
+        query = cls(tuple(part for term in terms for part in term.parts))
+        if not any(key in record for key in _MARKS):
+            return query
+        return query.refine(like=record.get("like") or (), unlike=record.get("unlike") or ())
 
     @classmethod
     def _item(cls, key: str, item: object) -> Query:
@@ -245,7 +244,7 @@ class Query:
         factor = float(weight)
         if not math.isfinite(factor) or factor == 0:
             raise UsageError(f"the weight of a query must be finite and not zero, got {weight!r}")
-        return Query(tuple(Part(p.kind, p.value, p.weight * factor) for p in self.parts))
+        return replace(self, parts=tuple(Part(p.kind, p.value, p.weight * factor) for p in self.parts))
 
     __rmul__ = __mul__
 
@@ -253,7 +252,7 @@ class Query:
         return self * -1
 
     def __add__(self, other: Query) -> Query:
-        return Query(self.parts + other.parts)
+        return Query(self.parts + other.parts).refine(like=self.like, unlike=self.unlike)._marked(other)
 
     def __sub__(self, other: Query) -> Query:
         return self + -other
@@ -261,13 +260,76 @@ class Query:
     def __repr__(self) -> str:
         return f"Query({self.describe()})"
 
+    def refine(
+        self,
+        hits: Sequence[Any] = (),
+        *,
+        like: Iterable[str | int | HasId] = (),
+        unlike: Iterable[str | int | HasId] = (),
+    ) -> Query:
+        """Ask again, moved towards rows that are right and away from rows that are wrong.
+
+        Marked rows and their byte-identical copies do not come back (but with ``include_self``); what ``exclude_same``
+        leaves out of the query's own patient it leaves out of theirs, too. The parts of the query stay, and marks
+        gather from call to call: the last one on a row counts. How a question is moved:
+        `retr.retrieval.feedback`.
+
+        Parameters
+        ----------
+        hits
+            The answer in which ranks are meant.
+        like, unlike
+            Ids, hits, or ranks in ``hits`` from 1.
+
+        Raises
+        ------
+        UsageError
+            A row is marked as both, or a mark is none of these.
+
+        Examples
+        --------
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> query = Query.id("healthy/P01-left.png")
+        >>> hits = index.search(query, k=3)
+        >>> again = query.refine(hits, like=[1], unlike=["glaucoma/P00-left.png"])
+        >>> again
+        Query(id 'healthy/P01-left.png', refined by 1 like and 1 unlike)
+        >>> hits.ids[0] in index.search(again, k=3).ids
+        False
+        """
+        wanted, unwanted = _marks(hits, like, "like"), _marks(hits, unlike, "unlike")
+        both = [one for one in wanted if one in unwanted]
+        if both:
+            raise UsageError(f"{both[0]!r} is marked as like and as unlike", hint="mark it as one of them")
+        new = {*wanted, *unwanted}
+        return Query(
+            self.parts,
+            (*(one for one in self.like if one not in new), *wanted),
+            (*(one for one in self.unlike if one not in new), *unwanted),
+        )
+
+    def _marked(self, other: Query) -> Query:
+        return self.refine(like=other.like, unlike=other.unlike)
+
+    @property
+    def marked(self) -> tuple[Part, ...]:
+        """The marked rows, as parts of a query.
+
+        >>> [part.value for part in Query.id("a.png").refine(like=["b.png"], unlike=["c.png"]).marked]
+        ['b.png', 'c.png']
+        """
+        return tuple(Part("id", one) for one in (*self.like, *self.unlike))
+
     def describe(self) -> str:
         """Return the query in words: ``image 'x.png' + 2 * text 'drusen'``.
 
         >>> (Query.id("a.png") + Query.text("drusen")).describe()
         "id 'a.png' + text 'drusen'"
         """
-        return " + ".join(part.describe() for part in self.parts)
+        parts = " + ".join(part.describe() for part in self.parts)
+        marks = " and ".join(f"{len(ids)} {kind}" for kind in _MARKS if (ids := getattr(self, kind)))
+        return ", ".join([*([parts] if parts else []), *([f"refined by {marks}"] if marks else [])])
 
     @property
     def uses_text(self) -> bool:
@@ -336,79 +398,30 @@ def _may_hold_queries(queries: Any) -> bool:
     return not isinstance(queries, np.ndarray) or (queries.dtype == object and queries.ndim > 0)
 
 
-def resolve(
-    queries: Sequence[Query], encoder: Encoder, store: Store, *, text_encoder: TextEncoder | None = None
-) -> NDArray[np.float32]:
-    """Return the queries' vectors; all pictures go through in one batch.
-
-    Parameters
-    ----------
-    text_encoder
-        Embeds the words instead of ``encoder`` (a bridge, for encoders without a text side).
-
-    Returns
-    -------
-    float32 ``(n, dim)``; of unit length where the encoder's similarity is cosine.
-
-    Raises
-    ------
-    UsageError
-        For an id that is not in the index, a vector of another length, or parts that cancel out.
-    NoTextSideError
-        For text where neither the encoder nor ``text_encoder`` can embed it.
-    """
-    cosine = encoder.info.similarity == "cosine"
-    parts = [part for query in queries for part in query.parts]
-    vectors = _embed(parts, encoder, store, text_encoder or encoder)
-    if cosine:
-        vectors = [unit(vector) for vector in vectors]
-    out = np.zeros((len(queries), encoder.info.dim), dtype=np.float32)
-    found = iter(vectors)
-    for row, query in enumerate(queries):
-        if len(query.parts) == 1 and query.parts[0].weight == 1:
-            # nothing to be added up, and a sum of one is the same to the last bit
-            vector = next(found)
-            if not vector.any():
-                raise _cancelled()
-            out[row] = unit(vector) if cosine else vector
-            continue
-        total = np.zeros(encoder.info.dim, dtype=np.float64)
-        for part in query.parts:
-            total += part.weight * next(found)
-        # A tenth of a millionth of the weights is float32 rounding, not a direction.
-        if np.linalg.norm(total) <= 1e-7 * sum(abs(part.weight) for part in query.parts):
-            raise _cancelled()
-        out[row] = unit(total) if cosine else total
-    return out
-
-
-def _cancelled() -> UsageError:
-    return UsageError("the parts of the query cancel out", hint="change a weight or leave a part out")
-
-
-def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder) -> list[NDArray[Any]]:
-    images = [part.value for part in parts if part.kind == "image"]
-    if images:
-        reading = BuildNotes.of(store).reading
-        images = [one_picture(image, encoder.info, reading) for image in images]
-    pictures = iter(encoder.encode_images(images)) if images else iter(())
-    out: list[NDArray[Any]] = []
-    for part in parts:
-        if part.kind == "image":
-            out.append(next(pictures))
-        elif part.kind == "text":
-            # One at a time: with text towers that average over padding, a text's vector depends on its batch.
-            out.append(text_encoder.encode_texts([part.value])[0])
-        elif part.kind == "id":
-            row = store.rows_of([part.value])
-            if row[0] < 0:
-                raise unknown_id(store, part.value, part.weight_hint())
-            out.append(np.asarray(store.vectors(row)[0], dtype=np.float32))
+def _marks(hits: Sequence[Any], given: Iterable[object], kind: str) -> list[str]:
+    """Return the ids that marks mean, each once."""
+    if isinstance(given, str | bytes) or not isinstance(given, Iterable):
+        raise UsageError(f"{kind} is a list of ids, got: {given!r}", hint=f"for example {kind}=['a.png']")
+    found: dict[str, None] = {}
+    for one in given:
+        if isinstance(one, str):
+            found[one] = None
+        elif isinstance(one, int | np.integer) and not isinstance(one, bool):
+            found[_ranked(hits, int(one))] = None
+        elif isinstance(getattr(one, "id", None), str):
+            found[one.id] = None  # type: ignore[attr-defined]
         else:
-            if part.value.shape != (encoder.info.dim,):
-                raise UsageError(f"the index holds vectors of length {encoder.info.dim}, got one of {len(part.value)}")
-            out.append(part.value)
-    return out
+            raise UsageError(f"a row is marked by its id, by a hit, or by a rank, got: {one!r}")
+    return list(found)
+
+
+def _ranked(hits: Sequence[Any], rank: int) -> str:
+    ranks = getattr(hits, "ranks", None)
+    at = [] if ranks is None else np.flatnonzero(ranks == rank).tolist()
+    if not at:
+        raise UsageError(f"there is no hit of rank {rank}", hint="give the hits in which ranks are meant, or ids")
+    found: str = hits.ids[at[0]]  # type: ignore[attr-defined]
+    return found
 
 
 def _weight(value: object) -> float:

@@ -22,7 +22,7 @@ _NOTHING = np.empty(0, np.int64)
 
 
 def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
-    """Find, for each query, the rows that are it: its ids, its files, and byte-identical copies of either.
+    """Find, for each query, the rows that are it: its ids, marks and files, and byte-identical copies of these.
 
     Copies are known by the column ``sha256``; where a file holds several pictures (``"scan.dcm#3"``), only the picture
     of the same number is a copy of an id. By its place in the archive a file is a row's own, whatever it holds by now.
@@ -32,7 +32,7 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
     rows: list[list[int]] = [[] for _ in queries]
     hashed = _has_text(store, "sha256")
     for number, query in enumerate(queries):
-        for part in query.parts:
+        for part in (*query.parts, *query.marked):
             if part.kind == "id":
                 row = int(store.rows_of([part.value])[0])
                 if row < 0:

@@ -22,8 +22,9 @@ from retr.retrieval import explain
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.cards import NOT_HERE, escape, facts, img, row_facts, thumbnail
 from retr.retrieval.hits import shown_names
-from retr.retrieval.query import Part, Query, resolve
+from retr.retrieval.query import Part, Query
 from retr.retrieval.query_pictures import one_picture
+from retr.retrieval.query_vectors import resolve
 from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:
@@ -224,7 +225,7 @@ def _named(query: Query) -> Query:
         is_path = part.kind == "image" and isinstance(part.value, str | Path)
         return replace(part, value=Path(part.value).name) if is_path else part
 
-    return Query(tuple(named(part) for part in query.parts))
+    return replace(query, parts=tuple(named(part) for part in query.parts))
 
 
 def _from_archive(index: IndexLike, row_id: str) -> PIL.Image.Image | None:

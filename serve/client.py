@@ -337,7 +337,9 @@ def _unreached(error: httpx.HTTPError) -> RetrError:
 
 
 def _question(query: Query) -> dict[str, Any]:
-    return {"parts": [{**_part(part.kind, part.value), "weight": part.weight} for part in query.parts]}
+    parts = [{**_part(part.kind, part.value), "weight": part.weight} for part in query.parts]
+    marks = {"like": list(query.like), "unlike": list(query.unlike)}
+    return {"parts": parts, **{kind: ids for kind, ids in marks.items() if ids}}
 
 
 def _part(kind: str, value: Any) -> dict[str, Any]:

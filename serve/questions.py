@@ -38,7 +38,7 @@ def query_of(question: Question, state: State, token: Token) -> Query:
         else:
             term = Query.vector(part.vector)
         terms.append(term * part.weight)
-    return reduce(add, terms)
+    return reduce(add, terms, Query(())).refine(like=question.like, unlike=question.unlike)
 
 
 def picture_of(part: PicturePart, state: State, token: Token) -> Picture:
@@ -65,7 +65,8 @@ def told(question: Question, audit: Audit, uploads: Uploads) -> list[dict[str, A
         else:
             shown = {"vector": _digest(repr(part.vector).encode())}
         parts.append({**shown, "weight": part.weight})
-    return parts
+    marks = {"like": audit.ids(question.like), "unlike": audit.ids(question.unlike)}
+    return [*parts, *([marks] if question.like or question.unlike else [])]
 
 
 def _digest(data: bytes) -> str:

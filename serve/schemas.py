@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from retr import UsageError
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Columns = Annotated[list[str], Field(max_length=200)]
+Marks = Annotated[list[Annotated[str, Field(min_length=1, max_length=4096)]], Field(max_length=200)]
 
 
 class _Strict(BaseModel):
@@ -64,9 +65,17 @@ class VectorPart(_Strict):
 
 
 class Question(_Strict):
-    """A weighted sum of parts; a negative weight moves away."""
+    """A weighted sum of parts; a negative weight moves away. Rows marked as right or wrong refine it."""
 
-    parts: list[PicturePart | TextPart | RowPart | VectorPart] = Field(min_length=1, max_length=64)
+    parts: list[PicturePart | TextPart | RowPart | VectorPart] = Field(default=[], max_length=64)
+    like: Marks = Field(default=[], description="Ids of rows that are right: more like these, which do not come back.")
+    unlike: Marks = Field(default=[], description="Ids of rows that are wrong.")
+
+    @model_validator(mode="after")
+    def _asks(self) -> Self:
+        if not self.parts and not self.like:
+            raise ValueError("a question has at least one part, or a row that it is like")
+        return self
 
 
 class SearchRequest(_Strict):

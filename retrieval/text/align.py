@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.index_like import IndexLike
-    from retr.retrieval.query import TextEncoder
+    from retr.retrieval.query_vectors import TextEncoder
 
 FILE = BRIDGE_FILE
 BRIDGE_NOTE = "bridge"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.retrieval.query import TextEncoder
+    from retr.retrieval.query_vectors import TextEncoder
 
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
 # How much the spread of the images is levelled before whitening; None leaves it alone.

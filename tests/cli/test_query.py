@@ -80,6 +80,32 @@ def test_exclude_same_and_one_per(retr, hrf_index):
     assert sorted(hit["label"] for hit in one.json[0]["hits"]) == ["diabetic_retinopathy", "glaucoma", "healthy"]
 
 
+def test_marks_refine_every_question(retr, hrf_index):
+    plain = ("query", "--id", "glaucoma/05_g.jpg", "--index", hrf_index, "--json", "-k", 45)
+    first = [hit["id"] for hit in retr(*plain).json[0]["hits"]]
+    done = retr(*plain, "--like", first[0], "--like", first[1], "--unlike", first[2])
+    again = [hit["id"] for hit in done.json[0]["hits"]]
+    assert set(first) - set(again) == set(first[:3])
+    assert again != first[3:]
+    assert done.json[0]["query"].endswith("refined by 2 like and 1 unlike")
+    alone = retr("query", "--like", first[0], "--index", hrf_index, "--json", "-k", 5)
+    assert len(alone.json[0]["hits"]) == 5
+    for wrong, said in (
+        (("--unlike", "none.png"), "none.png"),
+        (("--like", first[0], "--unlike", first[0]), "as like and as unlike"),
+        (("--batch", "-", "--like", first[0]), "--batch excludes"),
+    ):
+        failed = retr(*plain, *wrong)
+        assert failed.code not in {0, 3}
+        assert said in failed.err
+    line = json.dumps({"id": "glaucoma/05_g.jpg", "like": first[:2], "unlike": [first[2]]})
+    batch = retr("query", "--batch", "-", "--index", hrf_index, "--json", "-k", 45, stdin=line.encode())
+    assert batch.json == done.json
+    diverse = retr(*plain, "--diverse", 0.5)
+    assert {hit["id"] for hit in diverse.json[0]["hits"]} == set(first)
+    assert "not in the order of scores" in diverse.json[0]["note"]
+
+
 def test_min_score_and_an_answer_of_nothing(retr, hrf_index):
     everything = retr("query", "--id", "glaucoma/05_g.jpg", "-k", 44, "--json", "--index", hrf_index).json[0]["hits"]
     bound = everything[9]["score"]

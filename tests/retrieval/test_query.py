@@ -9,8 +9,9 @@ import pytest
 
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import ImageReadError, NoTextSideError, UsageError
-from retr.retrieval.query import Query, resolve
+from retr.retrieval.query import Query
 from retr.retrieval.query_identity import own_rows
+from retr.retrieval.query_vectors import resolve
 
 DIM = 6
 

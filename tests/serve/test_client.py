@@ -66,13 +66,19 @@ def test_local_and_remote_agree(address, indexed, make_archive, tmp_path, png):
                 "min_score": rng.choice([None, 0.2]),
                 "columns": rng.choice([None, ["label"], []]),
                 "offset": rng.choice([None, 0, 2]),
+                "diverse": rng.choice([None, 0.4]),
             }
+            query = query.refine(
+                like=rng.sample(ids[:6], rng.randrange(3)), unlike=rng.sample(ids[6:], rng.randrange(3))
+            )
             assert said(client.search(query, **options)) == said(indexed.search(query, **options))
         one, two = client.search([Query.id(ids[0]), Query.id(ids[1])], exclude_same=["patient", "label"])
         assert [said(one), said(two)] == [
             said(hits)
             for hits in indexed.search([Query.id(ids[0]), Query.id(ids[1])], exclude_same=["patient", "label"])
         ]
+        alone = Query(()).refine(like=ids[:2])
+        assert said(client.search(alone, exclude_same="patient")) == said(indexed.search(alone, exclude_same="patient"))
         vectors = np.eye(2, 56, dtype=np.float32)
         assert [h.ids for h in client.search(vectors=vectors)] == [h.ids for h in indexed.search(vectors=vectors)]
         assert client.row(ids[0])["label"] == indexed[ids[0]]["label"]
@@ -88,6 +94,7 @@ def test_errors_are_those_of_the_index(address, indexed):
             {"id": next(iter(indexed)), "where": "age >"},
             {"vector": [1.0]},
             {"text": "haze"},
+            {"query": Query.id(next(iter(indexed))).refine(unlike=["none"])},
         ):
             with pytest.raises(RetrError) as here:
                 indexed.search(**asked)
