@@ -51,6 +51,14 @@ def classify(
             help="A classifier trained on this column; trained and stored if there is none.",
         ),
     ] = None,
+    shots: Annotated[
+        Path | None,
+        typer.Option(
+            "--shots",
+            metavar="FILE",
+            help="A few examples of each class: a CSV of path (or id) and label. With --labels words count, too.",
+        ),
+    ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the probe again.")] = False,
     k: Annotated[
         int | None,
@@ -106,7 +114,7 @@ def classify(
 ) -> None:
     """Name what images show, and say how sure that is.
 
-    By prompts (--labels), by the labels of their neighbours (--by) or by a probe (--probe).
+    By prompts (--labels), by the labels of their neighbours (--by), by a probe (--probe) or by examples (--shots).
 
     After `retr calibrate` the probability is a calibrated one, the set holds the truth as often as promised, and an
     image that is unlike the archive or undecided gets no answer but a reason. The exit code is 3 when there is no
@@ -125,7 +133,7 @@ def classify(
         from retr.retrieval.encoders.registry import load_encoder
         from retr.retrieval.labels.label_set import load_labels
 
-        if labels is None or all_ or k is not None or patient is not None or max_set is not None:
+        if labels is None or all_ or shots is not None or k is not None or patient is not None or max_set is not None:
             raise UsageError("--encoder is for zero-shot without an index", hint="give --labels and --image alone")
         loaded = load_encoder(encoder, **loading.options)
         _report(out, list(classify_without_index(loaded, load_labels(labels), images)), top)
@@ -133,6 +141,14 @@ def classify(
     opened = Index.open(find_index(index), **loading.options)
     way: dict[str, Any] = {"labels": labels, "by": by, "probe": probe, "k": k, "where": where, "retrain": retrain}
     way["calibrated_on"] = calibrated_on
+    if shots is not None:
+        ours = {"--all": all_, "--by": by, "--probe": probe, "--retrain": retrain, "-k": k, "--where": where}
+        other = {**ours, "--max-set": max_set, "--calibrated-on": calibrated_on, "--strict-exclude": strict_exclude}
+        wrong = next((name for name, value in other.items() if value not in {None, False}), None)
+        if wrong is not None:
+            raise UsageError(f"--shots excludes {wrong}", hint="give --labels and --patient alone beside it")
+        _report(out, list(opened.few_shot(images, shots, labels=labels, patient=patient)), top)
+        return
     if all_:
         if patient is not None:
             raise UsageError(f"--patient names whose the pictures are, got: {patient!r}", hint="with --all rows say it")

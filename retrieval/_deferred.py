@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import calibrate
     from retr.retrieval.classify import classify as classifying
+    from retr.retrieval.classify import few_shot as few_shots
     from retr.retrieval.curation import map as mapping
     from retr.retrieval.curation import outliers, sampling, suspects
     from retr.retrieval.evaluation import evaluate
@@ -41,6 +42,7 @@ class Deferred:
     if TYPE_CHECKING:
         classify = classifying.classify
         classify_rows = classifying.classify_rows
+        few_shot = few_shots.few_shot
         calibrate = calibrate.calibrate
         evaluate = evaluate.evaluate
         adapt = adapt.adapt
@@ -56,6 +58,7 @@ class Deferred:
     else:
         classify = _From("classify.classify")
         classify_rows = _From("classify.classify")
+        few_shot = _From("classify.few_shot")
         calibrate = _From("classify.calibrate")
         evaluate = _From("evaluation.evaluate")
         adapt = _From("heads.adapt")

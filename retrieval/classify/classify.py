@@ -138,7 +138,7 @@ def classify(
     if index.store is not before:
         # a probe was trained, and committed
         moving.refresh()
-    return _classify(index.encoder, index.store, method, images, patient=patient, max_set=max_set, remarks=remarks)
+    return answer_images(index.encoder, index.store, method, images, patient=patient, max_set=max_set, remarks=remarks)
 
 
 def _nobody(store: Store, patient: str | None, *, strict: bool) -> list[str]:
@@ -225,7 +225,7 @@ def classify_without_index(
     images = each_picture(images)
     if _asks_findings(encoder, labels):
         return _find_findings(encoder, encoder, labels, images, None)
-    return _classify(encoder, None, ByWords(encoder, labels), images)
+    return answer_images(encoder, None, ByWords(encoder, labels), images)
 
 
 def _asks_findings(encoder: BaseEncoder, labels: LabelSet) -> bool:
@@ -303,7 +303,7 @@ def _choose(
     return ByProbe(found, index.store)
 
 
-def _classify(
+def answer_images(
     encoder: BaseEncoder,
     store: Store | None,
     method: Method,
@@ -313,6 +313,7 @@ def _classify(
     max_set: int | None = None,
     remarks: Sequence[str] = (),
 ) -> Iterator[Answer | Unread]:
+    """Name pictures by a method, in batches, each without its own patient."""
     for names, good, pictures, bad in _read(encoder, images, store):
         yield from bad
         if not good:

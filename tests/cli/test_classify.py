@@ -35,6 +35,18 @@ def flower(tmp_path_factory):
     return path
 
 
+def test_examples_name_pictures(retr, hrf_index, tmp_path):
+    shots = tmp_path / "shots.csv"
+    pictures = [(name, f"{name}/{n:02}_{name[0]}.jpg") for name in ("healthy", "glaucoma") for n in (1, 2, 3)]
+    shots.write_text("\n".join(["id,label", *(f"{path},{name}" for name, path in pictures)]))
+    asked = ("classify", "--image", HRF / "healthy/09_h.jpg", "--shots", shots, "--index", hrf_index, "--json")
+    answer = retr(*asked).json[0]
+    assert {one["label"] for one in answer["classes"]} == {"healthy", "glaucoma"}
+    assert (answer["method"], answer["calibrated"]) == ("few-shot", False)
+    for wrong in (("--by", "label"), ("-k", 3), ("--where", "age > 3"), ("--encoder", "lite")):
+        assert retr(*asked, *wrong).code == 2
+
+
 def test_neighbours_vote_without_the_picture_itself(retr, hrf_index):
     done = retr("classify", "--image", IMAGE, "--by", "label", "-k", 5, "--json", "--index", hrf_index)
     assert done.code == 0
