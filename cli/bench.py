@@ -77,7 +77,7 @@ class Encoders:
         """
         from retr.retrieval.encoders.index_encoder import RecordedEncoder, load_recorded
 
-        infos = [store.manifest.encoder for store in self.stores]
+        infos = [store.manifest.encoder.own for store in self.stores]
         info = next(filter(wanted, infos), infos[0])
         if asked:
             return load_recorded(None, info, self.loading.options)

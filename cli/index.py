@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,14 +20,18 @@ from retr.cli._options import (
     SafeCsvOption,
     WhereOption,
     YesOption,
+    as_typer,
     column_names,
     find_index,
     unfold,
 )
 from retr.cli._output import Output
+from retr.index.options import declared
 from retr.retrieval.ingest.options import BuildOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from retr.retrieval.ingest.build import BuildReport
 
 # of a file rather than of what it shows: a table without --columns leaves them out
@@ -115,6 +119,10 @@ def delete(
     purge: Annotated[
         bool, typer.Option("--purge", help="Rewrite every file, so that nothing of the rows remains on disk.")
     ] = False,
+    refit: Annotated[
+        bool,
+        typer.Option("--refit", help="With --purge: fit the transform again without them, of however many patients."),
+    ] = False,
     yes: YesOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -122,7 +130,8 @@ def delete(
 
     With --purge no byte of them stays in any file of the index, nor of rows deleted before. What may hold something of
     them goes too, and is said: calibrations, probes, a bridge, accelerators, records of files that could not be read.
-    Such files have no metadata: name them by their path.
+    Such files have no metadata: name them by their path. A transform is fitted again on the other rows; one that was
+    fitted on 1000 patients or more stays unless --refit is given.
 
     Example: retr index delete --where "patient = 'P17'" --purge
     """
@@ -142,7 +151,7 @@ def delete(
         raise typer.Exit(NOTHING_FOUND)
     if not yes:
         typer.confirm(f"Delete {' and '.join(text for text, n in counts.items() if n)}?", abort=True, err=True)
-    done = delete_rows(opened, ids=ids, where=where, purge=purge)
+    done = delete_rows(opened, ids=ids, where=where, purge=purge, refit=refit)
     out.record({"deleted": done.rows, "left": len(opened), "purged": purge})
     if done.skipped:
         out.note(f"{done.skipped} records of files that could not be read were forgotten")
@@ -261,6 +270,66 @@ def check(
             out.note("nothing found that looks like a person's data; embeddings can be personal data all the same")
     if damage or persons:
         raise typer.Exit(1)
+
+
+def refit(
+    *,
+    index: IndexOption = None,
+    dim: Annotated[int | None, typer.Option("--dim", min=1, help="Dimensions to keep; by default as before.")] = None,
+    power: Annotated[
+        float | None,
+        typer.Option("--power", min=0, max=2, help="0 turns and cuts, 1 whitens fully; by default as before."),
+    ] = None,
+    json_: JsonOption = False,
+) -> None:
+    """Fit the transform of an index again on all its rows, or a first one.
+
+    No picture is needed, and one commit changes over. What was made for the vectors of before is dropped, or says that
+    it is out of date.
+
+    Example: retr index refit --dim 128
+    """
+    from retr.retrieval.index import Index
+
+    out = Output(json_=json_)
+    done = Index.open(find_index(index)).refit(dim=dim, power=power)
+    _changed_over(out, {"rows": done.rows, "fitted on": done.sample, "dim": done.dim}, done.dropped, done.stale)
+
+
+@unfold
+def reembed(
+    *,
+    index: IndexOption = None,
+    encoder: Annotated[
+        str | None, typer.Option("--encoder", help="An encoder of `retr encoders ls`; by default a new index's.")
+    ] = None,
+    transform: Annotated[str, as_typer("transform", declared(BuildOptions)["transform"][1])] = "auto",
+    loading: LoadOptions,
+    json_: JsonOption = False,
+) -> None:
+    """Move an index to another encoder; ids, metadata and groups stay.
+
+    A run that was stopped goes on where it was. What is embedded lies beside the index, in NAME.reembed, until one
+    commit changes over; readers see the vectors of before until then.
+
+    Example: retr index reembed --encoder lite
+    """
+    from retr.retrieval.index import Index
+
+    out = Output(json_=json_)
+    opened = Index.open(find_index(index))
+    done = opened.reembed(encoder=encoder, transform=transform, progress=True, **loading.options)
+    said = {"rows": done.rows, "embedded": done.embedded, "encoder": done.encoder, "dim": done.dim}
+    _changed_over(out, said, done.dropped, done.stale)
+
+
+def _changed_over(out: Output, said: dict[str, Any], dropped: Sequence[str], stale: Sequence[str]) -> None:
+    """Print what came of other vectors."""
+    out.record({key.replace(" ", "_") if out.form == "json" else key: value for key, value in said.items()})
+    for kind in dropped:
+        out.note(f"dropped, since it was made for the vectors of before: {kind}")
+    for phrase in stale:
+        out.note(f"out of date: {phrase}")
 
 
 def compact(*, index: IndexOption = None, json_: JsonOption = False) -> None:

@@ -62,6 +62,16 @@ app = group(
                 LazyCommand("group", "index:group", "Declare the column that tells patients apart."),
                 LazyCommand("check", "index:check", "Check that every file of an index is as it was written."),
                 LazyCommand("compact", "index:compact", "Merge segments and drop deleted rows from disk."),
+                LazyCommand(
+                    "refit",
+                    "index:refit",
+                    "Fit the transform of an index again on all its rows, or a first one.",
+                ),
+                LazyCommand(
+                    "reembed",
+                    "index:reembed",
+                    "Move an index to another encoder; ids, metadata and groups stay.",
+                ),
                 LazyCommand("duplicates", "duplicates:duplicates", "List rows that show the same picture."),
                 LazyCommand("leaks", "duplicates:leaks", "List patients and duplicates that cross a train/test split."),
                 LazyCommand("outliers", "curation:outliers", "List the rows that are most unlike the archive."),

@@ -6,7 +6,7 @@ register under the entry-point group ``retr.encoders`` (see ``retr.retrieval.enc
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from retr.index.json_fields import Fields
@@ -21,6 +21,40 @@ Similarity = Literal["cosine", "dot"]
 Option = str | int | float | bool | None
 # Options that say where files lie or what runs them: a machine's matter, never a received index's.
 _NOT_RECORDED = {"weights", "text_model", "device", "precision"}
+
+
+@dataclass(frozen=True)
+class TransformInfo:
+    """What is known of a transform that an index puts behind its encoder.
+
+    Attributes
+    ----------
+    name
+        What it is: ``"whitening"``.
+    sha256
+        Of its numbers.
+    dim
+        Length of the encoder's own vectors, which go in; they are compared by cosine.
+
+    Examples
+    --------
+    >>> TransformInfo("whitening", "0" * 64, 1280).dim
+    1280
+    """
+
+    name: str
+    sha256: str
+    dim: int
+
+    @classmethod
+    def from_json(cls, data: object) -> TransformInfo:
+        """Read a dictionary of its fields; ``ValueError`` for anything else.
+
+        >>> TransformInfo.from_json({"name": "whitening", "sha256": "0", "dim": 4}).dim
+        4
+        """
+        given = Fields(data)
+        return cls(given.text("name"), given.text("sha256"), given.whole("dim", least=1))
 
 
 @dataclass(frozen=True)
@@ -69,6 +103,9 @@ class EncoderInfo:
         ``None`` asks for a full decode.
     grey16
         How 16-bit grey becomes 8-bit: ``"minmax"`` over the picture's own range, or ``"max"`` (x / max).
+    transform
+        What an index puts behind the encoder; ``dim`` then speaks of what comes out of it. `own` is the encoder
+        without it.
 
     Examples
     --------
@@ -95,9 +132,20 @@ class EncoderInfo:
     grey16: Literal["minmax", "max"] = "minmax"
     config_sha256: str | None = None
     text_sha256: str | None = None
+    transform: TransformInfo | None = None
 
     @property
-    def identity(self) -> tuple[str, tuple[tuple[str, Option], ...], str, str, int, str]:
+    def own(self) -> EncoderInfo:
+        """The encoder as it is without the index's transform.
+
+        >>> info = EncoderInfo("mine", 48, "cosine", "fundus", text=False, weights_sha256="0" * 64, preprocessing="4x4")
+        >>> info.own == info
+        True
+        """
+        return self if self.transform is None else replace(self, dim=self.transform.dim, transform=None)
+
+    @property
+    def identity(self) -> tuple[str | int | tuple[tuple[str, Option], ...], ...]:
         """What must be equal for two encoders to give comparable vectors.
 
         >>> info = EncoderInfo("mine", 48, "cosine", "fundus", text=False, weights_sha256="0" * 64, preprocessing="4x4")
@@ -111,6 +159,8 @@ class EncoderInfo:
             self.preprocessing,
             self.dim,
             self.similarity,
+            # without one it is what it was before there were any: fingerprints hold it
+            *(() if self.transform is None else (self.transform.name, self.transform.sha256)),
         )
 
     def agrees_with(self, other: EncoderInfo) -> bool:
@@ -131,7 +181,11 @@ class EncoderInfo:
         >>> info.to_json()["preprocessing"]
         '4x4'
         """
-        return {**asdict(self), "options": dict(self.options)}
+        fields = {**asdict(self), "options": dict(self.options)}
+        if self.transform is None:
+            # so that a manifest without one is the same text as before
+            del fields["transform"]
+        return fields
 
     @classmethod
     def from_json(cls, data: object) -> EncoderInfo:
@@ -173,6 +227,7 @@ class EncoderInfo:
             grey16=given.choice("grey16", ("minmax", "max"), "minmax"),
             config_sha256=given.text("config_sha256") if given.has("config_sha256") else None,
             text_sha256=given.text("text_sha256") if given.has("text_sha256") else None,
+            transform=TransformInfo.from_json(given.inner("transform").data()) if given.has("transform") else None,
         )
 
 

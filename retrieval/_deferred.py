@@ -10,7 +10,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retr.retrieval import exporting, tuning
+    from retr.retrieval import exporting, reembedding, tuning
     from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import calibrate
     from retr.retrieval.classify import classify as classifying
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation import evaluate
     from retr.retrieval.heads import adapt
     from retr.retrieval.text import align
+    from retr.retrieval.transforms import refit as refitting
 
 
 class _From:
@@ -55,6 +56,8 @@ class Deferred:
         map = mapping.map
         tune = tuning.tune
         export = exporting.export
+        refit = refitting.refit
+        reembed = reembedding.reembed
     else:
         classify = _From("classify.classify")
         classify_rows = _From("classify.classify")
@@ -71,3 +74,5 @@ class Deferred:
         map = _From("curation.map")
         tune = _From("tuning")
         export = _From("exporting")
+        refit = _From("transforms.refit")
+        reembed = _From("reembedding")

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from retr.retrieval.index_like import IndexLike
     from retr.retrieval.ingest.report import BuildReport
 
-# What `IndexContents` keeps the loaded encoder under.
-ENCODER = "encoder"
+
+def encoder_key(store: Store) -> tuple[Any, ...]:
+    """Return what `IndexContents` keeps the loaded encoder of an index under: who it is, without a transform."""
+    return store.manifest.encoder.own.identity
 
 
 class IndexContents:
@@ -50,8 +52,8 @@ class IndexContents:
         self._store: Store | None = store
         self._path = store.path
         self._options = dict(options or {})
-        # the encoder, shared with what `snapshot` returns
-        self._loaded = Once()
+        # the encoder and what follows it, shared with what `snapshot` returns
+        self._loaded, self._followed = Once(most=2), Once(most=2)
         self._bridges = Once(most=2)
         self._moving = threading.Lock()
         self.report: BuildReport | None = None
@@ -120,7 +122,7 @@ class IndexContents:
         ...
         retr.index.errors.UsageError: ...
         """
-        self._store, self._loaded, self._bridges = None, Once(), Once(most=2)
+        self._store, self._loaded, self._followed, self._bridges = None, Once(), Once(), Once(most=2)
 
     def snapshot(self) -> Self:
         """Return an index that stays on this version, whatever `refresh` does to this one; the encoder is shared.
@@ -171,7 +173,7 @@ class IndexContents:
         UsageError
             Its encoder was given as an object, and has no name under which another process could load it.
         """
-        encoder: BaseEncoder | None = self._loaded.get(ENCODER)
+        encoder: BaseEncoder | None = self._loaded.get(encoder_key(self.store))
         if encoder is not None:
             from retr.retrieval.encoders.registry import find_spec
 
@@ -349,7 +351,14 @@ class IndexContents:
 
         return len(ChosenRows.of(self.store, ids, where).rows)
 
-    def delete(self, *, ids: Sequence[str] | None = None, where: str | None = None, purge: bool = False) -> int:
+    def delete(
+        self,
+        *,
+        ids: Sequence[str] | None = None,
+        where: str | None = None,
+        purge: bool = False,
+        refit: bool = False,
+    ) -> int:
         """Delete rows by id, by condition, or by both; give how many.
 
         Parameters
@@ -361,6 +370,8 @@ class IndexContents:
         purge
             Leave nothing of the rows in any file of the index; `retr.retrieval.deletion.delete` also says what was
             dropped with them.
+        refit
+            A purge also fits the transform of the index again where, of very many patients, it would stay.
 
         Raises
         ------
@@ -378,7 +389,7 @@ class IndexContents:
         """
         from retr.retrieval.deletion import delete
 
-        return delete(cast("IndexLike", self), ids=ids, where=where, purge=purge).rows
+        return delete(cast("IndexLike", self), ids=ids, where=where, purge=purge, refit=refit).rows
 
     def compact(self) -> None:
         """Merge segments and drop deleted rows from disk; readers that are open keep what they see.

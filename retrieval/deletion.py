@@ -17,6 +17,7 @@ from retr.index.rows.row_ids import unknown_id
 from retr.retrieval.archive import locations
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.ingest import file_states
+from retr.retrieval.transforms.fitting import Transforms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +76,12 @@ class ChosenRows:
 
 
 def delete(
-    index: IndexLike, *, ids: Sequence[str] | None = None, where: str | None = None, purge: bool = False
+    index: IndexLike,
+    *,
+    ids: Sequence[str] | None = None,
+    where: str | None = None,
+    purge: bool = False,
+    refit: bool = False,
 ) -> Deleted:
     """Delete rows by id, by condition, or by both; with ``purge`` for good.
 
@@ -88,6 +94,9 @@ def delete(
         A condition over the metadata; over ``path`` a purge applies it to the files that could not be read, too.
     purge
         Leave nothing of these rows, and of those deleted before, in any file of the index.
+    refit
+        A purge also fits the index's transform again without them where it was fitted on so many patients that it
+        would stay (`retr.retrieval.transforms.fitting.KEPT_PATIENTS`).
 
     Raises
     ------
@@ -96,6 +105,8 @@ def delete(
     RetrError
         A purge is refused: the index holds a head fitted on these rows. Nothing is deleted then.
     """
+    if refit and not purge:
+        raise UsageError("a transform is fitted again by a purge", hint="give purge, too, or use `retr index refit`")
     index.refresh()
     store = index.store
     chosen = ChosenRows.of(store, ids, where)
@@ -112,6 +123,10 @@ def delete(
         sources = BuildNotes.of(writer.store).sources
         writer.delete(chosen.rows)
         file_states.forget_states(store.uuid)
+        if refit:
+            kind = Transforms()
+            gone = np.union1d(chosen.rows, np.flatnonzero(~writer.store.alive()))
+            writer.apply(kind.purge(writer.preview(), gone, always=True), kind)
         done = writer.purge(skipped=chosen.skipped)
         left = BuildNotes.of(writer.store).sources
     for name in set(sources) - set(left):

@@ -22,6 +22,7 @@ from retr.index.errors import MissingExtraError, UsageError
 from retr.index.machine.home import home
 from retr.index.machine.whole_file import draft_of
 from retr.retrieval.labels.trained_rows import HEAD_FILE
+from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -41,7 +42,8 @@ _PIECE = 20_000
 def export(index: IndexLike, folder: str | Path, *, where: str | None = None, form: Form = "npy") -> int:
     """Write vectors and metadata of all rows, or of those for which ``where`` is true; return how many.
 
-    Vectors are written as they are stored: of unit length where the similarity is cosine.
+    Vectors are the encoder's own, of unit length where the similarity is cosine. Of an index with a transform they are
+    those that it keeps beside, in float16: an index made of them can have the same transform fitted again.
 
     Parameters
     ----------
@@ -105,11 +107,11 @@ def _as_npy(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
     import pyarrow.parquet as pq
 
     draft.mkdir()
-    shape = (len(rows), store.manifest.encoder.dim)
-    dtype = np.dtype(store.manifest.dtype).newbyteorder("<")
+    shape = (len(rows), store.manifest.encoder.own.dim)
+    dtype = np.dtype(_dtype(store)).newbyteorder("<")
     vectors = np.lib.format.open_memmap(draft / VECTORS, mode="w+", dtype=dtype, shape=shape)
     for start, piece in _pieces(rows):
-        vectors[start : start + len(piece)] = store.vectors(piece)
+        vectors[start : start + len(piece)] = own_vectors(store, piece)
     vectors.flush()
     ids = (text for _, piece in _pieces(rows) for text in store.table([ID], piece)[ID].to_pylist())
     schema = store.schema.with_metadata({EXPORT_NOTE: json.dumps(_note(store, vectors, ids)).encode()})
@@ -121,8 +123,8 @@ def _as_npy(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
 def _note(store: Store, vectors: NDArray[Any], ids: Iterator[str]) -> dict[str, Any]:
     manifest = store.manifest
     return {
-        "encoder": manifest.encoder.to_json(),
-        "dtype": manifest.dtype,
+        "encoder": manifest.encoder.own.to_json(),
+        "dtype": _dtype(store),
         "group": manifest.group,
         "identifiers": manifest.extra.get(IDENTIFIERS),
         "vectors": digest_of_vectors(vectors),
@@ -167,8 +169,12 @@ def _with_vectors(store: Store, rows: NDArray[np.int64]) -> pa.Table:
     table, name = store.table(rows=rows), "vector"
     while name in table.column_names:
         name += "_"
-    flat = pa.array(np.ascontiguousarray(store.vectors(rows)).reshape(-1))
-    return table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, store.manifest.encoder.dim))
+    flat = pa.array(np.ascontiguousarray(own_vectors(store, rows)).reshape(-1))
+    return table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, store.manifest.encoder.own.dim))
+
+
+def _dtype(store: Store) -> str:
+    return store.manifest.dtype if store.manifest.encoder.transform is None else "float16"
 
 
 def _pieces(rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:

@@ -17,7 +17,7 @@ from retr.index.options import declared, documents, taken
 from retr.index.store import Store
 from retr.retrieval._deferred import Deferred
 from retr.retrieval.answering import find_hits
-from retr.retrieval.contents import ENCODER, IndexContents
+from retr.retrieval.contents import IndexContents, encoder_key
 from retr.retrieval.encoders.index_encoder import load_recorded, mismatch, no_text_side, require_same
 from retr.retrieval.encoders.registry import require_options
 from retr.retrieval.ingest.options import BuildOptions
@@ -59,8 +59,11 @@ class Index(IndexContents, Deferred):
         if encoder is not None:
             if not hasattr(encoder, "info"):
                 raise UsageError(f"an encoder is a name or a loaded encoder, got {type(encoder).__name__}")
-            require_same(store.manifest.encoder, encoder.info)
-            self._loaded.put(ENCODER, encoder)
+            from retr.retrieval.transforms.transform import without_transform
+
+            encoder = without_transform(encoder)
+            require_same(store.manifest.encoder.own, encoder.info)
+            self._loaded.put(encoder_key(store), encoder)
 
     # making and opening
 
@@ -262,19 +265,20 @@ class Index(IndexContents, Deferred):
     def encoder(self) -> BaseEncoder:
         """The encoder the index was built with, loaded on first use, once however many threads ask.
 
+        Where the index has a transform this is the encoder followed by it: its vectors lie where the index's rows lie.
+        ``load_encoder`` gives the encoder as its authors made it.
+
         >>> from retr.sample import sample_index
         >>> index = sample_index()
         >>> index.encoder
         <CallableEncoder colours dim=48 fp32 on cpu>
         """
+        from retr.retrieval.heads.adapted import load_for
+        from retr.retrieval.transforms.transform import with_transform
+
         store = self.store
-
-        def load() -> BaseEncoder:
-            from retr.retrieval.heads.adapted import load_for
-
-            return load_for(store, None, self._options)
-
-        encoder: BaseEncoder = self._loaded(ENCODER, load)
+        loaded = self._loaded(encoder_key(store), lambda: load_for(store, None, self._options))
+        encoder: BaseEncoder = self._followed(store.manifest.encoder.identity, lambda: with_transform(store, loaded))
         return encoder
 
     @property

@@ -311,6 +311,10 @@ class Fences(Kind):
         why = find_novelty(snapshot)[1]
         return [] if why is None else [why]
 
+    def revectored(self, snapshot: Snapshot) -> Change:  # noqa: ARG002
+        """Keep it: its fingerprint holds whose vectors it was measured on, so that it finds itself stale."""
+        return Change()
+
     def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:  # noqa: ARG002
         """Drop it: it was measured on the rows, and may name the camera of one."""
         what = "the fence of unlike pictures (measure it again with `retr calibrate`)"

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.encoder import Encoder
+    from retr.index.encoder import Encoder, EncoderInfo
     from retr.index.store import Store
     from retr.retrieval.query import Part, Query
 
@@ -144,7 +144,21 @@ def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: 
                 raise unknown_id(store, part.value, part.weight_hint())
             out.append(np.asarray(store.vectors(row)[0], dtype=np.float32))
         else:
-            if part.value.shape != (encoder.info.dim,):
-                raise UsageError(f"the index holds vectors of length {encoder.info.dim}, got one of {len(part.value)}")
-            out.append(part.value)
+            out.append(_placed(part.value, encoder.info, store))
     return out
+
+
+def _placed(vector: NDArray[np.float32], info: EncoderInfo, store: Store) -> NDArray[Any]:
+    """Return a vector where the index's rows lie: put through its transform where it is the encoder's own."""
+    if vector.shape == (info.dim,):
+        return vector
+    lengths = f"{info.dim}"
+    if info.transform is not None:
+        from retr.retrieval.transforms.transform import find_transform
+
+        transform = find_transform(store)
+        if transform is not None and vector.shape == (info.own.dim,):
+            placed: NDArray[np.float32] = transform(vector[None])[0]
+            return placed
+        lengths += f" (of the encoder's own {info.own.dim})"
+    raise UsageError(f"the index holds vectors of length {lengths}, got one of {len(vector)}")

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 def summary(store: Store) -> dict[str, Any]:
     """Return the index's rows, encoder, columns, way of searching and size, as one JSON-ready object."""
+    from retr.retrieval.transforms.fitting import described
+
     manifest = store.manifest
     encoder = manifest.encoder
     head = noted_head(store)
@@ -28,6 +30,7 @@ def summary(store: Store) -> dict[str, Any]:
         "precision": encoder.precision,
         "weights": encoder.weights_sha256[:12],
         "licence": encoder.licence,
+        "transform": described(store),
         "adapted_to": head.text("label") if head else None,
         "group": manifest.group,
         "hashed": store.identity.hashed_columns,

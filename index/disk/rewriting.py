@@ -1,10 +1,11 @@
-"""Rewriting the tables of segments with other columns; their vectors and ids stay unchanged."""
+"""Rewriting segments: their tables with other columns, or their vectors by others; all else stays unchanged."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -13,12 +14,17 @@ from retr.index.disk.files import reference
 from retr.index.disk.manifest import SEGMENTS
 from retr.index.disk.schema import ID
 from retr.index.disk.segment_writer import parquet_writer
+from retr.index.disk.segments import npy_header
+from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from retr.index.disk.manifest import Manifest, SegmentInfo
+    from retr.index.disk.row_arrays import Layout
     from retr.index.disk.segments import Segment
 
 
@@ -82,3 +88,38 @@ def replaced(
 
     written = tuple(rewritten(root, segment, stem(), kept, schema, change) for segment in segments)
     return replace(draft, schema=schema, segments=written)
+
+
+def revectored(
+    root: Path, info: SegmentInfo, stem: str, layout: Layout, pieces: Iterator[NDArray[np.floating]]
+) -> SegmentInfo:
+    """Write a segment's vectors anew; an accelerator, which is of the old ones, goes.
+
+    Parameters
+    ----------
+    stem
+        Of the name of the new file.
+    layout
+        What the new vectors are.
+    pieces
+        Floats ``(n, dim)``, normalised where due, all rows in order.
+
+    Raises
+    ------
+    UsageError
+        There are fewer or more, of another length, or one cannot be held.
+    """
+    name, rows, max_norm = f"{SEGMENTS}/{stem}.npy", 0, 0.0
+    with (root / name).open("xb") as sink:
+        sink.write(npy_header(layout.stored, (info.rows, layout.dim)))
+        for piece in pieces:
+            with np.errstate(over="ignore"):
+                kept = np.ascontiguousarray(piece, layout.stored)
+            norms = np.sqrt(np.square(kept, dtype=np.float64).sum(axis=1))
+            if kept.shape[1:] != (layout.dim,) or not np.isfinite(norms).all():
+                raise UsageError(f"a new vector is of another length than {layout.dim}, or cannot be held")
+            rows, max_norm = rows + len(kept), max(max_norm, float(norms.max(initial=0.0)))
+            sink.write(kept.data)
+    if rows != info.rows:
+        raise UsageError(f"there are {rows} new vectors for {info.rows} rows")
+    return replace(info, vectors=reference(root, name), max_norm=max_norm, accelerator=None)

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.disk.manifest import Manifest
+    from retr.index.encoder import EncoderInfo
     from retr.index.rows.snapshot import Snapshot
 
 GROUP = "retr.side_data"
@@ -82,6 +83,8 @@ class Change:
         New contents by name; ``None`` drops one. What is not named stays as it is.
     arrays
         Row arrays to drop. Those that stay follow their rows by themselves.
+    vectors
+        Other vectors for all rows of the index, where the change means them.
     said
         What a person must know: what was dropped, a phrase each, with the command that makes it again.
     """
@@ -89,7 +92,24 @@ class Change:
     files: Mapping[str, bytes | None] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
     arrays: tuple[str, ...] = ()
+    vectors: NewVectors | None = None
     said: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class NewVectors:
+    """Other vectors for the rows of an index.
+
+    Attributes
+    ----------
+    encoder
+        Whose they are.
+    fill
+        Returns the vectors ``(n, dim)`` of some rows by their numbers, as they are stored.
+    """
+
+    encoder: EncoderInfo
+    fill: Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]]
 
 
 @dataclass(frozen=True)
@@ -161,6 +181,14 @@ class Kind(ABC):
         """
         return Change() if move.same_vectors or not self.of_vectors else dropped(snapshot.manifest, self.name)
 
+    def revectored(self, snapshot: Snapshot) -> Change:
+        """Return what becomes of it where the rows of its index get other vectors.
+
+        The default drops what other vectors give no meaning to. A kind that would find itself stale may stay, and say
+        so.
+        """
+        return dropped(snapshot.manifest, self.name) if self.of_vectors else Change()
+
 
 @dataclass(frozen=True)
 class BuiltIn:
@@ -173,6 +201,7 @@ class BuiltIn:
 
 #: The kinds of this package. A new one has no names here: the manifest says what is of it.
 BUILT_IN: dict[str, BuiltIn] = {
+    "transform": BuiltIn("retr.retrieval.transforms.fitting:Transforms"),
     "head": BuiltIn("retr.retrieval.heads.adapted:FittedHead", ("head.npz", "views.npz"), ("adapted",)),
     "bridge": BuiltIn("retr.retrieval.text.align:Bridges", ("bridge.npz",), ("bridge",)),
     "calibration": BuiltIn("retr.retrieval.classify.calibration:Calibrations", notes=("calibration",)),
@@ -259,7 +288,7 @@ def dropped(manifest: Manifest, name: str, *said: str) -> Change:
     """Return the change that leaves nothing of a kind."""
     data = held(manifest).get(name, SideData())
     arrays = tuple(array for array, one in manifest.row_arrays.items() if one.kind == name)
-    return Change(dict.fromkeys(data.files), dict.fromkeys(data.notes), arrays, said)
+    return Change(dict.fromkeys(data.files), dict.fromkeys(data.notes), arrays, said=said)
 
 
 def _matches(file: str, form: str) -> bool:

@@ -15,10 +15,11 @@ import numpy as np
 from retr.index.disk import row_arrays, side_data
 from retr.index.disk.files import FileRef, disk_errors, reference, write_bytes
 from retr.index.disk.manifest import FILES, SEGMENTS
+from retr.index.disk.rewriting import revectored
 from retr.index.disk.row_arrays import RowArray
 from retr.index.disk.segment_writer import parquet_writer
 from retr.index.disk.segments import npy_header
-from retr.index.disk.side_data import SideData, told_by_name
+from retr.index.disk.side_data import SideData, held, known_kind, told_by_name
 from retr.index.errors import UsageError
 from retr.index.rows.snapshot import Snapshot
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.disk.manifest import Manifest
-    from retr.index.disk.side_data import Change, Kind
+    from retr.index.disk.side_data import Change, Kind, NewVectors
 
 S_co = TypeVar("S_co", bound=Snapshot, covariant=True)
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -233,15 +234,55 @@ class Draft(ABC, Generic[S_co]):
             arrays = {other: array for other, array in self.draft.row_arrays.items() if other != name}
             self._change(segments=segments, row_arrays=arrays)
 
-    def apply(self, change: Change) -> None:
-        """Make a change of the side data of one kind."""
+    def replace_vectors(self, new: NewVectors, kind: Kind | None = None) -> list[str]:
+        """Give every row another vector, deleted ones too; accelerators go.
+
+        Parameters
+        ----------
+        new
+            The vectors, and whose they are.
+        kind
+            The side data that asks for it, and sees to itself; of the others each says what becomes of it.
+
+        Returns
+        -------
+        list
+            The kinds of which something was dropped.
+
+        Raises
+        ------
+        RetrError
+            A kind is not known here.
+        """
+        with self._changing("writing other vectors"):
+            before, lost = self.preview(), []
+            for name in held(self.draft):
+                if kind is None or name != kind.name:
+                    one = known_kind(name, "the vectors of the index are not replaced")
+                    change = one.revectored(before)
+                    self.apply(change)
+                    lost += [name] if change != side_data.Change() else []
+            layout = dataclasses.replace(self.draft.layout, dim=new.encoder.dim)
+            segments, start = [], 0
+            for info in self.draft.segments:
+                stop = start + info.rows
+                numbers = (np.arange(at, min(at + _BLOCK, stop)) for at in range(start, stop, _BLOCK))
+                segments.append(revectored(self.store.path, info, self._name(), layout, map(new.fill, numbers)))
+                start = stop
+            self._change(segments=tuple(segments), encoder=new.encoder)
+        return lost
+
+    def apply(self, change: Change, kind: Kind | None = None) -> None:
+        """Make a change of the side data of one kind, which is named where it brings new names or changes vectors."""
+        if change.vectors is not None:
+            self.replace_vectors(change.vectors, kind)
         for name, data in change.files.items():
             if data is None:
                 self.remove_file(name)
             else:
-                self.add_file(name, data)
+                self.add_file(name, data, kind=kind)
         for key, value in change.notes.items():
-            self.note(key, value)
+            self.note(key, value, kind=kind)
         for name in change.arrays:
             self.remove_array(name)
 

@@ -135,7 +135,7 @@ def take_out(draft: Draft[Any], gone: NDArray[np.int64], skipped: NDArray[np.boo
     dropped: list[str] = []
     for kind in kinds:
         change = kind.purge(snapshot, gone)
-        draft.apply(change)
+        draft.apply(change, kind)
         dropped += change.said
     files, notes = of_no_kind(draft.draft)
     for name in files:

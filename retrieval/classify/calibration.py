@@ -370,6 +370,10 @@ class Calibrations(Kind):
         """Return why records count no longer."""
         return stale(snapshot)
 
+    def revectored(self, snapshot: Snapshot) -> Change:  # noqa: ARG002
+        """Keep it: its fingerprint holds whose vectors it was measured on, so that it finds itself stale."""
+        return Change()
+
     def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:  # noqa: ARG002
         """Drop it: it holds names of classes and evidence of rows, and counts no longer once rows are gone."""
         what = "what was measured of answers (measure it again with `retr calibrate`)"

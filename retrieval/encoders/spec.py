@@ -87,6 +87,8 @@ class Spec:
         Of a family, cards of models that are known by name.
     recorded_options
         Options of an index's encoder that its record does not hold, where the defaults became others since.
+    transform
+        Whether a new index puts a transform behind it unless told otherwise (`retr.retrieval.transforms`).
 
     Examples
     --------
@@ -103,6 +105,7 @@ class Spec:
     head_options: Mapping[str, str] = field(default_factory=dict)
     members: tuple[Card, ...] = ()
     recorded_options: Mapping[str, str] = field(default_factory=dict)
+    transform: bool = False
 
     def card_of(self, rest: str) -> Card:
         """Return the card of a family's model, by what follows the colon; the family's where it has none of its own.

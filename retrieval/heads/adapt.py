@@ -33,6 +33,7 @@ from retr.retrieval.labels.trained_rows import FITTED, HEAD_FILE, HEAD_NOTE, HEL
 from retr.retrieval.labels.training_marks import Marks
 from retr.retrieval.stats.intervals import mean_interval
 from retr.retrieval.stats.metrics import any_hit_at, precision_at
+from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -155,7 +156,8 @@ def adapt(
     encoder = better_features(store) if features == "auto" else None
     rows = store.live_rows()
     if encoder is None:
-        info, vectors = store.manifest.encoder, store.vectors(rows)
+        # a head stretches the space itself: it is fitted on what the encoder gives, not on what a transform made of it
+        info, vectors = store.manifest.encoder.own, own_vectors(store, rows)
     else:
         notes.append(f"pictures embedded again with {', '.join(f'{k}={v}' for k, v in encoder.info.options.items())}")
         info, vectors = encoder.info, as_stored(encoder.info, embed_again(store, rows, encoder, progress))

@@ -22,6 +22,7 @@ from retr.retrieval.encoders.index_encoder import load_recorded, require_same
 from retr.retrieval.heads.head import Head
 from retr.retrieval.labels.held_out_views import Views
 from retr.retrieval.labels.trained_rows import HEAD_FILE, HEAD_NOTE, HELD_OUT, SPLIT, VIEWS_FILE, marks_of, noted_head
+from retr.retrieval.transforms.transform import without_transform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -101,14 +102,15 @@ def head_of(store: Snapshot) -> Head | None:
 
 
 def load_for(store: Store, encoder: str | BaseEncoder | None, options: Mapping[str, Any]) -> BaseEncoder:
-    """Load the encoder an index was built with, with its head where it has one.
+    """Load the encoder an index was built with, with its head where it has one, and without its transform.
 
     Raises
     ------
     EncoderMismatchError
         ``encoder`` is another one.
     """
-    recorded, head = store.manifest.encoder, head_of(store)
+    recorded, head = store.manifest.encoder.own, head_of(store)
+    encoder = without_transform(encoder) if isinstance(encoder, BaseEncoder) else encoder
     if head is None:
         return load_recorded(encoder, recorded, options)
     if isinstance(encoder, BaseEncoder) and encoder.info.agrees_with(recorded):

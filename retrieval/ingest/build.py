@@ -33,6 +33,8 @@ from retr.retrieval.ingest.options import BuildOptions, Order
 from retr.retrieval.ingest.pipeline import run_build
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import RESERVED, TAKEN, score_column
+from retr.retrieval.transforms.fitting import Transforms, Wanted, is_transformed, require_transformable
+from retr.retrieval.transforms.transform import NOTE, without_transform
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -90,9 +92,10 @@ def build(
     source = _opened(archive, path, asked, root)
     order = _order(source, archive, before, asked)
     _require_columns(order, () if before is None else before.schema.names, asked.types or ())
-    loaded = encoder() if callable(encoder) else encoder
+    loaded = without_transform(encoder() if callable(encoder) else encoder)
     fresh = before is None
-    store = _created(path, loaded, asked.dtype or "float32") if fresh else Store.open(path)
+    wanted = _wanted(before, loaded, asked)
+    store = _created(path, loaded, asked.dtype or "float32", wanted) if fresh else Store.open(path)
     try:
         report, skipped = run_build(order, loaded, store, progress)
     except BaseException:
@@ -145,7 +148,9 @@ def add(
     _require_name(name)
     order = _order(opened, source, store, asked, name)
     _require_columns(order, store.schema.names, asked.types or ())
-    return run_build(order, encoder() if callable(encoder) else encoder, store, progress)[0]
+    loaded = without_transform(encoder() if callable(encoder) else encoder)
+    _wanted(store, loaded, asked)
+    return run_build(order, loaded, store, progress)[0]
 
 
 def _require_name(name: object) -> None:
@@ -160,15 +165,35 @@ def _opened(archive: ArchiveLike | Source, index: Path, asked: BuildOptions, roo
     return open_source(archive, leave_out=(index,), path_column=path_column, image_column=asked.image_column, root=root)
 
 
-def _created(path: Path, encoder: BaseEncoder, dtype: Dtype) -> Store:
-    """Make an index, with the files that its encoder needs."""
+def _created(path: Path, encoder: BaseEncoder, dtype: Dtype, wanted: Wanted | None) -> Store:
+    """Make an index, with the files that its encoder needs and the note of the transform that it is to have."""
     store = Store.create(path, encoder=encoder.info, dtype=dtype)
-    if not encoder.files:
+    if not encoder.files and wanted is None:
         return store
     with store.writer() as writer:
         for name, data in encoder.files.items():
             writer.add_file(name, data)
+        if wanted is not None:
+            writer.note(NOTE, wanted.to_json(), kind=Transforms())
         return writer.commit()
+
+
+def _wanted(before: Store | None, encoder: BaseEncoder, asked: BuildOptions) -> Wanted | None:
+    """Return the transform that a new index is to have; `UsageError` for another than an existing one keeps to."""
+    if before is not None:
+        kept = "none" if Wanted.of(before) is None else "whitening"
+        if asked.transform not in {"auto", kept}:
+            raise UsageError(
+                f"the index is built with the transform {kept!r}, got: {asked.transform!r}",
+                hint="`retr index refit` fits one" if kept == "none" else "build a new index with --index PATH",
+            )
+        return None
+    if asked.transform == "auto":
+        return Wanted() if is_transformed(encoder) else None
+    if asked.transform == "none":
+        return None
+    require_transformable(encoder.info)
+    return Wanted()
 
 
 def _require_dtype(store: Store, dtype: Dtype | None) -> None:

@@ -76,6 +76,14 @@ class BuildOptions(ReadOptions):
         Literal["float32", "float16"] | None,
         Option("Vectors of a new index: float32, or float16 in half the space; an existing one keeps its type."),
     ] = None
+    transform: Annotated[
+        Literal["auto", "none", "whitening"],
+        Option(
+            "What a new index puts behind its encoder: whitening, fitted on its own rows, or none.",
+            "auto: whitening where that was measured to be of use (`retr.retrieval.encoders.spec.Spec.transform`).",
+            spelled="auto: where that was measured to be of use.",
+        ),
+    ] = "auto"
     commit_rows: Annotated[int, Option("Rows between two commits.", flag="")] = COMMIT_ROWS
     workers: Annotated[
         int | None, Option("Threads that read and decode; by default as many as there are cores.", flag="")
@@ -85,6 +93,8 @@ class BuildOptions(ReadOptions):
         super().__post_init__()
         if self.scores is not None:
             object.__setattr__(self, "scores", tuple(listed(self.scores, "scores")))
+        if self.transform not in {"auto", "none", "whitening"}:
+            raise UsageError(f"a transform is 'auto', 'none' or 'whitening', got: {self.transform!r}")
         if self.commit_rows < 1:
             raise UsageError(f"commit_rows must be at least 1, got: {self.commit_rows!r}")
         if self.workers is not None and self.workers < 1:
@@ -103,6 +113,7 @@ class BuildKeywords(ReadKeywords, total=False):
     prune: bool
     rehash: bool | None
     dtype: Literal["float32", "float16"] | None
+    transform: Literal["auto", "none", "whitening"]
     commit_rows: int
     workers: int | None
 

@@ -45,6 +45,7 @@ from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import as_text, make_rows, skipped_table
 from retr.retrieval.ingest.seen_files import SeenFiles
 from retr.retrieval.progress import make_progress
+from retr.retrieval.transforms.fitting import append_arrays, finish
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ def run_build(
     if not isinstance(progress, bool) and not hasattr(progress, "step"):
         raise UsageError(f"progress must be true or false, or an object that shows it, got: {progress!r}")
     shown = make_progress(show=progress) if isinstance(progress, bool) else progress
-    require_same(store.manifest.encoder, encoder.info)
+    require_same(store.manifest.encoder.own, encoder.info)
     if order.asked.scores and not hasattr(encoder, "encode_and_score"):
         raise UsageError(
             f"encoder {encoder.info.name!r} does not score findings, got: {order.asked.scores[0]!r}",
@@ -312,7 +313,8 @@ class _Run:
             if rows.retyped:
                 self.writer.replace_columns(as_text(self.writer.store, rows.retyped))
                 self.said += [f"column {column!r} holds text and numbers: it is text now" for column in rows.retyped]
-            self.writer.append(rows.table, rows.vectors)
+            vectors, arrays = append_arrays(self.writer.store, rows.vectors, rows.reused)
+            self.writer.append(rows.table, vectors, as_stored=bool(arrays), arrays=arrays)
         hashed = self.key.note(
             {column for file in ready for frame in file.frames for column in frame.columns},
             self.writer.store.manifest.extra.get(IDENTIFIERS),
@@ -334,6 +336,9 @@ class _Run:
         self.remembered.append()
         if last and len(self.writer.store.manifest.segments) > MANY_SEGMENTS:
             self.writer.compact()
+        if last:
+            self.said += finish(self.writer)
+            self.writer.commit()
         self.committed_at = time.monotonic()
 
     def _without_clashes(self, files: list[Read]) -> list[Read]:

@@ -25,6 +25,7 @@ from retr.retrieval.archive.matching import composed_text
 from retr.retrieval.hits import ANSWER
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.ingest.seen_files import MARK, SeenFiles
+from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -54,13 +55,15 @@ def score_column(finding: str) -> str:
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows to be added, and row for row their vectors, float ``(n, dim)``.
+    """Rows to be added, and row for row their encoder's own vectors, float ``(n, dim)``.
 
-    ``retyped`` are columns in which the index holds numbers or the like and these rows texts: they have to become text.
+    ``reused``, bool ``(n,)``, are those whose vectors the index has already, of rows with the same bytes. ``retyped``
+    are columns in which the index holds numbers or the like and these rows texts: they have to become text.
     """
 
     table: pa.Table
     vectors: NDArray[np.floating[Any]]
+    reused: NDArray[np.bool_]
     retyped: list[str]
 
 
@@ -97,7 +100,7 @@ def make_rows(
     copied = [name for name in of_bytes if name in store.schema.names and (name not in given or name in COLUMNS)]
     old = store.table(["id", "path", *copied], reused) if len(reused) else pa.table({})
     copies = iter(_as_headers_gave(old, given).to_pylist())
-    old_vectors = iter(store.vectors(reused))
+    old_vectors = iter(own_vectors(store, reused))
     prefix = f"{name}/" if name else ""
     rows: list[dict[str, Any]] = []
     vectors: list[NDArray[np.floating[Any]]] = []
@@ -148,7 +151,9 @@ def make_rows(
         if column in retyped:
             retyped.remove(column)
     table = pa.table({name: cells for name, cells in columns.items() if not pa.types.is_null(cells.type)})
-    return Rows(table, np.stack(vectors), retyped)
+    counts = [count for file in files for count in (len(file.frames), len(file.same))]
+    again = np.repeat([False, True] * len(files), counts)
+    return Rows(table, np.stack(vectors), again, retyped)
 
 
 def _own(brought: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,8 +76,8 @@ def test_every_command_has_help_and_an_example(name, context):
 
 
 def test_one_option_says_one_thing_in_all_commands():
-    """What differs on purpose: who loads an encoder, or an index, anew, where output goes, what is counted."""
-    own = {"--encoder", "--metadata", "--image", "--index", "--label", "--out", "--separator", "-k"}
+    """What differs on purpose: who loads an encoder, or an index, anew, where output goes, what is counted, fitted."""
+    own = {"--encoder", "--metadata", "--image", "--index", "--label", "--out", "--refit", "--separator", "-k"}
     said = {}
     for name, context in COMMANDS:
         for parameter in context.command.params:

@@ -165,6 +165,7 @@ def noted(key: str, value: object) -> Callable[[Index], None]:
 # What hangs something of each kind on an index; a head makes another of it.
 MADE: dict[str, Callable[[Index], object] | None] = {
     "build": again,
+    "transform": lambda index: index.refit(),
     "bridge": lambda index: index.align("report"),
     "calibration": calibrated,
     "head": None,

@@ -32,6 +32,7 @@ from retr.retrieval.ingest.build import build
 from retr.retrieval.ingest.options import COMMIT_ROWS
 from retr.retrieval.ingest.rows import score_column
 from retr.retrieval.labels.trained_rows import HEAD_FILE
+from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -147,6 +148,7 @@ class Work:
             progress=self.progress,
             scores=list(findings),
             frames=0,
+            transform="none",
             commit_rows=self.commit_rows,
         )
         return Store.open(folder)
@@ -221,7 +223,7 @@ class Built:
                 hint="give the index it was made from",
             )
         for store in self.stores:
-            if store.manifest.encoder.agrees_with(info):
+            if store.manifest.encoder.own.agrees_with(info):
                 return store
         raise UsageError(f"no index that was given was built by {info.name!r} as it is asked for")
 
@@ -253,7 +255,8 @@ def _taken(
     vectors, unit = [], []
     for encoder, part in zip(encoders, parts, strict=True):
         rows = rows_in[id(part.store)]
-        found = part.store.vectors(np.array([rows[path] for path in data.paths], np.int64))
+        # as the encoder's authors have them, whatever transform the index is searched with
+        found = own_vectors(part.store, np.array([rows[path] for path in data.paths], np.int64))
         vectors.append(np.ascontiguousarray(found[:, part.place or slice(None)], np.float32))
         unit.append(part.place is None and encoder.info.similarity == "cosine")
     scores = np.empty((len(data.paths), 0))
