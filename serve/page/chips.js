@@ -1,7 +1,7 @@
 // The conditions in force, each taken away by one click.
 
 import { $, h, shown } from "./dom.js";
-import { on, state, tell, unfilter } from "./state.js";
+import { asking, on, state, tell, unfilter } from "./state.js";
 import { strings } from "./strings.js";
 
 function chips() {
@@ -16,7 +16,7 @@ function chips() {
   }
   if (state.where) found.push([state.where, () => { state.where = ""; }]);
   const group = state.index?.group;
-  if (group && state.parts.length) {
+  if (group && asking()) {
     if (state.excludeSame) found.push([strings.exclude_patient(group), () => { state.excludeSame = false; }]);
     if (state.onePer) found.push([strings.one_per(group), () => { state.onePer = false; }]);
   }

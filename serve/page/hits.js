@@ -2,8 +2,9 @@
 
 import * as api from "./api.js";
 import { $, h, named, shown } from "./dom.js";
-import { addRow } from "./question.js";
-import { condition, on, state, technical, tell } from "./state.js";
+import { mark } from "./marks.js";
+import { askWith } from "./question.js";
+import { asking, condition, LIKE, marked, on, state, technical, tell, UNLIKE } from "./state.js";
 import { strings } from "./strings.js";
 import { compare } from "./viewer.js";
 
@@ -14,17 +15,23 @@ export function showHits() {
   mine?.abort();
   mine = new AbortController();
   for (const url of urls.splice(0)) URL.revokeObjectURL(url);
-  const asked = state.parts.length > 0;
+  const asked = asking();
+  const at = pictures().indexOf(document.activeElement?.closest(".hit")?.querySelector(".picture"));
   $("answer-title").textContent = asked ? strings.answer : strings.own;
   $("status").textContent = counted(asked);
   $("problem").hidden = true;
   trust(asked);
   $("more").hidden = state.hits.length < state.k || state.k >= 1000;
   $("hits").replaceChildren(...state.hits.map(card));
+  // who marks by keys goes on where they were
+  if (at >= 0) pictures()[Math.min(at, state.hits.length - 1)]?.focus();
 }
 
+const pictures = () => [...$("hits").querySelectorAll(".picture")];
+
 function counted(asked) {
-  if (state.hits.length) return asked ? strings.found(state.hits.length) : strings.start(state.hits.length, state.total);
+  const marks = state.marks.size ? ` ${strings.marked(marked(LIKE).length, marked(UNLIKE).length)}` : "";
+  if (state.hits.length) return asked ? strings.found(state.hits.length) + marks : strings.start(state.hits.length, state.total);
   return condition() ? strings.empty : strings.empty_index;
 }
 
@@ -50,8 +57,8 @@ function card(hit, place) {
       score ? h("span", { className: "score", title: strings.similarity }, score) : null, named(hit.id)),
     facts.length ? h("p", { className: "facts" }, ...facts.map((name) => h("span", { title: name }, shown(hit[name])))) : null,
     h("div", { className: "do" },
-      ...(score ? [mark(hit, strings.like, 0.5, "+"), mark(hit, strings.unlike, -0.5, "−")] : []),
-      h("button", { type: "button", className: "ask", aria: { label: `${strings.ask_with}: ${hit.id}` }, onclick: () => addRow(hit.id, null) }, strings.ask_with)));
+      marking(hit, strings.like, LIKE, "+"), score ? marking(hit, strings.unlike, UNLIKE, "−") : null,
+      h("button", { type: "button", className: "ask", aria: { label: `${strings.ask_with}: ${hit.id}` }, onclick: () => askWith("id", hit.id) }, strings.ask_with)));
   shape(element, hit.width, hit.height);
   image.addEventListener("load", () => shape(element, image.naturalWidth, image.naturalHeight));
   api.rowPicture(state.index.index, hit.id, 400, mine.signal)
@@ -71,19 +78,18 @@ function shape(element, width, height) {
   element.style.setProperty("--shape", Math.min(2.2, Math.max(0.6, width / height)));
 }
 
-const mark = (hit, text, weight, sign) =>
-  h("button", { type: "button", title: text, aria: { label: `${text}: ${hit.id}` }, onclick: () => addRow(hit.id, weight) }, sign);
+const marking = (hit, text, sign, shown) =>
+  h("button", { type: "button", title: text, aria: { label: `${text}: ${hit.id}` }, onclick: () => mark(hit.id, sign) }, shown);
 
 // Arrows go from hit to hit, as in a folder of pictures; keys do what the buttons beneath do.
 $("hits").addEventListener("keydown", (event) => {
-  const buttons = [...$("hits").querySelectorAll(".picture")];
+  const buttons = pictures();
   const at = buttons.indexOf(document.activeElement);
   if (at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
   const hit = state.hits[at];
-  const scored = hit.score !== undefined;
-  if (event.key === "+" && scored) addRow(hit.id, 0.5);
-  else if (event.key === "-" && scored) addRow(hit.id, -0.5);
-  else if (event.key === "a") addRow(hit.id, null);
+  if (event.key === "+") mark(hit.id, LIKE);
+  else if (event.key === "-" && hit.score !== undefined) mark(hit.id, UNLIKE);
+  else if (event.key === "a") askWith("id", hit.id);
   else {
     const across = buttons.filter((one) => one.getBoundingClientRect().top === buttons[0].getBoundingClientRect().top).length;
     const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across, Home: -at, End: buttons.length - 1 - at }[event.key];

@@ -70,6 +70,7 @@ async function conditioned() {
 
 async function open(name, all) {
   state.index = all.find((one) => one.index === name);
+  state.marks.clear();
   Object.assign(state, { parts: [], filters: {}, where: "", columns: null, k: 24 });
   $("about").textContent = strings.held(state.index.rows, state.index.encoder, state.index.version);
   await openFacets();

@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { h, shown } from "./dom.js";
 import { equals, sideColumn, state } from "./state.js";
 import { strings } from "./strings.js";
+import { thumbnail } from "./thumbnail.js";
 
 const MOST = 24;
 
@@ -17,19 +18,14 @@ export function strip(hit, open) {
     if (rows.length < 2) return;
     const side = sideColumn();
     if (side) rows.sort((one, other) => String(one[side]).localeCompare(String(other[side])));
-    box.append(h("span", { className: "quiet" }, strings.patient(group)), ...rows.map((row) => thumbnail(row, row.id === hit.id ? hit : null, side, open)));
+    box.append(h("span", { className: "quiet" }, strings.patient(group)), ...rows.map((row) => choice(row, row.id === hit.id ? hit : null, side, open)));
     box.hidden = false;
   }).catch(() => {});
   return box;
 }
 
-function thumbnail(row, current, side, open) {
-  const image = h("img", { alt: "" });
-  api.rowPicture(state.index.index, row.id, 160).then((url) => {
-    image.src = url;
-    image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
-  }).catch(() => {});
+function choice(row, current, side, open) {
   const text = (side && shown(row[side])) || row.id.slice(-14);
   return h("button", { type: "button", title: row.id, aria: { label: `${text}: ${row.id}`, current: String(Boolean(current)) },
-    onclick: () => open(current || row) }, image, text);
+    onclick: () => open(current || row) }, thumbnail(row.id, 160), text);
 }

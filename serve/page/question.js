@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { $, h, named } from "./dom.js";
 import { on, state, tell } from "./state.js";
 import { strings } from "./strings.js";
+import { thumbnail } from "./thumbnail.js";
 
 let bitmap = null;
 let brought = null; // the file itself, for a server that has forgotten it
@@ -35,11 +36,10 @@ export function startQuestion() {
   on("conditions", showParts);
 }
 
-export function addRow(id, weight) {
-  const alone = weight === null;
-  if (alone) state.parts = [];
-  state.parts = state.parts.filter((part) => !(part.kind === "id" && part.value === id));
-  state.parts.push({ kind: "id", value: id, weight: alone ? 1 : weight });
+// A question of its own: what was asked and marked before is gone.
+export function askWith(kind, value) {
+  state.parts = [{ kind, value, weight: 1 }];
+  state.marks.clear();
   asked();
 }
 
@@ -53,8 +53,7 @@ async function bring(file) {
     bitmap = await createImageBitmap(await api.uploadBlob(held.upload, 800));
     brought = file;
     box = null;
-    state.parts = [{ kind: "upload", value: held.upload, weight: 1 }];
-    asked();
+    askWith("upload", held.upload);
   } catch (error) {
     $("status").textContent = "";
     $("problem").hidden = false;
@@ -100,16 +99,10 @@ function showParts() {
 }
 
 function shownPart(part) {
-  const sign = part.weight < 0 ? strings.not : state.parts.length > 1 ? strings.and : "";
-  const image = part.kind === "id" ? h("img", { alt: "" }) : null;
-  if (image) {
-    api.rowPicture(state.index.index, part.value, 96).then((url) => {
-      image.src = url;
-      image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
-    }).catch(() => image.remove());
-  }
-  return h("li", { className: part.weight < 0 ? "part against" : "part" }, image, h("span", { className: "sign" }, sign), named(part.value),
-    h("button", { type: "button", aria: { label: strings.remove(`${sign} ${part.value}`.trim()) }, onclick: () => {
+  const image = part.kind === "id" ? thumbnail(part.value, 96) : null;
+  const sign = state.parts.length > 1 ? strings.and : "";
+  return h("li", { className: "part" }, image, h("span", { className: "sign" }, sign), named(part.value),
+    h("button", { type: "button", aria: { label: strings.remove(part.value) }, onclick: () => {
       state.parts = state.parts.filter((other) => other !== part);
       asked();
     } }, "×"));

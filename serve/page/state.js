@@ -1,9 +1,14 @@
 // What is asked and what came back; whoever shows a part of it listens for its change.
 
+// what a hit is marked as
+export const LIKE = 1;
+export const UNLIKE = -1;
+
 export const state = {
   index: null, // what the server says of the index that is asked
   facets: [], // of the whole index, whatever the conditions
   parts: [], // {kind: "upload" | "text" | "id", value, weight, crop}
+  marks: new Map(), // id -> LIKE or UNLIKE, of hits, in the order of the clicks
   where: "",
   filters: {}, // column -> Set of values, or {low, high}
   excludeSame: false,
@@ -72,13 +77,16 @@ export function unfilter(name, value) {
   if (chosen instanceof Set ? !chosen.size : !Object.keys(chosen).length) delete state.filters[name];
 }
 
+export const marked = (sign) => [...state.marks].filter(([, given]) => given === sign).map(([id]) => id);
+export const asking = () => state.parts.length > 0 || marked(LIKE).length > 0;
+
 // The question as the API takes it; null where nothing is asked.
 export function request() {
-  if (!state.parts.length) return null;
+  if (!asking()) return null;
   const parts = state.parts.map(({ kind, value, weight, crop }) => ({ [kind]: value, weight, ...(crop ? { crop } : {}) }));
   const group = state.index.group;
   return {
-    questions: [{ parts }],
+    questions: [{ parts, like: marked(LIKE), unlike: marked(UNLIKE) }],
     k: state.k,
     where: condition() || null,
     exclude_same: state.excludeSame && group ? { [group]: null } : null,

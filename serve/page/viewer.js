@@ -3,7 +3,7 @@
 import { $, h, shown } from "./dom.js";
 import { strip } from "./patient.js";
 import { side } from "./side.js";
-import { state, technical } from "./state.js";
+import { LIKE, marked, state, technical } from "./state.js";
 import { strings } from "./strings.js";
 
 let place = 0;
@@ -19,7 +19,8 @@ export async function compare(at) {
 
 function draw(hit) {
   const dialog = $("viewer");
-  const asked = state.parts.find((part) => part.kind === "upload") || state.parts.find((part) => part.kind === "id" && part.weight > 0);
+  const asked = state.parts.find((part) => part.kind === "upload") || state.parts.find((part) => part.kind === "id")
+    || marked(LIKE).map((id) => ({ kind: "id", value: id }))[0];
   const sides = [];
   if (asked && !(asked.kind === "id" && asked.value === hit.id)) sides.push(side(strings.question, { [asked.kind]: asked.value }));
   const title = hit.score === undefined ? hit.id : `${hit.rank}. ${hit.id}`;

@@ -183,23 +183,57 @@ def test_conditions_are_ticked_written_and_taken_away(serve, visit, file):
 
 def test_more_and_less_like_this_lead_to_another_picture(serve, visit, file, tmp_path, make_encoder):
     page = visit(serve())
-    target = ask(page, file)[-1]
+    sent = []
+    page.on("request", lambda request: sent.append(request.post_data_json) if "search" in request.url else None)
+    first = ask(page, file)
+    target = first[-1]
     like = Index.open(tmp_path / "index", encoder=make_encoder()).search(id=target, k=11).ids
-    marks = 0
+
+    def click(title: str, row: str) -> None:
+        page.locator(f".picture[data-id='{row}'] ~ .do").get_by_title(title).click()
+        until(page, f"!document.querySelector(`.picture[data-id='{row}']`)")
+
+    click("Less like this", first[0])
+    marks = 1
     while target not in hits(page)[:2]:
-        first, best = hits(page)[0], next(one for one in like if one in hits(page))
-        marked, text = (first, "Less like this") if marks == 1 else (best, "More like this")
-        page.locator(f".picture[data-id='{marked}'] ~ .do").get_by_title(text).click()
+        click("More like this", next(one for one in like if one in hits(page)))
         marks += 1
-        until(page, f"document.querySelectorAll('.part').length === {marks}")
-        if marks == 1:
-            # what is wanted is among the archive's own by now
-            page.click("#clear")
-            page.wait_for_selector("#clear", state="hidden")
-    assert 1 <= marks < 7
+    # it was the last of twelve: unmoved it would take ten
+    assert marks <= 5
+    question = sent[-1]["questions"][0]
+    assert (len(question["like"]), question["unlike"]) == (marks - 1, [first[0]])
+    assert f"{marks - 1} marked right, 1 wrong" in page.inner_text("#status")
+    assert page.locator(".marked.like li").count() == marks - 1
+    # a mark is taken away again, and its picture is back
+    page.locator("#marks").get_by_label(f"Take out Wrong: less like these: {first[0]}").click()
+    until(page, f"document.querySelector(`.picture[data-id='{first[0]}']`) !== null")
+    page.click("#marks > button")
+    page.wait_for_selector("#marks", state="hidden")
+    until(page, "document.querySelectorAll('.hit').length === 12")
+    assert hits(page) == first
     page.locator(f".picture[data-id='{target}'] ~ .do").get_by_text("Ask with this").click()
     until(page, "document.querySelectorAll('.part').length === 1")
     assert hits(page)[:3] == like[:3]
+
+
+def test_marks_alone_ask_and_go_by_keys(serve, visit):
+    page = visit(serve())
+    page.wait_for_selector(".hit")
+    chosen = hits(page)[2]
+    page.locator(".picture").nth(2).focus()
+    page.keyboard.press("+")
+    page.wait_for_selector(".hit .score")
+    assert chosen not in hits(page)
+    # the keys go on where they were
+    assert page.evaluate("document.activeElement.dataset.place") == "2"
+    wrong = hits(page)[2]
+    page.keyboard.press("-")
+    until(page, f"!document.querySelector(`.picture[data-id='{wrong}']`)")
+    # what is wrong asks nothing by itself
+    page.locator(".marked.like button").press("Enter")
+    page.wait_for_selector("#marks", state="hidden")
+    until(page, "document.querySelectorAll('.hit').length === 12")
+    assert not page.locator(".hit .score").count()
 
 
 def test_a_part_of_the_picture_is_asked_with(serve, visit, file):

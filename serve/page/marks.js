@@ -1,0 +1,42 @@
+// Hits marked as right or wrong: each mark moves the question, and takes its picture out of the answer.
+
+import { $, h } from "./dom.js";
+import { asking, LIKE, marked, on, state, tell, UNLIKE } from "./state.js";
+import { strings } from "./strings.js";
+import { thumbnail } from "./thumbnail.js";
+
+export function mark(id, sign) {
+  state.marks.set(id, sign);
+  changed();
+}
+
+function changed() {
+  tell("parts");
+  tell("asked");
+}
+
+function showMarks() {
+  // wrong ones alone are no question
+  if (!asking()) state.marks.clear();
+  const kinds = [[LIKE, "like", strings.right], [UNLIKE, "unlike", strings.wrong]].filter(([sign]) => marked(sign).length);
+  $("marks").hidden = !kinds.length;
+  $("marks").replaceChildren(
+    ...kinds.map(([sign, name, text]) =>
+      h("div", { className: `marked ${name}`, role: "group", aria: { label: text } }, h("p", {}, text),
+        h("ul", {}, ...marked(sign).map((id) => h("li", {}, shown(id, text)))))),
+    kinds.length ? h("button", { type: "button", onclick: () => take([...state.marks.keys()]) }, strings.unmark) : "");
+}
+
+function shown(id, text) {
+  return h("button", { type: "button", title: id, aria: { label: strings.remove(`${text}: ${id}`) }, onclick: () => take([id]) },
+    thumbnail(id, 96), h("span", { aria: { hidden: true } }, "×"));
+}
+
+function take(ids) {
+  for (const id of ids) state.marks.delete(id);
+  changed();
+  ($("marks").querySelector("button") || $("answer")).focus();
+}
+
+on("parts", showMarks);
+on("index", showMarks);
