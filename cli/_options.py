@@ -53,6 +53,14 @@ PathsOption = Annotated[bool, typer.Option("--paths", help="Print one path a lin
 Paths0Option = Annotated[
     bool, typer.Option("--paths0", help="Print paths, each ended by a NUL: for names with line breaks and xargs -0.")
 ]
+SheetOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--sheet",
+        metavar="FILE",
+        help="Also write what is listed with its pictures: a page (.html) or a contact sheet (.png).",
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before destroying something.")]
 WhereOption = Annotated[str | None, _said("where")]
 StrictExcludeOption = Annotated[bool, _said("strict_exclude")]

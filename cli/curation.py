@@ -15,6 +15,7 @@ from retr.cli._options import (
     LabelOption,
     SafeCsvOption,
     SeparatorOption,
+    SheetOption,
     WhereOption,
     find_index,
     unfold,
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from retr.retrieval.index import Index
 
 CountOption = Annotated[int, typer.Option("--n", "-n", min=1, help="So many rows at most.")]
-SheetOption = Annotated[
-    Path | None, typer.Option("--sheet", help="Also write the pictures to one .html page or .png contact sheet.")
-]
 
 
 @unfold

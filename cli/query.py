@@ -20,6 +20,7 @@ from retr.cli._options import (
     Paths0Option,
     PathsOption,
     SafeCsvOption,
+    SheetOption,
     find_index,
     unfold,
 )
@@ -73,14 +74,7 @@ def query(
     ] = None,
     index: IndexOption = None,
     asked: SearchOptions,
-    sheet: Annotated[
-        Path | None,
-        typer.Option(
-            "--sheet",
-            metavar="FILE",
-            help="Also write the hits with their pictures: a page (.html) or a contact sheet (.png).",
-        ),
-    ] = None,
+    sheet: SheetOption = None,
     explain: Annotated[
         bool, typer.Option("--explain", help="In the sheet, show which parts of each hit match the query.")
     ] = False,

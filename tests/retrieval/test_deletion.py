@@ -170,6 +170,7 @@ MADE: dict[str, Callable[[Index], object] | None] = {
     "calibration": calibrated,
     "head": None,
     "identifiers": noted("identifiers", {"key": "0123456789abcdef", "columns": []}),
+    "map": lambda index: index.map(),
     "novelty": calibrated,
     "probe": calibrated,
     "tuning": noted("tuning", Tuning(Flat(), 0.9, {"image": 1.0}, 0.1, 0, [], "few").to_json()),
