@@ -101,9 +101,11 @@ class _Decoder:
         self.end()
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, self._limits.memory), daemon=True)
-        self._process.start()
-        theirs.close()
+        with theirs:
+            process = context.Process(target=_work, args=(theirs, self._limits.memory), daemon=True)
+            process.start()
+        # one that could not be started is none
+        self._process = process
         self._done = 0
 
     def end(self) -> None:

@@ -107,6 +107,9 @@ class Guard:
                 started = True
                 kept = [(name, value) for name, value in message.get("headers", ()) if name.decode() not in HEADERS]
                 own = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
+                if not body.complete and not _is_empty(headers):
+                    # what is left of the request is not read
+                    own.append((b"connection", b"close"))
                 message = {**message, "headers": [*kept, *own]}
             await send(message)
 
@@ -158,13 +161,13 @@ class _Body:
 
     def __init__(self, receive: Receive, guard: Guard) -> None:
         self._receive, self._guard = receive, guard
-        self._began, self._complete = time.monotonic(), False
+        self._began, self.complete = time.monotonic(), False
         self.size = 0
         self.broken: Broken | None = None
 
     async def receive(self) -> Message:
         """Return the next message; raise `Broken` where the body is too large or too slow."""
-        if self._complete:
+        if self.complete:
             return await self._receive()
         if self.broken is not None:
             raise self.broken
@@ -177,7 +180,7 @@ class _Body:
         if message["type"] == "http.request":
             size = len(message.get("body", b""))
             self.size += size
-            self._complete = not message.get("more_body", False)
+            self.complete = not message.get("more_body", False)
             room = self._guard.hold(size)
             if self.size > most:
                 raise self._breaks(413, f"a request may hold {most} bytes")
@@ -231,8 +234,6 @@ async def answer_error(send: Send, status: int, text: str, hint: str | None = No
     """Send an error object as the whole answer."""
     body = json.dumps({"error": {"message": text, "hint": hint, "kind": None}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    # what is left of the request is not read
-    headers.append((b"connection", b"close"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -242,6 +243,10 @@ def _headers(scope: MutableMapping[str, Any]) -> dict[str, list[str]]:
     for name, value in scope["headers"]:
         found.setdefault(name.decode("latin-1").lower(), []).append(value.decode("latin-1"))
     return found
+
+
+def _is_empty(headers: dict[str, list[str]]) -> bool:
+    return headers.get("content-length", ["0"]) == ["0"] and "transfer-encoding" not in headers
 
 
 def _name_of(host: str) -> str:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request, Response
 
 from retr import UsageError
-from retr.serve.schemas import REFUSALS, Upload
-from retr.serve.state import Reader, TheIndex, TheState
+from retr.serve.schemas import FILE, JPEG, REFUSALS, Upload
+from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
 from retr.serve.uploads import KEPT_SECONDS
 
 if TYPE_CHECKING:
     from retr import Picture
 
-router = APIRouter(tags=["pictures"], responses=REFUSALS)
+router = APIRouter(tags=["pictures"], responses=REFUSALS, route_class=EarlyRoute)
 Size = Annotated[int, Query(ge=16, le=4096, description="The longer side, at most, in pixels.")]
 
 
@@ -41,7 +41,7 @@ class Seen:
         return {name: value for name, value in asked.items() if value is not None}
 
 
-@router.get("/indexes/{index}/picture", response_class=Response)
+@router.get("/indexes/{index}/picture", response_class=Response, responses=JPEG)
 async def picture(
     served: TheIndex,
     state: TheState,
@@ -56,7 +56,7 @@ async def picture(
     return found
 
 
-@router.post("/uploads", status_code=201)
+@router.post("/uploads", status_code=201, openapi_extra=FILE)
 async def upload(request: Request, state: TheState, token: Reader) -> Upload:
     """Hold a picture for several questions: the body is the file's bytes, of any format that ``retr`` reads."""
     data = await request.body()
@@ -75,7 +75,7 @@ async def upload(request: Request, state: TheState, token: Reader) -> Upload:
     )
 
 
-@router.get("/uploads/{upload}", response_class=Response)
+@router.get("/uploads/{upload}", response_class=Response, responses=JPEG)
 async def uploaded(upload: str, state: TheState, token: Reader, seen: Annotated[Seen, Depends()]) -> Response:
     """Return an uploaded picture as JPEG: what the encoder sees of a DICOM file or a TIFF, or another view of it."""
 

@@ -22,9 +22,9 @@ from retr.serve.schemas import (
     SearchAnswer,
     SearchRequest,
 )
-from retr.serve.state import Reader, TheIndex, TheState
+from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
 
-router = APIRouter(tags=["read"], responses=REFUSALS)
+router = APIRouter(tags=["read"], responses=REFUSALS, route_class=EarlyRoute)
 Where = Annotated[str | None, Query(max_length=10_000)]
 
 
@@ -40,7 +40,7 @@ async def info(served: TheIndex, state: TheState, _: Reader) -> dict[str, Any]:
     return {"index": served.name, **await state.run(served.index.info)}
 
 
-@router.post("/indexes/{index}/search", response_model=SearchAnswer)
+@router.post("/indexes/{index}/search", response_model=SearchAnswer, responses={200: {"content": {MEDIA_TYPE: {}}}})
 async def search(
     asked: SearchRequest, served: TheIndex, state: TheState, token: Reader, accept: Annotated[str, Header()] = ""
 ) -> Any:

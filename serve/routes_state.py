@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter, HTTPException, Response
 
-from retr.serve.state import Reader, TheState
+from retr.serve.schemas import REFUSALS
+from retr.serve.state import EarlyRoute, Reader, TheState
 
-router = APIRouter(tags=["server"])
+router = APIRouter(tags=["server"], responses=REFUSALS, route_class=EarlyRoute)
 
 
 @router.get("/healthz")
@@ -23,7 +24,7 @@ async def readyz(state: TheState) -> dict[str, str]:
     return {"status": "ready"}
 
 
-@router.get("/metrics")
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
 async def metrics(state: TheState, _: Reader) -> Response:
     """Return counters in Prometheus's text form."""
     for name, served in state.indexes.items():

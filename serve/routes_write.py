@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Annotated
 from fastapi import APIRouter, HTTPException, Query, Request
 
 from retr import UsageError
-from retr.serve.schemas import REFUSALS, Added, Deleted, DeleteRequest
-from retr.serve.state import TheIndex, TheState, Writer
+from retr.serve.schemas import FILE, REFUSALS, Added, Deleted, DeleteRequest
+from retr.serve.state import EarlyRoute, TheIndex, TheState, Writer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from retr.serve.served import Served
 
-router = APIRouter(tags=["write"], responses=REFUSALS)
+router = APIRouter(tags=["write"], responses=REFUSALS, route_class=EarlyRoute)
 # what the ids of added rows begin with
 PART = "added"
 Name = Annotated[str, Query(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,99}\.[A-Za-z0-9]{2,5}$")]
 
 
-@router.post("/indexes/{index}/rows", status_code=201)
+@router.post("/indexes/{index}/rows", status_code=201, openapi_extra=FILE)
 async def add(request: Request, served: TheIndex, state: TheState, token: Writer, name: Name) -> Added:
     """Add a picture: the body is the file's bytes, ``name`` its name, with its format's suffix."""
     folder = state.settings.additions

@@ -7,7 +7,8 @@ import ipaddress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Request, Response
+from fastapi.routing import APIRoute
 
 from retr import UsageError
 from retr.serve.metrics import Metrics
@@ -15,7 +16,7 @@ from retr.serve.served import Served
 from retr.serve.tokens import LOCAL, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from concurrent.futures import ThreadPoolExecutor
 
     from retr.serve.audit import Audit
@@ -114,23 +115,47 @@ def state_of(request: Request) -> State:
     return state
 
 
-def holder(scope: str) -> Callable[[Request], Token]:
-    """Return a dependency: the token of a request, which must have a scope."""
+class Holder:
+    """A dependency: the token of a request, which must have a scope."""
 
-    def checked(request: Request) -> Token:
+    def __init__(self, scope: str) -> None:
+        self._scope = scope
+
+    async def __call__(self, request: Request) -> Token:
+        """Return the token; it is looked at once a request, by `EarlyRoute` before the body is read."""
+        held: Token | None = getattr(request.state, "token", None)
+        if held is None:
+            held = request.state.token = self._checked(request)
+        return held
+
+    def _checked(self, request: Request) -> Token:
         state = state_of(request)
         token = _token(request, state)
         address = request.client.host if request.client else ""
         wait = state.rate.take(token.name if token is not LOCAL else address)
         if wait:
             raise HTTPException(429, "too many requests", {"retry-after": str(max(1, round(wait)))})
-        if scope not in token.scopes:
-            raise HTTPException(403, f"the token {token.name!r} has not the scope {scope!r}")
-        if scope != "read" and state.settings.read_only:
+        if self._scope not in token.scopes:
+            raise HTTPException(403, f"the token {token.name!r} has not the scope {self._scope!r}")
+        if self._scope != "read" and state.settings.read_only:
             raise HTTPException(403, "this server changes nothing (--read-only)")
         return token
 
-    return checked
+
+class EarlyRoute(APIRoute):
+    """A route that looks at the token before it reads a byte of the body, which FastAPI does the other way round."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Return what answers a request."""
+        answer = super().get_route_handler()
+        holders = [one.call for one in self.dependant.dependencies if isinstance(one.call, Holder)]
+
+        async def handle(request: Request) -> Response:
+            for holder in holders:
+                await holder(request)
+            return await answer(request)
+
+        return handle
 
 
 def _token(request: Request, state: State) -> Token:
@@ -172,8 +197,8 @@ async def _the_state(request: Request) -> State:
     return state_of(request)
 
 
-Reader = Annotated[Token, Depends(holder("read"))]
-Labeller = Annotated[Token, Depends(holder("label"))]
-Writer = Annotated[Token, Depends(holder("write"))]
+Reader = Annotated[Token, Depends(Holder("read"))]
+Labeller = Annotated[Token, Depends(Holder("label"))]
+Writer = Annotated[Token, Depends(Holder("write"))]
 TheState = Annotated[State, Depends(_the_state)]
 TheIndex = Annotated[Served, Depends(served_of)]
