@@ -36,7 +36,9 @@ def test_what_is_not_known_is_kept_and_said(retr, second):
     assert len(Store.open(second)) == 3
 
 
-def test_what_is_known_is_looked_into(retr, second):
+def test_what_is_known_is_looked_into(retr, second, monkeypatch):
+    # a merge would take the deleted row out, of the sets too
+    monkeypatch.setattr("retr.index.rows.writer.last_run", lambda *_, **__: [])
     side_data.register(KIND)
     done = retr("index", "check", "--index", second)
     assert done.code == 0
