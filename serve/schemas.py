@@ -207,6 +207,18 @@ class Facets(BaseModel):
     facets: list[Facet]
 
 
+class MapColumn(BaseModel):
+    """What a column says of each point of a map: a code of one of its values, or a number."""
+
+    index: str = ""
+    version: int = 0
+    column: str
+    kind: Literal["values", "numbers", "ids"]
+    values: list[Any] = Field(default=[], description="The most frequent first; of `ids`, one a point.")
+    codes: list[int] = Field(default=[], description="Places in `values`; -1: not known, -2: a rarer value.")
+    numbers: list[float | None] = []
+
+
 class Upload(BaseModel):
     """A picture that the server holds for a while, for several questions."""
 

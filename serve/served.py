@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from retr import Index
 from retr.serve.batching import Batcher
 from retr.serve.facets import facets
+from retr.serve.maps import Maps
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -45,6 +46,7 @@ class Served:
         # one at a time: a count over a million rows takes a core for a second
         self._counting = threading.Lock()
         self._facets: dict[tuple[int, str | None], Facets] = {}
+        self.maps = Maps()
         self._batcher: Batcher[Query, Hits] = Batcher(self._answer)
 
     @property

@@ -52,6 +52,13 @@ export const rows = (index, where, offset, limit, signal) => {
   return json(`v1/indexes/${encodeURIComponent(index)}/rows?${asked}`, { signal });
 };
 export const search = (index, body, signal) => post(`v1/indexes/${encodeURIComponent(index)}/search`, body, signal);
+export const mapColumn = (index, name) =>
+  json(`v1/indexes/${encodeURIComponent(index)}/map/column${name ? `?${new URLSearchParams({ name })}` : ""}`);
+export async function mapPlaces(index) {
+  const answer = await call(`v1/indexes/${encodeURIComponent(index)}/map`);
+  if (!answer.ok) await refuse(answer);
+  return { xy: new Float32Array(await answer.arrayBuffer()), version: Number(answer.headers.get("x-retr-version")) };
+}
 export const classify = (index, body) => post(`v1/indexes/${encodeURIComponent(index)}/classify`, body);
 export const ready = async () => (await fetch("readyz", { credentials: "omit" })).status !== 503;
 export const holds = async (name) => (await call(`v1/uploads/${encodeURIComponent(name)}?size=16`)).ok;

@@ -57,7 +57,7 @@ function card(hit, place) {
       score ? h("span", { className: "score", title: strings.similarity }, score) : null, named(hit.id)),
     facts.length ? h("p", { className: "facts" }, ...facts.map((name) => h("span", { title: name }, shown(hit[name])))) : null,
     h("div", { className: "do" },
-      marking(hit, strings.like, LIKE, "+"), score ? marking(hit, strings.unlike, UNLIKE, "−") : null,
+      marking(hit, strings.like, LIKE, strings.like_short), score ? marking(hit, strings.unlike, UNLIKE, strings.unlike_short) : null,
       h("button", { type: "button", className: "ask", aria: { label: `${strings.ask_with}: ${hit.id}` }, onclick: () => askWith("id", hit.id) }, strings.ask_with)));
   shape(element, hit.width, hit.height);
   image.addEventListener("load", () => shape(element, image.naturalWidth, image.naturalHeight));

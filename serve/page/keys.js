@@ -21,6 +21,7 @@ export function startKeys() {
     if (event.key === "?") help();
     else if (event.key === "/") $("text").focus();
     else if (event.key === "u") $("file").click();
+    else if (event.key === "m") $("map-open").click();
     else return;
     event.preventDefault();
   });

@@ -7,6 +7,7 @@ import { $, h } from "./dom.js";
 import { openFacets, showFacets } from "./facets.js";
 import { showColumns, showHits } from "./hits.js";
 import { startKeys } from "./keys.js";
+import { startMap } from "./map.js";
 import { bringAgain, startQuestion } from "./question.js";
 import { condition, on, request, state, tell } from "./state.js";
 import { fill, strings } from "./strings.js";
@@ -121,6 +122,7 @@ api.onToken(login());
 startQuestion();
 startNaming();
 startKeys();
+startMap();
 on("asked", ask);
 on("conditions", conditioned);
 $("more").addEventListener("click", () => {

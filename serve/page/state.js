@@ -48,6 +48,8 @@ const column = (name) => (/^[A-Za-z_][A-Za-z0-9_]*$/.test(name) ? name : `"${nam
 const literal = (value) => (typeof value === "number" || typeof value === "boolean" ? String(value) : quoted(value));
 export const equals = (name, value) => `${column(name)} = ${literal(value)}`;
 
+export const equalsAny = (name, values) => `${column(name)} in (${values.map(literal).join(", ")})`;
+
 function term(name, chosen) {
   if (!(chosen instanceof Set)) {
     const ends = [];
@@ -58,7 +60,7 @@ function term(name, chosen) {
   const known = [...chosen].filter((value) => value !== null);
   const either = [];
   if (known.length === 1) either.push(equals(name, known[0]));
-  else if (known.length) either.push(`${column(name)} in (${known.map(literal).join(", ")})`);
+  else if (known.length) either.push(equalsAny(name, known));
   if (chosen.has(null)) either.push(`${column(name)} is null`);
   return either.length > 1 ? `(${either.join(" or ")})` : either[0];
 }

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import uvicorn
 
 from retr import Index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from PIL import Image
+    from playwright.sync_api import Browser, Page
 
 from fastapi.testclient import TestClient
 
@@ -82,3 +89,59 @@ def volume() -> bytes:
     file = io.BytesIO()
     header.save_as(file, enforce_file_format=True)
     return file.getvalue()
+
+
+# not for the session: while playwright runs, no test of this process can run an event loop of its own
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail("chromium is not installed: the page cannot be looked at")
+        pytest.skip("chromium is not installed")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--headless=new"])
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def listen() -> Callable[..., AbstractContextManager[str]]:
+    """``with listen(app, port=0) as url``: a server of an app at an address of this machine."""
+
+    @contextmanager
+    def running(app: Any, port: int = 0) -> Iterator[str]:
+        server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        while not server.started:
+            thread.join(0.01)
+            assert thread.is_alive()
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
+        server.should_exit = True
+        thread.join(10)
+
+    return running
+
+
+@pytest.fixture
+def visit(browser) -> Iterator[Callable[..., Page]]:
+    """``visit(url, size)``: the page, opened; whatever it throws or its policy refuses fails the test."""
+    contexts, faults = [], []
+
+    def go(url: str, size: dict[str, int] | None = None, **options: Any) -> Page:
+        context = browser.new_context(viewport=size or {"width": 1280, "height": 900}, **options)
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(15_000)
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.on("console", lambda said: faults.append(said.text) if "Content Security" in said.text else None)
+        page.goto(url)
+        return page
+
+    yield go
+    for context in contexts:
+        context.close()
+    assert not faults

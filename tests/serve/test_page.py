@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import uvicorn
 from PIL import Image
 
 from retr import Index
@@ -22,43 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 WIDE, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
-# not for the session: while playwright runs, no test of this process can run an event loop of its own
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        if os.environ.get("CI"):
-            pytest.fail("chromium is not installed: the page cannot be looked at")
-        pytest.skip("chromium is not installed")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        launched = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--headless=new"])
-        yield launched
-        launched.close()
-
-
-@contextmanager
-def running(app: Any, port: int = 0) -> Iterator[str]:
-    """A server of an app at an address of this machine."""
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        thread.join(0.01)
-        assert thread.is_alive()
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
-    server.should_exit = True
-    thread.join(10)
-
-
 @pytest.fixture
-def serve(archive, make_encoder, tmp_path) -> Iterator[Callable[..., str]]:
+def serve(archive, make_encoder, tmp_path, listen) -> Iterator[Callable[..., str]]:
     """``serve(port=0, **settings)``: the address of a server of 12 pictures, four of each patient, both eyes."""
     lines = (archive / "labels.csv").read_text().splitlines()
     eyes = [f"{line},{('left', 'right')[n % 2]},Topcon" for n, line in enumerate(lines[1:])]
@@ -69,34 +34,13 @@ def serve(archive, make_encoder, tmp_path) -> Iterator[Callable[..., str]]:
 
     def begin(port: int = 0, **settings: Any) -> str:
         app = create_app({"small": path}, Settings(**settings), {"encoder": make_encoder()})
-        begun.append(running(app, port))
+        begun.append(listen(app, port))
         return begun[-1].__enter__()
 
     begin.stop = lambda: begun.pop().__exit__(None, None, None)
     yield begin
     while begun:
         begin.stop()
-
-
-@pytest.fixture
-def visit(browser) -> Iterator[Callable[..., Page]]:
-    """``visit(url, size)``: the page, opened; whatever it throws or its policy refuses fails the test."""
-    contexts, faults = [], []
-
-    def go(url: str, size: dict[str, int] = WIDE, **options: Any) -> Page:
-        context = browser.new_context(viewport=size, **options)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(15_000)
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda said: faults.append(said.text) if "Content Security" in said.text else None)
-        page.goto(url)
-        return page
-
-    yield go
-    for context in contexts:
-        context.close()
-    assert not faults
 
 
 @pytest.fixture
