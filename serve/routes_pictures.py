@@ -29,10 +29,14 @@ class Seen:
         center: Annotated[float | None, Query(allow_inf_nan=False)] = None,
         width: Annotated[float | None, Query(gt=0, allow_inf_nan=False)] = None,
         frame: Annotated[int | None, Query(ge=1, le=1_000_000, description="Frame or slice, from 1.")] = None,
+        region: Annotated[
+            str | None, Query(max_length=200, description="left,top,width,height as shares: a part, in more detail.")
+        ] = None,
     ) -> None:
         if (center is None) != (width is None):
             raise UsageError("a window needs both center= and width=")
         self.size, self.frame = size, frame
+        self.region = None if region is None else _shares(region)
         self.window = None if center is None or width is None else (center, width)
 
     def reading(self) -> dict[str, Any]:
@@ -51,7 +55,7 @@ async def picture(
     if_none_match: Annotated[str, Header()] = "",
 ) -> Response:
     """Return a row's picture out of its archive, as JPEG, reduced on the server."""
-    found = await state.run(lambda: _answer(served.index.picture(id, **seen.reading()), seen.size, if_none_match))
+    found = await state.run(lambda: _answer(served.index.picture(id, **seen.reading()), seen, if_none_match))
     await state.record(token, served, "picture", {}, [[id]])
     return found
 
@@ -83,17 +87,27 @@ async def uploaded(upload: str, state: TheState, token: Reader, seen: Annotated[
         held = state.uploads.held(upload, token.name)
         asked = seen.reading() if held.data else {}
         picture = state.decoders.read(held.data, **asked) if asked else held.picture
-        return _answer(picture, seen.size, "")
+        return _answer(picture, seen, "")
 
     found = await state.decode(read)
     found.headers["cache-control"] = "private, no-store"
     return found
 
 
-def _answer(picture: Picture, size: int, known: str) -> Response:
-    """Return a picture with what can be varied of it: its frame of how many, and its window where it has one."""
-    data = _jpeg(picture, size)
+def _shares(region: str) -> tuple[float, float, float, float]:
+    try:
+        left, top, width, height = (float(one) for one in region.split(","))
+    except ValueError:
+        raise UsageError("a region is left,top,width,height, as shares of the picture") from None
+    return left, top, width, height
+
+
+def _answer(picture: Picture, seen: Seen, known: str) -> Response:
+    """Return a picture with what can be varied of it: its frame of how many, its window if any, its whole size."""
+    part = picture if seen.region is None else picture.crop(*seen.region)
+    data = _jpeg(part, seen.size)
     headers = {"etag": f'"{hashlib.sha256(data).hexdigest()[:32]}"', "cache-control": "private, max-age=600"}
+    headers["x-retr-size"] = f"{picture.image.width} {picture.image.height}"
     headers["x-retr-frame"] = f"{picture.frame} {picture.frames}"
     if picture.window is not None:
         headers["x-retr-window"] = " ".join(f"{number:.6g}" for number in picture.window)

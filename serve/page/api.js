@@ -90,18 +90,20 @@ function picture(path, signal) {
   });
 }
 
+const SCREEN = Math.min(2048, Math.ceil(Math.max(screen.width, screen.height) * Math.min(2, devicePixelRatio)));
 const url = (blob) => URL.createObjectURL(blob);
 
 export const rowPicture = (index, id, size, signal) =>
   picture(`v1/indexes/${encodeURIComponent(index)}/picture?${new URLSearchParams({ id, size })}`, signal).then(({ blob }) => url(blob));
 export const uploadBlob = (name, size) => picture(`v1/uploads/${encodeURIComponent(name)}?size=${size}`).then(({ blob }) => blob);
 
-// A picture to look into: its address as a blob, its frame of how many, and its window (centre, width) or null.
+// A picture to look into: its address as a blob, its frame of how many, its window (centre, width) or null, and its whole
+// size; reduced by the server to what the screen has room for.
 export async function view(index, { upload, id }, asked, signal) {
-  const query = new URLSearchParams({ size: 2048, ...(id === undefined ? {} : { id }), ...asked });
+  const query = new URLSearchParams({ size: SCREEN, ...(id === undefined ? {} : { id }), ...asked });
   const path = upload ? `v1/uploads/${encodeURIComponent(upload)}` : `v1/indexes/${encodeURIComponent(index)}/picture`;
   const { blob, headers } = await picture(`${path}?${query}`, signal);
   const numbers = (name) => headers.get(name)?.split(" ").map(Number) ?? null;
   const [frame, frames] = numbers("x-retr-frame") || [1, 1];
-  return { url: url(blob), frame, frames, window: numbers("x-retr-window") };
+  return { url: url(blob), frame, frames, window: numbers("x-retr-window"), whole: numbers("x-retr-size") };
 }

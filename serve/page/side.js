@@ -1,7 +1,7 @@
 // One picture of the viewer: what is shown of it can be varied where its file holds more, by window and by frame.
 
 import * as api from "./api.js";
-import { h, named } from "./dom.js";
+import { h, named, soon } from "./dom.js";
 import { state } from "./state.js";
 import { strings } from "./strings.js";
 
@@ -13,6 +13,11 @@ export function side(title, source) {
   let now = { frame: 1, frames: 1, window: null };
   let asked = {};
   let loading = null;
+  let detail = null; // the part that is in sight, with more pixels, above the whole picture
+  const undetailed = () => {
+    detail?.remove();
+    detail = null;
+  };
 
   async function load() {
     loading?.abort();
@@ -21,6 +26,7 @@ export function side(title, source) {
       const found = await api.view(state.index.index, source, asked, mine.signal);
       if (mine !== loading) return URL.revokeObjectURL(found.url);
       now = found;
+      undetailed();
       image.addEventListener("load", () => URL.revokeObjectURL(found.url), { once: true });
       image.src = found.url;
       said.textContent = [now.frames > 1 ? strings.frame(now.frame, now.frames) : "", now.window ? strings.window(...now.window.map(Math.round)) : ""].filter(Boolean).join(", ");
@@ -45,6 +51,33 @@ export function side(title, source) {
     load();
     return true;
   };
+  // Where a picture has more pixels than are shown, the part in sight is fetched as it is.
+  const sharpen = soon(async ({ scale, x, y }) => {
+    const frame = image.parentElement;
+    const [across, down] = [frame.clientWidth, frame.clientHeight];
+    const fit = Math.min(across / image.naturalWidth, down / image.naturalHeight);
+    const [width, height] = [image.naturalWidth * fit, image.naturalHeight * fit];
+    undetailed();
+    if (!now.whole || now.whole[0] <= image.naturalWidth || scale <= 1.2 || !width) return;
+    // the edges of what is seen, as shares of the picture
+    const share = (edge, size, moved, room) => Math.min(1, Math.max(0, (edge - room / 2 - moved) / (scale * size) + 0.5));
+    const [left, right] = [0, across].map((edge) => share(edge, width, x, across));
+    const [top, bottom] = [0, down].map((edge) => share(edge, height, y, down));
+    if (right - left <= 0 || bottom - top <= 0) return;
+    const region = [left, top, right - left, bottom - top].map((one) => Math.floor(one * 1e6) / 1e6).join(",");
+    const of = loading;
+    const found = await api.view(state.index.index, source, { ...asked, region }, of.signal).catch(() => null);
+    if (!found || of !== loading) return;
+    undetailed();
+    detail = h("img", { className: "detail", alt: "", draggable: false });
+    const [from, above] = [(across - width) / 2 + left * width, (down - height) / 2 + top * height];
+    Object.assign(detail.style, { left: `${from}px`, top: `${above}px`, width: `${(right - left) * width}px`, height: `${(bottom - top) * height}px`,
+      transformOrigin: `${across / 2 - from}px ${down / 2 - above}px`, transform: image.style.transform, filter: image.style.filter });
+    detail.addEventListener("load", () => URL.revokeObjectURL(found.url), { once: true });
+    detail.src = found.url;
+    frame.append(detail);
+  }, 200);
+  figure.sharpen = sharpen;
   figure.reset = () => {
     asked = {};
     load();

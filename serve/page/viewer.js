@@ -55,6 +55,7 @@ function apply() {
     image.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
     image.style.filter = `brightness(${level.brightness}) contrast(${level.contrast})`;
   }
+  for (const figure of figures()) figure.sharpen(view);
 }
 
 function zoom(by) {
