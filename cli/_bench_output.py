@@ -15,7 +15,7 @@ def show_retizero(result: dict[str, Any], out: Output) -> None:
     data, published, strict = result["data"], result["published_protocol"], result["strict"]
     clustered = published["clustered"] or {"precision": {}, "any_hit": {}}
     paper = result["paper"]
-    _describe(data, out)
+    show_data(data, out)
     out.line(f"encoder {result['encoder']['name']}, {result['encoder']['embedding']}")
     rows = [
         {
@@ -98,7 +98,7 @@ def show_retizero(result: dict[str, Any], out: Output) -> None:
 
 def show_cells(result: dict[str, Any], out: Output) -> None:
     """Print the cells of a protocol that names them itself, and the published ones."""
-    _describe(result["data"], out)
+    show_data(result["data"], out)
     out.line(f"vectors: {result['encoder']['embedding']}")
     if result.get("names_not_asked_about"):
         out.line(f"other findings, not asked about: {_names(result['names_not_asked_about'])}")
@@ -122,7 +122,7 @@ def show_cells(result: dict[str, Any], out: Output) -> None:
     out.line(f"The published cells cannot be compared with this run's: {result['data_is_the_papers_because']}.")
 
 
-def _describe(data: dict[str, Any], out: Output) -> None:
+def show_data(data: dict[str, Any], out: Output) -> None:
     """Print what the data is, and what of it was left out and why."""
     patients = f"{data['groups']} patients" if data["group"] else "no column says whose they are (--group)"
     alone = data["images_without_group"]

@@ -75,6 +75,7 @@ PathColumnOptions = Annotated[list[str] | None, _said("path_column", BuildOption
 GroupOptions = Annotated[list[str] | None, _said("group", BuildOptions)]
 DtypeOption = Annotated[str | None, _said("dtype", BuildOptions)]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or cuda:all.")]
+PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 EncoderOption = Annotated[str, typer.Option("--encoder", help="An encoder of `retr encoders ls`.")]
 LabelOption = Annotated[str, typer.Option("--label", metavar="COLUMN", help="The column of class names.")]
 LabelSetOption = Annotated[
@@ -102,7 +103,7 @@ class LoadOptions:
         Path | None, typer.Option("--text-model", help="Folder of the text model: config.json, vocab.txt.")
     ] = None
     device: DeviceOption = "auto"
-    precision: Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")] = "auto"
+    precision: PrecisionOption = "auto"
     settings: Annotated[
         list[str] | None,
         typer.Option(

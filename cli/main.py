@@ -87,7 +87,14 @@ app = group(
             "Encoders: what there is, what it needs, whether it works here.",
             [
                 LazyCommand("ls", "encoders:ls", "List the encoders, and whether their weights are here."),
-                LazyCommand("info", "encoders:info", "Tell what an encoder is, what it needs and where to get it."),
+                LazyCommand(
+                    "info",
+                    "encoders:info",
+                    "Tell what an encoder is, what it costs, what it needs and where to get it.",
+                ),
+                LazyCommand(
+                    "compare", "encoders:compare", "Evaluate several encoders on one labelled folder, and their cost."
+                ),
                 LazyCommand("verify", "encoders:verify", "Check that an encoder still gives the vectors it gave."),
             ],
         ),

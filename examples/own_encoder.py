@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr import Index, RetrError
-from retr.encoders import BaseEncoder, Card, EncoderInfo, Spec, from_callable
+from retr.encoders import BaseEncoder, Card, EncoderInfo, Spec, compare, from_callable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,6 +72,10 @@ def main(path: Path) -> None:
 
     index = Index.build(ARCHIVE, path.with_name("grid.retr"), encoder=SPEC.load())
     print(index.encoder.info.name, index.search(image=ARCHIVE / "glaucoma/05_g.jpg", k=3).ids)
+
+    # are the two worth their cost? the same pictures, differences picture by picture
+    (apart,) = compare([encoder, SPEC.load()], ARCHIVE).differences
+    print(f"{apart.second} - {apart.first}: precision@1 {apart.metrics['precision@1']:+.3f}")
 
 
 if __name__ == "__main__":

@@ -333,6 +333,16 @@ class BaseEncoder(ABC):
         """
         return None
 
+    def size(self) -> tuple[int | None, int | None]:
+        """Return how many parameters the image side has, and how many bytes they take as loaded; None: not known.
+
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> encoder.size()
+        (None, None)
+        """
+        return None, None
+
     def __repr__(self) -> str:
         info = self.info
         return f"<{type(self).__name__} {info.name} dim={info.dim} {info.precision} on {info.device}>"

@@ -38,9 +38,9 @@ class CallableEncoder(BaseEncoder):
         info: EncoderInfo,
         batch_size: int,
         *,
-        is_module: bool = False,
+        module: Any = None,
     ) -> None:
-        self._function, self._prepare, self._is_module = function, prepare, is_module
+        self._function, self._prepare, self._module = function, prepare, module
         self.info = info
         self.notes = []
         self.batch_size = batch_size
@@ -51,8 +51,15 @@ class CallableEncoder(BaseEncoder):
 
     def survives_fork(self) -> bool:
         """Return whether it is no torch module, or torch runs without threads of its own."""
-        torch = imported("torch") if self._is_module else None
+        torch = imported("torch") if self._module is not None else None
         return torch is None or torch.get_num_threads() == 1
+
+    def size(self) -> tuple[int | None, int | None]:
+        """Return the size of a module; of a function nothing is known."""
+        if self._module is None:
+            return None, None
+        parameters = list(self._module.parameters())
+        return sum(one.numel() for one in parameters), sum(one.numel() * one.element_size() for one in parameters)
 
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Call the function on prepared pictures: float32 ``(n, dim)``.
@@ -123,14 +130,14 @@ def from_callable(
     """
     if batch_size < 1:
         raise UsageError(f"a batch has at least one picture, got: {batch_size!r}")
-    is_module = _is_module(function)
-    if is_module:
+    module = function if _is_module(function) else None
+    if module is not None:
         if prepare is None:
             raise UsageError("a torch module needs prepare=", hint="give the transform it was trained with")
         fingerprint = fingerprint or _fingerprint_of(function)
         function = _evaluated(function)
     info = outside_info(name, fingerprint, dim=dim, similarity=similarity)
-    return CallableEncoder(function, prepare, info, batch_size, is_module=is_module)
+    return CallableEncoder(function, prepare, info, batch_size, module=module)
 
 
 def outside_info(name: str, fingerprint: str | None, *, dim: int, similarity: Similarity) -> EncoderInfo:

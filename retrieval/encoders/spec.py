@@ -37,6 +37,8 @@ class Card:
         As in `EncoderInfo`.
     files
         What has to be on the machine, and where people get it.
+    parameters
+        How many the image side has as it is published, None where it depends on the model or is not known.
 
     Examples
     --------
@@ -54,6 +56,7 @@ class Card:
     source: str
     noncommercial: bool = False
     files: tuple[WeightFile, ...] = ()
+    parameters: int | None = None
 
     def info(self, **loaded: Any) -> EncoderInfo:
         """Return the `EncoderInfo` of a loaded encoder: what is known of it, and what loading showed.

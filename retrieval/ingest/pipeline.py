@@ -35,6 +35,7 @@ from retr.retrieval.archive import locations
 from retr.retrieval.archive.members import TWICE
 from retr.retrieval.archive.provenance import BUILDS_NOTE, BuildNotes
 from retr.retrieval.archive.sources import Item, Other, Skipped
+from retr.retrieval.encoders.costs import note_build
 from retr.retrieval.encoders.index_encoder import require_same
 from retr.retrieval.ingest.build_key import BuildKey
 from retr.retrieval.ingest.decode import Decoder, Read, Unchanged
@@ -91,7 +92,9 @@ def run_build(
         locations.remember_source(store.uuid, order.name, order.source.location)
         run.go()
         rows = len(writer.store)
-    return run.report(rows, time.monotonic() - start), run.reasons
+    report = run.report(rows, time.monotonic() - start)
+    note_build(encoder, report.embedded, report.seconds)
+    return report, run.reasons
 
 
 # How members that a tar calls ./a.png were listed once.

@@ -25,6 +25,33 @@ def test_info_tells_options_and_where_the_weights_are(retr):
     assert "may be given, with --set knowledge_encoder=PATH; from https://" in shown
 
 
+def test_info_tells_what_an_encoder_costs_before_it_is_loaded(retr, archive, tmp_path):
+    (info,) = retr("encoders", "info", "lite", "--json").json
+    assert info["weight_bytes"] == 4 * info["parameters"] > 1e7
+    assert info["last_used"] is None
+    assert "never on this machine" in retr("encoders", "info", "lite").out
+    assert retr("index", "build", archive, "--index", tmp_path / "x.retr").code == 0
+    (info,) = retr("encoders", "info", "lite", "--json").json
+    assert info["last_used"]["images_per_second"] > 0
+    assert str(tmp_path) not in str(info)
+    assert "images a second (read, prepared and embedded by a build)" in retr("encoders", "info", "lite").out
+
+
+def test_compare_prints_paired_differences_and_the_cost(retr, archive, tmp_path, monkeypatch):
+    monkeypatch.setattr("retr.retrieval.evaluation.protocols.vectors._kept", lambda *_: None)
+    table = ["--data", archive, "--metadata", archive / "labels.csv", "--label", "label", "--group", "patient"]
+    names = ["lite", "lite,view=mirrored"]
+    done = retr("encoders", "compare", *names, *table)
+    assert done.code == 0, done.err
+    assert "lite,view=mirrored - lite" in done.out
+    assert "CPU seconds an image" in done.out
+    (found,) = retr("encoders", "compare", *names, *table, "--json").json
+    assert [one["name"] for one in found["encoders"]] == names
+    assert found["data"]["groups"] == found["differences"][0]["second_minus_first"]["precision@1"]["groups"] == 4
+    assert "at least two encoders" in retr("encoders", "compare", "lite", *table).error(2)
+    assert "no folder" in retr("encoders", "compare", *names, "--data", tmp_path / "none").error(2)
+
+
 def test_verify_compares_with_the_record(retr):
     (found,) = retr("encoders", "verify", "lite", "--json").json
     assert found["outcome"] == "matches"

