@@ -56,7 +56,7 @@ def test_what_shows_nothing_is_no_example(docstring):
 
 def test_the_scripts_use_every_public_name():
     used: set[str] = set()
-    for script in EXAMPLES.glob("*.py"):
+    for script in EXAMPLES.rglob("*.py"):
         tree = ast.parse(script.read_text())
         used |= {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     assert {*retr.__all__, *retr.encoders.__all__} - used == set()
