@@ -56,7 +56,8 @@ def classify(
         typer.Option(
             "--shots",
             metavar="FILE",
-            help="A few examples of each class: a CSV of path (or id) and label. With --labels words count, too.",
+            help="A few examples of each class: a CSV of path (or id), label and, where known, patient. "
+            "With --labels words count, too.",
         ),
     ] = None,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train the probe again.")] = False,

@@ -3,7 +3,9 @@
 Three classifiers, nothing of them stored:
 
 * ``prototypes``: a class is the mean of its shots, of unit length; the nearest counts.
-* ``probe``: logistic regression (`retr.retrieval.classify.probe`), the default without words.
+* ``probe``: logistic regression, the default without words. The vectors are centred and scaled by one number: to give
+  each dimension a deviation of 1, as `retr.retrieval.classify.probe` does with all labelled rows, a few shots tell too
+  little, and in a whitened space that was no better than chance (``benchmarks/few_shot.py``).
 * ``blend``: where there are words, a class is the embedding of its prompts plus, by the share of the shots that are its
   own, their sum over the temperature (SS-Text, Silva-Rodriguez et al. 2025, arXiv 2506.17500): training-free.
 """
@@ -12,12 +14,13 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
+from itertools import chain, groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from retr.index.errors import UsageError
+from retr.index.errors import ImageReadError, UsageError
 from retr.index.machine.home import home
 from retr.index.vectors import unit
 from retr.retrieval.classify.classify import answer_images
@@ -25,9 +28,11 @@ from retr.retrieval.classify.probe import fit_probe
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.encoders.index_encoder import RecordedEncoder
 from retr.retrieval.images.given import each_picture
+from retr.retrieval.images.origin import file_sha256
 from retr.retrieval.labels.label_set import LabelSet, load_labels
 from retr.retrieval.query import Query
-from retr.retrieval.query_identity import own_rows
+from retr.retrieval.query_identity import own_rows, stated_values
+from retr.retrieval.query_pictures import split_frame
 from retr.retrieval.query_vectors import resolve
 from retr.retrieval.stats.confidence import Temperature
 
@@ -36,13 +41,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.store import Store
     from retr.retrieval.classify.answers import Answer
     from retr.retrieval.classify.classify import Unread
     from retr.retrieval.index_like import IndexLike
 
 Way = Literal["prototypes", "probe", "blend"]
-#: The penalty of the probe, and the inverse temperature of prototypes and of encoders that state none.
-STRENGTH, SHARPNESS = 0.01, 20.0
+#: The strength of the probe, and the inverse temperature of prototypes and of encoders that state none.
+STRENGTH, SHARPNESS = 3.0, 20.0
 
 
 def few_shot(
@@ -53,10 +59,12 @@ def few_shot(
     labels: LabelSet | str | Path | Sequence[str] | None = None,
     way: Way | None = None,
     patient: str | None = None,
+    patients: Mapping[str, str] | None = None,
 ) -> Iterator[Answer | Unread]:
     """Name what pictures show after a few examples; nothing is calibrated, and nothing is stored.
 
-    Shots that are rows of a picture's own patient, or the picture itself, say nothing about it.
+    Shots of a picture's own patient, or the picture itself, say nothing about it. Whose a shot is comes from its row,
+    from the header of a DICOM file, or from ``patients``.
 
     Parameters
     ----------
@@ -64,18 +72,21 @@ def few_shot(
         As `classify` takes them.
     shots
         The examples with their classes: ids of rows or paths of pictures, or a CSV file with the columns ``id`` or
-        ``path`` and ``label``; paths are relative to the file.
+        ``path`` and ``label``, and ``patient`` where that is known; paths are relative to the file.
     labels
         The classes' prompts, for ``blend``; each class of the shots must be one of the set, and only these are asked.
     way
         By default ``blend`` with ``labels``, else ``probe``.
     patient
         The group key's value of all the pictures.
+    patients
+        The group key's value of shots, by their name in ``shots``; in a file the column ``patient``.
 
     Raises
     ------
     UsageError
-        The shots cannot be read, are of fewer than two classes, or a class is not of the label set.
+        The shots cannot be read, are of fewer than two classes, or a class is not of the label set; or their patients
+        are named and the index has no group key.
 
     Examples
     --------
@@ -91,7 +102,10 @@ def few_shot(
         raise UsageError(f"unknown way {way!r}", hint="use prototypes, probe or blend")
     if (way == "blend") != (labels is not None):
         raise UsageError("a blend needs the prompts of a label set, and only a blend does", hint="see --labels")
-    given = dict(shots) if isinstance(shots, Mapping) else read_shots(home(shots))
+    given, named = (dict(shots), {}) if isinstance(shots, Mapping) else read_shots(home(shots))
+    named |= dict(patients or {})
+    if unknown := sorted(named.keys() - given.keys()):
+        raise UsageError(f"a patient is named of {unknown[0]!r}, which is none of the shots")
     classes = tuple(sorted(set(given.values())))
     if len(classes) < 2:
         raise UsageError(f"the shots are of {len(classes)} classes, at least two are needed")
@@ -104,15 +118,28 @@ def few_shot(
     texts, scale = None, SHARPNESS
     if labels is not None:
         texts, scale = (
-            _texts(index.text_side, load_labels(labels), classes),
+            class_texts(index.text_side, load_labels(labels), classes),
             store.manifest.encoder.logit_scale or scale,
         )
-    method = ByShots(classes, vectors, codes, own_rows(queries, store), way=way, texts=texts, scale=scale)
-    return answer_images(index.encoder, store, method, each_picture(images), patient=patient)
+    known_rows, marks = _whose(store, queries, [named.get(name) for name in given])
+    method = ByShots(classes, vectors, codes, known_rows, way=way, texts=texts, scale=scale)
+    every = frozenset[str]().union(*marks)
+
+    def of(image: Any) -> frozenset[str]:
+        try:
+            return every & _marks(store, image, patient) if every else every
+        except ImageReadError:  # said of it in its turn
+            return frozenset()
+
+    runs = groupby(each_picture(images), of)
+    return chain.from_iterable(
+        answer_images(index.encoder, store, method.where([not gone & one for one in marks]), list(run), patient=patient)
+        for gone, run in runs
+    )
 
 
-def read_shots(file: Path) -> dict[str, str]:
-    """Read a CSV file of examples: ids or paths, and their classes."""
+def read_shots(file: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Read a CSV file of examples: ids or paths with their classes, and the patients of those that have one."""
     try:
         with file.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.DictReader(stream))
@@ -123,6 +150,7 @@ def read_shots(file: Path) -> dict[str, str]:
     if key is None or "label" not in columns:
         raise UsageError(f"the shots {str(file)!r} have no columns 'id' or 'path', and 'label'")
     found: dict[str, str] = {}
+    patients: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         name, label = row[key], row["label"]
         if not name or not label:
@@ -131,7 +159,42 @@ def read_shots(file: Path) -> dict[str, str]:
             name = str(file.parent / name)
         if found.setdefault(name, label) != label:
             raise UsageError(f"line {number} of the shots gives an example another class than a line before it")
-    return found
+        whose = (row.get("patient") or "").strip()
+        if whose and patients.setdefault(name, whose) != whose:
+            raise UsageError(f"line {number} of the shots gives an example another patient than a line before it")
+    return found, patients
+
+
+def _whose(
+    store: Store, queries: Sequence[Query], named: Sequence[str | None]
+) -> tuple[list[NDArray[np.int64]], list[frozenset[str]]]:
+    """Return the rows of each shot, those of its patient with it, and what marks its file or patient without rows."""
+    key = store.manifest.group
+    if key is None and any(named):
+        raise UsageError(
+            "the patients of shots are named, and the index has no group key",
+            hint="declare one with `retr index group COLUMN`",
+        )
+    rows, marks = own_rows(queries, store), []
+    for at, (query, who) in enumerate(zip(queries, named, strict=True)):
+        part = query.parts[0]
+        image = part.value if part.kind == "image" else None
+        marks.append(_marks(store, image, who))
+        if key is not None:
+            said = [one for one in (who, *(stated_values(key, [image]) if image is not None else [])) if one]
+            rows[at] = np.union1d(rows[at], np.concatenate([rows[at], *store.identity.rows(key, said)]))
+    return rows, marks
+
+
+def _marks(store: Store, image: Any, patient: str | None) -> frozenset[str]:
+    """Return what tells a picture's file, or its patient, from others: a hash, and the texts of its group."""
+    key, found = store.manifest.group, set[str]()
+    if image is not None and (sha := file_sha256(split_frame(image)[0])) is not None:
+        found.add(sha)
+    if key is not None:
+        said = patient if patient is not None or image is None else stated_values(key, [image])[0]
+        found |= {f"{key}={text}" for text in store.identity.texts(key, said)} if said else set()
+    return frozenset(found)
 
 
 class ByShots:
@@ -154,6 +217,12 @@ class ByShots:
         self.classes = classes
         self._vectors, self._codes, self._rows = vectors, codes, rows
         self._way, self._texts, self._scale = way, texts, scale
+
+    def where(self, keep: Sequence[bool]) -> ByShots:
+        """Return the classifier of some of the shots."""
+        kept, rows = np.array(keep, bool), [one for one, held in zip(self._rows, keep, strict=True) if held]
+        some = self._vectors[kept], self._codes[kept]
+        return ByShots(self.classes, *some, rows, way=self._way, texts=self._texts, scale=self._scale)
 
     def evidence(
         self, vectors: NDArray[np.float32], exclude: Sequence[NDArray[np.int64]]
@@ -179,7 +248,7 @@ class ByShots:
                 hint="give examples of more patients",
             )
         if self._way == "probe":
-            return fit_probe(vectors, codes, n, STRENGTH)
+            return fit_probe(vectors, codes, n, STRENGTH, each=False)
         counts = np.bincount(codes, minlength=n)
         coef = np.zeros((n, vectors.shape[1]), np.float32)
         np.add.at(coef, codes, vectors)
@@ -192,7 +261,8 @@ class ByShots:
         return coef, np.where(filled, 0, -2 * self._scale).astype(np.float32)
 
 
-def _texts(side: Any, labels: LabelSet, classes: Sequence[str]) -> NDArray[np.float32]:
+def class_texts(side: Any, labels: LabelSet, classes: Sequence[str]) -> NDArray[np.float32]:
+    """Return the embedded prompts of some classes ``(c, d)``, unit vectors."""
     places = [labels.class_of(name) for name in classes]
     unknown = [name for name, at in zip(classes, places, strict=True) if at is None]
     if unknown:

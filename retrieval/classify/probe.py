@@ -354,9 +354,11 @@ def _cross(
 
 
 def fit_probe(
-    vectors: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int, strength: float
+    vectors: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int, strength: float, *, each: bool = True
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Fit standardised features, and fold the standardisation into coefficients ``(c, dim)`` and intercepts ``(c,)``.
+
+    Without ``each`` all dimensions are divided by one number, the root of their variance together.
 
     Raises
     ------
@@ -372,7 +374,8 @@ def fit_probe(
             "with some of the labelled rows held out the others are of a single class, so a probe cannot be measured",
             hint="label more rows of the other classes",
         )
-    mean, deviation = vectors.mean(axis=0), vectors.std(axis=0) + 1e-6
+    mean, deviation = vectors.mean(axis=0), vectors.std(axis=0)
+    deviation = (deviation if each else np.full_like(deviation, np.linalg.norm(deviation))) + np.float32(1e-6)
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300)
     # Stopped early is still a probe, and its figures are measured held-out.
     with ignoring(ConvergenceWarning):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from retr import UsageError
 from retr.retrieval.classify.few_shot import ByShots, few_shot, read_shots
@@ -88,9 +89,38 @@ class TestIndex:
         named = next(iter(index.few_shot([image], self.shots, patient="P06")))
         assert named.probabilities != one.probabilities
 
+    def test_a_shot_of_a_named_patient_says_nothing_about_that_patient(self, index, tmp_path):
+        folder, image = index.path.parent, index.path.parent / "healthy/P03-right.png"
+        copies = {}
+        for name, label in self.shots.items():  # files that are no copies of rows
+            copy = str(tmp_path / name.replace("/", "-"))
+            Image.open(folder / name).point(lambda value: min(value + 1, 255)).save(copy)
+            copies[copy] = label
+        own = next(name for name in copies if "P03" in name)
+        fewer = {name: label for name, label in copies.items() if name != own}
+
+        def answer(shots, image=image, **more):
+            return next(iter(index.few_shot([image], shots, **more))).probabilities
+
+        expected = answer(fewer)
+        assert answer(copies) != expected, "nobody knows whose these files are"
+        assert answer(copies, patients={own: "P03"}) == expected
+        file = tmp_path / "shots.csv"
+        lines = [f"{name},{label},{'P03' if name == own else ''}" for name, label in copies.items()]
+        file.write_text("\n".join(["path,label,patient", *lines]))
+        assert answer(file) == expected
+        # of a patient without rows, and the same file
+        assert answer(copies, patients={own: "new"}, patient="new") == answer(fewer, patient="new")
+        assert answer(copies, own) == answer(fewer, own)
+        mixed = list(index.few_shot([own, image, tmp_path / "none.png"], copies))
+        answered = [one.probabilities for one in mixed if not isinstance(one, tuple)]
+        assert answered == [answer(fewer, own), answer(copies)]
+        assert len(mixed) == 3, "a file that cannot be read is said"
+
     @pytest.mark.parametrize(
         ("asked", "said"),
         [
+            ({"shots": shots, "patients": {"x": "P03"}}, "of 'x', which is none of the shots"),
             ({"shots": {"healthy/P03-left.png": "fine"}}, "of 1 classes"),
             ({"shots": shots, "way": "svm"}, "unknown way 'svm'"),
             ({"shots": shots, "way": "blend"}, "needs the prompts"),
@@ -108,6 +138,7 @@ class TestIndex:
         ("a,b\n1,2\n", "no columns"),
         ("", "no columns"),
         ("path,label\nx.png,\n", "line 2 of the shots has an empty cell"),
+        ("id,label,patient\nx,a,1\nx,a,2\n", "line 3 of the shots gives an example another patient"),
         ("id,label\nx,a\nx,b\n", "line 3 of the shots gives an example another class"),
     ],
 )
@@ -121,3 +152,14 @@ def test_files_that_are_no_shots(tmp_path, text, said):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match="cannot be read"):
         read_shots(tmp_path / "none.csv")
+
+
+def test_a_probe_does_not_blow_up_what_was_made_small():
+    # two directions tell, two hundred hold little; a few shots cannot know which
+    rng = np.random.default_rng(0)
+    codes = np.arange(300) % 3
+    centres = np.array([[1, 0], [-0.5, 0.9], [-0.5, -0.9]])
+    vectors = np.hstack([centres[codes] + rng.normal(0, 0.3, (300, 2)), rng.normal(0, 0.03, (300, 200))])
+    vectors = unit(vectors).astype(np.float32)
+    method = ByShots(("a", "b", "c"), vectors[:12], codes[:12], [NONE] * 12, way="probe")
+    assert (method.evidence(vectors[12:], [NONE] * 288)[0].argmax(axis=1) == codes[12:]).mean() > 0.9
