@@ -3,7 +3,8 @@
 The mean of two that err differently. A linear discriminant with a shrunk covariance learns from the whole archive,
 and has no iterations: five folds of patients cost one product of the vectors with themselves. A vote of the nearest
 rows of other patients, the nearer the more, follows classes that lie in several places. With labels that were made
-wrong on purpose the mean was ahead of the vote, and of a logistic probe (``benchmarks/suspects.py``).
+wrong on purpose the mean was well ahead of the vote on fundus photographs of 21 classes, and ahead of vote and logistic
+probe by less than the plantings differ on chest X-rays of three (``benchmarks/suspects.py``).
 """
 
 from __future__ import annotations
