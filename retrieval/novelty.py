@@ -41,6 +41,8 @@ _NOTED = ("the fence of unlike pictures", "run `retr calibrate` again")
 STALE = (
     "not known whether this is unlike the archive: the measurement of that is out of date; run `retr calibrate` again"
 )
+#: A transform has nothing on what no row shows: an X-ray lies as near to fundus photographs as these to each other.
+UNTOLD = "not known whether this is unlike the archive: an index with a transform does not tell"
 # More rows change the fence of nothing, nor do more of one patient.
 _MOST_ROWS, _MOST_OF_A_GROUP = 5000, 50
 # So many cameras are said; all are in the note.
@@ -190,6 +192,8 @@ def _find(store: Snapshot) -> tuple[Novelty | None, str | None]:
         # earlier versions noted it with the calibration, and not what it depends on
         before = extra.get("calibration")
         return None, STALE if isinstance(before, dict) and NOVELTY_NOTE in before else None
+    if store.manifest.encoder.transform is not None:
+        return None, UNTOLD
     with stored(*_NOTED):
         data = Fields(extra[NOVELTY_NOTE])
         found = _read(data)

@@ -75,7 +75,7 @@ class Settings:
 #: What `quality` stands for. "fast" is what an index is of that records no settings.
 QUALITIES = {
     "fast": Settings(),
-    "standard": Settings("layers", view="mirrored"),
+    "standard": Settings("layers", 320),
     "high": Settings("layers", 320, "mirrored"),
 }
 

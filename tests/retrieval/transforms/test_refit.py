@@ -207,3 +207,11 @@ def test_an_export_can_have_its_transform_fitted_again(index, tmp_path, fake_enc
     made.refit()
     assert made.store.manifest.encoder.transform == index.store.manifest.encoder.transform
     assert made.check() == []
+
+
+def test_what_is_unlike_an_archive_is_not_told_behind_a_transform(index, archive):
+    index.calibrate("label")
+    assert "not known whether this is unlike" in index.search(image=archive / "healthy/000.png", k=1).note
+    assert (
+        "not known whether this is unlike" in next(iter(index.classify([archive / "healthy/000.png"], by="label"))).note
+    )

@@ -12,10 +12,11 @@ from retr.retrieval.encoders.runtime import parallel
 
 @pytest.fixture(scope="module")
 def both():
-    return load_encoder("lite", device="cpu,cpu")
+    return load_encoder("lite", device="cpu,cpu", quality="fast")
 
 
-def test_two_processes_give_what_one_gives(lite, both, pictures):
+def test_two_processes_give_what_one_gives(both, pictures):
+    lite = load_encoder("lite", quality="fast")
     for count in (12, 1, 2, 7):
         np.testing.assert_array_equal(both.encode_images(pictures[:count]), lite.encode_images(pictures[:count]))
     assert both.info.device == "cpu,cpu"
