@@ -119,10 +119,6 @@ def delete(
     purge: Annotated[
         bool, typer.Option("--purge", help="Rewrite every file, so that nothing of the rows remains on disk.")
     ] = False,
-    refit: Annotated[
-        bool,
-        typer.Option("--refit", help="With --purge: fit the transform again without them, of however many patients."),
-    ] = False,
     yes: YesOption = False,
     json_: JsonOption = False,
 ) -> None:
@@ -130,8 +126,7 @@ def delete(
 
     With --purge no byte of them stays in any file of the index, nor of rows deleted before. What may hold something of
     them goes too, and is said: calibrations, probes, a bridge, accelerators, records of files that could not be read.
-    Such files have no metadata: name them by their path. A transform is fitted again on the other rows; one that was
-    fitted on 1000 patients or more stays unless --refit is given.
+    Such files have no metadata: name them by their path. A transform is fitted again on the other rows.
 
     Example: retr index delete --where "patient = 'P17'" --purge
     """
@@ -151,7 +146,7 @@ def delete(
         raise typer.Exit(NOTHING_FOUND)
     if not yes:
         typer.confirm(f"Delete {' and '.join(text for text, n in counts.items() if n)}?", abort=True, err=True)
-    done = delete_rows(opened, ids=ids, where=where, purge=purge, refit=refit)
+    done = delete_rows(opened, ids=ids, where=where, purge=purge)
     out.record({"deleted": done.rows, "left": len(opened), "purged": purge})
     if done.skipped:
         out.note(f"{done.skipped} records of files that could not be read were forgotten")
@@ -321,6 +316,8 @@ def reembed(
     done = opened.reembed(encoder=encoder, transform=transform, progress=True, **loading.options)
     said = {"rows": done.rows, "embedded": done.embedded, "encoder": done.encoder, "dim": done.dim}
     _changed_over(out, said, done.dropped, done.stale)
+    for note in done.notes:
+        out.note(note)
 
 
 def _changed_over(out: Output, said: dict[str, Any], dropped: Sequence[str], stale: Sequence[str]) -> None:

@@ -51,7 +51,7 @@ class IndexContents:
     def __init__(self, store: Store, options: Mapping[str, Any] | None) -> None:
         self._store: Store | None = store
         self._path = store.path
-        self._options = dict(options or {})
+        self._options, self._options_of = dict(options or {}), encoder_key(store)
         # the encoder and what follows it, shared with what `snapshot` returns
         self._loaded, self._followed = Once(most=2), Once(most=2)
         self._bridges = Once(most=2)
@@ -185,7 +185,28 @@ class IndexContents:
                     f"an index with the encoder {name!r} cannot be sent: another process cannot load that by its name",
                     hint="send its path, and give the encoder there: `Index.open(path, encoder=...)`",
                 ) from None
-        return _opened_again, (type(self), self.store, self._options, self.report)
+        return _opened_again, (type(self), self.store, self._loading, self.report)
+
+    @property
+    def _loading(self) -> dict[str, Any]:
+        """How to load the encoder of the version that is searched; of another encoder's options the device counts."""
+        same = encoder_key(self.store) == self._options_of
+        return {name: value for name, value in self._options.items() if same or name == "device"}
+
+    def keep_encoder(self, encoder: BaseEncoder, options: Mapping[str, Any]) -> None:
+        """Take in the loaded encoder of the version that is searched; `EncoderMismatchError` for another one.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> index.keep_encoder(index.encoder, {"device": "cpu"})
+        """
+        from retr.retrieval.encoders.index_encoder import require_same
+        from retr.retrieval.transforms.transform import without_transform
+
+        encoder = without_transform(encoder)
+        require_same(self.store.manifest.encoder.own, encoder.info)
+        self._options, self._options_of = {**self._loading, **options}, encoder_key(self.store)
+        self._loaded.put(self._options_of, encoder)
 
     def refresh(self) -> bool:
         """Move on to the newest committed version; an index stays on the version it was opened at until told.
@@ -357,7 +378,6 @@ class IndexContents:
         ids: Sequence[str] | None = None,
         where: str | None = None,
         purge: bool = False,
-        refit: bool = False,
     ) -> int:
         """Delete rows by id, by condition, or by both; give how many.
 
@@ -370,8 +390,6 @@ class IndexContents:
         purge
             Leave nothing of the rows in any file of the index; `retr.retrieval.deletion.delete` also says what was
             dropped with them.
-        refit
-            A purge also fits the transform of the index again where, of very many patients, it would stay.
 
         Raises
         ------
@@ -389,7 +407,7 @@ class IndexContents:
         """
         from retr.retrieval.deletion import delete
 
-        return delete(cast("IndexLike", self), ids=ids, where=where, purge=purge, refit=refit).rows
+        return delete(cast("IndexLike", self), ids=ids, where=where, purge=purge).rows
 
     def compact(self) -> None:
         """Merge segments and drop deleted rows from disk; readers that are open keep what they see.

@@ -17,7 +17,6 @@ from retr.index.rows.row_ids import unknown_id
 from retr.retrieval.archive import locations
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.ingest import file_states
-from retr.retrieval.transforms.fitting import Transforms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +80,6 @@ def delete(
     ids: Sequence[str] | None = None,
     where: str | None = None,
     purge: bool = False,
-    refit: bool = False,
 ) -> Deleted:
     """Delete rows by id, by condition, or by both; with ``purge`` for good.
 
@@ -94,9 +92,6 @@ def delete(
         A condition over the metadata; over ``path`` a purge applies it to the files that could not be read, too.
     purge
         Leave nothing of these rows, and of those deleted before, in any file of the index.
-    refit
-        A purge also fits the index's transform again without them where it was fitted on so many patients that it
-        would stay (`retr.retrieval.transforms.fitting.KEPT_PATIENTS`).
 
     Raises
     ------
@@ -105,8 +100,6 @@ def delete(
     RetrError
         A purge is refused: the index holds a head fitted on these rows. Nothing is deleted then.
     """
-    if refit and not purge:
-        raise UsageError("a transform is fitted again by a purge", hint="give purge, too, or use `retr index refit`")
     index.refresh()
     store = index.store
     chosen = ChosenRows.of(store, ids, where)
@@ -123,10 +116,6 @@ def delete(
         sources = BuildNotes.of(writer.store).sources
         writer.delete(chosen.rows)
         file_states.forget_states(store.uuid)
-        if refit:
-            kind = Transforms()
-            gone = np.union1d(chosen.rows, np.flatnonzero(~writer.store.alive()))
-            writer.apply(kind.purge(writer.preview(), gone, always=True), kind)
         done = writer.purge(skipped=chosen.skipped)
         left = BuildNotes.of(writer.store).sources
     for name in set(sources) - set(left):

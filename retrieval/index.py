@@ -277,7 +277,7 @@ class Index(IndexContents, Deferred):
         from retr.retrieval.transforms.transform import with_transform
 
         store = self.store
-        loaded = self._loaded(encoder_key(store), lambda: load_for(store, None, self._options))
+        loaded = self._loaded(encoder_key(store), lambda: load_for(store, None, self._loading))
         encoder: BaseEncoder = self._followed(store.manifest.encoder.identity, lambda: with_transform(store, loaded))
         return encoder
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -64,6 +64,9 @@ class IndexLike(Protocol):
 
     def snapshot(self) -> Self:
         """Return an index that stays on this version, whatever `refresh` does to this one."""
+
+    def keep_encoder(self, encoder: BaseEncoder, options: Mapping[str, Any]) -> None:
+        """Take in the loaded encoder of the version that is searched, and how it was loaded."""
 
     def refresh(self) -> bool:
         """Move on to the newest committed version; say whether there was one."""

@@ -32,6 +32,7 @@ from retr.retrieval.transforms.fitting import (
     require_transformable,
 )
 from retr.retrieval.transforms.transform import Transform, stored_features, without_transform
+from retr.retrieval.tuning import tune_if_large
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,6 +63,8 @@ class Reembedded:
         The kinds of side data of which something was dropped: made for the vectors of before, it means nothing now.
     stale
         What of the rest is out of date, a phrase each.
+    notes
+        What a person should know besides, a sentence each.
     """
 
     rows: int
@@ -70,6 +73,7 @@ class Reembedded:
     dim: int
     dropped: tuple[str, ...]
     stale: tuple[str, ...]
+    notes: tuple[str, ...] = ()
 
 
 def reembed(
@@ -99,7 +103,7 @@ def reembed(
     Raises
     ------
     UsageError
-        The index is an adapted one, or the encoder cannot take the transform.
+        The index is an adapted one, the encoder cannot take the transform, or the index has it with another one.
     RetrError
         A picture can no longer be read: what was embedded so far stays for the next run.
 
@@ -124,8 +128,14 @@ def reembed(
         scores = BuildNotes.of(store).scores
         if scores and not hasattr(loaded, "encode_and_score"):
             raise UsageError(f"the index scores findings, which the encoder {loaded.info.name!r} does not")
-        embedded, lost = 0, []
-        if not store.manifest.encoder.own.agrees_with(loaded.info):
+        embedded, lost, kept = 0, [], "none" if Wanted.of(store) is None else "whitening"
+        if store.manifest.encoder.own.agrees_with(loaded.info):
+            if transform not in {"auto", kept}:
+                hint = "`retr index refit` fits one" if kept == "none" else "build a new index without one"
+                raise UsageError(
+                    f"the index is of this encoder, with the transform {kept!r}, got: {transform!r}", hint=hint
+                )
+        else:
             embedded = _embed(store, loaded, beside, progress)
             wanted = transform == "whitening" or (transform == "auto" and is_transformed(loaded))
             lost = _change_over(writer, Store.open(beside), Wanted() if wanted else None)
@@ -134,8 +144,10 @@ def reembed(
             store = writer.commit()
         shutil.rmtree(beside, ignore_errors=True)
     index.refresh()
-    info = store.manifest.encoder
-    return Reembedded(len(store), embedded, info.name, info.dim, tuple(lost), tuple(stale(store)))
+    index.keep_encoder(loaded, options)
+    notes = tuple(tune_if_large(index)) if embedded else ()
+    store, info = index.store, index.store.manifest.encoder
+    return Reembedded(len(store), embedded, info.name, info.dim, tuple(lost), tuple(stale(store)), notes)
 
 
 def _embed(store: Store, encoder: BaseEncoder, beside: Path, progress: bool) -> int:

@@ -160,7 +160,10 @@ def adapt(
         info, vectors = store.manifest.encoder.own, own_vectors(store, rows)
     else:
         notes.append(f"pictures embedded again with {', '.join(f'{k}={v}' for k, v in encoder.info.options.items())}")
-        info, vectors = encoder.info, as_stored(encoder.info, embed_again(store, rows, encoder, progress))
+        info, vectors = (
+            encoder.info,
+            as_stored(encoder.info, embed_again(store, rows, encoder, progress, otherwise="or use --features stored")),
+        )
     place = np.searchsorted(rows, cases.rows)  # both ascend
 
     def fitted(chosen: NDArray[np.bool_]) -> tuple[Head, dict[float, float]]:

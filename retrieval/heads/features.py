@@ -44,18 +44,32 @@ def better_features(store: Store) -> BaseEncoder | None:
     return load_encoder(info.name, **{**recorded_options(info), **spec.head_options})
 
 
-def embed_again(store: Store, rows: NDArray[np.int64], encoder: BaseEncoder, progress: bool) -> NDArray[np.float32]:
-    """Read every row's picture from its archive and embed it: float32 ``(n, dim)``."""
+def embed_again(
+    store: Store, rows: NDArray[np.int64], encoder: BaseEncoder, progress: bool, *, otherwise: str | None = None
+) -> NDArray[np.float32]:
+    """Read every row's picture from its archive and embed it: float32 ``(n, dim)``.
+
+    Parameters
+    ----------
+    otherwise
+        What a person can do where a picture cannot be read; by default what would make it readable.
+
+    Raises
+    ------
+    RetrError
+        One cannot.
+    """
     table = store.table(["id", "path"], rows=rows)
     items = list(zip(table["id"].to_pylist(), table["path"].to_pylist(), strict=True))
-    return encode_all(encoder, items, _Reader(store, encoder), progress=progress)
+    return encode_all(encoder, items, _Reader(store, encoder, otherwise), progress=progress)
 
 
 class _Reader:
     """From a row to the network's input; safe to call from several threads."""
 
-    def __init__(self, store: Store, encoder: BaseEncoder) -> None:
+    def __init__(self, store: Store, encoder: BaseEncoder, otherwise: str | None) -> None:
         self._archive, self._notes, self._encoder = Archive(store), BuildNotes.of(store), encoder
+        self._otherwise = otherwise
 
     def __call__(self, item: tuple[str, str]) -> NDArray[Any]:
         name, path = item
@@ -64,5 +78,6 @@ class _Reader:
         try:
             picture = picture_in(self._archive.read(path), name, self._notes, **reading)
         except RetrError as error:
-            raise RetrError(f"the picture of {name!r} cannot be read again", hint="or use --features stored") from error
+            hint = self._otherwise or error.hint or "bring its archive back to where it was"
+            raise RetrError(f"the picture of {name!r} cannot be read again", hint=hint) from error
         return self._encoder.compact(picture.image)

@@ -45,8 +45,6 @@ if TYPE_CHECKING:
 LEAST_ROWS, SAMPLE = 30, 20_000
 #: An index this many times larger than it was when its transform was fitted should have it fitted again.
 GROWN = 4
-#: A purge keeps the mean and the axes of so many patients; those of fewer are fitted again without the purged rows.
-KEPT_PATIENTS = 1000
 # Rows that a check compares with what the transform makes of their features, and how far they may be apart.
 _CHECKED, _APART = 256, 4e-3
 _NOTED = ("the note of the transform", "run `retr index refit`")
@@ -62,15 +60,12 @@ class Wanted:
         As `whitening.fit` takes them; ``None`` for its own.
     rows, sample
         How many rows the index had, and how many of them it was fitted on; 0 as long as it is not fitted.
-    patients
-        Of the rows it was fitted on; ``None`` where no column tells patients apart.
     """
 
     dim: int | None = None
     power: float | None = None
     rows: int = 0
     sample: int = 0
-    patients: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the manifest's form."""
@@ -89,7 +84,6 @@ class Wanted:
                 power=noted.number("power") if noted.has("power") else None,
                 rows=noted.whole("rows", 0),
                 sample=noted.whole("sample", 0),
-                patients=noted.whole("patients") if noted.has("patients") else None,
             )
 
     @property
@@ -153,10 +147,9 @@ def fitted(snapshot: Snapshot, rows: NDArray[np.int64], wanted: Wanted) -> tuple
             f"a transform is fitted on {LEAST_ROWS} rows at least, got {len(rows)}",
             hint="the encoder's own vectors are searched until then",
         )
-    chosen, group = sampled(snapshot, rows), snapshot.manifest.group
+    chosen = sampled(snapshot, rows)
     found = Transform(fit(stored_features(snapshot, chosen), **wanted.given))
-    patients = None if group is None else len({one for one in snapshot.identity.of(group, chosen) if one is not None})
-    return found, replace(wanted, rows=len(rows), sample=len(chosen), patients=patients)
+    return found, replace(wanted, rows=len(rows), sample=len(chosen))
 
 
 def change_over(draft: Draft[Any], rows: NDArray[np.int64], wanted: Wanted) -> list[str]:
@@ -285,19 +278,17 @@ class Transforms(Kind):
         """Return why it should be fitted again; it counts until then."""
         return due(snapshot)
 
-    def purge(self, snapshot: Snapshot, gone: NDArray[np.int64], *, always: bool = False) -> Change:
-        """Fit it again without the rows; that of very many patients stays, unless it is ``always`` fitted again."""
+    def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:
+        """Fit it again without the rows."""
         wanted = Wanted.of(snapshot)
         if wanted is None or not wanted.rows:
-            return Change()
-        if not always and wanted.patients is not None and wanted.patients >= KEPT_PATIENTS:
             return Change()
         encoder = snapshot.manifest.encoder
         try:
             found, noted = fitted(snapshot, np.setdiff1d(snapshot.live_rows(), gone), wanted)
         except UsageError:
             # what is left is too few
-            noted = replace(wanted, rows=0, sample=0, patients=None)
+            noted = replace(wanted, rows=0, sample=0)
             return Change(
                 {FILE: None},
                 {NOTE: noted.to_json()},

@@ -177,3 +177,20 @@ def test_an_index_that_is_searched_exactly_says_so(retr, hrf_copy):
 @pytest.mark.parametrize("command", [("index", "check"), ("index", "compact"), ("index", "info")])
 def test_commands_that_only_need_the_index(retr, hrf_copy, command):
     assert retr(*command, "--index", hrf_copy).code == 0
+
+
+def test_a_transform_is_fitted_again_and_an_index_moved_to_another_encoder(retr, hrf_copy, placed):
+    fitted = retr("index", "refit", "--dim", "12", "--json", "--index", hrf_copy)
+    assert fitted.json == [{"rows": 45, "fitted_on": 45, "dim": 12}]
+    assert retr("index", "info", "--json", "--index", hrf_copy).json[0]["transform"]["fitted"]
+    assert "--power" in retr("index", "refit", "--power", "3", "--index", hrf_copy).error(2)
+    other = "last" if Store.open(hrf_copy).manifest.encoder.options.get("feature") == "layers" else "layers"
+    moved = ("index", "reembed", "--transform", "none", "--set", f"feature={other}", "--json", "--index", hrf_copy)
+    first = retr(*moved)
+    assert first.code == 0, first.err
+    assert first.json[0]["embedded"] == 45
+    info = retr("index", "info", "--json", "--index", hrf_copy).json[0]
+    assert (info["rows"], info["transform"]) == (45, None)
+    assert retr("index", "check", "--index", hrf_copy).code == 0
+    assert retr(*moved).json[0]["embedded"] == 0
+    assert "'pca'" in retr("index", "reembed", "--transform", "pca", "--index", hrf_copy).error(2)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,8 @@ from retr.index.store import Store
 from retr.retrieval import reembedding
 from retr.retrieval.index import Index
 from retr.retrieval.transforms.transform import FEATURES
+
+TESTS = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -103,6 +109,8 @@ def test_from_a_transform_to_another_encoders(index, archive, tmp_path, other):
     built = Index.build(archive, tmp_path / "built", encoder=other, transform="whitening")
     assert by_id(index.store) == by_id(built.store)
     assert index.reembed(encoder=other).embedded == 0
+    with pytest.raises(UsageError, match="with the transform 'whitening', got: 'none'"):
+        index.reembed(encoder=other, transform="none")
 
 
 def test_a_picture_that_is_gone_changes_nothing(index, archive, other):
@@ -110,8 +118,9 @@ def test_a_picture_that_is_gone_changes_nothing(index, archive, other):
     (archive / "healthy/008.tif").unlink(missing_ok=True)
     gone = next(iter((archive / "healthy").iterdir()))
     gone.unlink()
-    with pytest.raises(RetrError, match="cannot be read again"):
+    with pytest.raises(RetrError, match="cannot be read again") as raised:
         index.reembed(encoder=other)
+    assert "features" not in str(raised.value)
     assert Store.open(index.path).manifest == before
 
 
@@ -135,3 +144,59 @@ def test_vectors_without_pictures_are_refused(tmp_path, other):
     made = Index.from_vectors(np.eye(40), rows, tmp_path / "v", encoder="mine", fingerprint="1")
     with pytest.raises(RetrError):
         made.reembed(encoder=other)
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from fake_encoder import FakeEncoder
+from retr import Index
+from retr.index.rows import writer
+from retr.retrieval import reembedding
+real, at, when = writer.publish, int(sys.argv[3]), sys.argv[4]
+reembedding._COMMIT_ROWS = 16
+count = 0
+def publish(root, manifest):
+    global count
+    count += 1
+    if count == at and when == "before":
+        os.kill(os.getpid(), signal.SIGKILL)
+    real(root, manifest)
+    if count == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+writer.publish = publish
+Index.open(sys.argv[2]).reembed(encoder=FakeEncoder(name="next", weights="3" * 64), transform="whitening")
+"""
+
+
+@pytest.mark.parametrize(("at", "when", "left"), [(3, "after", 8), (5, "before", 0), (5, "after", 0)])
+def test_a_kill_leaves_the_one_encoder_or_the_other(index, archive, make_encoder, at, when, left):
+    before = by_id(index.store)
+    arguments = [sys.executable, "-c", KILLED, str(TESTS), str(index.path), str(at), when]
+    assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
+    killed, encoder = Index.open(index.path), make_encoder(name="next", weights="3" * 64)
+    moved = (at, when) == (5, "after")
+    assert killed.check() == []
+    assert (by_id(killed.store) == before) != moved
+    assert killed.reembed(encoder=encoder, transform="whitening").embedded == left
+    assert not index.path.with_name("i.reembed").exists()
+    assert killed.check() == []
+    assert killed.search(image=archive / "healthy/002.tif", k=1, include_self=True)[0].score == pytest.approx(1)
+
+
+def test_an_open_index_goes_on_with_the_encoder_that_was_loaded(index, other):
+    opened = Index(index.store, options={"weights": "elsewhere.safetensors", "device": "cpu"})
+    same = Index(index.store, options={"weights": "elsewhere.safetensors", "device": "cpu"})
+    opened.reembed(encoder=other, transform="none")
+    assert opened.encoder is other
+    # one that moves on by itself does not take the weights of the encoder before for those of this one
+    assert same._loading == {"weights": "elsewhere.safetensors", "device": "cpu"}
+    assert same.refresh()
+    assert same._loading == {"device": "cpu"}
+
+
+def test_a_large_index_is_tuned_again(index, other, monkeypatch):
+    monkeypatch.setattr(reembedding, "tune_if_large", lambda one: [f"tuned at version {one.version}"])
+    done = index.reembed(encoder=other)
+    assert done.notes == (f"tuned at version {index.version}",)
+    assert index.reembed(encoder=other).notes == ()

@@ -150,29 +150,6 @@ def test_a_purge_leaves_what_a_build_without_the_patient_gives(index, archive, t
     assert not any(row.tobytes() in left for row in before[1])
 
 
-def test_a_purge_keeps_the_mean_of_very_many_patients(index, monkeypatch):
-    monkeypatch.setattr(fitting, "KEPT_PATIENTS", 13)
-    before = index.store.manifest.encoder
-    assert index.store.manifest.extra[NOTE]["patients"] == 14
-    index.delete(where="patient = 'P02'", purge=True)
-    assert index.store.manifest.encoder == before
-    assert index.check() == []
-    index.delete(where="patient = 'P03'", purge=True, refit=True)
-    assert index.store.manifest.encoder != before
-    assert index.store.manifest.extra[NOTE]["rows"] == 34
-    assert index.check() == []
-    with pytest.raises(UsageError, match="by a purge"):
-        index.delete(where="patient = 'P04'", refit=True)
-
-
-def test_without_a_column_of_patients_it_is_fitted_again(archive, tmp_path, fake_encoder, monkeypatch):
-    monkeypatch.setattr(fitting, "KEPT_PATIENTS", 2)
-    index = Index.build(archive, tmp_path / "i", encoder=fake_encoder, transform="whitening")
-    before = index.store.manifest.encoder
-    index.delete(ids=["healthy/000.png"], purge=True)
-    assert index.store.manifest.encoder != before
-
-
 def test_a_purge_that_leaves_too_few_goes_back_to_the_encoders_own(index, archive, fake_encoder, make_picture):
     index.delete(where="age < 60", purge=True)
     store = index.store
