@@ -1,21 +1,36 @@
-"""Similarity maps: which parts of a picture its score for a query rests on, in the picture's own shape.
+"""Similarity maps: which parts of a hit match the query, in the picture's own shape.
 
-A part counts by what the score loses when it is blurred away (occlusion). That needs no gradient and no map of patches:
-it works for any encoder, and through whatever is done to its vectors afterwards. The loss is taken of the query's score
-less the mean score of other pictures of the archive, so that what stands out is of *this* query, and not what makes
-every picture alike. As scores are products, that is one product with the query less the mean of those other vectors.
-A vector is of the whole picture: a small region that two pictures share need not stand out.
+Three ways, the first that is at hand:
+
+``places``
+    Each place of the hit is compared with every place of the query's picture and of its mirror image
+    (`retr.retrieval.correspondence`): for questions that hold a picture, and encoders that describe places. It shows
+    what the two pictures share and others do not (measured by ``benchmarks/pointing.py``).
+``patches``
+    What each patch adds to the score, for encoders whose patches are comparable with pictures or words, less what the
+    same patch adds in other pictures.
+``blurring``
+    What the score loses when a part is blurred away (occlusion), less what the mean score of other pictures loses. It
+    needs no map and works for any encoder, and through whatever is done to its vectors afterwards, in some eighty
+    passes of the network. A vector is of the whole picture: a small region that two pictures share need not stand out.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import PIL.Image
 import PIL.ImageFilter
+import PIL.ImageOps
 
+from retr.index.errors import RetrError
 from retr.index.vectors import unit
+from retr.retrieval.archive.provenance import BuildNotes
+from retr.retrieval.archive.row_pictures import picture_of
+from retr.retrieval.correspondence import Correspondence
+from retr.retrieval.query_pictures import one_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -24,18 +39,169 @@ if TYPE_CHECKING:
 
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.index_like import IndexLike
+    from retr.retrieval.query import Part, Query
 
     #: Pictures in, float ``(n, dim)`` out: vectors whose product with a query is its score.
     Embed = Callable[[Sequence[PIL.Image.Image]], NDArray[Any]]
+    Way = Literal["places", "patches", "blurring"]
 
 # Cells of the longer side, and how many of them a window covers.
 CELLS, WINDOW = 12, 2
-#: Pixels of the longer side that is looked at, and rows that stand for the archive.
-SIDE, OTHERS = 448, 512
+#: Pixels of the longer side that is looked at, rows whose mean vector stands for the archive, and rows whose places do.
+SIDE, OTHERS, PICTURES = 448, 512, 16
 _BATCH = 32
 # What is not part of the reason is shown at this brightness.
 _DIM = 0.35
 _LINE = (64, 255, 220)
+
+
+class Maps:
+    """Maps of the hits of one query; its pictures are read, and some of the archive.
+
+    Parameters
+    ----------
+    index
+        A snapshot, so that its rows stay.
+    vector
+        float ``(dim,)``: the query, embedded.
+    archive
+        What was read of the archive for another query of the same index.
+    """
+
+    def __init__(self, index: IndexLike, query: Query, vector: NDArray[Any], archive: Archive | None = None) -> None:
+        self._index, self._query, self._vector = index, query, vector
+        self._archive = archive or Archive(index)
+        self._shared = self._correspondence()
+        self._least = 0.0
+        if self._shared is not None:
+            self._least = self._shared.usual_peak(self._archive.places, _asked_rows(query))
+
+    def of(self, row_id: str, picture: PIL.Image.Image) -> tuple[Way, NDArray[np.float32], float]:
+        """Return in which way a hit was looked at, its map, and what is the least that its scale ends with.
+
+        The map is float32 ``(h, w)``, row-major from the top left. The scale of places ends no lower than with what
+        pictures that are no hits reach at their best.
+        """
+        encoder = self._index.encoder
+        if self._shared is not None:
+            places = encoder.place_descriptors(_small(picture))
+            if places is not None:
+                return "places", self._shared.heat(places, {row_id, *_asked_rows(self._query)}), self._least
+        patches = encoder.patch_embeddings(_small(picture))
+        if patches is not None:
+            others = [map_ for name, map_ in self._archive.patches.items() if name != row_id]
+            cosine = encoder.info.similarity == "cosine"
+            return "patches", contributions(patches, self._vector, others, cosine=cosine), 0.0
+        return "blurring", heat(embedding(encoder), picture, self._vector, self._archive.mean), 0.0
+
+    def _correspondence(self) -> Correspondence | None:
+        asked = []
+        for part in self._query.parts:
+            if part.weight > 0 and part.kind in {"image", "id"}:
+                # another part may be at hand
+                with suppress(RetrError, OSError):
+                    asked.append(_small(asked_picture(self._index, part)))
+        found = [described(self._index.encoder, picture) for picture in asked]
+        places = [one for one in found if one is not None]
+        if not places or not self._archive.places.keys() - _asked_rows(self._query):
+            return None
+        return Correspondence.of(places, self._archive.places)
+
+
+class Archive:
+    """What other pictures of an archive have, read once, when it is first needed."""
+
+    def __init__(self, index: IndexLike) -> None:
+        self._index = index
+        self._read: dict[str, Any] = {}
+
+    @property
+    def places(self) -> dict[str, NDArray[np.float32]]:
+        """As `described`, by row, of up to `PICTURES` rows; none where the encoder describes no places."""
+        return self._maps("places", lambda picture: described(self._index.encoder, picture))
+
+    @property
+    def patches(self) -> dict[str, NDArray[np.float32]]:
+        """Embeddings of patches ``(h, w, dim)`` by row, likewise."""
+        return self._maps("patches", self._index.encoder.patch_embeddings)
+
+    @property
+    def mean(self) -> NDArray[np.float32]:
+        """The mean vector of the archive."""
+        if "mean" not in self._read:
+            self._read["mean"] = usual(self._index)
+        mean: NDArray[np.float32] = self._read["mean"]
+        return mean
+
+    def _maps(self, kind: str, describe: Callable[[PIL.Image.Image], Any]) -> dict[str, NDArray[np.float32]]:
+        if kind not in self._read:
+            found: dict[str, NDArray[np.float32]] = {}
+            store = self._index.store
+            for row_id in store.ids(_spread(store.live_rows(), PICTURES)):
+                picture = None
+                with suppress(RetrError, OSError):
+                    picture = _small(picture_of(store, row_id, draft_size=2 * SIDE).image)
+                map_ = None if picture is None else describe(picture)
+                if map_ is not None:
+                    found[row_id] = map_
+            self._read[kind] = found
+        maps: dict[str, NDArray[np.float32]] = self._read[kind]
+        return maps
+
+
+def described(encoder: BaseEncoder, picture: PIL.Image.Image) -> NDArray[np.float32] | None:
+    """Describe the places of a picture and of its mirror image (as the other eye is): float32 ``(2 h, w, d)``."""
+    places = encoder.place_descriptors(picture)
+    mirrored = None if places is None else encoder.place_descriptors(PIL.ImageOps.mirror(picture))
+    return None if places is None or mirrored is None else np.concatenate([places, mirrored])
+
+
+def asked_picture(index: IndexLike, part: Part) -> PIL.Image.Image:
+    """Return the picture of a part of a query that is an image or a row.
+
+    Raises
+    ------
+    RetrError
+        It cannot be read, or is not on this machine.
+    """
+    from retr.retrieval.images import read_image
+
+    if part.kind == "id":
+        return picture_of(index.store, part.value).image
+    return read_image(one_picture(part.value, index.store.manifest.encoder, BuildNotes.of(index.store).reading)).image
+
+
+def contributions(
+    patches: NDArray[np.float32], vector: NDArray[Any], others: Sequence[NDArray[np.float32]] = (), *, cosine: bool
+) -> NDArray[np.float32]:
+    """Tell what each patch ``(h, w, dim)`` adds to a score whose vector is their mean: float32 ``(h, w)``.
+
+    Less the mean of what the patch of the same place adds in other pictures, where they have one.
+    """
+
+    def added(map_: NDArray[np.float32]) -> NDArray[np.float32]:
+        length = float(np.linalg.norm(map_.mean(axis=(0, 1)))) if cosine else 1.0
+        return np.asarray(map_ @ vector / max(length, 1e-12), np.float32)
+
+    usual_ones = [added(other) for other in others if other.shape == patches.shape]
+    own = added(patches)
+    return np.asarray(own - np.mean(usual_ones, axis=0), np.float32) if usual_ones else own
+
+
+def _asked_rows(query: Query) -> set[str]:
+    return {part.value for part in query.parts if part.kind == "id"}
+
+
+def _small(picture: PIL.Image.Image) -> PIL.Image.Image:
+    small = picture.convert("RGB")
+    # twice what is looked at: the encoder's own reduction follows
+    small.thumbnail((2 * SIDE, 2 * SIDE))
+    return small
+
+
+def _spread(rows: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Choose rows evenly."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(np.int64)] if len(rows) else rows
 
 
 def embedding(encoder: BaseEncoder) -> Embed:
@@ -51,9 +217,7 @@ def embedding(encoder: BaseEncoder) -> Embed:
 
 def usual(index: IndexLike) -> NDArray[np.float32]:
     """Return the mean vector of an index, of `OTHERS` rows evenly spread over it: float32 ``(dim,)``."""
-    rows = index.store.live_rows()
-    chosen = rows[np.linspace(0, len(rows) - 1, min(OTHERS, len(rows))).astype(np.int64)] if len(rows) else rows
-    vectors = np.asarray(index.store.vectors(chosen), np.float32)
+    vectors = np.asarray(index.store.vectors(_spread(index.store.live_rows(), OTHERS)), np.float32)
     return vectors.mean(axis=0) if len(vectors) else np.zeros(vectors.shape[1], np.float32)
 
 
@@ -113,24 +277,30 @@ def losses(
     return np.asarray(total / count, np.float32)
 
 
-def overlay(image: PIL.Image.Image, scores: NDArray[np.float32], side: int = SIDE) -> PIL.Image.Image:
+def overlay(
+    image: PIL.Image.Image, scores: NDArray[np.float32], side: int = SIDE, *, least: float = 0.0
+) -> PIL.Image.Image:
     """Show an RGB picture, in its own shape and colours, bright where scores ``(h, w)`` are high.
 
     What adds nothing is dark; a line goes around what adds at least half of what the best part does. Where no part adds
-    anything the picture is dark without a line.
+    anything the picture is dark without a line. The brightest is ``least`` at least.
     """
     picture = image.convert("RGB")
     picture.thumbnail((side, side))
-    share = shares(scores, picture.size)
+    share = shares(scores, picture.size, least)
     pixels = np.asarray(picture, np.float32) * (_DIM + (1 - _DIM) * share[..., None])
     pixels[_outline(share >= 0.5, max(1, max(picture.size) // 150))] = _LINE
     return PIL.Image.fromarray(pixels.round().astype(np.uint8))
 
 
-def shares(scores: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Return what each pixel adds as a share of what the best adds, 0 to 1: float32 ``(h, w)`` for ``(w, h)``."""
+def shares(scores: NDArray[np.float32], size: tuple[int, int], least: float = 0.0) -> NDArray[np.float32]:
+    """Return what each pixel adds as a share of what the best adds, 0 to 1: float32 ``(h, w)`` for ``(w, h)``.
+
+    Where the best adds less than ``least``, as a share of that.
+    """
     added = np.maximum(scores, 0)
-    small = PIL.Image.fromarray((added / added.max() if added.max() > 0 else added).astype(np.float32))
+    top = max(float(added.max()), least)
+    small = PIL.Image.fromarray((added / top if top > 0 else added).astype(np.float32))
     return np.clip(np.asarray(small.resize(size, PIL.Image.Resampling.BICUBIC), np.float32), 0, 1)
 
 

@@ -19,11 +19,9 @@ from retr.index.machine.home import home
 from retr.index.machine.waiting import waiting
 from retr.index.machine.whole_file import write_output
 from retr.retrieval import explain
-from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.cards import NOT_HERE, escape, facts, img, row_facts, thumbnail
 from retr.retrieval.hits import shown_names
 from retr.retrieval.query import Part, Query
-from retr.retrieval.query_pictures import one_picture
 from retr.retrieval.query_vectors import resolve
 from retr.retrieval.visible_text import visible
 
@@ -66,20 +64,44 @@ td:first-child { color: var(--soft); padding-right: .75rem; width: 35%; }
 .ring { display: inline-block; width: .9rem; height: .9rem; vertical-align: middle; margin: 0 .3rem 0 .6rem;
   border: 2px solid #40ffdc; background: #777; }
 """
-_KEY = """<p class='key'>The second picture of a hit is bright where blurring a part lowers the score of this query
-more than that of other pictures of the archive: lowers nothing<span class='bar'></span>lowers most<span
-class='ring'></span>at least half of the most. Each hit has a scale of its own. It shows what the score rests on; it is
-no finding.</p>"""
+_SCALE = """<p class='key'>The second picture of a hit is bright where {what}: {least}<span class='bar'></span>{most}
+<span class='ring'></span>at least half of the most. {limit} It is no finding.</p>"""
+_KEYS = {
+    "places": _SCALE.format(
+        what="it looks like some place of the query's picture, more than like places of other pictures of the archive",
+        least="no more",
+        most="most",
+        limit="Each hit has a scale of its own, which ends no lower than with what other pictures reach at their best. "
+        "It shows what the two pictures share and others do not, in structures of about a lesion's size; the "
+        "score is of the whole pictures and may rest on more.",
+    ),
+    "patches": _SCALE.format(
+        what="a patch adds more to the score of this query than the same patch of other pictures of the archive",
+        least="adds no more",
+        most="adds most",
+        limit="Each hit has a scale of its own. A patch knows of the whole picture; what is bright need not be "
+        "what the query shows.",
+    ),
+    "blurring": _SCALE.format(
+        what="blurring a part lowers the score of this query more than that of other pictures of the archive",
+        least="lowers nothing",
+        most="lowers most",
+        limit="Each hit has a scale of its own. It shows what the score rests on. "
+        "It does not point at small regions that the two pictures share: where "
+        "that was measured it found them no more often than chance.",
+    ),
+}
 
 
 @dataclass(frozen=True)
 class SheetPicture:
-    """One picture with what is said of it; ``overlay`` shows what of it matched."""
+    """One picture with what is said of it; ``overlay`` shows what of it matched, found in the way ``way``."""
 
     title: str
     picture: PIL.Image.Image | None
     facts: dict[str, Any]
     overlay: PIL.Image.Image | None = None
+    way: explain.Way | None = None
 
 
 @dataclass(frozen=True)
@@ -105,11 +127,12 @@ def make(index: IndexLike, queries: Sequence[Query], found: Sequence[Hits], *, e
     if explained:
         bridge = index.bridge if any(query.uses_text for query in queries) else None
         vectors = resolve(queries, index.encoder, index.store, text_encoder=bridge)
-    others = explain.usual(index) if explained else None
+    archive = explain.Archive(index)
     sheets = []
     for query, hits, vector in zip(queries, found, vectors, strict=True):
         notes = [hits.note] if hits.note else []
-        cards = [_hit(index, hit, vector, others) for hit in hits]
+        maps = explain.Maps(index, query, vector, archive) if explained and len(hits) else None
+        cards = [_hit(index, hit, maps) for hit in hits]
         asked = [_asked(index, part) for part in query.parts if part.kind in {"image", "id"}]
         sheets.append(Sheet(_named(query).describe(), asked, cards, notes))
     return sheets
@@ -163,8 +186,7 @@ def page(sheets: Sequence[Sheet]) -> str:
         parts += [f"<p class='note'>{escape(note)}</p>" for note in sheet.notes]
         if sheet.asked:
             parts.append(f"<div class='cards asked'>{''.join(map(_figure, sheet.asked))}</div>")
-        if any(card.overlay is not None for card in sheet.hits):
-            parts.append(_KEY)
+        parts += [_KEYS[way] for way in _KEYS if any(card.way == way for card in sheet.hits)]
         parts.append(f"<div class='cards'>{''.join(map(_figure, sheet.hits))}</div></section>")
     parts.append("</body></html>")
     return "\n".join(parts) + "\n"
@@ -196,25 +218,19 @@ def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Ima
     return canvas
 
 
-def _hit(index: IndexLike, hit: Any, vector: Any, others: Any) -> SheetPicture:
+def _hit(index: IndexLike, hit: Any, maps: explain.Maps | None) -> SheetPicture:
     shown = row_facts(hit.metadata, shown_names(list(hit.metadata)))
     picture = _from_archive(index, hit.id)
-    laid = None
-    if vector is not None and picture is not None:
-        with waiting(f"looking for what the score of {hit.id!r} rests on"):
-            scores = explain.heat(explain.embedding(index.encoder), picture, vector, others)
-        laid = explain.overlay(picture, scores, _PAGE_SIDE)
-    return SheetPicture(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown, laid)
+    if maps is None or picture is None:
+        return SheetPicture(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown)
+    with waiting(f"looking for the parts of {hit.id!r} that match"):
+        way, scores, least = maps.of(hit.id, picture)
+    laid = explain.overlay(picture, scores, _PAGE_SIDE, least=least)
+    return SheetPicture(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown, laid, way)
 
 
 def _asked(index: IndexLike, part: Any) -> SheetPicture:
-    from retr.retrieval.images import read_image
-
-    if part.kind == "id":
-        picture = _from_archive(index, part.value)
-    else:
-        info, reading = index.store.manifest.encoder, BuildNotes.of(index.store).reading
-        picture = read_image(one_picture(part.value, info, reading)).image
+    picture = _from_archive(index, part.value) if part.kind == "id" else explain.asked_picture(index, part)
     return SheetPicture(f"query: {_named(Query((part,))).describe()}", picture, {})
 
 

@@ -51,7 +51,7 @@ def limit_aspect(image: PIL.Image.Image, most: int = 16) -> PIL.Image.Image:
 
 
 # What runs a network or its tokenizer, of which most change while they run.
-_ALONE = ("encode_prepared", "encode_texts", "text_lengths", "class_embedding", "patch_embeddings")
+_ALONE = ("encode_prepared", "encode_texts", "text_lengths", "class_embedding", "patch_embeddings", "place_descriptors")
 
 
 class _Turn:
@@ -84,8 +84,8 @@ class BaseEncoder(ABC):
     """Base of all encoders.
 
     Threads may share an encoder. Pictures are read and prepared side by side; the methods that run the network or the
-    tokenizer (`encode_prepared`, `encode_texts`, `text_lengths`, `class_embedding`, `patch_embeddings`) run in one
-    thread at a time, also in an encoder of one's own, which need not see to that.
+    tokenizer (`encode_prepared`, `encode_texts`, `text_lengths`, `class_embedding`, `patch_embeddings`,
+    `place_descriptors`) run in one thread at a time, also in an encoder of one's own, which need not see to that.
 
     Attributes
     ----------
@@ -342,6 +342,20 @@ class BaseEncoder(ABC):
         (None, None)
         """
         return None, None
+
+    def place_descriptors(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
+        """Describe the places of one RGB picture, to be compared with places of others: float32 ``(h, w, d)``, or None.
+
+        Row-major from the top left of the picture. They need not be comparable with `encode_images`: an encoder may
+        keep finer maps than the one that its vector is made from. By default they are `patch_embeddings`.
+
+        >>> from retr.sample import sample_encoder
+        >>> encoder = sample_encoder()
+        >>> import PIL.Image
+        >>> encoder.place_descriptors(PIL.Image.new("RGB", (8, 6))) is None
+        True
+        """
+        return self.patch_embeddings(image)
 
     def __repr__(self) -> str:
         info = self.info

@@ -60,6 +60,10 @@ class AdaptedEncoder(BaseEncoder):
         """Embed prepared pictures: float32 ``(n, head.dim)``."""
         return self.head(as_stored(self.base.info, self.base.encode_prepared(batch)))
 
+    def place_descriptors(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
+        """Describe the places of one RGB picture as the base encoder does: they are compared with each other only."""
+        return self.base.place_descriptors(image)
+
 
 def as_stored(info: EncoderInfo, vectors: NDArray[Any]) -> NDArray[Any]:
     """Return vectors as a store keeps them: of unit length where the similarity is cosine."""

@@ -164,6 +164,10 @@ class TransformedEncoder(BaseEncoder):
             return None
         return self.transform(patches.reshape(-1, patches.shape[-1])).reshape(*patches.shape[:2], -1)
 
+    def place_descriptors(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
+        """Describe the places of one RGB picture as the base encoder does: they are compared with each other only."""
+        return self.inner.place_descriptors(image)
+
 
 def without_transform(encoder: BaseEncoder) -> BaseEncoder:
     """Return an encoder as its authors made it."""

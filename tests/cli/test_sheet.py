@@ -109,7 +109,7 @@ def test_an_explained_hit_has_an_overlay(retr, placed, tmp_path):
     plain, laid = images[1:3]
     assert plain.size == laid.size == original_size(plain)
     assert np.asarray(laid, float).mean() < np.asarray(plain, float).mean()
-    assert "lowers most" in page.read_text()
+    assert "than like places of other pictures" in page.read_text()
 
 
 def test_an_archive_that_is_elsewhere_is_said_so(retr, hrf_copy, tmp_path, monkeypatch):

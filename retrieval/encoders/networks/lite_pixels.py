@@ -21,6 +21,8 @@ SIDE = 224  # what the network was trained at
 MEAN, STD = 0.498, 0.502
 DIMS = {"last": 1280, "layers": 2232}
 VIEWS = ("plain", "mirrored")
+#: Pixels of the longer side of a picture whose places are compared: a lesion then covers several.
+PLACES_SIDE = 448
 # The network halves a picture five times; its statistics need a few places to be taken over, and a GPU's memory ends.
 _STEP, _LEAST, _MOST = 32, 128, 640
 
@@ -78,6 +80,14 @@ QUALITIES = {
     "standard": Settings("layers", 320),
     "high": Settings("layers", 320, "mirrored"),
 }
+
+
+def scaled(image: PIL.Image.Image) -> NDArray[np.uint8]:
+    """Scale one RGB picture to `PLACES_SIDE` in its own shape: uint8 ``(3, h, w)``, multiples of 32."""
+    longer = max(image.size)
+    size = [max(2, round(PLACES_SIDE * side / longer / _STEP)) * _STEP for side in image.size]
+    small = image.convert("RGB").resize((size[0], size[1]), PIL.Image.Resampling.BILINEAR)
+    return np.ascontiguousarray(np.asarray(small).transpose(2, 0, 1))
 
 
 def both_views(plain: NDArray[np.float32], mirrored: NDArray[np.float32]) -> NDArray[np.float32]:

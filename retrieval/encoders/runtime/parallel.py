@@ -136,6 +136,10 @@ class ParallelEncoder(BaseEncoder):
         """Embed a picture's patches on the first device."""
         return self._first.patch_embeddings(image)
 
+    def place_descriptors(self, image: PIL.Image.Image) -> NDArray[np.float32] | None:
+        """Describe a picture's places on the first device."""
+        return self._first.place_descriptors(image)
+
     @staticmethod
     def _receive(device: str, pipe: Connection) -> Any:
         try:

@@ -30,7 +30,7 @@ from retr.index.machine.home import cache_folder
 from retr.index.machine.waiting import waiting
 from retr.index.machine.whole_file import write_if_possible
 from retr.retrieval.encoders.base import BaseEncoder
-from retr.retrieval.encoders.networks.lite_pixels import DIMS, MEAN, QUALITIES, SIDE, STD, Settings, both_views
+from retr.retrieval.encoders.networks.lite_pixels import DIMS, MEAN, QUALITIES, SIDE, STD, Settings, both_views, scaled
 from retr.retrieval.encoders.options import check_choice
 from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights import checkpoints as files
@@ -86,8 +86,9 @@ class LiteEncoder(BaseEncoder):
 
     def __init__(self, weights: str | os.PathLike[str] | None = None, settings: Settings = QUALITIES["fast"]) -> None:
         self.notes: list[str] = []
-        self._settings = settings
-        self._session = self._open(weights)
+        self._settings, self._weights = settings, weights
+        self._session = self._open(settings.feature, settings.resolution)
+        self._describing: Any = None  # opened when it is asked for
         self.info = lite_info(settings)
 
     def size(self) -> tuple[int | None, int | None]:
@@ -119,10 +120,17 @@ class LiteEncoder(BaseEncoder):
             places = (places / _length_of_mean(places) + turned / _length_of_mean(turned)) / np.float32(2)
         return np.asarray(places, np.float32).transpose(1, 2, 0)
 
+    def place_descriptors(self, image: PIL.Image.Image) -> NDArray[np.float32]:
+        """Describe the places of one RGB picture, in its own shape: float32 ``(h, w, 40)``, the longer side 56."""
+        if self._describing is None:
+            self._describing = self._open("places", SIDE)
+        places: NDArray[np.float32] = self._describing.run(["map"], {"pixels": scaled(image)[None]})[0][0]
+        return np.ascontiguousarray(places.transpose(1, 2, 0))
+
     def _run(self, output: str, pixels: NDArray[Any]) -> NDArray[np.float32]:
         return cast("NDArray[np.float32]", self._session.run([output], {"pixels": pixels})[0])
 
-    def _open(self, weights: str | os.PathLike[str] | None) -> Any:
+    def _open(self, output: str, side: int) -> Any:
         """Open the cached network, exporting it first if there is none."""
         import onnxruntime
 
@@ -130,20 +138,20 @@ class LiteEncoder(BaseEncoder):
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         options.log_severity_level = 3
         # a file that is named is looked at, also where the network needs none any more
-        path = None if weights is None else _checked(_find(weights))
-        graph = _cached(self._settings)
+        path = None if self._weights is None else _checked(_find(self._weights))
+        graph = _cached(output, side)
         if graph is None:
-            graph = self._export(path or _checked(_find(None)))
+            graph = self._export(path or _checked(_find(None)), output, side)
         return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
 
-    def _export(self, path: Path) -> bytes:
+    def _export(self, path: Path, output: str, side: int) -> bytes:
         """Export the checked weights and keep the graph in the cache."""
         from retr.retrieval.encoders.networks import lite_export
 
         with waiting("exporting its network to ONNX, once on this machine"):
-            graph = lite_export.export_onnx(path, self._settings.feature, self._settings.resolution)
+            graph = lite_export.export_onnx(path, output, side)
         content = hashlib.sha256(graph).hexdigest()[:16]
-        if not write_if_possible(cache_folder() / f"{_stem(self._settings)}-{content}.onnx", graph):
+        if not write_if_possible(cache_folder() / f"{_stem(output, side)}-{content}.onnx", graph):
             self.notes.append(
                 "the network exported for 'lite' cannot be kept, so every start exports it again: "
                 "let RETR_CACHE_DIR name a folder that can be written"
@@ -171,16 +179,16 @@ def _length_of_mean(places: NDArray[np.float32]) -> np.float32:
     return np.float32(np.linalg.norm(places.mean(axis=(1, 2))))
 
 
-def _stem(settings: Settings) -> str:
-    kind = "lite0" if settings.feature == "last" else f"lite0{settings.feature}"
-    if settings.resolution != SIDE:
-        kind += str(settings.resolution)
+def _stem(output: str, side: int) -> str:
+    kind = "lite0" if output == "last" else f"lite0{output}"
+    if side != SIDE:
+        kind += str(side)
     return f"{kind}-{hashlib.sha256(f'{WEIGHTS_SHA256}.{_REVISION}'.encode()).hexdigest()[:16]}"
 
 
-def _cached(settings: Settings) -> bytes | None:
+def _cached(output: str, side: int) -> bytes | None:
     """Read the exported network; None where there is none that is what its name says."""
-    for path in sorted(cache_folder().glob(f"{_stem(settings)}-*.onnx")):
+    for path in sorted(cache_folder().glob(f"{_stem(output, side)}-*.onnx")):
         graph = path.read_bytes()
         if hashlib.sha256(graph).hexdigest()[:16] == path.stem.rpartition("-")[2]:
             return graph
@@ -202,7 +210,8 @@ def _available() -> bool:
     try:
         return _find(None).is_file()
     except WeightsError:
-        return _cached(QUALITIES["standard"]) is not None
+        settings = QUALITIES["standard"]
+        return _cached(settings.feature, settings.resolution) is not None
 
 
 def _load(

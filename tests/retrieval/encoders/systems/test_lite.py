@@ -284,3 +284,14 @@ def test_draft_decoding_keeps_the_vector(lite):
     full = lite.encode_images([Image.open(io.BytesIO(stream.getvalue())).convert("RGB")])[0]
     cosine = full @ drafted / np.linalg.norm(full) / np.linalg.norm(drafted)
     assert 0.999 < cosine < 1
+
+
+def test_places_keep_the_shape_and_are_described_alike_on_torch(lite):
+    from retr.retrieval.encoders.networks.lite import LiteTorchEncoder
+
+    wide = picture().crop((0, 100, 512, 356))
+    places = lite.place_descriptors(wide)
+    assert places.shape == (28, 56, 40)
+    other = LiteTorchEncoder(lite.info, module._find(None), device="cpu", precision="fp32")
+    np.testing.assert_allclose(other.place_descriptors(wide), places, atol=1e-4 * np.abs(places).max())
+    assert lite.place_descriptors(picture().resize((7, 900))).shape == (56, 8, 40)
