@@ -10,7 +10,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retr.retrieval import exporting, reembedding, tuning
+    from retr.retrieval import exporting, query_vectors, reembedding, tuning
     from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import calibrate
     from retr.retrieval.classify import classify as classifying
@@ -55,6 +55,7 @@ class Deferred:
         sample = sampling.sample
         map = mapping.map
         tune = tuning.tune
+        embed = query_vectors.embed
         export = exporting.export
         refit = refitting.refit
         reembed = reembedding.reembed
@@ -73,6 +74,7 @@ class Deferred:
         sample = _From("curation.sampling")
         map = _From("curation.map")
         tune = _From("tuning")
+        embed = _From("query_vectors")
         export = _From("exporting")
         refit = _From("transforms.refit")
         reembed = _From("reembedding")

@@ -15,7 +15,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 
@@ -44,13 +44,21 @@ class HasId(Protocol):
         """The row's id."""
 
 
+class Embedded(NamedTuple):
+    """A part's vector, float32 ``(dim,)``, and the encoder (and bridge) that gave it."""
+
+    by: tuple[Any, ...]
+    vector: NDArray[np.float32]
+
+
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One term of a query: what it is, its value, and its weight."""
+    """One term of a query: what it is, its value, its weight, and its vector where it was embedded before."""
 
     kind: PartKind
     value: Any
     weight: float = 1.0
+    embedded: Embedded | None = None
 
     def describe(self) -> str:
         """Return the part in words, without pixels or numbers."""
@@ -244,7 +252,7 @@ class Query:
         factor = float(weight)
         if not math.isfinite(factor) or factor == 0:
             raise UsageError(f"the weight of a query must be finite and not zero, got {weight!r}")
-        return replace(self, parts=tuple(Part(p.kind, p.value, p.weight * factor) for p in self.parts))
+        return replace(self, parts=tuple(replace(part, weight=part.weight * factor) for part in self.parts))
 
     __rmul__ = __mul__
 

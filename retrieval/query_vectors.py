@@ -7,6 +7,7 @@ the score of a sum is the weighted sum of its parts' scores. Marked rows then mo
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,6 +16,9 @@ from retr.index.errors import UsageError
 from retr.index.rows.row_ids import unknown_id
 from retr.index.vectors import unit
 from retr.retrieval.archive.provenance import BuildNotes
+from retr.retrieval.encoders.index_encoder import RecordedEncoder
+from retr.retrieval.labels.trained_rows import BRIDGE_FILE
+from retr.retrieval.query import Embedded
 from retr.retrieval.query_pictures import one_picture
 
 if TYPE_CHECKING:
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
 
     from retr.index.encoder import Encoder, EncoderInfo
     from retr.index.store import Store
+    from retr.retrieval.index_like import IndexLike
     from retr.retrieval.query import Part, Query
 
 _NONE = np.empty((0, 0))
@@ -125,15 +130,62 @@ def _cancelled() -> UsageError:
     return UsageError("the parts of the query cancel out", hint="change a weight or leave a part out")
 
 
+def embed(index: IndexLike, queries: Sequence[Query]) -> list[Query]:
+    """Return queries with their pictures and words embedded, so that asking them again costs a search only.
+
+    They are asked as the queries they were made of, with other filters and another ``k`` as often as wanted. An index
+    with another encoder, or another bridge, embeds them anew.
+
+    Raises
+    ------
+    ImageReadError, NoTextSideError
+        A picture cannot be read; words for an encoder without a text side, and no bridge.
+
+    Examples
+    --------
+    >>> from retr import Query
+    >>> from retr.sample import sample_index
+    >>> index = sample_index()
+    >>> [query] = index.embed([Query.image(index.path.parent / "healthy/P01-left.png")])
+    >>> [index.search(query, k=1, where=where).ids for where in ("age < 50", "age >= 50")]
+    [['healthy/P09-left.png'], ['healthy/P11-right.png']]
+    """
+    index = index.snapshot()
+    store = index.store
+    encoder = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
+    bridge = index.bridge if any(query.uses_text for query in queries) else None
+    by = _side(encoder, store)
+    parts = [part for query in queries for part in query.parts if part.kind in {"image", "text"}]
+    vectors = iter(_embed(parts, encoder, store, bridge or encoder))
+
+    def known(part: Part) -> Part:
+        # a copy: a row of a batch would hold all of it
+        return replace(part, embedded=Embedded(by, np.array(next(vectors), np.float32)))
+
+    return [
+        replace(query, parts=tuple(known(part) if part.kind in {"image", "text"} else part for part in query.parts))
+        for query in queries
+    ]
+
+
+def _side(encoder: Encoder, store: Store) -> tuple[Any, ...]:
+    """Return what a part's vector depends on beside the part: vectors of another are not taken."""
+    return encoder.info, store.manifest.files.get(BRIDGE_FILE), BuildNotes.of(store).reading
+
+
 def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder) -> list[NDArray[Any]]:
-    images = [part.value for part in parts if part.kind == "image"]
+    by = _side(encoder, store) if any(part.embedded is not None for part in parts) else ()
+    known = [part.embedded.vector if part.embedded is not None and part.embedded.by == by else None for part in parts]
+    images = [part.value for part, vector in zip(parts, known, strict=True) if part.kind == "image" and vector is None]
     if images:
         reading = BuildNotes.of(store).reading
         images = [one_picture(image, encoder.info, reading) for image in images]
     pictures = iter(encoder.encode_images(images)) if images else iter(())
     out: list[NDArray[Any]] = []
-    for part in parts:
-        if part.kind == "image":
+    for part, vector in zip(parts, known, strict=True):
+        if vector is not None:
+            out.append(vector)
+        elif part.kind == "image":
             out.append(next(pictures))
         elif part.kind == "text":
             # One at a time: with text towers that average over padding, a text's vector depends on its batch.

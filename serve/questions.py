@@ -13,14 +13,15 @@ from retr.serve.schemas import PicturePart, RowPart, TextPart
 if TYPE_CHECKING:
     from retr import Picture
     from retr.serve.audit import Audit
+    from retr.serve.remembered import Asked
     from retr.serve.schemas import Question
     from retr.serve.state import State
     from retr.serve.tokens import Token
     from retr.serve.uploads import Uploads
 
 
-def query_of(question: Question, state: State, token: Token) -> Query:
-    """Return the query; reads its pictures, so that it takes long.
+def query_of(question: Question, state: State, token: Token) -> Asked:
+    """Return the query, and by what its parts are remembered; reads its pictures, so that it takes long.
 
     Raises
     ------
@@ -28,17 +29,26 @@ def query_of(question: Question, state: State, token: Token) -> Query:
         A picture cannot be read, an upload is gone, or a part cannot be meant.
     """
     terms = []
+    keys: list[tuple[Any, ...] | None] = []
     for part in question.parts:
         if isinstance(part, PicturePart):
             term = Query.image(picture_of(part, state, token))
+            digest = digest_of(part, state.uploads)
+            # an upload that went since has no hash, and no vector is known by none
+            keys.append(("picture", digest, part.crop) if digest else None)
         elif isinstance(part, TextPart):
             term = Query.text(part.text)
-        elif isinstance(part, RowPart):
-            term = Query.id(part.id)
+            keys.append(("text", part.text))
         else:
-            term = Query.vector(part.vector)
+            term = Query.id(part.id) if isinstance(part, RowPart) else Query.vector(part.vector)
+            keys.append(None)
         terms.append(term * part.weight)
-    return reduce(add, terms, Query(())).refine(like=question.like, unlike=question.unlike)
+    return reduce(add, terms, Query(())).refine(like=question.like, unlike=question.unlike), tuple(keys)
+
+
+def digest_of(part: PicturePart, uploads: Uploads) -> str:
+    """Return the hash of a picture's bytes; empty of an upload that is not held any more."""
+    return uploads.digest(part.upload or "") if part.data is None else _digest(part.bytes())
 
 
 def picture_of(part: PicturePart, state: State, token: Token) -> Picture:
@@ -55,7 +65,7 @@ def told(question: Question, audit: Audit, uploads: Uploads) -> list[dict[str, A
     shown: dict[str, Any]
     for part in question.parts:
         if isinstance(part, PicturePart):
-            shown = {"picture": uploads.digest(part.upload or "") if part.data is None else _digest(part.bytes())}
+            shown = {"picture": digest_of(part, uploads)}
             shown |= {} if part.crop is None else {"crop": list(part.crop)}
         elif isinstance(part, TextPart):
             shown = {"text": audit.words(part.text)}

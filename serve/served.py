@@ -10,13 +10,15 @@ from retr import Index
 from retr.serve.batching import Batcher
 from retr.serve.facets import facets
 from retr.serve.maps import Maps
+from retr.serve.remembered import Remembered
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
     from concurrent.futures import Future
     from pathlib import Path
 
-    from retr import Hits, Query
+    from retr import Hits
+    from retr.serve.remembered import Asked
     from retr.serve.schemas import Facets
 
 _LOOK_EVERY = 1.0
@@ -47,7 +49,8 @@ class Served:
         self._counting = threading.Lock()
         self._facets: dict[tuple[int, str | None], Facets] = {}
         self.maps = Maps()
-        self._batcher: Batcher[Query, Hits] = Batcher(self._answer)
+        self._remembered = Remembered()
+        self._batcher: Batcher[Asked, Hits] = Batcher(self._answer)
 
     @property
     def index(self) -> Index:
@@ -60,9 +63,9 @@ class Served:
                 self._looking.release()
         return self._index
 
-    def search(self, query: Query, options: dict[str, Any]) -> Future[Hits]:
+    def search(self, asked: Asked, options: dict[str, Any]) -> Future[Hits]:
         """Ask; questions with equal options that arrive together are answered together."""
-        return self._batcher.submit(tuple(sorted((name, _frozen(value)) for name, value in options.items())), query)
+        return self._batcher.submit(tuple(sorted((name, _frozen(value)) for name, value in options.items())), asked)
 
     def facets(self, where: str | None) -> Facets:
         """Return the facets under a condition; those of the newest version's last conditions are kept."""
@@ -85,9 +88,11 @@ class Served:
         self._batcher.close()
         self._index.close()
 
-    def _answer(self, key: Hashable, queries: list[Query]) -> list[Hits]:
+    def _answer(self, key: Hashable, asked: list[Asked]) -> list[Hits]:
         assert isinstance(key, tuple)
-        return self.index.search(queries, **{name: _thawed(value) for name, value in key})
+        index = self.index.snapshot()
+        queries = self._remembered.embedded(index, asked)
+        return index.search(queries, **{name: _thawed(value) for name, value in key})
 
 
 def _frozen(value: Any) -> Hashable:

@@ -1,0 +1,76 @@
+"""Vectors of questions that were asked: with another filter, or another number of hits, a question costs a search only.
+
+Known by what was asked (the hash of a picture's bytes and the part that is meant, words), never by a row; of one
+version of the index, so that nothing outlives a purge or another encoder.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from retr import Index, Query
+
+    #: A query, and of each of its parts a key, or None for one that has nothing to be embedded.
+    Asked = tuple[Query, tuple[Hashable | None, ...]]
+
+
+class Remembered:
+    """The vectors of an index's last questions.
+
+    Parameters
+    ----------
+    most
+        How many; the least recently asked go first. One takes some kilobytes.
+    """
+
+    def __init__(self, most: int = 4096) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._version = -1
+        self._held: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def embedded(self, index: Index, asked: Sequence[Asked]) -> list[Query]:
+        """Return the queries with their vectors; what is not held is embedded, in one batch."""
+        queries = [self._with_known(index.version, query, keys) for query, keys in asked]
+        missing = [
+            number
+            for number, (query, (_, keys)) in enumerate(zip(queries, asked, strict=True))
+            if any(key is not None and part.embedded is None for part, key in zip(query.parts, keys, strict=True))
+        ]
+        for number, query in zip(missing, index.embed([queries[number] for number in missing]), strict=True):
+            queries[number] = query
+            self._keep(index.version, query, asked[number][1])
+        return queries
+
+    def _with_known(self, version: int, query: Query, keys: tuple[Hashable | None, ...]) -> Query:
+        with self._lock:
+            if version != self._version:
+                self._held.clear()
+                self._version = version
+            parts = []
+            for part, key in zip(query.parts, keys, strict=True):
+                held = None if key is None else self._held.get(key)
+                if held is not None:
+                    self._held.move_to_end(key)
+                parts.append(part if held is None else replace(part, embedded=held))
+        return replace(query, parts=tuple(parts))
+
+    def _keep(self, version: int, query: Query, keys: tuple[Hashable | None, ...]) -> None:
+        with self._lock:
+            # another thread may have seen a newer version meanwhile
+            if version != self._version:
+                return
+            for part, key in zip(query.parts, keys, strict=True):
+                if key is not None and part.embedded is not None:
+                    self._held[key] = part.embedded
+            while len(self._held) > self._most:
+                self._held.popitem(last=False)

@@ -1,0 +1,69 @@
+"""A question is embedded once: with another filter, or another number of hits, it costs a search only."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+SEARCH = "/v1/indexes/small/search"
+
+
+@pytest.fixture
+def asked(serve, monkeypatch):
+    """``asked(part, **options)``: the ids of the hits, and how many pictures were embedded for them."""
+    client = serve()
+    served = client.app.state.retr.indexes["small"]
+    embedded = []
+    encoder = served.index.encoder
+    real = encoder.encode_images
+    monkeypatch.setattr(encoder, "encode_images", lambda pictures: (embedded.extend(pictures), real(pictures))[1])
+
+    def ask(*parts, **options):
+        embedded.clear()
+        answer = client.post(SEARCH, json={"questions": [{"parts": list(parts)}], "k": 5, **options})
+        assert answer.status_code == 200, answer.text
+        return [hit["id"] for hit in answer.json()["answers"][0]["hits"]], len(embedded)
+
+    ask.client, ask.served = client, served
+    return ask
+
+
+def test_a_picture_is_embedded_once_however_often_it_is_asked(asked, indexed, png):
+    held = asked.client.post("/v1/uploads", content=png(3)).json()["upload"]
+    part = {"upload": held}
+    assert asked(part) == (indexed.search(image=png(3), k=5).ids, 1)
+    for options in ({"k": 2}, {"where": "age >= 40"}, {"exclude_same": {"patient": "P0"}}, {"one_per": "patient"}):
+        assert asked(part, **options) == (indexed.search(image=png(3), **{"k": 5, **options}).ids, 0)
+    # the same bytes by another way, weighed otherwise
+    assert asked({"data": base64.b64encode(png(3)).decode(), "weight": 2})[1] == 0
+    # another part of it, and another picture, are other questions
+    assert asked(part | {"crop": [0, 0, 0.5, 0.5]})[1] == 1
+    assert asked(part, {"data": base64.b64encode(png(4)).decode()})[1] >= 1
+    assert asked({"data": base64.b64encode(png(5)).decode()}) == (indexed.search(image=png(5), k=5).ids, 1)
+
+
+def test_nothing_is_remembered_beyond_a_version(asked, indexed, png):
+    part = {"data": base64.b64encode(png(3)).decode()}
+    asked(part)
+    indexed.delete(ids=[next(iter(indexed))], purge=True)
+    asked.served.index.refresh()
+    assert asked(part) == (indexed.search(image=png(3), k=5).ids, 1)
+    assert len(asked.served._remembered) == 1
+
+
+def test_the_oldest_questions_are_forgotten(asked, png):
+    asked.served._remembered._most = 2
+    for seed in range(4):
+        asked({"data": base64.b64encode(png(seed)).decode()})
+    assert len(asked.served._remembered) == 2
+    assert asked({"data": base64.b64encode(png(3)).decode()})[1] == 0
+    assert asked({"data": base64.b64encode(png(0)).decode()})[1] == 1
+
+
+def test_an_upload_that_is_gone_is_known_by_no_hash(asked, png, monkeypatch):
+    held = asked.client.post("/v1/uploads", content=png(3)).json()["upload"]
+    monkeypatch.setattr(asked.client.app.state.retr.uploads, "digest", lambda _: "")
+    other = asked.client.post("/v1/uploads", content=png(4)).json()["upload"]
+    assert asked({"upload": held})[1] == 1
+    assert asked({"upload": other})[1] == 1
