@@ -164,6 +164,7 @@ _REAL: dict[str, list[Any]] = {
     "one_per": [None, "patient", "label"],
     "columns": [None, ["label", "age"]],
     "by": ["label"],
+    "label": ["label", "patient"],
     "like": [[], ["healthy/P01-left.png"]],
     "unlike": [[], ["healthy/P03-left.png"]],
 }

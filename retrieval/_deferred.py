@@ -10,7 +10,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from retr.retrieval import exporting, query_vectors, reembedding, tuning
+    from retr.retrieval import exporting, hit_map, query_vectors, reembedding, tuning
     from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import calibrate
     from retr.retrieval.classify import classify as classifying
@@ -56,6 +56,7 @@ class Deferred:
         map = mapping.map
         tune = tuning.tune
         embed = query_vectors.embed
+        explain = hit_map.explain
         export = exporting.export
         refit = refitting.refit
         reembed = reembedding.reembed
@@ -75,6 +76,7 @@ class Deferred:
         map = _From("curation.map")
         tune = _From("tuning")
         embed = _From("query_vectors")
+        explain = _From("hit_map")
         export = _From("exporting")
         refit = _From("transforms.refit")
         reembed = _From("reembedding")

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,12 @@ from starlette.exceptions import HTTPException
 
 import retr
 from retr import ImageReadError, IndexLockedError, NoTextSideError, RetrError, UnknownIdError, UsageError
-from retr.serve import routes_map, routes_page, routes_pictures, routes_read, routes_state, routes_write
+from retr.serve import routes_long, routes_map, routes_page, routes_pictures, routes_read, routes_state, routes_write
 from retr.serve.audit import Audit
 from retr.serve.batching import Busy
 from retr.serve.decoding import Decoders, Limits
 from retr.serve.limits import Guard, Rate
+from retr.serve.messages import without_paths
 from retr.serve.served import Served
 from retr.serve.state import State
 from retr.serve.tokens import Tokens
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("retr.serve")
 _SYNC_EVERY = 1.0
-# inside quotes up to the next one, else up to a blank
-_PATH = re.compile(
-    r"(?<=['\"])(?:file://)?/[^'\"]*[^'\"/](?=['\"])|(?:(?<![\w/.:'\"<])|file://)/[\w.-]+(?:/[^\s'\",;:)]*)?"
-)
 
 
 def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping[str, Any] | None = None) -> FastAPI:
@@ -111,6 +107,7 @@ def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping
     app.include_router(routes_map.router, prefix="/v1")
     app.include_router(routes_pictures.router, prefix="/v1")
     app.include_router(routes_write.router, prefix="/v1")
+    app.include_router(routes_long.router, prefix="/v1")
     app.middleware("http")(_counted(state))
     app.add_middleware(
         Guard,
@@ -159,19 +156,10 @@ async def _explain(_: Request, error: Exception) -> Response:
     if isinstance(error, Busy):
         return _refusal(503, "too many questions wait", "ask again in a second", {"retry-after": "1"})
     if isinstance(error, RetrError):
-        hint = None if error.hint is None else _without_paths(error.hint)
-        return _refusal(_status(error), _without_paths(error.message), hint, kind=type(error).__name__)
+        hint = None if error.hint is None else without_paths(error.hint)
+        return _refusal(_status(error), without_paths(error.message), hint, kind=type(error).__name__)
     # `Guard` answers for every other one
     raise error
-
-
-def _without_paths(text: str) -> str:
-    """Return a message without the paths of the server's disk, which no client typed.
-
-    >>> _without_paths("cannot read '/data/my archive/x.png', see /data/log")
-    "cannot read '(a file of the server)', see (a file of the server)"
-    """
-    return _PATH.sub("(a file of the server)", text)
 
 
 def _status(error: RetrError) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import io
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, overload
@@ -157,6 +158,45 @@ class Client(_Questions):
         b'JPEG'
         """
         return _checked(self._call("GET", f"indexes/{self.index}/picture", params={"id": id, "size": size})).content
+
+    def explain(self, query: Query, id: str, *, size: int = 448) -> bytes:  # noqa: A002
+        """Return what a row's score for a question rests on, as the PNG of `retr.Index.explain`.
+
+        >>> import httpx
+        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, content=b"PNG"))
+        >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
+        ...     client.explain(Query.id("a.png"), "b.png")
+        b'PNG'
+        """
+        asked = {"question": _question(query), "id": id, "size": size}
+        return _checked(self._call("POST", f"indexes/{self.index}/explain", json=asked)).content
+
+    def evaluate(self, task: str, label: str, **options: Any) -> dict[str, Any]:
+        """Measure the index on its own labels, as `retr.Index.evaluate` does, and wait for the result.
+
+        Raises
+        ------
+        RetrError
+            It cannot be measured, or four evaluations wait already.
+
+        Examples
+        --------
+        >>> import httpx
+        >>> told = {"job": "x", "status": "done", "result": {"metrics": {}}}
+        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, json=told))
+        >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
+        ...     client.evaluate("retrieval", "label")
+        {'metrics': {}}
+        """
+        asked = {"task": task, "label": label, **options}
+        told = _checked(self._call("POST", f"indexes/{self.index}/evaluations", json=asked)).json()
+        while told["status"] in {"waiting", "running"}:
+            time.sleep(0.2)
+            told = self._get(f"jobs/{told['job']}")
+        if told["status"] == "failed":
+            raise RetrError(told["error"])
+        result: dict[str, Any] = told["result"]
+        return result
 
     @overload
     def search(self, query: Sequence[Query], **options: Any) -> list[Hits]: ...

@@ -112,6 +112,34 @@ class SearchRequest(_Strict):
         return self.model_dump(exclude={"questions"})
 
 
+class ExplainRequest(_Strict):
+    """A question, and the row of which is asked what its score rests on."""
+
+    question: Question
+    id: str = Field(min_length=1, max_length=4096)
+    size: int = Field(448, ge=16, le=2048, description="The longer side, at most, in pixels.")
+
+
+class EvaluateRequest(_Strict):
+    """What is measured: ``retr eval TASK --label COLUMN``."""
+
+    task: Literal["retrieval", "neighbours", "probe"]
+    label: str = Field(min_length=1, max_length=4096)
+    where: str | None = Field(None, max_length=10_000)
+    separator: str | None = Field(None, min_length=1, max_length=10)
+    group: str | None = None
+
+
+class Job(BaseModel):
+    """Work that goes on behind the answer."""
+
+    job: str
+    status: Literal["waiting", "running", "done", "failed"]
+    seconds: float = Field(description="Since it was asked for; of a finished one, until it was.")
+    result: dict[str, Any] | None = None
+    error: str | None = None
+
+
 class Answer(BaseModel):
     """The hits of one question, as ``retr query --json`` prints them."""
 

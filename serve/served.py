@@ -45,6 +45,7 @@ class Served:
         self._looking = threading.Lock()
         # of this server's own writers, one after another
         self.writing = threading.Lock()
+        self.explaining = threading.Lock()
         # one at a time: a count over a million rows takes a core for a second
         self._counting = threading.Lock()
         self._facets: dict[tuple[int, str | None], Facets] = {}

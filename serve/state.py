@@ -11,6 +11,7 @@ from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
 from retr import UsageError
+from retr.serve.jobs import Jobs
 from retr.serve.metrics import Metrics
 from retr.serve.served import Served
 from retr.serve.tokens import LOCAL, Token
@@ -44,6 +45,7 @@ class State:
     workers: ThreadPoolExecutor
     # pictures that are slow to decode wait for one another, and nothing else waits for them
     readers: ThreadPoolExecutor
+    jobs: Jobs = field(default_factory=Jobs)
     metrics: Metrics = field(default_factory=Metrics)
     ready: bool = False
 
@@ -83,6 +85,7 @@ class State:
 
     def close(self) -> None:
         """Answer what waits, then let go of everything."""
+        self.jobs.close()
         for served in self.indexes.values():
             served.close()
         self.decoders.close()

@@ -16,9 +16,9 @@ import pytest
 import uvicorn
 
 from retr.benchmarks import fuzz_readers
-from retr.serve.app import _without_paths
 from retr.serve.audit import Audit, verify
 from retr.serve.limits import Guard
+from retr.serve.messages import without_paths
 from retr.serve.protocol import TimedProtocol
 from retr.serve.tokens import Tokens, make_token
 
@@ -310,9 +310,9 @@ def test_a_reader_that_stops_is_cut_off(listening):
     ],
 )
 def test_paths_are_taken_out_of_messages(text):
-    assert not re.search("srv|Meier", _without_paths(text))
+    assert not re.search("srv|Meier", without_paths(text))
 
 
 def test_what_is_no_path_stays():
     for text in ("an id: 'healthy/1.png'", "age > 3 / 2", "scores from 0 to 1", "and/or"):
-        assert _without_paths(text) == text
+        assert without_paths(text) == text

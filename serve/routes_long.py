@@ -1,0 +1,63 @@
+"""What takes longer than a search: what a hit's score rests on, and an evaluation, as a job behind the answer."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Response
+
+from retr.serve.batching import Busy
+from retr.serve.messages import without_paths
+from retr.serve.questions import query_of, told
+from retr.serve.schemas import REFUSALS, EvaluateRequest, ExplainRequest, Job
+from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
+
+router = APIRouter(tags=["long"], responses=REFUSALS, route_class=EarlyRoute)
+PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
+
+
+@router.post("/indexes/{index}/explain", response_class=Response, responses=PNG)
+async def explain(asked: ExplainRequest, served: TheIndex, state: TheState, token: Reader) -> Response:
+    """Show what a row's score for a question rests on: its picture as PNG, bright where it counts."""
+    query, _ = await state.decode(query_of, asked.question, state, token)
+
+    def answer() -> bytes:
+        # it embeds a hundred pictures: one at a time
+        if not served.explaining.acquire(blocking=False):
+            raise Busy
+        try:
+            shown = served.index.explain(query, asked.id, side=asked.size)
+        finally:
+            served.explaining.release()
+        file = io.BytesIO()
+        shown.save(file, "PNG")
+        return file.getvalue()
+
+    data = await state.run(answer)
+    questions = [] if state.audit is None else [told(asked.question, state.audit, state.uploads)]
+    await state.record(token, served, "explain", {"questions": questions}, [[asked.id]])
+    return Response(data, media_type="image/png", headers={"cache-control": "private, no-store"})
+
+
+@router.post("/indexes/{index}/evaluations", status_code=202)
+async def evaluate(asked: EvaluateRequest, served: TheIndex, state: TheState, token: Reader) -> Job:
+    """Measure an index on its own labels, patients kept apart; the answer names a job. One runs at a time."""
+    options = asked.model_dump()
+
+    def work() -> dict[str, Any]:
+        found: dict[str, Any] = served.index.evaluate(**options).to_json()
+        return found
+
+    await state.record(token, served, "evaluate", options, [])
+    try:
+        name = state.jobs.begin(token.name, work)
+    except Busy:
+        raise HTTPException(429, "too many evaluations wait", {"retry-after": "10"}) from None
+    return state.jobs.of(name, token.name, without_paths)
+
+
+@router.get("/jobs/{job}")
+async def job(job: str, state: TheState, token: Reader) -> Job:
+    """Say how a job stands; its result, once it is done, is what ``retr eval --json`` prints."""
+    return state.jobs.of(job, token.name, without_paths)

@@ -1,0 +1,93 @@
+"""What takes longer than a search: what a hit rests on, and evaluations as jobs."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+
+import pytest
+from PIL import Image
+
+from retr import Query, UsageError
+from retr.serve.batching import Busy
+from retr.serve.jobs import Jobs
+from retr.serve.tokens import make_token
+
+
+def finished(client, job, **options):
+    for _ in range(300):
+        told = client.get(f"/v1/jobs/{job}", **options).json()
+        if told["status"] in {"done", "failed"}:
+            return told
+        time.sleep(0.02)
+    raise AssertionError(told)
+
+
+def test_what_a_hit_rests_on_is_a_picture_of_it(serve, indexed, png):
+    client = serve()
+    held = client.post("/v1/uploads", content=png(3)).json()["upload"]
+    row = next(iter(indexed))
+    asked = {"question": {"parts": [{"upload": held}]}, "id": row, "size": 32}
+    answer = client.post("/v1/indexes/small/explain", json=asked)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+    shown = Image.open(io.BytesIO(answer.content))
+    assert shown.tobytes() == indexed.explain(Query.image(png(3)), row, side=32).tobytes()
+    assert client.post("/v1/indexes/small/explain", json={**asked, "id": "none"}).status_code == 404
+    client.app.state.retr.indexes["small"].explaining.acquire()
+    assert client.post("/v1/indexes/small/explain", json=asked).status_code == 503
+
+
+def test_an_evaluation_is_a_job_whose_result_is_the_command_lines(serve, indexed):
+    client = serve()
+    begun = client.post("/v1/indexes/small/evaluations", json={"task": "retrieval", "label": "label"})
+    assert begun.status_code == 202
+    told = finished(client, begun.json()["job"])
+    assert told["status"] == "done"
+    assert told["result"]["metrics"] == indexed.evaluate("retrieval", "label").to_json()["metrics"]
+    begun = client.post("/v1/indexes/small/evaluations", json={"task": "retrieval", "label": "none"})
+    told = finished(client, begun.json()["job"])
+    assert (told["status"], told["result"]) == ("failed", None)
+    assert "none" in told["error"]
+
+
+def test_a_job_is_told_to_whom_it_belongs(serve, tmp_path):
+    file = tmp_path / "tokens"
+    anna, ben = ({"authorization": f"Bearer {make_token(file, name, frozenset({'read'}))}"} for name in ("anna", "ben"))
+    client = serve(token_file=file)
+    asked = {"task": "retrieval", "label": "label"}
+    job = client.post("/v1/indexes/small/evaluations", json=asked, headers=anna).json()["job"]
+    assert client.get(f"/v1/jobs/{job}", headers=ben).status_code == 422
+    assert finished(client, job, headers=anna)["status"] == "done"
+
+
+def test_jobs_are_few_one_at_a_time_and_forgotten():
+    jobs, go = Jobs(waiting=2, kept=3), threading.Event()
+
+    def work():
+        go.wait(5)
+        return {"done": True}
+
+    names = [jobs.begin("anna", work) for _ in range(2)]
+    with pytest.raises(Busy):
+        jobs.begin("anna", work)
+    assert [jobs.of(name, "anna", str).status for name in names][1] == "waiting"
+    go.set()
+    for _ in range(5):
+        while jobs.of(names[-1], "anna", str).status != "done":
+            time.sleep(0.005)
+        names.append(jobs.begin("anna", dict))
+    while jobs.of(names[-1], "anna", str).status != "done":
+        time.sleep(0.005)
+    with pytest.raises(UsageError, match="no job"):
+        jobs.of(names[0], "anna", str)
+    assert jobs.of(names[-1], "anna", str).result == {}
+
+    def fault():
+        raise KeyError("patient Müller")
+
+    name = jobs.begin("anna", fault)
+    while (told := jobs.of(name, "anna", str)).status != "failed":
+        time.sleep(0.005)
+    assert told.error == "internal error (KeyError)"
+    jobs.close()
