@@ -15,20 +15,18 @@ import json
 import math
 import re
 import sys
-import unicodedata
 from typing import TYPE_CHECKING, Any, Literal
 
 from retr.cli import _streams
 from retr.index.errors import RetrError, UsageError
 from retr.retrieval.json_values import to_plain
-from retr.retrieval.visible_text import columns_wide, visible
+from retr.retrieval.visible_text import columns_wide, is_formula, visible
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _UNWRAPPED = 1 << 20
 _HASH = re.compile(r"[0-9a-f]{64}")
-_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 Form = Literal["table", "json", "csv", "paths"]
 
 
@@ -143,7 +141,7 @@ class Output:
         plain = to_plain(value)
         if isinstance(plain, list | dict):
             plain = json.dumps(plain, ensure_ascii=False)
-        if self._safe and isinstance(plain, str) and _is_formula(plain):
+        if self._safe and isinstance(plain, str) and is_formula(plain):
             return f"'{plain}"
         return plain
 
@@ -168,20 +166,6 @@ class Output:
         Console(file=drawn, width=width, force_terminal=width is None, highlight=False).print(table)
         for line in drawn.getvalue().split("\n")[:-1]:
             self._write(line.rstrip() + "\n")
-
-
-def _is_formula(text: str) -> bool:
-    """Return whether a spreadsheet may take a text for a formula: in any width, and after quotes and what is not seen.
-
-    >>> _is_formula("=1"), _is_formula(" ＝1"), _is_formula("-1.5"), _is_formula("a=1")
-    (True, True, False, False)
-    """
-    if _NUMBER.fullmatch(text):
-        return False
-    passed = {"Cc", "Cf", "Zl", "Zp", "Zs"}
-    signs = (sign for sign in unicodedata.normalize("NFKC", text) if unicodedata.category(sign) not in passed)
-    first = next((sign for sign in signs if sign not in "\"'"), "")
-    return text.startswith(("\t", "\r", "\n")) or first in set("=+-@|%")
 
 
 def _seen(text: str) -> str:

@@ -43,6 +43,19 @@ app = group(
         ),
         LazyCommand("align", "align:align", "Let --text work on an index whose encoder has images only."),
         LazyCommand("adapt", "adapt:adapt", "Write an index in which rows of one class lie closer together."),
+        group(
+            "sets",
+            "Named sets of rows: label them, ask their questions again, hand them on.",
+            [
+                LazyCommand("ls", "sets:ls", "List the sets of an index."),
+                LazyCommand("show", "sets:show", "Show the rows of a set, with their labels."),
+                LazyCommand("add", "sets:add", "Put rows into a set."),
+                LazyCommand("label", "sets:label", "Give rows of a set a label, or take it away."),
+                LazyCommand("reopen", "sets:reopen", "Ask the question of a set again, and say what is new."),
+                LazyCommand("export", "sets:export", "Write a set as a table, or as a folder of copies."),
+                LazyCommand("rm", "sets:remove", "Take rows out of a set, or the set away."),
+            ],
+        ),
         LazyCommand("map", "map:map_", "Make a map of the archive, or give new rows a place on it."),
         LazyCommand(
             "serve",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import MethodType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from retr.retrieval import exporting, hit_map, query_vectors, reembedding, tuning
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from retr.retrieval.curation import outliers, sampling, suspects
     from retr.retrieval.evaluation import evaluate
     from retr.retrieval.heads import adapt
+    from retr.retrieval.index_like import IndexLike
+    from retr.retrieval.sets.sets import Sets
     from retr.retrieval.text import align
     from retr.retrieval.transforms import refit as refitting
 
@@ -80,3 +82,19 @@ class Deferred:
         export = _From("exporting")
         refit = _From("transforms.refit")
         reembed = _From("reembedding")
+
+    @property
+    def sets(self) -> Sets:
+        """Named sets of rows, with labels and the questions that found them; see `retr.retrieval.sets.sets.Sets`.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> hits = index.search(id="healthy/P01-left.png", k=2)
+        >>> index.sets.save("to discuss", hits.ids, question=hits, author="anna").ids
+        ('healthy/P11-right.png', 'healthy/P09-left.png')
+        >>> index.sets.names()
+        ['to discuss']
+        """
+        from retr.retrieval.sets.sets import Sets
+
+        return Sets(cast("IndexLike", self))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from retr.index.listed import listed
 from retr.index.plan import require_k
 from retr.retrieval import diversity
 from retr.retrieval.encoders.index_encoder import RecordedEncoder
-from retr.retrieval.exclude import same_rows
+from retr.retrieval.exclude import each_of, same_rows
 from retr.retrieval.hits import Hits
 from retr.retrieval.notices import add_remarks
 from retr.retrieval.query_identity import own_rows
@@ -45,7 +46,8 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     recorded = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
     bridge = index.bridge if any(query.uses_text for query in queries) else None
     vectors = resolve(queries, recorded, store, text_encoder=bridge)
-    same, said = same_rows(store, options.exclude_same, queries, own, strict=options.strict_exclude)
+    named = None if options.exclude_same is None else each_of(options.exclude_same, len(queries))
+    same, said = same_rows(store, named, queries, own, strict=options.strict_exclude)
     exclude = same if options.include_self else list(map(_both, own, same))
     first, asked = int(options.offset or 0), options
     if options.offset is not None:
@@ -58,7 +60,7 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         found = _first(diversity.diversify(store, found, options.diverse), int(options.k) + first)
     absent = store.identity.absent(options.where)
     ordered = [f"not in the order of scores: diverse {options.diverse:g}"] if options.diverse else []
-    return add_remarks(
+    hits = add_remarks(
         store,
         queries,
         Hits.all_of(store, found, [query.describe() for query in queries], offset=first, columns=columns),
@@ -69,6 +71,16 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         all_rows=options.where is None and options.exclude_same is None and options.min_score is None,
         said=[[*ordered, *notes, *absent, *store.identity.warnings()] for notes in said],
     )
+    for number, (one, query) in enumerate(zip(hits, queries, strict=True)):
+        if not _holds_pictures(query):
+            # so that they can be saved with what found them (`retr.retrieval.sets`)
+            vars(one)["_asked"] = query, replace(options, exclude_same=named and named[number])
+    return hits
+
+
+def _holds_pictures(query: Query) -> bool:
+    """Return whether a query holds pictures, which take room, and not their files' names alone."""
+    return any(part.kind == "image" and not isinstance(part.value, str | Path) for part in query.parts)
 
 
 def _first(found: Neighbours, most: int) -> Neighbours:

@@ -65,7 +65,7 @@ def same_rows(
         return [_NOTHING] * len(queries), [[] for _ in queries]
     # of a query without marks nothing is looked up
     marked = [own_rows([Query((part,)) for part in query.marked], store) for query in queries]
-    named = _each(exclude_same, len(queries))
+    named = each_of(exclude_same, len(queries))
     rows: list[list[NDArray[np.int64]]] = [[_NOTHING] for _ in queries]
     notes: list[list[str]] = [[] for _ in queries]
     for column in dict.fromkeys(column for one in named for column in one):
@@ -97,7 +97,8 @@ def same_rows(
     return [np.unique(np.concatenate(parts)) for parts in rows], notes
 
 
-def _each(exclude_same: Any, n: int) -> list[Mapping[str, Any]]:
+def each_of(exclude_same: Any, n: int) -> list[Mapping[str, Any]]:
+    """Return, for each of ``n`` queries, the columns with the values to leave out, which may be read once more."""
     if exclude_same is None:
         return [{}] * n
     if isinstance(exclude_same, str):
@@ -133,6 +134,15 @@ def _listed(given: Any) -> list[Any]:
     if not values or any(value is not None and not (identifier_text(value) or "").strip() for value in values):
         raise UsageError("the value to leave out is empty", hint="leave '=' out to take the query's own")
     return values
+
+
+def columns_of(exclude_same: Same) -> dict[str, list[Any]]:
+    """Return the columns of one question, with the values to leave out of each, None for its own.
+
+    >>> columns_of("patient"), columns_of({"patient": "P17"}), columns_of(None)
+    ({'patient': [None]}, {'patient': ['P17']}, {})
+    """
+    return {column: _listed(value) for column, value in each_of(exclude_same, 1)[0].items()}
 
 
 def both(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import json
 import os
 import socket
 import stat
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK_FILE = "lock"
+# How long a lock that is held for moments is waited for.
+_PATIENCE = 60.0
 _held: set[int] = set()
 
 
@@ -49,15 +52,8 @@ def writer_lock(root: Path) -> Iterator[None]:
     IndexCorruptError
         The lock is a link, or something else than a file.
     """
-    with contextlib.suppress(FileNotFoundError):
-        regular(root, LOCK_FILE)
-    with disk_errors("opening the lock file"):
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        descriptor = os.open(root / LOCK_FILE, flags, 0o666)
+    descriptor = _opened(root, LOCK_FILE, "opening the lock file")
     found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode):
-        os.close(descriptor)
-        raise IndexCorruptError(f"{LOCK_FILE!r} is not a file any more", hint="restore the index from a copy")
     # A file with a second name may be somebody's: it is locked, and stays as it is.
     ours = found.st_nlink == 1
     try:
@@ -87,6 +83,53 @@ def writer_lock(root: Path) -> Iterator[None]:
                 if ours:
                     os.ftruncate(descriptor, 0)
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def short_lock(root: Path, name: str) -> Iterator[None]:
+    """Hold a lock that everybody holds for moments, waiting for it.
+
+    Raises
+    ------
+    IndexLockedError
+        Somebody holds it for a minute.
+    IndexCorruptError
+        The lock is a link, or something else than a file.
+    """
+    descriptor = _opened(root, name, f"opening {name!r}")
+    _held.add(descriptor)
+    try:
+        end, pause = time.monotonic() + _PATIENCE, 0.001
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise IndexLockedError(
+                        "another process keeps this index from being saved to", hint="wait until its purge has ended"
+                    ) from None
+                time.sleep(pause)
+                pause = min(2 * pause, 0.02)
+        yield
+    finally:
+        # A forked child has closed its copy already.
+        if descriptor in _held:
+            _held.discard(descriptor)
+            os.close(descriptor)
+
+
+def _opened(root: Path, name: str, doing: str) -> int:
+    """Open a lock's file, which is made where there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        regular(root, name)
+    with disk_errors(doing):
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        descriptor = os.open(root / name, flags, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise IndexCorruptError(f"{name!r} is not a file any more", hint="restore the index from a copy")
+    return descriptor
 
 
 def _holder(descriptor: int) -> str:

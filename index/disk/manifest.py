@@ -80,7 +80,7 @@ _ARRAY = re.compile(rf"{SEGMENTS}/{_STEM}\.rows-{row_arrays.NAME.pattern}\.npy")
 # Every name that a writer gives a file; `retr.index.disk.sweep` removes those that no manifest holds on to.
 OURS = re.compile(
     "|".join(
-        [rf"{CURRENT}\.tmp", rf"{MANIFESTS}/[0-9]{{8,20}}\.json(?:\.tmp)?", _SIDE_FILE.pattern]
+        [rf"{CURRENT}\.tmp", r"journal\.jsonl\.tmp", rf"{MANIFESTS}/[0-9]{{8,20}}\.json(?:\.tmp)?", _SIDE_FILE.pattern]
         + [form.pattern for form in (*_FORMS.values(), _ARRAY)]
     )
 )

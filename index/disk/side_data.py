@@ -209,6 +209,7 @@ BUILT_IN: dict[str, BuiltIn] = {
     "novelty": BuiltIn("retr.retrieval.novelty:Fences", notes=("novelty",)),
     "build": BuiltIn("retr.retrieval.archive.provenance:Builds", notes=("build",)),
     "identifiers": BuiltIn("retr.index.rows.identity:Identifiers", notes=("identifiers",)),
+    "journal": BuiltIn("retr.retrieval.sets.kind:Journal"),
     "map": BuiltIn("retr.retrieval.curation.map:Maps"),
     "tuning": BuiltIn("retr.index.plan:Tunings", notes=("tuning",)),
 }

@@ -11,6 +11,7 @@ import os
 from typing import TYPE_CHECKING
 
 from retr.index.disk.files import require_folders
+from retr.index.disk.journal import JOURNAL, JOURNAL_LOCK
 from retr.index.disk.lock import LOCK_FILE
 from retr.index.disk.manifest import CURRENT, FILES, MANIFESTS, OURS, SEGMENTS
 from retr.index.errors import RetrError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 def named(manifest: Manifest) -> set[str]:
     """Return the paths, relative to the index, of everything that belongs to a committed state."""
-    return {CURRENT, LOCK_FILE, manifest.file, *(ref.file for ref in manifest.refs())}
+    return {CURRENT, LOCK_FILE, JOURNAL, JOURNAL_LOCK, manifest.file, *(ref.file for ref in manifest.refs())}
 
 
 def others(root: Path, *manifests: Manifest) -> tuple[list[str], list[str]]:
@@ -39,7 +40,7 @@ def others(root: Path, *manifests: Manifest) -> tuple[list[str], list[str]]:
 def leftovers(root: Path, *manifests: Manifest) -> list[str]:
     """Return the leftovers beside these states, looking only where a writer writes; sorted."""
     keep = set().union(*(named(manifest) for manifest in manifests))
-    found = [f"{CURRENT}.tmp"] if os.path.lexists(root / f"{CURRENT}.tmp") else []
+    found = [draft for name in (CURRENT, JOURNAL) if os.path.lexists(root / (draft := f"{name}.tmp"))]
     for folder in (MANIFESTS, SEGMENTS, FILES):
         with os.scandir(root / folder) as entries:
             found += [f"{folder}/{entry.name}" for entry in entries if not entry.is_dir(follow_symlinks=False)]

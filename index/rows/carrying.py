@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.index.disk.side_data import Move, find_kind, held, known_kind
+from retr.index.disk import journal
+from retr.index.disk.side_data import Move, SideData, find_kind, held, known_kind
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +75,10 @@ def copy(snapshot: Snapshot, draft: Draft[Any], move: Move) -> None:
     Row arrays are not copied: their lines are appended with the rows. A kind that is not known here is left out, which
     is said.
     """
-    for name, data in held(snapshot.manifest).items():
+    there = held(snapshot.manifest)
+    if journal.tail(snapshot.path, journal.folded(snapshot.manifest)):
+        there.setdefault(journal.KIND, SideData())
+    for name, data in there.items():
         kind = find_kind(name)
         if kind is None:
             _LOGGER.warning("side data of the kind %r are not copied: this retr does not know it", name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import pyarrow as pa
 
+from retr.index.disk import journal
 from retr.index.disk.files import regular
 from retr.index.disk.lock import LOCK_FILE
 from retr.index.disk.manifest import CURRENT, UNFINISHED_PURGE, Manifest, read_current
@@ -84,6 +85,7 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
             regular(root, LOCK_FILE)
         except IndexCorruptError as error:
             findings.append(Finding("unreadable", LOCK_FILE, error.message))
+    findings.extend(_journal(root))
     for info in manifest.segments:
         if damaged.isdisjoint(ref.file for ref in info.refs()):
             findings.extend(_segment(root, manifest, info))
@@ -102,6 +104,19 @@ def check_path(root: Path, manifest: Manifest | None = None) -> list[Finding]:
             findings += [Finding("unpurged", name, f"{name!r} is left from an interrupted purge") for name in leftovers]
         findings += [Finding("foreign", name, f"{name!r} does not belong to the index") for name in foreign]
     return findings
+
+
+def _journal(root: Path) -> Iterator[Finding]:
+    """Check the entries that no commit has taken in yet."""
+    try:
+        for number in journal.Lines.of(journal.read_bytes(root)).damaged:
+            yield Finding("altered", journal.JOURNAL, f"line {number} of {journal.JOURNAL!r} was changed")
+        with contextlib.suppress(FileNotFoundError):
+            regular(root, journal.JOURNAL_LOCK)
+    except RetrError as error:
+        yield Finding("unreadable", journal.JOURNAL, error.message)
+    except OSError as error:
+        yield Finding("unreadable", journal.JOURNAL, f"{journal.JOURNAL!r} cannot be read: {error.strerror}")
 
 
 def stale(snapshot: Snapshot) -> list[str]:

@@ -80,7 +80,7 @@ class Words:
 
     def forget(self, skipped: pa.Table) -> NDArray[np.bool_]:
         """Return which records of skipped files speak of the rows: bool ``(n,)``."""
-        inside = _Inside(self.texts)
+        inside = Inside(self.texts)
         paths = skipped.column("path").to_pylist()
         found = np.fromiter(map(self._is_theirs, paths), bool, len(paths))
         for column in skipped.columns:
@@ -176,11 +176,11 @@ def notes_naming(notes: Mapping[str, Any], words: Iterable[str]) -> list[str]:
     >>> notes_naming({"a": [{"id": "ward/17.png"}], "b": {"T": 1.5}, "c": "see ward/17.png"}, {"ward/17.png"})
     ['a', 'c']
     """
-    inside = _Inside(words)
+    inside = Inside(words)
     return [key for key, value in notes.items() if any(map(inside, _texts({key: value})))]
 
 
-class _Inside:
+class Inside:
     """Tells whether one of some words is a text, or stands in it where it is long enough to mean something."""
 
     def __init__(self, words: Iterable[str]) -> None:
@@ -188,6 +188,7 @@ class _Inside:
         self._long = [word for word in self._words if len(word) >= _SHORT]
 
     def __call__(self, text: str | None) -> bool:
+        """Return whether one of the words is the text, or stands in it."""
         return text is not None and (text in self._words or any(word in text for word in self._long))
 
 

@@ -18,8 +18,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from retr.index.disk import journal, verified
 from retr.index.disk import schema as schemas
-from retr.index.disk import verified
 from retr.index.disk.compaction import SEGMENT_ROWS, Compaction, compact_runs, last_run, merge
 from retr.index.disk.creation import timestamp
 from retr.index.disk.files import disk_errors, reference, write_bytes
@@ -35,6 +35,7 @@ from retr.index.errors import RetrError, UsageError
 from retr.index.machine.whole_file import sync_folder
 from retr.index.rows.carrying import carry, renumbered, unknown_numbered
 from retr.index.rows.draft import Draft, S_co
+from retr.index.rows.folding import fold
 from retr.index.rows.grouping import group_as_text, type_to_rewrite, with_text_identifiers
 from retr.index.rows.purge import Purged, take_out
 from retr.index.vectors import unit
@@ -304,11 +305,14 @@ class Writer(Draft[S_co]):
             self._publish(self._settled(partial(last_run, added=added)))
         return self.store
 
-    def _publish(self, segments: list[SegmentInfo]) -> None:
+    def _publish(self, segments: list[SegmentInfo], *, under: journal.Held | None = None) -> None:
+        """Commit what the draft says with these segments, and what the journal holds; ``under`` its lock, if held."""
+        entries = fold(self, strict=under is not None)
         manifest = dataclasses.replace(
             self.draft, version=self.store.version + 1, committed=timestamp(), segments=tuple(segments)
         )
         publish(self.store.path, manifest)
+        before = self.store.manifest
         with contextlib.suppress(OSError):
             verified.remember(self.store.path, manifest)
         # From here on the commit stands, whatever happens.
@@ -316,6 +320,10 @@ class Writer(Draft[S_co]):
         self._reset()
         with contextlib.suppress(OSError):
             sweep(self.store.path, manifest)
+        if under is not None:
+            under.cut(entries, damaged=True)
+        else:
+            journal.cut(self.store.path, entries, damaged=UNFINISHED_PURGE in before.extra)
 
     def _refuse_taken_ids(self) -> None:
         for new in self._closed:
@@ -359,9 +367,11 @@ class Writer(Draft[S_co]):
             A kind of side data refuses or is not known, or the disk refuses: the index is as it was. Or an old file
             could not be removed.
         """
-        with self._changing("purging"):
+        # whoever saves something meanwhile waits, and finds the rows gone
+        with self._changing("purging"), journal.held(self.store.path) as entries:
             self._close_segment()
             self._refuse_taken_ids()
+            fold(self, strict=True)
             gone = np.flatnonzero(self._gone | ~self.store.alive())
             forgotten, dropped = take_out(self, gone, skipped)
             merged = self._settled(compact_runs)
@@ -369,10 +379,10 @@ class Writer(Draft[S_co]):
             if lost := sum(info.accelerator not in kept for info in self.store.manifest.segments):
                 dropped.append(f"{lost} accelerators (without them search is exact; see `retr index tune`)")
             self.note(UNFINISHED_PURGE, value=True)
-            self._publish(merged)
+            self._publish(merged, under=entries)
             sweep_for_good(self.store.path, self.store.manifest)
             self.note(UNFINISHED_PURGE, None)
-            self._publish(list(self.draft.segments))
+            self._publish(list(self.draft.segments), under=entries)
             sweep_for_good(self.store.path, self.store.manifest)
         return Purged(len(gone), forgotten, tuple(dropped))
 

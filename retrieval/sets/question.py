@@ -1,0 +1,147 @@
+"""A question that is kept with a set: its vector, its conditions and the ids that answered it; never its pictures.
+
+Whose the question is was told by its pictures and rows. Of that stays which rows are the question itself, and the
+values that ``exclude_same`` took from it: asked again, it leaves out the same patient, also rows that came later.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.index.errors import UsageError
+from retr.index.json_fields import stored
+from retr.index.options import taken
+from retr.retrieval.answering import find_hits
+from retr.retrieval.encoders.index_encoder import RecordedEncoder
+from retr.retrieval.exclude import columns_of, same_rows
+from retr.retrieval.hits import Hits
+from retr.retrieval.json_values import to_plain
+from retr.retrieval.query import Query
+from retr.retrieval.query_identity import own_rows
+from retr.retrieval.query_vectors import resolve
+from retr.retrieval.search_options import SearchOptions
+from retr.retrieval.sets.named import vector_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from retr.retrieval.index_like import IndexLike
+
+# What does not say which rows are meant, or is kept in its own way.
+_NOT_KEPT = {"exclude_same", "strict_exclude", "columns", "offset", "effort", "given"}
+
+
+@dataclass(frozen=True)
+class Reopened:
+    """A saved question, asked again.
+
+    Attributes
+    ----------
+    hits
+        The answer of today.
+    new
+        The ids among them that were not in the answer when it was saved.
+    """
+
+    hits: Hits
+    new: tuple[str, ...]
+
+
+def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask a question, and return what is kept of it, as JSON holds it.
+
+    Parameters
+    ----------
+    question
+        A query; or the hits of one, whose query and options are taken.
+    options
+        Fields of `SearchOptions`.
+
+    Raises
+    ------
+    UsageError
+        As `Index.search`; or the hits do not know their query any more.
+    """
+    if isinstance(question, Hits):
+        asked = vars(question).get("_asked")
+        if asked is None or options:
+            raise UsageError(
+                "these hits do not hold the question that found them",
+                hint="give the retr.Query, and the options of its search",
+            )
+        query, searched = asked
+    else:
+        query, searched = question, taken(SearchOptions, dict(options), "save")
+    store = index.store
+    own = own_rows([query], store)
+    recorded = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
+    bridge = index.bridge if query.uses_text else None
+    vector = resolve([query], recorded, store, text_encoder=bridge)[0]
+    leave_out: dict[str, list[Any]] = {}
+    for column, given in columns_of(searched.exclude_same).items():
+        rows = same_rows(store, {column: given}, [query], own)[0][0]
+        found = store.table([column], rows).column(0).drop_null().unique().to_pylist()
+        leave_out[column] = to_plain([*found, *(value for value in given if value is not None and value not in found)])
+    hits = find_hits(index, [query], searched)[0]
+    defaults = SearchOptions(k=searched.k)
+    plain = {one.name: getattr(searched, one.name) for one in fields(searched) if one.name not in _NOT_KEPT}
+    return {
+        "asked": " + ".join(_in_words(part.kind, part.value, part.weight) for part in (*query.parts, *query.marked)),
+        "vector": base64.b64encode(vector.astype("<f4").tobytes()).decode(),
+        "own": store.ids(own[0]),
+        "leave_out": leave_out,
+        "options": {key: to_plain(value) for key, value in plain.items() if value != getattr(defaults, key)}
+        | {"k": int(searched.k)},
+        "hits": hits.ids,
+        "version": store.version,
+    }
+
+
+def ask_again(index: IndexLike, question: Mapping[str, Any]) -> Reopened:
+    """Ask a kept question of what the index holds today.
+
+    Raises
+    ------
+    UsageError
+        Its vector was not kept, or a column of its conditions is gone.
+    """
+    vector = vector_of(question)
+    if vector is None:
+        raise UsageError(
+            "the vector of the question is of another index", hint="ask it anew, and save the set with it again"
+        )
+    with stored("a saved question"):
+        names = {one.name for one in fields(SearchOptions)} - _NOT_KEPT
+        options = {key: value for key, value in dict(question["options"]).items() if key in names}
+        own, before = set(question["own"]), set(question["hits"])
+        leave_out = {column: values for column, values in dict(question["leave_out"]).items() if values}
+    asked = taken(SearchOptions, options, "reopen")
+    k = int(asked.k)
+    wanted = replace(asked, k=k + (0 if asked.include_self else len(own)), exclude_same=leave_out or None)
+    hits = find_hits(index, [Query.vector(vector)], wanted)[0]
+    places = [place for place, row in enumerate(hits.ids) if asked.include_self or row not in own][:k]
+    hits = _at(hits, places, str(question.get("asked", "")))
+    return Reopened(hits, tuple(row for row in hits.ids if row not in before))
+
+
+def _at(hits: Hits, places: list[int], asked: str) -> Hits:
+    return replace(
+        hits,
+        query=asked,
+        scores=hits.scores[places],
+        rows=hits.rows[places],
+        ranks=np.arange(1, len(places) + 1),
+        metadata=hits.metadata.take(places),
+        paths=[hits.paths[place] for place in places],
+    )
+
+
+def _in_words(kind: str, value: Any, weight: float) -> str:
+    """Return a part of a question in words, without a picture's name on the disk."""
+    factor = "" if weight == 1 else f"{weight:g} * "
+    shown = repr(value) if kind in {"text", "id"} else ""
+    return f"{factor}{'picture' if kind == 'image' else kind} {shown}".strip()
