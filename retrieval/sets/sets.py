@@ -204,6 +204,8 @@ class Sets:
         UsageError
             An id is unknown, or the label is empty or longer than 200 characters.
         """
+        if not len(ids):
+            raise UsageError("no row is named to be labelled")
         self._write("label", {"set": _name(set), "label": _words(label, "a label", _LABEL)}, author, rows=ids)
 
     def unlabel(self, ids: Sequence[str], label: str, *, set: str, author: str | None = None) -> None:  # noqa: A002
