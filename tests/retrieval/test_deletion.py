@@ -162,6 +162,14 @@ def noted(key: str, value: object) -> Callable[[Index], None]:
     return write
 
 
+def saved(index):
+    """A set of the patient's rows, its question asked with one, committed; and another that no commit has taken in."""
+    ids = index.table(["id"], where=CONDITION)["id"].to_pylist()
+    index.sets.save(f"of {ids[0]}", list(index), question=index.search(id=ids[0], k=3), note=f"{ids[0]} again")
+    index.set_group(index.info()["group"])
+    index.sets.label(ids, f"as {ids[0]}", set="open")
+
+
 # What hangs something of each kind on an index; a head makes another of it.
 MADE: dict[str, Callable[[Index], object] | None] = {
     "build": again,
@@ -170,6 +178,7 @@ MADE: dict[str, Callable[[Index], object] | None] = {
     "calibration": calibrated,
     "head": None,
     "identifiers": noted("identifiers", {"key": "0123456789abcdef", "columns": []}),
+    "journal": saved,
     "map": lambda index: index.map(),
     "novelty": calibrated,
     "probe": calibrated,
