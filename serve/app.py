@@ -16,7 +16,16 @@ from starlette.exceptions import HTTPException
 
 import retr
 from retr import ImageReadError, IndexLockedError, NoTextSideError, RetrError, UnknownIdError, UsageError
-from retr.serve import routes_long, routes_map, routes_page, routes_pictures, routes_read, routes_state, routes_write
+from retr.serve import (
+    routes_long,
+    routes_map,
+    routes_page,
+    routes_pictures,
+    routes_read,
+    routes_sets,
+    routes_state,
+    routes_write,
+)
 from retr.serve.audit import Audit
 from retr.serve.batching import Busy
 from retr.serve.decoding import Decoders, Limits
@@ -108,6 +117,7 @@ def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping
     app.include_router(routes_pictures.router, prefix="/v1")
     app.include_router(routes_write.router, prefix="/v1")
     app.include_router(routes_long.router, prefix="/v1")
+    app.include_router(routes_sets.router, prefix="/v1")
     app.middleware("http")(_counted(state))
     app.add_middleware(
         Guard,

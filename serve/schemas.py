@@ -197,6 +197,72 @@ class DeleteRequest(_Strict):
     purge: bool = False
 
 
+Ids = Annotated[list[Annotated[str, Field(min_length=1, max_length=4096)]], Field(min_length=1, max_length=10_000)]
+
+
+class SaveRequest(_Strict):
+    """Rows for a set, and what found them: a search of one question, which is asked and kept without its pictures."""
+
+    ids: Ids
+    question: SearchRequest | None = None
+    note: str | None = Field(None, min_length=1, max_length=10_000)
+
+    @field_validator("question")
+    @classmethod
+    def _one(cls, question: SearchRequest | None) -> SearchRequest | None:
+        if question is not None and len(question.questions) != 1:
+            raise ValueError(f"a set keeps one question, got {len(question.questions)}")
+        return question
+
+
+class LabelRequest(_Strict):
+    """A label for rows of a set, or from them."""
+
+    ids: Ids
+    label: str = Field(min_length=1, max_length=200)
+    remove: bool = False
+
+
+class RemoveRequest(_Strict):
+    """Rows to take out of a set."""
+
+    ids: Ids
+
+
+class SetSummary(BaseModel):
+    """What a list of sets shows of one."""
+
+    name: str
+    rows: int
+    labelled: int
+    author: str
+    created: str
+    updated: str
+    note: str | None
+    asked: str | None
+
+
+class SetContents(SetSummary):
+    """A set: its rows, the labels with who gave them, and its question without the vector."""
+
+    index: str
+    version: int
+    ids: list[str]
+    missing: list[str]
+    changed: list[str]
+    labels: list[dict[str, Any]]
+    question: dict[str, Any] | None
+
+
+class SetAnswer(BaseModel):
+    """A set's question asked again: today's answer, and the ids that are new in it."""
+
+    index: str
+    version: int
+    answer: Answer
+    new: list[str]
+
+
 class Deleted(BaseModel):
     """How many rows were deleted."""
 

@@ -79,6 +79,8 @@ class State:
         """Return one option of a question as the audit holds it."""
         if name == "where":
             return audit.condition(value)
+        if name in {"set", "label"}:
+            return audit.words(value)
         if name == "exclude_same":
             return {column: own if own is None else audit.ids([own])[0] for column, own in value.items()}
         return audit.ids([value])[0] if name == "patient" else value

@@ -252,6 +252,15 @@ class Sets:
 
         return export(self._index, self[name], path)
 
+    def as_file(self, name: str, form: str) -> bytes:
+        """Return what `export` would write: ``"csv"`` or ``"parquet"``."""
+        from retr.retrieval.sets.handing_on import as_csv, as_parquet
+
+        if form not in {"csv", "parquet"}:
+            raise UsageError(f"a set goes on as 'csv' or 'parquet', got: {form!r}")
+        named, store = self[name], self._index.store
+        return as_csv(store, named).encode("utf-8", "surrogatepass") if form == "csv" else as_parquet(store, named)
+
     def _write(self, do: str, data: dict[str, Any], author: str | None, *, rows: Sequence[str] | None = None) -> None:
         author = _words(_user() if author is None else author, "an author", _AUTHOR)
         wanted = None if rows is None else _ids(rows)
