@@ -165,7 +165,7 @@ def noted(key: str, value: object) -> Callable[[Index], None]:
 def saved(index):
     """A set of the patient's rows, its question asked with one, committed; and another that no commit has taken in."""
     ids = index.table(["id"], where=CONDITION)["id"].to_pylist()
-    index.sets.save(f"of {ids[0]}", list(index), question=index.search(id=ids[0], k=3), note=f"{ids[0]} again")
+    index.sets.save(f"of {PATIENT}", list(index), question=index.search(id=ids[0], k=3), note=f"{ids[0]} again")
     index.set_group(index.info()["group"])
     index.sets.label(ids, f"as {ids[0]}", set="open")
 
