@@ -17,8 +17,9 @@ import numpy as np
 from retr.benchmarks.feedback import described
 from retr.benchmarks.record import record
 from retr.index.store import Store
+from retr.index.vectors import unit
 from retr.retrieval.classify.few_shot import SHARPNESS, ByShots
-from retr.retrieval.raw_vectors import raw_vectors, unit_rows
+from retr.retrieval.raw_vectors import raw_vectors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +65,7 @@ def measure(store: Store, label: str, group: str, seeds: int, texts: NDArray[np.
     table = store.table([label, group], rows)
     classes, codes = np.unique(table[label].to_pylist(), return_inverse=True)
     groups = np.unique(table[group].to_pylist(), return_inverse=True)[1]
-    spaces = {"searched": unit_rows(store.vectors(rows)), "raw": raw_vectors(store, rows)}
+    spaces = {"searched": unit(store.vectors(rows)), "raw": raw_vectors(store, rows)}
     ways: tuple[Way, ...] = ("prototypes", "probe") if texts is None else ("prototypes", "probe", "blend")
     scale, nothing = store.manifest.encoder.logit_scale or SHARPNESS, np.empty(0, np.int64)
     figures: dict[str, Any] = {"classes": len(classes), "chance": round(1 / len(classes), 4), "draws": seeds}
