@@ -199,6 +199,8 @@ class IndexContents:
         >>> from retr.sample import sample_index
         >>> index = sample_index()
         >>> index.keep_encoder(index.encoder, {"device": "cpu"})
+        >>> index.encoder.info.name
+        'sample'
         """
         from retr.retrieval.encoders.index_encoder import require_same
         from retr.retrieval.transforms.transform import without_transform
