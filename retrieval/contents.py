@@ -200,7 +200,7 @@ class IndexContents:
         >>> index = sample_index()
         >>> index.keep_encoder(index.encoder, {"device": "cpu"})
         >>> index.encoder.info.name
-        'sample'
+        'colours'
         """
         from retr.retrieval.encoders.index_encoder import require_same
         from retr.retrieval.transforms.transform import without_transform
