@@ -322,7 +322,8 @@ def search_lists(queries, rotated, probes, wanted, centroids, guide, held, rows,
     picked = np.empty(wanted + wanted // 4 + 8, np.int64)
     products = np.empty(max(len(near), len(picked)), np.float32)
     planes = np.empty(((dim + 63) // 64, _PLANES), np.uint64)
-    estimates = np.empty(max(total, probes * longest) + LANES, np.float32)
+    # no list is read twice
+    estimates = np.empty(max(total, min(probes * longest, len(held[2]))) + LANES, np.float32)
     lists, offers, begins = np.empty(probes, np.int64), np.empty(probes, np.float32), np.empty(probes + 1, np.int64)
     work = planes, estimates, products, near, lists, offers, begins
     for number in range(n):
