@@ -12,6 +12,8 @@ import pytest
 CODE = """
 import json, sys, threading
 import faiss, numpy as np, pyarrow as pa, pyarrow.parquet
+# what is imported at its first use is no memory of rows
+import retr.index.accelerators.probing, retr.index.accelerators.rabitq, retr.index.scan.kernels
 from retr.index.accelerators.config import IVF
 from retr.index.encoder import EncoderInfo
 from retr.index.store import Store
