@@ -197,8 +197,7 @@ class IndexContents:
         """Take in the loaded encoder of the version that is searched; `EncoderMismatchError` for another one.
 
         >>> from retr.sample import sample_index
-        >>> index = sample_index()
-        >>> index.keep_encoder(index.encoder, {"device": "cpu"})
+        >>> (index := sample_index()).keep_encoder(index.encoder, {"device": "cpu"})
         >>> index.encoder.info.name
         'colours'
         """

@@ -9,9 +9,9 @@ from fastapi import APIRouter, Depends, Header, HTTPException, Query, Response
 from retr import RetrError
 from retr.serve import maps
 from retr.serve.schemas import REFUSALS, MapColumn
-from retr.serve.state import Reader, TheIndex, TheState
+from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
 
-router = APIRouter(tags=["map"], responses=REFUSALS)
+router = APIRouter(tags=["map"], responses=REFUSALS, route_class=EarlyRoute)
 
 
 async def _held(served: TheIndex, state: TheState) -> maps.Held:

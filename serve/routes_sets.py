@@ -20,12 +20,12 @@ from retr.serve.schemas import (
     SetContents,
     SetSummary,
 )
-from retr.serve.state import Labeller, Reader, TheIndex, TheState
+from retr.serve.state import EarlyRoute, Labeller, Reader, TheIndex, TheState
 
 if TYPE_CHECKING:
     from retr.serve.served import Served
 
-router = APIRouter(tags=["sets"], responses=REFUSALS)
+router = APIRouter(tags=["sets"], responses=REFUSALS, route_class=EarlyRoute)
 Name = Annotated[str, Path(min_length=1, max_length=100)]
 _TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
 
@@ -73,7 +73,8 @@ async def save(asked: SaveRequest, served: TheIndex, state: TheState, token: Lab
     """Put rows into a set, which is made where there is none of the name."""
     given: dict[str, Any] = {}
     if asked.question is not None:
-        given = {"question": await state.decode(query_of, asked.question.questions[0], state, token)}
+        query, _ = await state.decode(query_of, asked.question.questions[0], state, token)
+        given = {"question": query}
         given |= asked.question.options()
 
     def write() -> SetContents:
