@@ -65,7 +65,7 @@ def refit(index: IndexLike, *, dim: int | None = None, power: float | None = Non
     >>> index = sample_index()
     >>> _ = index.add(index.path.parent, name="again")
     >>> index.refit(dim=8).dim, index.search(id="healthy/P01-left.png", k=1).ids
-    (8, ['again/healthy/P01-left.png'])
+    (8, ['again/healthy/P05-right.png'])
     """
     require_numbers(dim, power)
     with index.store.writer() as writer:

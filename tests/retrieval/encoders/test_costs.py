@@ -45,7 +45,8 @@ def test_the_size_of_lite_is_that_of_its_network(lite):
 
     from retr.retrieval.encoders.systems import lite as system
 
-    graph = onnx.load_from_string(system._cached(system.QUALITIES["fast"])).graph
+    fast = system.QUALITIES["fast"]
+    graph = onnx.load_from_string(system._cached(fast.feature, fast.resolution)).graph
     parameters = sum(int(np.prod(one.dims)) for one in graph.initializer)
     # its norms are folded into what they follow
     assert abs(parameters / lite.size()[0] - 1) < 0.01
