@@ -235,7 +235,7 @@ class Draft(ABC, Generic[S_co]):
             self._change(segments=segments, row_arrays=arrays)
 
     def replace_vectors(self, new: NewVectors, kind: Kind | None = None) -> list[str]:
-        """Give every row another vector, deleted ones too; accelerators go.
+        """Replace the vector of every row, of deleted ones too; accelerators go.
 
         Parameters
         ----------

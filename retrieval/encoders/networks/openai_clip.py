@@ -61,7 +61,7 @@ class OpenAIClipEncoder(TorchEncoder):
     @staticmethod
     @abstractmethod
     def described(side: int) -> str:
-        """Say how pictures are prepared for a network that takes `side` pixels."""
+        """Return how pictures are prepared for a network that takes `side` pixels."""
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -98,7 +98,7 @@ class EyeClipEncoder(OpenAIClipEncoder):
 
     @staticmethod
     def described(side: int) -> str:
-        """Say how pictures are prepared."""
+        """Return how pictures are prepared."""
         return f"short side {side} bicubic, centre crop; /255; CLIP's mean and std"
 
     def to_bytes(self, image: PIL.Image.Image) -> NDArray[np.uint8]:
