@@ -45,7 +45,7 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     own = own_rows(queries, store)
     recorded = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
     bridge = index.bridge if any(query.uses_text for query in queries) else None
-    vectors = resolve(queries, recorded, store, text_encoder=bridge)
+    resolved = resolve(queries, recorded, store, text_encoder=bridge)
     named = None if options.exclude_same is None else each_of(options.exclude_same, len(queries))
     same, said = same_rows(store, named, queries, own, strict=options.strict_exclude)
     exclude = same if options.include_self else list(map(_both, own, same))
@@ -55,7 +55,7 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         asked = replace(options, k=int(options.k) + first, exact=True)
     if options.diverse:
         asked = replace(asked, k=max(int(asked.k), diversity.CANDIDATES))
-    found = store.search(vectors, asked, exclude=exclude)
+    found = store.search(resolved.vectors, asked, exclude=exclude)
     if options.diverse:
         found = _first(diversity.diversify(store, found, options.diverse), int(options.k) + first)
     absent = store.identity.absent(options.where)
@@ -64,7 +64,7 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         store,
         queries,
         Hits.all_of(store, found, [query.describe() for query in queries], offset=first, columns=columns),
-        vectors=vectors,
+        own=resolved.own,
         exclude=exclude,
         side=bridge or recorded,
         bridge=bridge,

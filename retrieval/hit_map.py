@@ -47,6 +47,6 @@ def explain(index: IndexLike, query: Query, id: str, *, side: int = SIDE) -> Ima
     index = index.snapshot()
     picture = picture_of(index.store, id).image
     bridge = index.bridge if query.uses_text else None
-    vector = resolve([query], index.encoder, index.store, text_encoder=bridge)[0]
+    vector = resolve([query], index.encoder, index.store, text_encoder=bridge).vectors[0]
     scores = heat(embedding(index.encoder), picture, vector, usual(index))
     return overlay(picture, scores, side)

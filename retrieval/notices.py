@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retr.retrieval.encoders.runtime.truncation import unread_ends
 
@@ -28,7 +28,7 @@ def add_remarks(
     queries: Sequence[Query],
     hits: Sequence[Hits],
     *,
-    vectors: NDArray[np.float32],
+    own: Sequence[NDArray[Any] | None],
     exclude: Sequence[NDArray[np.int64]],
     side: TextEncoder,
     bridge: BridgeLike | None,
@@ -39,8 +39,8 @@ def add_remarks(
 
     Parameters
     ----------
-    vectors, exclude
-        Of the queries, float32 ``(n, dim)``, and the rows that each was not shown.
+    own, exclude
+        Of each query the encoder's own vector, where it has one, and the rows that it was not shown.
     side
         What embedded the words of the queries: says which it did not read to the end.
     bridge
@@ -60,11 +60,11 @@ def add_remarks(
             notes.append(bridge.note(texts))
         if _is_picture(query) and len(found):
             notes.append(stale)
-            if fence is not None and fence.unlike(float(found.scores[0])):
-                from retr.retrieval.novelty import nearest_score
+            if fence is not None:
+                from retr.retrieval.novelty import UNTOLD, unlike
 
-                # an accelerator may have missed the nearest row
-                notes.append(fence.unlike(nearest_score(store, vectors[at], exclude[at])))
+                asked = own[at]
+                notes.append(UNTOLD if asked is None else unlike(store, fence, asked, found.rows, exclude[at]))
         out.append(found.with_note("; ".join(note for note in notes if note) or None))
     return out
 

@@ -7,6 +7,9 @@ the fence is stale, which is said, and nothing is called unlike by it.
 Another camera alone can make a picture unlike an archive. With a column that names each row's camera every camera has
 a fence of its own, and a picture is unlike only where it is below all of them: whichever camera it came from, no more
 of its ordinary pictures are called unlike than that camera's fence states.
+
+Pictures are compared by the encoder's own vectors (`retr.retrieval.raw_vectors`), whatever an index searches: on what
+no row shows a transform has nothing. So a fence outlives the fitting of a transform.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,10 +25,13 @@ import pyarrow as pa
 
 from retr.index.disk.side_data import Change, Kind, dropped
 from retr.index.json_fields import Fields, stored
+from retr.index.vectors import unit
 from retr.retrieval.labels.labelled import grouped, others
 from retr.retrieval.labels.trained_rows import seen_by_head
+from retr.retrieval.raw_vectors import nearest_own
 from retr.retrieval.stats import novelty
 from retr.retrieval.stats.novelty import LEAST_GROUPS, Fence
+from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -41,8 +47,11 @@ _NOTED = ("the fence of unlike pictures", "run `retr calibrate` again")
 STALE = (
     "not known whether this is unlike the archive: the measurement of that is out of date; run `retr calibrate` again"
 )
-#: A transform has nothing on what no row shows: an X-ray lies as near to fundus photographs as these to each other.
-UNTOLD = "not known whether this is unlike the archive: an index with a transform does not tell"
+#: Of a vector that is given as it comes out of the index's transform.
+UNTOLD = (
+    "not known whether this is unlike the archive: that is told by the encoder's own vector, which was not given with "
+    "what the index's transform made of it"
+)
 # More rows change the fence of nothing, nor do more of one patient.
 _MOST_ROWS, _MOST_OF_A_GROUP = 5000, 50
 # So many cameras are said; all are in the note.
@@ -73,6 +82,8 @@ class Novelty:
         The column of cameras, and the fence of each; the key ``""`` has the rows without one.
     seen
         How many rows measured nothing, since the index's head was fitted on their patients.
+    before_transform
+        Whether similarities here are of the encoder's own vectors and not, as scores are, of what an index searches.
     """
 
     threshold: float | None
@@ -84,6 +95,7 @@ class Novelty:
     column: str | None = None
     devices: dict[str, Fence] | None = None
     seen: int = 0
+    before_transform: bool = False
 
     def unlike(self, score: float) -> str | None:
         """Return why a picture with this similarity to its nearest row is unlike the archive; ``None`` if it is not."""
@@ -94,9 +106,14 @@ class Novelty:
         most = max((one.rate for one in (self.devices or {}).values()), default=self.rate)
         of_few = f" ({percent(most)} of the smallest camera's)" if most > self.rate else ""
         return (
-            f"unlike anything in this archive: the nearest row scores {score:.3f}, and at most {percent(self.rate)} of "
-            f"its own kind{of_few} score below {self.threshold:.3f}; another kind of picture, {camera}"
+            f"unlike anything in this archive: {self._before}the nearest row scores {score:.3f}, and at most "
+            f"{percent(self.rate)} of its own kind{of_few} score below {self.threshold:.3f}; another kind of picture, "
+            f"{camera}"
         )
+
+    @property
+    def _before(self) -> str:
+        return "before the transform " if self.before_transform else ""
 
     def says(self) -> Iterator[str]:
         """Yield what was measured, a line each."""
@@ -105,10 +122,11 @@ class Novelty:
             less = f"; {self.seen} rows are left out: the head has seen their {who}" if self.seen else ""
             yield f"nothing is called unlike this archive: it takes {LEAST_GROUPS} {who}, {self.groups} are here{less}"
             return
+        whose = "new patients" if self.unit else "its own kind"
         yield (
-            f"a picture whose nearest row scores below {self.threshold:.3f} is called unlike this archive: at most "
-            f"{percent(self.rate)} of the pictures of {'new patients' if self.unit else 'its own kind'} are (of this "
-            f"archive at most {percent(self.high)}, with 95 % confidence), measured on {self.groups} {who}"
+            f"a picture whose nearest row {self._before}scores below {self.threshold:.3f} is called unlike this "
+            f"archive: at most {percent(self.rate)} of the pictures of {whose} are (of this archive at most "
+            f"{percent(self.high)}, with 95 % confidence), measured on {self.groups} {who}"
         )
         for value, one in sorted((self.devices or {}).items(), key=lambda item: -item[1].groups)[:_SHOWN]:
             name = f"{self.column} {value!r}" if value else f"without {self.column!r}"
@@ -151,19 +169,20 @@ def measure_novelty(store: Store, column: str | None = None) -> Novelty:
     learnt = seen_by_head(store)
     seen = 0 if learnt is None else int(np.count_nonzero(learnt[store.live_rows()]))
     rows, groups = _measured(store, learnt)
-    found = store.search(np.asarray(store.vectors(rows), dtype=np.float32), 1, exclude=others(store, rows))
+    found = nearest_own(store, own_vectors(store, rows), others(store, rows), exactly=False)
     held = found.rows[:, 0] >= 0
     rows, groups, nearest = rows[held], groups[held], found.scores[held, 0].astype(np.float64)
-    unit, count = store.manifest.group, len(np.unique(groups))
+    who, count = store.manifest.group, len(np.unique(groups))
+    before = store.manifest.encoder.transform is not None
     values = np.array([] if column is None else _cells(store, column, rows))
     if count < LEAST_GROUPS:
-        return Novelty(None, 1 / (count + 1), 1.0, count, len(rows), unit, column, seen=seen)
+        return Novelty(None, 1 / (count + 1), 1.0, count, len(rows), who, column, None, seen, before)
     whole = novelty.fence(nearest, groups)
     devices = {
         str(value): novelty.fence(nearest[values == value], groups[values == value]) for value in np.unique(values)
     }
     threshold = min(one.threshold for one in (whole, *devices.values()))
-    return Novelty(threshold, whole.rate, whole.high, count, len(rows), unit, column, devices or None, seen)
+    return Novelty(threshold, whole.rate, whole.high, count, len(rows), who, column, devices or None, seen, before)
 
 
 def novelty_note(store: Store, measured: Novelty) -> dict[str, Any]:
@@ -192,11 +211,10 @@ def _find(store: Snapshot) -> tuple[Novelty | None, str | None]:
         # earlier versions noted it with the calibration, and not what it depends on
         before = extra.get("calibration")
         return None, STALE if isinstance(before, dict) and NOVELTY_NOTE in before else None
-    if store.manifest.encoder.transform is not None:
-        return None, UNTOLD
     with stored(*_NOTED):
         data = Fields(extra[NOVELTY_NOTE])
-        found = _read(data)
+        # measured before there was a transform it counts behind it
+        found = replace(_read(data), before_transform=store.manifest.encoder.transform is not None)
         fresh = data.text("files") == _files(store)
         if not fresh and found.column is not None and found.column not in store.schema.names:
             return None, (
@@ -207,10 +225,32 @@ def _find(store: Snapshot) -> tuple[Novelty | None, str | None]:
     return (found, None) if fresh else (None, STALE)
 
 
-def nearest_score(store: Store, vector: NDArray[np.float32], exclude: NDArray[np.int64]) -> float:
-    """Return the similarity of a vector ``(dim,)`` to its nearest row, found without accelerators; -inf for no row."""
-    found = store.search(vector[None], 1, exclude=[exclude], exact=True)
-    return float(found.scores[0, 0]) if found.rows[0, 0] >= 0 else -np.inf
+def unlike(
+    store: Store, fence: Novelty, own: NDArray[Any], near: NDArray[np.int64], exclude: NDArray[np.int64]
+) -> str | None:
+    """Return why a picture is unlike the archive; ``None`` if it is not.
+
+    Parameters
+    ----------
+    own
+        Floats ``(d,)``: the encoder's own vector of it.
+    near
+        int64: rows that it is near to, which it is compared with first; all are where these are not near enough.
+    exclude
+        int64: the rows that it is not compared with; none of ``near`` is one.
+    """
+    if fence.threshold is None:
+        return None
+    asked = _as_compared(store, own)
+    if len(near) and (own_vectors(store, near).astype(np.float64) @ asked).max() >= fence.threshold:
+        return None
+    found = nearest_own(store, own[None], [exclude])
+    return fence.unlike(float(found.scores[0, 0])) if found.rows[0, 0] >= 0 else None
+
+
+def _as_compared(store: Store, own: NDArray[Any]) -> NDArray[np.float64]:
+    cosine = store.manifest.encoder.similarity == "cosine"
+    return np.asarray(unit(own) if cosine else own, np.float64)
 
 
 def _measured(store: Store, seen: NDArray[np.bool_] | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -261,7 +301,7 @@ def _of_rows(store: Snapshot, column: str | None) -> str:
 
 
 def _setting(store: Snapshot) -> list[Any]:
-    info = store.manifest.encoder
+    info = store.manifest.encoder.own
     return [repr(info.identity), info.config_sha256, store.manifest.group]
 
 
@@ -281,6 +321,7 @@ def _read(data: Fields) -> Novelty:
         column=data.text("column") if data.has("column") else None,
         devices=None if devices is None else {name: _fence(devices.inner(name)) for name in devices},
         seen=data.whole("seen", 0),
+        before_transform=data.flag("before_transform", default=False),
     )
 
 
@@ -316,7 +357,7 @@ class Fences(Kind):
         return [] if why is None else [why]
 
     def revectored(self, snapshot: Snapshot) -> Change:  # noqa: ARG002
-        """Keep it: its fingerprint holds whose vectors it was measured on, so that it finds itself stale."""
+        """Keep it: its fingerprint holds whose vectors it was measured on, the encoder's own."""
         return Change()
 
     def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:  # noqa: ARG002

@@ -3,12 +3,16 @@
 Where the index scores by cosine, each part becomes a unit vector, so that weights mean the same for pictures
 and words, and the sum is made a unit vector again. Where it scores by dot product nothing is rescaled, and
 the score of a sum is the weighted sum of its parts' scores. Marked rows then move the sum (`retr.retrieval.feedback`).
+
+Pictures are embedded by the encoder as its authors made it, and then put where the index's rows lie: what a picture is
+like at all is asked of the first (`retr.retrieval.novelty`).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,6 +24,8 @@ from retr.retrieval.encoders.index_encoder import RecordedEncoder
 from retr.retrieval.labels.trained_rows import BRIDGE_FILE
 from retr.retrieval.query import Embedded
 from retr.retrieval.query_pictures import one_picture
+from retr.retrieval.raw_vectors import encode_own, placed
+from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,19 +47,38 @@ class TextEncoder(Protocol):
         """Embed texts: float32 ``(n, dim)``."""
 
 
+class Resolved(NamedTuple):
+    """What queries came to.
+
+    Attributes
+    ----------
+    vectors
+        float32 ``(n, dim)``; of unit length where the encoder's similarity is cosine.
+    own
+        Of each query that is one picture, row or vector, the encoder's own vector ``(d,)``; ``None`` where there is
+        none: of a sum, of words, of a vector that is given as it comes out of the index's transform.
+    """
+
+    vectors: NDArray[np.float32]
+    own: list[NDArray[Any] | None]
+
+
+class _Part(NamedTuple):
+    """The vector of a part, where the index's rows lie, and the encoder's own, where that is known."""
+
+    vector: NDArray[Any]
+    own: NDArray[Any] | None = None
+
+
 def resolve(
     queries: Sequence[Query], encoder: Encoder, store: Store, *, text_encoder: TextEncoder | None = None
-) -> NDArray[np.float32]:
+) -> Resolved:
     """Return the queries' vectors; all pictures go through in one batch.
 
     Parameters
     ----------
     text_encoder
         Embeds the words instead of ``encoder`` (a bridge, for encoders without a text side).
-
-    Returns
-    -------
-    float32 ``(n, dim)``; of unit length where the encoder's similarity is cosine.
 
     Raises
     ------
@@ -66,12 +91,15 @@ def resolve(
     # refused before a picture is read
     marks = [_marked_vectors(query, store, cosine=cosine) for query in queries]
     parts = [part for query in queries for part in query.parts]
-    vectors = _embed(parts, encoder, store, text_encoder or encoder)
-    if cosine:
-        vectors = [unit(vector) for vector in vectors]
+    embedded = _embed(parts, encoder, store, text_encoder or encoder)
+    vectors = [unit(part.vector) if cosine else part.vector for part in embedded]
+    owns = iter(part.own for part in embedded)
+    own: list[NDArray[Any] | None] = []
     out = np.zeros((len(queries), encoder.info.dim), dtype=np.float32)
     found = iter(vectors)
     for row, (query, (like, unlike)) in enumerate(zip(queries, marks, strict=True)):
+        known = list(islice(owns, len(query.parts)))
+        own.append(known[0] if len(known) == 1 and query.parts[0].weight == 1 and not query.marked else None)
         if len(query.parts) == 1 and query.parts[0].weight == 1 and not query.marked:
             # nothing to be added up, and a sum of one is the same to the last bit
             vector = next(found)
@@ -88,7 +116,7 @@ def resolve(
         if query.marked:
             total = _refined(total, like, unlike, cosine=cosine, asked=bool(query.parts))
         out[row] = unit(total) if cosine else total
-    return out
+    return Resolved(out, own)
 
 
 def _marked_vectors(query: Query, store: Store, *, cosine: bool) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -156,11 +184,12 @@ def embed(index: IndexLike, queries: Sequence[Query]) -> list[Query]:
     bridge = index.bridge if any(query.uses_text for query in queries) else None
     by = _side(encoder, store)
     parts = [part for query in queries for part in query.parts if part.kind in {"image", "text"}]
-    vectors = iter(_embed(parts, encoder, store, bridge or encoder))
+    found = iter(_embed(parts, encoder, store, bridge or encoder))
 
     def known(part: Part) -> Part:
+        one = next(found)
         # a copy: a row of a batch would hold all of it
-        return replace(part, embedded=Embedded(by, np.array(next(vectors), np.float32)))
+        return replace(part, embedded=Embedded(by, np.array(one.vector if one.own is None else one.own, np.float32)))
 
     return [
         replace(query, parts=tuple(known(part) if part.kind in {"image", "text"} else part for part in query.parts))
@@ -173,44 +202,48 @@ def _side(encoder: Encoder, store: Store) -> tuple[Any, ...]:
     return encoder.info, store.manifest.files.get(BRIDGE_FILE), BuildNotes.of(store).reading
 
 
-def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder) -> list[NDArray[Any]]:
+def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: TextEncoder) -> list[_Part]:
     by = _side(encoder, store) if any(part.embedded is not None for part in parts) else ()
     known = [part.embedded.vector if part.embedded is not None and part.embedded.by == by else None for part in parts]
-    images = [part.value for part, vector in zip(parts, known, strict=True) if part.kind == "image" and vector is None]
-    if images:
-        reading = BuildNotes.of(store).reading
-        images = [one_picture(image, encoder.info, reading) for image in images]
-    pictures = iter(encoder.encode_images(images)) if images else iter(())
-    out: list[NDArray[Any]] = []
+    pictures = iter(_pictures(parts, known, encoder, store))
+    out: list[_Part] = []
     for part, vector in zip(parts, known, strict=True):
-        if vector is not None:
-            out.append(vector)
-        elif part.kind == "image":
+        if part.kind == "image":
             out.append(next(pictures))
         elif part.kind == "text":
             # One at a time: with text towers that average over padding, a text's vector depends on its batch.
-            out.append(text_encoder.encode_texts([part.value])[0])
+            out.append(_Part(text_encoder.encode_texts([part.value])[0] if vector is None else vector))
         elif part.kind == "id":
             row = store.rows_of([part.value])
             if row[0] < 0:
                 raise unknown_id(store, part.value, part.weight_hint())
-            out.append(np.asarray(store.vectors(row)[0], dtype=np.float32))
+            out.append(_Part(np.asarray(store.vectors(row)[0], dtype=np.float32), own_vectors(store, row)[0]))
         else:
-            out.append(_placed(part.value, encoder.info, store))
+            out.append(_given(part.value, encoder.info, store))
     return out
 
 
-def _placed(vector: NDArray[np.float32], info: EncoderInfo, store: Store) -> NDArray[Any]:
-    """Return a vector where the index's rows lie: put through its transform where it is the encoder's own."""
-    if vector.shape == (info.dim,):
-        return vector
-    lengths = f"{info.dim}"
-    if info.transform is not None:
-        from retr.retrieval.transforms.transform import find_transform
+def _pictures(
+    parts: Sequence[Part], known: Sequence[NDArray[np.float32] | None], encoder: Encoder, store: Store
+) -> list[_Part]:
+    """Embed the parts that are pictures, those that are known apart, in one batch."""
+    reading = BuildNotes.of(store).reading
+    own = [vector for part, vector in zip(parts, known, strict=True) if part.kind == "image"]
+    images = [part.value for part, vector in zip(parts, known, strict=True) if part.kind == "image" and vector is None]
+    if images:
+        images = [one_picture(image, encoder.info, reading) for image in images]
+        embedded = iter(encode_own(encoder, images))
+        own = [next(embedded) if vector is None else vector for vector in own]
+    if not own:
+        return []
+    return list(map(_Part, placed(store, np.stack(own)), own))  # type: ignore[arg-type]
 
-        transform = find_transform(store)
-        if transform is not None and vector.shape == (info.own.dim,):
-            placed: NDArray[np.float32] = transform(vector[None])[0]
-            return placed
-        lengths += f" (of the encoder's own {info.own.dim})"
-    raise UsageError(f"the index holds vectors of length {lengths}, got one of {len(vector)}")
+
+def _given(vector: NDArray[np.float32], info: EncoderInfo, store: Store) -> _Part:
+    """Return a vector that was given: where the index's rows lie, or the encoder's own, which its length tells."""
+    if vector.shape == (info.own.dim,):
+        return _Part(placed(store, vector[None])[0], vector)
+    if vector.shape == (info.dim,):
+        return _Part(vector)
+    of_own = "" if info.transform is None else f" (of the encoder's own {info.own.dim})"
+    raise UsageError(f"the index holds vectors of length {info.dim}{of_own}, got one of {len(vector)}")

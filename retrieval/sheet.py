@@ -126,7 +126,7 @@ def make(index: IndexLike, queries: Sequence[Query], found: Sequence[Hits], *, e
     vectors: Any = [None] * len(queries)
     if explained:
         bridge = index.bridge if any(query.uses_text for query in queries) else None
-        vectors = resolve(queries, index.encoder, index.store, text_encoder=bridge)
+        vectors = resolve(queries, index.encoder, index.store, text_encoder=bridge).vectors
     archive = explain.Archive(index)
     sheets = []
     for query, hits, vector in zip(queries, found, vectors, strict=True):

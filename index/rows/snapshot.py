@@ -319,9 +319,12 @@ class Snapshot:
         found: TextLookup = self.once(("lookup", column), lambda: self.columns.text_lookup(column))
         return found
 
-    def blocks(self) -> list[Block]:
-        """Return the vectors of all rows, segment by segment, without copying them."""
-        return [Block(segment.vectors, int(start)) for start, segment in zip(self._starts, self.segments, strict=False)]
+    def blocks(self, array: str | None = None) -> list[Block]:
+        """Return the vectors of all rows, or a row array of floats, segment by segment, without copying them."""
+        return [
+            Block(segment.vectors if array is None else segment.arrays[array], int(start))
+            for start, segment in zip(self._starts, self.segments, strict=False)
+        ]
 
     def where(self, expression: str) -> NDArray[np.bool_]:
         """Return the mask of the live rows for which a where-expression is true: bool ``(n_total,)``, read-only.

@@ -19,6 +19,7 @@ from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.classify import calibration
 from retr.retrieval.labels.labelled import Together, others
 from retr.retrieval.stats import conformal
+from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 # A calibrated vote may count hundreds; the nearest of them are shown as evidence.
 SHOWN = 20
+# The rows that a picture is compared with first, to tell whether it is unlike all.
+_NEAR = 8
 # of a picture of whose patient a head or a bridge has seen the labels
 SEEN = "not calibrated here: a fitted part of this index has seen the labels"
 # where a limit on sets is asked for
@@ -54,7 +57,7 @@ class Answer:
     abstain
         Why no answer should be taken, or ``None``.
     nearest
-        Similarity to the nearest row of the index.
+        Similarity to the nearest row of the index, as it searches.
     neighbours, column
         The rows that voted, and the column of their labels.
     note
@@ -110,6 +113,7 @@ def answer_pictures(
     names: Sequence[str],
     exclude: Sequence[NDArray[np.int64]],
     *,
+    own: NDArray[Any] | None = None,
     max_set: int | None = None,
     notes: Sequence[str | None] | None = None,
     fitted: NDArray[np.bool_] | None = None,
@@ -121,11 +125,13 @@ def answer_pictures(
     store
         The index; ``None`` for zero-shot without one, which is never calibrated.
     vectors
-        float32 ``(n, dim)``.
+        float32 ``(n, dim)``, as the index searches them.
     names
         What to call each of the queries.
     exclude
         For each, the rows that must not speak for it: itself, its copies, its patient (`row_exclusions`).
+    own
+        Floats ``(n, d)``: the encoder's own vectors, where the index's transform makes others of them.
     max_set
         Abstain when the prediction set holds more classes; by default half of them, rounded up. Without a
         calibration there is no set, and the answers' notes say that it counts for nothing.
@@ -135,7 +141,8 @@ def answer_pictures(
         For each, whether something was fitted on its patient; also where no row of the patient is left in ``exclude``.
     """
     evidence, hits = method.evidence(vectors, exclude)
-    found, fence, stale, near = None, None, None, np.full(len(vectors), np.nan)
+    found, stale, near = None, None, np.full(len(vectors), np.nan)
+    unlike: list[str | None] = [None] * len(vectors)
     why: str | None = "not calibrated: no index"
     known = np.zeros(len(vectors), dtype=bool) if fitted is None else fitted
     if store is not None:
@@ -143,12 +150,11 @@ def answer_pictures(
         if found is not None and found.classes != method.classes:
             raise IndexCorruptError("the calibration is of other classes", hint="run `retr calibrate` again")
         fence, stale = novelty.find_novelty(store)
-        nearest = store.search(vectors, 1, exclude=exclude)
+        nearest = store.search(vectors, _NEAR, exclude=exclude)
         near = np.where(nearest.rows[:, 0] >= 0, nearest.scores[:, 0], np.nan)
         if fence is not None:
-            # an accelerator may have missed the nearest row
-            for i in [i for i, score in enumerate(near) if fence.unlike(float(score))]:
-                near[i] = novelty.nearest_score(store, vectors[i], exclude[i])
+            each = zip(vectors if own is None else own, nearest.rows, exclude, strict=True)
+            unlike = [novelty.unlike(store, fence, one, seen[seen >= 0], gone) for one, seen, gone in each]
         seen = calibration.rows_seen_by_fits(store, method.fitted_on)
         known = known | np.array([seen is not None and seen[rows].any() for rows in exclude], bool)
     plain = method.uncalibrated.probabilities(evidence)
@@ -159,9 +165,9 @@ def answer_pictures(
         holds = None if known[i] else found
         chances = plain[i] if holds is None else scaled[i]
         order = np.argsort(-chances, kind="stable")
-        own = None if holds is None else conformal.prediction_sets(chances, holds.thresholds)
+        inside = None if holds is None else conformal.prediction_sets(chances, holds.thresholds)
         similarity = None if np.isnan(near[i]) else float(near[i])
-        chosen = None if own is None else tuple(method.classes[j] for j in order if own[j])
+        chosen = None if inside is None else tuple(method.classes[j] for j in order if inside[j])
         said = [
             SEEN if known[i] else why,
             stale,
@@ -179,7 +185,7 @@ def answer_pictures(
                 prediction_set=chosen,
                 alpha=None if holds is None else holds.alpha,
                 promise=None if holds is None else holds.promised(limit),
-                abstain=_reason(similarity, fence, chosen, limit),
+                abstain=unlike[i] or _undecided(chosen, limit),
                 nearest=similarity,
                 neighbours=hits[i] if hits else None,
                 column=method.column,
@@ -219,7 +225,8 @@ def store_answers(store: Store, method: Method, *, prefix: str, max_set: int | N
     rows = store.live_rows()
     ids = store.table(["id"], rows=rows).column("id")
     vectors = np.asarray(store.vectors(rows), dtype=np.float32)
-    answers = answer_pictures(store, method, vectors, ids.to_pylist(), others(store, rows), max_set=max_set)
+    own = own_vectors(store, rows)
+    answers = answer_pictures(store, method, vectors, ids.to_pylist(), others(store, rows), own=own, max_set=max_set)
     columns = {
         "id": ids,
         f"{prefix}_label": pa.array([None if a.abstain else a.label for a in answers], pa.string()),
@@ -278,13 +285,8 @@ def _tied(classes: Sequence[str], chances: NDArray[np.float64]) -> str | None:
     return f"equally probable: {', '.join(classes[i] for i in best[:SHOWN])}{', ...' * (len(best) > SHOWN)}"
 
 
-def _reason(
-    similarity: float | None, fence: novelty.Novelty | None, chosen: tuple[str, ...] | None, limit: int
-) -> str | None:
-    """Return why not to answer; ``None`` where there is no reason."""
-    unlike = None if fence is None or similarity is None else fence.unlike(similarity)
-    if unlike is not None:
-        return unlike
+def _undecided(chosen: tuple[str, ...] | None, limit: int) -> str | None:
+    """Return why a set is no answer; ``None`` where it is one, or there is none."""
     if chosen is not None and not chosen:
         return "no class is probable enough to be in the set"
     if chosen is not None and len(chosen) > limit:

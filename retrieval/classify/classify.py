@@ -30,6 +30,7 @@ from retr.retrieval.labels.trained_rows import seen_fits
 from retr.retrieval.query import Query
 from retr.retrieval.query_identity import own_rows, stated_values
 from retr.retrieval.query_pictures import one_picture, split_frame
+from retr.retrieval.raw_vectors import encode_own, placed
 from retr.retrieval.read_options import ReadOptions
 
 if TYPE_CHECKING:
@@ -318,7 +319,8 @@ def answer_images(
         yield from bad
         if not good:
             continue
-        vectors = encoder.encode_images(pictures)
+        own = encode_own(encoder, pictures)
+        vectors = own if store is None else placed(store, own)
         if encoder.info.similarity == "cosine":
             vectors = unit(vectors)
         exclude, fitted = [np.empty(0, dtype=np.int64)] * len(good), None
@@ -329,7 +331,9 @@ def answer_images(
             said = [[*([] if one else [_whose(store)]), *remarks, *store.identity.warnings()] for one in known]
         ways = method.notes if isinstance(method, ByWords) else ()
         notes = ["; ".join([*one, *ways]) or None for one in said]
-        yield from answer_pictures(store, method, vectors, names, exclude, max_set=max_set, notes=notes, fitted=fitted)
+        yield from answer_pictures(
+            store, method, vectors, names, exclude, own=own, max_set=max_set, notes=notes, fitted=fitted
+        )
 
 
 def _kept_out(store: Store, images: Sequence[Any], patient: str | None) -> tuple[list[NDArray[np.int64]], list[bool]]:

@@ -113,7 +113,7 @@ def few_shot(
     known = (store.rows_of(list(given)) >= 0).tolist()
     queries = [Query.id(name) if row else Query.image(name) for name, row in zip(given, known, strict=True)]
     encoder = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
-    vectors = resolve(queries, encoder, store)
+    vectors = resolve(queries, encoder, store).vectors
     codes = np.array([classes.index(label) for label in given.values()])
     texts, scale = None, SHARPNESS
     if labels is not None:

@@ -37,21 +37,21 @@ class RecordedEncoder:
 
     def __init__(self, info: EncoderInfo, load: Callable[[], BaseEncoder]) -> None:
         self.info = info
-        self._load = load
+        self.load = load
 
     def encode_images(self, items: Sequence[Any]) -> NDArray[np.float32]:
         """Embed pictures with the real encoder."""
-        return self._load().encode_images(items)
+        return self.load().encode_images(items)
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts with the real encoder; `NoTextSideError` without loading it where it has no text side."""
         if not self.info.text:
             no_text_side(self.info)
-        return self._load().encode_texts(texts)
+        return self.load().encode_texts(texts)
 
     def text_lengths(self, texts: Sequence[str]) -> list[tuple[int, int]]:
         """Count the tokens of texts as the real encoder does; see `BaseEncoder.text_lengths`."""
-        return lengths(self._load(), texts)
+        return lengths(self.load(), texts)
 
 
 def no_text_side(info: EncoderInfo) -> NoReturn:

@@ -80,7 +80,7 @@ def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str
     own = own_rows([query], store)
     recorded = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
     bridge = index.bridge if query.uses_text else None
-    vector = resolve([query], recorded, store, text_encoder=bridge)[0]
+    vector = resolve([query], recorded, store, text_encoder=bridge).vectors[0]
     leave_out: dict[str, list[Any]] = {}
     for column, given in columns_of(searched.exclude_same).items():
         rows = same_rows(store, {column: given}, [query], own)[0][0]
