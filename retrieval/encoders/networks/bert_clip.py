@@ -81,6 +81,37 @@ class Layout:
     clean: bool
 
 
+def ret_clip(feature: str) -> Layout:
+    """Return RET-CLIP's layout, of the vector of one picture (``"image"``) or of the ``"left"`` or ``"right"`` eye."""
+    eye = "left" if feature == "image" else feature
+    return Layout(
+        bert="bert.",
+        head=f"text_projection_{eye}.",
+        activation=nn.ReLU,
+        mapping=None if feature == "image" else f"{feature}_feature_mapping",
+        scale=f"logit_scale_{eye}",
+        others=("logit_scale", "text_projection", *(f"{one}_feature_mapping." for one in ("global", "left", "right"))),
+        squash=True,
+        length=52,
+        clean=False,
+    )
+
+
+def unimed_clip() -> Layout:
+    """Return UniMed-CLIP's layout."""
+    return Layout(
+        bert="text_encoder.transformer.",
+        head="text_encoder.proj.",
+        activation=nn.GELU,
+        mapping=None,
+        scale="logit_scale",
+        others=("logit_scale",),
+        squash=False,
+        length=256,
+        clean=True,
+    )
+
+
 class ImageSide(nn.Module):
     """The ViT, and where there is one the matrix behind it."""
 
