@@ -37,6 +37,16 @@ def test_info_tells_what_an_encoder_costs_before_it_is_loaded(retr, archive, tmp
     assert "images a second (read, prepared and embedded by a build)" in retr("encoders", "info", "lite").out
 
 
+def test_info_tells_the_size_of_an_encoder_that_was_never_here(retr):
+    for name, parameters in {
+        "flair": 24_556_608,
+        "timm:MahmoodLab/UNI2-h": 681_394_176,
+        "hf:vinid/plip": 87_849_216,
+    }.items():
+        (info,) = retr("encoders", "info", name, "--json").json
+        assert (info["parameters"], info["weight_bytes"]) == (parameters, 4 * parameters)
+
+
 def test_compare_prints_paired_differences_and_the_cost(retr, archive, tmp_path, monkeypatch):
     monkeypatch.setattr("retr.retrieval.evaluation.protocols.vectors._kept", lambda *_: None)
     table = ["--data", archive, "--metadata", archive / "labels.csv", "--label", "label", "--group", "patient"]

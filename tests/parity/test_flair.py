@@ -14,7 +14,7 @@ from expected_arrays import Expected, softmax
 from PIL import Image
 
 from retr.index.errors import NoTextSideError, UsageError, WeightsError
-from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.encoders.registry import find_spec, load_encoder
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
 if TYPE_CHECKING:
@@ -52,6 +52,10 @@ def images(flair: Any) -> np.ndarray:
 @pytest.fixture(scope="module")
 def reference(load: Callable[..., Any]) -> Any:
     return load(text_batching="reference")
+
+
+def test_the_card_says_its_size(flair: Any) -> None:
+    assert flair.size()[0] == find_spec("flair")[0].card.parameters
 
 
 def test_pixels(flair: Any) -> None:

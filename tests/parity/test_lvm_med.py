@@ -13,7 +13,7 @@ from expected_arrays import Expected
 from PIL import Image
 
 from retr.index.errors import NoTextSideError, WeightsError
-from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.encoders.registry import find_spec, load_encoder
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ def folder(checkpoints: Callable[..., Path]) -> Path:
 def encoder(folder: Path, arch: str) -> Any:
     weights = str(folder / ARCHITECTURES[arch][0])
     return load_encoder("lvm-med", weights=weights, arch=arch, device="cpu", precision="fp32")
+
+
+def test_the_card_says_the_size_of_the_default(encoder: Any, arch: str) -> None:
+    assert (encoder.size()[0] == find_spec("lvm-med")[0].card.parameters) == (arch == "resnet50")
 
 
 def test_pixels(encoder: Any) -> None:

@@ -13,7 +13,7 @@ from expected_arrays import Expected, softmax
 from PIL import Image
 
 from retr.index.errors import NoTextSideError, UsageError, WeightsError
-from retr.retrieval.encoders.registry import load_encoder
+from retr.retrieval.encoders.registry import find_spec, load_encoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,6 +46,10 @@ def images(retizero: Any) -> np.ndarray:
 
 def _pixels(encoder: Any) -> np.ndarray:
     return np.stack([encoder.prepare(Image.open(path).convert("RGB")) for path in EXPECTED.images])
+
+
+def test_the_card_says_its_size(retizero: Any) -> None:
+    assert retizero.size()[0] == find_spec("retizero")[0].card.parameters
 
 
 def test_pixels(retizero: Any) -> None:

@@ -154,9 +154,13 @@ class TorchEncoder(BaseEncoder):
         if self.device.type == "cuda":
             self.batch_size = self._measure_batch()
 
+    def image_side(self) -> list[torch.nn.Module]:
+        """Return what embeds a picture: the network, and what runs behind it."""
+        return [self.network]
+
     def size(self) -> tuple[int | None, int | None]:
-        """Return how many parameters the network has, and how many bytes they take in its precision."""
-        parameters = list(self.network.parameters())
+        """Return how many parameters the image side has, and how many bytes they take in its precision."""
+        parameters = [one for part in self.image_side() for one in part.parameters()]
         return sum(one.numel() for one in parameters), sum(one.numel() * one.element_size() for one in parameters)
 
     def survives_fork(self) -> bool:

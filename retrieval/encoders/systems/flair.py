@@ -45,6 +45,7 @@ CARD = Card(
     licence="Apache-2.0",
     source="https://github.com/jusiro/FLAIR",
     files=(_HUB, _FLAT, BIO_CLINICAL_BERT),
+    parameters=24_556_608,
 )
 _HUB_CHECKPOINT = "model.safetensors"
 # What the authors' class does when no configuration is stored: flair_resnet.pth has none.

@@ -46,6 +46,7 @@ CARD = Card(
     licence="MIT (code); none stated for the weights",
     source="https://github.com/xiaoman-zhang/KAD",
     files=(_WEIGHTS, _KNOWLEDGE, MED_KEBERT),
+    parameters=29_278_016,
 )
 
 

@@ -41,6 +41,7 @@ CARD = Card(
     source="https://github.com/duyhominhnguyen/LVM-Med",
     noncommercial=True,
     files=tuple(FILES.values()),
+    parameters=23_508_032,
 )
 
 

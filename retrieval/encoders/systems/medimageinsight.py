@@ -36,6 +36,7 @@ CARD = Card(
     licence="MIT",
     source="https://huggingface.co/lion-ai/MedImageInsights",
     files=(_FOLDER,),
+    parameters=362_733_568,
 )
 _MOST_BYTES = 1 << 20
 

@@ -34,6 +34,7 @@ CARD = Card(
     licence="MIT",
     source="https://huggingface.co/microsoft/rad-dino",
     files=(FOLDER,),
+    parameters=86_580_480,
 )
 
 

@@ -41,6 +41,7 @@ CARD = Card(
     source="https://github.com/rmaphoh/RETFound",
     noncommercial=True,
     files=(_file(VARIANTS[0]),),
+    parameters=303_301_632,
 )
 
 

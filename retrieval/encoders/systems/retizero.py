@@ -34,6 +34,7 @@ CARD = Card(
     source="https://github.com/LooKing9218/RetiZero",
     noncommercial=True,
     files=(_WEIGHTS, BIO_CLINICAL_BERT),
+    parameters=303_825_920,
 )
 
 

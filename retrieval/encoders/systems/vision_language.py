@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-def _card(name: str, summary: str, modality: str, dim: int, licence: str, *, free: bool) -> Card:
+def _card(name: str, summary: str, modality: str, dim: int, licence: str, *, parameters: int, free: bool) -> Card:
     repository = name.removeprefix("hf:").removeprefix("open_clip:hf-hub:")
     return Card(
         name=name,
@@ -25,6 +25,7 @@ def _card(name: str, summary: str, modality: str, dim: int, licence: str, *, fre
         licence=licence,
         source=f"https://huggingface.co/{repository}",
         noncommercial=not free,
+        parameters=parameters,
     )
 
 
@@ -35,6 +36,7 @@ _ALL = (
             "MedSigLIP, SigLIP of 400M + 400M at 448 pixels; X-ray, fundus, skin, tissue, CT, MRI",
             *("many", 1152, "Health AI Developer Foundations terms"),
             free=True,
+            parameters=428_565_440,
         ),
         resize="tensorflow",
     ),
@@ -44,6 +46,7 @@ _ALL = (
             "PubMedCLIP, CLIP ViT-B/32 on the radiology of ROCO",
             *("radiology", 512, "MIT"),
             free=True,
+            parameters=87_849_216,
         )
     ),
     Known(
@@ -52,6 +55,7 @@ _ALL = (
             "PLIP, CLIP ViT-B/32 on 208,414 pathology pictures with texts of Twitter",
             *("pathology", 512, "MIT (code); none stated for the weights"),
             free=False,
+            parameters=87_849_216,
         )
     ),
     Known(
@@ -60,6 +64,7 @@ _ALL = (
             "MONET, CLIP ViT-L/14 on 105,550 dermatology pictures with texts",
             *("dermatology", 768, "CC BY-NC-SA 4.0"),
             free=False,
+            parameters=303_966_208,
         )
     ),
     Known(
@@ -68,6 +73,7 @@ _ALL = (
             "QuiltNet, CLIP ViT-B/32 on a million pathology pictures with texts (Quilt-1M)",
             *("pathology", 512, "MIT"),
             free=True,
+            parameters=87_849_216,
         )
     ),
     Known(
@@ -76,6 +82,7 @@ _ALL = (
             "DermLIP, CLIP ViT-B/16 on a million skin pictures with texts (Derm1M)",
             *("dermatology", 512, "CC BY-NC 4.0"),
             free=False,
+            parameters=86_192_640,
         )
     ),
     Known(
@@ -84,6 +91,7 @@ _ALL = (
             "BiomedCLIP, ViT-B/16 and PubMedBERT on 15 million figures of PubMed Central",
             *("many", 512, "MIT"),
             free=True,
+            parameters=86_191_872,
         )
     ),
 )

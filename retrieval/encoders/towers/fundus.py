@@ -174,6 +174,10 @@ class FundusEncoder(TorchEncoder):
         self.text = text
         super().__init__(info, network, device=device, precision=precision)
 
+    def image_side(self) -> list[nn.Module]:
+        """Return the network, and the projection where there is one."""
+        return [self.network, *([] if self.head is None else [self.head])]
+
     def project(self, features: Tensor) -> Tensor:
         """Project features ``(..., c)`` into the space of the texts, in float32, where there is a head."""
         if self.head is None:
