@@ -21,8 +21,10 @@ from retr.serve.schemas import (
     Rows,
     SearchAnswer,
     SearchRequest,
+    TokenAnswer,
 )
 from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
+from retr.serve.tokens import SCOPES
 
 router = APIRouter(tags=["read"], responses=REFUSALS, route_class=EarlyRoute)
 Where = Annotated[str | None, Query(max_length=10_000)]
@@ -32,6 +34,13 @@ Where = Annotated[str | None, Query(max_length=10_000)]
 async def indexes(state: TheState, _: Reader) -> list[dict[str, Any]]:
     """List the indexes that are served."""
     return [{"index": name, **await state.run(served.index.info)} for name, served in state.indexes.items()]
+
+
+@router.get("/token")
+async def whose(state: TheState, token: Reader) -> TokenAnswer:
+    """Say who asks and what they may do, so that a page can say so before somebody works in vain."""
+    may = [scope for scope in SCOPES if scope in token.scopes and (scope == "read" or not state.settings.read_only)]
+    return TokenAnswer.model_validate({"name": token.name, "may": may, "read_only": state.settings.read_only})
 
 
 @router.get("/indexes/{index}")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, HTTPException, Path, Query, Response
+from fastapi.responses import StreamingResponse
 
 from retr.answers import to_plain
 from retr.serve.questions import query_of
@@ -23,11 +25,14 @@ from retr.serve.schemas import (
 from retr.serve.state import EarlyRoute, Labeller, Reader, TheIndex, TheState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from retr.serve.served import Served
 
 router = APIRouter(tags=["sets"], responses=REFUSALS, route_class=EarlyRoute)
+Where = Annotated[str | None, Query(max_length=10_000)]
 Name = Annotated[str, Path(min_length=1, max_length=100)]
-_TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet"}
+_TYPES = {"csv": "text/csv; charset=utf-8", "parquet": "application/vnd.apache.parquet", "zip": "application/zip"}
 
 
 @router.get("/indexes/{index}/sets")
@@ -51,20 +56,24 @@ async def rows(
     state: TheState,
     token: Reader,
     name: Name,
+    where: Where = None,
     offset: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
 ) -> Rows:
-    """Return everything the index holds of a set's rows, a page at a time."""
+    """Return everything the index holds of a set's rows that a condition allows, a page at a time."""
 
     def page() -> Rows:
         _require(served, name)
-        index = served.index
-        ids = index.sets[name].ids
+        index = served.index.snapshot()
+        ids = list(index.sets[name].ids)
+        if where is not None:
+            allowed = set(index.table(["id"], where=where)["id"].to_pylist())
+            ids = [row for row in ids if row in allowed]
         found = [to_plain(index[row]) for row in ids[offset : offset + limit] if row in index]
         return Rows(index=served.name, version=index.version, total=len(ids), rows=found)
 
     answer = await state.run(page)
-    await state.record(token, served, "rows", {"set": name}, [[row["id"] for row in answer.rows]])
+    await state.record(token, served, "rows", {"set": name, "where": where}, [[row["id"] for row in answer.rows]])
     return answer
 
 
@@ -148,18 +157,21 @@ async def answer(served: TheIndex, state: TheState, token: Reader, name: Name) -
 
 @router.get("/indexes/{index}/sets/{name}/file", response_class=Response)
 async def file(
-    served: TheIndex, state: TheState, token: Reader, name: Name, form: Literal["csv", "parquet"] = "csv"
+    served: TheIndex, state: TheState, token: Reader, name: Name, form: Literal["csv", "parquet", "zip"] = "csv"
 ) -> Response:
-    """Return a set with all columns and its labels, as CSV or as Parquet."""
+    """Return a set with all columns and its labels, as CSV or Parquet; or copies of its pictures and CSV in a zip."""
 
-    def write() -> tuple[bytes, list[str]]:
+    def write() -> tuple[Iterator[bytes], list[str]]:
         _require(served, name)
-        return served.index.sets.as_file(name, form), list(served.index.sets[name].ids)
+        sets = served.index.snapshot().sets
+        pieces = sets.as_zip(name) if form == "zip" else iter([sets.as_file(name, form)])
+        # an archive that is away is an error, and no beginning of a file
+        return chain([next(pieces)], pieces), list(sets[name].ids)
 
-    data, ids = await state.run(write)
+    pieces, ids = await state.run(write)
     await state.record(token, served, "export", {"set": name}, [ids])
     headers = {"content-disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}.{form}"}
-    return Response(data, media_type=_TYPES[form], headers=headers)
+    return StreamingResponse(pieces, media_type=_TYPES[form], headers=headers)
 
 
 def _require(served: Served, name: str) -> None:

@@ -263,6 +263,14 @@ class SetAnswer(BaseModel):
     new: list[str]
 
 
+class TokenAnswer(BaseModel):
+    """What the holder of a token may do on this server."""
+
+    name: str
+    may: list[Literal["read", "label", "write"]] = Field(description="Scopes of the token that the server grants.")
+    read_only: bool = Field(description="Whether the server was begun with `--read-only`.")
+
+
 class Deleted(BaseModel):
     """How many rows were deleted."""
 

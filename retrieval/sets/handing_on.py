@@ -7,6 +7,7 @@ import io
 import re
 import shutil
 import unicodedata
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from retr.retrieval.json_values import to_plain
 from retr.retrieval.visible_text import is_formula
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from retr.index.store import Store
     from retr.retrieval.index_like import IndexLike
     from retr.retrieval.sets.sets import NamedSet
@@ -125,14 +128,58 @@ def _copy(store: Store, named: NamedSet, target: Path) -> None:
     try:
         draft.mkdir(parents=True)
         copies: list[str] = []
-        for number, row in enumerate(named.ids, 1):
-            name = f"{number:0{len(str(len(named.ids)))}}-{safe_name(_file_of(store, row))}"
-            (draft / name).write_bytes(open_item(store, row))
+        for name, data in _copies(store, named):
+            (draft / name).write_bytes(data)
             copies.append(name)
         (draft / TABLE).write_text(as_csv(store, named, copies), encoding="utf-8", errors="surrogatepass")
         draft.replace(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _copies(store: Store, named: NamedSet) -> Iterator[tuple[str, bytes]]:
+    """Yield the file of each row under the name of its copy."""
+    for number, row in enumerate(named.ids, 1):
+        yield f"{number:0{len(str(len(named.ids)))}}-{safe_name(_file_of(store, row))}", open_item(store, row)
+
+
+def as_zip(store: Store, named: NamedSet) -> Iterator[bytes]:
+    """Yield a zip of the folder that `export` would make, piece by piece: one picture at a time is in memory.
+
+    Raises
+    ------
+    UsageError
+        The set is empty.
+    RetrError
+        A file is not at hand.
+    """
+    if not named.ids:
+        raise UsageError(f"the set {named.name!r} has no row to write", hint="see `retr sets show`")
+    pieces: list[bytes] = []
+    copies: list[str] = []
+    # pictures are compressed already
+    with zipfile.ZipFile(_Sink(pieces), "w") as archive:
+        for name, data in _copies(store, named):
+            archive.writestr(name, data)
+            copies.append(name)
+            yield b"".join(pieces)
+            pieces.clear()
+        archive.writestr(TABLE, as_csv(store, named, copies).encode("utf-8", "surrogatepass"))
+    yield b"".join(pieces)
+
+
+class _Sink(io.RawIOBase):
+    """A file that is written once, from the beginning to the end, into a list."""
+
+    def __init__(self, pieces: list[bytes]) -> None:
+        self._pieces = pieces
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self._pieces.append(bytes(data))
+        return len(data)
 
 
 def _file_of(store: Store, row: str) -> str:

@@ -261,6 +261,19 @@ class Sets:
         named, store = self[name], self._index.store
         return as_csv(store, named).encode("utf-8", "surrogatepass") if form == "csv" else as_parquet(store, named)
 
+    def as_zip(self, name: str) -> Iterator[bytes]:
+        """Yield a zip of the folder that `export` would make, piece by piece.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> _ = index.sets.save("mine", ["healthy/P01-left.png"], author="anna")
+        >>> b"".join(index.sets.as_zip("mine"))[:2]
+        b'PK'
+        """
+        from retr.retrieval.sets.handing_on import as_zip
+
+        return as_zip(self._index.store, self[name])
+
     def _write(self, do: str, data: dict[str, Any], author: str | None, *, rows: Sequence[str] | None = None) -> None:
         author = _words(_user() if author is None else author, "an author", _AUTHOR)
         wanted = None if rows is None else _ids(rows)

@@ -59,6 +59,37 @@ export async function mapPlaces(index) {
   if (!answer.ok) await refuse(answer);
   return { xy: new Float32Array(await answer.arrayBuffer()), version: Number(answer.headers.get("x-retr-version")) };
 }
+const sets_ = (index, name = "", rest = "") => `v1/indexes/${encodeURIComponent(index)}/sets${name && `/${encodeURIComponent(name)}`}${rest}`;
+const send = (path, method, body) =>
+  json(path, { method, headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+
+export const sets = (index) => json(sets_(index));
+export const set = (index, name, signal) => json(sets_(index, name), { signal });
+export const setRows = (index, name, where, offset, limit, signal) =>
+  json(sets_(index, name, `/rows?${new URLSearchParams({ offset, limit, ...(where ? { where } : {}) })}`), { signal });
+export async function askedAgain(index, name, signal) {
+  const { new: fresh, ...found } = await json(sets_(index, name, "/answer"), { signal });
+  return { ...found, fresh };
+}
+export const saveSet = (index, name, body) => send(sets_(index, name), "PUT", body);
+export const label = (index, name, body) => send(sets_(index, name, "/labels"), "POST", body);
+export const removeFromSet = (index, name, body) => send(sets_(index, name, "/remove"), "POST", body);
+export async function dropSet(index, name) {
+  const answer = await call(sets_(index, name), { method: "DELETE" });
+  if (!answer.ok) await refuse(answer);
+}
+export async function setFile(index, name, form) {
+  const answer = await call(sets_(index, name, `/file?form=${form}`));
+  if (!answer.ok) await refuse(answer);
+  return answer.blob();
+}
+export const holder = () => json("v1/token");
+export async function anotherToken() {
+  const given = await askForToken(false);
+  if (!given) return;
+  token = given;
+  sessionStorage.setItem(KEY, token);
+}
 export const classify = (index, body) => post(`v1/indexes/${encodeURIComponent(index)}/classify`, body);
 export const ready = async () => (await fetch("readyz", { credentials: "omit" })).status !== 503;
 export const holds = async (name) => (await call(`v1/uploads/${encodeURIComponent(name)}?size=16`)).ok;

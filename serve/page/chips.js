@@ -16,7 +16,7 @@ function chips() {
   }
   if (state.where) found.push([state.where, () => { state.where = ""; }]);
   const group = state.index?.group;
-  if (group && asking()) {
+  if (group && asking() && !state.set) {
     if (state.excludeSame) found.push([strings.exclude_patient(group), () => { state.excludeSame = false; }]);
     if (state.onePer) found.push([strings.one_per(group), () => { state.onePer = false; }]);
   }
@@ -25,8 +25,10 @@ function chips() {
 
 export function showChips() {
   const found = chips();
+  const count = found.length;
+  if (state.set) found.unshift([strings.chip_set(state.set.name), () => { state.set = null; }]);
   $("chips").hidden = !found.length;
-  $("conditions-count").textContent = found.length ? strings.in_force(found.length) : "";
+  $("conditions-count").textContent = count ? strings.in_force(count) : "";
   const changed = (take) => () => {
     take();
     tell("conditions");

@@ -4,6 +4,8 @@ import * as api from "./api.js";
 import { $, h, named, shown } from "./dom.js";
 import { mark } from "./marks.js";
 import { askWith } from "./question.js";
+import { box, extend, picked, toggle } from "./select.js";
+import { labelsOf } from "./sets.js";
 import { asking, condition, LIKE, marked, on, state, technical, tell, UNLIKE } from "./state.js";
 import { strings } from "./strings.js";
 import { compare } from "./viewer.js";
@@ -15,21 +17,23 @@ export function showHits() {
   mine?.abort();
   mine = new AbortController();
   for (const url of urls.splice(0)) URL.revokeObjectURL(url);
-  const asked = asking();
+  const asked = state.set ? state.set.asked : asking();
   const at = pictures().indexOf(document.activeElement?.closest(".hit")?.querySelector(".picture"));
-  $("answer-title").textContent = asked ? strings.answer : strings.own;
+  $("answer-title").textContent = state.set ? strings.set_title(state.set.name) : asked ? strings.answer : strings.own;
   $("status").textContent = counted(asked);
   $("problem").hidden = true;
   trust(asked);
   $("more").hidden = state.hits.length < state.k || state.k >= 1000;
   $("hits").replaceChildren(...state.hits.map(card));
   // who marks by keys goes on where they were
+  tell("hits");
   if (at >= 0) pictures()[Math.min(at, state.hits.length - 1)]?.focus();
 }
 
 const pictures = () => [...$("hits").querySelectorAll(".picture")];
 
 function counted(asked) {
+  if (state.set && !asked) return strings.set_shown(state.hits.length, state.total);
   const marks = state.marks.size ? ` ${strings.marked(marked(LIKE).length, marked(UNLIKE).length)}` : "";
   if (state.hits.length) return asked ? strings.found(state.hits.length) + marks : strings.start(state.hits.length, state.total);
   return condition() ? strings.empty : strings.empty_index;
@@ -51,10 +55,13 @@ function card(hit, place) {
   const open = h("button", { type: "button", className: "picture", data: { place, id: hit.id }, title: strings.compare,
     aria: { label: score ? strings.hit(hit.rank, hit.id, score) : hit.id }, onclick: () => compare(place) }, image);
   // below the picture: who it is, then what can be done with it
-  const element = h("li", { className: "hit" }, open,
+  const fresh = state.set?.fresh?.has(hit.id);
+  const element = h("li", { className: picked.has(hit.id) ? "hit picked" : "hit" }, open, box(hit, place),
     h("p", { className: "facts" },
       score ? h("strong", { title: strings.rank }, `${hit.rank}`) : null,
-      score ? h("span", { className: "score", title: strings.similarity }, score) : null, named(hit.id)),
+      score ? h("span", { className: "score", title: strings.similarity }, score) : null,
+      fresh ? h("strong", { className: "fresh" }, strings.fresh_one) : null, named(hit.id)),
+    labelsOf(hit.id),
     facts.length ? h("p", { className: "facts" }, ...facts.map((name) => h("span", { title: name }, shown(hit[name])))) : null,
     h("div", { className: "do" },
       marking(hit, strings.like, LIKE, strings.like_short), score ? marking(hit, strings.unlike, UNLIKE, strings.unlike_short) : null,
@@ -85,16 +92,24 @@ const marking = (hit, text, sign, shown) =>
 $("hits").addEventListener("keydown", (event) => {
   const buttons = pictures();
   const at = buttons.indexOf(document.activeElement);
-  if (at < 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (at < 0 || event.altKey) return;
+  if ((event.ctrlKey || event.metaKey) && event.key === "a") {
+    extend(0, buttons.length - 1);
+    event.preventDefault();
+  }
+  if (event.ctrlKey || event.metaKey) return;
   const hit = state.hits[at];
   if (event.key === "+") mark(hit.id, LIKE);
   else if (event.key === "-" && hit.score !== undefined) mark(hit.id, UNLIKE);
   else if (event.key === "a") askWith("id", hit.id);
+  else if (event.key === "s") toggle(at, false);
   else {
     const across = buttons.filter((one) => one.getBoundingClientRect().top === buttons[0].getBoundingClientRect().top).length;
     const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -across, ArrowDown: across, Home: -at, End: buttons.length - 1 - at }[event.key];
     if (by === undefined) return;
-    buttons[Math.min(buttons.length - 1, Math.max(0, at + by))].focus();
+    const next = Math.min(buttons.length - 1, Math.max(0, at + by));
+    buttons[next].focus();
+    if (event.shiftKey) extend(at, next);
   }
   event.preventDefault();
 });
@@ -112,3 +127,9 @@ export function showColumns() {
 }
 
 on("columns", showHits);
+on("hits-again", showHits);
+on("picked", () => pictures().forEach((button) => {
+  const now = picked.has(button.dataset.id);
+  button.closest(".hit").classList.toggle("picked", now);
+  button.closest(".hit").querySelector(".pick input").checked = now;
+}));

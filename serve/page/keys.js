@@ -21,6 +21,8 @@ export function startKeys() {
     if (event.key === "?") help();
     else if (event.key === "/") $("text").focus();
     else if (event.key === "u") $("file").click();
+    else if (event.key === "o") $("sets-open").click();
+    else if (event.key === "l" && !$("keep").hidden) $($("keep-name").value ? "keep-label" : "keep-name").focus();
     else if (event.key === "m") $("map-open").click();
     else return;
     event.preventDefault();

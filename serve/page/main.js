@@ -7,8 +7,10 @@ import { $, h } from "./dom.js";
 import { openFacets, showFacets } from "./facets.js";
 import { showColumns, showHits } from "./hits.js";
 import { startKeys } from "./keys.js";
+import { startKeeping } from "./keep.js";
 import { startMap } from "./map.js";
-import { bringAgain, startQuestion } from "./question.js";
+import { heldAgain, startQuestion } from "./question.js";
+import { ofSet, startSets } from "./sets.js";
 import { condition, on, request, state, tell } from "./state.js";
 import { fill, strings } from "./strings.js";
 
@@ -18,12 +20,13 @@ async function ask() {
   onItsWay?.abort();
   const mine = (onItsWay = new AbortController());
   const body = request();
-  document.body.dataset.asked = body ? "yes" : "no";
+  document.body.dataset.asked = body || state.set ? "yes" : "no";
   $("answer").setAttribute("aria-busy", "true");
   $("status").textContent = strings.searching;
   try {
-    if (body) {
-      const { answers } = await answered(body, mine.signal);
+    if (state.set) Object.assign(state, await ofSet(mine.signal));
+    else if (body) {
+      const { answers } = await heldAgain(() => api.search(state.index.index, request(), mine.signal));
       Object.assign(state, { hits: answers[0].hits, note: answers[0].note, exact: answers[0].exact });
     } else {
       const found = await api.rows(state.index.index, condition(), 0, state.k, mine.signal);
@@ -35,16 +38,6 @@ async function ask() {
     failed(error, ask);
   }
   if (mine === onItsWay) $("answer").setAttribute("aria-busy", "false");
-}
-
-// A server that was started again holds no uploads: the page still has the file.
-async function answered(body, signal) {
-  try {
-    return await api.search(state.index.index, body, signal);
-  } catch (error) {
-    if (!(error instanceof api.Refused) || !(await bringAgain())) throw error;
-    return api.search(state.index.index, request(), signal);
-  }
 }
 
 // What went wrong, in words, in place of an answer; a server that is away is asked again.
@@ -60,6 +53,8 @@ function failed(error, again) {
 }
 
 async function conditioned() {
+  // a question that was kept has its own conditions
+  if (state.set?.asked) state.set = null;
   showChips();
   try {
     await Promise.all([showFacets(), ask()]);
@@ -72,7 +67,7 @@ async function conditioned() {
 async function open(name, all) {
   state.index = all.find((one) => one.index === name);
   state.marks.clear();
-  Object.assign(state, { parts: [], filters: {}, where: "", columns: null, k: 24 });
+  Object.assign(state, { parts: [], filters: {}, where: "", columns: null, k: 24, set: null });
   $("about").textContent = strings.held(state.index.rows, state.index.encoder, state.index.version);
   await openFacets();
   tell("index");
@@ -123,7 +118,17 @@ startQuestion();
 startNaming();
 startKeys();
 startMap();
-on("asked", ask);
+startKeeping();
+startSets();
+on("asked", () => {
+  state.set = null;
+  showChips();
+  ask();
+});
+on("set", () => {
+  showChips();
+  ask();
+});
 on("conditions", conditioned);
 $("more").addEventListener("click", () => {
   state.k += 24;

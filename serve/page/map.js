@@ -75,13 +75,17 @@ function take(points) {
   document.dispatchEvent(new CustomEvent("retr:selected", { detail: { index: held.index, ids } }));
   const where = equalsAny("id", ids);
   const few = where.length <= LONGEST;
+  const keep = h("button", { type: "button", onclick: () => {
+    $("map").close();
+    $($("keep-fields").hidden ? "answer" : "keep-name").focus();
+  } }, strings.map_keep);
   const show = h("button", { type: "button", className: "first", onclick: () => {
     $("map").close();
     Object.assign(state, { where, filters: {} });
     tell("conditions");
     $("answer").focus();
   } }, strings.map_show);
-  part("said").replaceChildren(`${strings.map_taken(ids.length)} `, !ids.length ? "" : few ? show : strings.map_too_many);
+  part("said").replaceChildren(`${strings.map_taken(ids.length)} `, ...(ids.length ? [few ? show : strings.map_too_many, keep] : []));
 }
 
 function look(at) {

@@ -64,11 +64,21 @@ async function bring(file) {
 }
 
 // Upload the picture of the question again where the server does not hold it any more; false where it does.
-export async function bringAgain() {
+async function bringAgain() {
   const picture = state.parts.find((part) => part.kind === "upload");
   if (!picture || !brought || (await api.holds(picture.value))) return false;
   picture.value = (await api.upload(brought)).upload;
   return true;
+}
+
+// Send a question; where the server was started again, and holds no uploads, after its picture was brought again.
+export async function heldAgain(send) {
+  try {
+    return await send();
+  } catch (error) {
+    if (!(error instanceof api.Refused) || !(await bringAgain())) throw error;
+    return send();
+  }
 }
 
 function asked() {

@@ -17,6 +17,7 @@ export const state = {
   hits: [],
   total: 0,
   note: null,
+  set: null, // {name, asked} of a set that is shown in place of an answer: its pictures, or its question asked again
   exact: true,
   k: 24,
 };

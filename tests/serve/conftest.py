@@ -107,7 +107,7 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def listen() -> Callable[..., AbstractContextManager[str]]:
     """``with listen(app, port=0) as url``: a server of an app at an address of this machine."""
 

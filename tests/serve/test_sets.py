@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import base64
+import io
+import shutil
+import zipfile
 
 import pytest
 
@@ -37,6 +40,16 @@ def test_a_set_is_made_labelled_asked_again_and_handed_on(serve, indexed, png, t
     assert file.headers["content-disposition"].endswith("to%20discuss.csv")
     assert "glaucoma?" in file.text
     assert client.get(f"{SETS}/to discuss/file?form=parquet").content[:4] == b"PAR1"
+    with zipfile.ZipFile(io.BytesIO(client.get(f"{SETS}/to discuss/file?form=zip").content)) as copies:
+        assert copies.testzip() is None
+        assert [copies.read(f"{n}-{row.rpartition('/')[2]}") for n, row in enumerate(ids, 1)] == [
+            (tmp_path / "archive" / row).read_bytes() for row in ids
+        ]
+        assert copies.read("set.csv").decode().splitlines()[0].endswith("copy")
+    of_label = client.get(f"{SETS}/to discuss/rows", params={"where": "label = 'healthy'"}).json()
+    assert [row["id"] for row in of_label["rows"]] == [row for row in ids if row.startswith("healthy")]
+    shutil.rmtree(tmp_path / "archive")
+    assert client.get(f"{SETS}/to discuss/file?form=zip").status_code == 503
     client.post(f"{SETS}/to discuss/labels", json={"ids": ids[:1], "label": "glaucoma?", "remove": True})
     assert client.post(f"{SETS}/to discuss/remove", json={"ids": ids[:1]}).json()["ids"] == ids[1:]
     assert client.delete(f"{SETS}/to discuss").status_code == 204
@@ -80,6 +93,8 @@ def test_only_who_may_label_labels(serve, indexed, tmp_path, scopes, settings, s
     head = {"authorization": f"Bearer {make_token(file, 'anna', frozenset(scopes.split()))}"}
     client = serve(token_file=file, **settings)
     row = next(iter(indexed))
+    # said before anything is tried
+    assert ("label" in client.get("/v1/token", headers=head).json()["may"]) == (status == 200)
     assert client.put(f"{SETS}/s", json={"ids": [row]}, headers=head).status_code == status
     assert client.post(f"{SETS}/s/labels", json={"ids": [row], "label": "x"}, headers=head).status_code == status
     found = client.get(SETS, headers=head)
