@@ -57,13 +57,15 @@ def search(
     if options.exact and effort is not None:
         raise UsageError(f"an exact search has no effort, got {effort!r}", hint="leave one of the two out")
     config = plan.config if effort is None else with_effort(plan.config, effort)
+    allowed, few = _allowed(snapshot, options.where, mask)
     ask = Ask(
         # of a billion there are as many as there are rows
         k=min(int(options.k), max(len(snapshot), 1)),
-        allowed=_allowed(snapshot, options.where, mask),
+        allowed=allowed,
         exclude=_excluded(snapshot, len(queries), exclude, exclude_same),
         one_per=snapshot.identity.groups(options.one_per) if options.one_per is not None else None,
         min_score=options.min_score,
+        few=few,
     )
     placed = placement.take(snapshot, plan.config, len(queries), few=approximate.measured(ask))
     how = plan.how
@@ -231,15 +233,18 @@ def _prepared(queries: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
     return queries
 
 
-def _allowed(snapshot: Snapshot, where: str | None, mask: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
-    allowed = None if len(snapshot) == snapshot.n_total else snapshot.alive()
+def _allowed(
+    snapshot: Snapshot, where: str | None, mask: NDArray[np.bool_] | None
+) -> tuple[NDArray[np.bool_] | None, NDArray[np.int64] | None]:
+    """Return the allowed rows as a mask, ``None`` for all, and their numbers where these are few and known."""
+    allowed, few = None if len(snapshot) == snapshot.n_total else snapshot.alive(), None
     if where is not None:
-        allowed = snapshot.where(where)
+        allowed, few = snapshot.where_rows(where)
     if mask is None:
-        return allowed
+        return allowed, few
     if mask.shape != (snapshot.n_total,) or mask.dtype != np.bool_:
         raise UsageError(f"a mask must be bool ({snapshot.n_total},), got {mask.dtype} {mask.shape}")
-    return mask if allowed is None else mask & allowed
+    return mask if allowed is None else mask & allowed, None
 
 
 def _excluded(

@@ -39,7 +39,8 @@ class Ask:
     """What is wanted of a search, beside the queries.
 
     ``allowed`` is a bool mask ``(n_total,)`` or ``None`` for all; ``exclude`` holds each query's forbidden rows;
-    ``one_per`` gives at most one row a group (rows without a value each stand alone).
+    ``one_per`` gives at most one row a group (rows without a value each stand alone); ``few`` holds the allowed rows,
+    in order, where they are few and known.
     """
 
     k: int
@@ -47,6 +48,7 @@ class Ask:
     exclude: Sequence[NDArray[np.int64]]
     one_per: GroupCodes | None
     min_score: float | None
+    few: NDArray[np.int64] | None = None
 
     @property
     def candidates(self) -> int:

@@ -36,7 +36,7 @@ _MAX_EXCLUDED = 2048
 _MAX_K = 2048
 # Nanoseconds of a query alone, and of one in a large batch, for every value of an allowed row that is scored exactly;
 # for every list of a search by bounds, and for the rest of such a search.
-_VALUE, _VALUE_IN_BATCH, _LIST, _SEARCH = 0.4, 0.03, 80.0, 50_000.0
+_VALUE, _VALUE_IN_BATCH, _LIST, _SEARCH = 0.2, 0.03, 80.0, 100_000.0
 # Where some may be of one group no more rows are looked at for each that is wanted.
 _DEEPEST = 128
 

@@ -28,12 +28,15 @@ if TYPE_CHECKING:
 _KEEP_BYTES = 256 << 20
 # For more values than this, one look-up of each row costs less than a comparison with each value.
 _COMPARE = 8
+# When one in so many rows was asked for its group, all are worth knowing.
+_WORTH_ALL = 64
 
 
 class Groups:
     """One column over all rows of a snapshot, deleted ones too: which rows share a value.
 
-    Zero with a sign is zero, and NaN is no value. Nothing is computed ahead: both questions go to the mapped columns.
+    Zero with a sign is zero, and NaN is no value. Both questions go to the mapped columns; when many rows were asked
+    for their group, one after another, the codes of all are computed once.
     """
 
     def __init__(
@@ -46,9 +49,39 @@ class Groups:
         self._canonical = canonical
         self._parts = parts
         self._starts = np.cumsum([0, *map(len, parts)])
+        self._asked = 0
+        self._codes: NDArray[np.int32] | None = None
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return int64 codes, the same where two of these ``rows`` ``(n,)`` share a value, -1 where it is null."""
+        if self._codes is None:
+            self._asked += len(rows)
+            if self._asked * _WORTH_ALL < self._starts[-1]:
+                return self._looked_up(rows)
+            self._codes = self._all()
+        return self._codes[rows].astype(np.int64)
+
+    def _all(self) -> NDArray[np.int32]:
+        """Return the codes of all rows, for which each word of a dictionary is looked at once."""
+        words, indices, first = [pa.array([], self._kind)], [], 0
+        for part in self._parts:
+            coded = part if pa.types.is_dictionary(part.type) else part.dictionary_encode()
+            chunks = coded.unify_dictionaries().chunks
+            if chunks:
+                words.append(canonical(chunks[0].dictionary.cast(self._kind)))
+            for chunk in chunks:
+                found = _numbers(chunk.indices).astype(np.int64)
+                indices.append(np.where(found < 0, -1, found + first))
+            first += len(words[-1]) if chunks else 0
+        every = pa.concat_arrays(words)
+        if self._canonical is not None:
+            every = self._canonical(every)
+        # one place more than there are words: null, which is -1, finds the last
+        codes = np.append(_numbers(every.dictionary_encode().indices), -1).astype(np.int32)
+        every_row: NDArray[np.int32] = codes[np.concatenate([np.empty(0, np.int64), *indices])]
+        return every_row
+
+    def _looked_up(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         order = np.argsort(owner, kind="stable")
         numbers, first = np.unique(owner[order], return_index=True)

@@ -198,7 +198,12 @@ class Identity:
 
     def groups(self, column: str) -> Groups:
         """Return which rows share a value of a column; raises as `of` does."""
-        return self._columns.groups(column, self._canonical(column))
+
+        def make() -> Groups:
+            return self._columns.groups(column, self._canonical(column))
+
+        groups: Groups = self._snapshot.once(("groups", column), make)
+        return groups
 
     def _canonical(self, column: str) -> Callable[[pa.Array], pa.Array]:
         """Return the function that brings a column's values to one spelling each, null where there is nobody."""

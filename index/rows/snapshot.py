@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
     from retr.index.rows.text_lookup import TextLookup
 
-# Of masks of conditions, which take a byte a row.
-_FEW_MASKS, _MOST_MASKS, _MASK_BYTES = 2, 64, 64 << 20
+# Of masks of conditions, which take a byte a row; where at most one row in so many is allowed, their numbers are kept
+# beside, which take no more than another.
+_FEW_MASKS, _MOST_MASKS, _MASK_BYTES, _FEW_ROWS = 2, 64, 64 << 20, 8
 
 
 class Snapshot:
@@ -338,17 +339,22 @@ class Snapshot:
         UsageError
             It is no text.
         """
+        return self.where_rows(expression)[0]
+
+    def where_rows(self, expression: str) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
+        """Return what `where` does, and the rows' numbers, sorted int64, where they are few; raises as it does."""
         if not isinstance(expression, str):
             raise UsageError(f"a condition is a text, got: {expression!r}")
 
-        def make() -> NDArray[np.bool_]:
+        def make() -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
             mask = self.columns.where(expression, self.identity.meaning)
             mask = mask if len(self) == self.n_total else mask & self._alive
             mask.flags.writeable = False
-            return mask
+            few = np.count_nonzero(mask) * _FEW_ROWS <= len(mask)
+            return mask, np.flatnonzero(mask) if few else None
 
-        mask: NDArray[np.bool_] = self._masks(expression, make)
-        return mask
+        found: tuple[NDArray[np.bool_], NDArray[np.int64] | None] = self._masks(expression, make)
+        return found
 
     def file(self, name: str) -> bytes:
         """Read a sidecar file that was committed with `Writer.add_file`.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,8 +75,11 @@ def search(
     scores = np.full((n, ask.k), -np.inf, np.float32)
     total = available = sum(len(block.vectors) for block in blocks)
     allowed = ask.allowed
+    chosen = ask.few
     if allowed is not None:
-        available = int(np.count_nonzero(allowed))
+        available = int(np.count_nonzero(allowed)) if chosen is None else len(chosen)
+        if chosen is None and available < _GATHER_SHARE * total:
+            chosen = np.flatnonzero(allowed)
     norms = np.sqrt(np.square(queries, dtype=np.float64).sum(axis=1)) * max(max_norm, 1e-30)
     pending = np.arange(n)
     product = choose_product(n, queries.shape[1], rows=total)
@@ -89,7 +92,14 @@ def search(
         if first_scan is None:
             # The error of the product on either side: a score that is compared, and the bound.
             error = 2 * product.error * norms[pending]
-            found = _rectangular(scan(blocks, asked, allowed, exclude, want, product), error)
+            if chosen is not None and product.apart is not None:
+                scans = [
+                    _apart(blocks, query, chosen, excluded, want, product.apart)
+                    for query, excluded in zip(asked, exclude, strict=True)
+                ]
+            else:
+                scans = scan(blocks, asked, allowed, chosen, exclude, want, product)
+            found = _rectangular(scans, error)
         else:
             found = first_scan(asked, allowed, exclude, want)
         if found.scores is None:
@@ -115,14 +125,17 @@ def scan(
     blocks: Sequence[Block],
     queries: NDArray[np.float32],
     allowed: NDArray[np.bool_] | None,
+    chosen: NDArray[np.int64] | None,
     exclude: Sequence[NDArray[np.int64]],
     want: int,
     product: Product,
 ) -> list[Scan]:
-    """Collect, for each query, every row whose score by ``product`` is among the ``want`` best."""
+    """Collect, for each query, every row whose score by ``product`` is among the ``want`` best.
+
+    Where they are few, ``chosen`` holds the numbers of the allowed rows.
+    """
     n, d = queries.shape
     pools = _Pools(n, want)
-    chosen = np.flatnonzero(allowed) if allowed is not None and narrow(allowed) else None
     step = _BLOCK_SCORES // n
     if chosen is not None or n > 1:
         # what is copied, or read for one query after another, should fit into a cache
@@ -136,6 +149,35 @@ def scan(
             _hide(scores[:, number], rows, exclude[number])
         pools.add(scores, rows)
     return pools.result()
+
+
+def _apart(
+    blocks: Sequence[Block],
+    query: NDArray[np.float32],
+    chosen: NDArray[np.int64],
+    excluded: NDArray[np.int64],
+    want: int,
+    multiply: Callable[[NDArray[np.float32], Any, NDArray[np.int64]], NDArray[np.float32]],
+) -> Scan:
+    """Collect, for one query, the ``want`` best of the chosen rows."""
+    asked = query[None]
+    if len(blocks) == 1:
+        scores = multiply(asked, blocks[0].vectors, chosen)[:, 0]
+    else:
+        cuts = np.searchsorted(chosen, [block.start for block in blocks]).tolist()
+        parts = zip(blocks, cuts, [*cuts[1:], len(chosen)], strict=True)
+        found = [multiply(asked, block.vectors, chosen[start:stop] - block.start) for block, start, stop in parts]
+        scores = np.concatenate(found)[:, 0]
+    if len(excluded):
+        _hide(scores, chosen, excluded)
+        left = scores > -np.inf
+        chosen, scores = chosen[left], scores[left]
+    surplus = len(chosen) - want
+    if surplus <= 0:
+        return Scan(chosen, scores, -np.inf)
+    order = scores.argpartition(surplus - 1)
+    best = order[surplus:]
+    return Scan(chosen[best], scores[best], float(scores[order[surplus - 1]]))
 
 
 def _pieces(
@@ -170,11 +212,6 @@ def _copied(blocks: Sequence[Block], rows: NDArray[np.int64]) -> NDArray[np.floa
             # with this mode numpy writes where it is told instead of copying twice
             np.take(block.vectors, rows[start:stop] - block.start, axis=0, out=vectors[start:stop], mode="clip")
     return vectors
-
-
-def narrow(allowed: NDArray[np.bool_]) -> bool:
-    """Return whether so few rows are allowed that copying them together costs less than scoring all."""
-    return int(np.count_nonzero(allowed)) < _GATHER_SHARE * len(allowed)
 
 
 def _hide(scores: NDArray[np.float32], rows: slice | NDArray[np.int64], excluded: NDArray[np.int64]) -> None:

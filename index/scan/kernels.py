@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+# Of rows that lie apart, so many are on their way from memory.
+_AHEAD = 8
 # Sums may be taken in any order, and a product may be added without being rounded first; nothing is ever not a number.
 _FAST = {"reassoc", "contract", "nsz", "arcp", "nnan"}
 
@@ -187,6 +189,22 @@ def products(vectors, queries, out):  # type: ignore[no-untyped-def]
     for i in range(whole, len(vectors)):
         for first in range(n):
             out[i, first] = _product(vectors, i, queries[first])
+
+
+@compiled
+def products_of(vectors, rows, queries, out):  # type: ignore[no-untyped-def]
+    """Fill ``out (m, n)`` with the products of some rows ``(m,)`` of stored vectors and float32 queries ``(n, d)``.
+
+    Rows that lie apart come from memory while the ones before them are multiplied.
+    """
+    dim = queries.shape[1]
+    flat = vectors.reshape(-1)
+    for i in range(len(rows)):
+        if i + _AHEAD < len(rows):
+            for j in range(0, dim, 32):
+                _prefetch(flat, rows[i + _AHEAD] * dim + j)
+        for number in range(len(queries)):
+            out[i, number] = _product(vectors, rows[i], queries[number])
 
 
 @compiled

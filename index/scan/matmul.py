@@ -1,10 +1,11 @@
 """The product of queries and vectors, as fast as this processor allows, with a bound on its error.
 
 The scan of an exact search only needs scores good enough to know which rows cannot be among the best. A few queries
-are multiplied by a loop of our own (`kernels.products`), which reads float32 and float16 vectors as they lie, at the
-rate of the memory; many queries, and one with float32 vectors, by numpy. Where the processor has bfloat16 matrix tiles
-and torch is loaded already (because an image was just encoded; it is never loaded for this), batches go through
-bfloat16: several times faster, and coarser, so more candidates are scored again.
+are multiplied by loops of our own (`kernels.products`, and `kernels.products_of` for rows that lie apart), which read
+float32 and float16 vectors as they lie, at the rate of the memory; many queries, and one with float32 vectors, by
+numpy. Where the processor has bfloat16 matrix tiles and torch is loaded already (because an image was just encoded; it
+is never loaded for this), batches go through bfloat16: several times faster, and coarser, so more candidates are scored
+again.
 """
 
 from __future__ import annotations
@@ -49,12 +50,14 @@ class Product:
     """``multiply(queries (n, d), vectors (m, d))`` gives float32 ``(m, n)``, one row a vector.
 
     ``error`` bounds how far a score is from the true one, for unit vectors; ``margin`` is how many more candidates
-    than asked for are worth keeping.
+    than asked for are worth keeping; ``apart(queries, vectors, rows (m,))`` does the same for some of the vectors
+    as fast as it goes for a few queries.
     """
 
     multiply: Callable[[NDArray[np.float32], Stored], NDArray[np.float32]]
     error: float
     margin: int
+    apart: Callable[[NDArray[np.float32], Stored, NDArray[np.int64]], NDArray[np.float32]] | None = None
 
 
 def choose_product(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True) -> Product:
@@ -71,9 +74,9 @@ def choose_product(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True
     enough = _MIN_VALUES if "retr.index.scan.kernels" in sys.modules else _MIN_VALUES_UNLOADED
     if n_queries <= _MAX_LOOP and rows * dim >= enough:
         # How many sums run side by side depends on the processor; one alone is the worst.
-        return Product(_looped, (dim + 2) * 2.0**-24, 16)
+        return Product(_looped, (dim + 2) * 2.0**-24, 16, _looped_apart if n_queries < _MIN_MATRIX else None)
     # Sums run over at least eight partial sums side by side: the error grows with d / 8 roundings, not with d.
-    return Product(_float32, (dim / 8 + 33) * 2.0**-24, 16)
+    return Product(_float32, (dim / 8 + 33) * 2.0**-24, 16, _copied if n_queries < _MIN_MATRIX else None)
 
 
 def _looped(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32]:
@@ -87,20 +90,33 @@ def _looped(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32
     asked = np.pad(queries, ((0, -n % 4 if n > 1 else 0), (0, 0)))
     scores = np.empty((len(vectors), len(asked)), np.float32)
     stored = kernels.stored(vectors)
-    workers = max(1, min(threads(), -(-vectors.size // _VALUES_PER_THREAD)))
-    # Whole tiles of four rows for each.
-    step = -(-len(vectors) // (4 * workers)) * 4
-
-    def part(start: int) -> None:
-        kernels.products(stored[start : start + step], asked, scores[start : start + step])
-
     with kernels.first_call(kernels.products):
-        if workers == 1:
-            part(0)
-        else:
-            with ThreadPoolExecutor(workers) as pool:
-                list(pool.map(part, range(0, len(vectors), step)))
+        _in_parts(lambda part: kernels.products(stored[part], asked, scores[part]), *vectors.shape)
     return scores[:, :n]
+
+
+def _looped_apart(queries: NDArray[np.float32], vectors: Stored, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    from retr.index.scan import kernels
+
+    scores = np.empty((len(rows), len(queries)), np.float32)
+    stored, rows, queries = kernels.stored(vectors), kernels.fixed(rows), kernels.fixed(queries)
+    with kernels.first_call(kernels.products_of):
+        _in_parts(
+            lambda part: kernels.products_of(stored, rows[part], queries, scores[part]), len(rows), len(queries.T)
+        )
+    return scores
+
+
+def _in_parts(some: Callable[[slice], None], n: int, dim: int) -> None:
+    """Call a function on parts of n rows, side by side where they are many."""
+    workers = max(1, min(threads(), -(-n * dim // _VALUES_PER_THREAD)))
+    if workers == 1:
+        some(slice(0, n))
+        return
+    # Whole tiles of four rows for each.
+    step = -(-n // (4 * workers)) * 4
+    with ThreadPoolExecutor(workers) as pool:
+        list(pool.map(some, [slice(start, start + step) for start in range(0, n, step)]))
 
 
 def _float32(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32]:
@@ -119,6 +135,12 @@ def _float32(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float3
             for number, query in enumerate(queries):
                 scores[start : start + step, number] = wide @ query
     return scores
+
+
+def _copied(queries: NDArray[np.float32], vectors: Stored, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    step = max(1, _SHARED_VALUES // vectors.shape[1])
+    parts = [_float32(queries, vectors[rows[start : start + step]]) for start in range(0, len(rows), step)]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty((0, len(queries)), np.float32), *parts])
 
 
 def widened(vectors: Stored, bits: NDArray[np.int32]) -> NDArray[np.float32]:

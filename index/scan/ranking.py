@@ -59,6 +59,12 @@ def ranked(
     if ask.one_per is None and ask.min_score is None and rows.shape[1] == ask.k and _falls(scores):
         # nothing ties, and nothing is left out
         return rows, scores
+    if len(rows) == 1 and ask.one_per is None and ask.min_score is None and rows.shape[1] > ask.k:
+        # one more than is wanted, since that may tie with the last
+        order = np.argsort(-scores[0], kind="stable")[: ask.k + 1]
+        mine, my_scores = rows[:, order], scores[:, order]
+        if _falls(my_scores):
+            return mine[:, : ask.k], my_scores[:, : ask.k]
     kept = np.full((len(rows), ask.k), -1, np.int64)
     kept_scores = np.full((len(rows), ask.k), -np.inf, np.float32)
     step = max(1, _AT_ONCE // max(rows.shape[1], 1))
@@ -146,6 +152,12 @@ def _settled(
 def _first_of_group(rows: NDArray[np.int64], one_per: GroupCodes) -> NDArray[np.bool_]:
     """Return which rows are the first of their group in a query, or of none: bool ``(n, c)``."""
     keep = rows >= 0
+    if len(rows) == 1:
+        codes = one_per[rows[keep]]
+        first = codes < 0
+        first[np.unique(codes, return_index=True)[1]] = True
+        keep[keep] = first
+        return keep
     distinct, which = _encoded(rows[keep])
     codes = one_per[distinct][which]
     query = np.nonzero(keep)[0]

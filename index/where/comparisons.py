@@ -26,6 +26,8 @@ import pyarrow.compute as pc
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     Column: TypeAlias = Any
     Value: TypeAlias = Any
 
@@ -178,6 +180,28 @@ def compare(function: str, left: Value, right: Value) -> Value:
     return _UNKNOWN if pa.types.is_null(right.type) else _columns(function, left, present(right))
 
 
+def whole_numbers(function: str, left: Column, right: Literal) -> NDArray[np.bool_] | None:
+    """Compare a column of integers without nulls with a number: a bool array of numpy, in half of Arrow's time.
+
+    ``None`` where it is something else that is compared.
+    """
+    if (
+        function not in _BESIDE
+        or not isinstance(right, Number)
+        or not pa.types.is_integer(left.type)
+        or left.null_count
+    ):
+        return None
+    value, side = _step(left.type, right)
+    become = _BESIDE[function][side + 1]
+    if isinstance(become, bool):
+        return np.full(len(left), become)
+    compare = _OPERATORS[become]
+    chunks = left.chunks if isinstance(left, pa.ChunkedArray) else [left]
+    truths = [compare(chunk.to_numpy(), value) for chunk in chunks]
+    return truths[0] if len(truths) == 1 else np.concatenate([np.empty(0, np.bool_), *truths])
+
+
 def among(left: Column, values: Sequence[Literal]) -> Value:
     """Return where a column equals one of ``values``, none of them ``None``; null where the column is null or NaN."""
     if pa.types.is_null(left.type):
@@ -234,12 +258,18 @@ def _point(kind: pa.DataType, literal: Literal) -> tuple[pa.Scalar[Any], int]:
         return pa.scalar(literal, kind), 0
     if isinstance(literal, Number) and pa.types.is_floating(kind):
         return _double(literal)
+    step, side = _step(kind, literal)
+    return _grid_value(kind, step), side
+
+
+def _step(kind: pa.DataType, literal: Literal) -> tuple[int, int]:
+    """Return what `_point` does of a type whose values are whole steps: the step's number, and the side."""
     steps, low, high = _grid(kind)
     assert literal is not None
     exact = (literal.value if isinstance(literal, Number) else moment(literal)) * steps
     whole, rest = divmod(exact.numerator, exact.denominator)
     floor = min(max(whole, low), high)
-    return _grid_value(kind, floor), 1 if rest and whole == floor else (whole > floor) - (whole < floor)
+    return floor, 1 if rest and whole == floor else (whole > floor) - (whole < floor)
 
 
 def _double(number: Number) -> tuple[pa.Scalar[Any], int]:

@@ -64,6 +64,8 @@ class Condition:
         bool ``(n_rows,)``, true where the expression is true (not where it is unknown)
         """
         result = _Evaluator(column).node(self._tree)
+        if isinstance(result, np.ndarray):
+            return result
         if isinstance(result, pa.Scalar):
             return np.full(n_rows, result.as_py() is True)
         mask = np.empty(n_rows, bool)
@@ -198,7 +200,10 @@ def _describe(operand: Operand) -> str:
 
 
 class _Evaluator:
-    """Computes the truth of a checked tree; literals stay scalars until something needs a row."""
+    """Computes the truth of a checked tree; literals stay scalars until something needs a row.
+
+    A truth is an Arrow array, or a bool array of numpy where none is unknown.
+    """
 
     def __init__(self, column: Callable[[str], Column]) -> None:
         self._column = column
@@ -207,6 +212,10 @@ class _Evaluator:
         if isinstance(node, Predicate):
             return self._test(node)
         parts = [self.node(part) for part in node.parts]
+        if all(isinstance(part, np.ndarray) for part in parts):
+            known = {"and": np.logical_and, "or": np.logical_or}
+            return reduce(known[node.kind], parts) if node.kind in known else ~parts[0]
+        parts = [pa.array(part) if isinstance(part, np.ndarray) else part for part in parts]
         if node.kind == "not":
             return pc.invert(parts[0])
         combine = pc.and_kleene if node.kind == "and" else pc.or_kleene
@@ -215,6 +224,9 @@ class _Evaluator:
     def _test(self, test: Predicate) -> Value:
         if test.left.name is not None and all(operand.name is None for operand in test.right):
             values = self._column(test.left.name)
+            known = comparisons.whole_numbers(test.kind, values, test.right[0].value) if test.right else None
+            if known is not None:
+                return ~known if test.negated else known
             if pa.types.is_dictionary(values.type) and test.kind != "null":
                 chunks = _of_one_dictionary(values)
                 if chunks:

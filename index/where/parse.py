@@ -19,6 +19,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from decimal import InvalidOperation
+from functools import lru_cache
 from itertools import takewhile
 from typing import NoReturn, TypeAlias
 
@@ -87,6 +88,8 @@ class Logic:
 Node: TypeAlias = "Predicate | Logic"
 
 
+# A question's condition is read for its mask and for what it names.
+@lru_cache(maxsize=64)
 def parse(expression: str) -> Node:
     """Read an expression.
 

@@ -93,8 +93,14 @@ def test_groups_are_the_same(both, column):
             for value, rows in zip(some.to_pylist(), found, strict=True):
                 assert rows.tolist() == [row for row, other in enumerate(truth) if other == value]
     rows = np.random.default_rng(0).permutation(450)[:200]
+    some = np.array([3, 449])
     for store in both:
-        codes = store.columns.groups(column)[rows]
+        groups, one = store.columns.groups(column), store.columns.groups(column)
+        # few are looked up alone; of many all are known at once
+        assert (groups[some][0] == groups[some][1]) == (truth[3] == truth[449])
+        codes = groups[rows]
+        assert one._codes is None
+        assert groups._codes is not None
         words = dict(zip(codes.tolist(), (truth[row] for row in rows), strict=True))
         assert [words[code] for code in codes.tolist()] == [truth[row] for row in rows]
         assert len(set(words.values())) == len(words)

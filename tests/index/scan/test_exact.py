@@ -29,7 +29,13 @@ def test_a_scan_keeps_the_best_and_bounds_what_it_dropped(data):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exact, "_BLOCK_SCORES", data.draw(st.sampled_from([200, 10**6]), label="block"))
         patch.setattr(exact, "_BLOCK_BYTES", data.draw(st.sampled_from([1, 10**6]), label="bytes"))
-        scans = exact.scan(blocks, queries, allowed, exclude, want, matmul.choose_product(n, 3, fast=False))
+        product = matmul.choose_product(n, 3, rows=data.draw(st.sampled_from([0, 1 << 27]), label="rows"), fast=False)
+        few = None if share != 0.1 else np.flatnonzero(allowed)
+        if few is not None and product.apart is not None:
+            each = zip(queries, exclude, strict=True)
+            scans = [exact._apart(blocks, query, few, gone, want, product.apart) for query, gone in each]
+        else:
+            scans = exact.scan(blocks, queries, allowed, few, exclude, want, product)
     for query, excluded, found in zip(queries, exclude, scans, strict=True):
         scores = vectors @ query
         mine = np.ones(total, bool) if allowed is None else allowed.copy()
