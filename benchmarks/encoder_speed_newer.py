@@ -56,6 +56,14 @@ NETWORKS: dict[str, tuple[str, int, dict[str, Any]]] = {
             "act_layer": "silu",
         },
     ),
+    "Virchow, Virchow2 (ViT-H/14, SwiGLU)": (
+        "vit_huge_patch14_224",
+        224,
+        {"mlp_ratio": 5.3375, "reg_tokens": 4, "mlp_layer": "SwiGLUPacked", "act_layer": "silu"},
+    ),
+    "H-optimus, GigaPath, Midnight (ViT-g/14)": ("vit_giant_patch14_reg4_dinov2", 224, {}),
+    "Kaiko ViT-B/8": ("vit_base_patch8_224", 224, {}),
+    "medimageinsight (DaViT, 480)": ("davit", 480, {}),
     "MedSigLIP-448 (SO400M/14)": ("vit_so400m_patch14_siglip_gap_448", 448, {}),
 }
 COMPILED = ("Lunit, Kaiko ViT-S/16", "Lunit ResNet-50", "chexzero, eyeclip, PLIP, PubMedCLIP (ViT-B/32)")
@@ -63,6 +71,8 @@ COMPILED = ("Lunit, Kaiko ViT-S/16", "Lunit ResNet-50", "chexzero, eyeclip, PLIP
 
 def build(architecture: str, side: int, arguments: dict[str, Any]) -> torch.nn.Module:
     """Make a network with random values."""
+    if architecture == "davit":  # MedImageInsight's is none of timm's
+        return _davit().eval().requires_grad_(requires_grad=False)
     import timm
 
     chosen = dict(arguments)
@@ -72,6 +82,16 @@ def build(architecture: str, side: int, arguments: dict[str, Any]) -> torch.nn.M
         chosen["img_size"] = side
     network: torch.nn.Module = timm.create_model(architecture, num_classes=0, **chosen)
     return network.eval().requires_grad_(requires_grad=False)
+
+
+def _davit() -> torch.nn.Module:
+    from retr.retrieval.encoders.towers.davit import DaViT
+
+    widths, heads = (256, 512, 1024, 2048), (8, 16, 32, 64)
+    shapes = ((7, 3, 3, 3), (4, 2, 2, 2), (3, 1, 1, 1), (False, True, True, True))
+    return DaViT(
+        widths, (1, 1, 9, 1), heads, heads, *shapes, window=12, at_attention=True, at_perceptron=True, dynamic=True
+    )
 
 
 @torch.inference_mode()

@@ -41,6 +41,15 @@ IndexOption = Annotated[
         help="The index folder; by default .retr/ in this folder or the nearest parent that has one.",
     ),
 ]
+# of what makes several at once
+IndexesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--index",
+        metavar="DIRECTORY",
+        help="The index folder; by default RETR_INDEX, or .retr/ in this folder. With several encoders once for each.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 CsvOption = Annotated[bool, typer.Option("--csv", help="Print CSV with a header.")]
 SafeCsvOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +13,7 @@ from retr.cli._options import (
     INDEX_DIR,
     ColumnsOption,
     CsvOption,
+    IndexesOption,
     IndexOption,
     JsonOption,
     LoadOptions,
@@ -26,11 +28,12 @@ from retr.cli._options import (
     unfold,
 )
 from retr.cli._output import Output
+from retr.index.errors import UsageError
 from retr.index.options import declared
 from retr.retrieval.ingest.options import BuildOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from retr.retrieval.ingest.build import BuildReport
 
@@ -53,12 +56,13 @@ def build(
         ),
     ],
     *,
-    index: IndexOption = None,
+    index: IndexesOption = None,
     encoder: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             "--encoder",
-            help="An encoder of `retr encoders ls`; lite for a new index, the recorded one for an existing one.",
+            metavar="NAME[,KEY=VALUE]",
+            help="An encoder of `retr encoders ls`; by default lite for a new index, else the recorded one. Repeats.",
         ),
     ] = None,
     asked: BuildOptions,
@@ -67,23 +71,34 @@ def build(
 ) -> None:
     """Embed an archive into an index, or bring an index up to date.
 
-    A build that was stopped goes on where it was; a second one embeds only what is new or changed.
+    A build that was stopped goes on where it was; a second one embeds only what is new or changed. Several encoders
+    make several indexes from one reading of the archive: each --encoder has its --index, in the same order, and options
+    of one encoder stand behind its name.
 
     Example: retr index build ./archive --metadata labels.csv --group patient
     """
     from retr.retrieval.index import Index
 
     out = Output(json_=json_)
-    built = Index.build(
-        archive,
-        index or Path(INDEX_DIR),
-        encoder=encoder,
-        progress=True,
-        **asked.asked(),
-        **loading.options,
-    )
-    assert built.report is not None
-    _report(out, built.report)
+    places = index or [Path(os.environ.get("RETR_INDEX") or INDEX_DIR)]
+    names: list[str | None] = [*encoder] if encoder else [None]
+    if len(names) != len(places):
+        raise UsageError(
+            f"{len(names)} encoders and {len(places)} indexes",
+            hint="give --index once for each --encoder, in the same order",
+        )
+    options = {"progress": True, **asked.asked(), **loading.options}
+    if len(names) == 1:
+        built = Index.build(archive, places[0], encoder=names[0], **options)
+        assert built.report is not None
+        _report(out, built.report)
+        return
+    encoders = dict(zip(places, names, strict=True))
+    if len(encoders) < len(places):
+        raise UsageError("two encoders are given one index", hint="give each a folder of its own")
+    for one in Index.build_several(archive, encoders, **options):
+        assert one.report is not None
+        _report(out, one.report, {"index": str(one.path), "encoder": one.store.manifest.encoder.name})
 
 
 @unfold
@@ -354,13 +369,15 @@ def compact(*, index: IndexOption = None, json_: JsonOption = False) -> None:
     )
 
 
-def _report(out: Output, report: BuildReport) -> None:
-    """Print what a build did: one object, or a few lines with the reasons of what was skipped."""
+def _report(out: Output, report: BuildReport, which: Mapping[str, str] | None = None) -> None:
+    """Print what a build did: one object, or a few lines with the reasons of what was skipped; of several, which."""
     from dataclasses import asdict
 
     if out.form == "json":
-        out.record(asdict(report))
+        out.record({**(which or {}), **asdict(report)})
         return
+    if which is not None:
+        out.line(f"{which['index']} ({which['encoder']}):")
     counts = {
         "embedded": report.embedded,
         "reused": report.reused,

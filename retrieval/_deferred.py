@@ -7,16 +7,24 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import MethodType
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from retr.index.errors import UsageError
+from retr.index.machine.home import home
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
     from retr.retrieval import exporting, hit_map, query_vectors, reembedding, tuning
+    from retr.retrieval.archive.opening import ArchiveLike
     from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import calibrate
     from retr.retrieval.classify import classify as classifying
     from retr.retrieval.classify import few_shot as few_shots
     from retr.retrieval.curation import map as mapping
     from retr.retrieval.curation import outliers, sampling, suspects
+    from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation import evaluate
     from retr.retrieval.heads import adapt
     from retr.retrieval.index_like import IndexLike
@@ -82,6 +90,59 @@ class Deferred:
         export = _From("exporting")
         refit = _From("transforms.refit")
         reembed = _From("reembedding")
+
+    @classmethod
+    def build_several(
+        cls,
+        archive: ArchiveLike,
+        encoders: Mapping[str, str | BaseEncoder | None] | Mapping[Path, str | BaseEncoder | None],
+        *,
+        progress: bool = False,
+        **options: Any,
+    ) -> list[Self]:
+        """Embed an archive into several indexes in one reading, each by an encoder of its own.
+
+        A file is read once, and decoded once for all encoders whose pictures come out the same to the last bit. Each
+        index is what `build` makes of the archive alone. A build that was stopped goes on in each where that one was.
+
+        Parameters
+        ----------
+        archive, progress
+            As in `build`.
+        encoders
+            For each index folder its encoder, as `build` takes one.
+        options
+            As in `build`, for all; of the options of ``load_encoder`` those that all take: ``device=``, ``precision=``.
+            One encoder's own stand behind its name: ``"retfound,weights=FILE"``.
+
+        Returns
+        -------
+        list[Index]
+            Open, in the order of ``encoders``; ``report`` of each says what was done.
+
+        Raises
+        ------
+        UsageError
+            As `build`; or two are the same folder, or one lies in another. Nothing is written then, into none.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from retr import Index
+        >>> from retr.sample import sample_encoder, sample_index
+        >>> archive = sample_index().path.parent / "healthy"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     built = Index.build_several(archive, {f"{folder}/a": sample_encoder(), f"{folder}/b": "lite"})
+        ...     [(index.info()["encoder"], index.report.embedded) for index in built]
+        [('colours', 12), ('lite', 12)]
+        """
+        from retr.retrieval.building import build_indexes
+
+        given = {home(path): encoder for path, encoder in encoders.items()}
+        if len(given) < len(encoders):
+            raise UsageError("two of the indexes are one folder", hint="give each a folder of its own")
+        made: Any = build_indexes(cast("Any", cls), archive, given, progress=progress, options=options)
+        return cast("list[Self]", made)
 
     @property
     def sets(self) -> Sets:

@@ -7,18 +7,17 @@ the query algebra. A query by row id or by vector loads no encoder at all.
 
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from retr.index.errors import UsageError
 from retr.index.machine.home import home
-from retr.index.options import declared, documents, taken
+from retr.index.options import documents, taken
 from retr.index.store import Store
 from retr.retrieval._deferred import Deferred
 from retr.retrieval.answering import find_hits
+from retr.retrieval.building import build_indexes
 from retr.retrieval.contents import IndexContents, encoder_key
-from retr.retrieval.encoders.index_encoder import load_recorded, mismatch, no_text_side, require_same
+from retr.retrieval.encoders.index_encoder import mismatch, no_text_side, require_same
 from retr.retrieval.encoders.registry import require_options
 from retr.retrieval.ingest.options import BuildOptions
 from retr.retrieval.ingest.report import BuildReport
@@ -112,8 +111,8 @@ class Index(IndexContents, Deferred):
         path
             The index folder to make or update.
         encoder
-            A name of ``retr encoders ls`` or a loaded encoder; by default ``"lite"`` for a new index and the recorded
-            one for an existing index.
+            A name of ``retr encoders ls``, with options behind commas if you like (``"lite,feature=layers"``), or a
+            loaded encoder; by default ``"lite"`` for a new index and the recorded one for an existing index.
         progress
             Show progress on standard error.
         options
@@ -144,27 +143,7 @@ class Index(IndexContents, Deferred):
         >>> len(built), built.report.embedded
         (12, 12)
         """
-        from retr.retrieval.ingest.build import build
-        from retr.retrieval.tuning import tune_if_large
-
-        path = home(path)
-        asked: Any = {name: options.pop(name) for name in options.keys() & declared(BuildOptions).keys()}
-        if not isinstance(encoder, str | None):
-            # a loaded one takes no options: these would be left out without a word
-            taken(BuildOptions, {name: value for name, value in options.items() if name != "device"}, "build")
-
-        @cache
-        def load() -> BaseEncoder:
-            if Store.exists(path):
-                from retr.retrieval.heads.adapted import load_for
-
-                return load_for(Store.open(path), encoder, options)
-            return load_recorded(encoder, None, options)
-
-        report = build(archive, path, load, progress=progress, **asked)
-        index = cls(Store.open(path), encoder=load(), options=options)
-        index.report = replace(report, notes=(*report.notes, *tune_if_large(index)))
-        return index
+        return build_indexes(cls, archive, {home(path): encoder}, progress=progress, options=options)[0]
 
     @classmethod
     def open(cls, path: str | Path = ".retr", *, encoder: str | BaseEncoder | None = None, **options: Any) -> Self:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError, WeightsError
 from retr.index.machine.home import home
@@ -21,6 +22,22 @@ _LONGEST_NAME = 4096
 def local(path: str | os.PathLike[str] | None) -> Path | None:
     """Return a path of this machine, ``~`` read as the user's home."""
     return None if path is None else home(path)
+
+
+def split_spelled(given: str) -> tuple[str, dict[str, Any]]:
+    """Split ``NAME,KEY=VALUE,KEY=VALUE`` into an encoder's name and its options; values are read as YAML.
+
+    >>> split_spelled("retfound,weights=~/cfp.pth,feature=cls")
+    ('retfound', {'weights': '~/cfp.pth', 'feature': 'cls'})
+    """
+    name, *settings = re.split(r",(?=\w[\w-]*=)", given)
+    options: dict[str, Any] = {}
+    for setting in settings:
+        import yaml
+
+        key, _, value = setting.partition("=")
+        options[key.replace("-", "_")] = yaml.safe_load(value) if value else ""
+    return name, options
 
 
 def check_choice(option: str, value: str, known: tuple[str, ...]) -> None:

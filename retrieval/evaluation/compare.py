@@ -9,7 +9,6 @@ an index might put behind them.
 from __future__ import annotations
 
 import itertools
-import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from retr.index.errors import RetrError, UsageError
 from retr.index.machine.home import home
 from retr.retrieval.classify.probe import fit_probe
 from retr.retrieval.encoders.costs import FEWEST, Cost, measure
+from retr.retrieval.encoders.options import split_spelled
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.encoders.sample_picture import picture
 from retr.retrieval.evaluation.classification import STRENGTH
@@ -181,7 +181,10 @@ def compare(
     )
     if len(np.unique(data.groups)) < 2:
         raise UsageError("all images are of one patient: none is left to find", hint="give those of more patients")
-    loaded = [_load(one, loading) if isinstance(one, str) else one for one in encoders]
+    loaded = []
+    for one in encoders:
+        name, options = split_spelled(one) if isinstance(one, str) else (one, {})
+        loaded.append(load_encoder(name, **{**loading, **options}) if isinstance(name, str) else name)
     data, found = _embed(data, loaded, vectors)
     rows = [_measures(one, own, data, probe=probe, seed=seed) for one, own in zip(loaded, found, strict=True)]
     member = np.eye(len(data.classes), dtype=bool)[data.labels]
@@ -197,18 +200,6 @@ def compare(
         ),
         notes=tuple(_notes(data, loaded)),
     )
-
-
-def _load(given: str, loading: Mapping[str, Any]) -> BaseEncoder:
-    """Load what was typed: ``NAME,KEY=VALUE,KEY=VALUE``; values are read as YAML."""
-    name, *settings = re.split(r",(?=\w[\w-]*=)", given)
-    options: dict[str, Any] = {}
-    for setting in settings:
-        import yaml
-
-        key, _, value = setting.partition("=")
-        options[key.replace("-", "_")] = yaml.safe_load(value) if value else ""
-    return load_encoder(name, **{**loading, **options})
 
 
 def _embed(

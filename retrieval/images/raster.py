@@ -31,6 +31,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from retr.retrieval.images import netpbm, streams
 from retr.retrieval.images.codestreams import StreamHeader, UnknownStreamError, stream_header
 from retr.retrieval.images.decoder_warnings import silence_decoders
+from retr.retrieval.images.file_types import PREFIX_BYTES, format_of
 from retr.retrieval.images.levels import Grey16, scale_to_8bit
 from retr.retrieval.images.picture import Picture, Reading, read_error, turned
 
@@ -139,6 +140,20 @@ def _open(stream: BinaryIO, plugin: type[ImageFile], name: str | None) -> ImageF
         if _means_unsupported(error):
             raise read_error("unsupported", name) from None
         raise read_error("truncated" if _at_end(stream) else "damaged", name) from None
+
+
+def decoded_size(data: bytes, draft_size: int | None) -> tuple[int, int] | None:
+    """Return width and height at which a JPEG is decoded for a `Reading.draft_size`; None for whatever is no JPEG."""
+    if format_of(data[:PREFIX_BYTES]) != "jpeg":
+        return None
+    silence_decoders()
+    try:
+        image = JpegImageFile(io.BytesIO(data))
+        if draft_size is not None:
+            image.draft(None, (draft_size, draft_size))
+    except Exception:  # noqa: BLE001 - as in `_open`; reading it says what is wrong
+        return None
+    return image.size
 
 
 def finish(image: Image.Image, stream: BinaryIO | None, options: Reading) -> Picture:

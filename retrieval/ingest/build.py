@@ -28,23 +28,24 @@ from retr.retrieval.archive.opening import ArchiveLike, is_place, open_source
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, may_be_dicom
 from retr.retrieval.archive.table_like import is_file
+from retr.retrieval.encoders.index_encoder import require_same
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.ingest.options import BuildOptions, Order
-from retr.retrieval.ingest.pipeline import run_build
+from retr.retrieval.ingest.reading import Job, run_builds
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import RESERVED, TAKEN, score_column
 from retr.retrieval.transforms.fitting import Transforms, Wanted, is_transformed, require_transformable
 from retr.retrieval.transforms.transform import NOTE, without_transform
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from retr.index.disk.manifest import Dtype
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.ingest.options import BuildKeywords
     from retr.retrieval.progress import Progress
 
-__all__ = ["BuildReport", "add", "build"]
+__all__ = ["BuildReport", "add", "build", "build_each"]
 
 
 @documents(BuildOptions)
@@ -81,33 +82,79 @@ def build(
     IndexLockedError
         Another process is writing to the index.
     """
+    return build_each(archive, {Path(index_path): encoder}, progress=progress, **options)[0]
+
+
+@documents(BuildOptions)
+def build_each(
+    archive: ArchiveLike | Source,
+    encoders: Mapping[Path, BaseEncoder | Callable[[], BaseEncoder]],
+    *,
+    progress: bool | Progress = False,
+    **options: Unpack[BuildKeywords],
+) -> list[BuildReport]:
+    """Embed an archive into several indexes in one reading, each by an encoder of its own; see `build`.
+
+    What is asked is checked for all of them before anything is written into one.
+
+    Parameters
+    ----------
+    archive, progress
+        As in `build`.
+    encoders
+        For each index its encoder, from ``load_encoder``, or what loads it.
+    options
+        Fields of `BuildOptions`, for all.
+
+    Raises
+    ------
+    UsageError
+        Also where two are the same index, or one lies in another.
+    """
     asked = taken(BuildOptions, options, "build")
-    path = home(index_path)
-    before = Store.open(path) if Store.exists(path) else None
-    if before is not None:
-        _require_dtype(before, asked.dtype)
-    notes = BuildNotes() if before is None else BuildNotes.of(before)
-    asked = replace(asked, image_column=asked.image_column or notes.image_columns.get(""))
-    root = None if before is None else locations.recall_sources(before.uuid).get("")
-    source = _opened(archive, path, asked, root)
-    order = _order(source, archive, before, asked)
-    _require_columns(order, () if before is None else before.schema.names, asked.types or ())
-    loaded = without_transform(encoder() if callable(encoder) else encoder)
-    fresh = before is None
-    wanted = _wanted(before, loaded, asked)
-    store = _created(path, loaded, asked.dtype or "float32", wanted) if fresh else Store.open(path)
+    paths = [home(path) for path in encoders]
+    _require_apart(paths)
+    befores = [Store.open(path) if Store.exists(path) else None for path in paths]
+    notes = [BuildNotes() if before is None else BuildNotes.of(before) for before in befores]
+    for before in befores:
+        if before is not None:
+            _require_dtype(before, asked.dtype)
+    column = asked.image_column or _agreed([note.image_columns.get("") for note in notes], "column of pictures")
+    asked = replace(asked, image_column=column)
+    known = [locations.recall_sources(before.uuid).get("") for before in befores if before is not None]
+    source = _opened(archive, paths, asked, _agreed(known, "archive"))
+    listed = _with_first_item(source, _called(archive, source))
+    orders = [_order(source, listed, archive, before, asked) for before in befores]
+    for order, before in zip(orders, befores, strict=True):
+        _require_columns(order, () if before is None else before.schema.names, asked.types or ())
+    loaded = [without_transform(one() if callable(one) else one) for one in encoders.values()]
+    wanted = [_wanted(before, encoder, asked) for before, encoder in zip(befores, loaded, strict=True)]
+    for before, encoder in zip(befores, loaded, strict=True):
+        if before is not None:
+            require_same(before.manifest.encoder.own, encoder.info)
+    fresh: dict[Path, int] = {}
     try:
-        report, skipped = run_build(order, loaded, store, progress)
+        jobs = []
+        for path, order, before, encoder, transform in zip(paths, orders, befores, loaded, wanted, strict=True):
+            store = _created(path, encoder, asked.dtype or "float32", transform) if before is None else Store.open(path)
+            if before is None:
+                fresh[path] = store.version
+            jobs.append(Job(order, encoder, store))
+        built = run_builds(jobs, progress)
     except BaseException:
         # whatever it was: an index without rows is none
-        if fresh and Store.open(path).version == store.version:
-            shutil.rmtree(path)
+        for path, version in fresh.items():
+            if Store.open(path).version == version:
+                shutil.rmtree(path)
         raise
-    if fresh and not report.rows:
+    empty = [number for number, path in enumerate(paths) if path in fresh and not built[number][0].rows]
+    for number in empty:
         # nothing could be read: an index without rows would hide that
-        shutil.rmtree(path)
-        raise _no_picture(_called(archive, source), skipped, report.other_files)
-    return report
+        shutil.rmtree(paths[number])
+    if empty:
+        report, reasons = built[empty[0]]
+        raise _no_picture(_called(archive, source), reasons, report.other_files)
+    return [report for report, _ in built]
 
 
 @documents(BuildOptions)
@@ -143,14 +190,14 @@ def add(
     if name is not None:
         _require_name(name)
     root = None if name is None else locations.recall_sources(store.uuid).get(name)
-    opened = _opened(source, store.path, asked, root)
+    opened = _opened(source, [store.path], asked, root)
     name = Path(opened.location).name if name is None else name
     _require_name(name)
-    order = _order(opened, source, store, asked, name)
+    order = _order(opened, _with_first_item(opened, _called(source, opened)), source, store, asked, name)
     _require_columns(order, store.schema.names, asked.types or ())
     loaded = without_transform(encoder() if callable(encoder) else encoder)
     _wanted(store, loaded, asked)
-    return run_build(order, loaded, store, progress)[0]
+    return run_builds([Job(order, loaded, store)], progress)[0][0]
 
 
 def _require_name(name: object) -> None:
@@ -159,10 +206,31 @@ def _require_name(name: object) -> None:
         raise UsageError(f"a source's name must be one plain word, got: {name!r}", hint="give another with --name")
 
 
-def _opened(archive: ArchiveLike | Source, index: Path, asked: BuildOptions, root: str | None) -> Source:
+def _require_apart(paths: Sequence[Path]) -> None:
+    """Refuse two indexes in one place, or one in another."""
+    places = [path.absolute().resolve() for path in paths]
+    for number, place in enumerate(places):
+        for other, path in zip(places[:number], paths, strict=False):
+            if place.is_relative_to(other) or other.is_relative_to(place):
+                where = "are one folder" if place == other else "lie one in the other"
+                said = f"the indexes {str(path)!r} and {str(paths[number])!r} {where}"
+                raise UsageError(said, hint="give each a folder of its own")
+
+
+def _agreed(found: Iterable[str | None], what: str) -> str | None:
+    """Return what indexes that are built together noted, which must be one; None where none has."""
+    several = list(dict.fromkeys(one for one in found if one is not None))
+    if len(several) > 1:
+        raise UsageError(f"the indexes were not built from one {what}", hint="build them one at a time")
+    return several[0] if several else None
+
+
+def _opened(archive: ArchiveLike | Source, indexes: Sequence[Path], asked: BuildOptions, root: str | None) -> Source:
     # a table beside the archive is what the column of paths is of
     path_column = asked.path_column if asked.metadata is None else None
-    return open_source(archive, leave_out=(index,), path_column=path_column, image_column=asked.image_column, root=root)
+    return open_source(
+        archive, leave_out=tuple(indexes), path_column=path_column, image_column=asked.image_column, root=root
+    )
 
 
 def _created(path: Path, encoder: BaseEncoder, dtype: Dtype, wanted: Wanted | None) -> Store:
@@ -222,10 +290,15 @@ def _require_columns(order: Order, present: Sequence[str], types: Iterable[str])
 
 
 def _order(
-    source: Source, archive: ArchiveLike | Source, before: Store | None, asked: BuildOptions, name: str = ""
+    source: Source,
+    listing: tuple[Item, Iterator[Entry]],
+    archive: ArchiveLike | Source,
+    before: Store | None,
+    asked: BuildOptions,
+    name: str = "",
 ) -> Order:
-    """Look at the archive and its tables, and check what is asked."""
-    first, entries = _with_first_item(source, _called(archive, source))
+    """Look at the archive and its tables, and check what is asked; indexes built together share the listing."""
+    first, entries = listing
     types = {} if before is None else BuildNotes.of(before).types
     types |= read_types(asked.types or {})
     group = asked.group or (None if before is None else before.manifest.group)

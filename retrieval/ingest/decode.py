@@ -1,4 +1,4 @@
-"""Read, hash, decode and prepare one file, in a worker thread."""
+"""Read, hash, decode and prepare one file, in a worker thread; for one index, or once for several."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from retr.retrieval.archive.sources import Item, Skipped, Source, reason_of
 from retr.retrieval.images import read_images
 from retr.retrieval.images.dicom_identity import stated_identifiers
 from retr.retrieval.images.dicom_open import is_dicom
+from retr.retrieval.images.raster import decoded_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -94,57 +95,98 @@ class Decoder:
     same_bytes: Callable[[str], tuple[int, ...]]
     reading: ReadOptions
 
-    def __call__(self, item: Item, rows: int = 0) -> Read | Unchanged | Skipped:
-        """Read one item; whatever is wrong with it becomes a record.
+    def fetch(self, item: Item) -> tuple[bytes, int, float]:
+        """Return the bytes of an item, how many there are, and when they changed."""
+        if item.data is not None:
+            return item.data, item.size, item.mtime
+        data, size, changed = self.source.read(item.path)
+        return data, size, item.mtime if changed is None else changed
 
-        Parameters
-        ----------
-        rows
-            How many rows the index has of the item where it looks unchanged and is read to make sure.
-        """
-        try:
-            if item.data is not None:
-                data, size, mtime = item.data, item.size, item.mtime
-            else:
-                data, size, changed = self.source.read(item.path)
-                mtime = item.mtime if changed is None else changed
-        except OSError as error:
-            return Skipped(item.path, reason_of(error), item.size, item.mtime)
-        except ImageReadError as error:
-            return Skipped(item.path, error.reason, item.size, item.mtime)
-        sha256 = hashlib.sha256(data).hexdigest()
-        item = replace(item, data=None)  # what waits for its commit holds no bytes
-        if rows and (size, mtime) == (item.size, item.mtime) and self.holds(item, sha256):
-            return Unchanged(item, sha256, rows)
-        same = self.same_bytes(sha256)
-        if same:
-            return Read(item, size, mtime, sha256, same=same, stated=self._stated(data))
-        try:
-            return Read(item, size, mtime, sha256, frames=self._frames(data))
-        except ImageReadError as error:
-            return Skipped(item.path, error.reason, size, mtime, was_read=True)
+    def known(self, read: Read, data: bytes, rows: int) -> Read | Unchanged | None:
+        """Return what the index has of these bytes already; None where it has nothing."""
+        item = read.item
+        if rows and (read.size, read.mtime) == (item.size, item.mtime) and self.holds(item, read.sha256):
+            return Unchanged(item, read.sha256, rows)
+        same = self.same_bytes(read.sha256)
+        return replace(read, same=same, stated=self._stated(data)) if same else None
+
+    def options(self, data: bytes) -> dict[str, Any]:
+        """Return how the pictures of a file are read."""
+        info = self.encoder.info
+        return {
+            **self.reading.by_name(),
+            "draft_size": info.draft_size,
+            "grey16": info.grey16,
+            "hash_key": self.key() if is_dicom(data[:132]) else None,
+        }
 
     def _stated(self, data: bytes) -> dict[str, str]:
         """Return the hashed identifiers of a DICOM header: rows of the same bytes may have those of a table instead."""
         return {column: keyed_hash(self.key(), value) for column, value in stated_identifiers(data).items()}
 
-    def _frames(self, data: bytes) -> list[Frame]:
-        info = self.encoder.info
-        pictures = read_images(
-            data,
-            **self.reading.by_name(),
-            draft_size=info.draft_size,
-            grey16=info.grey16,
-            hash_key=self.key() if is_dicom(data[:132]) else None,
-        )
-        return [
-            Frame(
-                suffix,
-                picture.width,
-                picture.height,
-                picture.mode,
-                dict(picture.columns),
-                self.encoder.compact(picture.image),
-            )
-            for suffix, picture in pictures
-        ]
+
+def read_for(asking: Sequence[tuple[Decoder, Item, int]]) -> list[Read | Unchanged | Skipped]:
+    """Read one file once for every index that asks for it; whatever is wrong with it becomes a record.
+
+    It is decoded once for all encoders for which its pictures come out the same to the last bit as when each reads them
+    alone, and once more for the others.
+
+    Parameters
+    ----------
+    asking
+        For each index its decoder, the item, and how many rows the index has of it where it looks unchanged and is read
+        to make sure.
+
+    Returns
+    -------
+    list
+        What came of it, for each index.
+    """
+    decoder, item, _ = asking[0]
+    try:
+        data, size, mtime = decoder.fetch(item)
+    except OSError as error:
+        return [Skipped(one.path, reason_of(error), one.size, one.mtime) for _, one, _ in asking]
+    except ImageReadError as error:
+        return [Skipped(one.path, error.reason, one.size, one.mtime) for _, one, _ in asking]
+    sha256 = hashlib.sha256(data).hexdigest()
+    # what waits for its commit holds no bytes
+    reads = [Read(replace(one, data=None), size, mtime, sha256) for _, one, _ in asking]
+    found: list[Read | Unchanged | Skipped | None] = [
+        own.known(read, data, rows) for (own, _, rows), read in zip(asking, reads, strict=True)
+    ]
+    for numbers in _alike(data, {number: asking[number][0] for number, one in enumerate(found) if one is None}):
+        decoders = [asking[number][0] for number in numbers]
+        try:
+            frames = _frames(data, decoders)
+        except ImageReadError as error:
+            for number in numbers:
+                found[number] = Skipped(item.path, error.reason, size, mtime, was_read=True)
+            continue
+        for number, own_frames in zip(numbers, frames, strict=True):
+            found[number] = replace(reads[number], frames=own_frames)
+    return [one for one in found if one is not None]
+
+
+def _alike(data: bytes, decoders: dict[int, Decoder]) -> list[list[int]]:
+    """Divide decoders, by their numbers, into those for which the pictures of a file come out the same."""
+    if len(decoders) < 2:
+        return [[number] for number in decoders]
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for number, decoder in decoders.items():
+        how = decoder.options(data)
+        # only JPEGs are reduced, in few steps: other sizes asked for may come to one
+        reduced = decoded_size(data, None if how["exact_decode"] else how["draft_size"])
+        key = (*(value for name, value in how.items() if name not in {"exact_decode", "draft_size"}), reduced)
+        groups.setdefault(key, []).append(number)
+    return list(groups.values())
+
+
+def _frames(data: bytes, decoders: Sequence[Decoder]) -> list[list[Frame]]:
+    """Decode a file as the first of several reads it; prepare its pictures for each."""
+    frames: list[list[Frame]] = [[] for _ in decoders]
+    for suffix, picture in read_images(data, **decoders[0].options(data)):
+        shape = (suffix, picture.width, picture.height, picture.mode)
+        for decoder, own in zip(decoders, frames, strict=True):
+            own.append(Frame(*shape, dict(picture.columns), decoder.encoder.compact(picture.image)))
+    return frames

@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 BATCHES_AHEAD = 2
 
 
+def network_thread() -> ThreadPoolExecutor:
+    """Return a thread for networks to run in."""
+    return ThreadPoolExecutor(1, thread_name_prefix="network")
+
+
 class EmbeddingThread:
     """Embeds pictures in batches; a context, at whose end the thread is gone.
 
@@ -35,12 +40,14 @@ class EmbeddingThread:
         Called from the one thread only, but for ``stack``.
     findings
         Also scored, see `encode_stacks`.
+    thread
+        The thread to run in, which several may share: their networks then take turns.
     """
 
-    def __init__(self, encoder: BaseEncoder, findings: Sequence[str]) -> None:
+    def __init__(self, encoder: BaseEncoder, findings: Sequence[str], thread: ThreadPoolExecutor | None = None) -> None:
         self._encoder = encoder
         self._findings = tuple(findings)
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="network")
+        self._thread = thread or network_thread()
         self._queue: list[Frame] = []
         self._running: deque[tuple[list[Frame], Future[tuple[NDArray[np.float32], NDArray[np.float32]]]]] = deque()
 

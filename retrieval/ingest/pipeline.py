@@ -1,8 +1,8 @@
 """The build pipeline: new and changed files go through decoding threads and the network into the index.
 
 Entries are listed in one fixed order and compared with what the index holds; what is new or changed is read, hashed
-and decoded in threads, embedded in batches in one thread more (`network`), and committed every few thousand rows by
-the calling thread. At any moment a bounded number of pictures is in memory.
+and decoded in threads (`reading`), embedded in batches in one thread more (`network`), and committed every few thousand
+rows by the calling thread. At any moment a bounded number of pictures is in memory.
 
 Invariants:
 
@@ -16,11 +16,9 @@ Invariants:
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections import Counter, deque
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,8 +33,6 @@ from retr.retrieval.archive import locations
 from retr.retrieval.archive.members import TWICE
 from retr.retrieval.archive.provenance import BUILDS_NOTE, BuildNotes
 from retr.retrieval.archive.sources import Item, Other, Skipped
-from retr.retrieval.encoders.costs import note_build
-from retr.retrieval.encoders.index_encoder import require_same
 from retr.retrieval.ingest.build_key import BuildKey
 from retr.retrieval.ingest.decode import Decoder, Read, Unchanged
 from retr.retrieval.ingest.file_states import Remembered, content_key
@@ -45,23 +41,20 @@ from retr.retrieval.ingest.network import EmbeddingThread
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import as_text, make_rows, skipped_table
 from retr.retrieval.ingest.seen_files import SeenFiles
-from retr.retrieval.progress import make_progress
 from retr.retrieval.transforms.fitting import append_arrays, finish
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from concurrent.futures import Future
+    from concurrent.futures import ThreadPoolExecutor
 
     from numpy.typing import NDArray
 
     from retr.index.rows.writer import Writer
     from retr.index.store import Store
+    from retr.retrieval.archive.sources import Entry
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.ingest.options import Order
     from retr.retrieval.progress import Progress
 
-# What was listed with its bytes waits for its turn in memory: so many at most.
-AHEAD_BYTES = 1 << 28
 # A slow encoder commits by the clock: this many seconds of work are what a crash can cost.
 COMMIT_SECONDS = 120.0
 EXAMPLES = 5
@@ -69,42 +62,31 @@ EXAMPLES = 5
 MANY_SEGMENTS = 64
 
 
-def run_build(
-    order: Order, encoder: BaseEncoder, store: Store, progress: bool | Progress
-) -> tuple[BuildReport, Counter[str]]:
-    """Build under the writer's lock; give the report, and the reasons of what could not be read."""
-    start = time.monotonic()
-    if not isinstance(progress, bool) and not hasattr(progress, "step"):
-        raise UsageError(f"progress must be true or false, or an object that shows it, got: {progress!r}")
-    shown = make_progress(show=progress) if isinstance(progress, bool) else progress
-    require_same(store.manifest.encoder.own, encoder.info)
-    if order.asked.scores and not hasattr(encoder, "encode_and_score"):
-        raise UsageError(
-            f"encoder {encoder.info.name!r} does not score findings, got: {order.asked.scores[0]!r}",
-            hint="build with the encoder 'kad'",
-        )
-    with store.writer() as writer, shown:
-        run = _Run(order, encoder, writer, shown)
-        for line in run.notes:
-            shown.say(line)
-        shown.total(order.source.count())
-        # known from the beginning: a build that is stopped leaves an index whose pictures can be found
-        locations.remember_source(store.uuid, order.name, order.source.location)
-        run.go()
-        rows = len(writer.store)
-    report = run.report(rows, time.monotonic() - start)
-    note_build(encoder, report.embedded, report.seconds)
-    return report, run.reasons
-
-
 # How members that a tar calls ./a.png were listed once.
 _OLD_SPELLING = re.compile(r"(^|/|::)\./")
 
 
-class _Run:
-    """One build under the writer's lock."""
+class Run:
+    """One index's part of a build, under its writer's lock.
 
-    def __init__(self, order: Order, encoder: BaseEncoder, writer: Writer[Store], shown: Progress) -> None:
+    Parameters
+    ----------
+    order, encoder, writer
+        What is asked, by whom, into what.
+    shown
+        Told of progress.
+    thread
+        Where networks run.
+
+    Raises
+    ------
+    UsageError
+        What is asked contradicts the index; nothing is written yet.
+    """
+
+    def __init__(
+        self, order: Order, encoder: BaseEncoder, writer: Writer[Store], shown: Progress, thread: ThreadPoolExecutor
+    ) -> None:
         self.order = order
         self.encoder = encoder
         self.writer = writer
@@ -121,7 +103,7 @@ class _Run:
         self._refuse_another_archive()
         self.remembered = Remembered(writer.store.uuid, order.name)
         self.key = BuildKey(writer.store, self._read_row)
-        self.decode = Decoder(
+        self.decoder = Decoder(
             order.source,
             encoder,
             self.key,
@@ -144,7 +126,7 @@ class _Run:
         self.files: deque[Read] = deque()
         self.ready: list[Read] = []
         self.ready_rows = 0
-        self.network = EmbeddingThread(encoder, self.build_notes.scores)
+        self.network = EmbeddingThread(encoder, self.build_notes.scores, thread)
         # paths whose old rows go, each with the word under which it is counted
         self.delete: list[tuple[str, str]] = []
         self.skipped: list[Skipped] = []
@@ -176,61 +158,51 @@ class _Run:
                 hint="add this one with `retr index add`, or build it into an index of its own",
             )
 
-    def go(self) -> None:
-        """Embed everything and commit."""
+    def begin(self) -> None:
+        """Bring what the index has in line with what is asked, and say what is to be known."""
+        for line in self.notes:
+            self.shown.say(line)
+        # known from the beginning: a build that is stopped leaves an index whose pictures can be found
+        locations.remember_source(self.writer.store.uuid, self.order.name, self.order.source.location)
         self.labels.join_anew()
         self._move_group()
-        parallel = getattr(self.order.source, "parallel", 1)
-        workers = self.order.asked.workers or max(parallel, len(os.sched_getaffinity(0)))
-        # enough decoded pictures for the batch after those that the network has, and no more
-        ahead = self.encoder.batch_size + 2 * workers
-        window: deque[Future[Read | Unchanged | Skipped]] = deque()
-        sizes: deque[int] = deque()
-        with self.network, ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
-            try:
-                for item, rows in self._to_read():
-                    sizes.append(len(item.data or b""))
-                    window.append(pool.submit(self.decode, item, rows))
-                    while window and (len(window) >= ahead or sum(sizes) > AHEAD_BYTES):
-                        sizes.popleft()
-                        self._take(window.popleft().result())
-                while window:
-                    self._take(window.popleft().result())
-                for _ in self.network.embed([], everything=True):
-                    self._commit_some()
-            finally:
-                for future in window:
-                    future.cancel()
+
+    def look(self, entry: Entry) -> tuple[Item, int] | None:
+        """Look at what the archive lists; return an item that is new or changed, or may be, then with its rows."""
+        if isinstance(entry, Other):
+            self.done["other"] += 1
+            return None
+        if isinstance(entry, Skipped):
+            self._skip(entry)
+            return None
+        path = self._row_path(entry.path)
+        elsewhere = locations.source_of(path, self.build_notes.sources)[0] != self.order.name
+        if elsewhere or self.known.seen(path):
+            # named like what lies in another source, or like the member of a container that was listed before
+            self._skip(Skipped(entry.path, TWICE, entry.size, entry.mtime))
+            return None
+        self.labels.see(entry.path)
+        rows, content = self.known.unchanged(path, entry)
+        if self.labels.disturbed(entry):
+            rows = 0
+        if rows and not self._must_read(path, entry, content):
+            self.done["unchanged"] += rows
+            self.shown.step()
+            return None
+        return self.labels.own(entry), rows
+
+    def finish(self) -> None:
+        """Embed what waits for a full batch, and commit everything."""
+        for _ in self.network.embed([], everything=True):
+            self._commit_some()
+
+    def close(self) -> None:
+        """Settle what only the end of the archive tells, and commit."""
         self._drop_vanished()
         self._commit(last=True)
         self.labels.settle()
         if not self.remembered.settle():
             self.said.append("the state folder cannot be written: the next build reads unchanged files again")
-
-    def _to_read(self) -> Iterator[tuple[Item, int]]:
-        """List the archive; return the items that are new or changed, or may be, then with the number of their rows."""
-        for entry in self.order.entries:
-            if isinstance(entry, Other):
-                self.done["other"] += 1
-                continue
-            if isinstance(entry, Skipped):
-                self._skip(entry)
-                continue
-            path = self._row_path(entry.path)
-            elsewhere = locations.source_of(path, self.build_notes.sources)[0] != self.order.name
-            if elsewhere or self.known.seen(path):
-                # named like what lies in another source, or like the member of a container that was listed before
-                self._skip(Skipped(entry.path, TWICE, entry.size, entry.mtime))
-                continue
-            self.labels.see(entry.path)
-            rows, content = self.known.unchanged(path, entry)
-            if self.labels.disturbed(entry):
-                rows = 0
-            if rows and not self._must_read(path, entry, content):
-                self.done["unchanged"] += rows
-                self.shown.step()
-            else:
-                yield self.labels.own(entry), rows
 
     def _must_read(self, path: str, item: Item, content: int) -> bool:
         """Return whether a file that looks unchanged is read to make sure; else keep what is remembered of it."""
@@ -239,7 +211,7 @@ class _Run:
             self.remembered.note(path, item.stamp, content)
         return not known if self.order.asked.rehash is None else self.order.asked.rehash
 
-    def _take(self, result: Read | Unchanged | Skipped) -> None:
+    def take(self, result: Read | Unchanged | Skipped) -> None:
         """Take one file from the decoding threads, in the order of the listing."""
         self.shown.step()
         if isinstance(result, Skipped):

@@ -149,6 +149,7 @@ _ALL = (
             (1, "H-optimus-1, ViT-g/14 with 4 registers, 1 million slides", _ND),
         )
     ),
+    # its folder says what its card leaves out, the width of the hidden layers: here that of the 86 million it speaks of
     Known(
         _card(
             "timm:bioptimus/H0-mini",

@@ -21,7 +21,7 @@ CODE = """
     from retr.retrieval.archive.sources import Item, Skipped
     from retr.retrieval.ingest.seen_files import PIECE
     from retr.retrieval.ingest.options import BuildOptions, Order
-    from retr.retrieval.ingest.pipeline import run_build
+    from retr.retrieval.ingest.reading import Job, run_builds
     from retr.retrieval.ingest.file_states import Remembered, content_key
 
     ROWS = 300_000
@@ -55,7 +55,7 @@ CODE = """
 
     def build(store):
         order = Order(Source(), Source().entries(), next(Source().entries()), BuildOptions(prune=True))
-        return run_build(order, encoder, store, False)[0]
+        return run_builds([Job(order, encoder, store)], False)[0][0]
 
     def make(store):
         rng = np.random.default_rng(0)

@@ -1,0 +1,93 @@
+"""Build indexes and open them: what `Index.build` and `Index.build_several` do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from retr.index.errors import UsageError
+from retr.index.machine.home import home
+from retr.index.options import declared, taken
+from retr.index.store import Store
+from retr.retrieval.encoders.index_encoder import load_recorded
+from retr.retrieval.encoders.options import split_spelled
+from retr.retrieval.ingest.options import BuildOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from retr.retrieval.archive.opening import ArchiveLike
+    from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.index_like import IndexLike
+    from retr.retrieval.ingest.report import BuildReport
+
+    class Built(IndexLike, Protocol):
+        """An index that says what its build did."""
+
+        report: BuildReport | None
+
+
+Opened = TypeVar("Opened", bound="Built")
+# What several encoders may have in common.
+_COMMON = {"device", "precision"}
+
+
+def build_indexes(
+    kind: Callable[..., Opened],
+    archive: ArchiveLike,
+    encoders: Mapping[Path, str | BaseEncoder | None],
+    *,
+    progress: bool,
+    options: Mapping[str, Any],
+) -> list[Opened]:
+    """Embed an archive into one index or several, and open them.
+
+    Parameters
+    ----------
+    kind
+        The class of an open index.
+    encoders
+        For each index a name, with options behind commas, or a loaded encoder; None: the recorded one, or the default.
+    options
+        Fields of `BuildOptions`, and further ones of ``load_encoder``.
+
+    Raises
+    ------
+    UsageError
+        Several encoders are given an option that is one encoder's own.
+    """
+    from retr.retrieval.ingest.build import build_each
+    from retr.retrieval.tuning import tune_if_large
+
+    asked: Any = {name: value for name, value in options.items() if name in declared(BuildOptions)}
+    loading = {name: value for name, value in options.items() if name not in asked}
+    if len(encoders) > 1 and (own := sorted(loading.keys() - _COMMON)):
+        raise UsageError(
+            f"{own[0]!r} is an option of one encoder, and {len(encoders)} are given",
+            hint=f"say it behind the name of that one: NAME,{own[0]}=VALUE",
+        )
+    loaders, settings = {}, []
+    for path, encoder in encoders.items():
+        name, own_options = split_spelled(encoder) if isinstance(encoder, str) else (encoder, {})
+        if not isinstance(name, str | None):
+            # a loaded one takes no options: these would be left out without a word
+            taken(BuildOptions, {key: value for key, value in loading.items() if key != "device"}, "build")
+        settings.append({**loading, **own_options})
+        loaders[path] = cache(partial(_load, home(path), name, settings[-1]))
+    reports = build_each(archive, loaders, progress=progress, **asked)
+    opened = []
+    for (path, load), own_options, report in zip(loaders.items(), settings, reports, strict=True):
+        index = kind(Store.open(home(path)), encoder=load(), options=own_options)
+        index.report = replace(report, notes=(*report.notes, *tune_if_large(index)))
+        opened.append(index)
+    return opened
+
+
+def _load(path: Path, encoder: str | BaseEncoder | None, options: Mapping[str, Any]) -> BaseEncoder:
+    if Store.exists(path):
+        from retr.retrieval.heads.adapted import load_for
+
+        return load_for(Store.open(path), encoder, options)
+    return load_recorded(encoder, None, options)
