@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -59,8 +62,10 @@ def serve(
         from retr.serve.app import create_app
         from retr.serve.protocol import TimedProtocol
         from retr.serve.settings import Settings
-    except ImportError as error:
-        raise MissingExtraError(error.name or "fastapi", "serve") from None
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("retr."):
+            raise
+        raise MissingExtraError(error.name, "serve") from None
     out = Output()
     settings = Settings(
         host=host,
@@ -99,10 +104,25 @@ def serve(
         timeout_keep_alive=20,
         limit_concurrency=1000,
         h11_max_incomplete_event_size=1 << 16,
-        timeout_graceful_shutdown=10,
+        # what was asked before the end is answered
+        timeout_graceful_shutdown=int(settings.answer_seconds) + 5,
     )
-    out.note(f"serving {', '.join(served)} at {scheme}://{host}:{port}{root_path}/ (Ctrl-C ends it)")
-    uvicorn.Server(config).run()
+    try:
+        config.load()
+    except OSError as error:
+        raise UsageError(
+            f"the certificate and its key cannot be used: {error.strerror or error}",
+            hint="both are PEM files that this user may read, and belong together",
+        ) from None
+    listening = _listening(host, port)
+    port = listening.getsockname()[1]
+    named = f"[{host}]" if ":" in host else host
+    out.note(f"serving {', '.join(served)} at {scheme}://{named}:{port}{root_path}/ (Ctrl-C ends it)")
+    server = uvicorn.Server(config)
+    for ending in (signal.SIGINT, signal.SIGTERM):
+        # what was asked is answered, and that was it: uvicorn would die of the signal, which a unit takes for a failure
+        signal.signal(ending, server.handle_exit)
+    server.run([listening])
 
 
 def token(
@@ -146,6 +166,20 @@ def verify(
         out.line(f"{verdict.lines} lines, each as it was written")
     if verdict.problem is not None:
         raise RetrError(f"{verdict.problem}; the {verdict.lines} lines before are as they were written")
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Return a socket that listens there; raise `UsageError` where that cannot be."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        # of a name that is none the number is negative
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+        raise UsageError(
+            f"cannot listen on {host}, port {port}: {why}",
+            hint="choose another --host or --port",
+        ) from None
 
 
 def _named(given: list[str]) -> dict[str, Path]:

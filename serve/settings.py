@@ -74,9 +74,10 @@ class Settings:
             )
         if (self.certificate is None) != (self.certificate_key is None):
             raise UsageError("TLS needs a certificate and its key", hint="give --certificate and --certificate-key")
-        names = {"localhost", "127.0.0.1", "::1"} if is_loopback(self.host) else set()
-        if self.host not in {"0.0.0.0", "::"}:  # noqa: S104 - compared with, not listened on
-            names.add(self.host.lower())
+        everywhere = self.host in {"0.0.0.0", "::"}  # noqa: S104 - compared with, not listened on
+        # a page of another site cannot have these names, so that whoever listens there may be asked by them
+        names = {"localhost", "127.0.0.1", "::1"} if everywhere or is_loopback(self.host) else set()
+        names |= set() if everywhere else {self.host.lower()}
         object.__setattr__(self, "own_names", frozenset(names | {name.lower() for name in self.hosts}))
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
-from retr import UsageError
+from retr import RetrError, UsageError
 from retr.serve.jobs import Jobs
 from retr.serve.metrics import Metrics
 from retr.serve.served import Served
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from retr.serve.tokens import Tokens
     from retr.serve.uploads import Uploads
 
+LOGGER = logging.getLogger("retr.serve")
 Result = TypeVar("Result")
 
 
@@ -50,10 +52,16 @@ class State:
     ready: bool = False
 
     def warm(self) -> None:
-        """Load every index's encoder."""
-        for served in self.indexes.values():
-            served.warm()
-        self.ready = True
+        """Load every index's encoder; one that cannot be loaded is logged, and the server is never ready."""
+        try:
+            for served in self.indexes.values():
+                served.warm()
+        except RetrError as error:
+            LOGGER.error("not ready: %s", error)  # noqa: TRY400 - a line of a log, for who runs the server
+        except Exception as error:  # noqa: BLE001 - said by its kind alone, as every other fault
+            LOGGER.error("not ready: internal error (%s)", type(error).__name__)  # noqa: TRY400
+        else:
+            self.ready = True
 
     async def record(
         self, token: Token, served: Served, action: str, asked: Mapping[str, Any], ids: Sequence[Sequence[str]]

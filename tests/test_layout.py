@@ -33,6 +33,13 @@ def test_a_wheel_maps_every_folder_into_the_package(folder):
     assert wheel["sources"][folder] == f"retr/{folder}"
 
 
+def test_what_is_built_holds_every_module_beside_the_folders():
+    modules = {f"src/retr/{path.name}" for path in (ROOT / "src/retr").iterdir() if path.is_file()}
+    modules -= {"src/retr/conftest.py"}
+    for target in ("wheel", "sdist"):
+        assert modules <= set(PROJECT["tool"]["hatch"]["build"]["targets"][target]["only-include"])
+
+
 def test_the_package_has_one_version():
     assert PROJECT["project"]["version"] == retr.__version__
 
@@ -119,6 +126,38 @@ def test_no_module_imports_itself_by_way_of_others():
             sources[name.removesuffix(".__init__")] = path.read_text()
     assert {"retr", "retr.encoders", "retr.index.disk.files", "retr.cli.main"} <= set(sources)
     assert circle(sources) == []
+
+
+def test_no_package_imports_its_own_modules():
+    """Else two threads, of which one begins with the package and one with a module of it, get half of a module."""
+    modules = {path: path.read_text() for folder in FOLDERS for path in (ROOT / folder).rglob("__init__.py")}
+    own = {path: ".".join(("retr", *path.relative_to(ROOT).parent.parts)) for path in modules}
+    within = {f"{own[path]}.{other.stem}": path for path in modules for other in path.parent.glob("*.py")}
+    found = [
+        path
+        for path, text in modules.items()
+        for name in imported(ast.parse(text), set(within))
+        if within[name] == path
+    ]
+    assert found == []
+
+
+def test_threads_that_import_first_get_whole_modules():
+    code = """
+import threading
+begin = threading.Barrier(4)
+def use(number):
+    begin.wait()
+    if number % 2:
+        import retr.retrieval.images.given
+    else:
+        import retr.retrieval.images.picture
+threads = [threading.Thread(target=use, args=(number,)) for number in range(4)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr == ""
 
 
 def test_index_offers_its_public_names():

@@ -6,7 +6,21 @@ to look, not a proof; an index without findings is not proven free of them. Valu
 findings must not be one itself. How much is found is measured by ``benchmarks/phi.py``.
 """
 
-from retr.retrieval.audit.phi.cells import kinds, mask
-from retr.retrieval.audit.phi.scanning import PhiFinding, scan
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from retr.retrieval.audit.phi.cells import kinds, mask
+    from retr.retrieval.audit.phi.scanning import PhiFinding, scan
 
 __all__ = ["PhiFinding", "kinds", "mask", "scan"]
+
+_HOMES = {"kinds": "cells", "mask": "cells", "PhiFinding": "scanning", "scan": "scanning"}
+
+
+# not imported here: two threads that import a package and one of its modules first would wait for each other
+def __getattr__(name: str) -> object:
+    from importlib import import_module
+
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
