@@ -1,9 +1,9 @@
 """Compare encoders on one labelled folder: what each reaches, by how much they differ, and what each costs.
 
 All answer the same questions: every picture asks in turn, its patient left out of the gallery. So a difference is taken
-row by row, and its interval is that of the difference (`retr.retrieval.stats.paired`), over patients. Encoders that
-read pictures alike get each from one decode. What is compared are the encoders' own vectors, without a transform that
-an index might put behind them.
+row by row, and its interval is that of the difference (`retr.retrieval.stats.paired`), over patients. Each file is read
+once, and decoded once for all encoders whose pictures come out the same. What is compared are the encoders' own
+vectors, without a transform that an index might put behind them.
 """
 
 from __future__ import annotations
@@ -207,8 +207,8 @@ def _embed(
 ) -> tuple[ClassFolder, list[NDArray[np.float32]]]:
     """Embed every picture by every encoder; what one of them has no vector of is left out of all."""
     parts: dict[int, tuple[ClassFolder, NDArray[np.float32]]] = {}
-    for alike in _readings(encoders):
-        embedded = work.embed(data, alike)
+    groups = _readings(encoders)
+    for alike, embedded in zip(groups, work.embed_groups(data, groups), strict=True):
         parts |= {id(one): (embedded.data, own) for one, own in zip(alike, embedded.vectors, strict=True)}
     for part, _ in parts.values():
         reasons = dict(part.left_out)
@@ -285,10 +285,6 @@ def _differences(
 
 def _notes(data: ClassFolder, encoders: Sequence[BaseEncoder]) -> list[str]:
     notes = [note for one in encoders for note in one.notes]
-    readings = _readings(encoders)
-    if len(readings) > 1:
-        apart = " | ".join(", ".join(one.info.name for one in alike) for alike in readings)
-        notes.append(f"pictures were read {len(readings)} times, since encoders read them at different sizes: {apart}")
     if data.group is None:
         notes.append("no column says whose the images are (--group): intervals take each for a patient's only one")
     patients = [len(np.unique(data.groups[data.labels == code])) for code in range(len(data.classes))]

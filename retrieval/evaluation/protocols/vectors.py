@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,14 +28,14 @@ from retr.index.machine.waiting import LOGGER
 from retr.index.store import Store
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.evaluation.protocols.together import SIDE_BY_SIDE, SideBySide
-from retr.retrieval.ingest.build import build
+from retr.retrieval.ingest.build import build_each
 from retr.retrieval.ingest.options import COMMIT_ROWS
 from retr.retrieval.ingest.rows import score_column
 from retr.retrieval.labels.trained_rows import HEAD_FILE
 from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -117,41 +117,63 @@ class Work:
 
     def embed(self, data: ClassFolder, encoders: Sequence[BaseEncoder], findings: Sequence[str] = ()) -> Embedded:
         """Embed what is not embedded yet; see `Embedder`."""
-        several = list({id(encoder): encoder for encoder in encoders}.values())
-        together = SideBySide(several)
-        folder = self.folder or (_kept(data, together, findings) if self.kept else None)
-        if folder is not None:
-            LOGGER.info("vectors are kept in %s: the same command goes on with them; delete it when done", folder)
-            store = self._built(folder, data, together, findings)
-            return _taken(data, encoders, [_Part(store, together.place(one)) for one in encoders], findings)
-        with TemporaryDirectory(prefix="retr-bench-") as scratch:
-            store = self._built(Path(scratch) / "index", data, together, findings)
-            try:
-                return _taken(data, encoders, [_Part(store, together.place(one)) for one in encoders], findings)
-            finally:
-                for file in state_folder().glob(f"*/{store.uuid}*"):
-                    file.unlink(missing_ok=True)
+        return self.embed_groups(data, [encoders], findings)[0]
 
-    def _built(self, folder: Path, data: ClassFolder, encoder: SideBySide, findings: Sequence[str]) -> Store:
-        if findings and not hasattr(encoder.encoders[0], "encode_and_score"):
-            raise NoTextSideError(f"encoder {encoder.info.name!r} scores no findings", hint="use kad")
-        if Store.exists(folder) and not Store.open(folder).manifest.encoder.agrees_with(encoder.info):
-            raise UsageError(
-                f"the index {str(folder)!r} holds other vectors than this run needs: of another encoder, another "
-                "feature or another command",
-                hint="keep them elsewhere with --work; --index takes those of an index that `retr index build` made",
-            )
-        build(
+    def embed_groups(
+        self, data: ClassFolder, groups: Sequence[Sequence[BaseEncoder]], findings: Sequence[str] = ()
+    ) -> list[Embedded]:
+        """Embed what is not embedded yet in one reading of the pictures, by groups of encoders that read them alike.
+
+        Each group keeps its own index, and may find other pictures that have no vector.
+        """
+        together = [SideBySide(list({id(one): one for one in group}.values())) for group in groups]
+        if findings and not hasattr(together[0].encoders[0], "encode_and_score"):
+            raise NoTextSideError(f"encoder {together[0].info.name!r} scores no findings", hint="use kad")
+        with ExitStack() as stack:
+            folders = []
+            for number, one in enumerate(together):
+                folder = _kept(data, one, findings) if self.kept and self.folder is None else self.folder
+                if folder is not None and self.folder is not None and len(groups) > 1:
+                    folder = folder / str(number)
+                if folder is not None:
+                    LOGGER.info(
+                        "vectors are kept in %s: the same command goes on with them; delete it when done", folder
+                    )
+                folders.append(folder or Path(stack.enter_context(TemporaryDirectory(prefix="retr-bench-"))) / "index")
+                if folder is None:
+                    stack.callback(_forget, folders[-1])
+            stores = self._built(dict(zip(folders, together, strict=True)), data, findings)
+            return [
+                _taken(data, group, [_Part(store, one.place(encoder)) for encoder in group], findings)
+                for group, one, store in zip(groups, together, stores, strict=True)
+            ]
+
+    def _built(self, encoders: Mapping[Path, SideBySide], data: ClassFolder, findings: Sequence[str]) -> list[Store]:
+        for folder, encoder in encoders.items():
+            if Store.exists(folder) and not Store.open(folder).manifest.encoder.agrees_with(encoder.info):
+                raise UsageError(
+                    f"the index {str(folder)!r} holds other vectors than this run needs: of another encoder, another "
+                    "feature or another command",
+                    hint="keep them elsewhere with --work; --index takes those of an index that `retr index build` "
+                    "made",
+                )
+        build_each(
             data.source(),
-            folder,
-            encoder,
+            encoders,
             progress=self.progress,
             scores=list(findings),
             frames=0,
             transform="none",
             commit_rows=self.commit_rows,
         )
-        return Store.open(folder)
+        return [Store.open(folder) for folder in encoders]
+
+
+def _forget(folder: Path) -> None:
+    """Remove what the machine's state remembers of a temporary index."""
+    if Store.exists(folder):
+        for file in state_folder().glob(f"*/{Store.open(folder).uuid}*"):
+            file.unlink(missing_ok=True)
 
 
 #: A temporary index, and no progress.

@@ -7,6 +7,7 @@ import pytest
 
 from retr.encoders import from_callable
 from retr.index.errors import UsageError
+from retr.retrieval.encoders.options import split_spelled
 from retr.retrieval.evaluation import compare as module
 from retr.retrieval.evaluation.compare import compare
 
@@ -52,21 +53,25 @@ def test_the_answers_are_those_of_an_index(archive, tmp_path, make_encoder):
         assert found.encoders[0].metrics[name].low == pytest.approx(measured[name].low, abs=0.02)
 
 
-def test_pictures_are_decoded_once_for_encoders_that_read_alike(archive, monkeypatch, make_encoder):
+def test_pictures_are_read_and_decoded_once_where_they_come_out_the_same(
+    archive, monkeypatch, make_encoder, make_picture
+):
     from retr.retrieval.ingest import decode
 
-    read = []
-    exact = decode.Decoder.__call__
-    monkeypatch.setattr(
-        decode.Decoder, "__call__", lambda self, item, rows: (read.append(item.path), exact(self, item, rows))[1]
-    )
+    make_picture(9, (640, 480)).save(archive / "healthy" / "large.jpg")
+    fetched, decoded = [], []
+    fetch, read_images = decode.Decoder.fetch, decode.read_images
+    monkeypatch.setattr(decode.Decoder, "fetch", lambda self, item: (fetched.append(item.path), fetch(self, item))[1])
+    monkeypatch.setattr(decode, "read_images", lambda data, **how: (decoded.append(how), read_images(data, **how))[1])
     first, second = encoders()
     assert len(compare([first, second], archive).notes) == 1
-    assert len(read) == len(set(read)) == 12
-    read.clear()
-    apart = compare([first, make_encoder(draft_size=64)], archive)
-    assert len(read) == 24
-    assert any("read 2 times" in note for note in apart.notes)
+    assert len(fetched) == len(set(fetched)) == len(decoded) == 13
+    fetched.clear()
+    decoded.clear()
+    compare([first, second, make_encoder(draft_size=64)], archive)
+    assert len(fetched) == len(set(fetched)) == 13
+    # the large JPEG alone is reduced for one of them
+    assert len(decoded) == 14
 
 
 def test_what_one_cannot_embed_is_left_out_of_all(archive, make_encoder):
@@ -97,12 +102,14 @@ def test_what_cannot_be_compared(archive, given, words):
         compare(given, archive)
 
 
-def test_options_stand_behind_the_name(monkeypatch):
+def test_options_stand_behind_the_name(archive, monkeypatch):
+    assert split_spelled("hf:a,b,text-model=x=y,feature=cls") == ("hf:a,b", {"text_model": "x=y", "feature": "cls"})
     asked = []
-    monkeypatch.setattr(module, "load_encoder", lambda name, **options: asked.append((name, options)))
-    module._load("hf:a,b,text-model=x=y,feature=cls", {"device": "cpu", "feature": "mean"})
-    module._load("lite,resolution=320", {})
-    assert asked == [
-        ("hf:a,b", {"device": "cpu", "feature": "cls", "text_model": "x=y"}),
-        ("lite", {"resolution": 320}),
-    ]
+
+    def load(name, **options):
+        asked.append((name, options))
+        return encoders()[len(asked) - 1]
+
+    monkeypatch.setattr(module, "load_encoder", load)
+    compare(["lite,resolution=320,device=cpu", "kad"], archive, device="cuda")
+    assert asked == [("lite", {"resolution": 320, "device": "cpu"}), ("kad", {"device": "cuda"})]
