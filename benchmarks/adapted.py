@@ -53,7 +53,7 @@ def measure(data: Path, rows: list[dict[str, str]], group: str | None, seeds: in
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(data / row["path"])
     figures: dict[str, Any] = {"seeds": seeds}
-    for quality, transform in (("fast", "none"), ("standard", "whitening")):
+    for quality, transform in (("fast", "none"), ("standard", "auto")):
         path = work / f"{quality}.retr"
         labels = data / "labels.csv"
         Index.build(work / "data", path, metadata=labels, group=group, transform=transform, quality=quality)

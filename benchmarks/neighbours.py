@@ -5,7 +5,8 @@ apart). At most ``--most`` images a class are taken, in file-name order; classes
 label ``--without`` are left out; neighbours of the query's own group are excluded. Cosine, exact, leave-one-out.
 
 Measured are an encoder's own vectors, and the same whitened: fitted on all of them without a label, as an index does
-it, and fitted on half of the patients and asked by the others among themselves, a mean over ``--seeds`` halvings.
+it, and fitted on half of the patients, a mean over ``--seeds`` halvings. The other patients then ask among themselves,
+which the fit knows nothing of, and those it was fitted on, as a new picture asks an archive.
 ``--set`` gives the encoder's options, ``--group ''`` takes each picture for a patient.
 """
 
@@ -45,22 +46,33 @@ def select(rows: list[dict[str, str]], *, most: int, least: int, without: str) -
     return [row for label in sorted(classes) if len(classes[label]) >= least for row in classes[label][:most]]
 
 
-def measure(vectors: NDArray[np.float32], labels: NDArray[np.str_], groups: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the shares `MEASURES` of unit vectors ``(n, d)``."""
-    scores = vectors @ vectors.T
-    scores[groups[:, None] == groups] = -np.inf
+def measure(
+    vectors: NDArray[np.float32],
+    labels: NDArray[np.str_],
+    groups: NDArray[np.int64],
+    asking: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float64]:
+    """Return the shares `MEASURES` of unit vectors ``(n, d)``; with ``asking`` those ask the others."""
+    asked = np.ones(len(vectors), bool) if asking is None else ~asking
+    asking = asked if asking is None else asking
+    scores = vectors[asking] @ vectors[asked].T
+    scores[groups[asking, None] == groups[asked]] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")[:, :DEPTH]
-    hits = labels[order] == labels[:, None]
+    hits = labels[asked][order] == labels[asking, None]
     return np.array([precision_at(hits, 1).mean(), any_hit_at(hits, 5).mean(), any_hit_at(hits, DEPTH).mean()])
 
 
 def halved(
     features: NDArray[np.float16], labels: NDArray[np.str_], groups: NDArray[np.int64], seed: int, **how: Any
 ) -> NDArray[np.float64]:
-    """Fit a whitening on half of the patients; measure the others as they are ``[0]`` and whitened ``[1]``."""
+    """Fit a whitening on half of the patients; measure the others.
+
+    Among themselves as they are ``[0]`` and whitened ``[1]``, and among those it was fitted on so ``[2]`` and ``[3]``.
+    """
     inside = np.random.default_rng(seed).random(int(groups.max()) + 1)[groups] < 0.5
-    whitened = fit(features[inside], **how)(features[~inside])
-    return np.stack([measure(part, labels[~inside], groups[~inside]) for part in (unit(features[~inside]), whitened)])
+    spaces, outside = (unit(features), fit(features[inside], **how)(features)), ~inside
+    among = [measure(space[outside], labels[outside], groups[outside]) for space in spaces]
+    return np.stack([*among, *(measure(space, labels, groups, outside) for space in spaces)])
 
 
 def main() -> None:
@@ -95,6 +107,8 @@ def main() -> None:
         "whitened": measure(fit(features, **how)(features), labels, groups),
         "half of the patients": halves[0],
         "half of the patients, whitened on the others": halves[1],
+        "new patients": halves[2],
+        "new patients, whitened on those they ask": halves[3],
     }
     name = options.data.resolve().name
     record(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -46,7 +47,8 @@ class Set:
     def __init__(self, folder: Path, work: Path, encoder: Any) -> None:
         with (folder / "labels.csv").open(newline="", encoding="utf-8") as stream:
             self.rows = list(csv.DictReader(stream))
-        kept = work / f"{folder.name}-{encoder.info.name}-{encoder.info.weights_sha256[:8]}.npy"
+        of = hashlib.sha256(repr(encoder.info.identity).encode()).hexdigest()[:8]
+        kept = work / f"{folder.name}-{encoder.info.name}-{of}.npy"
         if not kept.exists():
             vectors = unit(encoder.encode_images([folder / row["path"] for row in self.rows]))
             np.save(kept, vectors)

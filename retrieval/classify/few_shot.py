@@ -24,7 +24,7 @@ from retr.index.errors import ImageReadError, UsageError
 from retr.index.machine.home import home
 from retr.index.vectors import unit
 from retr.retrieval.classify.classify import answer_images
-from retr.retrieval.classify.probe import fit_probe
+from retr.retrieval.classify.probe import TOGETHER, fit_probe
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.encoders.index_encoder import RecordedEncoder
 from retr.retrieval.images.given import each_picture
@@ -47,8 +47,8 @@ if TYPE_CHECKING:
     from retr.retrieval.index_like import IndexLike
 
 Way = Literal["prototypes", "probe", "blend"]
-#: The strength of the probe, and the inverse temperature of prototypes and of encoders that state none.
-STRENGTH, SHARPNESS = 3.0, 20.0
+#: The inverse temperature of prototypes, and of encoders that state none.
+SHARPNESS = 20.0
 
 
 def few_shot(
@@ -248,7 +248,7 @@ class ByShots:
                 hint="give examples of more patients",
             )
         if self._way == "probe":
-            return fit_probe(vectors, codes, n, STRENGTH, each=False)
+            return fit_probe(vectors, codes, n, TOGETHER.fixed, TOGETHER)
         counts = np.bincount(codes, minlength=n)
         coef = np.zeros((n, vectors.shape[1]), np.float32)
         np.add.at(coef, codes, vectors)

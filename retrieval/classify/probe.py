@@ -38,8 +38,34 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.labels.labelled import Labelled
 
-# The strengths tried; features are standardised, so the useful range does not depend on the encoder.
-STRENGTHS = (0.001, 0.003, 0.01, 0.03)
+
+@dataclass(frozen=True)
+class Scaling:
+    """How vectors are scaled for a fit, so that the useful strengths do not depend on the encoder.
+
+    Attributes
+    ----------
+    each
+        Whether each dimension is standardised by itself; otherwise one number divides all, so that their variances sum
+        to 1.
+    tried
+        The strengths of which one is chosen.
+    fixed
+        The strength where none is chosen.
+    """
+
+    each: bool
+    tried: tuple[float, ...]
+    fixed: float
+
+    @classmethod
+    def of(cls, store: Snapshot) -> Scaling:
+        """Return that of an index: behind a transform, which says how much each dimension counts, they stay so."""
+        return STANDARDISED if store.manifest.encoder.transform is None else TOGETHER
+
+
+STANDARDISED = Scaling(each=True, tried=(0.001, 0.003, 0.01, 0.03), fixed=0.01)
+TOGETHER = Scaling(each=False, tried=(0.3, 1.0, 3.0, 10.0), fixed=3.0)
 # The strength is chosen on at most so many rows: it settles long before the fit does.
 TUNING_ROWS = 5000
 
@@ -123,7 +149,7 @@ class Probe:
                 if key not in made:
                     rest = labelled.part(~np.isin(labelled.rows, seen))
                     known = np.asarray(store.vectors(rest.rows), dtype=np.float32)
-                    made[key] = fit_probe(known, rest.codes, len(self.classes), self.figures["C"])
+                    made[key] = fit_probe(known, rest.codes, len(self.classes), self.figures["C"], Scaling.of(store))
                 coef, intercept = made[key]
             else:
                 continue
@@ -211,8 +237,9 @@ def train(store: Store, column: str) -> Probe:
             hint="name a column of classes, not of identifiers",
         )
     with waiting(f"training a probe of {column!r} on {len(labelled)} rows"):
-        strength, crossed = _choose(vectors, labelled, folds, unseen)
-        coef, intercept = fit_probe(vectors, labelled.codes, len(labelled.classes), strength)
+        scaling = Scaling.of(store)
+        strength, crossed = _choose(vectors, labelled, folds, unseen, scaling)
+        coef, intercept = fit_probe(vectors, labelled.codes, len(labelled.classes), strength, scaling)
     asked = unseen.asked
     # where a head has seen every patient, and no view is without one, there is nothing to measure
     measured = measure_probe(softmax(crossed.held_out[asked]), labelled.codes[asked]) if asked.any() else {}
@@ -309,7 +336,7 @@ class _Crossed:
 
 
 def _choose(
-    vectors: NDArray[np.float32], labelled: Labelled, folds: NDArray[np.int64], unseen: Unseen
+    vectors: NDArray[np.float32], labelled: Labelled, folds: NDArray[np.int64], unseen: Unseen, scaling: Scaling
 ) -> tuple[float, _Crossed]:
     """Choose the strength whose held-out log loss, after scaling, is smallest; return it and its fits."""
     keep = np.ones(len(labelled), bool)
@@ -317,7 +344,11 @@ def _choose(
         keep[np.random.default_rng(0).permutation(len(keep))[TUNING_ROWS:]] = False
     asked = keep & unseen.asked if unseen.asked.any() else keep
     codes = labelled.codes[asked]
-    tried = {strength: _cross(vectors, labelled, folds, unseen, keep, strength) for strength in STRENGTHS}
+
+    def crossed(kept: NDArray[np.bool_], strength: float) -> _Crossed:
+        return _cross(vectors, labelled, folds, unseen, kept, partial(fit_probe, strength=strength, scaling=scaling))
+
+    tried = {strength: crossed(keep, strength) for strength in scaling.tried}
     losses = {
         strength: log_loss(Temperature.fit(found.held_out[asked], codes).probabilities(found.held_out[asked]), codes)
         for strength, found in tried.items()
@@ -325,7 +356,7 @@ def _choose(
     best = min(losses, key=losses.__getitem__)
     if keep.all():
         return best, tried[best]
-    return best, _cross(vectors, labelled, folds, unseen, np.ones(len(keep), bool), best)
+    return best, crossed(np.ones(len(keep), bool), best)
 
 
 def _cross(
@@ -334,7 +365,7 @@ def _cross(
     folds: NDArray[np.int64],
     unseen: Unseen,
     keep: NDArray[np.bool_],
-    strength: float,
+    fit: Callable[..., tuple[NDArray[np.float32], NDArray[np.float32]]],
 ) -> _Crossed:
     """Fit on all folds but one, for each, and score that one; rows that a head has seen in the view without them."""
     n_classes = len(labelled.classes)
@@ -342,23 +373,25 @@ def _cross(
     fits = []
     for fold in range(int(folds.max()) + 1):
         inside, outside = keep & (folds != fold), (folds == fold) & unseen.plain
-        coef, intercept = fit_probe(vectors[inside], labelled.codes[inside], n_classes, strength)
+        coef, intercept = fit(vectors[inside], labelled.codes[inside], n_classes)
         held_out[outside] = vectors[outside] @ coef.T + intercept
         fits.append((coef, intercept))
         asked = unseen.fold == fold
         if asked.any():
             inside &= unseen.in_view
-            other, offset = fit_probe(unseen.view(fold, inside), labelled.codes[inside], n_classes, strength)
+            other, offset = fit(unseen.view(fold, inside), labelled.codes[inside], n_classes)
             held_out[asked] = unseen.view(fold, asked) @ other.T + offset
     return _Crossed(held_out, np.stack([coef for coef, _ in fits]), np.stack([offset for _, offset in fits]))
 
 
 def fit_probe(
-    vectors: NDArray[np.float32], codes: NDArray[np.int64], n_classes: int, strength: float, *, each: bool = True
+    vectors: NDArray[np.float32],
+    codes: NDArray[np.int64],
+    n_classes: int,
+    strength: float,
+    scaling: Scaling = STANDARDISED,
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Fit standardised features, and fold the standardisation into coefficients ``(c, dim)`` and intercepts ``(c,)``.
-
-    Without ``each`` all dimensions are divided by one number, the root of their variance together.
+    """Fit scaled features, and fold the scaling into coefficients ``(c, dim)`` and intercepts ``(c,)``.
 
     Raises
     ------
@@ -375,7 +408,7 @@ def fit_probe(
             hint="label more rows of the other classes",
         )
     mean, deviation = vectors.mean(axis=0), vectors.std(axis=0)
-    deviation = (deviation if each else np.full_like(deviation, np.linalg.norm(deviation))) + np.float32(1e-6)
+    deviation = (deviation if scaling.each else np.full_like(deviation, np.linalg.norm(deviation))) + np.float32(1e-6)
     model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300)
     # Stopped early is still a probe, and its figures are measured held-out.
     with ignoring(ConvergenceWarning):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.retrieval.classify.probe import fit_probe
+from retr.retrieval.classify.probe import Scaling, fit_probe
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.encoders.runtime.truncation import unread_ends
 from retr.retrieval.evaluation.evaluation import (
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
     from retr.retrieval.classify.prompts import WordEncoder
     from retr.retrieval.labels.label_set import LabelSet
 
-STRENGTH = 0.01
 _CERTAIN = 700.0  # log-odds whose exponential is still a number
 
 
@@ -76,10 +75,10 @@ def probe(store: Store, cases: Cases, *, folds: int, options: EvaluationOptions)
     folds = min(folds, len(np.unique(cases.groups)))
     if folds < 2:
         raise UsageError("all labelled rows belong to one group: a probe needs others to learn from")
-    logits = np.zeros((len(cases.rows), len(cases.classes)))
+    logits, scaling = np.zeros((len(cases.rows), len(cases.classes))), Scaling.of(store)
 
     def answers(inside: NDArray[np.int64], outside: NDArray[np.int64], codes: NDArray[np.int64], n: int) -> Any:
-        coef, intercept = fit_probe(vectors[inside], codes[inside], n, STRENGTH)
+        coef, intercept = fit_probe(vectors[inside], codes[inside], n, scaling.fixed, scaling)
         return vectors[outside] @ coef.T + intercept
 
     for inside, outside in by_patient(cases.groups, folds, options.seed):

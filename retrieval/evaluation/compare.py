@@ -17,12 +17,11 @@ import numpy as np
 
 from retr.index.errors import RetrError, UsageError
 from retr.index.machine.home import home
-from retr.retrieval.classify.probe import fit_probe
+from retr.retrieval.classify.probe import STANDARDISED, fit_probe
 from retr.retrieval.encoders.costs import FEWEST, Cost, measure
 from retr.retrieval.encoders.options import split_spelled
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.encoders.sample_picture import picture
-from retr.retrieval.evaluation.classification import STRENGTH
 from retr.retrieval.evaluation.protocols.folder import read_folder
 from retr.retrieval.evaluation.protocols.retizero import Pool, retrieve
 from retr.retrieval.evaluation.protocols.vectors import WORK, Work
@@ -252,7 +251,7 @@ def _measures(
     if probe:
         right, own = np.zeros(len(data.labels)), pool.own_vectors()
         for inside, outside in by_patient(data.groups, _FOLDS, seed):
-            coef, intercept = fit_probe(own[inside], data.labels[inside], len(data.classes), STRENGTH)
+            coef, intercept = fit_probe(own[inside], data.labels[inside], len(data.classes), STANDARDISED.fixed)
             right[outside] = (own[outside] @ coef.T + intercept).argmax(axis=1) == data.labels[outside]
         found["probe_accuracy"] = right
     return found

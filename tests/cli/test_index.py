@@ -48,7 +48,8 @@ def test_info_is_one_object(retr, hrf_index):
     info = retr("index", "info", "--json", "--index", hrf_index).json[0]
     assert info["rows"] == 45
     assert info["encoder"] == "lite"
-    assert (info["dim"], info["similarity"]) == (1280, "cosine")
+    # 45 rows span 44 directions
+    assert (info["dim"], info["similarity"]) == (44, "cosine")
     assert {"id", "path", "size", "mtime", "sha256", "width", "height", "mode", "folder", "label"} <= set(
         info["columns"]
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,6 +13,7 @@ from retr.index.encoder import EncoderInfo
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval import novelty
+from retr.retrieval.classify.probe import STANDARDISED, TOGETHER, Scaling, fit_probe, train
 from retr.retrieval.deletion import delete
 from retr.retrieval.index import Index
 from retr.retrieval.query import Query
@@ -170,3 +173,25 @@ def test_pictures_rows_and_remembered_questions_hold_the_encoders_own_vector(pic
     assert second.abstain is None
     # one in 21 patients may be
     assert pictures.classify_rows(by="label")["answered"] >= 54
+
+
+def test_a_probe_behind_a_transform_leaves_the_dimensions_as_they_are(tmp_path):
+    """Standardised each by itself, dimensions that hold nothing would count as much as those that tell the classes."""
+    store, labels = Store.create(tmp_path / "x.retr", encoder=replace(INFO, dim=200)), rows(80)["label"]
+    vectors = np.random.default_rng(0).normal(size=(80, 200)) * 0.1
+    vectors[:, 0] += [0.5 if label == "a" else -0.5 for label in labels.to_pylist()]
+    with store.writer() as writer:
+        writer.append(rows(80), unit(vectors))
+        writer.set_group("patient")
+        writer.commit()
+    index = Index.open(store.path)
+    index.refit()
+    assert Scaling.of(index.store) == TOGETHER
+    vectors, codes = np.asarray(index.store.vectors(), np.float32), np.arange(80) % 2
+    shares = [
+        float(np.mean((vectors[40:] @ coef.T + offset).argmax(1) == codes[40:]))
+        for coef, offset in (fit_probe(vectors[:40], codes[:40], 2, one.fixed, one) for one in (STANDARDISED, TOGETHER))
+    ]
+    assert shares[0] < shares[1]
+    assert index.evaluate("probe", "label").metrics["top1"].value >= 0.95
+    assert train(index.store, "label").figures["accuracy"] >= 0.95

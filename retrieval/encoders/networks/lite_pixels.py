@@ -80,6 +80,8 @@ QUALITIES = {
     "standard": Settings("layers", 320),
     "high": Settings("layers", 320, "mirrored"),
 }
+#: What `lite` has unless it is told otherwise, or an index recorded other settings.
+DEFAULT = "standard"
 
 
 def scaled(image: PIL.Image.Image) -> NDArray[np.uint8]:

