@@ -189,7 +189,7 @@ def test_compiled_loops_are_kept_in_the_cache_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("RETR_CACHE_DIR", str(tmp_path / "cache"))
     assert cache_folder() == tmp_path / "cache"
     assert cache_folder().is_dir()
-    kept = kernels.compiled(kernels.stored)._cache.cache_path
+    kept = kernels.compiled(kernels.machine_code)._cache.cache_path
     assert Path(kept).is_relative_to(tmp_path / "cache/kernels")
 
 

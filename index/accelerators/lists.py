@@ -17,12 +17,23 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from retr.index.scan.kernels import _exact_product, _prefetch, _product, compiled
+from retr.index.accelerators.config import LANES
+from retr.index.accelerators.mixing import _rotate
+from retr.index.scan.kernels import (
+    _exact_product,
+    _give_back,
+    _line,
+    _pointer,
+    _prefetch,
+    _product,
+    _room,
+    _square,
+    _table,
+    compiled,
+)
 
 # A query's values are rounded to so many bits. A sixth would find no more: what a row's single bits lose weighs more.
 _PLANES = 5
-# Rows of a group.
-LANES = 8
 # Values that are compared with a bound at once.
 _WIDTH = 16
 # Of the range of values, until a bound is found: what is closer together is taken for equal.
@@ -139,8 +150,11 @@ def _bit_planes(_context: Any, values: Any, _at: Any, planes: Any, _place: Any) 
 
 
 @compiled
-def _planes(query, planes):  # type: ignore[no-untyped-def]
-    """Round a query to few bits; fill ``planes (words, _PLANES)`` with them; give the least, the step, and the sum."""
+def _planes(query, planes, rounded):  # type: ignore[no-untyped-def]
+    """Round a query to few bits; fill ``planes (words, _PLANES)`` with them; give the least, the step, and the sum.
+
+    ``rounded`` holds 64 uint8 a word, of which those beyond the query are 0.
+    """
     dim = len(query)
     low = high = query[0]
     total = np.float32(0)
@@ -149,7 +163,6 @@ def _planes(query, planes):  # type: ignore[no-untyped-def]
         total += query[j]
     step = np.float32((high - low) / np.float32((1 << _PLANES) - 1))
     scale = np.float32(np.float32(1) / max(step, np.float32(1e-30)))
-    rounded = np.zeros(64 * len(planes), np.uint8)
     for j in range(dim):
         rounded[j] = np.uint8(np.int32((query[j] - low) * scale + np.float32(0.5)))
     for word in range(len(planes)):
@@ -265,8 +278,8 @@ def _nearest(query, planes, low, step, whole, centroids, guide, estimates, picke
 def _chosen(query, wanted, centroids, guide, held, work, picked):  # type: ignore[no-untyped-def]
     """Pick the rows with the best estimates in a rotated query's lists, and ask for their vectors; give how many."""
     vectors, codes, factor, shift, ones, ids, starts, sizes = held
-    planes, estimates, products, near, lists, offers, begins = work
-    low, step, whole = _planes(query, planes)
+    planes, rounded, estimates, products, near, lists, offers, begins = work
+    low, step, whole = _planes(query, planes, rounded)
     # Of products that are no numbers none is the best.
     used = _nearest(query, planes, low, step, whole, centroids, guide, estimates, near, products, lists, offers)
     begins[0] = 0
@@ -276,29 +289,33 @@ def _chosen(query, wanted, centroids, guide, held, work, picked):  # type: ignor
         _estimate(planes, low, step, whole, offer, start, size, codes, factor, shift, ones, estimates, begin)
         begins[probe + 1] = begin + size
     m = _largest(estimates, begins[used], wanted, picked)
-    flat, dim = vectors.reshape(-1), vectors.shape[1]
+    dim = vectors.shape[1]
     probe = 0
     for i in range(m):
         while picked[i] >= begins[probe + 1]:
             probe += 1
         picked[i] = ids[starts[lists[probe]] + picked[i] - begins[probe]]
         for j in range(0, dim, 32):
-            _prefetch(flat, picked[i] * dim + j)
+            _prefetch(vectors, picked[i] * dim + j)
     return m
 
 
 @compiled
-def search_lists(queries, rotated, probes, wanted, centroids, guide, held, rows, scores):  # type: ignore[no-untyped-def]
+def _search_lists(queries, factors, block, probes, wanted, longest, centroids, guide, held, rows, scores):  # type: ignore[no-untyped-def]
     """Fill ``rows`` (int64) and ``scores`` (float32), both ``(n, k)``, with the best of each query's lists.
 
     Parameters
     ----------
-    queries, rotated
+    queries
         float32 ``(n, d)``.
+    factors, block
+        What they are rotated by; see `retr.index.accelerators.mixing`.
     probes
         How many lists are read, those with the best centroids.
     wanted
         How many rows with the best estimates are compared with the stored vectors.
+    longest
+        How many rows the longest list has.
     centroids
         float32 ``(lists, d)``, rotated.
     guide
@@ -314,21 +331,23 @@ def search_lists(queries, rotated, probes, wanted, centroids, guide, held, rows,
         * int64 ``(lists,)`` twice: where each list begins, and how many rows it has
     """
     n, dim = queries.shape
-    total, vectors, sizes = len(centroids), held[0], held[7]
-    longest = 0
-    for i in range(total):
-        longest = max(longest, sizes[i])
-    near = np.empty(5 * min(total, 4 * probes) // 4 + 8, np.int64)
-    picked = np.empty(wanted + wanted // 4 + 8, np.int64)
-    products = np.empty(max(len(near), len(picked)), np.float32)
-    planes = np.empty(((dim + 63) // 64, _PLANES), np.uint64)
+    total, vectors = len(centroids), held[0]
+    words = (dim + 63) // 64
+    near = _room(5 * min(total, 4 * probes) // 4 + 8, np.int64)
+    picked = _room(wanted + wanted // 4 + 8, np.int64)
+    products = _room(max(len(near), len(picked)), np.float32)
+    planes = _square(words, _PLANES, np.uint64)
+    rounded = _room(64 * words, np.uint8)
+    rounded[:] = 0
+    rotated = _room(dim, np.float32)
     # no list is read twice
-    estimates = np.empty(max(total, min(probes * longest, len(held[2]))) + LANES, np.float32)
-    lists, offers, begins = np.empty(probes, np.int64), np.empty(probes, np.float32), np.empty(probes + 1, np.int64)
-    work = planes, estimates, products, near, lists, offers, begins
+    estimates = _room(max(total, min(probes * longest, len(held[2]))) + LANES, np.float32)
+    lists, offers, begins = _room(probes, np.int64), _room(probes, np.float32), _room(probes + 1, np.int64)
+    work = planes, rounded, estimates, products, near, lists, offers, begins
     for number in range(n):
         query = queries[number]
-        m = _chosen(rotated[number], wanted, centroids, guide, held, work, picked)
+        _rotate(query, factors, block, rotated)
+        m = _chosen(rotated, wanted, centroids, guide, held, work, picked)
         for i in range(m):
             products[i] = _product(vectors, picked[i], query)
         kept = _best(products, picked, m, rows[number], scores[number])
@@ -336,3 +355,43 @@ def search_lists(queries, rotated, probes, wanted, centroids, guide, held, rows,
             scores[number, i] = _exact_product(vectors, rows[number, i], query)
         for i in range(kept, rows.shape[1]):
             rows[number, i], scores[number, i] = -1, -np.inf
+    for array in (picked, near, lists, begins):
+        _give_back(array)
+    for array in (products, offers, rotated, estimates):
+        _give_back(array)
+    _give_back(planes)
+    _give_back(rounded)
+
+
+@compiled
+def _guide(p, at):  # type: ignore[no-untyped-def]
+    """Return the centroids, and these as one list, from a place on that holds 3 + 4 * 2 words."""
+    codes, factor = _line(p, at + 3, np.uint64), _line(p, at + 5, np.float32)
+    return _table(p, at, np.float32), (codes, factor, _line(p, at + 7, np.float32), _line(p, at + 9, np.float32))
+
+
+@compiled
+def _held(p, at, stored):  # type: ignore[no-untyped-def]
+    """Return what the lists hold, from a place on that holds 3 + 7 * 2 words."""
+    factor, shift = _line(p, at + 5, np.float32), _line(p, at + 7, np.float32)
+    ones, ids = _line(p, at + 9, np.float32), _line(p, at + 11, np.int32)
+    codes, starts, sizes = _line(p, at + 3, np.uint64), _line(p, at + 13, np.int64), _line(p, at + 15, np.int64)
+    return _table(p, at, stored), codes, factor, shift, ones, ids, starts, sizes
+
+
+def search_lists(stored: Any) -> Any:
+    """Return the loop `_search_lists` over stored values of a kind.
+
+    It takes queries, rows, scores, how many lists are read and how many rows compared, and the address of the rest:
+    factors, block, longest, centroids, guide, held.
+    """
+
+    def loop(p):  # type: ignore[no-untyped-def]
+        queries, rows, scores = _table(p, 0, np.float32), _table(p, 3, np.int64), _table(p, 6, np.float32)
+        same = _pointer(p[11], np.int64)
+        factors = _table(same, 0, np.float32)
+        centroids, guide = _guide(same, 5)
+        held = _held(same, 16, stored)
+        _search_lists(queries, factors, same[3], p[9], p[10], same[4], centroids, guide, held, rows, scores)
+
+    return loop

@@ -21,11 +21,25 @@ random rotation, not on the data. Where few rows of a list are allowed all of th
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
-from retr.index.accelerators.lists import _PLANES, LANES, _estimate, _largest, _planes
-from retr.index.scan.kernels import _exact_product, _prefetch, _product, compiled
+from retr.index.accelerators.config import LANES
+from retr.index.accelerators.lists import _PLANES, _best, _estimate, _guide, _held, _largest, _planes
+from retr.index.accelerators.mixing import _rotate
+from retr.index.scan.kernels import (
+    _exact_product,
+    _give_back,
+    _line,
+    _pointer,
+    _prefetch,
+    _product,
+    _room,
+    _square,
+    _table,
+    compiled,
+)
 
 # Reading a stored vector takes as long as reading so many codes.
 _CODES_A_VECTOR = 8
@@ -95,9 +109,11 @@ def _among(values, start, stop, wanted):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def search_until(  # type: ignore[no-untyped-def]
+def _search_until(  # type: ignore[no-untyped-def]
     queries,
-    rotated,
+    factors,
+    block,
+    longest,
     reach,
     most,
     allowed,
@@ -117,14 +133,18 @@ def search_until(  # type: ignore[no-untyped-def]
 
     Parameters
     ----------
-    queries, rotated
+    queries
         float32 ``(n, d)``.
+    factors, block
+        What they are rotated by; see `retr.index.accelerators.mixing`.
+    longest
+        How many rows the longest list has.
     reach
         The t of the bound; all lists are read where it is infinite.
     most
         How many lists with allowed rows are read at most.
     allowed
-        bool ``(N,)``: the rows that may be found; empty where all may.
+        uint8 ``(N,)``: 1 for the rows that may be found; empty where all may.
     excluded, begins
         int64 rows, sorted for each query, and where each query's begin ``(n + 1,)``.
     centroids, guide
@@ -134,33 +154,36 @@ def search_until(  # type: ignore[no-untyped-def]
         float32 ``(lists,)``: the squared length of a list's centroid; the mean of its rows in units of the centroid,
         the root mean square of their distances to that mean, and its squared length.
     held
-        As `retr.index.accelerators.lists.search_lists` takes it.
+        As `retr.index.accelerators.lists._search_lists` takes it.
     """
     vectors, codes, factor, shift, ones, ids, starts, sizes = held
     n, dim = queries.shape
     k = rows.shape[1]
     total = len(centroids)
-    longest = 0
-    for i in range(total):
-        longest = max(longest, sizes[i])
-    planes = np.empty(((dim + 63) // 64, _PLANES), np.uint64)
-    offers, estimates = np.empty(total + LANES, np.float32), np.empty(longest + LANES, np.float32)
-    keys, waiting = np.empty(total, np.float32), np.empty(total, np.int64)
-    kept, best = np.empty(k, np.float32), np.empty(k, np.int64)
-    mine, lowest = np.empty(longest, np.int64), np.empty(longest, np.float32)
-    flat = vectors.reshape(-1)
+    words = (dim + 63) // 64
+    planes, rounded, turned = _square(words, _PLANES, np.uint64), _room(64 * words, np.uint8), _room(dim, np.float32)
+    rounded[:] = 0
+    offers, estimates = _room(total + LANES, np.float32), _room(longest + LANES, np.float32)
+    keys, waiting = _room(total, np.float32), _room(total, np.int64)
+    kept, best = _room(k, np.float32), _room(k, np.int64)
+    mine, lowest = _room(longest, np.int64), _room(longest, np.float32)
+    most_excluded = 0
+    for number in range(n):
+        most_excluded = max(most_excluded, begins[number + 1] - begins[number])
+    picked_of_all = _room(5 * (k + most_excluded) // 4 + 8, np.int64)
     every = not reach < _MOST_REACH
     if every:
         reach = _USUAL_REACH
     for number in range(n):
         query = queries[number]
-        low, step, whole = _planes(rotated[number], planes)
+        _rotate(query, factors, block, turned)
+        low, step, whole = _planes(turned, planes, rounded)
         square = np.float32(0)
         for j in range(dim):
             square += query[j] * query[j]
         centre = np.float32(0)
         for j in range(dim):
-            centre += guide[4][j] * rotated[number, j]
+            centre += guide[4][j] * turned[j]
         rounding = np.float32(dim) * step * step / np.float32(12)
         _estimate(planes, low, step, whole, centre, 0, total, guide[0], guide[1], guide[2], guide[3], offers, 0)
         left = 0
@@ -174,7 +197,7 @@ def search_until(  # type: ignore[no-untyped-def]
             _sift_down(keys, waiting, i, left)
         found, read = 0, 0
         surely = k + begins[number + 1] - begins[number]
-        picked = np.empty(surely + surely // 4 + 8, np.int64)
+        picked = picked_of_all[: surely + surely // 4 + 8]
         while left and read < most:
             if found == k and keys[0] < -kept[0] and not every:
                 break
@@ -197,7 +220,7 @@ def search_until(  # type: ignore[no-untyped-def]
             read += 1
             coded = m * _CODES_A_VECTOR > size
             if coded:
-                offer = _product(centroids, here, rotated[number])
+                offer = _product(centroids, here, turned)
                 far = square + lengths[here] - 2 * offer
                 unknown = _DEVIATIONS * math.sqrt(_UNKNOWN * _UNKNOWN * max(far, np.float32(0)) + rounding)
                 _estimate(planes, low, step, whole, offer, start, size, codes, factor, shift, ones, estimates, 0)
@@ -221,7 +244,7 @@ def search_until(  # type: ignore[no-untyped-def]
                 m = near
             for i in range(m):
                 for j in range(0, dim, 32):
-                    _prefetch(flat, ids[start + mine[i]] * dim + j)
+                    _prefetch(vectors, ids[start + mine[i]] * dim + j)
             for i in range(m):
                 if coded and found == k and estimates[mine[i]] < -kept[0]:
                     continue
@@ -231,8 +254,53 @@ def search_until(  # type: ignore[no-untyped-def]
                     found = _keep_one(kept, best, found, value, row)
         for i in range(found):
             kept[i] = _exact_product(vectors, best[i], query)
-        order = np.argsort(-kept[:found])
-        for i in range(found):
-            rows[number, i], scores[number, i] = best[order[i]], kept[order[i]]
+        _best(kept, best, found, rows[number], scores[number])
         for i in range(found, k):
             rows[number, i], scores[number, i] = -1, -np.inf
+    for array in (waiting, best, mine, picked_of_all):
+        _give_back(array)
+    for array in (turned, offers, estimates, keys, kept, lowest):
+        _give_back(array)
+    _give_back(planes)
+    _give_back(rounded)
+
+
+def search_until(stored: Any) -> Any:
+    """Return the loop `_search_until` over stored values of a kind.
+
+    It takes queries, rows, scores, reach, most, allowed, excluded, begins, and the address of the rest: factors, block,
+    longest, centroids, guide, lengths, along, radii, squares, held.
+    """
+
+    def loop(p):  # type: ignore[no-untyped-def]
+        queries, rows, scores = _table(p, 0, np.float32), _table(p, 3, np.int64), _table(p, 6, np.float32)
+        reach, most = _line(p, 9, np.float32)[0], p[11]
+        allowed, excluded, begins = _line(p, 12, np.uint8), _line(p, 14, np.int64), _line(p, 16, np.int64)
+        same = _pointer(p[18], np.int64)
+        factors = _table(same, 0, np.float32)
+        centroids, (codes, factor, shift, ones) = _guide(same, 5)
+        guide = codes, factor, shift, ones, _line(same, 16, np.float32)
+        lengths, along = _line(same, 18, np.float32), _line(same, 20, np.float32)
+        radii, squares = _line(same, 22, np.float32), _line(same, 24, np.float32)
+        _search_until(
+            queries,
+            factors,
+            same[3],
+            same[4],
+            reach,
+            most,
+            allowed,
+            excluded,
+            begins,
+            centroids,
+            guide,
+            lengths,
+            along,
+            radii,
+            squares,
+            _held(same, 26, stored),
+            rows,
+            scores,
+        )
+
+    return loop

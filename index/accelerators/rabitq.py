@@ -15,14 +15,14 @@ A query is answered in the same way alone and among others.
 
 from __future__ import annotations
 
+from array import array
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.index.accelerators import lists, probing
-from retr.index.accelerators.config import IVF
-from retr.index.scan import kernels
+from retr.index.accelerators.config import IVF, LANES
+from retr.index.scan.machine_code import Loop, packed
 from retr.index.types import Candidates
 
 if TYPE_CHECKING:
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from retr.index.accelerators.config import Config
     from retr.index.accelerators.rotation import Rotation
 
-_ALL = np.empty(0, bool)
+_SEARCH_LISTS = Loop("accelerators.lists", "search_lists")
+_SEARCH_UNTIL = Loop("accelerators.probing", "search_until")
+_ALL, _NOTHING = np.empty(0, bool), np.empty(0, np.int64)
 # Fewer queries a thread are answered before the threads have started.
 _QUERIES_PER_THREAD = 4
 
@@ -73,16 +75,16 @@ class BitLists:
         along, spreads = np.zeros((2, index.nlist))
         width = -(-index.d // 8)
         for number, (start, size) in enumerate(zip(self._starts.tolist(), sizes.tolist(), strict=True)):
-            packed = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size).view(np.uint8)
-            packed = packed.reshape(size, index.code_size)
+            raw = faiss.rev_swig_ptr(index.invlists.get_codes(number), size * index.code_size).view(np.uint8)
+            raw = raw.reshape(size, index.code_size)
             part = slice(start, start + size)
-            grouped = _words(packed[:, :width])
+            grouped = _words(raw[:, :width])
             codes[start * words :][: len(grouped)] = grouped
             # Its squared distance to the centroid less its own squared length, and its multiplier, in the words of
             # faiss/impl/RaBitQuantizer.cpp.
-            distance, multiplier = np.ascontiguousarray(packed[:, width : width + 8]).view(np.float32).T
+            distance, multiplier = np.ascontiguousarray(raw[:, width : width + 8]).view(np.float32).T
             centroid = self._centroids[number]
-            bits = np.unpackbits(packed[:, :width], axis=1, count=index.d, bitorder="little")
+            bits = np.unpackbits(raw[:, :width], axis=1, count=index.d, bitorder="little")
             factor[part] = multiplier / np.sqrt(index.d)
             along[number] = -distance.mean() if size else 0.0
             spreads[number] = np.square(multiplier, dtype=np.float64).mean() if size else 0.0
@@ -90,33 +92,27 @@ class BitLists:
             shift[part] = -(distance + centroid @ centroid) / 2 - factor[part] * inside
             ones[part] = bits.sum(axis=1)
             rows[part] = faiss.rev_swig_ptr(index.invlists.get_ids(number), size)
-        self._held = (kernels.stored(vectors), codes, factor, shift, ones, rows, self._starts, self._sizes)
+        self._held = (vectors, codes, factor, shift, ones, rows, self._starts, self._sizes)
         self._around = _around(lengths, along, spreads, index.d)
-        with kernels.first_call(lists.search_lists):
-            self.search(self._centroids[:1], 1, IVF(probes=1, refine=1))
+        self._longest = int(sizes.max())
+        # where all that stays as it is lies, as the two loops take it
+        same = *rotation.words, self._longest, *packed(self._centroids, *self._guide)
+        self._lists = array("q", (*same, *packed(*self._held)))
+        self._until = array("q", (*same, *packed(self._middle, *self._around, *self._held)))
+        self.search(self._centroids[:1], 1, IVF(probes=1, refine=1))
 
     def search(self, queries: NDArray[np.float32], k: int, config: Config) -> Candidates:
         """Propose about ``k`` rows for each query; see `Accelerator.search`."""
         if not isinstance(config, IVF):
             raise TypeError(type(config).__name__)
         probes = min(config.probes, len(self._centroids))
-        n = len(queries)
-        queries = kernels.fixed(queries)
+        n, queries = len(queries), np.ascontiguousarray(queries, np.float32)
         rows, scores = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
+        how = probes, k * config.refine, self._lists.buffer_info()[0]
 
         def some(part: slice) -> None:
-            asked = queries[part]
-            lists.search_lists(
-                asked,
-                self._rotation(asked),
-                probes,
-                k * config.refine,
-                self._centroids,
-                self._guide,
-                self._held,
-                rows[part],
-                scores[part],
-            )
+            here = packed(queries[part], rows[part], scores[part])
+            _SEARCH_LISTS(self._held[0].dtype, *here, *how)
 
         self._in_threads(some, n)
         return Candidates(rows, scores)
@@ -132,34 +128,24 @@ class BitLists:
         exclude: Sequence[NDArray[np.int64]] | None = None,
     ) -> Candidates:
         """Find about the k best allowed rows of each query; see `retr.index.types.BestFirst`."""
-        n = len(queries)
-        queries, allowed = kernels.fixed(queries), kernels.fixed(_ALL if allowed is None else allowed)
+        n, queries = len(queries), np.ascontiguousarray(queries, np.float32)
+        allowed = np.ascontiguousarray(_ALL if allowed is None else allowed)
         most = len(self._centroids) if most is None else most
+        bound = np.array([reach], np.float32)
         rows, scores = np.empty((n, k), np.int64), np.empty((n, k), np.float32)
-        excluded, begins = np.empty(0, np.int64), np.zeros(n + 1, np.int64)
+        excluded, begins = _NOTHING, np.zeros(n + 1, np.int64)
         if exclude is not None and len(exclude):
-            excluded = np.concatenate(exclude)
+            excluded = np.concatenate([_NOTHING, *exclude])
             np.cumsum([len(part) for part in exclude], out=begins[1:])
 
-        def some(part: slice) -> None:
-            probing.search_until(
-                queries[part],
-                self._rotation(queries[part]),
-                np.float32(reach),
-                most,
-                allowed,
-                excluded,
-                begins[part.start : part.stop + 1],
-                self._centroids,
-                (*self._guide, self._middle),
-                *self._around,
-                self._held,
-                rows[part],
-                scores[part],
-            )
+        how, same = (*packed(bound), most), self._until.buffer_info()[0]
 
-        with kernels.first_call(probing.search_until):
-            self._in_threads(some, n)
+        def some(part: slice) -> None:
+            here = packed(queries[part], rows[part], scores[part])
+            barred = packed(allowed, excluded, begins[part.start : part.stop + 1])
+            _SEARCH_UNTIL(self._held[0].dtype, *here, *how, *barred, same)
+
+        self._in_threads(some, n)
         return Candidates(rows, scores)
 
     def _in_threads(self, some: Callable[[slice], None], n: int) -> None:
@@ -176,7 +162,7 @@ class BitLists:
 def _around(
     lengths: NDArray[np.float32], along: NDArray[np.float64], spreads: NDArray[np.float64], dim: int
 ) -> tuple[NDArray[np.float32], ...]:
-    """Describe lists as `probing.search_until` takes them: the last four of what it says about centroids.
+    """Describe lists as `probing._search_until` takes them: the last four of what it says about centroids.
 
     Parameters
     ----------
@@ -197,7 +183,7 @@ def _around(
 
 def _whole_groups(sizes: Any) -> Any:
     """Return how many places lists of so many rows take."""
-    return -(-sizes // lists.LANES) * lists.LANES
+    return -(-sizes // LANES) * LANES
 
 
 def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
@@ -205,7 +191,7 @@ def _words(packed: NDArray[np.uint8]) -> NDArray[np.uint64]:
     n, width = packed.shape
     whole = np.zeros((_whole_groups(n), -(-width // 8) * 8), np.uint8)
     whole[:n, :width] = packed
-    words = whole.view("<u8").reshape(-1, lists.LANES, whole.shape[1] // 8)
+    words = whole.view("<u8").reshape(-1, LANES, whole.shape[1] // 8)
     return np.ascontiguousarray(words.transpose(0, 2, 1)).reshape(-1)
 
 

@@ -11,59 +11,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retr.index.scan.kernels import compiled, fixed
+from retr.index.scan.machine_code import Loop, packed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 # Smaller blocks mix too little.
 _MIN_BLOCK = 64
-
-
-@compiled
-def _multiply(vectors, matrix, out):  # type: ignore[no-untyped-def]
-    """Fill ``out (n, d)`` with the products of each vector and the rows of ``matrix (d, d)``."""
-    for number in range(len(vectors)):
-        for j in range(len(matrix)):
-            total = np.float32(0)
-            for i in range(len(matrix)):
-                total += matrix[j, i] * vectors[number, i]
-            out[number, j] = total
-
-
-@compiled
-def _mix(vectors, signs, block, out):  # type: ignore[no-untyped-def]
-    """Flip signs and apply Hadamard's matrix to blocks of each row, once for each row of ``signs``, mixing the blocks.
-
-    ``vectors`` and ``out`` are float32 ``(n, d)``, ``signs`` float32 ``(rounds, d)``; ``block`` is a power of two that
-    divides d. Lengths are kept.
-    """
-    n, dim = vectors.shape
-    scale = np.float32(1 / np.sqrt(block))
-    half = block // 2
-    here, there = np.empty(block, np.float32), np.empty(block, np.float32)
-    mixed = np.empty(dim, np.float32)
-    for number in range(n):
-        row = out[number]
-        for j in range(dim):
-            row[j] = vectors[number, j]
-        for turn in range(len(signs)):
-            for j in range(dim):
-                mixed[j] = row[j] * signs[turn, j] * scale
-            for start in range(0, dim, block):
-                for j in range(block):
-                    here[j] = mixed[start + j]
-                size = 1
-                while size < block:
-                    for j in range(half):
-                        there[j] = here[2 * j] + here[2 * j + 1]
-                        there[half + j] = here[2 * j] - here[2 * j + 1]
-                    here, there = there, here
-                    size *= 2
-                # The next turn's blocks take from each of these.
-                step = dim // block
-                for j in range(block):
-                    row[j * step + start // block] = here[j]
+_ROTATED = Loop("accelerators.mixing", "rotated")
 
 
 class Rotation:
@@ -79,6 +34,9 @@ class Rotation:
             # One block is all there is to mix; several are mixed with each other in a second turn.
             self._factors = 2 * rng.randint(0, 2, (1 if self._block == dim else 2, dim)).astype(np.float32) - 1
 
+        # as loops take it: where a block has one length, how long it is, else 0
+        self.words = (*packed(self._factors), self._block if self._block >= _MIN_BLOCK else 0)
+
     @property
     def matrix(self) -> NDArray[np.float32]:
         """Return it as an orthonormal float32 ``(d, d)``: ``vectors @ matrix.T`` are rotated vectors."""
@@ -86,9 +44,6 @@ class Rotation:
 
     def __call__(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Rotate float32 vectors ``(n, d)``, each by itself."""
-        vectors, rotated = fixed(vectors), np.empty_like(vectors)
-        if self._block < _MIN_BLOCK:
-            _multiply(vectors, self._factors, rotated)
-        else:
-            _mix(vectors, self._factors, self._block, rotated)
+        vectors, rotated = np.ascontiguousarray(vectors, np.float32), np.empty(vectors.shape, np.float32)
+        _ROTATED(vectors.dtype, *packed(vectors, rotated), *self.words)
         return rotated

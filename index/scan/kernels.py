@@ -1,31 +1,32 @@
 """Compiled loops over vectors: the inner loops of exact search, and how loops are compiled.
 
-One function a step, compiled by numba for this machine's processor when it is first called, and kept on disk. They hold
-no Python objects and let other threads run. What the steps are for is said in `retr.index.scan.matmul`; the loops over
-bit codes are those of `retr.index.accelerators.lists`.
+One function a step, for numba to compile for this machine's processor. What the steps are for is said in
+`retr.index.scan.matmul`; the loops over bit codes are those of `retr.index.accelerators.lists`. Only what has to be
+compiled brings this module in: the machine code is kept (`retr.index.scan.machine_code`).
+
+A whole loop is compiled as a function of the numbers that `retr.index.scan.machine_code.packed` makes. It takes memory
+from C's own `malloc` (`_room`), since numba's arrays need numba.
 """
 
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from llvmlite import binding as llvm
 from llvmlite import ir
-from numba import njit, types
+from numba import carray, njit, types
 from numba.core import cgutils
 from numba.core import config as numba_config
 from numba.extending import intrinsic
 
 from retr.index.machine.home import cache_folder
-from retr.index.machine.waiting import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-
-    from numpy.typing import NDArray
 
 # Of rows that lie apart, so many are on their way from memory.
 _AHEAD = 8
@@ -69,23 +70,101 @@ def compiled(function: Callable[..., Any]) -> Any:
         numba_config.CACHE_DIR = given
 
 
-def fixed(array: NDArray[Any]) -> NDArray[Any]:
-    """Return a read-only view of an array: for a writable one the loops would be compiled again."""
-    view = array.view()
-    view.flags.writeable = False
-    return view
+# What machine code may call: C's own functions.
+_CALLED = {"malloc", "free", "memset", "memcpy", "memmove"}
+# What frees numba's own arrays, of which there are none.
+_NOTHING_TO_FREE = "define void @NRT_MemInfo_call_dtor(ptr %0) {\n  ret void\n}"
 
 
-def stored(vectors: NDArray[Any]) -> NDArray[Any]:
-    """View stored vectors, float32 or float16, as the loops take them (see `_real`)."""
-    return fixed(vectors.view(np.uint16) if vectors.dtype == np.float16 else vectors)
+def machine_code(function: Callable[..., Any], name: str) -> bytes:
+    """Compile a function of a pointer to int64 numbers; return an object file that has it by this name.
+
+    Raises
+    ------
+    RuntimeError
+        It needs more than C's own functions: a part of numba that nothing would load.
+    """
+    kind = types.void(types.CPointer(types.int64))
+    made = njit(kind, fastmath=_FAST, nogil=True)(function).overloads[kind.args]
+    own = made.fndesc.llvm_func_name
+    module = llvm.parse_assembly(made.library.get_llvm_str())
+    module.link_in(llvm.parse_assembly(_NOTHING_TO_FREE))
+    # what numba adds to call it from Python goes, with all that only that uses
+    for one in (*module.functions, *module.global_variables):
+        if not one.is_declaration and one.name != own:
+            one.linkage = "internal"
+    machine = made.library.codegen._tm
+    passes = llvm.create_new_module_pass_manager()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options()))
+    module.get_function(own).name = name
+    called = {one.name for one in module.functions if one.is_declaration and not one.name.startswith("llvm.")}
+    if called - _CALLED:
+        raise RuntimeError(f"the loop {name} calls {sorted(called - _CALLED)}")
+    code: bytes = machine.emit_object(module)
+    return code
 
 
-@contextmanager
-def first_call(function: Any) -> Iterator[None]:
-    """Say what takes so long where a function is compiled, for its first call on this machine."""
-    with nullcontext() if function.signatures else waiting("compiling a part of the search for this processor, once"):
-        yield
+@intrinsic  # type: ignore[untyped-decorator]
+def _pointer(_context: Any, _address: Any, kind: Any) -> Any:
+    """Return an address as a pointer to values of a kind."""
+    pointer = types.CPointer(kind.dtype)
+
+    def generate(target: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        return builder.inttoptr(values[0], target.get_value_type(pointer))
+
+    return pointer(types.int64, kind), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _allocated(_context: Any, _n: Any, kind: Any) -> Any:
+    """Return the address of memory for so many values of a kind."""
+
+    def generate(_target: Any, builder: Any, _signature: Any, values: Any) -> Any:
+        function = ir.FunctionType(ir.IntType(64), [ir.IntType(64)])
+        # never nothing: that may have no address
+        size = builder.add(builder.mul(values[0], ir.IntType(64)(kind.dtype.bitwidth // 8)), ir.IntType(64)(8))
+        return builder.call(cgutils.get_or_insert_function(builder.module, function, "malloc"), [size])
+
+    return types.int64(types.int64, kind), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _give_back(_context: Any, array: Any) -> Any:
+    """Free the memory of an array that `_room` made."""
+
+    def generate(target: Any, builder: Any, signature: Any, values: Any) -> Any:
+        data = target.make_array(signature.args[0])(target, builder, values[0]).data
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)])
+        function = cgutils.get_or_insert_function(builder.module, kind, "free")
+        builder.call(function, [builder.ptrtoint(data, ir.IntType(64))])
+        return target.get_dummy_value()
+
+    return types.void(array), generate
+
+
+@compiled
+def _room(n, kind):  # type: ignore[no-untyped-def]
+    """Return a new array of n values, to be given back."""
+    return carray(_pointer(_allocated(n, kind), kind), (n,))
+
+
+@compiled
+def _square(n, width, kind):  # type: ignore[no-untyped-def]
+    """Return a new array ``(n, width)``, to be given back."""
+    return carray(_pointer(_allocated(n * width, kind), kind), (n, width))
+
+
+@compiled
+def _line(p, at, kind):  # type: ignore[no-untyped-def]
+    """Return the array ``(n,)`` whose address and length stand from a place on."""
+    return carray(_pointer(p[at], kind), (p[at + 1],))
+
+
+@compiled
+def _table(p, at, kind):  # type: ignore[no-untyped-def]
+    """Return the array ``(n, d)`` whose address and shape stand from a place on."""
+    return carray(_pointer(p[at], kind), (p[at + 1], p[at + 2]))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -101,8 +180,8 @@ def _real(_context: Any, stored: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _prefetch(_context: Any, flat: Any, _at: Any) -> Any:
-    """Ask for the memory at a position of a flat array before it is needed."""
+def _prefetch(_context: Any, array: Any, _at: Any) -> Any:
+    """Ask for the memory of a value before it is needed; its position counts values from the array's first."""
 
     def generate(target: Any, builder: Any, signature: Any, values: Any) -> Any:
         pointer = target.make_array(signature.args[0])(target, builder, values[0]).data
@@ -112,7 +191,7 @@ def _prefetch(_context: Any, flat: Any, _at: Any) -> Any:
         builder.call(call, [builder.bitcast(builder.gep(pointer, [values[1]]), byte), word(0), word(3), word(1)])
         return target.get_dummy_value()
 
-    return types.void(flat, types.int64), generate
+    return types.void(array, types.int64), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -167,8 +246,26 @@ def _four_by_one(vectors, i, queries, out):  # type: ignore[no-untyped-def]
     out[i, 0], out[i + 1, 0], out[i + 2, 0], out[i + 3, 0] = s0, s1, s2, s3
 
 
+def products(stored: Any) -> Any:
+    """Return the loop `_products` over stored values of a kind."""
+
+    def loop(p):  # type: ignore[no-untyped-def]
+        _products(_table(p, 0, stored), _table(p, 3, np.float32), _table(p, 6, np.float32))
+
+    return loop
+
+
+def products_of(stored: Any) -> Any:
+    """Return the loop `_products_of` over stored values of a kind."""
+
+    def loop(p):  # type: ignore[no-untyped-def]
+        _products_of(_table(p, 0, stored), _line(p, 3, np.int64), _table(p, 5, np.float32), _table(p, 8, np.float32))
+
+    return loop
+
+
 @compiled
-def products(vectors, queries, out):  # type: ignore[no-untyped-def]
+def _products(vectors, queries, out):  # type: ignore[no-untyped-def]
     """Fill ``out (m, n)`` with the products of stored vectors ``(m, d)`` and float32 queries ``(n, d)``.
 
     Four rows are multiplied at a time with four queries (or one), while the next four are on their way from memory.
@@ -176,12 +273,11 @@ def products(vectors, queries, out):  # type: ignore[no-untyped-def]
     _in_whole_registers()
     n, dim = queries.shape
     whole = len(vectors) - len(vectors) % 4
-    flat = vectors.reshape(-1)
     share = 16 * dim // max(4, n)
     for i in range(0, whole, 4):
         for first in range(0, n, 4):
             for at in range(share * (first // 4), share * (first // 4 + 1), 16):
-                _prefetch(flat, min((i + 4) * dim + at, len(flat) - 1))
+                _prefetch(vectors, min((i + 4) * dim + at, len(vectors) * dim - 1))
             if n == 1:
                 _four_by_one(vectors, i, queries, out)
             else:
@@ -192,17 +288,16 @@ def products(vectors, queries, out):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def products_of(vectors, rows, queries, out):  # type: ignore[no-untyped-def]
+def _products_of(vectors, rows, queries, out):  # type: ignore[no-untyped-def]
     """Fill ``out (m, n)`` with the products of some rows ``(m,)`` of stored vectors and float32 queries ``(n, d)``.
 
     Rows that lie apart come from memory while the ones before them are multiplied.
     """
     dim = queries.shape[1]
-    flat = vectors.reshape(-1)
     for i in range(len(rows)):
         if i + _AHEAD < len(rows):
             for j in range(0, dim, 32):
-                _prefetch(flat, rows[i + _AHEAD] * dim + j)
+                _prefetch(vectors, rows[i + _AHEAD] * dim + j)
         for number in range(len(queries)):
             out[i, number] = _product(vectors, rows[i], queries[number])
 

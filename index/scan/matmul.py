@@ -11,7 +11,6 @@ again.
 from __future__ import annotations
 
 import ctypes
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.machine.imported import imported
+from retr.index.scan.machine_code import Loop, loaded, packed
 from retr.index.scan.processor import has_fast_bfloat16, threads
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     Stored = NDArray[np.float32] | NDArray[np.float16]
 
+_PRODUCTS, _PRODUCTS_OF = Loop("scan.kernels", "products"), Loop("scan.kernels", "products_of")
 # One query is bound by memory, a few by the copy into bfloat16.
 _MIN_BATCH = 16
 # With more queries numpy's product of matrices is faster than the loop.
@@ -71,7 +72,7 @@ def choose_product(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True
     torch = imported("torch")
     if fast and torch is not None and n_queries >= _MIN_BATCH and has_fast_bfloat16():
         return _bfloat16(torch)
-    enough = _MIN_VALUES if "retr.index.scan.kernels" in sys.modules else _MIN_VALUES_UNLOADED
+    enough = _MIN_VALUES if loaded() else _MIN_VALUES_UNLOADED
     if n_queries <= _MAX_LOOP and rows * dim >= enough:
         # How many sums run side by side depends on the processor; one alone is the worst.
         return Product(_looped, (dim + 2) * 2.0**-24, 16, _looped_apart if n_queries < _MIN_MATRIX else None)
@@ -85,25 +86,23 @@ def _looped(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32
         # numpy reads these at the rate of the memory, too, and with several threads rather better.
         alone: NDArray[np.float32] = vectors @ queries.T
         return alone
-    from retr.index.scan import kernels
-
     asked = np.pad(queries, ((0, -n % 4 if n > 1 else 0), (0, 0)))
     scores = np.empty((len(vectors), len(asked)), np.float32)
-    stored = kernels.stored(vectors)
-    with kernels.first_call(kernels.products):
-        _in_parts(lambda part: kernels.products(stored[part], asked, scores[part]), *vectors.shape)
+
+    def some(part: slice) -> None:
+        _PRODUCTS(vectors.dtype, *packed(vectors[part], asked, scores[part]))
+
+    _in_parts(some, *vectors.shape)
     return scores[:, :n]
 
 
 def _looped_apart(queries: NDArray[np.float32], vectors: Stored, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    from retr.index.scan import kernels
-
     scores = np.empty((len(rows), len(queries)), np.float32)
-    stored, rows, queries = kernels.stored(vectors), kernels.fixed(rows), kernels.fixed(queries)
-    with kernels.first_call(kernels.products_of):
-        _in_parts(
-            lambda part: kernels.products_of(stored, rows[part], queries, scores[part]), len(rows), len(queries.T)
-        )
+
+    def some(part: slice) -> None:
+        _PRODUCTS_OF(vectors.dtype, *packed(vectors, rows[part], queries, scores[part]))
+
+    _in_parts(some, len(rows), queries.shape[1])
     return scores
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import faiss
 import numpy as np
 import pytest
@@ -11,11 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retr.index.accelerators import faiss_index, lists, rabitq
-from retr.index.accelerators.config import HNSW, IVF
+from retr.index.accelerators.config import HNSW, IVF, LANES
 from retr.index.accelerators.rotation import Rotation
 from retr.index.errors import IndexCorruptError
-from retr.index.machine import waiting
-from retr.index.scan import kernels
 from retr.index.vectors import unit
 
 ALL = IVF(lists=8, probes=8, refine=1000)
@@ -62,10 +58,10 @@ def test_estimates_are_those_of_faiss_up_to_the_rounding_of_the_query(make, tmp_
     ours = np.empty(1500, np.float32)
     rotated = accelerator._rotation(query)[0]
     planes = np.empty((-(-dim // 64), lists._PLANES), np.uint64)
-    lowest, step, total = lists._planes(rotated, planes)
+    lowest, step, total = lists._planes(rotated, planes, np.zeros(64 * len(planes), np.uint8))
     _, *facts, rows, starts, sizes = accelerator._held
     for centroid, start, size in zip(accelerator._centroids, starts, sizes, strict=True):
-        estimates = np.empty(size + lists.LANES, np.float32)
+        estimates = np.empty(size + LANES, np.float32)
         lists._estimate(planes, lowest, step, total, centroid @ rotated, start, size, *facts, estimates, 0)
         ours[rows[start : start + size]] = estimates[:size]
     lost = np.std(theirs - vectors @ query[0])
@@ -137,10 +133,10 @@ def test_the_codes_of_centroids_say_which_are_worth_comparing():
     centroids = (rng.standard_normal((300, 128)) * rng.uniform(0.5, 2, (300, 1)) + 0.7).astype(np.float32)
     queries = (rng.standard_normal((50, 128)) + 0.7).astype(np.float32)
     near, offers = np.empty((50, 5), np.int64), np.empty((50, 5), np.float32)
-    planes, estimates = np.empty((2, lists._PLANES), np.uint64), np.empty(300 + lists.LANES, np.float32)
+    planes, estimates = np.empty((2, lists._PLANES), np.uint64), np.empty(300 + LANES, np.float32)
     work = centroids, rabitq._coded(centroids, centroids.mean(axis=0)), estimates, np.empty(33, np.int64)
     for query, mine, offered in zip(queries, near, offers, strict=True):
-        lowest, step, total = lists._planes(query, planes)
+        lowest, step, total = lists._planes(query, planes, np.zeros(64 * len(planes), np.uint8))
         lists._nearest(query, planes, lowest, step, total, *work, np.empty(33, np.float32), mine, offered)
     products = queries @ centroids.T
     np.testing.assert_allclose(offers, np.take_along_axis(products, near, axis=1), rtol=1e-4)
@@ -218,23 +214,6 @@ def test_a_file_of_another_rotation_is_refused(tmp_path):
         faiss_index.load(data, vectors)
 
 
-def test_the_wait_for_the_compiler_is_named_once(monkeypatch, caplog):
-    monkeypatch.setattr(waiting, "PATIENCE", 0.0)
-    twice = kernels.compiled(lambda x: 2 * x)
-    with caplog.at_level("INFO", "retr"):
-        for _ in range(3):
-            with kernels.first_call(twice):
-                twice(1)
-                time.sleep(0.1)
-    assert caplog.messages == ["compiling a part of the search for this processor, once ..."]
-
-
 def test_a_setting_of_another_kind_is_refused(make):
     with pytest.raises(TypeError, match="HNSW"):
         make(some(500, 64)).search(some(1, 64), 5, HNSW())
-
-
-def test_loops_are_compiled_where_nothing_can_be_kept_on_disk():
-    namespace: dict = {}
-    exec("def double(x):\n    return 2 * x", namespace)
-    assert kernels.compiled(namespace["double"])(21) == 42
