@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.accelerators.config import DEPTH
+from retr.index.machine.arrow import pc
 from retr.index.types import Ask
 from retr.index.vectors import unit
 

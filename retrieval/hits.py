@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.disk.schema import ID, records, texts
 from retr.index.errors import MissingExtraError
+from retr.index.machine.arrow import pc
 from retr.index.once import Once
 from retr.retrieval.json_values import to_plain
 

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.disk.schema import ID
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
 from retr.index.json_fields import Fields, parse_json
+from retr.index.machine.arrow import pc
 from retr.index.machine.home import home
 from retr.index.rows.grouping import faithful_texts
 from retr.index.rows.identifiers import identifier_texts

@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
+from retr.index.machine.arrow import pc
 
 Column: TypeAlias = "pa.ChunkedArray[Any]"
 

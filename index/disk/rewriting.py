@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.disk import sidetable
 from retr.index.disk.files import reference
@@ -16,6 +15,7 @@ from retr.index.disk.schema import ID
 from retr.index.disk.segment_writer import parquet_writer
 from retr.index.disk.segments import npy_header
 from retr.index.errors import UsageError
+from retr.index.machine.arrow import pc
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

@@ -8,7 +8,6 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from retr.index.disk import schema as schemas
 from retr.index.disk import sidetable
@@ -16,6 +15,7 @@ from retr.index.disk.files import reference
 from retr.index.disk.manifest import SEGMENTS, SegmentInfo
 from retr.index.disk.segments import ROW_GROUP, id_hashes, npy_header
 from retr.index.errors import UsageError
+from retr.index.machine.arrow import pq
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

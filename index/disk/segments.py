@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from retr.index.disk import schema as schemas
 from retr.index.disk.faiss_file import require_whole
@@ -26,6 +25,7 @@ from retr.index.disk.parquet_file import moderate_batches
 from retr.index.disk.sidetable import SideTable
 from retr.index.errors import IndexCorruptError
 from retr.index.json_fields import stored
+from retr.index.machine.arrow import pq
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from retr.index.disk.arrow_file import require_uncompressed
 from retr.index.disk.files import FileRef, reference
+from retr.index.machine.arrow import pc, pq
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

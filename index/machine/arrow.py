@@ -1,4 +1,6 @@
-"""pyarrow without pandas, until the program itself uses pandas.
+"""pyarrow without what most questions do not need: pandas, and its own parts that take long to import.
+
+`pc` and `pq` are pyarrow's ``compute`` and ``parquet``, imported when something of them is first used.
 
 pyarrow imports pandas, where it is installed, at the first array or value made from Python's own, to find out whether
 they are a Series: several times what it takes to open an index and ask it something. It tries once in a process. Here
@@ -7,6 +9,7 @@ that attempt fails, and pyarrow is told of pandas as soon as anybody imports it;
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import threading
@@ -16,7 +19,33 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+__all__ = ["pc", "pq", "without_pandas"]
+
 _lock = threading.Lock()
+
+
+class Later:
+    """A module that is imported when something of it is first used.
+
+    >>> Later("json").dumps([1])
+    '[1]'
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        module = vars(self).get("_module")
+        if module is None:
+            module = self._module = importlib.import_module(self._name)
+        return getattr(module, name)
+
+
+if not TYPE_CHECKING:
+    pc, pq = Later("pyarrow.compute"), Later("pyarrow.parquet")
 
 
 def without_pandas() -> None:

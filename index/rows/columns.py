@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
+from retr.index.machine.arrow import pc
 from retr.index.where import evaluate
 from retr.index.where.comparisons import canonical
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.disk.incoming import decoded
 from retr.index.errors import UsageError
+from retr.index.machine.arrow import pc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

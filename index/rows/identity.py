@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, is_unicode, stored
+from retr.index.machine.arrow import pc
 from retr.index.machine.hash_key import agreed_key, exposure, keyed_hash
 from retr.index.once import Once
 from retr.index.rows.identifiers import identifier_text, identifier_texts, lossy

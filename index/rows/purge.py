@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.disk import schema as schemas
 from retr.index.disk.manifest import UNFINISHED_PURGE
 from retr.index.disk.side_data import held, known_kind, of_no_kind
+from retr.index.machine.arrow import pc
 from retr.index.where.evaluate import Condition
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.disk.schema import ID, texts
 from retr.index.errors import UnknownIdError, UsageError
+from retr.index.machine.arrow import pc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

@@ -15,8 +15,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.disk import journal, verified
 from retr.index.disk import schema as schemas
@@ -32,6 +30,7 @@ from retr.index.disk.segments import HashSet, Segment, id_hashes
 from retr.index.disk.side_data import known_kind
 from retr.index.disk.sweep import sweep, sweep_for_good
 from retr.index.errors import RetrError, UsageError
+from retr.index.machine.arrow import pc
 from retr.index.machine.whole_file import sync_folder
 from retr.index.rows.carrying import carry, renumbered, unknown_numbered
 from retr.index.rows.draft import Draft, S_co
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
     from retr.index.disk.manifest import SegmentInfo

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
+
+from retr.index.machine.arrow import pc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

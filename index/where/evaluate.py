@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from retr.index.machine.arrow import pc
 from retr.index.where import comparisons
 from retr.index.where.comparisons import Number, compare, family, present
 from retr.index.where.parse import Logic, Node, Operand, Predicate, fail, parse

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.disk.schema import ID
 from retr.index.errors import UsageError
+from retr.index.machine.arrow import pc
 from retr.index.rows.identifiers import identifier_texts
 
 NUMBER, TEXT = "number", "text"

@@ -15,15 +15,15 @@ import unicodedata
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
+from retr.index.machine.arrow import pc
 from retr.retrieval.archive.hashed_lookup import Lookup, hashes_of
 from retr.retrieval.archive.sources import is_image_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    import pyarrow as pa
     from numpy.typing import NDArray
 
 SEPARATOR = "::"

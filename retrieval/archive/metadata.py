@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.disk.incoming import stored_column
 from retr.index.errors import UsageError
+from retr.index.machine.arrow import pc
 from retr.index.rows.identifiers import identifier_texts, identifies, lossy
 from retr.retrieval.archive.column_types import NUMBER, TEXT, as_declared, doubts, identifying, looks_numeric, narrow
 from retr.retrieval.archive.delimited import read_delimited

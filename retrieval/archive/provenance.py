@@ -15,11 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import pyarrow.compute as pc
 
 from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, stored
+from retr.index.machine.arrow import pc
 from retr.index.options import declared, part
 from retr.retrieval.read_options import ReadOptions
 

@@ -17,10 +17,10 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from retr.index.disk.incoming import stored_column
 from retr.index.errors import ImageReadError, UsageError
+from retr.index.machine.arrow import pq
 from retr.index.rows.identifiers import identifier_texts
 from retr.retrieval.archive.matching import composed_text
 from retr.retrieval.archive.siblings import column_value

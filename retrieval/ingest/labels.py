@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
+from retr.index.machine.arrow import pc
 from retr.index.rows.grouping import faithful_texts
 from retr.index.rows.identifiers import identifier_texts, identifies
 from retr.index.rows.identity import only_hashes

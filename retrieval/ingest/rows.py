@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from retr.index.machine.arrow import pc
 from retr.index.rows.grouping import faithful_texts
 from retr.index.rows.identifiers import identifier_text, identifier_texts, identifies
 from retr.index.rows.identity import COLUMNS, only_hashes

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from retr.index.errors import UsageError
+from retr.index.machine.arrow import pc
 from retr.retrieval.labels.folds import deal
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from retr.index.machine.arrow import pc
 from retr.retrieval.audit.phi import titles
 from retr.retrieval.audit.phi.cells import kinds, mask, nested_texts
 
