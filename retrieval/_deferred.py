@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from retr.retrieval import exporting, hit_map, query_vectors, reembedding, tuning
+    from retr.retrieval import explain as explaining
+    from retr.retrieval import exporting, query_vectors, reembedding, tuning
     from retr.retrieval.archive.opening import ArchiveLike
     from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import calibrate
@@ -66,7 +67,7 @@ class Deferred:
         map = mapping.map
         tune = tuning.tune
         embed = query_vectors.embed
-        explain = hit_map.explain
+        explain = explaining.explain
         export = exporting.export
         refit = refitting.refit
         reembed = reembedding.reembed
@@ -86,7 +87,7 @@ class Deferred:
         map = _From("curation.map")
         tune = _From("tuning")
         embed = _From("query_vectors")
-        explain = _From("hit_map")
+        explain = _From("explain")
         export = _From("exporting")
         refit = _From("transforms.refit")
         reembed = _From("reembedding")

@@ -18,6 +18,7 @@ Three ways, the first that is at hand:
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -31,6 +32,7 @@ from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.archive.row_pictures import picture_of
 from retr.retrieval.correspondence import Correspondence
 from retr.retrieval.query_pictures import one_picture
+from retr.retrieval.query_vectors import resolve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -76,23 +78,23 @@ class Maps:
         if self._shared is not None:
             self._least = self._shared.usual_peak(self._archive.places, _asked_rows(query))
 
-    def of(self, row_id: str, picture: PIL.Image.Image) -> tuple[Way, NDArray[np.float32], float]:
-        """Return in which way a hit was looked at, its map, and what is the least that its scale ends with.
+    def of(self, row_id: str, picture: PIL.Image.Image) -> HitMap:
+        """Return the map of a hit.
 
-        The map is float32 ``(h, w)``, row-major from the top left. The scale of places ends no lower than with what
-        pictures that are no hits reach at their best.
+        The scale of places ends no lower than with what pictures that are no hits reach at their best.
         """
         encoder = self._index.encoder
         if self._shared is not None:
             places = encoder.place_descriptors(_small(picture))
             if places is not None:
-                return "places", self._shared.heat(places, {row_id, *_asked_rows(self._query)}), self._least
+                scores = self._shared.heat(places, {row_id, *_asked_rows(self._query)})
+                return HitMap("places", scores, self._least, picture)
         patches = encoder.patch_embeddings(_small(picture))
         if patches is not None:
             others = [map_ for name, map_ in self._archive.patches.items() if name != row_id]
             cosine = encoder.info.similarity == "cosine"
-            return "patches", contributions(patches, self._vector, others, cosine=cosine), 0.0
-        return "blurring", heat(embedding(encoder), picture, self._vector, self._archive.mean), 0.0
+            return HitMap("patches", contributions(patches, self._vector, others, cosine=cosine), 0.0, picture)
+        return HitMap("blurring", heat(embedding(encoder), picture, self._vector, self._archive.mean), 0.0, picture)
 
     def _correspondence(self) -> Correspondence | None:
         asked = []
@@ -106,6 +108,88 @@ class Maps:
         if not places or not self._archive.places.keys() - _asked_rows(self._query):
             return None
         return Correspondence.of(places, self._archive.places)
+
+
+@dataclass(frozen=True, eq=False)
+class HitMap:
+    """Which parts of a hit match a question.
+
+    Attributes
+    ----------
+    way
+        In which way it was looked at; see `retr.retrieval.explain`.
+    scores
+        float32 ``(h, w)``, row-major from the top left of the picture: high where it matches.
+    least
+        What the scale ends with at least. ``scores`` that stay below have nothing in particular in common.
+    picture
+        The hit's.
+    """
+
+    way: Way
+    scores: NDArray[np.float32]
+    least: float
+    picture: PIL.Image.Image
+
+    @property
+    def peak(self) -> float:
+        """The best score as a share of the scale, 0 to 1.
+
+        >>> HitMap("places", np.float32([[0, 1]]), 4.0, PIL.Image.new("RGB", (2, 1))).peak
+        0.25
+        """
+        top = float(self.scores.max(initial=0))
+        return top / max(top, self.least) if top > 0 else 0.0
+
+    def overlay(self, side: int = SIDE) -> PIL.Image.Image:
+        """Return the picture, mode ``RGB``, the longer side at most so long, dark where nothing matches.
+
+        >>> HitMap("places", np.float32([[0, 1]]), 0.0, PIL.Image.new("RGB", (64, 32))).overlay(32).size
+        (32, 16)
+        """
+        return overlay(self.picture, self.scores, side, least=self.least)
+
+    def layer(self, side: int = SIDE) -> PIL.Image.Image:
+        """Return what `overlay` lays over the picture, mode ``RGBA``, the longer side so long.
+
+        >>> HitMap("places", np.float32([[0, 1]]), 0.0, PIL.Image.new("RGB", (64, 32))).layer(128).size
+        (128, 64)
+        """
+        longer = max(self.picture.size)
+        width, height = (max(1, round(side * one / longer)) for one in self.picture.size)
+        return layer(self.scores, (width, height), self.least)
+
+
+def explain(index: IndexLike, query: Query, id: str) -> HitMap:  # noqa: A002
+    """Show which parts of a row's picture match a question.
+
+    What is read of the archive for it is read once a version of the index.
+
+    Parameters
+    ----------
+    query
+        The question that the row answered.
+    id
+        The row's.
+
+    Raises
+    ------
+    UnknownIdError, ImageReadError
+        There is no such row, or its file or a picture of the query cannot be read.
+
+    Examples
+    --------
+    >>> from retr import Query
+    >>> from retr.sample import sample_index
+    >>> sample_index().explain(Query.id("healthy/P01-left.png"), "healthy/P11-right.png").overlay().size
+    (32, 32)
+    """
+    index = index.snapshot()
+    picture = picture_of(index.store, id).image
+    bridge = index.bridge if query.uses_text else None
+    vector = resolve([query], index.encoder, index.store, text_encoder=bridge).vectors[0]
+    archive: Archive = index.store.once("other pictures", lambda: Archive(index))
+    return Maps(index, query, vector, archive).of(id, picture)
 
 
 class Archive:
@@ -287,9 +371,16 @@ def overlay(
     """
     picture = image.convert("RGB")
     picture.thumbnail((side, side))
-    share = shares(scores, picture.size, least)
-    pixels = np.asarray(picture, np.float32) * (_DIM + (1 - _DIM) * share[..., None])
-    pixels[_outline(share >= 0.5, max(1, max(picture.size) // 150))] = _LINE
+    picture.paste(laid := layer(scores, picture.size, least), mask=laid)
+    return picture
+
+
+def layer(scores: NDArray[np.float32], size: tuple[int, int], least: float = 0.0) -> PIL.Image.Image:
+    """Return what `overlay` lays over a picture ``(width, height)``: mode ``RGBA``, clear where scores are high."""
+    share = shares(scores, size, least)
+    pixels = np.zeros((*share.shape, 4), np.float32)
+    pixels[..., 3] = 255 * (1 - _DIM) * (1 - share)
+    pixels[_outline(share >= 0.5, max(1, max(size) // 150))] = (*_LINE, 255)
     return PIL.Image.fromarray(pixels.round().astype(np.uint8))
 
 

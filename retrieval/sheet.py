@@ -224,9 +224,8 @@ def _hit(index: IndexLike, hit: Any, maps: explain.Maps | None) -> SheetPicture:
     if maps is None or picture is None:
         return SheetPicture(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown)
     with waiting(f"looking for the parts of {hit.id!r} that match"):
-        way, scores, least = maps.of(hit.id, picture)
-    laid = explain.overlay(picture, scores, _PAGE_SIDE, least=least)
-    return SheetPicture(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown, laid, way)
+        found = maps.of(hit.id, picture)
+    return SheetPicture(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown, found.overlay(_PAGE_SIDE), found.way)
 
 
 def _asked(index: IndexLike, part: Any) -> SheetPicture:

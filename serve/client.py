@@ -160,7 +160,7 @@ class Client(_Questions):
         return _checked(self._call("GET", f"indexes/{self.index}/picture", params={"id": id, "size": size})).content
 
     def explain(self, query: Query, id: str, *, size: int = 448) -> bytes:  # noqa: A002
-        """Return what a row's score for a question rests on, as the PNG of `retr.Index.explain`.
+        """Return which parts of a row's picture match a question, as the PNG of ``retr.Index.explain(...).overlay()``.
 
         >>> import httpx
         >>> server = httpx.MockTransport(lambda request: httpx.Response(200, content=b"PNG"))

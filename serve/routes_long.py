@@ -19,25 +19,28 @@ PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
 
 @router.post("/indexes/{index}/explain", response_class=Response, responses=PNG)
 async def explain(asked: ExplainRequest, served: TheIndex, state: TheState, token: Reader) -> Response:
-    """Show what a row's score for a question rests on: its picture as PNG, bright where it counts."""
+    """Show which parts of a row's picture match a question: as PNG, bright where they do.
+
+    ``x-retr-way`` says how it was looked at, ``x-retr-peak`` how far the best place reaches on the scale, 0 to 1.
+    """
     query, _ = await state.decode(query_of, asked.question, state, token)
 
-    def answer() -> bytes:
+    def answer() -> tuple[bytes, dict[str, str]]:
         # it embeds a hundred pictures: one at a time
         if not served.explaining.acquire(blocking=False):
             raise Busy
         try:
-            shown = served.index.explain(query, asked.id, side=asked.size)
+            found = served.index.explain(query, asked.id)
         finally:
             served.explaining.release()
         file = io.BytesIO()
-        shown.save(file, "PNG")
-        return file.getvalue()
+        (found.layer if asked.layer else found.overlay)(asked.size).save(file, "PNG")
+        return file.getvalue(), {"x-retr-way": found.way, "x-retr-peak": f"{found.peak:.3f}"}
 
-    data = await state.run(answer)
+    data, headers = await state.run(answer)
     questions = [] if state.audit is None else [told(asked.question, state.audit, state.uploads)]
     await state.record(token, served, "explain", {"questions": questions}, [[asked.id]])
-    return Response(data, media_type="image/png", headers={"cache-control": "private, no-store"})
+    return Response(data, media_type="image/png", headers={"cache-control": "private, no-store", **headers})
 
 
 @router.post("/indexes/{index}/evaluations", status_code=202)

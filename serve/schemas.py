@@ -118,6 +118,7 @@ class ExplainRequest(_Strict):
     question: Question
     id: str = Field(min_length=1, max_length=4096)
     size: int = Field(448, ge=16, le=2048, description="The longer side, at most, in pixels.")
+    layer: bool = Field(False, description="Only what is laid over the picture, as a transparent PNG of its shape.")
 
 
 class EvaluateRequest(_Strict):

@@ -62,9 +62,9 @@ def from_array(array: NDArray[Any], options: Reading) -> Picture:
     kind, bytes_each = values.dtype.kind, values.dtype.itemsize
     if kind in "iu" and bytes_each == 2 and values.ndim == 2:
         native = values.astype(values.dtype.newbyteorder("="))
-        image, notes = grey_picture(native, 16, options.grey16)
+        image, notes, window = grey_picture(native, 16, options)
         mode = layout_name(native, 16, "L")
-        return Picture(image=image, width=width, height=height, mode=mode, notes=notes)
+        return Picture(image=image, width=width, height=height, mode=mode, notes=notes, window=window)
     pixels = _deep_colour(values, name) if kind == "u" and bytes_each == 2 else _in_8_bit(values, name)
     return raster.from_pillow(Image.fromarray(np.ascontiguousarray(pixels)), options)
 

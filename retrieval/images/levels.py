@@ -46,13 +46,37 @@ def scale_to_8bit(pixels: NDArray[Any], how: Grey16 = "minmax") -> NDArray[np.ui
     >>> scale_to_8bit(np.array([[100, 200, 300]], dtype=np.uint16), "max").tolist()
     [[85, 170, 255]]
     """
+    return grey_to_8bit(pixels, how)[0]
+
+
+def grey_to_8bit(
+    pixels: NDArray[Any], how: Grey16 = "minmax", window: tuple[float, float] | None = None
+) -> tuple[NDArray[np.uint8], tuple[float, float] | None]:
+    """Scale grey values as `scale_to_8bit` does, or through a window (its centre and width), and say which it was.
+
+    Returns
+    -------
+    uint8 ``(h, w)``, and centre and width of the values that are shown from black to white; ``None`` where all are one.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> values = np.array([[100, 200, 300]], dtype=np.uint16)
+    >>> [(shown.tolist(), window) for shown, window in (grey_to_8bit(values), grey_to_8bit(values, window=(150, 100)))]
+    [([[0, 127, 255]], (200.0, 200.0)), ([[0, 255, 255]], (150, 100))]
+    """
+    if window is not None:
+        return stretch_to_8bit(pixels, window[0] - window[1] / 2, window[0] + window[1] / 2), window
+    base = 0.0
     if how == "minmax" and pixels.dtype.kind in "iu" and pixels.dtype.itemsize == 8 and pixels.size:
         # neighbouring large integers are one float64: the lowest is taken off before they become floats
+        base = float(pixels.min())
         pixels = pixels.astype(np.uint64) - pixels.min().astype(np.uint64)
     low, high = finite_range(pixels)
     if how == "max":
         low = 0.0
-    return stretch_to_8bit(pixels, low, high)
+    shown = None if not high > low else (base + (low + high) / 2, high - low)
+    return stretch_to_8bit(pixels, low, high), shown
 
 
 def stretch_to_8bit(pixels: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:

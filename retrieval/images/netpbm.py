@@ -57,11 +57,12 @@ def read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
     values = np.frombuffer(data, dtype).reshape(height, width, samples).astype(dtype.newbyteorder("="))
     np.minimum(values, most, out=values)
     mode = layout_name(values, most.bit_length(), "L" if samples == 1 else "RGB")
+    window = None
     if samples == 1 and most > 255:
-        image, notes = grey_picture(values[..., 0], most.bit_length(), options.grey16)
+        image, notes, window = grey_picture(values[..., 0], most.bit_length(), options)
     else:
         levels = np.arange(most + 1)
         table = (levels * 255 + most // 2) // most if most < 256 else levels * 256 // (most + 1)
         eight = table.astype(np.uint8)[values]
         image, notes = Image.fromarray(eight if samples == 3 else eight[..., 0]).convert("RGB"), {}
-    yield "", Picture(image=image, width=width, height=height, mode=mode, notes=notes)
+    yield "", Picture(image=image, width=width, height=height, mode=mode, notes=notes, window=window)

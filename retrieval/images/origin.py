@@ -27,7 +27,7 @@ def read_picture(source: Any, **options: Any) -> Picture:
         As `Query.image` takes one.
     options
         As `retr.retrieval.images.read_image` takes them: ``grey16=``, ``max_pixels=``, ``allow_burned_in=``, ``axis=``,
-        ``window=(centre, width)`` and ``frame=`` of DICOM and NIfTI.
+        ``window=(centre, width)`` of deep grey, ``frame=`` of files of several pictures.
 
     Raises
     ------

@@ -109,10 +109,10 @@ class Picture:
     origin
         Which file it is of, where `retr.read_picture` read it.
     frame, frames
-        Which of a DICOM file's frames or a volume's slices it is, from 1, and how many there are.
+        Which of a DICOM file's frames, a volume's slices or a TIFF's pages it is, from 1, and how many there are.
     window
         Centre and width of the grey values that are shown from black to white, after the modality transform; ``None``
-        of colour, of a picture shown through a lookup table, and of formats without windows.
+        of colour, of grey of up to 8 bit outside DICOM and NIfTI, and of a picture shown through a lookup table.
 
     Examples
     --------
@@ -188,18 +188,21 @@ class Reading(ReadOptions):
         Grey16,
         Option(
             "How grey deeper than 8 bit is scaled, see `retr.retrieval.images.levels`.",
-            "DICOM and NIfTI go by their own windows instead.",
+            "DICOM and NIfTI go by their own windows instead, and all by ``window``.",
         ),
     ] = "minmax"
     frame: Annotated[
         int | None,
-        Option("Of DICOM frames and NIfTI slices this one alone, counted from 1; ``frames`` says nothing then."),
+        Option(
+            "Of DICOM frames, NIfTI slices and TIFF pages this one alone, counted from 1.",
+            "``frames`` says nothing then.",
+        ),
     ] = None
     window: Annotated[
         tuple[float, float] | None,
         Option(
-            "Centre and width of the grey values to show from black to white, of DICOM and NIfTI.",
-            "``None``: as the file says. A picture for an encoder is read without it.",
+            "Centre and width of the grey values to show from black to white; of DICOM, NIfTI and deep grey.",
+            "``None``: as the file says, or as ``grey16``. A picture for an encoder is read without it.",
         ),
     ] = None
     max_pixels: Annotated[

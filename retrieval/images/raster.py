@@ -32,8 +32,8 @@ from retr.retrieval.images import netpbm, streams
 from retr.retrieval.images.codestreams import StreamHeader, UnknownStreamError, stream_header
 from retr.retrieval.images.decoder_warnings import silence_decoders
 from retr.retrieval.images.file_types import PREFIX_BYTES, format_of
-from retr.retrieval.images.levels import Grey16, scale_to_8bit
 from retr.retrieval.images.picture import Picture, Reading, read_error, turned
+from retr.retrieval.images.samples import grey_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -181,7 +181,7 @@ def finish(image: Image.Image, stream: BinaryIO | None, options: Reading) -> Pic
         upright = _upright(image)
         if upright.size != image.size:
             width, height = height, width
-        rgb, notes = _to_rgb(upright, options.grey16)
+        rgb, notes, window = _to_rgb(upright, options)
     except (MemoryError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise read_error("too large", name) from None
     except (EOFError, OSError) as error:
@@ -194,7 +194,7 @@ def finish(image: Image.Image, stream: BinaryIO | None, options: Reading) -> Pic
     except Exception as error:  # noqa: BLE001 - decoders raise nearly anything for bad content
         cut = "not enough image data" in str(error).lower()
         raise read_error("truncated" if cut else "damaged", name) from None
-    return Picture(image=rgb, width=width, height=height, mode=mode, notes=notes)
+    return Picture(image=rgb, width=width, height=height, mode=mode, notes=notes, window=window)
 
 
 class _UnsupportedModeError(Exception):
@@ -209,13 +209,13 @@ def _upright(image: Image.Image) -> Image.Image:
     return turned(image, orientation)
 
 
-def _to_rgb(image: Image.Image, grey16: Grey16) -> tuple[Image.Image, dict[str, str]]:
+def _to_rgb(image: Image.Image, options: Reading) -> tuple[Image.Image, dict[str, str], tuple[float, float] | None]:
     if image.mode == "RGB":
         # Pillow decodes the next page into the same memory
-        return image.copy() if isinstance(image, TiffImageFile) else image, {}
+        return image.copy() if isinstance(image, TiffImageFile) else image, {}, None
     if image.mode in {"I", "F"} or image.mode.startswith("I;16"):
-        values = scale_to_8bit(_deep_grey(image), grey16)
-        return Image.fromarray(values).convert("RGB"), {"grey": f"scaled to 8 bit by {grey16}"}
+        values, flipped = _deep_grey(image)
+        return grey_picture(values, 8 * values.dtype.itemsize, options, flipped)
     if image.mode == "La":
         image = image.convert("LA")
     if "transparency" in image.info:
@@ -223,17 +223,21 @@ def _to_rgb(image: Image.Image, grey16: Grey16) -> tuple[Image.Image, dict[str, 
         image = image.copy()
         del image.info["transparency"]
     try:
-        return image.convert("RGB"), {}
+        return image.convert("RGB"), {}, None
     except ValueError:
         raise _UnsupportedModeError from None
 
 
-def _deep_grey(image: Image.Image) -> NDArray[Any]:
+def _deep_grey(image: Image.Image) -> tuple[NDArray[Any], float | None]:
+    """Return the values, and where white is the lowest, what a value that was turned round and its own add up to."""
     values = np.asarray(image)
     if isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         # a caller's own image: Pillow inverts white-is-zero for up to 8 bit only
-        return values.max() + values.min() - values if values.dtype.kind == "f" else ~values
-    return values
+        if values.dtype.kind == "f":
+            both = values.max() + values.min()
+            return both - values, float(both)
+        return ~values, float(np.iinfo(values.dtype).max + np.iinfo(values.dtype).min)
+    return values, None
 
 
 def _means_unsupported(error: Exception) -> bool:

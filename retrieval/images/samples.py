@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from retr.retrieval.images.levels import Grey16, scale_to_8bit
+from retr.retrieval.images.levels import grey_to_8bit
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from retr.retrieval.images.picture import Reading
 
 # Rows are worked on in blocks of about this many samples
 _BLOCK = 1 << 20
@@ -23,8 +25,10 @@ class UnknownMeaningError(Exception):
     """What the samples mean is not known: the file is of a kind that cannot be read."""
 
 
-def grey_picture(values: NDArray[Any], bits: int, grey16: Grey16) -> tuple[Image.Image, dict[str, str]]:
-    """Return a grey picture as RGB, and the note on how it was scaled.
+def grey_picture(
+    values: NDArray[Any], bits: int, options: Reading, flipped: float | None = None
+) -> tuple[Image.Image, dict[str, str], tuple[float, float] | None]:
+    """Return a grey picture as RGB, the note on how it was scaled, and the window that it is shown through.
 
     Parameters
     ----------
@@ -32,11 +36,20 @@ def grey_picture(values: NDArray[Any], bits: int, grey16: Grey16) -> tuple[Image
         ``(h, w)``, integer or float.
     bits
         Significant bits of an unsigned sample: up to 8 are shown over the range that they can have, deeper, signed and
-        float samples over the range that the picture has.
+        float samples over the range that the picture has, or that of a window that is asked for.
+    flipped
+        Of values that were turned round, because their file has white at the lowest: what a value and the file's own
+        add up to. Windows are of the file's.
     """
     if values.dtype.kind in "ub" and bits <= 8:
-        return Image.fromarray(_widened(values, bits)).convert("RGB"), {}
-    return Image.fromarray(scale_to_8bit(values, grey16)).convert("RGB"), {"grey": f"scaled to 8 bit by {grey16}"}
+        return Image.fromarray(_widened(values, bits)).convert("RGB"), {}, None
+
+    def of_file(window: tuple[float, float] | None) -> tuple[float, float] | None:
+        return window if window is None or flipped is None else (flipped - window[0], window[1])
+
+    shown, window = grey_to_8bit(values, options.grey16, of_file(options.window))
+    by = options.grey16 if options.window is None else "window"
+    return Image.fromarray(shown).convert("RGB"), {"grey": f"scaled to 8 bit by {by}"}, of_file(window)
 
 
 def colour_to_8bit(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:

@@ -90,9 +90,10 @@ def _picture(values: NDArray[Any], header: StreamHeader, options: Reading) -> Pi
         raise read_error("unsupported", options.name)
     height, width = values.shape[:2]
     notes: dict[str, str] = {}
+    window = None
     if samples < 3:
         grey = values if values.ndim == 2 else values[..., 0]
-        image, notes = grey_picture(grey, bits, options.grey16)
+        image, notes, window = grey_picture(grey, bits, options)
         mode = layout_name(values, bits, "L" if samples == 1 else "LA")
     else:
         try:
@@ -100,7 +101,7 @@ def _picture(values: NDArray[Any], header: StreamHeader, options: Reading) -> Pi
         except UnknownMeaningError:
             raise read_error("unsupported", options.name) from None
         mode = layout_name(values, bits, "RGB" if samples == 3 else "RGBA")
-    return Picture(image=image, width=width, height=height, mode=mode, notes=notes)
+    return Picture(image=image, width=width, height=height, mode=mode, notes=notes, window=window)
 
 
 def _decoded(data: bytes, header: StreamHeader, options: Reading) -> NDArray[Any]:

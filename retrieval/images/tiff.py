@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -114,10 +115,8 @@ def _read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
         except Exception:  # noqa: BLE001 - tifffile reads tags when asked: tiles of no width, strips of no rows
             raise read_error("damaged", options.name) from None
         # Pillow decodes the next page into the same memory, so each picture is finished before the next is opened
-        if by_pillow and pillow.opens(own[position]):
-            yield suffix, pillow.picture()
-        else:
-            yield suffix, _picture(page, options)
+        picture = pillow.picture() if by_pillow and pillow.opens(own[position]) else _picture(page, options)
+        yield suffix, replace(picture, frame=position + 1, frames=len(own))
 
 
 class _Pillow:
@@ -302,7 +301,7 @@ def _picture(page: Any, options: Reading) -> Picture:
     """Decode a page with tifffile."""
     try:
         values = _upright(page.asarray(maxworkers=1, squeeze=False), page)
-        image, mode, notes = _shown(values, page, options)
+        image, mode, notes, window = _shown(values, page, options)
     except ImageReadError:
         raise
     except MemoryError:
@@ -311,7 +310,7 @@ def _picture(page: Any, options: Reading) -> Picture:
         raise read_error("unsupported", options.name) from None
     except Exception:  # noqa: BLE001 - every codec has errors of its own
         raise read_error("damaged", options.name) from None
-    return Picture(image=image, width=image.width, height=image.height, mode=mode, notes=notes)
+    return Picture(image=image, width=image.width, height=image.height, mode=mode, notes=notes, window=window)
 
 
 def _upright(values: NDArray[Any], page: Any) -> NDArray[Any]:
@@ -328,8 +327,10 @@ def _upright(values: NDArray[Any], page: Any) -> NDArray[Any]:
     return values
 
 
-def _shown(values: NDArray[Any], page: Any, options: Reading) -> tuple[Image.Image, str, dict[str, str]]:
-    """Return what the samples ``(h, w, n)`` mean as RGB, the name of their layout, and notes."""
+def _shown(
+    values: NDArray[Any], page: Any, options: Reading
+) -> tuple[Image.Image, str, dict[str, str], tuple[float, float] | None]:
+    """Return what the samples ``(h, w, n)`` mean as RGB, the name of their layout, notes, and the window of grey."""
     bits, photometric = page.bitspersample, page.photometric
     own = _SAMPLES[photometric]
     extra = bool(values.shape[2] > own)
@@ -342,22 +343,22 @@ def _shown(values: NDArray[Any], page: Any, options: Reading) -> tuple[Image.Ima
         white = 1.0 if values.dtype.kind == "f" else float((1 << bits) - 1)
         colour = without_alpha(colour, values[..., own], white)
     if photometric in {_WHITE_IS_ZERO, _BLACK_IS_ZERO}:
-        grey = colour[..., 0]
+        grey, flipped = colour[..., 0], None
         if photometric == _WHITE_IS_ZERO:
-            grey = _inverted(grey, bits)
-        image, notes = grey_picture(grey, bits, options.grey16)
-        return image, layout_name(values, bits, "LA" if extra else "L"), notes
+            grey, flipped = _inverted(grey, bits)
+        image, notes, window = grey_picture(grey, bits, options, flipped)
+        return image, layout_name(values, bits, "LA" if extra else "L"), notes, window
     if photometric == _PALETTE:
         table: NDArray[Any] = np.asarray(page.tags.valueof(_COLOR_MAP), np.uint16).reshape(3, -1)
         # some writers fill only the low byte of a 16-bit entry
         table = table if table.max() < 256 else table >> 8
-        return Image.fromarray(table.T.astype(np.uint8)[colour[..., 0]]), "P", {}
+        return Image.fromarray(table.T.astype(np.uint8)[colour[..., 0]]), "P", {}, None
     eight = colour_to_8bit(colour, bits)
     if photometric == _CMYK:
-        return _from(eight, "CMYK"), layout_name(values, bits, "CMYK"), {}
+        return _from(eight, "CMYK"), layout_name(values, bits, "CMYK"), {}, None
     if photometric == _YCBCR and page.compression != _JPEG:
-        return _from(eight, "YCbCr"), "YCbCr", {}
-    return Image.fromarray(eight), layout_name(values, bits, "RGBA" if extra else "RGB"), {}
+        return _from(eight, "YCbCr"), "YCbCr", {}, None
+    return Image.fromarray(eight), layout_name(values, bits, "RGBA" if extra else "RGB"), {}, None
 
 
 def _from(samples: NDArray[np.uint8], mode: str) -> Image.Image:
@@ -365,11 +366,12 @@ def _from(samples: NDArray[np.uint8], mode: str) -> Image.Image:
     return Image.frombytes(mode, (width, height), samples.tobytes()).convert("RGB")
 
 
-def _inverted(grey: NDArray[Any], bits: int) -> NDArray[Any]:
+def _inverted(grey: NDArray[Any], bits: int) -> tuple[NDArray[Any], float]:
+    """Return the values turned round, and what a value and its own add up to."""
     out: NDArray[Any] = grey if grey.flags.writeable else np.empty_like(grey)
     if grey.dtype.kind == "i":
         np.invert(grey, out=out)
-    else:
-        white = sum(finite_range(grey)) if grey.dtype.kind == "f" else (1 << bits) - 1
-        np.subtract(grey.dtype.type(white), grey, out=out)
-    return out
+        return out, -1.0
+    white = sum(finite_range(grey)) if grey.dtype.kind == "f" else (1 << bits) - 1
+    np.subtract(grey.dtype.type(white), grey, out=out)
+    return out, float(white)

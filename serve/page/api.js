@@ -63,6 +63,12 @@ const sets_ = (index, name = "", rest = "") => `v1/indexes/${encodeURIComponent(
 const send = (path, method, body) =>
   json(path, { method, headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
 
+export async function heat(index, body, signal) {
+  const answer = await call(`v1/indexes/${encodeURIComponent(index)}/explain`,
+    { method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(body), signal });
+  if (!answer.ok) await refuse(answer);
+  return { url: url(await answer.blob()), way: answer.headers.get("x-retr-way"), peak: Number(answer.headers.get("x-retr-peak")) };
+}
 export const sets = (index) => json(sets_(index));
 export const set = (index, name, signal) => json(sets_(index, name), { signal });
 export const setRows = (index, name, where, offset, limit, signal) =>

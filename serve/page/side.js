@@ -5,7 +5,8 @@ import { h, named, soon } from "./dom.js";
 import { state } from "./state.js";
 import { strings } from "./strings.js";
 
-// `source` is {upload} or {id}; the figure has the functions `scroll(steps)` and `level(right, down)`, in pixels dragged.
+// `source` is {upload} or {id}; the figure has the functions `scroll(steps)`, `level(right, down)`, in pixels dragged, and
+// `cover(url)`: what is laid over the picture, null to take it away.
 export function side(title, source) {
   const image = h("img", { alt: title, draggable: false });
   const said = h("span", { className: "quiet", aria: { live: "polite" } });
@@ -13,6 +14,8 @@ export function side(title, source) {
   let now = { frame: 1, frames: 1, window: null };
   let asked = {};
   let loading = null;
+  let heat = null;
+  let first = null; // the frame that was shown first, to which the layer belongs
   let detail = null; // the part that is in sight, with more pixels, above the whole picture
   const undetailed = () => {
     detail?.remove();
@@ -26,6 +29,9 @@ export function side(title, source) {
       const found = await api.view(state.index.index, source, asked, mine.signal);
       if (mine !== loading) return URL.revokeObjectURL(found.url);
       now = found;
+      first ??= now.frame;
+      figure.frames = now.frames;
+      if (heat) heat.hidden = now.frame !== first;
       undetailed();
       image.addEventListener("load", () => URL.revokeObjectURL(found.url), { once: true });
       image.src = found.url;
@@ -36,6 +42,14 @@ export function side(title, source) {
     return undefined;
   }
 
+  figure.cover = (address) => {
+    heat?.remove();
+    heat = address && h("img", { className: "heat", alt: "", draggable: false, src: address, hidden: now.frame !== (first ?? now.frame) });
+    if (!heat) return;
+    heat.style.transform = image.style.transform;
+    heat.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
+    image.parentElement.append(heat);
+  };
   figure.scroll = (steps) => {
     const frame = Math.min(now.frames, Math.max(1, (asked.frame ?? now.frame) + steps));
     if (frame === (asked.frame ?? now.frame)) return;

@@ -1,45 +1,83 @@
-// Question and hit side by side, with one zoom for both; deep grey through its window, volumes frame by frame.
+// Question and hit side by side, or both eyes of a patient, with one zoom for all; deep grey through its window, volumes
+// frame by frame.
 
 import { $, h, shown } from "./dom.js";
-import { strip } from "./patient.js";
+import * as heat from "./heat.js";
+import { fellow, isRight, ofPatient, strip } from "./patient.js";
+import { listen } from "./pointer.js";
 import { side } from "./side.js";
-import { LIKE, marked, state, technical } from "./state.js";
+import { LIKE, marked, sideColumn, state, technical } from "./state.js";
 import { strings } from "./strings.js";
 
 let place = 0;
+let both = false; // whether the other eye is shown too
 let view = { scale: 1, x: 0, y: 0 };
 let level = { brightness: 1, contrast: 1 };
 
 export async function compare(at) {
   place = at;
-  view = { scale: 1, x: 0, y: 0 };
-  level = { brightness: 1, contrast: 1 };
+  restore();
   draw(state.hits[place]);
 }
 
+function restore() {
+  view = { scale: 1, x: 0, y: 0 };
+  level = { brightness: 1, contrast: 1 };
+}
+
+const question = () => state.set ? null : state.parts.find((part) => part.kind === "upload") || state.parts.find((part) => part.kind === "id")
+  || marked(LIKE).map((id) => ({ kind: "id", value: id }))[0];
+
+const titled = (row) => [row.rank === undefined ? row.id : `${row.rank}. ${row.id}`, shown(row[sideColumn()])].filter(Boolean).join(", ");
+
 function draw(hit) {
   const dialog = $("viewer");
-  const asked = state.parts.find((part) => part.kind === "upload") || state.parts.find((part) => part.kind === "id")
-    || marked(LIKE).map((id) => ({ kind: "id", value: id }))[0];
-  const sides = [];
-  if (asked && !(asked.kind === "id" && asked.value === hit.id)) sides.push(side(strings.question, { [asked.kind]: asked.value }));
-  const title = hit.score === undefined ? hit.id : `${hit.rank}. ${hit.id}`;
-  sides.push(side(title, { id: hit.id }));
+  const asked = question();
+  const own = side(titled(hit), { id: hit.id });
+  const figures = h("div", { className: "sides", tabIndex: 0, aria: { label: strings.zoom }, role: "group" }, own);
+  if (asked && !(asked.kind === "id" && asked.value === hit.id)) figures.prepend(side(strings.question, { [asked.kind]: asked.value }));
   const facts = Object.entries(hit).filter(([name, value]) => !["rank", "id"].includes(name) && shown(value) !== "");
-  const list = (some) => h("dl", { className: "facts" }, ...some.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, shown(value))]));
+  const list = (some) => h("dl", { className: "facts" }, ...some.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, shown(value)))));
+  const eyes = h("button", { type: "button", className: "eyes", hidden: true, aria: { pressed: "false", keyshortcuts: "b" } }, strings.both);
   dialog.replaceChildren(
-    h("div", { className: "bar" }, h("h2", { id: "viewer-title" }, strings.compare),
+    ...[h("div", { className: "bar" }, ...[h("h2", { id: "viewer-title" }, strings.compare),
+      heat.button(hit, () => own), eyes,
       slider(strings.level, "brightness"), slider(strings.width, "contrast"),
       h("button", { type: "button", onclick: () => compare(place) }, strings.reset),
-      h("button", { type: "button", onclick: () => dialog.close() }, strings.close)),
-    h("div", { className: "sides", tabIndex: 0, aria: { label: strings.zoom }, role: "group" }, ...sides),
-    strip(hit, draw),
-    list(facts.filter(([name]) => !technical(name))),
-    h("details", {}, h("summary", { className: "quiet" }, strings.more_facts), list(facts.filter(([name]) => technical(name)))),
-    h("p", { className: "quiet long" }, strings.zoom));
+      h("button", { type: "button", onclick: () => dialog.close() }, strings.close)].filter(Boolean)),
+      heat.offered() ? heat.legend() : null,
+      figures, h("div", { className: "strip", hidden: true }),
+      list(facts.filter(([name]) => !technical(name))),
+      h("details", {}, h("summary", { className: "quiet" }, strings.more_facts), list(facts.filter(([name]) => technical(name)))),
+      h("p", { className: "quiet long" }, strings.zoom)].filter(Boolean));
   if (!dialog.open) dialog.showModal();
-  listen(dialog.querySelector(".sides"));
+  listen(figures, { zoom, move });
+  figures.focus();
   apply();
+  ofPatient(hit).then((rows) => {
+    if (!own.isConnected) return;
+    dialog.querySelector(".strip").replaceWith(strip(hit, rows, draw));
+    const other = fellow(hit, rows);
+    if (other) offer(eyes, hit, own, other);
+  }).catch(() => {});
+}
+
+// The other eye beside this one, the right eye on the left.
+function offer(button, hit, own, other) {
+  let beside = null;
+  const show = () => {
+    button.setAttribute("aria-pressed", String(both));
+    beside?.remove();
+    beside = both ? side(titled(other), { id: other.id }) : null;
+    if (beside) own[isRight(hit) ? "after" : "before"](beside);
+    apply();
+  };
+  button.hidden = false;
+  button.onclick = () => {
+    both = !both;
+    show();
+  };
+  show();
 }
 
 function slider(text, name) {
@@ -53,7 +91,7 @@ function slider(text, name) {
 function apply() {
   for (const image of $("viewer").querySelectorAll(".frame img")) {
     image.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
-    image.style.filter = `brightness(${level.brightness}) contrast(${level.contrast})`;
+    if (!image.classList.contains("heat")) image.style.filter = `brightness(${level.brightness}) contrast(${level.contrast})`;
   }
   for (const figure of figures()) figure.sharpen(view);
 }
@@ -64,44 +102,20 @@ function zoom(by) {
   apply();
 }
 
+// False where there is nothing to move: a picture that is not magnified.
 function move(x, y) {
-  if (view.scale === 1) return;
+  if (view.scale === 1) return false;
   view.x += x;
   view.y += y;
   apply();
+  return true;
 }
 
-// Keys go to both pictures, the mouse to the one that it is over.
+// Keys go to all pictures, the mouse to the one that it is over.
 const figures = () => [...$("viewer").querySelectorAll(".sides figure")];
 
-function listen(sides) {
-  sides.addEventListener("wheel", (event) => {
-    event.preventDefault();
-    const by = event.deltaY < 0 ? -1 : 1;
-    if (event.ctrlKey || event.shiftKey) event.target.closest("figure")?.scroll(Math.sign(event.deltaY || event.deltaX));
-    else zoom(by < 0 ? 1.2 : 1 / 1.2);
-  }, { passive: false });
-  let from = null;
-  sides.addEventListener("pointerdown", (event) => {
-    from = { x: event.clientX, y: event.clientY, figure: event.target.closest("figure"), leveling: event.button === 2 || event.altKey };
-    sides.setPointerCapture(event.pointerId);
-  });
-  sides.addEventListener("pointermove", (event) => {
-    if (!from) return;
-    const [x, y] = [event.clientX - from.x, event.clientY - from.y];
-    // unmagnified there is nothing to move: dragging changes the window, as in a radiologist's viewer
-    if (!((from.leveling || view.scale === 1) && from.figure?.level(x, y))) move(x, y);
-    Object.assign(from, { x: event.clientX, y: event.clientY });
-  });
-  sides.addEventListener("contextmenu", (event) => event.preventDefault());
-  sides.addEventListener("pointerup", () => {
-    from = null;
-  });
-  sides.focus();
-}
-
 $("viewer").addEventListener("keydown", (event) => {
-  if (event.target.matches("input")) return;
+  if (event.target.matches("input") || event.ctrlKey || event.metaKey || event.altKey) return;
   const steps = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
   if (event.key === "+" || event.key === "=") zoom(1.2);
   else if (event.key === "-") zoom(1 / 1.2);
@@ -110,6 +124,8 @@ $("viewer").addEventListener("keydown", (event) => {
   else if (event.key === "PageUp") figures().forEach((figure) => figure.scroll(-1));
   else if (steps[event.key] && event.shiftKey) figures().forEach((figure) => figure.level(-steps[event.key][0] / 2, -steps[event.key][1] / 2));
   else if (steps[event.key]) move(...steps[event.key]);
+  else if (event.key === "h") $("viewer").querySelector(".heat-toggle")?.click();
+  else if (event.key === "b") $("viewer").querySelector(".eyes:not([hidden])")?.click();
   else if (event.key === "n" && place + 1 < state.hits.length) compare(place + 1);
   else if (event.key === "p" && place > 0) compare(place - 1);
   else return;

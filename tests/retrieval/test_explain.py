@@ -124,8 +124,9 @@ def test_the_first_way_that_is_at_hand_is_taken(way, tmp_path, monkeypatch):
     index = retr.Index.build(archive, tmp_path / "x.retr", encoder=encoder)
     vector = encoder.encode_images([Image.fromarray(pixels[0])])[0]
     maps = explain.Maps(index, Query.id("0.png"), vector)
-    taken, scores, least = maps.of("1.png", Image.fromarray(pixels[1]))
-    assert taken == way
+    found = maps.of("1.png", Image.fromarray(pixels[1]))
+    scores, least = found.scores, found.least
+    assert found.way == way
     assert np.isfinite(scores).all()
     if way == "places":
         row, column = np.unravel_index(int(scores.argmax()), scores.shape)
@@ -133,4 +134,4 @@ def test_the_first_way_that_is_at_hand_is_taken(way, tmp_path, monkeypatch):
         assert 16 <= column < 20
         assert scores.max() > least
     words = explain.Maps(index, Query.vector(vector), vector)
-    assert words.of("1.png", Image.fromarray(pixels[1]))[0] == ("patches" if way == "patches" else "blurring")
+    assert words.of("1.png", Image.fromarray(pixels[1])).way == ("patches" if way == "patches" else "blurring")

@@ -67,7 +67,7 @@ def png(make_picture) -> Callable[[int], bytes]:
     return encode
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def volume() -> bytes:
     """The bytes of a DICOM file of three frames of deep grey, the nth brightest in its nth row."""
     from pydicom.dataset import Dataset, FileMetaDataset

@@ -32,7 +32,15 @@ def test_what_a_hit_rests_on_is_a_picture_of_it(serve, indexed, png):
     answer = client.post("/v1/indexes/small/explain", json=asked)
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
     shown = Image.open(io.BytesIO(answer.content))
-    assert shown.tobytes() == indexed.explain(Query.image(png(3)), row, side=32).tobytes()
+    found = indexed.explain(Query.image(png(3)), row)
+    assert shown.tobytes() == found.overlay(32).tobytes()
+    assert (answer.headers["x-retr-way"], answer.headers["x-retr-peak"]) == (found.way, f"{found.peak:.3f}")
+    # laid over the picture it gives the same
+    layer = Image.open(io.BytesIO(client.post("/v1/indexes/small/explain", json={**asked, "layer": True}).content))
+    assert layer.size == shown.size
+    picture = found.picture.resize(layer.size)
+    picture.paste(layer, mask=layer)
+    assert picture.tobytes() == shown.tobytes()
     assert client.post("/v1/indexes/small/explain", json={**asked, "id": "none"}).status_code == 404
     client.app.state.retr.indexes["small"].explaining.acquire()
     assert client.post("/v1/indexes/small/explain", json=asked).status_code == 503

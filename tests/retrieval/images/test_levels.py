@@ -93,3 +93,54 @@ def test_an_unknown_scaling_is_refused():
 def test_neighbouring_large_integers_are_told_apart(dtype, lowest):
     values = np.arange(256, dtype=dtype).reshape(16, 16) + dtype(lowest)
     assert scale_to_8bit(values).ravel().tolist() == list(range(256))
+
+
+def _deep_files() -> dict[str, tuple[bytes, tuple[float, float]]]:
+    """Files of the values 1000 to 4000 in every format of deep grey, and the window over all of them."""
+    import tifffile
+
+    values = np.linspace(1000, 4000, 48 * 64).reshape(48, 64)
+    found = {}
+    for kind in ("PNG", "PPM"):
+        file = io.BytesIO()
+        Image.fromarray(values.astype(np.uint16)).save(file, kind)
+        found[kind] = file.getvalue(), (2500.0, 3000.0)
+    for dtype in (np.uint16, np.int16, np.int32, np.float32):
+        for photometric in ("minisblack", "miniswhite"):
+            file = io.BytesIO()
+            tifffile.imwrite(file, values.astype(dtype), photometric=photometric)
+            found[f"TIFF {np.dtype(dtype)} {photometric}"] = file.getvalue(), (2500.0, 3000.0)
+    return found
+
+
+@pytest.mark.parametrize("kind", list(_deep_files()))
+def test_deep_grey_of_any_format_is_shown_through_a_window(kind):
+    data, window = _deep_files()[kind]
+    whole = read_image(data)
+    assert whole.window == pytest.approx(window)
+    light = np.asarray(whole.image, np.int64)[..., 0]
+    turned = 1 if "miniswhite" in kind else 0
+    # through the window that it has it looks as before
+    again = read_image(data, window=whole.window)
+    assert np.abs(np.asarray(again.image, np.int64)[..., 0] - light).max() <= 1
+    assert again.window == whole.window
+    assert again.notes["grey"] == "scaled to 8 bit by window"
+    # the lower half of the file's values, whatever its zero means
+    half = np.asarray(read_image(data, window=(1750, 1500)).image, np.int64)[..., 0]
+    upper = half[25:]
+    assert (upper == (0 if turned else 255)).all()
+    assert np.abs(half[:23] - ((2 * light[:23]) if not turned else 2 * light[:23] - 255)).max() <= 3
+
+
+def test_what_has_no_window_says_none_and_pages_are_counted(tmp_path):
+    import tifffile
+
+    assert read_image(np.full((4, 4), 7, np.uint16)).window is None
+    assert read_image(np.zeros((4, 4), np.uint8)).window is None
+    wide = np.array([[2**62, 2**62 + 2**20]], np.int64)
+    tifffile.imwrite(tmp_path / "wide.tif", wide)
+    assert read_image(tmp_path / "wide.tif").window == (2.0**62 + 2**19, 2.0**20)
+    pages = np.arange(3, dtype=np.uint16)[:, None, None] * 100 + np.arange(12, dtype=np.uint16).reshape(3, 4)
+    tifffile.imwrite(tmp_path / "pages.tif", pages, photometric="minisblack")
+    second = read_image(tmp_path / "pages.tif", frame=2)
+    assert (second.frame, second.frames, second.window) == (2, 3, (105.5, 11.0))
