@@ -16,7 +16,7 @@ demo: $(VENV)/.demo
 	@mkdir -p out
 	$(BIN)/retr index build examples/hrf45 --metadata examples/hrf45/labels.csv --index $(DEMO)
 	$(BIN)/retr query --image examples/hrf45/glaucoma/05_g.jpg -k 5 --index $(DEMO)
-	@echo "to look at it on a page: $(PIP) -e '.[serve]' && $(BIN)/retr serve --index $(DEMO), then open http://127.0.0.1:7860/"
+	@echo "look at it: $(BIN)/retr serve --index $(DEMO), then open http://127.0.0.1:7860/"
 
 test: $(VENV)/.dev
 	@.ci/programs strace chromium
@@ -62,10 +62,10 @@ $(VENV)/bin/python:
 
 $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (a few minutes the first time)"
-	$(PIP) torch torchvision -e ".[$(FAISS)]"
+	$(PIP) torch torchvision -e ".[$(FAISS),serve]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "installing the developer's tools into $(VENV)"
-	$(PIP) torch torchvision -e ".[$(FAISS),dicom,remote,eval,dev]"
+	$(PIP) torch torchvision -e ".[$(FAISS),serve,dicom,remote,eval,dev]"
 	@touch $@

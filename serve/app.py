@@ -94,7 +94,6 @@ def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping
         version=retr.__version__,
         summary="Image retrieval for medical archives",
         lifespan=lifespan,
-        root_path=settings.root_path,
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",

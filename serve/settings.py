@@ -72,6 +72,11 @@ class Settings:
                 f"other machines reach the address {self.host!r}, so that a token is needed",
                 hint="make one with `retr token NAME --token-file FILE`, and give --token-file FILE",
             )
+        if self.trusted_proxies and self.token_file is None:
+            raise UsageError(
+                "other machines ask by way of a proxy, so that a token is needed",
+                hint="make one with `retr token NAME --token-file FILE`, and give --token-file FILE",
+            )
         if (self.certificate is None) != (self.certificate_key is None):
             raise UsageError("TLS needs a certificate and its key", hint="give --certificate and --certificate-key")
         everywhere = self.host in {"0.0.0.0", "::"}  # noqa: S104 - compared with, not listened on

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 import httpx
 import pytest
 
+from retr import UsageError
 from retr.serve.limits import HEADERS, Guard, Rate
+from retr.serve.settings import Settings
 
 
 async def echo(scope, receive, send):
@@ -128,3 +131,20 @@ def test_one_asker_who_hurries_does_not_slow_another():
     for number in range(20_000):
         rate.take(f"stranger {number}", 3.0)
     assert len(rate._left) <= rate._most
+
+
+def test_a_server_of_every_address_is_asked_by_its_own_machine():
+    names = Settings(host="0.0.0.0", token_file=Path("tokens"), hosts=frozenset({"Retr.Hospital.Lan"})).own_names
+    assert names == {"localhost", "127.0.0.1", "::1", "retr.hospital.lan"}
+    assert Settings(host="192.0.2.7", token_file=Path("tokens")).own_names == {"192.0.2.7"}
+
+
+@pytest.mark.parametrize("reached", [{"host": "0.0.0.0"}, {"trusted_proxies": ("127.0.0.1",)}])
+def test_whoever_is_reached_by_others_needs_tokens(reached):
+    with pytest.raises(UsageError, match="a token is needed"):
+        Settings(**reached)
+
+
+def test_a_path_of_a_proxy_is_no_part_of_the_routes(serve):
+    client = serve(root_path="/retr")
+    assert client.get("/healthz").status_code == 200
