@@ -102,8 +102,6 @@ class Cagra:
     search_effort: int = 64
 
 
-# Rows of a group in which codes are compared with a query at once.
-LANES = 8
 # How deep `tune` measures: of so many best rows, beside one that may not be found.
 DEPTH = 10
 Config: TypeAlias = Flat | IVF | HNSW | Cagra

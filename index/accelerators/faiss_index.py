@@ -2,7 +2,8 @@
 
 An accelerator proposes rows; it holds compressed vectors only. The candidates are scored again on the segment's own
 memory-mapped vectors: bit codes as `retr.index.accelerators.rabitq` reads them, others through a faiss index that views
-the vectors without a copy. Any program opens the file with ``faiss.read_index``; without it search is exact.
+the vectors without a copy. Any program opens the file with ``faiss.read_index``; without it search is exact. Bit codes
+stand in it once more, as loops read them (`retr.index.disk.lists_file`): these are mapped, and faiss is not imported.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 
 from retr.index.accelerators.config import HNSW, IVF
 from retr.index.accelerators.faiss_library import load_faiss
+from retr.index.disk import lists_file
 from retr.index.disk.faiss_file import require_whole
 from retr.index.errors import IndexCorruptError
 from retr.index.json_fields import stored
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from retr.index.accelerators.config import Config
     from retr.index.accelerators.rabitq import BitLists
     from retr.index.accelerators.rotation import Rotation
+    from retr.index.disk.lists_file import Lists
     from retr.index.types import Accelerator
 
     Stored = NDArray[np.float32] | NDArray[np.float16]
@@ -110,6 +113,10 @@ def train(vectors: Stored, config: IVF | HNSW, path: Path, *, budget: int, seed:
     except RuntimeError as error:
         # faiss says why only inside its own text; what a file system refuses to write is nearly always space.
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+    if rotation is not None:
+        from retr.index.accelerators import rabitq
+
+        rabitq.write_lists(faiss.downcast_index(index.index), rows, path)
 
 
 def _transform(rotation: Rotation) -> Any:
@@ -151,14 +158,21 @@ def load(data: memoryview, vectors: Stored) -> Accelerator:
     IndexCorruptError
         The bytes are not an index faiss can read, or not one of these vectors.
     """
+    with stored("an accelerator", "run `retr index tune` again"):
+        index, lists = lists_file.split(data, *vectors.shape)
+        if lists is None:
+            require_whole(data, *vectors.shape)
+    if lists is not None:
+        return _bit_lists(lists, vectors)
     faiss = load_faiss()
     with stored("an accelerator", "run `retr index tune` again"):
-        require_whole(data, *vectors.shape)
         try:
-            index = faiss.deserialize_index(np.frombuffer(data, np.uint8))
+            read = faiss.deserialize_index(np.frombuffer(index, np.uint8))
         except RuntimeError as error:
             raise ValueError("faiss refuses it") from error
-    return _bit_lists(index, vectors) if isinstance(index, faiss.IndexPreTransform) else Refined(index, vectors)
+    if not isinstance(read, faiss.IndexPreTransform):
+        return Refined(read, vectors)
+    return _bit_lists(_lists_of(read), vectors)
 
 
 class Refined:
@@ -192,16 +206,24 @@ class Refined:
         return Candidates(rows, exact.rescore([Block(self._vectors, 0)], queries, rows, cosine=False))
 
 
-def _bit_lists(index: Any, vectors: Stored) -> BitLists:
-    """Return the lists of an index of one-bit codes behind a rotation, as `train` writes it."""
+def _bit_lists(lists: Lists, vectors: Stored) -> BitLists:
     from retr.index.accelerators.rabitq import BitLists
+    from retr.index.accelerators.rotation import Rotation
+
+    return BitLists(lists, Rotation(vectors.shape[1]), vectors, threads=threads())
+
+
+def _lists_of(index: Any) -> Lists:
+    """Return the lists of an index of one-bit codes behind a rotation, as `train` once wrote it."""
+    from retr.index.accelerators.rabitq import new_lists
     from retr.index.accelerators.rotation import Rotation
 
     faiss = load_faiss()
     lists = faiss.downcast_index(index.index)
-    rotation = Rotation(index.d)
     probe = np.arange(index.d, dtype=np.float32)[None]
     rotated = faiss.downcast_VectorTransform(index.chain.at(0)).apply(probe)
-    if not isinstance(lists, faiss.IndexIVFRaBitQ) or not np.allclose(rotation(probe), rotated, rtol=1e-3, atol=1e-2):
+    if not isinstance(lists, faiss.IndexIVFRaBitQ) or not np.allclose(
+        Rotation(index.d)(probe), rotated, rtol=1e-3, atol=1e-2
+    ):
         raise IndexCorruptError("an accelerator is of an older kind", hint="run `retr index tune` again")
-    return BitLists(lists, rotation, vectors, threads=threads())
+    return new_lists(lists)

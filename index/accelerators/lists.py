@@ -17,8 +17,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from retr.index.accelerators.config import LANES
 from retr.index.accelerators.mixing import _rotate
+from retr.index.disk.lists_file import LANES
 from retr.index.scan.kernels import (
     _exact_product,
     _give_back,

@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from retr.index.accelerators.config import LANES
 from retr.index.accelerators.lists import _PLANES, _best, _estimate, _guide, _held, _largest, _planes
 from retr.index.accelerators.mixing import _rotate
+from retr.index.disk.lists_file import LANES
 from retr.index.scan.kernels import (
     _exact_product,
     _give_back,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.disk.lists_file import require_lists, split
 from retr.index.errors import IndexCorruptError
 
 if TYPE_CHECKING:
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 _INNER_PRODUCT = 0
 # faiss's numbers of the codecs `sq8` and `fp16`, and the bytes of a dimension.
 _CODECS = {0: 1, 4: 2}
+# To such a multiple a file is filled up before lists follow.
+_ALIGNED = 64
 # Products and squares of a few numbers up to this are still float32.
 _LARGEST = 1e15
 
@@ -35,7 +38,10 @@ def require_whole(data: memoryview, rows: int, dim: int) -> None:
     IndexCorruptError
         It is of other vectors.
     """
-    file = _File(data)
+    index, lists = split(data, rows, dim)
+    if lists is not None:
+        require_lists(lists, rows)
+    file = _File(index)
     kind = file.kind("IxPT", "IwSq", "IHNs")
     if file.header() != (rows, dim):
         raise IndexCorruptError("an accelerator belongs to other vectors", hint="run `retr index tune` again")
@@ -55,7 +61,10 @@ def require_whole(data: memoryview, rows: int, dim: int) -> None:
         file.require(file.header() == (rows, dim), "a graph of other vectors")
         size = _codec(file, dim)
         file.require(len(file.vector(np.uint8)) == rows * size, "other codes than rows")
-    file.require(file.left == 0, "more than an index")
+    if lists is not None:
+        file.require(kind == "IxPT" and file.left < _ALIGNED and not any(file.rest()), "lists behind another index")
+    else:
+        file.require(file.left == 0, "more than an index")
 
 
 class _File:
@@ -67,6 +76,10 @@ class _File:
     @property
     def left(self) -> int:
         return len(self._data) - self._at
+
+    def rest(self) -> bytes:
+        """Return all bytes that are left."""
+        return bytes(self._data[self._at :])
 
     def require(self, holds: Any, otherwise: str) -> None:
         if not holds:

@@ -170,6 +170,14 @@ class Segment:
                 self._loaded = load(memoryview(self._accelerator), self.vectors)
             return self._loaded
 
+    def usable_accelerator(self) -> bool:
+        """Return whether the accelerator, if any, is one of this segment's vectors."""
+        try:
+            self.require_accelerator()
+        except IndexCorruptError:
+            return False
+        return True
+
     def distrust_accelerator(self) -> None:
         """Do without the accelerator: it is not what was written."""
         self._accelerator = None

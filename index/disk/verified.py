@@ -103,7 +103,7 @@ def verify_new(root: Path, manifest: Manifest, segments: Sequence[Segment]) -> N
     for segment in segments:
         checks |= of_segment(segment, manifest.schema, cosine=manifest.encoder.similarity == "cosine")
         accelerator = segment.info.accelerator
-        if accelerator in new and not is_whole(root, accelerator):
+        if accelerator in new and not (is_whole(root, accelerator) and segment.usable_accelerator()):
             segment.distrust_accelerator()
             bad.append(accelerator)
     if (skipped := manifest.skipped) is not None:
@@ -175,7 +175,9 @@ def _marks(root: Path, refs: Iterable[FileRef]) -> dict[str, str]:
                 raise
             marks[ref.file] = f"{ref.file} is missing"
             continue
-        marks[ref.file] = f"{ref.file} {ref.sha256} {found.st_ino} {found.st_size} {found.st_ctime_ns}"
+        # how an accelerator is made is looked at since there are lists in it
+        what = "lists " if is_accelerator(ref) else ""
+        marks[ref.file] = f"{ref.file} {what}{ref.sha256} {found.st_ino} {found.st_size} {found.st_ctime_ns}"
     return marks
 
 

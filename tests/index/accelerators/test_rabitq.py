@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from retr.index.accelerators import faiss_index, lists, rabitq
-from retr.index.accelerators.config import HNSW, IVF, LANES
+from retr.index.accelerators.config import HNSW, IVF
 from retr.index.accelerators.rotation import Rotation
+from retr.index.disk.lists_file import LANES
 from retr.index.errors import IndexCorruptError
 from retr.index.vectors import unit
 
@@ -59,8 +60,9 @@ def test_estimates_are_those_of_faiss_up_to_the_rounding_of_the_query(make, tmp_
     rotated = accelerator._rotation(query)[0]
     planes = np.empty((-(-dim // 64), lists._PLANES), np.uint64)
     lowest, step, total = lists._planes(rotated, planes, np.zeros(64 * len(planes), np.uint8))
-    _, *facts, rows, starts, sizes = accelerator._held
-    for centroid, start, size in zip(accelerator._centroids, starts, sizes, strict=True):
+    held = accelerator.lists
+    facts, rows = (held.codes, held.factor, held.shift, held.ones), held.rows
+    for centroid, start, size in zip(held.centroids, held.starts, held.sizes, strict=True):
         estimates = np.empty(size + LANES, np.float32)
         lists._estimate(planes, lowest, step, total, centroid @ rotated, start, size, *facts, estimates, 0)
         ours[rows[start : start + size]] = estimates[:size]
