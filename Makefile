@@ -19,7 +19,7 @@ demo: $(VENV)/.demo
 	@echo "look at it: $(BIN)/retr serve --index $(DEMO), then open http://127.0.0.1:7860/"
 
 test: $(VENV)/.dev
-	@.ci/programs strace chromium
+	@.ci/programs strace chromium Orthanc
 	$(BIN)/python -m pytest
 
 quick: $(VENV)/.dev
@@ -67,5 +67,5 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "installing the developer's tools into $(VENV)"
-	$(PIP) torch torchvision -e ".[$(FAISS),serve,dicom,remote,eval,dev]"
+	$(PIP) torch torchvision -e ".[$(FAISS),serve,dicom,pacs,remote,eval,dev]"
 	@touch $@

@@ -70,6 +70,14 @@ SheetOption = Annotated[
         help="Also write what is listed with its pictures: a page (.html) or a contact sheet (.png).",
     ),
 ]
+LinkOption = Annotated[
+    str | None,
+    typer.Option(
+        "--link",
+        metavar="TEMPLATE",
+        help="Print where a hit's study is to be seen: an address with {study}, {series}, {instance} or {patient}.",
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before destroying something.")]
 WhereOption = Annotated[str | None, _said("where")]
 StrictExcludeOption = Annotated[bool, _said("strict_exclude")]

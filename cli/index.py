@@ -52,7 +52,8 @@ def build(
     archive: Annotated[
         str,
         typer.Argument(
-            help="Folder of images, walked recursively; or a zip, tar, Parquet file, list of paths, or s3:// URL."
+            help="Folder of images, walked recursively; or a zip, tar, Parquet file, list of paths, s3:// URL, "
+            "or a PACS, dicomweb://HOST/PATH."
         ),
     ],
     *,

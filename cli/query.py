@@ -16,6 +16,7 @@ from retr.cli._options import (
     CsvOption,
     IndexOption,
     JsonOption,
+    LinkOption,
     LoadOptions,
     Paths0Option,
     PathsOption,
@@ -31,12 +32,13 @@ from retr.index.options import declared
 from retr.retrieval.search_options import SearchOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from PIL.Image import Image
 
     from retr.index.store import Store
     from retr.retrieval.hits import Hits
+    from retr.retrieval.index import Index
     from retr.retrieval.query import Query
 
 # what a table shows of a hit unless --columns says otherwise: names that archives commonly have
@@ -78,6 +80,7 @@ def query(
     explain: Annotated[
         bool, typer.Option("--explain", help="In the sheet, show which parts of each hit match the query.")
     ] = False,
+    link: LinkOption = None,
     loading: LoadOptions,
     json_: JsonOption = False,
     csv_: CsvOption = False,
@@ -116,7 +119,7 @@ def query(
         sheets.write(sheets.make(opened, queries, found, explained=explain), sheet)
         out.note(f"sheet written to {sheet}")
     for hits in found:
-        _print(out, hits, shown, several=len(found) > 1)
+        _print(out, hits, shown, several=len(found) > 1, links=_links(out, opened, hits.ids, link))
     if not any(len(hits) for hits in found):
         high = "" if asked.min_score is None else f", or none of those scores {asked.min_score:g} or more"
         after = f" after the first {asked.offset}" if asked.offset else ""
@@ -131,6 +134,7 @@ def show(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write the picture itself, read out of its archive, to this file.")
     ] = None,
+    link: LinkOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Show everything an index holds of one row.
@@ -151,6 +155,8 @@ def show(
         row["size"] = f"{row['size']} bytes" if row.get("size") is not None else None
         if row.get("mtime") is not None:
             row["mtime"] = dt.datetime.fromtimestamp(row["mtime"]).astimezone().isoformat(" ", "seconds")
+    if link is not None:
+        row[_free("link", row)] = _links(printer, opened, [id_], link)[id_]
     printer.record(row)
     if out is not None:
         printer.note(f"picture written to {out}")
@@ -293,14 +299,37 @@ def _shown(out: Output, columns: Sequence[str] | None, store: Store) -> list[str
     return list(columns)
 
 
-def _print(out: Output, hits: Hits, columns: list[str] | None, *, several: bool) -> None:
+def _links(out: Output, index: Index, ids: Sequence[str], template: str | None) -> dict[str, str | None]:
+    """Return where each row's study is to be seen; nothing where it is not asked."""
+    if template is None:
+        return {}
+    links = dict(zip(ids, index.links(ids, template), strict=True))
+    without = sum(link is None for link in links.values())
+    if without:
+        out.note(f"{without} of {len(links)} have no link: build with --keep-identifiers on this machine")
+    return links
+
+
+def _free(name: str, taken: Collection[str]) -> str:
+    """Return a name that no column has."""
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _print(
+    out: Output, hits: Hits, columns: list[str] | None, *, several: bool, links: Mapping[str, str | None]
+) -> None:
     """One JSON object a query; a table with a title when there are several; ``None`` for all columns."""
     from retr.retrieval.hits import shown_names
 
+    link = _free("link", hits.metadata.column_names)
+    linked = [{link: links[hit.id]} if links else {} for hit in hits]
     if out.form == "json":
-        out.record(hits.to_json())
+        answer = hits.to_json()
+        out.record({**answer, "hits": [{**hit, **own} for hit, own in zip(answer["hits"], linked, strict=True)]})
         return
-    rows = [hit.to_json() for hit in hits]
+    rows = [{**hit.to_json(), **own} for hit, own in zip(hits, linked, strict=True)]
     fixed = ["rank", "score", "id"]
     if several and out.form == "csv":
         rows = [{"query": hits.query, **row} for row in rows]
@@ -308,6 +337,11 @@ def _print(out: Output, hits: Hits, columns: list[str] | None, *, several: bool)
     names = shown_names(hits.metadata.column_names)
     asked = hits.metadata.column_names if columns is None else columns
     title = hits.query if several else None
-    out.rows(rows, [*fixed, *(names[column] for column in asked if column != "id")], title=title)
+    shown = [*fixed, *(names[column] for column in asked if column != "id")]
+    out.rows(rows, [*shown, link] if links and out.form == "csv" else shown, title=title)
+    if links and out.form == "table":
+        # too long for a table
+        for row in rows:
+            out.line(f"{row['rank']:>4}  {row[link] or '-'}")
     if hits.note:
         out.note(hits.note)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from retr.retrieval import explain as explaining
     from retr.retrieval import exporting, query_vectors, reembedding, tuning
+    from retr.retrieval import links as linking
     from retr.retrieval.archive.opening import ArchiveLike
     from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import calibrate
@@ -71,6 +72,7 @@ class Deferred:
         export = exporting.export
         refit = refitting.refit
         reembed = reembedding.reembed
+        links = linking.links
     else:
         classify = _From("classify.classify")
         classify_rows = _From("classify.classify")
@@ -91,6 +93,7 @@ class Deferred:
         export = _From("exporting")
         refit = _From("transforms.refit")
         reembed = _From("reembedding")
+        links = _From("links")
 
     @classmethod
     def build_several(

@@ -15,6 +15,7 @@ from retr.index.listed import listed
 from retr.index.rows.purge import matching
 from retr.index.rows.row_ids import unknown_id
 from retr.retrieval.archive import locations
+from retr.retrieval.archive.kept_identifiers import KeptIdentifiers
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.ingest import file_states
 
@@ -118,6 +119,8 @@ def delete(
         file_states.forget_states(store.uuid)
         done = writer.purge(skipped=chosen.skipped)
         left = BuildNotes.of(writer.store).sources
+        paths = writer.store.table(["path"])["path"].to_pylist()
+    KeptIdentifiers(store.uuid).retain(paths)
     for name in set(sources) - set(left):
         locations.forget_source(store.uuid, name)
     index.refresh()

@@ -7,7 +7,8 @@ An index travels and holds no path of this machine. So paths are kept outside it
     <state folder>/encoders/<encoder identity>.json  {"weights": "/data/flair_resnet.pth"}
 
 What it remembers of an index's own files stands in ``<state folder>/verified`` (`retr.index.disk.verified`), of an
-archive's files in ``<state folder>/files`` (`retr.retrieval.ingest.file_states`).
+archive's files in ``<state folder>/files`` (`retr.retrieval.ingest.file_states`), and where the user asks for it whose
+they are in ``<state folder>/identifiers`` (`retr.retrieval.archive.kept_identifiers`).
 """
 
 from __future__ import annotations

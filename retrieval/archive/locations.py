@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retr.index.errors import ImageReadError, RetrError, UsageError
+from retr.index.machine.hash_key import agreed_key
 from retr.index.rows.row_ids import unknown_id
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.machine_state import read_locations, write_locations
@@ -103,6 +104,9 @@ class Archive:
         self._sources: dict[str, Source] = {}
         self._lock = threading.Lock()
 
+    def _key(self) -> bytes:
+        return agreed_key(self._store.identity.fingerprint)
+
     def in_reach(self, path: str) -> bool:
         """Return whether this machine knows the place of a row's source, and something is there."""
         try:
@@ -128,7 +132,7 @@ class Archive:
                 if location not in self._sources:
                     notes = BuildNotes.of(self._store)
                     column = notes.image_columns.get(source_of(path, notes.sources)[0])
-                    self._sources[location] = open_source(location, image_column=column)
+                    self._sources[location] = open_source(location, image_column=column, key=self._key)
             return self._sources[location].read(inside)[0]
         except (OSError, ImageReadError, UsageError) as error:
             reason = reason_of(error) if isinstance(error, OSError) else "missing"

@@ -12,11 +12,14 @@ from retr.retrieval.archive import containers, folders, lists
 from retr.retrieval.regular_files import is_regular
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from retr.retrieval.archive.sources import Source
 
 ArchiveLike: TypeAlias = "str | os.PathLike[str] | Iterable[str | os.PathLike[str]]"
+
+# addresses of a PACS, without TLS and with it
+PACS = ("dicomweb://", "dicomwebs://")
 
 
 def is_place(archive: object) -> TypeGuard[str | os.PathLike[str]]:
@@ -31,6 +34,7 @@ def open_source(
     path_column: str | None = None,
     image_column: str | None = None,
     root: str | None = None,
+    key: Callable[[], bytes] | None = None,
 ) -> Source:
     """Choose the source for what the user named: a folder, a container, a list of paths, one picture, or a URL.
 
@@ -46,6 +50,8 @@ def open_source(
         The column that holds pictures, for Parquet and Arrow tables with several.
     root
         Where the archive lay before: the ids of a list of paths stay relative to it.
+    key
+        Returns the key of hashed identifiers, for a PACS; by default the user's own.
 
     Raises
     ------
@@ -57,6 +63,10 @@ def open_source(
     if not isinstance(archive, str | os.PathLike):
         return lists.PathsSource(archive, root)
     archive = archive if isinstance(archive, str) else Path(archive)
+    if str(archive).lower().startswith(PACS):
+        from retr.retrieval.archive.dicomweb import DicomWebSource
+
+        return DicomWebSource(str(archive), key)
     if "://" in str(archive):
         from retr.retrieval.archive.remote import RemoteSource
 

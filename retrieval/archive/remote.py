@@ -78,7 +78,7 @@ class RemoteSource:
         """List the objects, a folder at a time, in the order of their paths."""
         self._fs.invalidate_cache()
         if self._only is not None:
-            yield self._item(self._only, _again(lambda: self._fs.info(f"{self._root}/{self._only}")))
+            yield self._item(self._only, again(lambda: self._fs.info(f"{self._root}/{self._only}")))
             return
         try:
             stack = [iter(self._list(""))]
@@ -110,13 +110,13 @@ class RemoteSource:
         """Read one object."""
         if ".." in path.split("/"):
             raise FileNotFoundError(path)
-        data = bytes(_again(lambda: self._fs.cat_file(f"{self._root}/{path}")))
+        data = bytes(again(lambda: self._fs.cat_file(f"{self._root}/{path}")))
         return data, len(data), None
 
     def _list(self, prefix: str) -> list[tuple[str, dict[str, Any]]]:
         """List one folder: paths relative to the root, sorted as a folder's walk is."""
         found = {}
-        for info in _again(lambda: self._fs.ls(f"{self._root}/{prefix}".rstrip("/") + "/", detail=True)):
+        for info in again(lambda: self._fs.ls(f"{self._root}/{prefix}".rstrip("/") + "/", detail=True)):
             name = str(info["name"]).rstrip("/").rpartition("/")[2]
             # a web server's index page links to other places too
             inside = str(info["name"]).rstrip("/") == f"{self._root}/{prefix}{name}"
@@ -128,12 +128,12 @@ class RemoteSource:
         promised = is_image_name(path)
         try:
             if promised is None:
-                start = _again(lambda: self._fs.cat_file(f"{self._root}/{path}", start=0, end=SNIFF_BYTES))
+                start = again(lambda: self._fs.cat_file(f"{self._root}/{path}", start=0, end=SNIFF_BYTES))
                 promised = looks_like_image(bytes(start))
             if not promised:
                 return Other(path)
             if info.get("size") is None:
-                info = _again(lambda: self._fs.info(f"{self._root}/{path}"))
+                info = again(lambda: self._fs.info(f"{self._root}/{path}"))
         except FileNotFoundError:
             return Skipped(path, "missing")
         except OSError:
@@ -147,8 +147,15 @@ class RemoteSource:
         return Item(path, int(info.get("size") or 0), seconds, mark=mark)
 
 
-def _again(attempt: Callable[[], _T]) -> _T:
-    """Try, and try again with growing pauses; gives up at once on what will not change.
+def again(attempt: Callable[[], _T], final: tuple[type[Exception], ...] = ()) -> _T:
+    """Try, and try again with growing pauses; give up at once on what will not change.
+
+    Parameters
+    ----------
+    attempt
+        What may fail.
+    final
+        Errors that another try would meet again, beside the two below.
 
     Raises
     ------
@@ -157,12 +164,13 @@ def _again(attempt: Callable[[], _T]) -> _T:
     OSError
         It failed `TRIES` times.
     """
+    ends: tuple[type[Exception], ...] = (FileNotFoundError, PermissionError, *final)
     for number in range(TRIES):
         if number:
             time.sleep(PAUSE * 2 ** (number - 1) * random.uniform(0.5, 1.5))  # noqa: S311 - no secret
         try:
             return attempt()
-        except (FileNotFoundError, PermissionError):
+        except ends:
             raise
         except Exception as error:  # noqa: BLE001 - every store has errors of its own
             last = error

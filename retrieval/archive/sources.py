@@ -36,6 +36,8 @@ _OTHERS = """
 """
 IMAGE_SUFFIXES = frozenset(_PICTURES.split())
 OTHER_SUFFIXES = frozenset(_OTHERS.split())
+UNTOLD = -1
+"""The size of an item whose archive does not tell it; such an item has a mark."""
 SNIFF_BYTES = 352  # NIfTI's mark stands last, at 344
 
 
@@ -48,7 +50,7 @@ class Item:
     path
         Posix path relative to the source; the row's id is made from it.
     size
-        Bytes.
+        Bytes; `UNTOLD` where only reading tells.
     mtime
         Seconds since 1970, as the file system or the container gives it.
     columns
@@ -60,6 +62,9 @@ class Item:
         where it says nothing. It holds on this machine only and is no part of the item's identity.
     data
         The bytes, where listing had to read them anyway (compressed tar, Parquet); else None.
+    identifiers
+        Whose it is, unhashed, where the archive says so without its being read: ``patient``, ``study``, ``series``,
+        ``instance``. They enter no index.
     """
 
     path: str
@@ -69,6 +74,7 @@ class Item:
     mark: str | None = None
     stamp: str | None = field(default=None, compare=False, repr=False)
     data: bytes | None = field(default=None, repr=False)
+    identifiers: Mapping[str, str] = field(default_factory=dict, compare=False, repr=False)
 
     def with_columns(self, columns: Mapping[str, Any]) -> Item:
         """Return the item with the metadata that stands beside it."""

@@ -43,6 +43,23 @@ def stated_identifiers(source: Any) -> dict[str, str]:
     return {}
 
 
+def file_identifiers(data: bytes) -> dict[str, str]:
+    """Return ``patient``, ``study``, ``series`` and ``instance`` as a DICOM file states them, unhashed."""
+    if not is_dicom(data[:_PREFIX_BYTES]):
+        return {}
+    instance = instance_of(data)[1]
+    return {**stated_identifiers(data), **({"instance": instance} if instance else {})}
+
+
+def instance_of(data: bytes) -> tuple[str, str]:
+    """Return the study and the instance that a DICOM file says it is, unhashed; empty texts where it says neither."""
+    try:
+        header = open_header(io.BytesIO(data))
+        return str(header.get("StudyInstanceUID", "")), str(header.get("SOPInstanceUID", ""))
+    except Exception:  # noqa: BLE001 - pydicom raises nearly anything; what says nothing is not what was asked for
+        return "", ""
+
+
 def _of(stream: Any) -> dict[str, str]:
     try:
         return dicom_header.identifiers(open_header(stream))

@@ -45,6 +45,10 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "allow burned-in annotations if that is meant",
     ),
     "no pixels": ("holds no picture", "give a file with pixel data"),
+    "not what was asked for": (
+        "is another one than the archive was asked for",
+        "ask whoever looks after the archive why it gives it",
+    ),
     "no such frame": ("has no such frame or slice", "frames and slices count from 1"),
     "missing extra": (
         "is of a kind that needs an optional package",

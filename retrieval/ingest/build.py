@@ -12,19 +12,22 @@ import os
 import shutil
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from retr.index.errors import RetrError, UsageError
+from retr.index.machine.hash_key import agreed_key
 from retr.index.machine.home import home
 from retr.index.options import documents, taken
 from retr.index.store import Store
 from retr.retrieval.archive import locations, table_like
 from retr.retrieval.archive.column_types import read_types, require_group
+from retr.retrieval.archive.dicomweb import DicomWebSource
 from retr.retrieval.archive.lists import ListSource, PathsSource
 from retr.retrieval.archive.matching import clean
 from retr.retrieval.archive.metadata import join_tables, read_metadata, require_match
-from retr.retrieval.archive.opening import ArchiveLike, is_place, open_source
+from retr.retrieval.archive.opening import PACS, ArchiveLike, is_place, open_source
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.archive.sources import Entry, Item, Other, Skipped, Source, may_be_dicom
 from retr.retrieval.archive.table_like import is_file
@@ -229,8 +232,20 @@ def _opened(archive: ArchiveLike | Source, indexes: Sequence[Path], asked: Build
     # a table beside the archive is what the column of paths is of
     path_column = asked.path_column if asked.metadata is None else None
     return open_source(
-        archive, leave_out=tuple(indexes), path_column=path_column, image_column=asked.image_column, root=root
+        archive,
+        leave_out=tuple(indexes),
+        path_column=path_column,
+        image_column=asked.image_column,
+        root=root,
+        key=partial(_key, indexes),
     )
+
+
+def _key(indexes: Sequence[Path]) -> bytes:
+    """Return the key of hashed identifiers; one is made only where no index has hashes."""
+    identities = [Store.open(path).identity for path in indexes if Store.exists(path)]
+    recorded = next((one.fingerprint for one in identities if one.fingerprint is not None), None)
+    return agreed_key(recorded, make=not any(one.hashed_columns for one in identities))
 
 
 def _created(path: Path, encoder: BaseEncoder, dtype: Dtype, wanted: Wanted | None) -> Store:
@@ -298,6 +313,11 @@ def _order(
     name: str = "",
 ) -> Order:
     """Look at the archive and its tables, and check what is asked; indexes built together share the listing."""
+    if asked.prune and not getattr(source, "whole", True):
+        raise UsageError(
+            "the address names some of the studies, and pruning would drop all others",
+            hint="leave out --prune, or what is behind the ?",
+        )
     first, entries = listing
     types = {} if before is None else BuildNotes.of(before).types
     types |= read_types(asked.types or {})
@@ -307,7 +327,9 @@ def _order(
     table = None
     if asked.metadata is not None:
         roots = [source.location, *([str(home(os.fspath(archive)).absolute())] if is_place(archive) else [])]
-        spelled = source.relative if isinstance(source, PathsSource) else lambda path: clean(path, roots)
+        spelled = (
+            source.relative if isinstance(source, PathsSource | DicomWebSource) else lambda path: clean(path, roots)
+        )
         reading |= {"relative": spelled, "path_column": asked.path_column}
         given = asked.metadata
         table = read_metadata(home(os.fspath(given)) if is_file(given) else given, **reading)
@@ -344,5 +366,7 @@ def _no_picture(called: str, reasons: Counter[str], others: int) -> RetrError:
     found = f" ({', '.join(parts)})" if parts else ""
     return UsageError(
         f"archive {called!r} holds no picture that can be read{found}",
-        hint="give a folder with JPEG, PNG, TIFF, BMP, WebP or GIF files",
+        hint="look at its address, and at what is behind the ?"
+        if called.lower().startswith(PACS)
+        else "give a folder with JPEG, PNG, TIFF, BMP, WebP or GIF files",
     )

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import ImageReadError
 from retr.index.machine.hash_key import keyed_hash
-from retr.retrieval.archive.sources import Item, Skipped, Source, reason_of
+from retr.retrieval.archive.sources import UNTOLD, Item, Skipped, Source, reason_of
 from retr.retrieval.images import read_images
-from retr.retrieval.images.dicom_identity import stated_identifiers
+from retr.retrieval.images.dicom_identity import file_identifiers, stated_identifiers
 from retr.retrieval.images.dicom_open import is_dicom
 from retr.retrieval.images.raster import decoded_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -44,7 +44,8 @@ class Frame:
 class Read:
     """One file that was read: its pictures, or the rows of the index that hold the same bytes.
 
-    ``stated`` are the hashed identifiers of a DICOM header, of a file that the index has rows of.
+    ``stated`` are the hashed identifiers of a DICOM header, of a file that the index has rows of; ``identifiers`` the
+    real ones, where they are kept.
     """
 
     item: Item
@@ -54,6 +55,7 @@ class Read:
     frames: list[Frame] = field(default_factory=list)
     same: tuple[int, ...] = ()
     stated: dict[str, str] = field(default_factory=dict)
+    identifiers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def rows(self) -> int:
@@ -68,6 +70,7 @@ class Unchanged:
     item: Item
     sha256: str
     rows: int
+    identifiers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ class Decoder:
         Gives, for a sha256, the rows of the index that hold these bytes, none where there are none.
     reading
         How files are read.
+    keep
+        Whether the real identifiers of a file are kept.
     """
 
     source: Source
@@ -94,6 +99,7 @@ class Decoder:
     holds: Callable[[Item, str], bool]
     same_bytes: Callable[[str], tuple[int, ...]]
     reading: ReadOptions
+    keep: bool = False
 
     def fetch(self, item: Item) -> tuple[bytes, int, float]:
         """Return the bytes of an item, how many there are, and when they changed."""
@@ -105,10 +111,15 @@ class Decoder:
     def known(self, read: Read, data: bytes, rows: int) -> Read | Unchanged | None:
         """Return what the index has of these bytes already; None where it has nothing."""
         item = read.item
-        if rows and (read.size, read.mtime) == (item.size, item.mtime) and self.holds(item, read.sha256):
-            return Unchanged(item, read.sha256, rows)
+        as_listed = item.size in {UNTOLD, read.size} and read.mtime == item.mtime
+        if rows and as_listed and self.holds(item, read.sha256):
+            return Unchanged(item, read.sha256, rows, read.identifiers)
         same = self.same_bytes(read.sha256)
         return replace(read, same=same, stated=self._stated(data)) if same else None
+
+    def identifiers(self, item: Item, data: bytes) -> Mapping[str, str]:
+        """Return the real identifiers of a file, where they are kept."""
+        return (item.identifiers or file_identifiers(data)) if self.keep else {}
 
     def options(self, data: bytes) -> dict[str, Any]:
         """Return how the pictures of a file are read."""
@@ -146,12 +157,15 @@ def read_for(asking: Sequence[tuple[Decoder, Item, int]]) -> list[Read | Unchang
     try:
         data, size, mtime = decoder.fetch(item)
     except OSError as error:
-        return [Skipped(one.path, reason_of(error), one.size, one.mtime) for _, one, _ in asking]
+        return [Skipped(one.path, reason_of(error), max(one.size, 0), one.mtime) for _, one, _ in asking]
     except ImageReadError as error:
-        return [Skipped(one.path, error.reason, one.size, one.mtime) for _, one, _ in asking]
+        return [Skipped(one.path, error.reason, max(one.size, 0), one.mtime) for _, one, _ in asking]
     sha256 = hashlib.sha256(data).hexdigest()
     # what waits for its commit holds no bytes
-    reads = [Read(replace(one, data=None), size, mtime, sha256) for _, one, _ in asking]
+    reads = [
+        Read(replace(one, data=None), size, mtime, sha256, identifiers=own.identifiers(one, data))
+        for own, one, _ in asking
+    ]
     found: list[Read | Unchanged | Skipped | None] = [
         own.known(read, data, rows) for (own, _, rows), read in zip(asking, reads, strict=True)
     ]

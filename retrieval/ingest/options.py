@@ -72,6 +72,14 @@ class BuildOptions(ReadOptions):
             flag="--rehash/--no-rehash",
         ),
     ] = None
+    keep_identifiers: Annotated[
+        bool | None,
+        Option(
+            "Keep on this machine whose each DICOM file is, for links back, or forget it; by default as before.",
+            "The real identifiers, in the state folder, readable by the user alone, never in an index.",
+            flag="--keep-identifiers/--forget-identifiers",
+        ),
+    ] = None
     dtype: Annotated[
         Literal["float32", "float16"] | None,
         Option("Vectors of a new index: float32, or float16 in half the space; an existing one keeps its type."),
@@ -112,6 +120,7 @@ class BuildKeywords(ReadKeywords, total=False):
     scores: Sequence[str] | None
     prune: bool
     rehash: bool | None
+    keep_identifiers: bool | None
     dtype: Literal["float32", "float16"] | None
     transform: Literal["auto", "none", "whitening"]
     commit_rows: int

@@ -30,6 +30,7 @@ from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.errors import UsageError
 from retr.index.rows.grouping import type_to_rewrite
 from retr.retrieval.archive import locations
+from retr.retrieval.archive.kept_identifiers import Keeping
 from retr.retrieval.archive.members import TWICE
 from retr.retrieval.archive.provenance import BUILDS_NOTE, BuildNotes
 from retr.retrieval.archive.sources import Item, Other, Skipped
@@ -101,6 +102,7 @@ class Run:
             order.table, order.name, writer, self.build_notes, has_rows=len(self.known) > 0, group=order.asked.group
         )
         self._refuse_another_archive()
+        self.identifiers = Keeping(writer.store.uuid, order.asked.keep_identifiers)
         self.remembered = Remembered(writer.store.uuid, order.name)
         self.key = BuildKey(writer.store, self._read_row)
         self.decoder = Decoder(
@@ -110,6 +112,7 @@ class Run:
             lambda item, sha256: self.known.holds(self._row_path(item.path), sha256),
             self.known.same_bytes,
             self.build_notes.reading,
+            keep=self.identifiers.on,
         )
         info = encoder.info
         self.notes = [
@@ -179,7 +182,7 @@ class Run:
         elsewhere = locations.source_of(path, self.build_notes.sources)[0] != self.order.name
         if elsewhere or self.known.seen(path):
             # named like what lies in another source, or like the member of a container that was listed before
-            self._skip(Skipped(entry.path, TWICE, entry.size, entry.mtime))
+            self._skip(Skipped(entry.path, TWICE, max(entry.size, 0), entry.mtime))
             return None
         self.labels.see(entry.path)
         rows, content = self.known.unchanged(path, entry)
@@ -187,6 +190,7 @@ class Run:
             rows = 0
         if rows and not self._must_read(path, entry, content):
             self.done["unchanged"] += rows
+            self.identifiers.add(path, entry.identifiers)
             self.shown.step()
             return None
         return self.labels.own(entry), rows
@@ -220,6 +224,7 @@ class Run:
         if isinstance(result, Unchanged):
             self.done["unchanged"] += result.rows
             self.done["rehashed"] += 1
+            self.identifiers.add(self._row_path(result.item.path), result.identifiers)
             self._remember(result)
             return
         self._drop(self._row_path(result.item.path), "changed")
@@ -308,6 +313,8 @@ class Run:
         self.writer.commit()
         for file in ready:
             self._remember(file)
+            self.identifiers.add(self._row_path(file.item.path), file.identifiers)
+        self.identifiers.write()
         self.remembered.append()
         if last and len(self.writer.store.manifest.segments) > MANY_SEGMENTS:
             self.writer.compact()
@@ -345,6 +352,8 @@ class Run:
             self.writer.delete(self.writer.store.rows_of(ids))
 
     def _drop_vanished(self) -> None:
+        if not getattr(self.order.source, "whole", True):
+            return
         unreadable = {entry.path for entry in self.skipped if not entry.was_read}
         respelled = 0
         for files in self.known.vanished(unreadable):

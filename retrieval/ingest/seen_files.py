@@ -19,6 +19,7 @@ import numpy as np
 
 from retr.retrieval.archive.hashed_lookup import Lookup, hashes_of
 from retr.retrieval.archive.locations import source_of
+from retr.retrieval.archive.sources import UNTOLD
 from retr.retrieval.ingest.file_states import content_key
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class SeenFiles:
                 same = self._mtimes[file] == item.mtime
             else:
                 same = self._marks is not None and self._marks[file] == hash(item.mark)
-            if same and self._sizes[file] == item.size:
+            if same and item.size in {UNTOLD, self._sizes[file]}:
                 rows = int(np.count_nonzero(self._alive[self._first[file] : self._first[file + 1]]))
                 key = int(self._keys[file])
         return rows, key
