@@ -27,6 +27,8 @@ from retr.retrieval.archive.dicomweb_http import Address, RefusedAnswerError, si
 from retr.retrieval.archive.opening import open_source
 from retr.retrieval.archive.sources import Item, Skipped
 from retr.retrieval.ingest.build import build
+from retr.retrieval.ingest.decode import Decoder, read_for
+from retr.retrieval.read_options import ReadOptions
 
 STUDY, SERIES, INSTANCE = "1.2.1", "1.2.1.1", "1.2.3.1"
 JSON = {"Content-Type": "application/dicom+json"}
@@ -249,11 +251,8 @@ def test_an_instance_that_is_not_what_was_asked_for_is_a_record(server, monkeypa
     source = DicomWebSource(server.url)
     (item,) = source.entries()
     assert isinstance(item, Item)
-    from retr.retrieval.ingest.decode import Decoder
-    from retr.retrieval.read_options import ReadOptions
-
     decode = Decoder(source, FakeEncoder(), lambda: b"0" * 32, lambda *_: False, lambda _: (), ReadOptions())
-    assert decode(item) == Skipped(item.path, why)
+    assert read_for([(decode, item, 0)]) == [Skipped(item.path, why)]
 
 
 @pytest.mark.parametrize(
