@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def measure(data: Path, rows: list[dict[str, str]], group: str | None, seeds: int, work: Path) -> dict[str, Any]:
-    """Build indexes of the chosen images, by the default of before, by today's and the better setting, and adapt each."""
+    """Build indexes of the chosen images: of the default of before, of today's, of the better setting; adapt each."""
     from retr.retrieval.index import Index
 
     for row in rows:

@@ -24,6 +24,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder with labels.csv and one folder a class")
     parser.add_argument("--encoder", default="lite")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="an option of the encoder")
     parser.add_argument("--map", help="a table of class names")
     parser.add_argument("--name", default="odir", help="what the table calls the set")
     parser.add_argument("--also", action="append", default=[], metavar="NAME=FOLDER")
@@ -32,6 +33,7 @@ def main() -> None:
     of = f"{options.name}=" if options.map else ""
     chosen = ["--group", f"{of}patient", "--most", "120", "--least", "5", "--without", "multiple"]
     chosen += ["--map", options.map] if options.map else []
+    chosen += [part for one in options.set for part in ("--set", one)]
     chosen += [part for other in options.also for part in ("--data", other)]
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "result.json"
@@ -45,7 +47,7 @@ def main() -> None:
         result = json.loads(file.read_text(encoding="utf-8"))
     data = result.pop("data")
     record(
-        f"retizero{'14' if options.map else ''}_{options.encoder}_{name}",
+        "_".join([f"retizero{'14' if options.map else ''}", options.encoder, *map(_value, options.set), name]),
         {
             "data": name,
             "images": data["images"],
@@ -61,6 +63,10 @@ def main() -> None:
         + " ".join(chosen),
         note="the paper's numbers are of other data, EYE-15 and EYE-52, which are not public",
     )
+
+
+def _value(option: str) -> str:
+    return option.partition("=")[2]
 
 
 if __name__ == "__main__":
