@@ -1,17 +1,23 @@
-"""What takes longer than a search: what a hit's score rests on, and an evaluation, as a job behind the answer."""
+"""What takes longer than a search: what matches on a hit; evaluations and findings, as jobs behind the answer."""
 
 from __future__ import annotations
 
 import io
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException, Response
 
 from retr.serve.batching import Busy
 from retr.serve.messages import without_paths
 from retr.serve.questions import query_of, told
-from retr.serve.schemas import REFUSALS, EvaluateRequest, ExplainRequest, Job
+from retr.serve.schemas import REFUSALS, EvaluateRequest, ExplainRequest, FindingsRequest, Job
 from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from retr.serve.state import State
+    from retr.serve.tokens import Token
 
 router = APIRouter(tags=["long"], responses=REFUSALS, route_class=EarlyRoute)
 PNG: dict[int | str, dict[str, Any]] = {200: {"content": {"image/png": {}}}}
@@ -53,10 +59,31 @@ async def evaluate(asked: EvaluateRequest, served: TheIndex, state: TheState, to
         return found
 
     await state.record(token, served, "evaluate", options, [])
+    return _begun(state, token, work)
+
+
+@router.post("/indexes/{index}/findings", status_code=202)
+async def findings(asked: FindingsRequest, served: TheIndex, state: TheState, token: Reader) -> Job:
+    """Look for rows that are unlike the archive, or whose label looks wrong; the answer names a job."""
+
+    def work() -> dict[str, Any]:
+        index = served.index.snapshot()
+        found = (
+            index.outliers(asked.n, where=asked.where)
+            if asked.label is None
+            else index.suspects(asked.label, asked.n, where=asked.where)
+        )
+        return {"title": found.title, "version": index.version, "rows": list(found), "notes": list(found.notes)}
+
+    await state.record(token, served, "findings", asked.model_dump(), [])
+    return _begun(state, token, work)
+
+
+def _begun(state: State, token: Token, work: Callable[[], dict[str, Any]]) -> Job:
     try:
         name = state.jobs.begin(token.name, work)
     except Busy:
-        raise HTTPException(429, "too many evaluations wait", {"retry-after": "10"}) from None
+        raise HTTPException(429, "too many jobs wait", {"retry-after": "10"}) from None
     return state.jobs.of(name, token.name, without_paths)
 
 

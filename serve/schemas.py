@@ -131,6 +131,21 @@ class EvaluateRequest(_Strict):
     group: str | None = None
 
 
+class FindingsRequest(_Strict):
+    """What is looked for in an archive: ``retr index outliers``, ``retr index suspects --label COLUMN``."""
+
+    kind: Literal["outliers", "suspects"]
+    label: str | None = Field(None, min_length=1, max_length=4096, description="The column that suspects are told by.")
+    n: int = Field(50, ge=1, le=1000, description="How many rows.")
+    where: str | None = Field(None, max_length=10_000)
+
+    @model_validator(mode="after")
+    def _told_by(self) -> Self:
+        if (self.label is not None) != (self.kind == "suspects"):
+            raise ValueError("suspects need a label, and outliers have none")
+        return self
+
+
 class Job(BaseModel):
     """Work that goes on behind the answer."""
 

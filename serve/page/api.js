@@ -69,6 +69,16 @@ export async function heat(index, body, signal) {
   if (!answer.ok) await refuse(answer);
   return { url: url(await answer.blob()), way: answer.headers.get("x-retr-way"), peak: Number(answer.headers.get("x-retr-peak")) };
 }
+// What is looked for in the archive, as a job that is asked for until it is done.
+export async function findings(index, body) {
+  let job = await post(`v1/indexes/${encodeURIComponent(index)}/findings`, body);
+  while (job.status === "waiting" || job.status === "running") {
+    await new Promise((done) => setTimeout(done, 400));
+    job = await json(`v1/jobs/${encodeURIComponent(job.job)}`);
+  }
+  if (job.status === "failed") throw new Refused(422, { message: job.error });
+  return job.result;
+}
 export const sets = (index) => json(sets_(index));
 export const set = (index, name, signal) => json(sets_(index, name), { signal });
 export const setRows = (index, name, where, offset, limit, signal) =>

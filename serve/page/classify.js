@@ -9,7 +9,7 @@ let latest = 0;
 let chosen = null;
 
 // Columns whose values may be what a picture shows: some words, each of several rows.
-function labels() {
+export function labels() {
   const found = state.facets.filter((facet) => {
     if (technical(facet.column) || facet.column === state.index.group || facet.column === sideColumn()) return false;
     const words = facet.values.every(([value]) => typeof value === "string");

@@ -1,6 +1,7 @@
 // The map: every picture of the archive a point, coloured by a column; looked at one by one, and taken by a line.
 
 import * as api from "./api.js";
+import { labels } from "./classify.js";
 import { $, h, named } from "./dom.js";
 import { coloured } from "./map_colours.js";
 import { Points } from "./map_points.js";
@@ -11,6 +12,8 @@ import { strings } from "./strings.js";
 import { thumbnail } from "./thumbnail.js";
 
 const LONGEST = 9_000; // characters of a condition that names rows
+
+const few = (count) => Math.max(5, Math.min(50, Math.round(count / 50))); // so many are pointed out
 
 let held = null; // {index, version, ids, view}
 const part = (name) => $("map").querySelector(`.${name}`);
@@ -42,6 +45,9 @@ function layOut(name, ids, points) {
     h("div", { className: "bar tools" },
       h("label", {}, `${strings.map_by} `, h("select", { onchange: (event) => colour(event.target.value) },
         h("option", { value: "" }, strings.map_clusters), ...columns.map((one) => h("option", { value: one }, one)))),
+      h("label", {}, `${strings.map_mark} `, h("select", { className: "marking", onchange: (event) => mark(event.target.value) },
+        h("option", { value: "" }, strings.map_mark_none), h("option", { value: "outliers" }, strings.map_outliers),
+        ...labels().map((one) => h("option", { value: `suspects ${one}` }, strings.map_suspects(one))))),
       lasso,
       h("button", { type: "button", onclick: () => held.view.takeView() }, strings.map_in_view),
       h("button", { type: "button", onclick: () => held.view.fit() }, strings.map_fit),
@@ -51,7 +57,7 @@ function layOut(name, ids, points) {
     h("p", { className: "quiet long" }, strings.map_help));
   const view = new MapView(canvas, points, { look, take, enter: () => part("near").hidden || ask(part("near").dataset.id),
     lassoed: (now) => lasso.setAttribute("aria-pressed", String(now)) });
-  held = { index: name, ids: ids.values, view };
+  held = { index: name, ids: ids.values, view, why: new Map() };
   canvas.focus();
 }
 
@@ -66,6 +72,28 @@ async function colour(name) {
     return h("li", {}, spot, text);
   }));
   return undefined;
+}
+
+// Rows that are unlike the archive, or whose label looks wrong, ringed; each says why where it is pointed at.
+async function mark(asked) {
+  const mine = held;
+  const [kind, ...rest] = asked.split(" ");
+  held.why = new Map();
+  held.view.mark([]);
+  part("said").textContent = asked ? strings.map_looking : "";
+  if (!asked) return;
+  try {
+    const { rows, version } = await api.findings(held.index, { kind, n: few(held.ids.length), ...(rest.length ? { label: rest.join(" ") } : {}) });
+    if (mine !== held || part("marking").value !== asked) return;
+    if (version !== held.version) return void open();
+    held.why = new Map(rows.map((row) => [row.id, row.likely === undefined ? strings.map_unlike(row.rank) : strings.map_wrong(row.given, row.likely)]));
+    const places = held.ids.flatMap((id, at) => (held.why.has(id) ? [at] : []));
+    held.view.mark(places);
+    part("said").replaceChildren(`${strings.map_marked(places.length)} `, h("button", { type: "button", onclick: () => take(places) }, strings.map_take_marked));
+  } catch (error) {
+    if (!(error instanceof api.Refused || error instanceof TypeError)) throw error;
+    if (mine === held) part("said").textContent = strings.failed(error instanceof api.Refused ? error.message : strings.gone_once);
+  }
 }
 
 // What was taken is told to whoever collects pictures, and can be shown as the answer.
@@ -94,7 +122,7 @@ function look(at) {
   if (id !== undefined && box.dataset.id === id && !box.hidden) return;
   box.hidden = id === undefined;
   box.dataset.id = id;
-  if (!box.hidden) box.replaceChildren(thumbnail(id, 256), named(id), h("button", { type: "button", onclick: () => ask(id) }, strings.ask_with));
+  if (!box.hidden) box.replaceChildren(thumbnail(id, 256), named(id), ...(held.why.has(id) ? [h("p", { className: "warn" }, held.why.get(id))] : []), h("button", { type: "button", onclick: () => ask(id) }, strings.ask_with));
 }
 
 function ask(id) {

@@ -4,6 +4,7 @@ import { pixel } from "./map_colours.js";
 
 const REACH = 12; // pixels from a point that still mean it
 const MOST_RINGS = 2000;
+const MARKED = "#e4002b";
 
 export class MapView {
   // `look` is called with the point that is pointed at, or -1; `take` with the points within a line or in view
@@ -11,6 +12,7 @@ export class MapView {
     Object.assign(this, { canvas, points, look, take, enter, lassoed });
     this.colours = new Uint32Array(points.count);
     this.taken = [];
+    this.marked = [];
     this.lasso = false;
     this.moved = false;
     this.line = null;
@@ -25,6 +27,12 @@ export class MapView {
 
   ring(points) {
     this.taken = points;
+    this.redraw();
+  }
+
+  // Points that are pointed out, whatever is taken.
+  mark(points) {
+    this.marked = points;
     this.redraw();
   }
 
@@ -72,6 +80,11 @@ export class MapView {
     context.strokeStyle = getComputedStyle(canvas).color;
     context.lineWidth = 2 * ratio;
     if (this.taken.length <= MOST_RINGS) for (const at of this.taken) this.#ringed(context, at, size);
+    context.strokeStyle = MARKED;
+    context.lineWidth = 3 * ratio;
+    for (const at of this.marked) this.#ringed(context, at, 2 * size);
+    context.strokeStyle = getComputedStyle(canvas).color;
+    context.lineWidth = 2 * ratio;
     context.beginPath();
     for (const [x, y] of this.line || []) context.lineTo(x, y);
     context.stroke();

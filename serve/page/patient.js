@@ -41,7 +41,7 @@ export function strip(hit, rows, open) {
 }
 
 function choice(row, current, side, open) {
-  const text = (side && shown(row[side])) || row.id.slice(-14);
+  const text = (side && shown(row[side])) || row.id.split("/").pop().slice(-20);
   return h("button", { type: "button", title: row.id, aria: { label: `${text}: ${row.id}`, current: String(Boolean(current)) },
     onclick: () => open(current || row) }, thumbnail(row.id, 160), text);
 }

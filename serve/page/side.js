@@ -5,6 +5,9 @@ import { h, named, soon } from "./dom.js";
 import { state } from "./state.js";
 import { strings } from "./strings.js";
 
+// A window's centre and half its width, with as many digits as its width asks for.
+const short = ([center, width]) => [center, width / 2].map((one) => (width >= 20 ? Math.round(one) : Number(one.toPrecision(3))));
+
 // `source` is {upload} or {id}; the figure has the functions `scroll(steps)`, `level(right, down)`, in pixels dragged, and
 // `cover(url)`: what is laid over the picture, null to take it away.
 export function side(title, source) {
@@ -35,7 +38,7 @@ export function side(title, source) {
       undetailed();
       image.addEventListener("load", () => URL.revokeObjectURL(found.url), { once: true });
       image.src = found.url;
-      said.textContent = [now.frames > 1 ? strings.frame(now.frame, now.frames) : "", now.window ? strings.window(...now.window.map(Math.round)) : ""].filter(Boolean).join(", ");
+      said.textContent = [now.frames > 1 ? strings.frame(now.frame, now.frames) : "", now.window ? strings.window(...short(now.window)) : ""].filter(Boolean).join(", ");
     } catch (error) {
       if (!mine.signal.aborted) said.textContent = error instanceof api.Refused ? error.message : strings.no_picture;
     }
@@ -60,8 +63,9 @@ export function side(title, source) {
   figure.level = (right, down) => {
     if (!now.window) return false;
     const [center, width] = asked.width ? [asked.center, asked.width] : now.window;
-    const step = Math.max(now.window[1], 1) / 300;
-    asked = { ...asked, center: center + down * step, width: Math.max(step, width + right * step) };
+    // of the width that was asked for last, however late its picture comes
+    const step = width / 300;
+    asked = { ...asked, center: center + down * step, width: Math.max(step / 10, width + right * step) };
     load();
     return true;
   };

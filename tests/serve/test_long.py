@@ -59,6 +59,20 @@ def test_an_evaluation_is_a_job_whose_result_is_the_command_lines(serve, indexed
     assert "none" in told["error"]
 
 
+def test_findings_are_a_job_too(serve, indexed):
+    client = serve()
+    begun = client.post("/v1/indexes/small/findings", json={"kind": "outliers", "n": 3}).json()
+    found = indexed.outliers(3)
+    assert finished(client, begun["job"])["result"] == {
+        "title": found.title,
+        "version": indexed.version,
+        "rows": list(found),
+        "notes": list(found.notes),
+    }
+    for wrong in ({"kind": "suspects"}, {"kind": "outliers", "label": "label"}, {"kind": "leaks"}):
+        assert client.post("/v1/indexes/small/findings", json=wrong).status_code == 422
+
+
 def test_a_job_is_told_to_whom_it_belongs(serve, tmp_path):
     file = tmp_path / "tokens"
     anna, ben = ({"authorization": f"Bearer {make_token(file, name, frozenset({'read'}))}"} for name in ("anna", "ben"))

@@ -98,7 +98,7 @@ def test_points_are_looked_at_and_taken_by_a_line(open_map, mapped):
 def test_points_have_the_colours_of_a_column(open_map):
     page = open_map()
     painted = "[...document.querySelectorAll('#map .legend li')].map(one => one.textContent)"
-    page.select_option("#map select", "label")
+    page.select_option("#map select >> nth=0", "label")
     page.wait_for_timeout(200)
     assert page.evaluate(painted) == ["glaucoma", "healthy"]
     colours = """(() => {
@@ -112,9 +112,30 @@ def test_points_have_the_colours_of_a_column(open_map):
     ground, first, second = page.evaluate(colours)
     assert ground > 50 * first
     assert first == second == ROWS / 2 * 64
-    page.select_option("#map select", "age")
+    page.select_option("#map select >> nth=0", "age")
     page.wait_for_timeout(200)
     assert page.evaluate(painted)[0].startswith("40 –")
+
+
+def test_what_is_unlike_and_what_is_labelled_wrong_is_pointed_out(open_map, mapped, path, make_encoder):
+    page = open_map()
+    for choice, found in (
+        ("outliers", Index.open(path, encoder=make_encoder()).outliers(5)),
+        ("suspects label", Index.open(path, encoder=make_encoder()).suspects("label", 5)),
+    ):
+        page.select_option("#map .marking", choice)
+        page.get_by_text(f"{len(found)} pointed out").wait_for()
+        page.click("#map .said button")
+        page.get_by_text(f"{len(found)} pictures taken").wait_for()
+        assert set(page.evaluate("window.taken.ids")) == set(found.ids)
+    box = page.locator("#map canvas").bounding_box()
+    angle, radius = mapped.index(found.ids[0]) * 2 * np.pi / ROWS, 0.46 * box["height"]
+    page.mouse.move(
+        box["x"] + box["width"] / 2 + radius * np.cos(angle), box["y"] + box["height"] / 2 + radius * np.sin(angle)
+    )
+    page.locator("#map .near").get_by_text("looks like").wait_for()
+    page.select_option("#map .marking", "")
+    page.get_by_text("pictures taken").wait_for(state="detached")
 
 
 def test_the_map_goes_by_keys(open_map, mapped):
