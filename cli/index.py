@@ -348,7 +348,7 @@ def _changed_over(out: Output, said: dict[str, Any], dropped: Sequence[str], sta
 def compact(*, index: IndexOption = None, json_: JsonOption = False) -> None:
     """Merge segments and drop deleted rows from disk.
 
-    Open readers keep what they see.
+    Open readers keep what they see. A transform stays as it was fitted: `retr index refit` fits it without the rows.
 
     Example: retr index compact
     """
@@ -368,6 +368,10 @@ def compact(*, index: IndexOption = None, json_: JsonOption = False) -> None:
         if out.form == "table"
         else {"rows": len(opened), "before": before["bytes"], "after": after["bytes"]}
     )
+    if before["deleted"] and opened.store.manifest.encoder.transform is not None:
+        out.note(
+            "the transform may still hold the deleted rows, which it was fitted on: `retr index refit` fits it again"
+        )
 
 
 def _report(out: Output, report: BuildReport, which: Mapping[str, str] | None = None) -> None:

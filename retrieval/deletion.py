@@ -119,7 +119,8 @@ def delete(
         file_states.forget_states(store.uuid)
         done = writer.purge(skipped=chosen.skipped)
         left = BuildNotes.of(writer.store).sources
-        paths = writer.store.table(["path"])["path"].to_pylist()
+        # vectors that were made elsewhere may have none
+        paths = writer.store.table(["path"])["path"].to_pylist() if "path" in writer.store.schema.names else []
     KeptIdentifiers(store.uuid).retain(paths)
     for name in set(sources) - set(left):
         locations.forget_source(store.uuid, name)
