@@ -32,22 +32,24 @@ if TYPE_CHECKING:
     from retr.index.encoder import EncoderInfo
 
 
-def limit_aspect(image: PIL.Image.Image, most: int = 16) -> PIL.Image.Image:
+def limit_aspect(image: PIL.Image.Image, most: int = 512) -> PIL.Image.Image:
     """Cut the ends off a picture more than `most` times as long as wide.
 
     For pipelines that scale the shorter side and then crop the centre: the ends would be cut off anyway, but a
-    picture one pixel wide would first be scaled to gigabytes.
+    picture one pixel wide would first be scaled to gigabytes. What is left has the same middle; where the lengths of
+    the scaled sides are rounded, it may lie half a pixel of the network's picture beside it.
 
     >>> import PIL.Image
-    >>> limit_aspect(PIL.Image.new("RGB", (1, 1000))).size, limit_aspect(PIL.Image.new("RGB", (9, 30))).size
-    ((1, 16), (9, 30))
+    >>> limit_aspect(PIL.Image.new("RGB", (1, 10001))).size, limit_aspect(PIL.Image.new("RGB", (9, 3000))).size
+    ((1, 513), (9, 3000))
     """
     width, height = image.size
-    longest = most * min(width, height)
-    if max(width, height) <= longest:
+    short, long = sorted(image.size)
+    if long <= most * short:
         return image
-    left, top = max(0, (width - longest) // 2), max(0, (height - longest) // 2)
-    return image.crop((left, top, left + min(width, longest), top + min(height, longest)))
+    # as much from both ends
+    end = (long - most * short) // 2
+    return image.crop((end, 0, width - end, height) if width > height else (0, end, width, height - end))
 
 
 # What runs a network or its tokenizer, of which most change while they run.
