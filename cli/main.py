@@ -62,6 +62,7 @@ app = group(
             "serve:serve",
             "Serve indexes over HTTP, and a page to look at them, to this machine or, with tokens, to others.",
         ),
+        LazyCommand("mcp", "mcp:mcp", "Let agents search an index, over the Model Context Protocol."),
         LazyCommand("token", "serve:token", "Make a token for `retr serve`, and print it this once."),
         group(
             "index",

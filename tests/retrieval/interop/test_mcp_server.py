@@ -1,0 +1,177 @@
+"""``retr mcp``, asked by the protocol's own client over standard input and output."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import io
+import json
+import shutil
+import sys
+
+import pytest
+from dicom_file import dicom
+from fake_encoder import FakeEncoder, picture
+from mcp import Client, StdioServerParameters
+
+from retr import Index
+from retr.index.errors import UsageError
+from retr.retrieval.interop.agents import REMARKS, Shown
+from retr.retrieval.interop.mcp_server import make_server
+
+NAMES = ("Okonkwo", "MRN-4711", "1.2.3.", "secret-folder", "smith_john")
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    """Pictures whose paths, identifiers and notes name persons."""
+    tmp_path = tmp_path_factory.mktemp("made")
+    folder = tmp_path / "secret-folder" / "Okonkwo_Ada"
+    folder.mkdir(parents=True)
+    table = {"path": [], "label": [], "note": [], "mrn": []}
+    for number in range(6):
+        name = f"smith_john_{number}.dcm"
+        (folder / name).write_bytes(dicom(f"MRN-4711-{number // 2}", number, frames=1 + number % 2))
+        picture(number).save(folder / f"{number}.png")
+        table["path"] += [f"Okonkwo_Ada/{name}", f"Okonkwo_Ada/{number}.png"]
+        table["label"] += ["glaucoma", "healthy"]
+        table["note"] += ["seen by Dr. Okonkwo", "clear"]
+        table["mrn"] += ["MRN-4711", "MRN-4712"]
+    return Index.build(
+        tmp_path / "secret-folder", tmp_path / "x", encoder=FakeEncoder(), metadata=table, group="patient"
+    )
+
+
+def asked(target, *calls, raising=()):
+    """The answers of some calls, as text and as data."""
+
+    async def ask():
+        async with Client(target) as client:
+            tools = await client.list_tools()
+            answers = [await client.call_tool(name, arguments) for name, arguments in calls]
+            return tools, answers
+
+    tools, answers = asyncio.run(ask())
+    return tools, [(one.is_error, one.structured_content, one.content[0].text) for one in answers]
+
+
+def png(number: int) -> str:
+    file = io.BytesIO()
+    picture(number).save(file, "PNG")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def test_an_agent_searches_and_nobody_is_named(index, tmp_path):
+    shown = Shown(index, ["label", "note"])
+    # what is asked comes back in no answer either
+    (tools, answers) = asked(
+        make_server(shown, "1"),
+        ("info", {}),
+        ("search", {"picture": png(3), "k": 12}),
+        ("search", {"picture": png(3), "where": "label = 'healthy'", "k": 2}),
+        ("classify", {"picture": png(3), "by": "label"}),
+    )
+    assert [tool.name for tool in tools.tools] == ["search", "classify", "info"]
+    assert all(tool.annotations.read_only_hint for tool in tools.tools)
+    assert not [said for error, _, said in answers if error]
+    for _, data, text in answers:
+        assert set(REMARKS) <= set(data["remarks"])
+        assert not [name for name in NAMES if name in text or name in json.dumps(data)]
+    _, found, narrowed, named = (data for _, data, _ in answers)
+    assert found["hits"][0]["id"] and len(found["hits"]) == 12
+    assert {hit["label"] for hit in narrowed["hits"]} == {"healthy"}
+    assert {hit["note"] for hit in found["hits"]} == {None, "clear"}
+    assert named["classes"] and "neighbours" not in named
+    assert any("not calibrated" in remark for remark in named["remarks"])
+    # a patient is a hash, which tells which hits are one's
+    assert all(len(hit["patient"]) == 64 for hit in found["hits"] if hit.get("patient"))
+
+
+def test_ids_lead_from_one_question_to_the_next(index):
+    server = make_server(Shown(index, ["label"]), "1")
+    _, [(_, found, _)] = asked(server, ("search", {"picture": png(3), "k": 15}))
+    ids = [hit["id"] for hit in found["hits"]]
+    assert len(ids) == len(set(ids)) == 14  # the picture itself is left out
+    framed = next(id_ for id_ in ids if id_.endswith("#2"))
+    _, [(_, like, _), (_, others, _)] = asked(
+        server,
+        ("search", {"like": framed, "k": 3}),
+        ("search", {"like": framed, "k": 9, "other_patients": True}),
+    )
+    whose = next(hit["patient"] for hit in found["hits"] if hit["id"] == framed)
+    assert framed not in [hit["id"] for hit in like["hits"]]
+    assert whose not in [hit.get("patient") for hit in others["hits"]]
+
+
+@pytest.mark.parametrize(
+    ("tool", "arguments", "said"),
+    [
+        ("search", {"text": "x", "like": "y"}, "give exactly one"),
+        ("search", {}, "give exactly one"),
+        ("search", {"picture": "@@"}, "a picture is the base64"),
+        ("search", {"picture": "/etc/passwd"}, "a picture is the base64|is not an image"),
+        ("search", {"picture": base64.b64encode(b"no picture").decode()}, "is not an image"),
+        ("search", {"like": "0" * 16}, "no row has the id"),
+        ("search", {"like": "Okonkwo_Ada/1.png"}, "an id is 16 digits"),
+        ("search", {"picture": png(1), "where": "mrn = 'MRN-4711'"}, "agents do not see a column 'mrn'"),
+        ("search", {"picture": png(1), "where": "label = 'x' or not (path like 'Ok%')"}, "do not see a column 'path'"),
+        ("search", {"picture": png(1), "where": "label in ('x', mrn)"}, "do not see|cannot|expected"),
+        ("search", {"picture": png(1), "where": "label = mrn"}, "do not see|cannot|expected"),
+        ("search", {"picture": png(1), "where": "label ="}, "."),
+        ("classify", {"picture": png(1), "by": "mrn"}, "agents do not see a column 'mrn'"),
+        ("classify", {"picture": png(1)}, "give one of them"),
+        ("classify", {"picture": png(1), "labels": ["a", "b"]}, "."),
+    ],
+)
+def test_what_may_not_be_asked_is_refused_in_a_line(index, tool, arguments, said):
+    import re
+
+    _, [(error, _, text)] = asked(make_server(Shown(index, ["label"]), "1"), (tool, arguments))
+    assert error and re.search(said, text), text
+    assert "\n" not in text.strip() and "Traceback" not in text
+    hidden = json.dumps(arguments)
+    assert not [name for name in NAMES if name in text and name not in hidden]
+
+
+def test_columns_that_identify_are_refused(index):
+    for column in ("mrn", "path", "id", "folder", "sha256"):
+        with pytest.raises(UsageError, match="identifies: no agent sees it"):
+            Shown(index, [column])
+    with pytest.raises(UsageError, match="no column 'nothing'"):
+        Shown(index, ["nothing"])
+
+
+def test_raw_identifiers_beside_hashes_are_left_out(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.dcm").write_bytes(dicom("P1", 1))
+    picture(2).save(tmp_path / "a/2.png")
+    labels = {"path": ["2.png"], "patient": ["Okonkwo"]}
+    index = Index.build(tmp_path / "a", tmp_path / "x", encoder=FakeEncoder(), metadata=labels)
+    assert "Okonkwo" in index.store.table(["patient"])["patient"].to_pylist()
+    _, [(_, data, text)] = asked(make_server(Shown(index), "1"), ("search", {"picture": png(5)}))
+    assert len(data["hits"]) == 2 and "Okonkwo" not in text
+
+
+def test_pictures_of_a_shared_folder_and_no_others(index, tmp_path):
+    (tmp_path / "shared").mkdir()
+    picture(3).save(tmp_path / "shared/a.png")
+    picture(3).save(tmp_path / "outside.png")
+    (tmp_path / "shared/link.png").symlink_to(tmp_path / "outside.png")
+    server = make_server(Shown(index, [], tmp_path / "shared"), "1")
+    given = ("a.png", "../outside.png", "link.png", str(tmp_path / "outside.png"))
+    _, answers = asked(server, *(("search", {"picture": name}) for name in given))
+    assert [error for error, *_ in answers] == [False, True, True, True]
+
+
+def test_the_command_answers_over_standard_input_and_output(index, tmp_path):
+    strace = shutil.which("strace")
+    command = [sys.executable, "-m", "retr", "mcp", "--index", str(index.path), "--columns", "label"]
+    traced = [strace, "-f", "-qq", "-e", "trace=connect,sendto", "-o", str(tmp_path / "trace"), *command]
+    first, *rest = traced if strace else command
+    target = StdioServerParameters(command=first, args=rest, env={"RETR_STATE_DIR": str(tmp_path / "state")})
+    id_ = index.store.table(["sha256"])["sha256"][0].as_py()[:16]
+    _, [(_, info, _), (error, found, text)] = asked(target, ("info", {}), ("search", {"like": id_, "k": 2}))
+    assert (info["rows"], error, len(found["hits"])) == (15, False, 2)
+    assert not [name for name in NAMES if name in text]
+    if strace:
+        assert "AF_INET" not in (tmp_path / "trace").read_text()
