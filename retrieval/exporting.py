@@ -151,7 +151,7 @@ def digest_of_ids(ids: Iterator[str] | Sequence[str]) -> str:
 
 
 def _as_lance(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
-    import lance  # type: ignore[import-not-found]
+    import lance
 
     schema = _with_vectors(store, rows[:0]).schema
     batches = (batch for _, piece in _pieces(rows) for batch in _with_vectors(store, piece).to_batches())
@@ -159,7 +159,7 @@ def _as_lance(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
 
 
 def _as_dataset(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
-    import datasets  # type: ignore[import-not-found]
+    import datasets
 
     datasets.Dataset(datasets.table.InMemoryTable(_with_vectors(store, rows))).save_to_disk(str(draft))
 
