@@ -44,6 +44,10 @@ def serve(
     allow_origin: Annotated[
         list[str] | None, typer.Option("--allow-origin", help="A site whose pages may ask it; repeats.")
     ] = None,
+    rate: Annotated[
+        float,
+        typer.Option("--rate", min=0.1, help="Questions a second of one token; four times so many after a pause."),
+    ] = 50.0,
     root_path: Annotated[str, typer.Option("--root-path", help="The path under which a proxy offers it.")] = "",
     trusted_proxy: Annotated[
         list[str] | None, typer.Option("--trusted-proxy", help="The address of a proxy whose headers count; repeats.")
@@ -78,6 +82,8 @@ def serve(
         read_only=read_only,
         hosts=frozenset(allow_host or ()),
         origins=frozenset(origin.lower().rstrip("/") for origin in allow_origin or ()),
+        rate=rate,
+        burst=max(1, round(4 * rate)),
         root_path=root_path,
         trusted_proxies=tuple(trusted_proxy or ()),
         certificate=certificate,

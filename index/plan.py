@@ -51,8 +51,6 @@ def search(
     if plan.cosine:
         queries = unit(queries)
     require_k(options.k)
-    if options.min_score is not None and math.isnan(options.min_score):
-        raise UsageError("the smallest score must be a number, got nan")
     effort = options.effort
     if options.exact and effort is not None:
         raise UsageError(f"an exact search has no effort, got {effort!r}", hint="leave one of the two out")
@@ -64,7 +62,7 @@ def search(
         allowed=allowed,
         exclude=_excluded(snapshot, len(queries), exclude, exclude_same),
         one_per=snapshot.identity.groups(options.one_per) if options.one_per is not None else None,
-        min_score=options.min_score,
+        min_score=None if options.min_score is None else _least(options.min_score),
         few=few,
     )
     placed = placement.take(snapshot, plan.config, len(queries), few=approximate.measured(ask))
@@ -231,6 +229,15 @@ def _prepared(queries: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
     if not np.isfinite(queries).all():
         raise UsageError("a query vector holds a value that is not a finite number")
     return queries
+
+
+def _least(score: float) -> float:
+    """Return a smallest score among those that float32 can hold, as scores are: no score lies beyond them."""
+    # an integer may be too large for `math.isnan`
+    if score != score:  # noqa: PLR0124
+        raise UsageError("the smallest score must be a number, got nan")
+    most = float(np.finfo(np.float32).max)
+    return float(min(max(score, -most), most))
 
 
 def _allowed(

@@ -249,9 +249,15 @@ class Query:
         return cls._of(kind, argument)
 
     def __mul__(self, weight: float) -> Query:
-        factor = float(weight)
+        try:
+            factor = float(weight)
+        except OverflowError:
+            factor = math.inf
         if not math.isfinite(factor) or factor == 0:
-            raise UsageError(f"the weight of a query must be finite and not zero, got {weight!r}")
+            raise UsageError(f"the weight of a query must be finite and not zero, got {weight!r:.40}")
+        # beyond these, sums of float32 run over or vanish
+        if not all(1e-15 <= abs(part.weight * factor) <= 1e15 for part in self.parts):
+            raise UsageError(f"the weight of a query must lie between 1e-15 and 1e15, got {weight!r:.40}")
         return replace(self, parts=tuple(replace(part, weight=part.weight * factor) for part in self.parts))
 
     __rmul__ = __mul__

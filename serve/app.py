@@ -6,11 +6,10 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import FastAPI, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
@@ -31,14 +30,17 @@ from retr.serve.batching import Busy
 from retr.serve.decoding import Decoders, Limits
 from retr.serve.limits import Guard, Rate
 from retr.serve.messages import without_paths
+from retr.serve.metrics import Counted
 from retr.serve.served import Served
 from retr.serve.state import State
 from retr.serve.tokens import Tokens
 from retr.serve.uploads import Uploads
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
+
+    from fastapi import Request
 
     from retr.serve.settings import Settings
 
@@ -117,7 +119,7 @@ def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping
     app.include_router(routes_write.router, prefix="/v1")
     app.include_router(routes_long.router, prefix="/v1")
     app.include_router(routes_sets.router, prefix="/v1")
-    app.middleware("http")(_counted(state))
+    app.add_middleware(Counted, metrics=state.metrics)
     app.add_middleware(
         Guard,
         hosts=settings.own_names,
@@ -126,22 +128,6 @@ def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping
         body_seconds=settings.body_seconds,
     )
     return app
-
-
-def _counted(state: State) -> Callable[..., Any]:
-    async def counted(request: Request, call_next: Callable[..., Any]) -> Any:
-        began = time.monotonic()
-        status = 500
-        try:
-            response = await call_next(request)
-            status = response.status_code
-        finally:
-            route = request.scope.get("route")
-            # the pattern, never the path: a path may hold an identifier
-            state.metrics.observe(getattr(route, "path", "other"), status, time.monotonic() - began)
-        return response
-
-    return counted
 
 
 async def _sync(state: State) -> None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Response
 
@@ -14,7 +15,6 @@ from retr.serve import facets as facets_
 from retr.serve.questions import picture_of, query_of, told
 from retr.serve.schemas import (
     REFUSALS,
-    Answer,
     ClassifyAnswer,
     ClassifyRequest,
     Facets,
@@ -25,6 +25,10 @@ from retr.serve.schemas import (
 )
 from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
 from retr.serve.tokens import SCOPES
+
+if TYPE_CHECKING:
+    from retr import Hits
+    from retr.serve.served import Served
 
 router = APIRouter(tags=["read"], responses=REFUSALS, route_class=EarlyRoute)
 Where = Annotated[str | None, Query(max_length=10_000)]
@@ -67,8 +71,13 @@ async def search(
         )
     if accept == MEDIA_TYPE:
         return Response(await state.run(to_arrow, found), media_type=MEDIA_TYPE)
-    answers = [Answer(**hits.to_json()) for hits in found]
-    return SearchAnswer(index=served.name, version=served.index.version, answers=answers)
+    return Response(await state.run(_as_json, served, found), media_type="application/json")
+
+
+def _as_json(served: Served, found: list[Hits]) -> bytes:
+    """Return a `SearchAnswer`, written at once: its model is for the description, and costs as much again."""
+    answers = [hits.to_json() for hits in found]
+    return json.dumps({"index": served.name, "version": served.index.version, "answers": answers}).encode()
 
 
 @router.post("/indexes/{index}/classify")

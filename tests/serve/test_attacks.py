@@ -129,6 +129,14 @@ def test_a_body_beyond_the_limit_is_told_as_such_though_json_was_expected(serve)
     assert serve(max_body=10_000).post(SEARCH, content=pieces(), headers=JSON).status_code == 413
 
 
+def test_a_body_of_many_values_is_refused_before_it_is_parsed(serve):
+    client = serve()
+    body = b'{"questions": [{"parts": [{"vector": [' + b"0," * 1_500_000 + b"0]}]}]}"
+    began = time.monotonic()
+    assert client.post(SEARCH, content=body, headers=JSON).status_code == 413
+    assert time.monotonic() - began < 2
+
+
 def test_large_bodies_at_once_are_refused_before_memory_is_full():
     async def reading(scope, receive, send):
         while (await receive()).get("more_body"):

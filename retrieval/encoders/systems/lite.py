@@ -147,6 +147,8 @@ class LiteEncoder(BaseEncoder):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = len(os.sched_getaffinity(0))
         options.log_severity_level = 3
+        # threads that wait for the next layer would take a third of the time from whatever else runs here
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         # a file that is named is looked at, also where the network needs none any more
         path = None if self._weights is None else _checked(_find(self._weights))
         graph = _cached(output, side)
