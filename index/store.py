@@ -44,9 +44,15 @@ class Store(Snapshot):
 
     @classmethod
     def create(
-        cls, path: Path | str, *, encoder: EncoderInfo, group: str | None = None, dtype: Dtype = "float32"
+        cls,
+        path: Path | str,
+        *,
+        encoder: EncoderInfo,
+        group: str | None = None,
+        dtype: Dtype = "float32",
+        shards: int = 1,
     ) -> Self:
-        """Make an empty index at ``path``.
+        """Make an empty index at ``path``, in one folder or spread over shards (`retr.index.disk.shards`).
 
         Raises
         ------
@@ -56,7 +62,7 @@ class Store(Snapshot):
         root = home(path)
         from retr.index.disk.creation import create
 
-        return cls(root, create(root, str(path), encoder, group=group, dtype=dtype))
+        return cls(root, create(root, str(path), encoder, group=group, dtype=dtype, shards=shards))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return opened_again, (str(self.path.absolute()), self.uuid, self.version, self.placement.device)

@@ -71,7 +71,7 @@ def last_run(segments: Sequence[SegmentInfo], added: int) -> list[range]:
     return [range(start, len(segments))] if len(segments) - start > 1 else []
 
 
-def compact_runs(segments: Sequence[SegmentInfo]) -> list[range]:
+def compact_runs(segments: Sequence[SegmentInfo], added: int = 0) -> list[range]:  # noqa: ARG001
     """Return the runs that leave few segments and no deleted row: everything but large segments without deletions."""
     runs = []
     start = 0
@@ -99,8 +99,8 @@ def _capped(segments: Sequence[SegmentInfo], run: range) -> list[range]:
 def merge(
     root: Path, segments: Sequence[SegmentInfo], name: str, *, schema: pa.Schema, layout: Layout
 ) -> SegmentInfo | None:
-    """Write the live rows of adjacent segments as one new segment, a row group at a time; ``None`` without any."""
-    writer = SegmentWriter(root, name, schema=schema, layout=layout)
+    """Write the live rows of adjacent segments of one folder as one, a row group at a time; ``None`` without any."""
+    writer = SegmentWriter(root, name, schema=schema, layout=layout, folder=segments[0].folder)
     try:
         for info in segments:
             segment = Segment(root, info, layout)

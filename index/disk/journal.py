@@ -23,9 +23,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from retr.index.disk.current import read_current
 from retr.index.disk.files import disk_errors, regular, replace_bytes
 from retr.index.disk.lock import short_lock
-from retr.index.disk.manifest import read_current
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.json_fields import Fields, parse_json, stored
 from retr.index.machine.whole_file import sync_folder

@@ -1,8 +1,6 @@
 """The manifest: which files and rows a committed version of an index consists of.
 
-``manifests/00000012.json`` is written once and never changed; ``CURRENT`` names the live one with its sha256 and
-is replaced atomically (write, fsync, rename, fsync of the folder). A process killed at any instant therefore leaves
-the last committed state: files that no manifest names are leftovers, removed by the next writer.
+``manifests/00000012.json`` is written once and never changed; `retr.index.disk.current` makes one the live one.
 
 A manifest may have been written by anybody, so it is checked: every value is of its type, every file it names has the
 form of its role, and no file is named twice.
@@ -10,37 +8,33 @@ form of its role, and no file is named twice.
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import os
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from retr.index.disk import row_arrays, side_data
 from retr.index.disk import schema as schemas
-from retr.index.disk.files import FileRef, read_small, replace_bytes, require_folders
+from retr.index.disk.files import FileRef
 from retr.index.disk.row_arrays import Layout, RowArray
 from retr.index.disk.side_data import SideData, told_by_name
 from retr.index.encoder import EncoderInfo
-from retr.index.errors import FormatVersionError, IndexCorruptError, IndexNotFoundError
+from retr.index.errors import FormatVersionError
 from retr.index.json_fields import Fields, parse_json, stored
-from retr.index.machine.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
     import pyarrow as pa
 
 # The second has kinds of side data and row arrays, which a writer of the first would lose: what has none is of the
-# first, for older readers to go on.
-FORMAT_VERSIONS = (1, 2)
+# first, for older readers to go on. The third has its rows in shards (`retr.index.disk.shards`).
+FORMAT_VERSIONS = (1, 2, 3)
 CURRENT = "CURRENT"
 MANIFESTS = "manifests"
 SEGMENTS = "segments"
 FILES = "files"
+SHARDS = "shards"
 
 # The keys of the notes (`Manifest.extra`) that this package writes itself: what `tune` chose and measured,
 TUNING = "tuning"
@@ -50,16 +44,16 @@ IDENTIFIERS = "identifiers"
 UNFINISHED_PURGE = "purge_unfinished"
 
 Dtype = Literal["float32", "float16"]
-_CURRENT = re.compile(rf"(?P<file>{MANIFESTS}/[0-9]{{8,20}}\.json) (?P<sha256>[0-9a-f]{{64}})\n")
-# What `CURRENT` and a manifest hold at most: ten times the manifest of a hundred million rows.
-_CURRENT_BYTES, _MANIFEST_BYTES = 200, 256 << 20
-_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
-_HINT = "restore the index from a copy, or build it again"
+MENDING = "restore the index from a copy, or build it again"
 _UUID = re.compile("[0-9A-Za-z-]{1,64}")
 # The most rows a segment can number, and dimensions a vector can have.
 _MOST_ROWS, _MOST_DIMS = (1 << 31) - 1, 1 << 20
+# Of shards more than one; each costs a folder and a manifest.
+LEAST_SHARDS, MOST_SHARDS = 2, 1024
 _STEM = "[0-9]{8,20}-[0-9a-f]{8}"
 _NAME = re.compile(_STEM)
+_FOLDER = rf"{SHARDS}/[0-9]{{4}}/"
+_SHARD_FILE = re.compile(rf"{_FOLDER}{MANIFESTS}/[0-9]{{8,20}}\.json")
 _SIDE_FILE = re.compile(rf"{FILES}/{_STEM}-[A-Za-z0-9._-]{{1,200}}")
 
 
@@ -78,12 +72,14 @@ _FORMS = {
 }
 _ARRAY = re.compile(rf"{SEGMENTS}/{_STEM}\.rows-{row_arrays.NAME.pattern}\.npy")
 # Every name that a writer gives a file; `retr.index.disk.sweep` removes those that no manifest holds on to.
-OURS = re.compile(
-    "|".join(
-        [rf"{CURRENT}\.tmp", r"journal\.jsonl\.tmp", rf"{MANIFESTS}/[0-9]{{8,20}}\.json(?:\.tmp)?", _SIDE_FILE.pattern]
-        + [form.pattern for form in (*_FORMS.values(), _ARRAY)]
-    )
-)
+_ONCE = [rf"{CURRENT}\.tmp", rf"{MANIFESTS}/[0-9]{{8,20}}\.json(?:\.tmp)?", _SIDE_FILE.pattern]
+_IN_A_FOLDER = "|".join(_ONCE + [form.pattern for form in (*_FORMS.values(), _ARRAY)])
+OURS = re.compile(rf"journal\.jsonl\.tmp|{_IN_A_FOLDER}|{_FOLDER}(?:{CURRENT}|lock|{_IN_A_FOLDER})")
+
+
+def shard_folder(number: int) -> str:
+    """Return the folder of a shard, relative to the index, with a slash at its end."""
+    return f"{SHARDS}/{number:04d}/"
 
 
 @dataclass(frozen=True)
@@ -108,6 +104,21 @@ class SegmentInfo:
     accelerator: FileRef | None = None
     columns: FileRef | None = None
     arrays: Mapping[str, FileRef] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> str:
+        """The folder of its files, relative to the index: empty, or that of a shard."""
+        return self.table.file[: self.table.file.rindex(f"{SEGMENTS}/")]
+
+    def moved(self, folder: str) -> SegmentInfo:
+        """Return what is recorded of it where its files lie in another folder."""
+        here = self.folder
+
+        def there(ref: FileRef) -> FileRef:
+            return replace(ref, file=folder + ref.file.removeprefix(here))
+
+        refs: dict[str, Any] = {role: there(ref) for role in _FORMS if (ref := getattr(self, role)) is not None}
+        return replace(self, **refs, arrays={name: there(ref) for name, ref in self.arrays.items()})
 
     def refs(self) -> Iterator[FileRef]:
         """Yield the files that belong to this segment."""
@@ -184,7 +195,8 @@ class Manifest:
     ``extra`` holds what the layers above note (adapters, calibration, tuning): JSON values under a key each;
     ``files`` their sidecar files by name; ``side_data`` says which of both are of which kind, beside those that format
     version 1 knew by name, and ``row_arrays`` which arrays every segment has. ``skipped`` names a Parquet table of what
-    was not indexed and why.
+    was not indexed and why. ``shards`` says over how many shards the rows are spread, 0 for none, and ``shard_files``
+    names the manifest of each; ``segments`` are those of all, shard by shard.
     """
 
     uuid: str
@@ -202,11 +214,18 @@ class Manifest:
     extra: Mapping[str, Any] = field(default_factory=dict)
     side_data: Mapping[str, SideData] = field(default_factory=dict)
     row_arrays: Mapping[str, RowArray] = field(default_factory=dict)
+    shards: int = 0
+    shard_files: tuple[FileRef, ...] = ()
+
+    @property
+    def folders(self) -> list[str]:
+        """The folders that files of its rows may lie in: those of the shards, or the index's own."""
+        return [shard_folder(number) for number in range(self.shards)] or [""]
 
     @property
     def format_version(self) -> int:
         """The lowest format version that holds all of this."""
-        return 2 if self.side_data or self.row_arrays else 1
+        return 3 if self.shards else 2 if self.side_data or self.row_arrays else 1
 
     @property
     def layout(self) -> Layout:
@@ -223,7 +242,7 @@ class Manifest:
         refs = [ref for segment in self.segments for ref in segment.refs()]
         if self.skipped is not None:
             refs.append(self.skipped)
-        return [*refs, *self.files.values()]
+        return [*refs, *self.files.values(), *self.shard_files]
 
     def to_bytes(self) -> bytes:
         """Return the JSON text that is written: sorted keys, so that equal states are equal files."""
@@ -239,7 +258,8 @@ class Manifest:
             "format_version": self.format_version,
             "group": self.group,
             "n_skipped": self.n_skipped,
-            "segments": [segment.to_json() for segment in self.segments],
+            # those of shards stand in the shards' own manifests
+            "segments": [] if self.shards else [segment.to_json() for segment in self.segments],
             "similarity": self.encoder.similarity,
             "skipped": self.skipped.to_json() if self.skipped else None,
             "uuid": self.uuid,
@@ -248,6 +268,8 @@ class Manifest:
         if self.format_version > 1:
             data["side_data"] = {name: one.to_json() for name, one in self.side_data.items()}
             data["row_arrays"] = {name: one.to_json() for name, one in self.row_arrays.items()}
+        if self.shards:
+            data["shards"] = [ref.to_json() for ref in self.shard_files]
         return (json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
 
     @classmethod
@@ -261,7 +283,7 @@ class Manifest:
         IndexCorruptError
             It is not a manifest.
         """
-        with stored("the manifest", _HINT):
+        with stored("the manifest", MENDING):
             fields = Fields(parse_json(text))
             found = fields.whole("format_version", most=1 << 62)
             if found not in FORMAT_VERSIONS:
@@ -273,6 +295,7 @@ class Manifest:
             files = fields.inner("files")
             # what a writer of version 1 never wrote, its readers do not read
             kinds, arrays = (fields.inner(key) if found > 1 else Fields({}) for key in ("side_data", "row_arrays"))
+            shards = tuple(FileRef.from_json(one, _SHARD_FILE) for one in (fields.items("shards") if found > 2 else []))
             manifest = cls(
                 uuid=fields.text("uuid"),
                 encoder=EncoderInfo.from_json(fields.inner("encoder").data()),
@@ -291,8 +314,12 @@ class Manifest:
                 extra=fields.inner("extra").data(),
                 side_data={name: SideData.from_json(kinds.inner(name).data()) for name in kinds},
                 row_arrays={name: RowArray.from_json(arrays.inner(name).data()) for name in arrays},
+                shards=len(shards),
+                shard_files=shards,
             )
             manifest.require_sense()
+            if found > 2 and (not LEAST_SHARDS <= len(shards) <= MOST_SHARDS or manifest.segments):
+                raise ValueError("too few shards, or too many, or rows outside of them")
         return manifest
 
     def require_sense(self) -> None:
@@ -305,6 +332,8 @@ class Manifest:
             raise ValueError("the uuid is none")
         if not 1 <= self.encoder.dim <= _MOST_DIMS:
             raise ValueError("vectors of no length, or of one that no encoder has")
+        if any(not ref.file.startswith(shard_folder(number)) for number, ref in enumerate(self.shard_files)):
+            raise ValueError("shards in another order, or the same one twice")
         self._require_kinds()
 
     def _require_kinds(self) -> None:
@@ -323,70 +352,6 @@ class Manifest:
             raise ValueError("a segment with other row arrays than the index")
 
 
-def read_current(root: Path) -> Manifest:
-    """Read the live manifest of the index at ``root``.
-
-    Raises
-    ------
-    IndexNotFoundError
-        There is no index at ``root``.
-    IndexCorruptError
-        ``CURRENT`` or the manifest was altered.
-    FormatVersionError
-        It was written in a newer format.
-    """
-    while True:
-        name, digest = _current(root)
-        require_folders(root, MANIFESTS, SEGMENTS, FILES)
-        try:
-            text = read_small(root, name, _MANIFEST_BYTES)
-        except FileNotFoundError:
-            # A writer may have committed, and removed the old manifest, between the two reads.
-            if _current(root)[0] != name:
-                continue
-            raise _corrupt(f"the manifest {name!r} is missing") from None
-        if hashlib.sha256(text).hexdigest() != digest:
-            raise _corrupt(f"the manifest {name!r} was changed after it was written")
-        manifest = Manifest.from_bytes(text)
-        if manifest.file != name:
-            raise _corrupt(f"the manifest {name!r} says that it is {manifest.file!r}")
-        return manifest
-
-
-def _current(root: Path) -> tuple[str, str]:
-    try:
-        text = read_small(root, CURRENT, _CURRENT_BYTES).decode(errors="replace")
-    except OSError as error:
-        if error.errno not in _NO_FILE:
-            raise
-        raise IndexNotFoundError(
-            f"no index at {str(root)!r}",
-            hint="make one with `retr index build ARCHIVE`, or name another with `--index PATH`",
-        ) from None
-    found = _CURRENT.fullmatch(text)
-    if found is None:
-        raise _corrupt(f"the file {CURRENT!r} does not name a manifest")
-    return found["file"], found["sha256"]
-
-
-def _corrupt(message: str) -> IndexCorruptError:
-    return IndexCorruptError(message, hint=_HINT)
-
-
 def is_accelerator(ref: FileRef) -> bool:
     """Return whether a file is one that an index can do without."""
     return ref.file.endswith(".faiss")
-
-
-def exists(root: Path) -> bool:
-    """Return whether there is an index at ``root``, readable or not."""
-    return os.path.lexists(root / CURRENT)
-
-
-def publish(root: Path, manifest: Manifest) -> None:
-    """Make ``manifest`` the live one; every file it names is already on the disk."""
-    for folder in (SEGMENTS, FILES):
-        sync_folder(root / folder)
-    text = manifest.to_bytes()
-    replace_bytes(root / manifest.file, text)
-    replace_bytes(root / CURRENT, f"{manifest.file} {hashlib.sha256(text).hexdigest()}\n".encode())

@@ -47,11 +47,12 @@ def rewritten(
     change
         Turns what was read into what is written, in any order of columns.
     """
-    name = f"{SEGMENTS}/{stem}.parquet"
+    folder = f"{segment.info.folder}{SEGMENTS}"
+    name = f"{folder}/{stem}.parquet"
     with (root / name).open("xb") as sink, parquet_writer(sink, new) as writer:
         for part in segment.tables(old):
             writer.write_table(change(part).select(new.names))
-    columns = sidetable.write(root, name, f"{SEGMENTS}/{stem}.arrow")
+    columns = sidetable.write(root, name, f"{folder}/{stem}.arrow")
     return replace(segment.info, table=reference(root, name), columns=columns)
 
 
@@ -109,7 +110,7 @@ def revectored(
     UsageError
         There are fewer or more, of another length, or one cannot be held.
     """
-    name, rows, max_norm = f"{SEGMENTS}/{stem}.npy", 0, 0.0
+    name, rows, max_norm = f"{info.folder}{SEGMENTS}/{stem}.npy", 0, 0.0
     with (root / name).open("xb") as sink:
         sink.write(npy_header(layout.stored, (info.rows, layout.dim)))
         for piece in pieces:

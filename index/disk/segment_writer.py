@@ -31,10 +31,10 @@ _WRITE_ROWS = 65_536
 class SegmentWriter:
     """Writes one segment, in as many pieces as come; nothing counts before `close` and a commit."""
 
-    def __init__(self, root: Path, name: str, *, schema: pa.Schema, layout: Layout) -> None:
+    def __init__(self, root: Path, name: str, *, schema: pa.Schema, layout: Layout, folder: str = "") -> None:
         self.schema = schema
         self.rows = 0
-        self._root, self._name, self._layout = root, name, layout
+        self._root, self._name, self._layout, self._folder = root, name, layout, folder
         self._kind = layout.stored
         self._hashes: list[NDArray[np.uint64]] = []
         self._max_norm = 0.0
@@ -49,7 +49,7 @@ class SegmentWriter:
         self._parquet = parquet_writer(self._table, schema)
 
     def _file(self, suffix: str) -> str:
-        return f"{SEGMENTS}/{self._name}{suffix}"
+        return f"{self._folder}{SEGMENTS}/{self._name}{suffix}"
 
     def append(
         self,

@@ -8,12 +8,13 @@ lies behind one is not in the index.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from retr.index.disk.files import require_folders
 from retr.index.disk.journal import JOURNAL, JOURNAL_LOCK
 from retr.index.disk.lock import LOCK_FILE
 from retr.index.disk.manifest import CURRENT, FILES, MANIFESTS, OURS, SEGMENTS
+from retr.index.disk.shards import found_folders, remove_empty_folders
 from retr.index.errors import RetrError
 from retr.index.machine.whole_file import sync_folder
 
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
 
 def named(manifest: Manifest) -> set[str]:
     """Return the paths, relative to the index, of everything that belongs to a committed state."""
-    return {CURRENT, LOCK_FILE, JOURNAL, JOURNAL_LOCK, manifest.file, *(ref.file for ref in manifest.refs())}
+    own = {CURRENT, LOCK_FILE, JOURNAL, JOURNAL_LOCK, manifest.file, *(ref.file for ref in manifest.refs())}
+    return own.union(f"{folder}{name}" for folder in manifest.folders for name in (CURRENT, LOCK_FILE))
 
 
 def others(root: Path, *manifests: Manifest) -> tuple[list[str], list[str]]:
@@ -40,18 +42,23 @@ def others(root: Path, *manifests: Manifest) -> tuple[list[str], list[str]]:
 def leftovers(root: Path, *manifests: Manifest) -> list[str]:
     """Return the leftovers beside these states, looking only where a writer writes; sorted."""
     keep = set().union(*(named(manifest) for manifest in manifests))
-    found = [draft for name in (CURRENT, JOURNAL) if os.path.lexists(root / (draft := f"{name}.tmp"))]
-    for folder in (MANIFESTS, SEGMENTS, FILES):
-        with os.scandir(root / folder) as entries:
-            found += [f"{folder}/{entry.name}" for entry in entries if not entry.is_dir(follow_symlinks=False)]
+    found = []
+    for folder in found_folders(root):
+        own = (f"{folder}{name}" for name in (f"{CURRENT}.tmp", f"{JOURNAL}.tmp", CURRENT, LOCK_FILE))
+        found += [name for name in own if os.path.lexists(root / name)]
+        for inner in (MANIFESTS, SEGMENTS, FILES):
+            # a writer that was killed may have made some of a shard's folders
+            with suppress(FileNotFoundError), os.scandir(root / folder / inner) as entries:
+                names = (entry.name for entry in entries if not entry.is_dir(follow_symlinks=False))
+                found += [f"{folder}{inner}/{name}" for name in names]
     return sorted(name for name in found if name not in keep and OURS.fullmatch(name))
 
 
 def sweep(root: Path, *manifests: Manifest) -> None:
     """Remove the leftovers beside these states; only the holder of the writer's lock may."""
-    require_folders(root, MANIFESTS, SEGMENTS, FILES)
     for name in leftovers(root, *manifests):
         (root / name).unlink(missing_ok=True)
+    remove_empty_folders(root, max(manifests, key=lambda manifest: manifest.shards))
 
 
 def sweep_for_good(root: Path, manifest: Manifest) -> None:
@@ -64,8 +71,10 @@ def sweep_for_good(root: Path, manifest: Manifest) -> None:
     """
     try:
         sweep(root, manifest)
-        for folder in (MANIFESTS, SEGMENTS, FILES):
-            sync_folder(root / folder)
+        for folder in found_folders(root):
+            for inner in (MANIFESTS, SEGMENTS, FILES):
+                with suppress(FileNotFoundError):
+                    sync_folder(root / folder / inner)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise RetrError(

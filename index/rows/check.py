@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.disk import journal
+from retr.index.disk.current import read_current
 from retr.index.disk.files import regular
 from retr.index.disk.lock import LOCK_FILE
-from retr.index.disk.manifest import CURRENT, UNFINISHED_PURGE, Manifest, read_current
+from retr.index.disk.manifest import CURRENT, UNFINISHED_PURGE, Manifest
 from retr.index.disk.schema import ID, texts
 from retr.index.disk.segments import Segment, id_hashes, map_file
 from retr.index.disk.side_data import find_kind, held

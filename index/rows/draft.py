@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from retr.index.disk.manifest import Manifest
+    from retr.index.disk.manifest import Manifest, SegmentInfo
     from retr.index.disk.side_data import Change, Kind, NewVectors
 
 S_co = TypeVar("S_co", bound=Snapshot, covariant=True)
@@ -201,7 +201,7 @@ class Draft(ABC, Generic[S_co]):
             if self.draft.segments and fill is None:
                 raise UsageError(f"the row array {name!r} needs the lines of the rows that are there")
             for info in self.draft.segments:
-                ref = self._written(name, array, start, info.rows, fill)
+                ref = self._written(name, array, start, info, fill)
                 segments.append(dataclasses.replace(info, arrays={**info.arrays, name: ref}))
                 start += info.rows
             self._change(segments=tuple(segments), row_arrays={**self.draft.row_arrays, name: array})
@@ -211,10 +211,10 @@ class Draft(ABC, Generic[S_co]):
         name: str,
         array: RowArray,
         start: int,
-        rows: int,
+        info: SegmentInfo,
         fill: Callable[[NDArray[np.int64]], Any] | None,
     ) -> FileRef:
-        file = f"{SEGMENTS}/{self._name()}.rows-{name}.npy"
+        file, rows = f"{info.folder}{SEGMENTS}/{self._name()}.rows-{name}.npy", info.rows
         with (self.store.path / file).open("xb") as stream:
             stream.write(npy_header(array.stored, (rows, array.dim)))
             for at in range(start, start + rows, _BLOCK):

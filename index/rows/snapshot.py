@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa
 
-from retr.index.disk.manifest import Manifest, exists, read_current
+from retr.index.disk.current import exists, read_current
 from retr.index.disk.segments import Segment, id_hashes, map_file
 from retr.index.disk.verified import verify_new
 from retr.index.errors import IndexCorruptError, UsageError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.disk.manifest import Manifest
     from retr.index.rows.text_lookup import TextLookup
 
 # Of masks of conditions, which take a byte a row; where at most one row in so many is allowed, their numbers are kept

@@ -9,34 +9,35 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 from collections import Counter
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.disk import journal, verified
 from retr.index.disk import schema as schemas
-from retr.index.disk.compaction import SEGMENT_ROWS, Compaction, compact_runs, last_run, merge
-from retr.index.disk.creation import timestamp
-from retr.index.disk.files import disk_errors, reference, write_bytes
+from retr.index.disk.compaction import SEGMENT_ROWS, Compaction, compact_runs, last_run
+from retr.index.disk.creation import number_of_shards, timestamp
+from retr.index.disk.current import publish, read_current
+from retr.index.disk.files import disk_errors, reference
 from retr.index.disk.lock import writer_lock
-from retr.index.disk.manifest import SEGMENTS, UNFINISHED_PURGE, publish, read_current
+from retr.index.disk.manifest import SEGMENTS, UNFINISHED_PURGE
 from retr.index.disk.rewriting import replaced
 from retr.index.disk.schema import ID
 from retr.index.disk.segment_writer import SegmentWriter
 from retr.index.disk.segments import HashSet, Segment, id_hashes
+from retr.index.disk.shards import make_folders, point, require_whole
 from retr.index.disk.side_data import known_kind
 from retr.index.disk.sweep import sweep, sweep_for_good
 from retr.index.errors import RetrError, UsageError
 from retr.index.machine.arrow import pc
 from retr.index.machine.whole_file import sync_folder
-from retr.index.rows.carrying import carry, renumbered, unknown_numbered
+from retr.index.rows.carrying import unknown_numbered
 from retr.index.rows.draft import Draft, S_co
 from retr.index.rows.folding import fold
 from retr.index.rows.grouping import group_as_text, type_to_rewrite, with_text_identifiers
 from retr.index.rows.purge import Purged, take_out
+from retr.index.rows.settling import settled
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -60,8 +61,10 @@ def open_writer(kind: type[S_co], root: Path) -> Iterator[Writer[S_co]]:
     """
     with writer_lock(root):
         store = kind.open(root)
+        require_whole(store.manifest)
         with disk_errors("clearing away what an interrupted run left"):
             sync_folder(root)
+            point(root, store.manifest)
             sweep(root, store.manifest)
         writer = Writer(store)
         try:
@@ -258,6 +261,19 @@ class Writer(Draft[S_co]):
         self.draft = dataclasses.replace(self.draft, group=column)
         self._dirty = True
 
+    def shard(self, into: int) -> None:
+        """Spread the rows over so many shards; 1 makes an ordinary index of them. Accelerators of rows that move go.
+
+        Raises
+        ------
+        UsageError
+            It is no number of shards.
+        """
+        shards = number_of_shards(into)
+        with self._changing("spreading the rows over shards"):
+            self._change(shards=shards)
+            make_folders(self.store.path, self.draft)
+
     def accelerate(self, position: int, build: Callable[[Path], None] | None) -> None:
         """Equip the segment at ``position`` with an accelerator, or take its away.
 
@@ -274,7 +290,7 @@ class Writer(Draft[S_co]):
         with self._changing("writing an accelerator"):
             ref = None
             if build is not None:
-                name = f"{SEGMENTS}/{self._name()}.faiss"
+                name = f"{self.draft.segments[position].folder}{SEGMENTS}/{self._name()}.faiss"
                 build(self.store.path / name)
                 ref = reference(self.store.path, name)
             segments = list(self.draft.segments)
@@ -301,8 +317,7 @@ class Writer(Draft[S_co]):
         with self._changing("committing"):
             self._close_segment()
             self._refuse_taken_ids()
-            added = len(self.draft.segments) - len(self.store.segments)
-            self._publish(self._settled(partial(last_run, added=added)))
+            self._publish(self._settled(last_run))
         return self.store
 
     def _publish(self, segments: list[SegmentInfo], *, under: journal.Held | None = None) -> None:
@@ -311,7 +326,7 @@ class Writer(Draft[S_co]):
         manifest = dataclasses.replace(
             self.draft, version=self.store.version + 1, committed=timestamp(), segments=tuple(segments)
         )
-        publish(self.store.path, manifest)
+        manifest = publish(self.store.path, manifest)
         before = self.store.manifest
         with contextlib.suppress(OSError):
             verified.remember(self.store.path, manifest)
@@ -319,6 +334,7 @@ class Writer(Draft[S_co]):
         self.store = self.store.at(manifest)
         self._reset()
         with contextlib.suppress(OSError):
+            point(self.store.path, manifest)
             sweep(self.store.path, manifest)
         if under is not None:
             under.cut(entries, damaged=True)
@@ -386,44 +402,6 @@ class Writer(Draft[S_co]):
             sweep_for_good(self.store.path, self.store.manifest)
         return Purged(len(gone), forgotten, tuple(dropped))
 
-    def _settled(self, choose: Callable[[Sequence[SegmentInfo]], list[range]]) -> list[SegmentInfo]:
-        """Return the segments to commit: with the rows deleted since, those that are chosen merged.
-
-        Side data in which numbers of rows stand follow; where they cannot, since their kind is not known here, every
-        row keeps its number.
-        """
-        drawn = [*self._deleted_segments(), *self.draft.segments[len(self.store.segments) :]]
-        fixed = unknown_numbered(self.draft) is not None
-        kept = [number for number, info in enumerate(drawn) if fixed or info.n_deleted < info.rows]
-        segments = [drawn[number] for number in kept]
-        runs = [] if fixed else choose(segments)
-        if any(data.numbered for data in self.draft.side_data.values()) and (runs or len(kept) < len(drawn)):
-            live = np.ones(sum(info.rows for info in drawn), bool)
-            live[: len(self._gone)] = self.store.alive() & ~self._gone
-            numbers = renumbered(drawn, kept, runs, live)
-            if not np.array_equal(numbers, np.arange(len(numbers))):
-                carry(self, self.preview(), numbers)
-        for run in reversed(runs):
-            info = merge(
-                self.store.path,
-                segments[run.start : run.stop],
-                self._name(),
-                schema=self.draft.schema,
-                layout=self.draft.layout,
-            )
-            segments[run.start : run.stop] = [info] if info is not None else []
-        return segments
-
-    def _deleted_segments(self) -> Iterator[SegmentInfo]:
-        """Yield the last commit's segments, with the rows deleted since."""
-        start = 0
-        for info, segment in zip(self.draft.segments, self.store.segments, strict=False):
-            gone = np.union1d(np.flatnonzero(self._gone[start : start + info.rows]), segment.deleted())
-            start += info.rows
-            if len(gone) == info.n_deleted:
-                yield info
-            else:
-                sink = io.BytesIO()
-                np.save(sink, gone.astype("<i8"), allow_pickle=False)
-                ref = write_bytes(self.store.path, f"{SEGMENTS}/{self._name()}.deleted.npy", sink.getvalue())
-                yield dataclasses.replace(info, deleted=ref, n_deleted=len(gone))
+    def _settled(self, choose: Callable[[Sequence[SegmentInfo], int], list[range]]) -> list[SegmentInfo]:
+        """Return the segments to commit: with the rows deleted since, in their shards, those that are chosen merged."""
+        return settled(self, self._gone, choose, self._name)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.disk import journal
+from retr.index.disk.current import read_current
 from retr.index.disk.journal import SIDE_FILE, Lines
-from retr.index.disk.manifest import read_current
 from retr.index.disk.segments import map_file
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.listed import listed

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from retr.index.disk import schema
-from retr.index.disk.manifest import publish
+from retr.index.disk.current import publish
 from retr.index.errors import UsageError
 from retr.index.store import Store
 

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from retr.index.disk import segment_writer, segments, sidetable
+from retr.index.disk.current import publish
 from retr.index.disk.files import reference
-from retr.index.disk.manifest import publish
 from retr.index.errors import IndexCorruptError
 from retr.index.rows import columns
 from retr.index.rows.check import check_path

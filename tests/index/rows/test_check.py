@@ -6,8 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from retr.index.disk.current import publish
 from retr.index.disk.files import reference
-from retr.index.disk.manifest import publish
 from retr.index.errors import IndexCorruptError
 from retr.index.rows.check import Finding, check_path
 from retr.index.store import Store

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from retr.index.disk.manifest import read_current
+from retr.index.disk.current import read_current
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.rows.snapshot import Snapshot
 from retr.index.rows.writer import open_writer
