@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.retrieval.archive.locations import recall_sources
 from retr.retrieval.query_pictures import FRAME, split_frame
 
 if TYPE_CHECKING:
@@ -61,6 +60,8 @@ def _in_place(store: Store, image: Any, frame: str | None) -> list[int]:
     """Find the live rows of a file that lies where this machine knows the index's archive to be."""
     if not isinstance(image, str | Path) or not _has_text(store, "path"):
         return []
+    from retr.retrieval.archive.locations import recall_sources
+
     named = {Path(image).absolute(), Path(image).resolve()}
     paths = {
         f"{name}/{file.relative_to(place).as_posix()}" if name else file.relative_to(place).as_posix()

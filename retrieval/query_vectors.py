@@ -19,13 +19,9 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.index.rows.row_ids import unknown_id
 from retr.index.vectors import unit
-from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.encoders.index_encoder import RecordedEncoder
-from retr.retrieval.labels.trained_rows import BRIDGE_FILE
 from retr.retrieval.query import Embedded
 from retr.retrieval.query_pictures import one_picture
-from retr.retrieval.raw_vectors import encode_own, placed
-from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,6 +195,9 @@ def embed(index: IndexLike, queries: Sequence[Query]) -> list[Query]:
 
 def _side(encoder: Encoder, store: Store) -> tuple[Any, ...]:
     """Return what a part's vector depends on beside the part: vectors of another are not taken."""
+    from retr.retrieval.archive.provenance import BuildNotes
+    from retr.retrieval.labels.trained_rows import BRIDGE_FILE
+
     return encoder.info, store.manifest.files.get(BRIDGE_FILE), BuildNotes.of(store).reading
 
 
@@ -214,6 +213,8 @@ def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: 
             # One at a time: with text towers that average over padding, a text's vector depends on its batch.
             out.append(_Part(text_encoder.encode_texts([part.value])[0] if vector is None else vector))
         elif part.kind == "id":
+            from retr.retrieval.transforms.transform import own_vectors
+
             row = store.rows_of([part.value])
             if row[0] < 0:
                 raise unknown_id(store, part.value, part.weight_hint())
@@ -227,21 +228,28 @@ def _pictures(
     parts: Sequence[Part], known: Sequence[NDArray[np.float32] | None], encoder: Encoder, store: Store
 ) -> list[_Part]:
     """Embed the parts that are pictures, those that are known apart, in one batch."""
-    reading = BuildNotes.of(store).reading
     own = [vector for part, vector in zip(parts, known, strict=True) if part.kind == "image"]
     images = [part.value for part, vector in zip(parts, known, strict=True) if part.kind == "image" and vector is None]
     if images:
+        from retr.retrieval.archive.provenance import BuildNotes
+        from retr.retrieval.raw_vectors import encode_own
+
+        reading = BuildNotes.of(store).reading
         images = [one_picture(image, encoder.info, reading) for image in images]
         embedded = iter(encode_own(encoder, images))
         own = [next(embedded) if vector is None else vector for vector in own]
     if not own:
         return []
+    from retr.retrieval.raw_vectors import placed
+
     return list(map(_Part, placed(store, np.stack(own)), own))  # type: ignore[arg-type]
 
 
 def _given(vector: NDArray[np.float32], info: EncoderInfo, store: Store) -> _Part:
     """Return a vector that was given: where the index's rows lie, or the encoder's own, which its length tells."""
-    if vector.shape == (info.own.dim,):
+    if info.transform is not None and vector.shape == (info.own.dim,):
+        from retr.retrieval.raw_vectors import placed
+
         return _Part(placed(store, vector[None])[0], vector)
     if vector.shape == (info.dim,):
         return _Part(vector)
