@@ -154,7 +154,7 @@ def main() -> None:
             options.work or Path(scratch) / "index", options.rows, options.dim, options.recall
         )
         filters = Filters(vectors, clusters)
-        questions = mixture_with_clusters(options.questions, options.dim, 2)[0]
+        questions = mixture_with_clusters(options.questions, options.dim, 2, options.rows)[0]
         # loading is no part of a search
         everything = [np.ones(options.rows, np.bool_)] * len(questions)
         measure(store, questions[:2], everything[:2])

@@ -40,18 +40,30 @@ if TYPE_CHECKING:
 
 QUERIES = 1000
 TURNS = 5
+# The fewest Gaussians of a mixture.
+_FEWEST = 500
 
 
-def mixture(n: int, dim: int, seed: int) -> NDArray[np.float32]:
-    """Draw unit vectors ``(n, dim)`` from the mixture that the module's docstring describes."""
-    return mixture_with_clusters(n, dim, seed)[0]
+def mixture(n: int, dim: int, seed: int, archive: int = 0) -> NDArray[np.float32]:
+    """Draw unit vectors ``(n, dim)`` from the mixture that the module's docstring describes.
+
+    Parameters
+    ----------
+    archive
+        How many rows the archive has, for questions that are asked of it: they come from its Gaussians.
+    """
+    return mixture_with_clusters(n, dim, seed, archive)[0]
 
 
-def mixture_with_clusters(n: int, dim: int, seed: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def mixture_with_clusters(
+    n: int, dim: int, seed: int, archive: int = 0
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Draw as `mixture` does; return also which Gaussian each vector comes from, int64 ``(n,)``."""
     fixed = np.random.default_rng(0)
-    centres = max(50, n // 200) if seed == 1 else 500
-    means = fixed.standard_normal((max(centres, 500), dim), np.float32)
+    means = fixed.standard_normal((_FEWEST, dim), np.float32)
+    more = max(0, max(n, archive) // 200 - _FEWEST)
+    # the axes of the noise do not depend on how many there are
+    means = np.concatenate([means, np.random.default_rng((0, 1)).standard_normal((more, dim), np.float32)])
     shares = np.arange(1, len(means) + 1) ** -0.8
     spectrum = (np.arange(1, dim + 1) ** -0.6).astype(np.float32)
     spectrum *= np.sqrt(dim) / np.linalg.norm(spectrum)
@@ -166,7 +178,7 @@ def make_data(folder: Path, args: argparse.Namespace) -> None:
     """Write the vectors, the queries, and the exact score of each query's tenth best."""
     make = mixture if args.data == "mixture" else None
     vectors = make(args.rows, args.dim, 1) if make else tiled(Path(args.data), args.rows, 1)
-    queries = make(QUERIES, args.dim, 2) if make else tiled(Path(args.data), QUERIES, 2)
+    queries = make(QUERIES, args.dim, 2, args.rows) if make else tiled(Path(args.data), QUERIES, 2)
     kth = [np.partition(part @ vectors.T, -K, axis=1)[:, -K] for part in np.array_split(queries, QUERIES // 50)]
     for what, array in {"vectors": vectors, "queries": queries, "kth": np.concatenate(kth)}.items():
         np.save(folder / f"{what}.npy", array)

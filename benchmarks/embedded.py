@@ -78,7 +78,7 @@ def make_data(folder: Path, rows: int, dim: int) -> None:
         }
     )
     np.save(folder / "vectors.npy", vectors)
-    np.save(folder / "queries.npy", mixture(QUESTIONS, dim, 2))
+    np.save(folder / "queries.npy", mixture(QUESTIONS, dim, 2, rows))
     pq.write_table(table, folder / "table.parquet")
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.accelerators.config import DEPTH
+from retr.index.vectors import unit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -61,6 +62,27 @@ def row_questions(store: Store) -> Questions:
     rows = store.live_rows()[drawn]
     vectors = np.asarray(store.vectors(rows), np.float32)
     return answered(store, vectors, [np.array([row]) for row in rows])
+
+
+def unseen_questions(store: Store, rows: Questions) -> Questions:
+    """Return questions that are no rows: rows moved by what tells another row from those that it is like.
+
+    A new picture lies so far from the index, and in such directions: as a row from the last of its ten nearest, those
+    of its own patient left out, since these may be all but the same picture. The row that is moved must not be found.
+
+    Parameters
+    ----------
+    rows
+        Of `row_questions`.
+    """
+    others = np.random.default_rng(1).permutation(len(rows.vectors))
+    group, own = store.manifest.group, np.concatenate(rows.exclude)
+    same = {} if group is None else {group: store.table([group], own)[group].to_pylist()}
+    like = store.search(rows.vectors, DEPTH, exclude=rows.exclude, exclude_same=same, exact=True).rows[:, -1]
+    apart = rows.vectors - np.asarray(store.vectors(np.where(like < 0, own, like)), np.float32)
+    moved = rows.vectors + apart[others]
+    cosine = store.manifest.encoder.similarity == "cosine"
+    return answered(store, unit(moved) if cosine else moved, rows.exclude)
 
 
 def by_turns(store: Store, searches: Sequence[Callable[[], object]]) -> list[float]:

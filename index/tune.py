@@ -1,8 +1,9 @@
 """Choosing an index type by measurement: the cheapest one that reaches a given recall.
 
 Kinds are tried from the smallest to the largest. Each is built over all rows; then settings of growing cost are
-measured against exact search on queries the index does not hold: real rows, each without itself, and text queries
-where the caller has some (they lie elsewhere in the space, and every sort of query must reach the target). One half of
+measured against exact search on queries the index does not hold: real rows, each without itself, questions that are no
+rows (`retr.index.measuring.unseen_questions`), and text queries where the caller has some (they lie elsewhere in the
+space, and every sort of query must reach the target). One half of
 the queries chooses the setting; the other half, never looked at before, measures the recall that is promised.
 
 Where the kind can search best first (`retr.index.accelerators.probing`), how far it must look is chosen too: for the
@@ -26,7 +27,17 @@ from retr.index.accelerators.config import DEPTH, HNSW, IVF, Cagra, Flat, effort
 from retr.index.accelerators.faiss_index import MIN_ROWS, train
 from retr.index.disk.manifest import TUNING
 from retr.index.errors import UsageError
-from retr.index.measuring import BATCH, Questions, alone, answered, by_turns, clock, least_seconds, row_questions
+from retr.index.measuring import (
+    BATCH,
+    Questions,
+    alone,
+    answered,
+    by_turns,
+    clock,
+    least_seconds,
+    row_questions,
+    unseen_questions,
+)
 from retr.index.plan import tuned
 from retr.index.rows.carrying import unknown_numbered
 
@@ -162,6 +173,7 @@ def tune(
         return _keep_exact(writer, recall, reason)
     asked = {sort: answered(store, vectors) for sort, vectors in (queries or {}).items() if len(vectors) > 1}
     asked["image"] = row_questions(store)
+    asked["unseen"] = unseen_questions(store, asked["image"])
     bounded = store.placement.device == "cpu" and any(
         isinstance(kind, IVF) and kind.codec == "rabitq" for kind in kinds
     )

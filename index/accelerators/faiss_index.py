@@ -2,8 +2,9 @@
 
 An accelerator proposes rows; it holds compressed vectors only. The candidates are scored again on the segment's own
 memory-mapped vectors: bit codes as `retr.index.accelerators.rabitq` reads them, others through a faiss index that views
-the vectors without a copy. Any program opens the file with ``faiss.read_index``; without it search is exact. Bit codes
-stand in it once more, as loops read them (`retr.index.disk.lists_file`): these are mapped, and faiss is not imported.
+the vectors without a copy. Any program opens the file with ``faiss.read_index``. Bit codes stand in it once more, as
+loops read them (`retr.index.disk.lists_file`): these are mapped, and need no faiss; of other kinds search is exact
+without it.
 """
 
 from __future__ import annotations

@@ -58,10 +58,14 @@ class Loop:
 
     def __call__(self, stored: np.dtype[Any], *words: int) -> None:
         """Call it with what `packed` gave, for vectors that are stored as float32 or float16."""
-        call = self._loaded.get(stored.itemsize) or self._loaded(stored.itemsize, lambda: self._load(stored.itemsize))
+        call = self._loaded.get(stored.itemsize) or self.load(stored)
         numbers = array("q", words)
         if call(_RESULT, _ERROR, numbers.buffer_info()[0]):
             raise RuntimeError(f"the loop {self._name} failed")
+
+    def load(self, stored: np.dtype[Any]) -> Any:
+        """Load it for vectors that are stored as float32 or float16, or compile it, before it is called."""
+        return self._loaded(stored.itemsize, lambda: self._load(stored.itemsize))
 
     def _load(self, size: int) -> Any:
         name = f"{self._name}{8 * size}"

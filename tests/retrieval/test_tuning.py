@@ -46,7 +46,7 @@ def test_words_of_the_metadata_join_the_queries(index):
     found = tuning.text_queries(index, lambda _: None)
     assert found["text"].shape == (40, DIM)
     chosen = index.tune(recall=0.8)
-    assert set(chosen.recalls) == {"image", "text"}
+    assert set(chosen.recalls) == {"image", "unseen", "text"}
     assert chosen.recall >= 0.8
     assert index.info()["search"]["kind"] == "ivf"
     assert not index.search(vector=np.ones(DIM)).exact
