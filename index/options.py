@@ -122,6 +122,8 @@ _KINDS: Mapping[Any, tuple[str, Callable[[Any], bool]]] = {
 def _require_kind(name: str, value: Any, hint: Any) -> None:
     """Raise `UsageError` where a value is not of the plain kind that is declared; others are left to their use."""
     kinds = get_args(hint) or (hint,)
+    if type(value) in _KINDS and type(value) in kinds:
+        return
     plain = [kind for kind in kinds if kind in _KINDS]
     if len(plain) + (NoneType in kinds) < len(kinds) or (value is None and NoneType in kinds):
         return

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.accelerators import approximate
-from retr.index.accelerators.config import HNSW, IVF, Cagra, Flat, effort_of, from_json, shown, with_effort
+from retr.index.accelerators.config import DEPTH, HNSW, IVF, Cagra, Flat, effort_of, from_json, shown, with_effort
 from retr.index.disk.manifest import TUNING
 from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
@@ -55,6 +55,11 @@ def search(
     if options.exact and effort is not None:
         raise UsageError(f"an exact search has no effort, got {effort!r}", hint="leave one of the two out")
     config = plan.config if effort is None else with_effort(plan.config, effort)
+    if mask is None and not exclude_same and (exclude is None or not any(map(len, exclude))):
+        if exclude is not None:
+            _need_one_each("exclude", exclude, len(queries))
+        if (found := _plain(snapshot, plan, placement, queries, options)) is not None:
+            return found
     allowed, few = _allowed(snapshot, options.where, mask)
     ask = Ask(
         # of a billion there are as many as there are rows
@@ -85,6 +90,19 @@ def search(
         found = exact.search(plan.blocks, queries, ask, **how, first_scan=placed.scan)
     note = "; ".join(part for part in (said, placed.note) if part)
     return Neighbours(found.rows, found.scores, exact=found.exact, note=note) if note else found
+
+
+def _plain(
+    snapshot: Snapshot, plan: Plan, placement: Placement, queries: NDArray[np.float32], options: RankOptions
+) -> Neighbours | None:
+    """Answer what is asked most at once: few rows of all, of one segment on a CPU, unconditioned; else ``None``."""
+    asked = options.where, options.one_per, options.min_score, options.effort, options.exact or None
+    n, k, tuned = snapshot.n_total, int(options.k), not (isinstance(plan.config, Flat) or plan.promises.bound.few)
+    here = tuned and len(snapshot) == n and placement.device == "cpu" and k <= min(DEPTH, n // 20)
+    if not here or any(one is not None for one in asked):
+        return None
+    found = approximate.plain(plan.accelerators[0], plan.config, queries, k, cosine=plan.cosine)
+    return replace(found, note=plan.promises.few) if found else None
 
 
 def _as_asked(config: Config, tuned: Config) -> str:

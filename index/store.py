@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from retr.index.errors import IndexNotFoundError
@@ -138,7 +138,10 @@ class Store(Snapshot):
         FilterError
             The where-expression cannot be read or applied.
         """
-        asked = k if isinstance(k, RankOptions) else taken(RankOptions, {"k": k, **options}, "search")
+        if type(k) is int and not options:
+            asked = _asked(k)
+        else:
+            asked = k if isinstance(k, RankOptions) else taken(RankOptions, {"k": k, **options}, "search")
         return search(
             self,
             self.plan,
@@ -167,6 +170,12 @@ class Store(Snapshot):
         from retr.index.rows.writer import open_writer
 
         return open_writer(type(self), self.path)
+
+
+@lru_cache(maxsize=64)
+def _asked(k: int) -> RankOptions:
+    """Return what is asked where only ``k`` is."""
+    return taken(RankOptions, {"k": k}, "search")
 
 
 def opened_again(path: str, identity: str, version: int, device: str) -> Store:

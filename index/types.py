@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class Ask:
     one_per: GroupCodes | None
     min_score: float | None
     few: NDArray[np.int64] | None = None
+
+    @cached_property
+    def excluded(self) -> int:
+        """The most rows that are forbidden for one query."""
+        return max(map(len, self.exclude), default=0)
 
     @property
     def candidates(self) -> int:

@@ -69,13 +69,12 @@ class How(TypedDict):
 
 def measured(ask: Ask) -> bool:
     """Return whether a question is of the sort that settings of accelerators are chosen for: few rows, of all."""
-    excluded = max(map(len, ask.exclude), default=0)
-    return ask.allowed is None and ask.one_per is None and ask.k <= DEPTH and ask.k + excluded <= DEPTH + 1
+    return ask.allowed is None and ask.one_per is None and ask.k <= DEPTH and ask.k + ask.excluded <= DEPTH + 1
 
 
 def suits(ask: Ask, n_rows: int, dim: int) -> bool:
     """Return whether accelerators can serve what is asked of ``n_rows`` rows, and do so at less cost than a scan."""
-    if ask.k > min(_MAX_K, n_rows // 20) or max(map(len, ask.exclude), default=0) > _MAX_EXCLUDED:
+    if ask.k > min(_MAX_K, n_rows // 20) or ask.excluded > _MAX_EXCLUDED:
         return False
     if ask.allowed is None:
         return True
@@ -119,8 +118,7 @@ def search(
     for block, accelerator in zip(blocks, accelerators, strict=True):
         # (what a protocol is asked for takes longer than the rest of this loop)
         if accelerator is not None and few and not (bound.few and isinstance(accelerator, BestFirst)):
-            spare = max(map(len, ask.exclude), default=0)
-            found.append(_shifted(accelerator.search(queries, want + spare, config), block.start))
+            found.append(_shifted(accelerator.search(queries, want + ask.excluded, config), block.start))
         elif isinstance(accelerator, BestFirst):
             found.append(_bounded(block, accelerator, bound, queries, ask, want))
         else:
@@ -135,7 +133,7 @@ def search(
     if ask.allowed is not None:
         forbidden = ~ask.allowed[rows]
         rows[forbidden], scores[forbidden] = -1, -np.inf
-    for number, excluded in enumerate(ask.exclude):
+    for number, excluded in enumerate(ask.exclude if ask.excluded else ()):
         if len(excluded):
             forbidden = np.isin(rows[number], excluded)
             rows[number, forbidden], scores[number, forbidden] = -1, -np.inf
@@ -163,6 +161,25 @@ def search(
             whole = exact.search(blocks, queries[again], rest, **how)
         result.rows[again], result.scores[again] = whole.rows, whole.scores
     return result
+
+
+def plain(
+    accelerators: Sequence[Accelerator | None], config: Config, queries: NDArray[np.float32], k: int, *, cosine: bool
+) -> Neighbours | None:
+    """Answer what is asked most, few rows of all, through the accelerator of an only block, as `search` does.
+
+    ``None`` where that needs more than to ask it: several blocks, scores that tie, fewer rows than k.
+    """
+    if len(accelerators) != 1 or (accelerator := accelerators[0]) is None:
+        return None
+    found = accelerator.search(queries, k, config)
+    scores = found.scores
+    if cosine:
+        scores = np.minimum(scores, 1)
+    # falling scores end above the lowest that there is: no row is missing
+    if found.rows.shape[1] != k or not (scores[:, 1:] < scores[:, :-1]).all() or not (scores[:, -1] > -1).all():
+        return None
+    return Neighbours(found.rows, scores, exact=False)
 
 
 def _shifted(found: Candidates, start: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
