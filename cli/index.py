@@ -374,6 +374,30 @@ def compact(*, index: IndexOption = None, json_: JsonOption = False) -> None:
         )
 
 
+def shard(
+    *,
+    index: IndexOption = None,
+    into: Annotated[int, typer.Option("--into", min=1, max=1024, help="How many shards; 1 for one folder.")],
+    json_: JsonOption = False,
+) -> None:
+    """Spread the rows of an index over several folders, or back into one.
+
+    Each shard is an index of its own, and a patient's rows lie in one of them. Answers stay the same to the bit, and
+    readers see the rows of before until one commit changes over. It takes the space of the rows that move.
+
+    Example: retr index shard --into 8
+    """
+    from retr.retrieval.index import Index
+
+    out = Output(json_=json_)
+    opened = Index.open(find_index(index))
+    done = opened.shard(into)
+    rows = ", ".join(map(str, done.rows)) if out.form == "table" else list(done.rows)
+    out.record({"shards": into, "rows": len(opened), "rows of each" if out.form == "table" else "each": rows})
+    if done.accelerators:
+        out.note(f"{done.accelerators} accelerators went with the rows that moved: `retr index tune` makes new ones")
+
+
 def _report(out: Output, report: BuildReport, which: Mapping[str, str] | None = None) -> None:
     """Print what a build did: one object, or a few lines with the reasons of what was skipped; of several, which."""
     from dataclasses import asdict

@@ -77,6 +77,9 @@ app = group(
                 LazyCommand("check", "index:check", "Check that every file of an index is as it was written."),
                 LazyCommand("compact", "index:compact", "Merge segments and drop deleted rows from disk."),
                 LazyCommand(
+                    "shard", "index:shard", "Spread the rows of an index over several folders, or back into one."
+                ),
+                LazyCommand(
                     "refit",
                     "index:refit",
                     "Fit the transform of an index again on all its rows, or a first one.",

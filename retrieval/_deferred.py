@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from retr.retrieval import explain as explaining
-    from retr.retrieval import exporting, query_vectors, reembedding, tuning
+    from retr.retrieval import exporting, query_vectors, reembedding, sharding, tuning
     from retr.retrieval import links as linking
     from retr.retrieval.archive.opening import ArchiveLike
     from retr.retrieval.audit import duplicates, leaks
@@ -68,6 +68,7 @@ class Deferred:
         map = mapping.map
         tune = tuning.tune
         embed = query_vectors.embed
+        shard = sharding.shard
         explain = explaining.explain
         export = exporting.export
         refit = refitting.refit
@@ -89,6 +90,7 @@ class Deferred:
         map = _From("curation.map")
         tune = _From("tuning")
         embed = _From("query_vectors")
+        shard = _From("sharding")
         explain = _From("explain")
         export = _From("exporting")
         refit = _From("transforms.refit")

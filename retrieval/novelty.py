@@ -255,7 +255,7 @@ def _as_compared(store: Store, own: NDArray[Any]) -> NDArray[np.float64]:
 
 def _measured(store: Store, seen: NDArray[np.bool_] | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows to measure and the group of each: whole groups, drawn until there are enough rows."""
-    live = store.live_rows()
+    live = store.in_id_order()
     live = live if seen is None else live[~seen[live]]
     groups, known = grouped(store, store.manifest.group, live)
     if store.manifest.group is not None:

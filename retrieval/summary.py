@@ -37,6 +37,7 @@ def summary(store: Store) -> dict[str, Any]:
         "key": store.identity.fingerprint,
         "columns": store.schema.names,
         "search": describe(manifest),
+        "shards": max(manifest.shards, 1),
         "segments": len(manifest.segments),
         "deleted": store.n_total - len(store),
         "skipped": store.skipped().num_rows,

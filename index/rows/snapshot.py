@@ -15,10 +15,12 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.disk.current import exists, read_current
+from retr.index.disk.schema import ID
 from retr.index.disk.segments import Segment, id_hashes, map_file
 from retr.index.disk.verified import verify_new
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.json_fields import stored
+from retr.index.machine.arrow import pc
 from retr.index.machine.home import home
 from retr.index.once import Once
 from retr.index.rows.columns import Columns
@@ -175,6 +177,15 @@ class Snapshot:
     def live_rows(self) -> NDArray[np.int64]:
         """Return the numbers of the rows that are not deleted, in order: int64."""
         return np.flatnonzero(self._alive)
+
+    def in_id_order(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+        """Return some rows, or all live ones, in the order of their ids: int64.
+
+        What rows are fitted on, drawn from or numbered in this order does not depend on how they lie in segments.
+        """
+        rows = self.live_rows() if rows is None else rows
+        order = pc.sort_indices(self.table([ID], rows).column(0).combine_chunks())
+        return rows[order.to_numpy()]
 
     def _split(self, rows: NDArray[np.int64]) -> list[tuple[Segment, NDArray[np.int64], NDArray[np.int64]]]:
         """Return (segment, local row numbers, positions in ``rows``) for every segment concerned."""

@@ -341,7 +341,8 @@ def _unseen(store: Store, labelled: Labelled) -> Unseen:
 def _votes(store: Store, labelled: Labelled, measured: Labelled, unseen: Unseen) -> list[tuple[int, Votes, Labelled]]:
     """Find the labelled neighbours of some rows outside their own groups, for each number of neighbours."""
     part = sample(measured)
-    places = np.searchsorted(labelled.rows, part.rows)
+    order = np.argsort(labelled.rows)
+    places = order[np.searchsorted(labelled.rows, part.rows, sorter=order)]
     rows, scores = unseen.nearest(places, max(NEIGHBOURS), others(store, part.rows))
     codes = np.where(rows >= 0, labelled.codes_of_rows(store.n_total)[rows], -1)
     votes = Votes(np.where(codes >= 0, scores, scores[:, :1]), codes, labelled.prior)

@@ -26,7 +26,7 @@ def nearest_others(
     Parameters
     ----------
     rows
-        int64 ``(n,)``, ascending row numbers.
+        int64 ``(n,)`` row numbers, in any order; of equal rows the first comes first.
     groups
         int64 ``(n,)``: equal numbers mark one patient.
     k
@@ -37,7 +37,7 @@ def nearest_others(
     tuple
         Places in ``rows``, int64 ``(n, k)``, -1 where there are no more, and their cosines, float32.
     """
-    whole = searches_raw(store) and np.array_equal(rows, store.live_rows())
+    whole = searches_raw(store) and np.array_equal(np.sort(rows), store.live_rows())
     if whole and np.array_equal(groups, row_groups(store, rows)):
         return _searched(store, rows, k)
     return _compared(store, rows, groups, k)

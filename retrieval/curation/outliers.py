@@ -56,7 +56,7 @@ def outliers(index: IndexLike, n: int = 50, *, where: str | None = None) -> Find
     (['healthy/P11-left.png', 'healthy/P09-right.png'], 'healthy/P07-right.png')
     """
     index = index.snapshot()
-    store, rows = index.store, index.store.live_rows()
+    store, rows = index.store, index.store.in_id_order()
     require_count(n)
     groups = row_groups(store, rows)
     listed = np.ones(len(rows), bool) if where is None else store.where(where)[rows]
@@ -69,7 +69,7 @@ def outliers(index: IndexLike, n: int = 50, *, where: str | None = None) -> Find
     places, cosines = nearest_others(store, rows, groups, min(NEIGHBOURS, len(rows) - 1))
     near = np.where(places >= 0, cosines, 0.0)
     novelty = 1 - near.sum(axis=1) / np.maximum((places >= 0).sum(axis=1), 1)
-    # of equal novelty the first row
+    # of equal novelty the first id
     order = np.argsort(-novelty, kind="stable")
     quantile = np.empty(len(rows))
     quantile[order] = (np.arange(len(rows)) + 1) / len(rows)

@@ -164,7 +164,7 @@ def adapt(
             encoder.info,
             as_stored(encoder.info, embed_again(store, rows, encoder, progress, otherwise="or use --features stored")),
         )
-    place = np.searchsorted(rows, cases.rows)  # both ascend
+    place = np.searchsorted(rows, cases.rows)
 
     def fitted(chosen: NDArray[np.bool_]) -> tuple[Head, dict[float, float]]:
         at = np.flatnonzero(chosen & single)

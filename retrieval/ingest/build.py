@@ -122,6 +122,7 @@ def build_each(
     for before in befores:
         if before is not None:
             _require_dtype(before, asked.dtype)
+            _require_shards(before, asked.shards)
     column = asked.image_column or _agreed([note.image_columns.get("") for note in notes], "column of pictures")
     asked = replace(asked, image_column=column)
     known = [locations.recall_sources(before.uuid).get("") for before in befores if before is not None]
@@ -139,7 +140,7 @@ def build_each(
     try:
         jobs = []
         for path, order, before, encoder, transform in zip(paths, orders, befores, loaded, wanted, strict=True):
-            store = _created(path, encoder, asked.dtype or "float32", transform) if before is None else Store.open(path)
+            store = _created(path, encoder, asked, transform) if before is None else Store.open(path)
             if before is None:
                 fresh[path] = store.version
             jobs.append(Job(order, encoder, store))
@@ -188,6 +189,7 @@ def add(
     """
     asked, store = taken(BuildOptions, options, "add"), Store.open(index_path)
     _require_dtype(store, asked.dtype)
+    _require_shards(store, asked.shards)
     chosen = BuildNotes.of(store).image_columns.get(name or Path(source).name) if is_place(source) else None
     asked = replace(asked, image_column=asked.image_column or chosen)
     if name is not None:
@@ -248,9 +250,9 @@ def _key(indexes: Sequence[Path]) -> bytes:
     return agreed_key(recorded, make=not any(one.hashed_columns for one in identities))
 
 
-def _created(path: Path, encoder: BaseEncoder, dtype: Dtype, wanted: Wanted | None) -> Store:
+def _created(path: Path, encoder: BaseEncoder, asked: BuildOptions, wanted: Wanted | None) -> Store:
     """Make an index, with the files that its encoder needs and the note of the transform that it is to have."""
-    store = Store.create(path, encoder=encoder.info, dtype=dtype)
+    store = Store.create(path, encoder=encoder.info, dtype=asked.dtype or "float32", shards=asked.shards or 1)
     if not encoder.files and wanted is None:
         return store
     with store.writer() as writer:
@@ -286,6 +288,16 @@ def _require_dtype(store: Store, dtype: Dtype | None) -> None:
         raise UsageError(
             f"the index stores its vectors as {kept!r}, got: {dtype!r}",
             hint="leave the dtype out to keep what is recorded, or build a new index with --index PATH",
+        )
+
+
+def _require_shards(store: Store, shards: int | None) -> None:
+    """Refuse another number of shards than an index has."""
+    kept = store.manifest.shards or 1
+    if shards not in {None, kept}:
+        raise UsageError(
+            f"the index has {kept} shard{'s' if kept > 1 else ''}, got: {shards!r}",
+            hint=f"`retr index shard --into {shards}` spreads its rows over that many",
         )
 
 

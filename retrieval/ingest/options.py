@@ -84,6 +84,15 @@ class BuildOptions(ReadOptions):
         Literal["float32", "float16"] | None,
         Option("Vectors of a new index: float32, or float16 in half the space; an existing one keeps its type."),
     ] = None
+    shards: Annotated[
+        int | None,
+        Option(
+            "Spread the rows of a new index over so many folders, each an index, a patient's rows in one of them.",
+            "An existing index keeps its number; see `Index.shard`.",
+            spelled="An existing index keeps its number; see `retr index shard`.",
+            metavar="N",
+        ),
+    ] = None
     transform: Annotated[
         Literal["auto", "none", "whitening"],
         Option(
@@ -103,6 +112,10 @@ class BuildOptions(ReadOptions):
             object.__setattr__(self, "scores", tuple(listed(self.scores, "scores")))
         if self.transform not in {"auto", "none", "whitening"}:
             raise UsageError(f"a transform is 'auto', 'none' or 'whitening', got: {self.transform!r}")
+        if self.shards is not None:
+            from retr.index.disk.creation import number_of_shards
+
+            number_of_shards(self.shards)
         if self.commit_rows < 1:
             raise UsageError(f"commit_rows must be at least 1, got: {self.commit_rows!r}")
         if self.workers is not None and self.workers < 1:
@@ -122,6 +135,7 @@ class BuildKeywords(ReadKeywords, total=False):
     rehash: bool | None
     keep_identifiers: bool | None
     dtype: Literal["float32", "float16"] | None
+    shards: int | None
     transform: Literal["auto", "none", "whitening"]
     commit_rows: int
     workers: int | None

@@ -152,7 +152,7 @@ def find_cases(
         )
     notes += store.identity.absent(where, queries)
     allowed = store.alive() if where is None else store.where(where)
-    rows = np.flatnonzero(allowed)
+    rows = store.in_id_order(np.flatnonzero(allowed))
     values = store.table([label], rows=rows)[label].to_pylist()
     named = [classes_of(value, separator) for value in values]
     labelled = np.array([bool(names) for names in named], dtype=bool)

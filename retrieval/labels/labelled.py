@@ -113,7 +113,7 @@ def labelled_rows(
 
 
 def _labelled_rows(store: Snapshot, column: str, labels: LabelSet | None, where: str | None) -> Labelled:
-    live = store.live_rows() if where is None else np.flatnonzero(store.where(where))
+    live = store.in_id_order(None if where is None else np.flatnonzero(store.where(where)))
     values = store.table([column], rows=live).column(column).to_pylist()
     named = [classes_of(value) for value in values]
     several = sum(len(one) > 1 for one in named)

@@ -348,7 +348,7 @@ def find_bridge(store: Snapshot) -> Bridge | None:
 
 def collect_texts(store: Store, column: str, *, where: str | None = None, separator: str = SEPARATOR) -> Texts:
     """Collect the texts of a column; see `fit_bridge`."""
-    live = store.live_rows() if where is None else np.flatnonzero(store.where(where))
+    live = store.in_id_order(None if where is None else np.flatnonzero(store.where(where)))
     values = store.table([column], rows=live).column(column).to_pylist()
     split = [_split(value, separator) for value in values]
     keep = np.array([bool(parts) for parts in split], dtype=bool)
