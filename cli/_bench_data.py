@@ -81,7 +81,6 @@ class DataOptions:
 
         ``several`` sets, each with a name, are meant by ``--map`` alone.
         """
-        from retr.index.machine.home import home
         from retr.index.store import Store
 
         if not self.data and not self.index:
@@ -102,7 +101,7 @@ class DataOptions:
             )
         if self.out is not None and (self.out.is_dir() or not self.out.absolute().parent.is_dir()):
             raise UsageError(f"--out cannot be written: {str(self.out)!r}", hint="name a file in a folder that exists")
-        return tuple(Store.open(home(path)) for path in self.index or ())
+        return tuple(Store.open(path) for path in self.index or ())
 
     def read(self, stores: tuple[Store, ...], **limits: Any) -> ClassFolder:
         """Read the list of pictures."""

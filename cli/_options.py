@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import typer
 
 from retr.index.errors import IndexNotFoundError, UsageError
-from retr.index.machine.home import home
+from retr.index.machine.home import home, index_folder
 from retr.index.options import Option, Options, declared, taken
 from retr.retrieval.ingest.options import BuildOptions
 from retr.retrieval.search_options import SearchOptions
@@ -269,7 +269,7 @@ def find_index(index: Path | None) -> Path:
         When neither names an index.
     """
     if index is not None:
-        return home(index)
+        return index_folder(index)
     here = Path.cwd()
     for folder in (here, *here.parents):
         if (folder / INDEX_DIR).is_dir():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self, Unpack
 
 from retr.index.errors import IndexNotFoundError
 from retr.index.gpu.placement import Placement
-from retr.index.machine.home import home
+from retr.index.machine.home import index_folder
 from retr.index.options import documents, taken
 from retr.index.plan import Plan, search
 from retr.index.rows.snapshot import Snapshot
@@ -59,7 +59,7 @@ class Store(Snapshot):
         RetrError
             There is an index already, or the disk refuses.
         """
-        root = home(path)
+        root = index_folder(path)
         from retr.index.disk.creation import create
 
         return cls(root, create(root, str(path), encoder, group=group, dtype=dtype, shards=shards))

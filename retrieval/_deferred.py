@@ -10,7 +10,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from retr.index.errors import UsageError
-from retr.index.machine.home import home
+from retr.index.machine.home import index_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -144,7 +144,7 @@ class Deferred:
         """
         from retr.retrieval.building import build_indexes
 
-        given = {home(path): encoder for path, encoder in encoders.items()}
+        given = {index_folder(path): encoder for path, encoder in encoders.items()}
         if len(given) < len(encoders):
             raise UsageError("two of the indexes are one folder", hint="give each a folder of its own")
         made: Any = build_indexes(cast("Any", cls), archive, given, progress=progress, options=options)

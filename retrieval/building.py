@@ -7,7 +7,7 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from retr.index.errors import UsageError
-from retr.index.machine.home import home
+from retr.index.machine.home import index_folder
 from retr.index.options import declared, taken
 from retr.index.store import Store
 from retr.retrieval.encoders.index_encoder import load_recorded
@@ -75,11 +75,11 @@ def build_indexes(
             # a loaded one takes no options: these would be left out without a word
             taken(BuildOptions, {key: value for key, value in loading.items() if key != "device"}, "build")
         settings.append({**loading, **own_options})
-        loaders[path] = cache(partial(_load, home(path), name, settings[-1]))
+        loaders[path] = cache(partial(_load, index_folder(path), name, settings[-1]))
     reports = build_each(archive, loaders, progress=progress, **asked)
     opened = []
     for (path, load), own_options, report in zip(loaders.items(), settings, reports, strict=True):
-        index = kind(Store.open(home(path)), encoder=load(), options=own_options)
+        index = kind(Store.open(index_folder(path)), encoder=load(), options=own_options)
         index.report = replace(report, notes=(*report.notes, *tune_if_large(index)))
         opened.append(index)
     return opened

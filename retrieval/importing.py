@@ -23,7 +23,7 @@ from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
 from retr.index.json_fields import Fields, parse_json
 from retr.index.machine.arrow import pc
-from retr.index.machine.home import home
+from retr.index.machine.home import home, index_folder
 from retr.index.rows.grouping import faithful_texts
 from retr.index.rows.identifiers import identifier_texts
 from retr.index.store import Store
@@ -88,6 +88,7 @@ def import_vectors(
     tuple
         The encoder, where it is loaded, and what a person should know.
     """
+    folder = index_folder(path)
     numbers = _numbers(vectors)
     raw, key, spelled = _cells(table, id_column)
     if raw.num_rows != len(numbers):
@@ -124,7 +125,7 @@ def import_vectors(
     _require_finite(numbers, whole, kept, cosine=info.similarity == "cosine" and not as_stored)
     # whom its head was fitted on goes where the vectors go
     files = noted.files if noted is not None and same else {} if loaded is None else loaded.files
-    _write(home(path), str(path), info, group, kept, whole, numbers, noted, files, as_stored=as_stored)
+    _write(folder, str(path), info, group, kept, whole, numbers, noted, files, as_stored=as_stored)
     return loaded, notes
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
 from retr.index.errors import UsageError
-from retr.index.machine.home import home
+from retr.index.machine.home import index_folder
 from retr.index.options import documents, taken
 from retr.index.store import Store
 from retr.retrieval._deferred import Deferred
@@ -143,7 +143,7 @@ class Index(IndexContents, Deferred):
         >>> len(built), built.report.embedded
         (12, 12)
         """
-        return build_indexes(cls, archive, {home(path): encoder}, progress=progress, options=options)[0]
+        return build_indexes(cls, archive, {index_folder(path): encoder}, progress=progress, options=options)[0]
 
     @classmethod
     def open(cls, path: str | Path = ".retr", *, encoder: str | BaseEncoder | None = None, **options: Any) -> Self:

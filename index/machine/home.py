@@ -7,10 +7,14 @@ it only where it stands alone: not in ``--index=~/x``, and never in a file or in
 from __future__ import annotations
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
 from retr.index.errors import UsageError
+
+# of the slashes behind it pathlib leaves one, or none at the end; one letter is a drive
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):(?:/(.*))?", re.DOTALL)
 
 
 def home(path: str | os.PathLike[str]) -> Path:
@@ -35,6 +39,28 @@ def home(path: str | os.PathLike[str]) -> Path:
     if expanded == "~" or expanded.startswith("~/"):
         raise UsageError(f"there is no home folder for {path!r}", hint="set HOME, or write the whole path")
     return Path(expanded)
+
+
+def index_folder(path: str | os.PathLike[str]) -> Path:
+    """Return the folder of an index as `home` does, and refuse a URL, which would be a folder called ``s3:``.
+
+    Raises
+    ------
+    UsageError
+        It is a URL, or `home` raises.
+
+    >>> index_folder("s3://bucket/hospital.retr")
+    Traceback (most recent call last):
+    ...
+    retr.index.errors.UsageError: an index is a folder, got the URL 's3://bucket/hospital.retr'; ...
+    """
+    folder = home(path)
+    if found := _URL.fullmatch(os.fspath(folder)):
+        scheme, rest = found[1], found[2] or ""
+        of_file = scheme.lower() == "file"
+        hint = f"write '/{rest}'" if of_file else "build in a folder of this machine or of a shared disk, and copy that"
+        raise UsageError(f"an index is a folder, got the URL '{scheme}:{'///' if of_file else '//'}{rest}'", hint=hint)
+    return folder
 
 
 def cache_folder() -> Path:

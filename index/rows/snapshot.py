@@ -21,7 +21,7 @@ from retr.index.disk.verified import verify_new
 from retr.index.errors import IndexCorruptError, UsageError
 from retr.index.json_fields import stored
 from retr.index.machine.arrow import pc
-from retr.index.machine.home import home
+from retr.index.machine.home import index_folder
 from retr.index.once import Once
 from retr.index.rows.columns import Columns
 from retr.index.rows.identity import Identity
@@ -88,7 +88,7 @@ class Snapshot:
         IndexCorruptError
             A file is missing or has another size than the manifest says.
         """
-        root = home(path)
+        root = index_folder(path)
         # what was opened by a relative path is still there when the process has gone to another folder
         return cls._opened(root.absolute(), read_current(root))
 
@@ -130,7 +130,7 @@ class Snapshot:
     @staticmethod
     def exists(path: Path | str) -> bool:
         """Return whether there is an index at ``path``, readable or not."""
-        return exists(home(path))
+        return exists(index_folder(path))
 
     def __len__(self) -> int:
         return self._n_live

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from retr.index.disk.side_data import Move
 from retr.index.errors import RetrError, UsageError
-from retr.index.machine.home import home
+from retr.index.machine.home import index_folder
 from retr.index.machine.waiting import waiting
 from retr.index.rows.carrying import copy
 from retr.index.store import Store
@@ -209,7 +209,7 @@ def adapt(
             f"this head cannot be measured any more (too few to hold out, or more than {MOST_ROWS} rows): "
             "`retr calibrate` and `retr eval` need one that is not refitted"
         )
-    written = _write(store, home(out), info, found, rows, vectors, split[rows].tolist(), noted, views)
+    written = _write(store, index_folder(out), info, found, rows, vectors, split[rows].tolist(), noted, views)
     return Adapted(written, facts, before, after, tuple(notes))
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from retr.index.errors import RetrError, UsageError
 from retr.index.machine.hash_key import agreed_key
-from retr.index.machine.home import home
+from retr.index.machine.home import home, index_folder
 from retr.index.options import documents, taken
 from retr.index.store import Store
 from retr.retrieval.archive import locations, table_like
@@ -115,7 +115,7 @@ def build_each(
         Also where two are the same index, or one lies in another.
     """
     asked = taken(BuildOptions, options, "build")
-    paths = [home(path) for path in encoders]
+    paths = [index_folder(path) for path in encoders]
     _require_apart(paths)
     befores = [Store.open(path) if Store.exists(path) else None for path in paths]
     notes = [BuildNotes() if before is None else BuildNotes.of(before) for before in befores]

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from retr import Index
 from retr.cli._options import unfold
 from retr.index.errors import UsageError
-from retr.index.machine.home import cache_folder, home
+from retr.index.machine.home import cache_folder, home, index_folder
+from retr.index.store import Store
+from retr.retrieval.ingest.build import build
 
 
 def test_a_home_of_the_user_and_of_others(monkeypatch, tmp_path):
@@ -82,3 +85,51 @@ def test_wherever_a_path_is_given(monkeypatch, tmp_path):
     assert Index.build("~/list.csv", "~/i2").table()["label"].to_pylist() == ["a", "b"]
     assert list((tmp_path / "work").iterdir()) == []
     assert {"i", "s.html", "p.png", "state"} <= {file.name for file in tmp_path.iterdir()}
+
+
+URLS = [
+    "s3://bucket/a.retr",
+    "S3://bucket/a.retr",
+    "gs://b/c",
+    "https://host/x?y=1",
+    "file:///data/a.retr",
+    "hf://",
+    "az+x://a",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_url_is_no_folder_of_an_index(url, kind, tmp_path, monkeypatch, archive, fake_encoder):
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    given = kind(url)
+    ways = [
+        lambda: Index.build(archive, given, encoder=fake_encoder),
+        lambda: Index.build_several(archive, {"a": fake_encoder, given: fake_encoder}),
+        lambda: build(archive, given, fake_encoder),
+        lambda: Index.open(given),
+        lambda: Index.from_vectors(np.eye(2), {"id": ["a", "b"]}, given, encoder="mine", fingerprint="1"),
+        lambda: Store.create(given, encoder=fake_encoder.info),
+        lambda: Store.exists(given),
+    ]
+    for way in ways:
+        with pytest.raises(UsageError, match="an index is a folder, got the URL") as error:
+            way()
+        assert "\n" not in str(error.value)
+    assert fake_encoder.encoded == 0
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_command_line_refuses_a_url_before_an_encoder_is_loaded(retr, archive, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (("index", "build", archive), ("query", "--id", "a"), ("index", "info"), ("index", "check")):
+        said = retr(*arguments, "--index", "s3://bucket/a.retr").error(2)
+        assert said.startswith("error: an index is a folder, got the URL 's3://bucket/a.retr'; build in a folder")
+    assert not (tmp_path / "s3:").exists()
+
+
+@pytest.mark.parametrize("name", ["a:b", "c:/x", "x/s3:/y", "~/s3:/y", "1s:/x"])
+def test_a_folder_with_a_colon_is_a_folder(name, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    index_folder(name)
