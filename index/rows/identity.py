@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.disk.manifest import IDENTIFIERS
+from retr.index.disk.shards import NOTE as SHARD
 from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, is_unicode, stored
@@ -66,6 +67,7 @@ class Identity:
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot, self._columns = snapshot, snapshot.columns
         self._noted = IDENTIFIERS in snapshot.manifest.extra
+        self._of_a_shard = SHARD in snapshot.manifest.extra
         self._fingerprint, self._hashed = _read(snapshot.manifest.extra.get(IDENTIFIERS))
         self._absent = Once(most=_MOST_CONDITIONS)
 
@@ -93,7 +95,8 @@ class Identity:
     def hashed(self, column: str) -> bool:
         """Return whether a column holds keyed hashes, alone or among raw identifiers."""
         may = column in (self._hashed if self._noted else COLUMNS) and self._columns.has_text(column)
-        return may and self._seen(column)[0]
+        # the hashes that the whole index notes may all lie in other shards than this
+        return may and ((self._noted and self._of_a_shard) or self._seen(column)[0])
 
     @property
     def hashed_columns(self) -> list[str]:

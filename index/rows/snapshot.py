@@ -184,8 +184,8 @@ class Snapshot:
         What rows are fitted on, drawn from or numbered in this order does not depend on how they lie in segments.
         """
         rows = self.live_rows() if rows is None else rows
-        order = pc.sort_indices(self.table([ID], rows).column(0).combine_chunks())
-        return rows[order.to_numpy()]
+        order: NDArray[np.uint64] = pc.sort_indices(self.table([ID], rows).column(0).combine_chunks()).to_numpy()
+        return rows[order]
 
     def _split(self, rows: NDArray[np.int64]) -> list[tuple[Segment, NDArray[np.int64], NDArray[np.int64]]]:
         """Return (segment, local row numbers, positions in ``rows``) for every segment concerned."""
