@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Any
 from retr.index.disk.current import read_current
 from retr.index.disk.files import disk_errors, regular, replace_bytes
 from retr.index.disk.lock import short_lock
+from retr.index.disk.manifest import SHARDS
+from retr.index.disk.shards import require_whole
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.json_fields import Fields, parse_json, stored
 from retr.index.machine.whole_file import sync_folder
@@ -168,9 +170,13 @@ def held(root: Path) -> Iterator[Held]:
     ------
     IndexLockedError
         Another process holds it for longer: a purge.
+    UsageError
+        The index is a shard of another.
     RetrError
         The index's folder cannot be written.
     """
+    if root.absolute().parent.name == SHARDS:
+        require_whole(read_current(root))
     with short_lock(root, JOURNAL_LOCK):
         yield Held(root)
 

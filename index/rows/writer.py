@@ -63,6 +63,8 @@ def open_writer(kind: type[S_co], root: Path) -> Iterator[Writer[S_co]]:
         store = kind.open(root)
         require_whole(store.manifest)
         with disk_errors("clearing away what an interrupted run left"):
+            # a copy may have lost those that were empty
+            make_folders(root, store.manifest)
             sync_folder(root)
             point(root, store.manifest)
             sweep(root, store.manifest)

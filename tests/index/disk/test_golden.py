@@ -1,4 +1,4 @@
-"""An index of either format version stays readable: by us, and by anybody who read docs/format.md."""
+"""An index of any format version stays readable: by us, and by anybody who read docs/format.md."""
 
 from __future__ import annotations
 
@@ -133,3 +133,38 @@ def test_the_documented_way_reads_it_without_retr():
     hashes, rows = np.load(GOLDEN / manifest["segments"][1]["ids"]["file"])
     wanted = int.from_bytes(hashlib.blake2b(b"e.png", digest_size=8).digest(), "little")
     assert rows[np.searchsorted(hashes, np.uint64(wanted))] == 1
+
+
+def test_an_index_of_version_3_is_read_and_changed_where_a_copy_lost_its_empty_folders(tmp_path):
+    shutil.copytree(GOLDEN.parent / "index-v3", tmp_path / "third")
+    for folder in [path for path in (tmp_path / "third").rglob("*") if path.is_dir() and not any(path.iterdir())]:
+        folder.rmdir()
+    store = Store.open(tmp_path / "third")
+    assert store.check() == []
+    assert (store.version, store.manifest.shards, len(store), store.file("note.txt")) == (3, 3, 6, b"golden\n")
+    assert store.table().sort_by("id")["age"].to_pylist() == [61, 7, 5, 3, 2, 1]
+    wanted = np.random.default_rng(0).standard_normal((7, 3))[[0, 1, 2, 4, 5, 6]]
+    found = store.vectors(store.rows_of(list("abcefg")))
+    np.testing.assert_allclose(found, wanted / np.linalg.norm(wanted, axis=1, keepdims=True), atol=1e-6)
+    with store.writer() as writer:
+        writer.append(pa.table({"id": ["h"], "patient": ["P9"]}), np.ones((1, 3)))
+        writer.purge()
+        assert (writer.store.check(), len(writer.store), writer.store.n_total) == ([], 7, 7)
+
+
+def test_the_documented_way_reads_shards_without_retr():
+    root = GOLDEN.parent / "index-v3"
+    manifest = json.loads((root / (root / "CURRENT").read_text().split()[0]).read_bytes())
+    ages = {}
+    for number, ref in enumerate(manifest["shards"]):
+        text = (root / ref["file"]).read_bytes()
+        assert hashlib.sha256(text).hexdigest() == ref["sha256"]
+        for segment in json.loads(text)["segments"]:
+            table = pq.read_table(root / f"shards/{number:04d}" / segment["table"]["file"])
+            for row in table.to_pylist():
+                ages[row["id"]] = row["age"]
+                text = row["patient"] or row["id"]
+                place = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+                assert place % len(manifest["shards"]) == number
+    # one of them is deleted
+    assert ages == {"a": 61, "b": 7, "c": 5, "d": 4, "e": 3, "f": 2, "g": 1}

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from retr.index.disk import journal
 from retr.index.disk.current import read_current
 from retr.index.disk.manifest import Manifest
 from retr.index.disk.sweep import others
@@ -48,6 +49,8 @@ def test_a_shard_is_changed_with_its_index_alone(make):
     store = make(20, shards=2)
     shard = Store.open(store.path / "shards/0001")
     with pytest.raises(UsageError, match="a shard of an index"), shard.writer():
+        pass
+    with pytest.raises(UsageError, match="a shard of an index"), journal.held(shard.path):
         pass
     assert store.check() == []
 
