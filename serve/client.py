@@ -3,72 +3,31 @@
     with retr.Client("http://127.0.0.1:7860", index="fundus") as client:
         hits = client.search(image="x.png", k=5, where="age >= 60")
 
-Errors are those that the index would raise here. Answers come as Arrow, so that metadata keep their types; the same
-question to an `Index` and to a `Client` on the same version gives equal hits.
+Errors are those that the index would raise here. Answers to a search come as Arrow, so that metadata keep their types;
+the same question to an `Index` and to a `Client` on the same version gives equal hits.
 """
 
 from __future__ import annotations
 
-import base64
-import io
 import time
-from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import httpx
 
-import retr
-from retr import Picture, Query, RetrError, UsageError
-from retr.answers import MEDIA_TYPE, from_arrow
+from retr.serve.client_calls import Calls, of_set, unreached
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import ArrayLike
 
-    from retr import Hits
+    from retr import Hits, Query
+    from retr.serve.client_calls import Call, Exchange
 
-_ONE = ("image", "text", "id", "vector", "vectors")
-
-
-class _Questions:
-    """What both clients share: requests made of what is asked, and answers or errors made of what comes back."""
-
-    def __init__(self, url: str, index: str | None, token: str | None, options: dict[str, Any]) -> None:
-        headers = {} if token is None else {"authorization": f"Bearer {token}"}
-        self._settings = {"base_url": f"{url.rstrip('/')}/v1/", "headers": headers, **options}
-        self._name = index
-
-    def _asked(self, query: Any, given: dict[str, Any], options: dict[str, Any]) -> tuple[list[dict[str, Any]], bool]:
-        """Return the bodies of the requests, and whether one answer is expected."""
-        chosen = [name for name in _ONE if given[name] is not None]
-        if len(chosen) + (query is not None) != 1:
-            raise UsageError(f"a search takes one of query, {', '.join(_ONE)}", hint="mix them with `retr.Query`")
-        single = isinstance(query, Query) or (query is None and chosen != ["vectors"])
-        if query is not None:
-            queries = [query] if isinstance(query, Query) else list(query)
-        elif chosen == ["vectors"]:
-            queries = [Query.vector(vector) for vector in given["vectors"]]
-        else:
-            queries = [getattr(Query, chosen[0])(given[chosen[0]])]
-        same = options.pop("exclude_same", None)
-        # one for each question: each is a request of its own
-        several = isinstance(same, Sequence) and not isinstance(same, str) and not all(isinstance(s, str) for s in same)
-        bodies = zip([queries] if not several else [[one] for one in queries], same if several else [same], strict=True)
-        common = {"k": 5, **options}
-        return [
-            {"questions": [_question(one) for one in asked], "exclude_same": _columns(own), **common}
-            for asked, own in bodies
-        ], single
-
-    def _of_index(self, names: list[str]) -> str:
-        if self._name is None:
-            if len(names) != 1:
-                raise UsageError(f"the server offers {', '.join(names)}", hint="say which: Client(url, index=NAME)")
-            self._name = names[0]
-        return self._name
+    Result = TypeVar("Result")
 
 
-class Client(_Questions):
+class Client:
     """A client that waits for each answer; threads may share one.
 
     Parameters
@@ -92,8 +51,9 @@ class Client(_Questions):
     """
 
     def __init__(self, url: str, *, index: str | None = None, token: str | None = None, **options: Any) -> None:
-        super().__init__(url, index, token, {"timeout": 120, **options})
-        self._http = httpx.Client(**self._settings)
+        headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        self._calls = Calls(index)
+        self._http = httpx.Client(base_url=f"{url.rstrip('/')}/v1/", headers=headers, **{"timeout": 120, **options})
 
     def __enter__(self) -> Self:
         return self
@@ -119,57 +79,113 @@ class Client(_Questions):
         ...     client.index
         'fundus'
         """
-        if self._name is None:
-            self._of_index([one["index"] for one in self._get("indexes")])
-        assert self._name is not None
-        return self._name
+        return self._run(self._calls.named())
+
+    def indexes(self) -> list[dict[str, Any]]:
+        """Return what the server's indexes hold, `index` being their names.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json=[{"index": "fundus"}])
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.indexes()
+        [{'index': 'fundus'}]
+        """
+        return self._run(self._calls.indexes())
 
     def info(self) -> dict[str, Any]:
         """Return what the index holds, as `retr.Index.info` does.
 
         >>> import httpx
-        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, json={"rows": 24}))
-        >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
-        ...     client.info()["rows"]
+        >>> answer = httpx.Response(200, json={"rows": 24})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.info()["rows"]
         24
         """
-        found: dict[str, Any] = self._get(f"indexes/{self.index}")
+        found: dict[str, Any] = self._run(self._calls.get(""))
         return found
 
     def row(self, id: str) -> dict[str, Any]:  # noqa: A002
         """Return everything the index holds of one row, as JSON holds it.
 
         >>> import httpx
-        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, json={"label": "healthy"}))
-        >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
-        ...     client.row("a.png")["label"]
+        >>> answer = httpx.Response(200, json={"label": "healthy"})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.row("a.png")["label"]
         'healthy'
         """
-        found: dict[str, Any] = self._get(f"indexes/{self.index}/row", id=id)
+        found: dict[str, Any] = self._run(self._calls.get("/row", id=id))
         return found
 
-    def picture(self, id: str, *, size: int = 1024) -> bytes:  # noqa: A002
+    def rows(self, where: str | None = None, *, offset: int = 0, limit: int = 50) -> dict[str, Any]:
+        """Return the rows that a condition allows, a page at a time: their ``total``, and ``rows`` with all columns.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json={"total": 1, "rows": [{"id": "a.png"}]})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.rows("age > 60")["total"]
+        1
+        """
+        found: dict[str, Any] = self._run(self._calls.get("/rows", where=where, offset=offset, limit=limit))
+        return found
+
+    def facets(self, where: str | None = None) -> dict[str, Any]:
+        """Return what each column holds among the rows that a condition allows: values with counts, or a range.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json={"total": 1, "facets": []})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.facets("age > 60")["total"]
+        1
+        """
+        found: dict[str, Any] = self._run(self._calls.get("/facets", where=where))
+        return found
+
+    def picture(self, id: str, *, size: int = 1024, **view: Any) -> bytes:  # noqa: A002
         """Return a row's picture as JPEG, its longer side at most so many pixels.
 
+        Another view of it: ``center`` and ``width``, a window of deep grey; ``frame``, from 1; ``region``, a part in
+        more detail, ``left,top,width,height`` as shares.
+
         >>> import httpx
-        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, content=b"JPEG"))
-        >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
-        ...     client.picture("a.png", size=256)
+        >>> answer = httpx.Response(200, content=b"JPEG")
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.picture("a.png", size=256)
         b'JPEG'
         """
-        return _checked(self._call("GET", f"indexes/{self.index}/picture", params={"id": id, "size": size})).content
+        return self._run(self._calls.data("GET", "/picture", params={"id": id, "size": size, **view}))
 
-    def explain(self, query: Query, id: str, *, size: int = 448) -> bytes:  # noqa: A002
-        """Return which parts of a row's picture match a question, as the PNG of ``retr.Index.explain(...).overlay()``.
+    def classify(self, *pictures: Any, **options: Any) -> dict[str, Any]:
+        """Name what pictures show: ``answers`` as ``retr classify --json`` prints them, and ``notes``.
+
+        The options are those of the API: one of ``labels``, ``by`` and ``probe``, then ``k``, ``top``, ``where`` ...
 
         >>> import httpx
-        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, content=b"PNG"))
-        >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
-        ...     client.explain(Query.id("a.png"), "b.png")
+        >>> answer = httpx.Response(200, json={"answers": [{"label": "healthy"}]})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.classify(b"a file", by="label")["answers"]
+        [{'label': 'healthy'}]
+        """
+        return self._run(self._calls.classify(pictures, options))
+
+    def explain(self, query: Query, id: str, *, size: int = 448) -> bytes:  # noqa: A002
+        """Return what a row's score for a question rests on, as the PNG of `retr.Index.explain`.
+
+        >>> import httpx
+        >>> from retr import Query
+        >>> answer = httpx.Response(200, content=b"PNG")
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.explain(Query.id("a.png"), "b.png")
         b'PNG'
         """
-        asked = {"question": _question(query), "id": id, "size": size}
-        return _checked(self._call("POST", f"indexes/{self.index}/explain", json=asked)).content
+        return self._run(self._calls.explain(query, id, size))
 
     def evaluate(self, task: str, label: str, **options: Any) -> dict[str, Any]:
         """Measure the index on its own labels, as `retr.Index.evaluate` does, and wait for the result.
@@ -182,21 +198,168 @@ class Client(_Questions):
         Examples
         --------
         >>> import httpx
-        >>> told = {"job": "x", "status": "done", "result": {"metrics": {}}}
-        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, json=told))
-        >>> with Client("http://127.0.0.1:7860", index="fundus", transport=server) as client:
-        ...     client.evaluate("retrieval", "label")
+        >>> answer = httpx.Response(200, json={"job": "x", "status": "done", "result": {"metrics": {}}})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.evaluate("retrieval", "label")
         {'metrics': {}}
         """
-        asked = {"task": task, "label": label, **options}
-        told = _checked(self._call("POST", f"indexes/{self.index}/evaluations", json=asked)).json()
-        while told["status"] in {"waiting", "running"}:
-            time.sleep(0.2)
-            told = self._get(f"jobs/{told['job']}")
-        if told["status"] == "failed":
-            raise RetrError(told["error"])
-        result: dict[str, Any] = told["result"]
-        return result
+        return self._run(self._calls.evaluate(task, label, options))
+
+    def sets(self) -> list[dict[str, Any]]:
+        """Return the sets, in the order in which they were made: names, how many rows, authors.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json=[{"name": "odd"}])
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.sets()
+        [{'name': 'odd'}]
+        """
+        found: list[dict[str, Any]] = self._run(self._calls.get("/sets"))
+        return found
+
+    def set_contents(self, name: str) -> dict[str, Any]:
+        """Return a set: the ids of its rows, its labels, its note and its question.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json={"ids": ["a.png"]})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.set_contents("odd")["ids"]
+        ['a.png']
+        """
+        found: dict[str, Any] = self._run(self._calls.get(of_set(name)))
+        return found
+
+    def save_set(
+        self, name: str, ids: Sequence[str], *, question: Query | None = None, note: str | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Put rows into a set, with the question that found them and its options; return the set.
+
+        >>> import httpx
+        >>> from retr import Query
+        >>> answer = httpx.Response(200, json={"ids": ["a.png"]})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.save_set("odd", ["a.png"], question=Query.id("b.png"), k=1)["ids"]
+        ['a.png']
+        """
+        return self._run(self._calls.save(name, ids, question, note, options))
+
+    def label(self, name: str, ids: Sequence[str], label: str, *, remove: bool = False) -> dict[str, Any]:
+        """Give rows of a set a label, or take it from them; return the set.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json={"labelled": 1})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.label("odd", ["a.png"], "haze")["labelled"]
+        1
+        """
+        found: dict[str, Any] = self._run(
+            self._calls.send("POST", of_set(name, "/labels"), {"ids": list(ids), "label": label, "remove": remove})
+        )
+        return found
+
+    def remove_from_set(self, name: str, ids: Sequence[str]) -> dict[str, Any]:
+        """Take rows out of a set, with their labels there; return the set.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json={"ids": []})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.remove_from_set("odd", ["a.png"])["ids"]
+        []
+        """
+        found: dict[str, Any] = self._run(self._calls.send("POST", of_set(name, "/remove"), {"ids": list(ids)}))
+        return found
+
+    def reopen_set(self, name: str) -> dict[str, Any]:
+        """Ask a set's question again: today's ``answer``, and the ids that are ``new`` in it.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json={"new": ["c.png"]})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.reopen_set("odd")["new"]
+        ['c.png']
+        """
+        found: dict[str, Any] = self._run(self._calls.get(of_set(name, "/answer")))
+        return found
+
+    def export_set(self, name: str, form: str = "csv") -> bytes:
+        """Return a set with all columns and its labels, as ``csv`` or ``parquet``.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, content=b"id")
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.export_set("odd")
+        b'id'
+        """
+        return self._run(self._calls.data("GET", of_set(name, "/file"), params={"form": form}))
+
+    def drop_set(self, name: str) -> None:
+        """Take a set away; its rows stay in the index.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, content=b"")
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.drop_set("odd") is None
+        True
+        """
+        self._run(self._calls.data("DELETE", of_set(name)))
+
+    def add(self, picture: Any, name: str) -> str:
+        """Add a picture, which the server keeps under a name with its format's suffix; return its row's id.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json={"id": "added/a.png"})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.add(b"a file", "a.png")
+        'added/a.png'
+        """
+        return self._run(self._calls.added(picture, name))
+
+    def delete(self, ids: Sequence[str], *, purge: bool = False) -> int:
+        """Delete rows; return how many. ``purge`` leaves nothing of them in any file of the index.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json={"rows": 1})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.delete(["a.png"])
+        1
+        """
+        return self._run(self._calls.deleted(ids, purge=purge))
+
+    def map_column(self, name: str | None = None) -> dict[str, Any]:
+        """Return what a column, or none: the clusters, says of each point of the map.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json={"kind": "values"})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.map_column("label")["kind"]
+        'values'
+        """
+        found: dict[str, Any] = self._run(self._calls.get("/map/column", name=name))
+        return found
+
+    def map(self) -> bytes:
+        """Return where each row lies on the map: little-endian float32, x and y of each, in the order of the index.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, content=b"12345678")
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.map()
+        b'12345678'
+        """
+        return self._run(self._calls.data("GET", "/map"))
 
     @overload
     def search(self, query: Sequence[Query], **options: Any) -> list[Hits]: ...
@@ -238,174 +401,22 @@ class Client(_Questions):
         ...     client.search(id="healthy/P01-left.png", k=1).ids
         ['healthy/P11-right.png']
         """
-        given = {"image": image, "text": text, "id": id, "vector": vector, "vectors": vectors}
-        bodies, single = self._asked(query, given, options)
-        path = f"indexes/{self.index}/search"
-        found = [hits for body in bodies for hits in _hits(self._call("POST", path, json=body, headers=_ARROW))]
-        return found[0] if single else found
+        what = {"image": image, "text": text, "id": id, "vector": vector, "vectors": vectors}
+        return self._run(self._calls.search(query, what, options))
 
-    def _get(self, path: str, **asked: Any) -> Any:
-        return _checked(self._call("GET", path, params=asked)).json()
-
-    def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
+    def _run(self, exchange: Exchange[Result]) -> Result:
+        """Carry requests to the server and answers back, until there is a result."""
         try:
-            return self._http.request(method, path, **options)
+            call = next(exchange)
+            while True:
+                time.sleep(call.after)
+                call = exchange.send(self._answer(call))
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+
+    def _answer(self, call: Call) -> httpx.Response:
+        try:
+            return self._http.request(call.method, call.path, **call.options)
         except httpx.HTTPError as error:
-            raise _unreached(error) from error
-
-
-class AsyncClient(_Questions):
-    """A client for ``async`` code; its parameters are those of `Client`.
-
-    >>> import asyncio
-    >>> import httpx
-    >>> server = httpx.MockTransport(lambda request: httpx.Response(200, json={"rows": 24}))
-    >>> async def ask():
-    ...     async with AsyncClient("http://127.0.0.1:7860", index="fundus", transport=server) as client:
-    ...         return await client.info()
-    >>> asyncio.run(ask())
-    {'rows': 24}
-    """
-
-    def __init__(self, url: str, *, index: str | None = None, token: str | None = None, **options: Any) -> None:
-        super().__init__(url, index, token, {"timeout": 120, **options})
-        self._http = httpx.AsyncClient(**self._settings)
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close the connections.
-
-        >>> import asyncio
-        >>> client = AsyncClient("http://127.0.0.1:7860")
-        >>> asyncio.run(client.close())
-        >>> client._http.is_closed
-        True
-        """
-        await self._http.aclose()
-
-    async def info(self) -> dict[str, Any]:
-        """Return what the index holds, as `retr.Index.info` does.
-
-        >>> import asyncio
-        >>> import httpx
-        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, json={"rows": 24}))
-        >>> async def ask():
-        ...     async with AsyncClient("http://127.0.0.1:7860", index="fundus", transport=server) as client:
-        ...         return await client.info()
-        >>> asyncio.run(ask())
-        {'rows': 24}
-        """
-        found: dict[str, Any] = _checked(await self._call("GET", f"indexes/{await self._index()}")).json()
-        return found
-
-    async def search(
-        self,
-        query: Query | Sequence[Query] | None = None,
-        *,
-        image: Any = None,
-        text: str | None = None,
-        id: str | None = None,  # noqa: A002
-        vector: ArrayLike | None = None,
-        vectors: ArrayLike | None = None,
-        **options: Any,
-    ) -> Hits | list[Hits]:
-        """Find the most similar rows, as `retr.Index.search` does and with its options.
-
-        >>> from retr.answers import to_arrow
-        >>> from retr.sample import sample_index
-        >>> answer = to_arrow([sample_index().search(id="healthy/P01-left.png", k=1)])
-        >>> import asyncio
-        >>> import httpx
-        >>> server = httpx.MockTransport(lambda request: httpx.Response(200, content=answer))
-        >>> async def ask():
-        ...     async with AsyncClient("http://127.0.0.1:7860", index="fundus", transport=server) as client:
-        ...         return (await client.search(id="healthy/P01-left.png", k=1)).ids
-        >>> asyncio.run(ask())
-        ['healthy/P11-right.png']
-        """
-        given = {"image": image, "text": text, "id": id, "vector": vector, "vectors": vectors}
-        bodies, single = self._asked(query, given, options)
-        path = f"indexes/{await self._index()}/search"
-        found = []
-        for body in bodies:
-            found += _hits(await self._call("POST", path, json=body, headers=_ARROW))
-        return found[0] if single else found
-
-    async def _index(self) -> str:
-        if self._name is None:
-            self._of_index([one["index"] for one in _checked(await self._call("GET", "indexes")).json()])
-        assert self._name is not None
-        return self._name
-
-    async def _call(self, method: str, path: str, **options: Any) -> httpx.Response:
-        try:
-            return await self._http.request(method, path, **options)
-        except httpx.HTTPError as error:
-            raise _unreached(error) from error
-
-
-_ARROW = {"accept": MEDIA_TYPE}
-
-
-def _hits(answer: httpx.Response) -> list[Hits]:
-    return from_arrow(_checked(answer).content)
-
-
-def _checked(answer: httpx.Response) -> httpx.Response:
-    """Return an answer; an error of the server is raised as the class it had there."""
-    if answer.is_success:
-        return answer
-    try:
-        said = answer.json()["error"]
-        kind = getattr(retr, said.get("kind") or "RetrError", RetrError)
-        error: RetrError = kind.__new__(kind)
-        error.args, error.message, error.hint = (said["message"],), said["message"], said["hint"]
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise RetrError(
-            f"the server answers {answer.status_code}", hint="is this the address of `retr serve`?"
-        ) from None
-    raise error
-
-
-def _unreached(error: httpx.HTTPError) -> RetrError:
-    return RetrError(f"the server does not answer ({type(error).__name__})", hint="check its address, and that it runs")
-
-
-def _question(query: Query) -> dict[str, Any]:
-    parts = [{**_part(part.kind, part.value), "weight": part.weight} for part in query.parts]
-    marks = {"like": list(query.like), "unlike": list(query.unlike)}
-    return {"parts": parts, **{kind: ids for kind, ids in marks.items() if ids}}
-
-
-def _part(kind: str, value: Any) -> dict[str, Any]:
-    if kind == "image":
-        return {"data": base64.b64encode(_file_of(value)).decode("ascii")}
-    return {kind: value.tolist() if kind == "vector" else value}
-
-
-def _file_of(value: Any) -> bytes:
-    """Return a picture as the bytes of a file: its own, or of pixels alone a PNG of them."""
-    if isinstance(value, bytes):
-        return value
-    if isinstance(value, str | Path):
-        try:
-            return Path(value).read_bytes()
-        except OSError as error:
-            raise UsageError(
-                f"cannot read the picture {str(value)!r}: {error.strerror}", hint="check the path"
-            ) from None
-    picture = value if isinstance(value, Picture) else retr.read_picture(value)
-    file = io.BytesIO()
-    picture.image.save(file, "PNG")
-    return file.getvalue()
-
-
-def _columns(same: Any) -> dict[str, Any] | None:
-    if same is None or isinstance(same, dict):
-        return same
-    return {same: None} if isinstance(same, str) else dict.fromkeys(same)
+            raise unreached(error) from error

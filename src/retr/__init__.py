@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from retr.retrieval.index import Index
     from retr.retrieval.ingest.report import BuildReport
     from retr.retrieval.query import Query
-    from retr.serve.client import AsyncClient, Client
+    from retr.serve.async_client import AsyncClient
+    from retr.serve.client import Client
 
 __all__ = [
     "AsyncClient",
@@ -67,7 +68,7 @@ telemetry.switch_off()
 
 # Public names load on first use, so that `retr --help` starts without numpy, pyarrow or an encoder.
 _HOMES = {
-    "AsyncClient": "retr.serve.client",
+    "AsyncClient": "retr.serve.async_client",
     "Client": "retr.serve.client",
     "BuildReport": "retr.retrieval.ingest.report",
     "Hit": "retr.retrieval.hits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import threading
 from dataclasses import replace
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 @pytest.fixture
 def address(indexed, make_encoder, tmp_path) -> Iterator[tuple[str, str]]:
     """The address of a running server, and a token of it."""
-    token = make_token(tmp_path / "tokens", "anna", frozenset({"read"}))
-    settings = Settings(token_file=tmp_path / "tokens", rate=1e6, burst=10**6)
+    token = make_token(tmp_path / "tokens", "anna", frozenset({"read", "label", "write"}))
+    settings = Settings(token_file=tmp_path / "tokens", additions=tmp_path / "added", rate=1e6, burst=10**6)
     app = create_app({"small": indexed.path}, settings, {"encoder": make_encoder()})
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
     thread = threading.Thread(target=server.run, daemon=True)
@@ -50,7 +51,8 @@ def test_local_and_remote_agree(address, indexed, make_archive, tmp_path, png):
     rng = random.Random(0)
     ids = list(indexed)
     pictures = sorted(file for file in (tmp_path / "archive").rglob("*") if file.suffix in {".png", ".jpg", ".tif"})
-    with Client(url, token=token) as client:
+    both = AsyncClient(url, token=token)
+    with Client(url, token=token) as client, asyncio.Runner() as loop:
         assert client.index == "small"
         for _ in range(60):
             query = Query.id(rng.choice(ids)) * rng.choice([1, 0.5, -1])
@@ -71,7 +73,9 @@ def test_local_and_remote_agree(address, indexed, make_archive, tmp_path, png):
             query = query.refine(
                 like=rng.sample(ids[:6], rng.randrange(3)), unlike=rng.sample(ids[6:], rng.randrange(3))
             )
-            assert said(client.search(query, **options)) == said(indexed.search(query, **options))
+            here = said(indexed.search(query, **options))
+            assert said(client.search(query, **options)) == here
+            assert said(loop.run(both.search(query, **options))) == here
         one, two = client.search([Query.id(ids[0]), Query.id(ids[1])], exclude_same=["patient", "label"])
         assert [said(one), said(two)] == [
             said(hits)
@@ -84,6 +88,7 @@ def test_local_and_remote_agree(address, indexed, make_archive, tmp_path, png):
         assert client.row(ids[0])["label"] == indexed[ids[0]]["label"]
         assert client.info()["rows"] == 12
         assert client.picture(ids[0], size=32).startswith(b"\xff\xd8")
+        loop.run(both.close())
 
 
 def test_errors_are_those_of_the_index(address, indexed):
@@ -121,3 +126,49 @@ def test_many_ask_at_once(address, indexed):
             return await asyncio.gather(*(client.search(id=ids[n % 12], k=3) for n in range(50)))
 
     assert [hits.ids for hits in asyncio.run(ask())] == [indexed.search(id=ids[n % 12], k=3).ids for n in range(50)]
+
+
+def test_what_else_the_api_has(address, indexed, png):
+    url, token = address
+    ids = list(indexed)
+    with Client(url, token=token) as client:
+        assert [one["index"] for one in client.indexes()] == ["small"]
+        assert [row["id"] for row in client.rows("age > 40", offset=1, limit=2)["rows"]] == [
+            row["id"] for row in indexed.table(where="age > 40").slice(1, 2).to_pylist()
+        ]
+        assert client.facets("age > 40")["total"] == indexed.table(where="age > 40").num_rows
+        named = client.classify(png(1), png(2), by="label", k=3)["answers"]
+        expected = [one.to_json() for one in indexed.classify([png(1), png(2)], by="label", k=3)]
+        assert [one | {"query": ""} for one in named] == [one | {"query": ""} for one in expected]
+        with pytest.raises(RetrError, match="map"):
+            client.map_column()
+
+        kept = client.save_set("odd 1 ü", ids[:2], question=Query.id(ids[2]), k=3, exclude_same="patient", note="look")
+        assert (kept["ids"], kept["note"], kept["author"]) == (ids[:2], "look", "anna")
+        assert client.label("odd 1 ü", ids[:1], "haze")["labels"][0]["label"] == "haze"
+        assert [one["name"] for one in client.sets()] == ["odd 1 ü"]
+        assert client.set_contents("odd 1 ü")["ids"] == list(indexed.sets["odd 1 ü"].ids) == ids[:2]
+        answer = client.reopen_set("odd 1 ü")
+        assert [hit["id"] for hit in answer["answer"]["hits"]] == indexed.search(
+            id=ids[2], k=3, exclude_same="patient"
+        ).ids
+        assert client.export_set("odd 1 ü").startswith(b"id,")
+        assert client.remove_from_set("odd 1 ü", ids[:1])["ids"] == ids[1:2]
+        client.drop_set("odd 1 ü")
+        assert client.sets() == []
+
+        row = client.add(png(77), "new.png")
+        indexed.refresh()
+        assert client.search(id=row, k=1).ids == indexed.search(id=row, k=1).ids
+        assert client.delete([row]) == 1
+        with pytest.raises(UnknownIdError):
+            client.row(row)
+
+
+def test_both_clients_have_the_same_functions():
+    def functions(client: type) -> dict[str, str]:
+        found = {name: thing for name, thing in vars(client).items() if name[0] != "_" and inspect.isfunction(thing)}
+        return {name: str(inspect.signature(thing)) for name, thing in found.items()}
+
+    assert functions(Client) == functions(AsyncClient)
+    assert all(inspect.iscoroutinefunction(vars(AsyncClient)[name]) for name in functions(AsyncClient))
