@@ -51,8 +51,7 @@ def _facet(name: str, column: pa.ChunkedArray) -> Facet | None:
     kind = column.type
     if pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_temporal(kind):
         ends = pc.min_max(column)
-        few = pc.count_distinct(column).as_py() <= 12 and not pa.types.is_floating(kind)
-        if not few:
+        if pa.types.is_floating(kind) or pc.count_distinct(column).as_py() > 12:
             low, high = (to_plain(end) for end in (ends["min"].as_py(), ends["max"].as_py()))
             return Facet(column=name, kind="range", low=low, high=high, missing=missing, more=0)
     if pa.types.is_list(kind):
@@ -60,6 +59,8 @@ def _facet(name: str, column: pa.ChunkedArray) -> Facet | None:
     counts = pc.value_counts(column.drop_null())
     if len(counts) > _MOST_VALUES and len(counts) > 0.5 * len(column):
         return None
-    ordered = sorted(counts.to_pylist(), key=lambda entry: (-entry["counts"], str(entry["values"])))
-    values = [(to_plain(entry["values"]), entry["counts"]) for entry in ordered[:_SHOWN]]
-    return Facet(column=name, kind="values", values=values, more=max(0, len(ordered) - _SHOWN), missing=missing)
+    table = pa.table({"values": counts.field("values"), "counts": counts.field("counts")})
+    # in C: a column of a million rows may have hundreds of thousands of values, such as patients
+    first = pc.select_k_unstable(table, _SHOWN, sort_keys=[("counts", "descending"), ("values", "ascending")])
+    values = [(to_plain(entry["values"]), entry["counts"]) for entry in table.take(first).to_pylist()]
+    return Facet(column=name, kind="values", values=values, more=max(0, len(counts) - _SHOWN), missing=missing)
