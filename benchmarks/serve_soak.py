@@ -122,8 +122,8 @@ async def rude(way: str, port: int, ids: list[str]) -> None:
 
 
 async def writer(index: retr.Index, until: float) -> int:
-    """Commit a change every two seconds; return how many. It deletes a row and adds it again."""
-    commits, row = 0, next(iter(index))
+    """Label a row every two seconds, and the first times delete another; return how many commits."""
+    commits, row = 0, list(index)[-1]
     while time.monotonic() < until - 2:
         await asyncio.to_thread(index.sets.save, "seen", [row], author="soak")
         if commits < 5:
