@@ -3,8 +3,8 @@
 Most ask for the nearest of a row, with a condition or without, or of a picture that was not seen before; some take a
 row's picture; some send a head and stop, some half of a body and leave, some read nothing of what they asked for. A
 writer commits beside them. What counts: every answer that a polite client gets is a success, and the memory of the
-server's processes, told in the middle of each tenth of the run, stays as it is after the second. The slope is
-extrapolated from the requests of this run to a million.
+server's processes, told in the middle of each tenth of the run, stays as it is in the second half. The slope of that
+half is extrapolated to a million requests: megabytes are whole, so that a short run says little.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ async def soaked(index: retr.Index, pictures: Pictures, port: int, pid: int, sec
     await asyncio.gather(*tasks)
     for task in rude_ones:
         task.cancel()
-    requests, memory = (np.array(column, float) for column in zip(*told[2:], strict=True))
+    requests, memory = (np.array(column, float) for column in zip(*told[PARTS // 2 :], strict=True))
     slope = float(np.polyfit(requests, memory, 1)[0])
     return {
         "seconds": seconds,
