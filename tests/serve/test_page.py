@@ -283,10 +283,11 @@ def test_a_token_is_asked_for_refused_and_taken(serve, visit, tmp_path):
     assert not page.locator("#login").is_visible()
 
 
-def test_a_server_that_is_started_again_answers_the_open_page(serve, visit, file):
+def test_a_server_that_is_started_again_answers_the_open_page(serve, visit, file, tmp_path, make_encoder):
     url = serve()
     page = visit(url)
     found = ask(page, file)
+    page.locator(".pick input").nth(1).check()
     serve.stop()
     page.click("button:has-text('Show more')") if page.is_visible("#more") else page.locator("#asked").press("Escape")
     page.wait_for_selector("#problem:not([hidden])")
@@ -296,6 +297,13 @@ def test_a_server_that_is_started_again_answers_the_open_page(serve, visit, file
     # the picture was held in the memory of the one before
     assert hits(page) == found
     assert not page.is_visible("#problem")
+    # what was picked before is saved after, with the question
+    page.fill("#keep-name", "after")
+    page.click("#keep button.first")
+    page.wait_for_selector("#keep", state="hidden")
+    kept = Index.open(tmp_path / "index", encoder=make_encoder()).sets["after"]
+    assert kept.ids == (found[1],)
+    assert list(kept.question["hits"]) == found
 
 
 def test_all_of_it_goes_by_keys(serve, visit):
