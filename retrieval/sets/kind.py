@@ -12,7 +12,9 @@ from retr.index.disk.journal import KIND, NOTE, SIDE_FILE, Lines
 from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import IndexCorruptError
 from retr.index.rows.purge import Inside, Words
-from retr.retrieval.sets.named import KNOWN, replay, vector_of
+from retr.index.rows.snapshot import Snapshot
+from retr.retrieval.sets.named import KNOWN, in_space, replay, vector_of
+from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
     from retr.index.disk.journal import Entry
     from retr.index.disk.side_data import Move
-    from retr.index.rows.snapshot import Snapshot
 
 # A question whose vector is so near a purged row's was asked with that row's picture.
 _SAME = 0.999
@@ -116,7 +117,7 @@ class _Purge:
     def _question(self, question: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is left of a question: nothing, where it was asked with one of the rows or names one."""
         own = question.get("own", [])
-        free = {key: value for key, value in question.items() if key not in {"own", "hits", "vector"}}
+        free = {key: value for key, value in question.items() if key not in {"own", "hits", "vector", "space"}}
         if self._without(own) != own or any(map(self._names, _texts(free))) or self._is_asked_with(question):
             return None
         return {**question, "hits": self._without(question.get("hits", []))}
@@ -125,9 +126,13 @@ class _Purge:
         vector = vector_of(question)
         if vector is None:
             return False
+        encoder = self._snapshot.manifest.encoder
+        if not in_space(question, encoder):
+            return True
+        of_rows = own_vectors if len(vector) == encoder.own.dim else Snapshot.vectors
         vector /= max(float(np.linalg.norm(vector)), 1e-30)
         for start in range(0, len(self._gone), _BLOCK):
-            rows = self._snapshot.vectors(self._gone[start : start + _BLOCK]).astype(np.float32)
+            rows = of_rows(self._snapshot, self._gone[start : start + _BLOCK]).astype(np.float32)
             if len(vector) != rows.shape[1]:
                 return True
             norms = np.maximum(np.linalg.norm(rows, axis=1), 1e-30)

@@ -16,6 +16,8 @@ An entry that does anything else is of a newer version: it is kept, and passed o
 from __future__ import annotations
 
 import base64
+import hashlib
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.disk.journal import Entry
+    from retr.index.encoder import EncoderInfo
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,17 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError("no text")
     return value
+
+
+def space_of(encoder: EncoderInfo) -> str:
+    """Return what tells the vectors of an encoder, with an index's transform, from all others: 16 hex digits."""
+    return hashlib.sha256(json.dumps(encoder.identity).encode()).hexdigest()[:16]
+
+
+def in_space(question: Mapping[str, Any], encoder: EncoderInfo) -> bool:
+    """Return whether a kept question's vector is of those that an index has now, or of its encoder's own."""
+    # questions of before say nothing
+    return question.get("space") in {None, space_of(encoder), space_of(encoder.own)}
 
 
 def vector_of(question: Mapping[str, Any]) -> NDArray[np.float32] | None:

@@ -24,7 +24,8 @@ from retr.retrieval.query import Query
 from retr.retrieval.query_identity import own_rows
 from retr.retrieval.query_vectors import resolve
 from retr.retrieval.search_options import SearchOptions
-from retr.retrieval.sets.named import vector_of
+from retr.retrieval.sets.named import in_space, space_of, vector_of
+from retr.retrieval.transforms.transform import features_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -80,7 +81,10 @@ def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str
     own = own_rows([query], store)
     recorded = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
     bridge = index.bridge if query.uses_text else None
-    vector = resolve([query], recorded, store, text_encoder=bridge).vectors[0]
+    resolved, info = resolve([query], recorded, store, text_encoder=bridge), store.manifest.encoder
+    # the encoder's own outlives the fitting of a transform
+    own_vector = None if info.transform is None else resolved.own[0]
+    vector = resolved.vectors[0] if own_vector is None else features_of(own_vector[None])[0]
     leave_out: dict[str, list[Any]] = {}
     for column, given in columns_of(searched.exclude_same).items():
         rows = same_rows(store, {column: given}, [query], own)[0][0]
@@ -92,6 +96,7 @@ def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str
     return {
         "asked": " + ".join(_in_words(part.kind, part.value, part.weight) for part in (*query.parts, *query.marked)),
         "vector": base64.b64encode(vector.astype("<f4").tobytes()).decode(),
+        "space": space_of(info if own_vector is None else info.own),
         "own": store.ids(own[0]),
         "leave_out": leave_out,
         "options": {key: to_plain(value) for key, value in plain.items() if value != getattr(defaults, key)}
@@ -110,9 +115,10 @@ def ask_again(index: IndexLike, question: Mapping[str, Any]) -> Reopened:
         Its vector was not kept, or a column of its conditions is gone.
     """
     vector = vector_of(question)
-    if vector is None:
+    if vector is None or not in_space(question, index.store.manifest.encoder):
         raise UsageError(
-            "the vector of the question is of another index", hint="ask it anew, and save the set with it again"
+            "the vector of the question is of another index, or of what this one searched before",
+            hint="ask it anew, and save the set with it again",
         )
     with stored("a saved question"):
         names = {one.name for one in fields(SearchOptions)} - _NOT_KEPT

@@ -240,3 +240,27 @@ def test_a_folded_entry_that_no_version_writes_is_found(index):
         writer.commit()
     index.refresh()
     assert [one.kind for one in index.check()] == ["unreadable"]
+
+
+def test_a_question_is_asked_of_the_vectors_that_it_is_of(index):
+    index.add(index.path.parent, name="again")
+    index.refit(dim=8)
+    hits = index.search(id=LEFT, k=5, include_self=True)
+    index.sets.save("one row", hits.ids, question=hits)
+    mixed = Query.id(LEFT) + Query.id(RIGHT)
+    index.sets.save("a mix", [LEFT], question=mixed, k=3)
+    assert [index.sets.reopen(name).new for name in ("one row", "a mix")] == [(), ()]
+    same = index.sets.reopen("one row").hits
+    assert (same.ids, same.scores.tolist()) == (hits.ids, hits.scores.tolist())
+    # of the same length, and another space
+    index.refit(power=1.5)
+    again = index.sets.reopen("one row").hits
+    found = index.search(id=LEFT, k=5, include_self=True)
+    assert (again.ids, again.scores.tolist()) == (found.ids, found.scores.tolist())
+    with pytest.raises(UsageError, match="of what this one searched before"):
+        index.sets.reopen("a mix")
+    # of a vector that can no longer be compared it is not known whether it was asked with a purged row
+    gone = next(row for row in index.store.ids(index.store.live_rows()) if row not in {LEFT, RIGHT, *hits.ids})
+    assert "1 saved questions" in delete(index, ids=[gone], purge=True).dropped
+    assert index.sets["a mix"].question is None
+    assert index.sets.reopen("one row").hits.ids
