@@ -277,9 +277,10 @@ def publish(root, manifest):
     global count
     if manifest.encoder.transform is not None and sys.argv[4] == "before":
         os.kill(os.getpid(), signal.SIGKILL)
-    before(root, manifest)
+    published = before(root, manifest)
     if manifest.encoder.transform is not None:
         os.kill(os.getpid(), signal.SIGKILL)
+    return published
 writer.publish = publish
 build(Path(sys.argv[2]), Path(sys.argv[3]), FakeEncoder(), transform="whitening", commit_rows=16)
 """
