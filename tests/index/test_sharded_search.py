@@ -17,6 +17,7 @@ from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import RetrError, UsageError
 from retr.index.machine.hash_key import fingerprint, keyed_hash, load_hash_key
+from retr.index.rows.placing import shard_of
 from retr.index.search_options import RankOptions
 from retr.index.store import Store
 
@@ -148,13 +149,14 @@ def test_a_shard_knows_which_columns_the_whole_holds_hashed(tmp_path):
     digest = keyed_hash(load_hash_key(), "P7")
     info = EncoderInfo("fake", DIM, "cosine", "none", text=False, weights_sha256="0" * 64, preprocessing="none")
     store = Store.create(tmp_path / "i", encoder=info, shards=2)
-    table = pa.table({"id": ["a", "b", "c", "d"], "patient": ["P7", digest, "P8", "P9"], "x": ["1", "2", "3", "4"]})
+    # spread by id here: one person lies in one shard by the name, in the other by its hash
+    here, there = ([name for name in "abcdefghij" if shard_of(name, 2) == number] for number in range(2))
+    table = pa.table({"id": [*here[:2], *there[:2]], "patient": ["P7", "P8", digest, "P9"]})
     with store.writer() as writer:
         writer.note(IDENTIFIERS, {"key": fingerprint(load_hash_key()), "columns": ["patient"]})
         writer.set_group(None)
         writer.append(table, np.eye(4, DIM))
         store = writer.commit()
-    # spread by id here: one person lies in both shards, once by the name and once by its hash
     shards = [fan_out.open_shard(store.path, number) for number in range(2)]
     query = np.ones((1, DIM), np.float32)
     for asked in (RankOptions(k=4, one_per="patient"), RankOptions(k=4, where=f"patient = '{digest}'")):
