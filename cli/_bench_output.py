@@ -42,7 +42,17 @@ def show_retizero(result: dict[str, Any], out: Output) -> None:
         )
     elif "map" in data:
         out.line(f"strict, other sets: empty, {across['reason']}")
-    zero = result["zero_shot"]
+    _show_zero_shot(result["zero_shot"], paper, out)
+    _show_steps(result, out)
+    out.line(f"paper: {paper['source']}; {paper['protocol']}. {paper['data']}.")
+    verdict = "This is the paper's data" if result["data_is_the_papers"] else "This is not the paper's data"
+    out.line(f"{verdict}: {result['data_is_the_papers_because']}.")
+    if not result["data_is_the_papers"]:
+        out.line("The paper's numbers are shown for orientation; they cannot be compared with this run's.")
+
+
+def _show_zero_shot(zero: dict[str, Any], paper: dict[str, Any], out: Output) -> None:
+    """Print how often the class is among the first by its words."""
     out.line("")
     out.rows(
         [
@@ -66,6 +76,11 @@ def show_retizero(result: dict[str, Any], out: Output) -> None:
             f"zero-shot is of {zero['images']} of {zero['of_images']} images: "
             f"the label set {zero['label_set']!r} does not know {_names(zero['not_in_the_label_set'])}"
         )
+
+
+def _show_steps(result: dict[str, Any], out: Output) -> None:
+    """Print what each step from the published protocol to the strict one changes, and why."""
+    published = result["published_protocol"]
     out.line("")
     out.rows(
         [
@@ -89,11 +104,6 @@ def show_retizero(result: dict[str, Any], out: Output) -> None:
         f"near-duplicates (cosine of at least {near['cosine_at_least']}): {near['pairs']} pairs, "
         f"{near['of_different_groups']} of different {units}, {near['of_different_classes']} of different classes"
     )
-    out.line(f"paper: {paper['source']}; {paper['protocol']}. {paper['data']}.")
-    verdict = "This is the paper's data" if result["data_is_the_papers"] else "This is not the paper's data"
-    out.line(f"{verdict}: {result['data_is_the_papers_because']}.")
-    if not result["data_is_the_papers"]:
-        out.line("The paper's numbers are shown for orientation; they cannot be compared with this run's.")
 
 
 def show_cells(result: dict[str, Any], out: Output) -> None:

@@ -139,21 +139,25 @@ def make_rows(
     else:
         labels = _labels([row["path"] for row in rows], known, notes.metadata_columns(name))
         labels = _as_tables_gave(labels, columns)
-    for column, given in zip(labels.column_names, labels.columns, strict=True):
-        cells = given
-        # by the table, and where that does not say by the header, or by what stands beside the picture
-        brought = columns.get(column)
-        if brought is not None and column in COLUMNS:
-            cells = pc.coalesce(identifier_texts(cells, column), brought)
-        elif brought is not None and brought.type == cells.type:
-            cells = pc.coalesce(cells, brought)
-        columns[column] = cells
-        if column in retyped:
-            retyped.remove(column)
+    columns |= _over(columns, labels)
+    retyped = [column for column in retyped if column not in labels.column_names]
     table = pa.table({name: cells for name, cells in columns.items() if not pa.types.is_null(cells.type)})
     counts = [count for file in files for count in (len(file.frames), len(file.same))]
     again = np.repeat([False, True] * len(files), counts)
     return Rows(table, np.stack(vectors), again, retyped)
+
+
+def _over(columns: Mapping[str, Any], labels: pa.Table) -> dict[str, Any]:
+    """Return the columns of a table, and where that does not say what header or the picture's neighbours brought."""
+    found = {}
+    for column, given in zip(labels.column_names, labels.columns, strict=True):
+        cells, brought = given, columns.get(column)
+        if brought is not None and column in COLUMNS:
+            cells = pc.coalesce(identifier_texts(cells, column), brought)
+        elif brought is not None and brought.type == cells.type:
+            cells = pc.coalesce(cells, brought)
+        found[column] = cells
+    return found
 
 
 def _own(brought: Mapping[str, Any]) -> dict[str, Any]:

@@ -133,38 +133,22 @@ def _load(
     given = home(name)
     if weights is None and given.is_dir():
         # as transformers reads it; the index gets the folder's name only, and this machine remembers the place
-        found = _load(
-            given.resolve().name,
-            weights=given,
-            text_model=text_model,
-            pooling=pooling,
-            resize=resize,
-            device=device,
-            precision=precision,
-        )
+        asked: dict[str, Any] = {"text_model": text_model, "pooling": pooling, "resize": resize}
+        found = _load(given.resolve().name, weights=given, device=device, precision=precision, **asked)
         locations.remember_files(found.info, {"weights": given})
         return found
     folder, from_hub = _folder(name, weights)
     check_folder(folder)
     config = _read(folder / "config.json")
+    where: dict[str, Any] = {"device": device, "precision": precision}
     if "model_type" not in config and (folder / open_clip_files.CONFIG).is_file():
         if pooling is not None:
             raise UsageError(f"'hf:{name}' is an open_clip model, which has no pooling to choose")
-        theirs: BaseEncoder = open_clip.SPEC.load(
-            open_clip_files.HUB + name, weights=folder, text_model=text_model, device=device, precision=precision
-        )
-        return theirs
+        return open_clip.SPEC.load(open_clip_files.HUB + name, weights=folder, text_model=text_model, **where)
     if "model_type" not in config and "architecture" in config:
-        handed: BaseEncoder = timm.SPEC.load(name, weights=folder, pooling=pooling, device=device, precision=precision)
-        return handed
+        return timm.SPEC.load(name, weights=folder, pooling=pooling, **where)
     known_model = MODELS.get(name.lower())
-    family = str(config.get("model_type"))
-    if family not in FAMILIES:
-        raise UsageError(f"'hf:{name}' is of the family {family!r}", hint=f"supported: {', '.join(FAMILIES)}")
-    known = FAMILIES[family]
-    if pooling is not None and pooling not in known:
-        hint = f"use {' or '.join(known)}" if known else f"a {family} model has one way only"
-        raise UsageError(f"unknown pooling {pooling!r} for 'hf:{name}'", hint=hint)
+    family, known = _family(name, config, pooling)
     own = dict(known_model.preprocess) if known_model else {}
     processor = own or read_processor(folder)
     if processor is None:
@@ -191,9 +175,20 @@ def _load(
             transform=own,
             resize=resize,
             own_resize=known_model.resize if known_model else None,
-            device=device,
-            precision=precision,
+            **where,
         )
+
+
+def _family(name: str, config: dict[str, Any], pooling: str | None) -> tuple[str, tuple[str, ...]]:
+    """Return the family of a folder and its poolings, of which the one asked for must be one."""
+    family = str(config.get("model_type"))
+    if family not in FAMILIES:
+        raise UsageError(f"'hf:{name}' is of the family {family!r}", hint=f"supported: {', '.join(FAMILIES)}")
+    known = FAMILIES[family]
+    if pooling is not None and pooling not in known:
+        hint = f"use {' or '.join(known)}" if known else f"a {family} model has one way only"
+        raise UsageError(f"unknown pooling {pooling!r} for 'hf:{name}'", hint=hint)
+    return family, known
 
 
 def checkpoints(folder: Path) -> list[Path]:
