@@ -73,6 +73,7 @@ app = group(
                 LazyCommand("delete", "index:delete", "Delete rows by id or by a condition."),
                 LazyCommand("info", "index:info", "Show what an index holds: rows, encoder, columns, size."),
                 LazyCommand("ls", "index:list_rows", "List the rows of an index."),
+                LazyCommand("sql", "sql:sql", "Ask an index's rows in SQL."),
                 LazyCommand("group", "index:group", "Declare the column that tells patients apart."),
                 LazyCommand("check", "index:check", "Check that every file of an index is as it was written."),
                 LazyCommand("compact", "index:compact", "Merge segments and drop deleted rows from disk."),

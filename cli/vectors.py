@@ -96,8 +96,13 @@ def export(
     where: WhereOption = None,
     form: Annotated[
         str,
-        typer.Option("--as", help="npy (vectors.npy and metadata.parquet), lance, or datasets (of Hugging Face)."),
+        typer.Option(
+            "--as", help="npy (vectors.npy and metadata.parquet), parquet, lance, datasets, webdataset or fiftyone."
+        ),
     ] = "npy",
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="COLUMN", help="The column of classes, for fiftyone.")
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
     """Write vectors and metadata for other programs.
@@ -109,5 +114,5 @@ def export(
     from retr.retrieval.index import Index
 
     out = Output(json_=json_)
-    rows = Index.open(find_index(index)).export(folder, where=where, form=form)  # type: ignore[arg-type]
+    rows = Index.open(find_index(index)).export(folder, where=where, form=form, label=label)  # type: ignore[arg-type]
     out.record({"rows": rows, "folder": str(folder)})

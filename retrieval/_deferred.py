@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation import evaluate
     from retr.retrieval.heads import adapt
     from retr.retrieval.index_like import IndexLike
+    from retr.retrieval.interop import sql as sql_
     from retr.retrieval.sets.sets import Sets
     from retr.retrieval.text import align
     from retr.retrieval.transforms import refit as refitting
@@ -74,6 +75,7 @@ class Deferred:
         refit = refitting.refit
         reembed = reembedding.reembed
         links = linking.links
+        sql = sql_.sql
     else:
         classify = _From("classify.classify")
         classify_rows = _From("classify.classify")
@@ -96,6 +98,7 @@ class Deferred:
         refit = _From("transforms.refit")
         reembed = _From("reembedding")
         links = _From("links")
+        sql = _From("interop.sql")
 
     @classmethod
     def build_several(

@@ -10,7 +10,8 @@ import base64
 import hashlib
 import json
 import shutil
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +22,7 @@ from retr.index.disk.schema import ID
 from retr.index.errors import MissingExtraError, UsageError
 from retr.index.machine.home import home
 from retr.index.machine.whole_file import draft_of
+from retr.retrieval.interop.written import as_fiftyone, as_parquet, as_webdataset, with_vectors
 from retr.retrieval.labels.trained_rows import HEAD_FILE
 from retr.retrieval.transforms.transform import own_vectors
 
@@ -35,11 +37,19 @@ if TYPE_CHECKING:
 
 EXPORT_NOTE = b"retr"
 VECTORS, METADATA = "vectors.npy", "metadata.parquet"
-Form: TypeAlias = Literal["npy", "lance", "datasets"]
+Form: TypeAlias = Literal["npy", "parquet", "lance", "datasets", "webdataset", "fiftyone"]
+_WRITERS = {"parquet": as_parquet, "webdataset": as_webdataset}
 _PIECE = 20_000
 
 
-def export(index: IndexLike, folder: str | Path, *, where: str | None = None, form: Form = "npy") -> int:
+def export(
+    index: IndexLike,
+    folder: str | Path,
+    *,
+    where: str | None = None,
+    form: Form = "npy",
+    label: str | None = None,
+) -> int:
     """Write vectors and metadata of all rows, or of those for which ``where`` is true; return how many.
 
     Vectors are the encoder's own, of unit length where the similarity is cosine. Of an index with a transform they are
@@ -50,9 +60,13 @@ def export(index: IndexLike, folder: str | Path, *, where: str | None = None, fo
     folder
         Is made; must be empty where it is there.
     form
-        ``"npy"``: ``vectors.npy`` and ``metadata.parquet``, which `Index.from_vectors` reads again; ``"lance"``: a
-        Lance dataset; ``"datasets"``: one of Hugging Face, for ``datasets.load_from_disk``, held in memory meanwhile.
-        Both of these have the vectors in a column ``vector``.
+        ``"npy"``: ``vectors.npy`` and ``metadata.parquet``, which `Index.from_vectors` reads again; ``"parquet"``: one
+        file; ``"lance"``: a Lance dataset, which LanceDB opens as a table; ``"datasets"``: one of Hugging Face, for
+        ``datasets.load_from_disk``, held in memory meanwhile. These three have the vectors in a column ``vector``.
+        ``"webdataset"``: tar shards with the pictures, too; ``"fiftyone"``: a folder that FiftyOne imports, with the
+        pictures and the classes of ``label`` (`retr.retrieval.interop.written`).
+    label
+        The column of classes, of ``"fiftyone"``.
 
     Raises
     ------
@@ -70,7 +84,7 @@ def export(index: IndexLike, folder: str | Path, *, where: str | None = None, fo
     >>> index.export(index.path.with_name("out"), where="label = 'glaucoma'")
     12
     """
-    write = _writer(form)
+    write = _writer(form, label)
     store, target = index.store, home(folder)
     rows = store.live_rows() if where is None else np.flatnonzero(store.where(where))
     if not len(rows):
@@ -89,12 +103,18 @@ def export(index: IndexLike, folder: str | Path, *, where: str | None = None, fo
     return len(rows)
 
 
-def _writer(form: str) -> Callable[[Store, NDArray[np.int64], Path], None]:
+def _writer(form: str, label: str | None) -> Callable[[Store, NDArray[np.int64], Path], None]:
     """Return what writes a form; its package is there."""
+    if form not in get_args(Form):
+        raise UsageError(f"an export is {', '.join(map(repr, get_args(Form)))}, got: {form!r}")
+    if label is not None and form != "fiftyone":
+        raise UsageError(f"an export as {form!r} has all columns", hint="leave the label out")
     if form == "npy":
         return _as_npy
-    if form not in {"lance", "datasets"}:
-        raise UsageError(f"an export is 'npy', 'lance' or 'datasets', got: {form!r}")
+    if form == "fiftyone":
+        return partial(as_fiftyone, label=label)
+    if form in _WRITERS:
+        return _WRITERS[form]
     package = {"lance": "pylance", "datasets": "datasets"}[form]
     try:
         __import__(form)
@@ -153,24 +173,15 @@ def digest_of_ids(ids: Iterator[str] | Sequence[str]) -> str:
 def _as_lance(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
     import lance
 
-    schema = _with_vectors(store, rows[:0]).schema
-    batches = (batch for _, piece in _pieces(rows) for batch in _with_vectors(store, piece).to_batches())
+    schema = with_vectors(store, rows[:0]).schema
+    batches = (batch for _, piece in _pieces(rows) for batch in with_vectors(store, piece).to_batches())
     lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches), str(draft), schema=schema)
 
 
 def _as_dataset(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
     import datasets
 
-    datasets.Dataset(datasets.table.InMemoryTable(_with_vectors(store, rows))).save_to_disk(str(draft))
-
-
-def _with_vectors(store: Store, rows: NDArray[np.int64]) -> pa.Table:
-    """Return metadata with a column of vectors behind them."""
-    table, name = store.table(rows=rows), "vector"
-    while name in table.column_names:
-        name += "_"
-    flat = pa.array(np.ascontiguousarray(own_vectors(store, rows)).reshape(-1))
-    return table.append_column(name, pa.FixedSizeListArray.from_arrays(flat, store.manifest.encoder.own.dim))
+    datasets.Dataset(datasets.table.InMemoryTable(with_vectors(store, rows))).save_to_disk(str(draft))
 
 
 def _dtype(store: Store) -> str:

@@ -38,6 +38,8 @@ def open_source(
 ) -> Source:
     """Choose the source for what the user named: a folder, a container, a list of paths, one picture, or a URL.
 
+    A ``Dataset`` of Hugging Face's ``datasets`` is read as it is.
+
     Parameters
     ----------
     archive
@@ -60,6 +62,10 @@ def open_source(
     """
     if hasattr(archive, "entries"):
         return cast("Source", archive)
+    if type(archive).__module__.partition(".")[0] == "datasets":
+        from retr.retrieval.archive.hf_dataset import DatasetSource
+
+        return DatasetSource(archive, image_column)
     if not isinstance(archive, str | os.PathLike):
         return lists.PathsSource(archive, root)
     archive = archive if isinstance(archive, str) else Path(archive)

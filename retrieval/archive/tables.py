@@ -2,8 +2,9 @@
 
 The image column is a struct ``{bytes, path}``, or a binary column in which a picture is found; where several are, the
 user says which. An item is named by the struct's path where that names it alone, else ``row-00000012``. The other
-columns become metadata of the type they have; what is nested becomes JSON text, and whatever holds bytes inside, such
-as another image column, is left out: pixels are no metadata.
+columns become metadata of the type they have, numbers of classes their names (`retr.retrieval.archive.class_names`);
+what is nested becomes JSON text, and whatever holds bytes inside, such as another image column, is left out: pixels are
+no metadata.
 
 Image bytes are read in small batches, in order, and given with the items: a row group may be far larger than memory
 should hold. A single row is found again by streaming only its own row group.
@@ -22,6 +23,7 @@ from retr.index.disk.incoming import stored_column
 from retr.index.errors import ImageReadError, UsageError
 from retr.index.machine.arrow import pq
 from retr.index.rows.identifiers import identifier_texts
+from retr.retrieval.archive.class_names import class_names, named
 from retr.retrieval.archive.matching import composed_text
 from retr.retrieval.archive.siblings import column_value
 from retr.retrieval.archive.sources import SNIFF_BYTES, Entry, Item, Skipped, looks_like_image
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
     from retr.retrieval.archive.sources import Bytes, Container
 
-_ROWS = 16
+ROWS = 16
 # Of a binary column so many values are looked at.
 _LOOKED_AT = 64
 
@@ -54,16 +56,16 @@ def open_table(file: Path, image_column: str | None = None) -> Container | None:
     return table if table.choose(image_column) else None
 
 
-class _Table:
-    """What the two formats share; a subclass gives batches of rows."""
+class Rows:
+    """Rows with a column of pictures; a subclass gives the schema, and batches of rows."""
 
     schema: pa.Schema
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.mtime = file.stat().st_mtime
+    def __init__(self, mtime: float) -> None:
+        self.mtime = mtime
         self.column: str | None = None
         self._metadata_columns: list[str] = []
+        self._classes = class_names(self.schema)
 
     def choose(self, asked: str | None) -> bool:
         """Find the image column, and what to do with the others; say whether there is one."""
@@ -102,21 +104,35 @@ class _Table:
         for batch in self.batches([self.column, *kinds]):
             images = batch.column(batch.schema.get_field_index(self.column)).to_pylist()
             others = [
-                _values(batch.column(batch.schema.get_field_index(name)), name, kind) for name, kind in kinds.items()
+                self._cells(batch.column(batch.schema.get_field_index(name)), name, kind)
+                for name, kind in kinds.items()
             ]
             for row, image in enumerate(images):
-                name, data = next(names), _bytes(image)
+                name, data = next(names), self.bytes_of(image)
                 if data is None:
                     yield Skipped(name, "empty", 0, self.mtime)
                     continue
                 columns = {column: values[row] for column, values in zip(kinds, others, strict=True)}
                 yield Item(name, len(data), self.mtime, columns, data=data)
 
+    def bytes_of(self, image: Any) -> bytes | None:
+        """Return the bytes of a cell of the image column; None where it has none."""
+        data = image.get("bytes") if isinstance(image, dict) else image
+        return data or None
+
+    def _cells(self, column: pa.Array, name: str, kind: pa.DataType) -> list[Any]:
+        if name in self._classes:
+            return named(column.to_pylist(), self._classes[name])
+        return _values(column, name, kind)
+
     def _column_types(self) -> dict[str, pa.DataType]:
         """Return the columns to keep and the types they are stored in, which their largest values decide."""
         kinds: dict[str, pa.DataType] = {}
         for name in self._metadata_columns:
             kind = self.schema.field(name).type
+            if name in self._classes:
+                kinds[name] = pa.string()
+                continue
             # what has no text either, such as an interval, is left out
             with contextlib.suppress(pa.ArrowNotImplementedError):
                 if kind == pa.uint64() or pa.types.is_decimal(kind):
@@ -140,7 +156,7 @@ class _Table:
         assert self.column is not None
         for batch in self.batches([self.column]):
             if number < batch.num_rows:
-                return _bytes(batch.column(self.column)[number].as_py())
+                return self.bytes_of(batch.column(self.column)[number].as_py())
             number -= batch.num_rows
         return None
 
@@ -188,16 +204,17 @@ class _Table:
         return False
 
 
-class _Parquet(_Table):
+class _Parquet(Rows):
     def __init__(self, file: Path) -> None:
         # the footer is parsed once; readers share it, but not between threads
+        self.file = file
         self._metadata = pq.read_metadata(file)
         self.schema = self._metadata.schema.to_arrow_schema()
-        super().__init__(file)
+        super().__init__(file.stat().st_mtime)
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         with pq.ParquetFile(self.file, metadata=self._metadata) as reader:
-            yield from reader.iter_batches(_ROWS, columns=columns, use_threads=False)
+            yield from reader.iter_batches(ROWS, columns=columns, use_threads=False)
 
     def _row(self, number: int) -> bytes | None:
         for group in range(self._metadata.num_row_groups):
@@ -206,14 +223,14 @@ class _Parquet(_Table):
                 break
             number -= rows
         with pq.ParquetFile(self.file, metadata=self._metadata) as reader:
-            for batch in reader.iter_batches(_ROWS, row_groups=[group], columns=[self.column], use_threads=False):
+            for batch in reader.iter_batches(ROWS, row_groups=[group], columns=[self.column], use_threads=False):
                 if number < batch.num_rows:
-                    return _bytes(batch.column(0)[number].as_py())
+                    return self.bytes_of(batch.column(0)[number].as_py())
                 number -= batch.num_rows
         return None
 
 
-class _Arrow(_Table):
+class _Arrow(Rows):
     """An Arrow IPC file or stream.
 
     Its buffers are used as they lie in the file, so a damaged one could point anywhere: every batch is validated in
@@ -224,7 +241,7 @@ class _Arrow(_Table):
         self.file = file
         with self._open() as reader:
             self.schema = reader.schema
-        super().__init__(file)
+        super().__init__(file.stat().st_mtime)
 
     def batches(self, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
         wanted = None if columns is None else list(dict.fromkeys(name.removesuffix(".path") for name in columns))
@@ -237,8 +254,8 @@ class _Arrow(_Table):
             for batch in whole:
                 batch.validate(full=True)
                 chosen = batch if wanted is None else batch.select(wanted)
-                for start in range(0, chosen.num_rows, _ROWS):
-                    yield chosen.slice(start, _ROWS)
+                for start in range(0, chosen.num_rows, ROWS):
+                    yield chosen.slice(start, ROWS)
 
     def _open(self) -> Any:
         source = pa.OSFile(str(self.file), "rb")
@@ -283,8 +300,3 @@ def _values(column: pa.Array, name: str, kind: pa.DataType) -> list[Any]:
 
 def _is_safe(path: str) -> bool:
     return not path.startswith(("/", ".")) and ".." not in path.split("/") and "\\" not in path
-
-
-def _bytes(image: Any) -> bytes | None:
-    data = image.get("bytes") if isinstance(image, dict) else image
-    return data or None
