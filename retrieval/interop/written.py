@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import tarfile
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -29,7 +30,7 @@ from retr.retrieval.json_values import to_plain
 from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _PIECE = 1000
 SHARD_ROWS, SHARD_BYTES = 10_000, 1 << 30
+_OWN_FIELDS = {"id", "label", "confidence", "logits", "tags"}
 _SUFFIXES = {"jpeg": "jpg", "tiff": "tif", "dicom": "dcm", "nifti": "nii", "png": "png", "bmp": "bmp", "webp": "webp"}
 
 
@@ -97,12 +99,23 @@ def as_fiftyone(store: Store, rows: NDArray[np.int64], draft: Path, label: str |
         (draft / "data" / f"{key}.{suffix}").write_bytes(data)
         value = row.pop(label, None)
         classes |= {str(value)} if value is not None else set()
-        labels[key] = None if value is None else {"label": str(value), "attributes": row}
+        labels[key] = None if value is None else {"label": str(value), "attributes": _attributes(row)}
         vectors.append(vector)
     text = json.dumps({"classes": sorted(classes), "labels": labels}, ensure_ascii=False)
     (draft / "labels.json").write_text(text, encoding="utf-8")
     (draft / "names.json").write_text(json.dumps(list(labels)), encoding="utf-8")
     np.save(draft / "vectors.npy", np.stack(vectors))
+
+
+def _attributes(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return metadata as attributes of a label of FiftyOne: names of fields, and none that a label has itself."""
+    found: dict[str, Any] = {}
+    for column, value in row.items():
+        name = re.sub(r"\W", "_", column).lstrip("_") or "column"
+        while name in _OWN_FIELDS or name in found:
+            name += "_meta"
+        found[name] = value
+    return found
 
 
 def with_vectors(store: Store, rows: NDArray[np.int64]) -> pa.Table:

@@ -74,7 +74,9 @@ def test_fiftyone_gets_the_folder_that_its_importer_reads(index, tmp_path):
     files = {file.stem: file for file in (tmp_path / "out/data").iterdir()}
     assert sorted(found["labels"]) == sorted(files) == names
     for name, label in found["labels"].items():
-        row = index[label["attributes"]["id"]]
+        # a label of FiftyOne has an id of its own
+        assert not {"id", "label", "confidence", "logits", "tags"} & set(label["attributes"])
+        row = index[label["attributes"]["id_meta"]]
         assert label["label"] == row["label"]
         assert files[name].read_bytes() == (tmp_path / "archive" / row["path"]).read_bytes()
     assert np.load(tmp_path / "out/vectors.npy").shape == (12, 56)
