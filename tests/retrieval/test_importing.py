@@ -352,7 +352,7 @@ class TestExport:
         index.export(tmp_path / "out")
         with pytest.raises(UsageError, match="there is something at"):
             index.export(tmp_path / "out")
-        with pytest.raises(UsageError, match="'npy', 'lance' or 'datasets', got: 'csv'"):
+        with pytest.raises(UsageError, match="'webdataset', 'fiftyone', got: 'csv'"):
             index.export(tmp_path / "other", form="csv")
         monkeypatch.setattr(pq, "ParquetWriter", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left")))
         before = sorted(tmp_path.iterdir())
@@ -368,10 +368,10 @@ class TestExport:
         assert not (tmp_path / "out").exists()
 
     def test_lance_and_datasets_get_vectors_beside_the_metadata(self, index, tmp_path):
-        from retr.retrieval.exporting import _with_vectors
+        from retr.retrieval.interop.written import with_vectors
 
         rows = np.array([5, 1])
-        table = _with_vectors(index.store, rows)
+        table = with_vectors(index.store, rows)
         assert table["vector"].to_pylist() == index.store.vectors(rows).tolist()
         assert table.drop_columns(["vector"]).equals(index.store.table(rows=rows)) or table["id"].to_pylist() == [
             "e\u0301/5.png",
