@@ -41,7 +41,7 @@ def test_the_page_is_executed_as_it_is_written(tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     script = commands().replace("PORT=8042", f"PORT={port}")
-    assert script.count("retr index build") == 4
+    assert script.count("retr index build") == 3
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
     with (tmp_path / "out").open("wb") as out, (tmp_path / "err").open("wb") as err:
         shell = subprocess.Popen(
