@@ -20,14 +20,14 @@ from numba.extending import intrinsic
 from retr.index.accelerators.mixing import _rotate
 from retr.index.disk.lists_file import LANES
 from retr.index.scan.kernels import (
+    _allocate,
+    _allocate_table,
     _exact_product,
-    _give_back,
+    _free,
     _line,
     _pointer,
     _prefetch,
     _product,
-    _room,
-    _square,
     _table,
     compiled,
 )
@@ -151,7 +151,7 @@ def _bit_planes(_context: Any, values: Any, _at: Any, planes: Any, _place: Any) 
 
 @compiled
 def _planes(query, planes, rounded):  # type: ignore[no-untyped-def]
-    """Round a query to few bits; fill ``planes (words, _PLANES)`` with them; give the least, the step, and the sum.
+    """Round a query to few bits; fill ``planes (words, _PLANES)`` with them; return the least, step and sum.
 
     ``rounded`` holds 64 uint8 a word, of which those beyond the query are 0.
     """
@@ -197,7 +197,7 @@ def _how_many(values, n, bound):  # type: ignore[no-untyped-def]
 def _largest(values, n, want, picked):  # type: ignore[no-untyped-def]
     """Pick the places, rising, of at least the ``want`` largest of n values, as many as fit into ``picked``.
 
-    Give how many.
+    Return how many.
     """
     if n <= want:
         for i in range(n):
@@ -243,7 +243,7 @@ def _largest(values, n, want, picked):  # type: ignore[no-untyped-def]
 
 @compiled
 def _best(values, places, n, best, scores):  # type: ignore[no-untyped-def]
-    """Fill ``best`` with the places of the largest of n values, largest first, and ``scores``; give how many."""
+    """Fill ``best`` with the places of the largest of n values, largest first, and ``scores``; return how many."""
     kept = 0
     for i in range(n):
         if kept < len(best):
@@ -260,7 +260,7 @@ def _best(values, places, n, best, scores):  # type: ignore[no-untyped-def]
 
 @compiled
 def _nearest(query, planes, low, step, whole, centroids, guide, estimates, picked, products, lists, offers):  # type: ignore[no-untyped-def]
-    """Fill ``lists`` and ``offers`` with a query's best centroids, best first, and their products; give how many.
+    """Fill ``lists`` and ``offers`` with a query's best centroids, best first, and their products; return how many.
 
     The codes of the centroids (see `search_lists`) say which are worth comparing: four times as many.
     """
@@ -276,7 +276,7 @@ def _nearest(query, planes, low, step, whole, centroids, guide, estimates, picke
 
 @compiled
 def _chosen(query, wanted, centroids, guide, held, work, picked):  # type: ignore[no-untyped-def]
-    """Pick the rows with the best estimates in a rotated query's lists, and ask for their vectors; give how many."""
+    """Pick the rows with the best estimates in a rotated query's lists, and ask for their vectors; return how many."""
     vectors, codes, factor, shift, ones, ids, starts, sizes = held
     planes, rounded, estimates, products, near, lists, offers, begins = work
     low, step, whole = _planes(query, planes, rounded)
@@ -333,16 +333,16 @@ def _search_lists(queries, factors, block, probes, wanted, longest, centroids, g
     n, dim = queries.shape
     total, vectors = len(centroids), held[0]
     words = (dim + 63) // 64
-    near = _room(5 * min(total, 4 * probes) // 4 + 8, np.int64)
-    picked = _room(wanted + wanted // 4 + 8, np.int64)
-    products = _room(max(len(near), len(picked)), np.float32)
-    planes = _square(words, _PLANES, np.uint64)
-    rounded = _room(64 * words, np.uint8)
+    near = _allocate(5 * min(total, 4 * probes) // 4 + 8, np.int64)
+    picked = _allocate(wanted + wanted // 4 + 8, np.int64)
+    products = _allocate(max(len(near), len(picked)), np.float32)
+    planes = _allocate_table(words, _PLANES, np.uint64)
+    rounded = _allocate(64 * words, np.uint8)
     rounded[:] = 0
-    rotated = _room(dim, np.float32)
+    rotated = _allocate(dim, np.float32)
     # no list is read twice
-    estimates = _room(max(total, min(probes * longest, len(held[2]))) + LANES, np.float32)
-    lists, offers, begins = _room(probes, np.int64), _room(probes, np.float32), _room(probes + 1, np.int64)
+    estimates = _allocate(max(total, min(probes * longest, len(held[2]))) + LANES, np.float32)
+    lists, offers, begins = _allocate(probes, np.int64), _allocate(probes, np.float32), _allocate(probes + 1, np.int64)
     work = planes, rounded, estimates, products, near, lists, offers, begins
     for number in range(n):
         query = queries[number]
@@ -356,11 +356,11 @@ def _search_lists(queries, factors, block, probes, wanted, longest, centroids, g
         for i in range(kept, rows.shape[1]):
             rows[number, i], scores[number, i] = -1, -np.inf
     for array in (picked, near, lists, begins):
-        _give_back(array)
+        _free(array)
     for array in (products, offers, rotated, estimates):
-        _give_back(array)
-    _give_back(planes)
-    _give_back(rounded)
+        _free(array)
+    _free(planes)
+    _free(rounded)
 
 
 @compiled

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from retr.index.scan.kernels import _give_back, _room, _table, compiled
+from retr.index.scan.kernels import _allocate, _free, _table, compiled
 
 
 @compiled
@@ -29,7 +29,7 @@ def _mix(vector, signs, block, row):  # type: ignore[no-untyped-def]
     dim = len(vector)
     scale = np.float32(1 / np.sqrt(block))
     half = block // 2
-    mixed, one, other = _room(dim, np.float32), _room(block, np.float32), _room(block, np.float32)
+    mixed, one, other = _allocate(dim, np.float32), _allocate(block, np.float32), _allocate(block, np.float32)
     here, there = one, other
     for j in range(dim):
         row[j] = vector[j]
@@ -50,9 +50,9 @@ def _mix(vector, signs, block, row):  # type: ignore[no-untyped-def]
             step = dim // block
             for j in range(block):
                 row[j * step + start // block] = here[j]
-    _give_back(mixed)
-    _give_back(one)
-    _give_back(other)
+    _free(mixed)
+    _free(one)
+    _free(other)
 
 
 @compiled

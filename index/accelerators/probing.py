@@ -29,14 +29,14 @@ from retr.index.accelerators.lists import _PLANES, _best, _estimate, _guide, _he
 from retr.index.accelerators.mixing import _rotate
 from retr.index.disk.lists_file import LANES
 from retr.index.scan.kernels import (
+    _allocate,
+    _allocate_table,
     _exact_product,
-    _give_back,
+    _free,
     _line,
     _pointer,
     _prefetch,
     _product,
-    _room,
-    _square,
     _table,
     compiled,
 )
@@ -83,7 +83,7 @@ def _sift_up(keys, items, at):  # type: ignore[no-untyped-def]
 
 @compiled
 def _keep_one(keys, items, n, value, row):  # type: ignore[no-untyped-def]
-    """Take a row into the heap of the best ``len(keys)``, of which n are there, worst first; give how many are now."""
+    """Take a row into the heap of the best ``len(keys)``, of which n are there, worst first; return the new n."""
     if n < len(keys):
         keys[n], items[n] = -value, row
         _sift_up(keys, items, n)
@@ -161,16 +161,20 @@ def _search_until(  # type: ignore[no-untyped-def]
     k = rows.shape[1]
     total = len(centroids)
     words = (dim + 63) // 64
-    planes, rounded, turned = _square(words, _PLANES, np.uint64), _room(64 * words, np.uint8), _room(dim, np.float32)
+    planes, rounded, turned = (
+        _allocate_table(words, _PLANES, np.uint64),
+        _allocate(64 * words, np.uint8),
+        _allocate(dim, np.float32),
+    )
     rounded[:] = 0
-    offers, estimates = _room(total + LANES, np.float32), _room(longest + LANES, np.float32)
-    keys, waiting = _room(total, np.float32), _room(total, np.int64)
-    kept, best = _room(k, np.float32), _room(k, np.int64)
-    mine, lowest = _room(longest, np.int64), _room(longest, np.float32)
+    offers, estimates = _allocate(total + LANES, np.float32), _allocate(longest + LANES, np.float32)
+    keys, waiting = _allocate(total, np.float32), _allocate(total, np.int64)
+    kept, best = _allocate(k, np.float32), _allocate(k, np.int64)
+    mine, lowest = _allocate(longest, np.int64), _allocate(longest, np.float32)
     most_excluded = 0
     for number in range(n):
         most_excluded = max(most_excluded, begins[number + 1] - begins[number])
-    picked_of_all = _room(5 * (k + most_excluded) // 4 + 8, np.int64)
+    picked_of_all = _allocate(5 * (k + most_excluded) // 4 + 8, np.int64)
     every = not reach < _MOST_REACH
     if every:
         reach = _USUAL_REACH
@@ -258,11 +262,11 @@ def _search_until(  # type: ignore[no-untyped-def]
         for i in range(found, k):
             rows[number, i], scores[number, i] = -1, -np.inf
     for array in (waiting, best, mine, picked_of_all):
-        _give_back(array)
+        _free(array)
     for array in (turned, offers, estimates, keys, kept, lowest):
-        _give_back(array)
-    _give_back(planes)
-    _give_back(rounded)
+        _free(array)
+    _free(planes)
+    _free(rounded)
 
 
 def search_until(stored: Any) -> Any:

@@ -66,7 +66,7 @@ def search(
     cosine
         Whether scores are clipped to [-1, 1].
     ids_of
-        Gives the ids of rows; only asked where scores tie.
+        Returns the ids of rows; only asked where scores tie.
     first_scan
         Makes the scans, where it is given and reaches far enough.
     """

@@ -5,11 +5,12 @@ One function a step, for numba to compile for this machine's processor. What the
 compiled brings this module in: the machine code is kept (`retr.index.scan.machine_code`).
 
 A whole loop is compiled as a function of the numbers that `retr.index.scan.machine_code.packed` makes. It takes memory
-from C's own `malloc` (`_room`), since numba's arrays need numba.
+from C's own `malloc` (`_allocate`), since numba's arrays need numba.
 """
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from llvmlite import binding as llvm
 from llvmlite import ir
-from numba import carray, njit, types
+from numba import carray, cfunc, njit, types
 from numba.core import cgutils
 from numba.core import config as numba_config
 from numba.extending import intrinsic
@@ -105,6 +106,20 @@ def machine_code(function: Callable[..., Any], name: str) -> bytes:
     return code
 
 
+def callback(function: Callable[..., Any]) -> Callable[[int, int, int], int]:
+    """Compile a function of a pointer to int64 numbers; return it as it would be called from its machine code."""
+    native = cfunc(types.void(types.CPointer(types.int64)), fastmath=_FAST, nogil=True)(function)
+    call = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(native.address)
+
+    def called(_result: int, _error: int, numbers: int) -> int:
+        call(numbers)
+        return 0
+
+    # the callback frees the code when it goes
+    called.native = native  # type: ignore[attr-defined]
+    return called
+
+
 @intrinsic  # type: ignore[untyped-decorator]
 def _pointer(_context: Any, _address: Any, kind: Any) -> Any:
     """Return an address as a pointer to values of a kind."""
@@ -130,8 +145,8 @@ def _allocated(_context: Any, _n: Any, kind: Any) -> Any:
 
 
 @intrinsic  # type: ignore[untyped-decorator]
-def _give_back(_context: Any, array: Any) -> Any:
-    """Free the memory of an array that `_room` made."""
+def _free(_context: Any, array: Any) -> Any:
+    """Free the memory of an array that `_allocate` made."""
 
     def generate(target: Any, builder: Any, signature: Any, values: Any) -> Any:
         data = target.make_array(signature.args[0])(target, builder, values[0]).data
@@ -144,14 +159,14 @@ def _give_back(_context: Any, array: Any) -> Any:
 
 
 @compiled
-def _room(n, kind):  # type: ignore[no-untyped-def]
-    """Return a new array of n values, to be given back."""
+def _allocate(n, kind):  # type: ignore[no-untyped-def]
+    """Return a new array of n values, for `_free`."""
     return carray(_pointer(_allocated(n, kind), kind), (n,))
 
 
 @compiled
-def _square(n, width, kind):  # type: ignore[no-untyped-def]
-    """Return a new array ``(n, width)``, to be given back."""
+def _allocate_table(n, width, kind):  # type: ignore[no-untyped-def]
+    """Return a new array ``(n, width)``, for `_free`."""
     return carray(_pointer(_allocated(n * width, kind), kind), (n, width))
 
 

@@ -3,7 +3,8 @@
 A loop is a function that numba compiles for this machine's processor, once: importing numba and having it find what it
 compiled before takes longer than hundreds of searches. What comes of it is therefore kept in the cache folder as an
 object file, under a name that says of which source and for which processor it is, and later processes have LLVM load
-that alone. Where nothing can be kept each process compiles.
+that alone. Machine code runs as this user, so a file counts only if this user or root owns it. Where nothing can be
+kept each process compiles.
 
 A loop is called with numbers and arrays, and writes into arrays; it holds no Python objects and lets other threads run.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import os
 from array import array
 from contextlib import suppress
 from functools import cache
@@ -71,12 +73,16 @@ class Loop:
         name = f"{self._name}{8 * size}"
         file = cache_folder() / "kernels" / f"{name}-{_key()}.o"
         with suppress(OSError, ValueError, RuntimeError):
-            return _linked(name, _checked(file.read_bytes()))
+            return _linked(name, _read(file))
         with waiting("compiling a part of the search for this processor, once"):
-            from retr.index.scan.kernels import machine_code
+            from retr.index.scan import kernels
 
-            make = getattr(import_module(self._module), self._name)
-            code = machine_code(make(np.uint16 if size == 2 else np.float32), name)
+            function = getattr(import_module(self._module), self._name)(np.uint16 if size == 2 else np.float32)
+            try:
+                code = kernels.machine_code(function, name)
+            except (AttributeError, RuntimeError):
+                # of another numba, whose internals differ: this process calls it through numba
+                return kernels.callback(function)
         with suppress(OSError):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_whole(file, hashlib.sha256(code).digest() + code)
@@ -102,8 +108,13 @@ def packed(*arrays: NDArray[Any]) -> list[int]:
     return words
 
 
-def _checked(data: bytes) -> bytes:
-    """Return the machine code of a file; `ValueError` where it is not what was written."""
+def _read(file: Path) -> bytes:
+    """Return the machine code of a file; `ValueError` where it is not what was written, or another user's."""
+    with file.open("rb") as stream:
+        # systems without users' numbers protect the folder otherwise
+        if hasattr(os, "geteuid") and os.fstat(stream.fileno()).st_uid not in {0, os.geteuid()}:
+            raise ValueError("of another user")
+        data = stream.read()
     if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
         raise ValueError("cut short or changed")
     return data[_DIGEST:]

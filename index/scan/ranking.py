@@ -49,7 +49,7 @@ def ranked(
     rows, scores
         Where a row is -1 its score is ``-inf``.
     ids_of
-        Gives the ids of rows; only asked where scores tie.
+        Returns the ids of rows; only asked where scores tie.
 
     Returns
     -------

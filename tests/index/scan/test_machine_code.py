@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -60,6 +61,27 @@ def test_a_loop_is_compiled_once_and_again_where_its_file_was_damaged(loop, tmp_
 
 def test_a_loop_runs_where_nothing_can_be_kept(loop, tmp_path):
     (tmp_path / "cache").write_text("no folder")
+    ask(loop())
+
+
+def test_a_loop_is_called_through_another_numba_whose_internals_differ(loop, tmp_path, monkeypatch):
+    def differs(*_):
+        raise AttributeError("_tm")
+
+    monkeypatch.setattr(kernels, "machine_code", differs)
+    ask(loop())
+    assert not list((tmp_path / "cache").rglob("products*.o"))
+
+
+def test_machine_code_of_another_user_is_not_loaded(loop, tmp_path, monkeypatch):
+    ask(loop())
+    with monkeypatch.context() as patch:
+        patch.setattr(machine_code.os, "geteuid", lambda: 12345)
+        file = next((tmp_path / "cache/kernels").glob("products32-*.o"))
+        if file.stat().st_uid == 0:
+            os.chown(file, 1, -1)
+        with pytest.raises(ValueError, match="another user"):
+            machine_code._read(file)
     ask(loop())
 
 
