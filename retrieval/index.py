@@ -21,7 +21,7 @@ from retr.retrieval.encoders.index_encoder import mismatch, no_text_side, requir
 from retr.retrieval.encoders.registry import require_options
 from retr.retrieval.ingest.options import BuildOptions
 from retr.retrieval.ingest.report import BuildReport
-from retr.retrieval.query import gather_queries
+from retr.retrieval.query_arguments import gather_queries
 from retr.retrieval.search_options import SearchOptions
 
 if TYPE_CHECKING:

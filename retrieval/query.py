@@ -150,7 +150,7 @@ class Query:
         >>> Query.vector([0.5, 0.5])
         Query(vector <ndarray>)
         """
-        return cls._of_numbers(cls._numbers(vector))
+        return cls._of_numbers(as_numbers(vector))
 
     @classmethod
     def _of_numbers(cls, array: NDArray[np.float32]) -> Query:
@@ -159,15 +159,6 @@ class Query:
         if not np.isfinite(array).all():
             raise UsageError("a query vector holds values that are not finite")
         return cls((Part("vector", array),))
-
-    @staticmethod
-    def _numbers(vector: Any) -> NDArray[np.float32]:
-        try:
-            # what float32 cannot hold becomes infinite, and is refused as such
-            with np.errstate(over="ignore"):
-                return plain_array(vector).astype(np.float32, casting="same_kind")
-        except (TypeError, ValueError, OverflowError):
-            raise UsageError("a query vector must be a list of numbers") from None
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Query:
@@ -355,61 +346,14 @@ class Query:
         return any(part.kind == "text" for part in self.parts)
 
 
-def gather_queries(
-    query: Query | Sequence[Query] | None,
-    *,
-    image: Any,
-    text: str | None,
-    id: str | None,  # noqa: A002
-    vector: ArrayLike | None,
-    vectors: ArrayLike | None = None,
-) -> tuple[list[Query], bool]:
-    """Turn what was asked into queries, and say whether one or several answers are expected."""
-    asked = {"query": query, "image": image, "text": text, "id": id, "vector": vector, "vectors": vectors}
-    given = [name for name, value in asked.items() if value is not None]
-    if len(given) != 1:
-        what = " and ".join(given) if given else "nothing"
-        raise UsageError(
-            f"a search takes one of {', '.join(asked)}, got: {what}",
-            hint="mix them with `retr.Query`",
-        )
-    if isinstance(query, Query):
-        return [query], True
-    if query is not None:
-        return _several(query), False
-    if image is not None:
-        return [Query.image(image)], True
-    if text is not None:
-        return [Query.text(text)], True
-    if id is not None:
-        return [Query.id(id)], True
-    rows = Query._numbers(vector if vectors is None else vectors)
-    if vectors is not None and rows.ndim != 2:
-        raise UsageError(f"vectors must have the shape (n, dim), got {rows.shape}", hint="one vector is vector=")
-    if rows.ndim == 2:
-        return [Query._of_numbers(row) for row in rows], False
-    return [Query._of_numbers(rows)], True
-
-
-def _several(queries: Any) -> list[Query]:
-    """Return a list of queries; `UsageError` for anything else."""
-    found = (
-        list(queries)
-        if isinstance(queries, Iterable) and not isinstance(queries, str | bytes) and _may_hold_queries(queries)
-        else [queries]
-    )
-    others = [one for one in found if not isinstance(one, Query)]
-    if others:
-        raise UsageError(
-            f"a question is a retr.Query or a list of them, got {type(others[0]).__name__}",
-            hint="say what it is: image=, text=, id=, vector= or vectors=",
-        )
-    return found
-
-
-def _may_hold_queries(queries: Any) -> bool:
-    # an array of numbers is no list of questions, however many rows it has
-    return not isinstance(queries, np.ndarray) or (queries.dtype == object and queries.ndim > 0)
+def as_numbers(vector: Any) -> NDArray[np.float32]:
+    """Return what may be one vector or several as float32; `UsageError` where it is no numbers."""
+    try:
+        # what float32 cannot hold becomes infinite, and is refused as such
+        with np.errstate(over="ignore"):
+            return plain_array(vector).astype(np.float32, casting="same_kind")
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError("a query vector must be a list of numbers") from None
 
 
 def _marks(hits: Sequence[Any], given: Iterable[object], kind: str) -> list[str]:

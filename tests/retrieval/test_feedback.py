@@ -198,7 +198,7 @@ class TestMarks:
 
     def test_a_question_without_marks_is_resolved_as_before(self, index):
         found = resolve([Query.id("r003")], index_encoder(index), index.store)
-        np.testing.assert_array_equal(found[0], unit(index.store.vectors(np.array([3]))[0]))
+        np.testing.assert_array_equal(found.vectors[0], unit(index.store.vectors(np.array([3]))[0]))
 
 
 def index_encoder(index):

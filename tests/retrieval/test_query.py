@@ -50,7 +50,7 @@ class FakeStore:
     schema = pa.schema([("id", pa.string()), ("sha256", pa.string())])
 
     segments = ()
-    manifest = SimpleNamespace(extra={})
+    manifest = SimpleNamespace(extra={}, encoder=SimpleNamespace(transform=None), row_arrays={})
 
     def alive(self):
         return np.array([True, False, True, True, True, True])
@@ -83,14 +83,14 @@ def test_a_mix_is_the_weighted_sum_of_unit_vectors():
     vector = np.arange(1, DIM + 1)
     query = Query.image("x.png") * 2 + 0.5 * Query.id("c") - Query.text("laser scars") * 3 + Query.vector(vector)
     want = unit(2 * unit(embed("x.png")) + 0.5 * unit(embed("c")) - 3 * unit(embed("laser scars")) + unit(vector))
-    (got,) = resolve([query], FakeEncoder(), FakeStore())
+    (got,) = resolve([query], FakeEncoder(), FakeStore()).vectors
     assert got.dtype == np.float32
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
 def test_dot_product_keeps_lengths():
     query = Query.image("x.png") * 2 - Query.text("laser scars")
-    (got,) = resolve([query], FakeEncoder("dot"), FakeStore())
+    (got,) = resolve([query], FakeEncoder("dot"), FakeStore()).vectors
     np.testing.assert_allclose(got, 2 * embed("x.png") - embed("laser scars"), rtol=1e-5)
 
 
@@ -101,8 +101,8 @@ def test_several_queries_equal_one_at_a_time():
         -Query.text("b"),
         Query.image("y") - Query.id("a"),
     ]
-    got = resolve(queries, FakeEncoder(), FakeStore())
-    np.testing.assert_array_equal(got, [resolve([q], FakeEncoder(), FakeStore())[0] for q in queries])
+    got = resolve(queries, FakeEncoder(), FakeStore()).vectors
+    np.testing.assert_array_equal(got, [resolve([q], FakeEncoder(), FakeStore()).vectors[0] for q in queries])
 
 
 def test_words_go_through_a_given_text_encoder():
@@ -110,7 +110,7 @@ def test_words_go_through_a_given_text_encoder():
         def encode_texts(self, texts):
             return np.stack([embed("bridge " + text) for text in texts])
 
-    (got,) = resolve([Query.text("drusen")], FakeEncoder(text=False), FakeStore(), text_encoder=Bridge())
+    (got,) = resolve([Query.text("drusen")], FakeEncoder(text=False), FakeStore(), text_encoder=Bridge()).vectors
     np.testing.assert_allclose(got, unit(embed("bridge drusen")), atol=1e-6)
     with pytest.raises(NoTextSideError):
         resolve([Query.text("drusen")], FakeEncoder(text=False), FakeStore())
