@@ -141,6 +141,7 @@ class IndexContents:
         return same
 
     def __enter__(self) -> Self:
+        _ = self.store  # an error here, where it is closed
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -201,9 +202,10 @@ class IndexContents:
         >>> index.encoder.info.name
         'colours'
         """
-        from retr.retrieval.encoders.index_encoder import require_same
+        from retr.retrieval.encoders.index_encoder import require_loaded, require_same
         from retr.retrieval.transforms.transform import without_transform
 
+        require_loaded(encoder)
         encoder = without_transform(encoder)
         require_same(self.store.manifest.encoder.own, encoder.info)
         self._options, self._options_of = {**self._loading, **options}, encoder_key(self.store)

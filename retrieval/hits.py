@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -15,7 +16,7 @@ from retr.index.once import Once
 from retr.retrieval.json_values import to_plain
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     import pandas as pd
     import polars as pl
@@ -133,7 +134,7 @@ class _Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Hits:
+class Hits(Sequence[Hit]):
     """The hits of one query, best first: a sequence of `Hit`, of which a slice is `Hits` again.
 
     Of what a search gives, ids, scores and ranks cost nothing further; the metadata are read when they are asked for.
@@ -177,6 +178,8 @@ class Hits:
     exact: bool = True
     note: str | None = None
     query: str = ""
+    # numpy leaves `array == hits` to this class
+    __array_ufunc__ = None
     # for the thumbnails of a notebook; does not travel in a pickle
     _store: Store | None = field(default=None, repr=False)
 
@@ -372,7 +375,12 @@ class Hits:
 
     def __getitem__(self, at: int | slice) -> Hit | Hits:
         if not isinstance(at, slice):
-            number = range(len(self))[at]
+            if not hasattr(at, "__index__") or getattr(at, "shape", None):  # no number: an array of one has the method
+                raise TypeError(f"hits are taken by a number or a slice, got {type(at).__name__}")
+            try:
+                number = range(len(self))[at]
+            except IndexError:
+                raise IndexError(f"there is no hit [{at}]: the answer has {len(self)}") from None
             return next(iter(self[number : number + 1]))
         places = range(len(self))[at]
         return replace(
@@ -385,6 +393,8 @@ class Hits:
         )
 
     def __eq__(self, other: object) -> bool:
+        if hasattr(other, "__array__"):
+            return False  # arrays and tables would compare the hits cell by cell, or fail
         if not isinstance(other, Hits):
             return NotImplemented
         said = (self.exact, self.note, self.query, self.paths) == (other.exact, other.note, other.query, other.paths)

@@ -34,6 +34,7 @@ from retr.retrieval.archive.metadata import read_cells, stored_columns
 from retr.retrieval.archive.table_like import is_file
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.callables import is_registered, outside_info
+from retr.retrieval.encoders.index_encoder import require_loaded
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.exporting import EXPORT_NOTE, digest_of_ids, digest_of_vectors
 from retr.retrieval.hits import ANSWER
@@ -244,12 +245,11 @@ def _info(
 
 
 def _identity(given: Any) -> EncoderInfo:
-    if not isinstance(given, EncoderInfo):
-        raise UsageError(
-            f"an encoder is a name, a loaded encoder or an EncoderInfo, got {type(given).__name__}",
-            hint="see `retr encoders ls`",
-        )
-    return given
+    if isinstance(given, EncoderInfo):
+        return given
+    require_loaded(given, "a name, a loaded encoder or an EncoderInfo")
+    info: EncoderInfo = given.info
+    return info
 
 
 def _renamed(cells: pa.Table, notes: list[str]) -> pa.Table:

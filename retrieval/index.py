@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from retr.index.errors import UsageError
 from retr.index.machine.home import index_folder
 from retr.index.options import documents, taken
 from retr.index.store import Store
@@ -17,7 +16,7 @@ from retr.retrieval._deferred import Deferred
 from retr.retrieval.answering import find_hits
 from retr.retrieval.building import build_indexes
 from retr.retrieval.contents import IndexContents, encoder_key
-from retr.retrieval.encoders.index_encoder import mismatch, no_text_side, require_same
+from retr.retrieval.encoders.index_encoder import mismatch, no_text_side, require_loaded, require_same
 from retr.retrieval.encoders.registry import require_options
 from retr.retrieval.ingest.options import BuildOptions
 from retr.retrieval.ingest.report import BuildReport
@@ -56,8 +55,7 @@ class Index(IndexContents, Deferred):
         super().__init__(store, options)
         self.store.place(self._options.get("device", "auto"))
         if encoder is not None:
-            if not hasattr(encoder, "info"):
-                raise UsageError(f"an encoder is a name or a loaded encoder, got {type(encoder).__name__}")
+            require_loaded(encoder)
             from retr.retrieval.transforms.transform import without_transform
 
             encoder = without_transform(encoder)

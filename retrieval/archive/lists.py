@@ -138,7 +138,8 @@ class PathsSource(_Files):
 
 def _texts(paths: Any) -> list[str]:
     """Return paths as texts."""
-    if isinstance(paths, Mapping) or hasattr(paths, "columns") or not isinstance(paths, Iterable):
+    scalar = getattr(paths, "shape", None) == ()  # an array of numpy that holds one path, which cannot be iterated
+    if isinstance(paths, Mapping) or hasattr(paths, "columns") or not isinstance(paths, Iterable) or scalar:
         raise UsageError(
             f"an archive is a path, or a list of paths, got {type(paths).__name__}",
             hint="of a table give its column of paths",

@@ -278,8 +278,9 @@ def path_column_of(names: Sequence[str], asked: str | None, called: str) -> str:
             return (exact or found)[0]
     if asked is not None:
         raise UsageError(f"table {called!r} has no column {asked!r}", hint=f"the columns are {shown}")
+    only = f"only {shown}" if names else "and no other either"
     raise UsageError(
-        f"table {called!r} has no path column, only {shown}",
+        f"table {called!r} has no path column, {only}",
         hint="say with --path-column which one holds the pictures' paths",
     )
 

@@ -117,7 +117,7 @@ def from_callable(
     Raises
     ------
     UsageError
-        The name is taken, there is no fingerprint, or a module comes without ``prepare``.
+        It cannot be called, the name is taken, there is no fingerprint, or a module comes without ``prepare``.
 
     Examples
     --------
@@ -128,6 +128,8 @@ def from_callable(
     >>> encoder.encode_images([np.full((8, 8, 3), 7, np.uint8)]).tolist()
     [[7.0, 7.0, 7.0]]
     """
+    if not callable(function):
+        raise UsageError(f"an encoder is made of a function or a torch module, got {type(function).__name__}")
     if batch_size < 1:
         raise UsageError(f"a batch has at least one picture, got: {batch_size!r}")
     module = function if _is_module(function) else None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from retr.index.errors import EncoderMismatchError, EncoderNotFoundError, NoTextSideError
+from retr.index.encoder import EncoderInfo
+from retr.index.errors import EncoderMismatchError, EncoderNotFoundError, NoTextSideError, UsageError
 from retr.retrieval.encoders.registry import find_spec, text_option
 from retr.retrieval.encoders.runtime.truncation import lengths
 
@@ -18,10 +19,18 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from retr.index.encoder import EncoderInfo
     from retr.retrieval.encoders.base import BaseEncoder
 
 DEFAULT_ENCODER = "lite"
+
+
+def require_loaded(encoder: object, what: str = "a name or a loaded encoder") -> None:
+    """Raise `UsageError` for what was given as a loaded encoder and is none, such as a bare function or network."""
+    if not isinstance(getattr(encoder, "info", None), EncoderInfo):
+        raise UsageError(
+            f"an encoder is {what}, got {type(encoder).__name__}",
+            hint="see `retr encoders ls`; retr.encoders.from_callable makes one of a function or a torch module",
+        )
 
 
 class RecordedEncoder:
@@ -129,6 +138,7 @@ def load_recorded(
     from retr.retrieval.encoders.registry import load_encoder, recorded_options
 
     if not isinstance(encoder, str) and encoder is not None:
+        require_loaded(encoder)
         if recorded is not None:
             require_same(recorded, encoder.info)
         return encoder

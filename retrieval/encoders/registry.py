@@ -76,6 +76,8 @@ def get_spec(name: str) -> Spec:
 
 def find_spec(name: str) -> tuple[Spec, str]:
     """Split ``"open_clip:ViT-B-32/openai"`` into its spec and what follows the colon; see `get_spec`."""
+    if not isinstance(name, str):
+        raise UsageError(f"an encoder is named by a text, got {type(name).__name__}", hint="see `retr encoders ls`")
     head, colon, rest = name.partition(":")
     spec = get_spec(head)
     if colon and not spec.family:

@@ -19,6 +19,7 @@ from retr.index.errors import RetrError, UsageError
 from retr.index.machine.home import home
 from retr.retrieval.classify.probe import STANDARDISED, fit_probe
 from retr.retrieval.encoders.costs import FEWEST, Cost, measure
+from retr.retrieval.encoders.index_encoder import require_loaded
 from retr.retrieval.encoders.options import split_spelled
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.encoders.sample_picture import picture
@@ -165,6 +166,9 @@ def compare(
     """
     if len(encoders) < 2:
         raise UsageError(f"a comparison needs at least two encoders, got {len(encoders)}")
+    for one in encoders:
+        if not isinstance(one, str):
+            require_loaded(one)
     names = [one if isinstance(one, str) else one.info.name for one in encoders]
     if twice := [name for number, name in enumerate(names) if name in names[:number]]:
         raise UsageError(

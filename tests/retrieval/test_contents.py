@@ -18,6 +18,7 @@ import pytest
 
 import retr
 from retr import Index, IndexNotFoundError, RetrError, UnknownIdError, UsageError
+from retr.encoders import compare, from_callable
 from retr.index import errors
 from retr.index.encoder import EncoderInfo
 from retr.index.store import Store
@@ -253,8 +254,29 @@ class TestWrongTypes:
     def test_encoder_and_device(self, index):
         with pytest.raises(UsageError, match="an encoder is a name or a loaded encoder, got int"):
             Index.open(index.path, encoder=3)
+        with pytest.raises(UsageError, match="an encoder is named by a text, got int"):
+            retr.load_encoder(3)
+        with pytest.raises(UsageError, match="a function or a torch module, got int"):
+            from_callable(3, dim=3, name="mine", fingerprint="1")
         with pytest.raises(UsageError, match="a device is a text, got: 3"):
             Index.open(index.path, device=3)
+
+    @pytest.mark.parametrize("wrong", [lambda pictures: pictures, 3, b"lite"])
+    def test_a_bare_function_is_no_encoder_wherever_one_is_taken(self, index, archive, tmp_path, wrong):
+        asked = (
+            lambda: Index.build(archive, tmp_path / "new.retr", encoder=wrong),
+            lambda: Index.build(archive, index.path, encoder=wrong),
+            lambda: Index.build_several(archive, {tmp_path / "new.retr": wrong}),
+            lambda: Index.open(index.path, encoder=wrong),
+            lambda: Index.from_vectors(np.ones((1, 2)), {"id": ["a"]}, tmp_path / "new.retr", encoder=wrong),
+            lambda: index.reembed(encoder=wrong),
+            lambda: index.keep_encoder(wrong, {}),
+            lambda: compare([wrong, "lite"], archive),
+        )
+        for ask in asked:
+            with pytest.raises(UsageError, match=r"an encoder is a name.*from_callable"):
+                ask()
+        assert not (tmp_path / "new.retr").exists()
 
     @pytest.mark.parametrize("wrong", [[None], [1], np.array(3, object), b"a"])
     def test_a_question_is_a_query(self, index, wrong):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pickle
 import shutil
 import sys
+from collections.abc import Sequence
+from unittest import mock
 
 import numpy as np
 import pyarrow as pa
@@ -167,3 +169,25 @@ class TestNotebook:
 
     def test_no_hits(self, index):
         assert "no hits" in index.search(vector=np.ones(56), where="dose > 99")._repr_html_()
+
+
+def test_hits_have_all_that_a_sequence_has(hits):
+    assert isinstance(hits, Sequence)
+    assert hits.index(hits[3]) == 3
+    assert hits.count(hits[3]) == 1
+    assert hits[3] in hits
+    assert [hit.rank for hit in reversed(hits)] == list(range(12, 0, -1))
+    with pytest.raises(IndexError, match=r"there is no hit \[12\]: the answer has 12"):
+        hits[12]
+    for wrong in ("a", None, [0, 1], 1.0, np.array([0]), np.arange(3)):
+        with pytest.raises(TypeError, match=f"by a number or a slice, got {type(wrong).__name__}"):
+            hits[wrong]
+    assert hits[np.int64(2)] == hits[2]
+
+
+def test_hits_are_compared_with_anything_without_an_error(hits):
+    for other in (np.arange(3), np.arange(12), hits.scores, hits.table, hits.to_pandas(), hits.to_polars(), [*hits], 3):
+        assert (hits == other) is False
+        assert (hits != other) is True
+    assert (np.arange(12) == hits) is False
+    assert hits == mock.ANY

@@ -96,6 +96,7 @@ def test_add_takes_one_too(archive, make_archive, build):
     ("paths", "told"),
     [
         ([], "the list names no file"),
+        (np.array("a.png"), "an archive is a path, or a list of paths, got ndarray"),
         (["a.png", None], "entry 2 of the list is no path but NoneType"),
         ([float("nan")], "entry 1 of the list is no path but float"),
         ([b"a.png"], "entry 1 of the list is no path but bytes"),
