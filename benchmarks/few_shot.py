@@ -19,44 +19,13 @@ from retr.benchmarks.record import record
 from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify.few_shot import SHARPNESS, ByShots
+from retr.retrieval.evaluation.protocols.few_shot import SHOTS, draw, recall_interval
 from retr.retrieval.raw_vectors import raw_vectors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.retrieval.classify.few_shot import Way
-
-SHOTS, DRAWS = (1, 2, 4, 8, 16), 1000
-
-
-def draw(codes: NDArray[np.int64], groups: NDArray[np.int64], shots: int, seed: int) -> NDArray[np.int64]:
-    """Return the places of examples, one a patient.
-
-    >>> draw(np.array([0, 0, 0, 1, 1]), np.array([1, 1, 2, 3, 4]), 2, 0).size
-    2
-    """
-    rng, chosen = np.random.default_rng(seed), []
-    for code in range(int(codes.max()) + 1):
-        own = rng.permutation(np.flatnonzero(codes == code))
-        first = own[np.sort(np.unique(groups[own], return_index=True)[1])]
-        chosen.append(first[: min(shots, max(1, len(first) // 2))])
-    return np.concatenate(chosen)
-
-
-def interval(right: NDArray[np.float64], codes: NDArray[np.int64], groups: NDArray[np.int64]) -> str:
-    """Return the mean recall of ``right (draws, rows)``, where nan was not asked, with its interval."""
-    rng = np.random.default_rng(0)
-    asked, right = (~np.isnan(right)).astype(np.float64), np.nan_to_num(right)
-    member = (codes[:, None] == np.arange(int(codes.max()) + 1)).astype(np.float64)
-
-    def recall(draws: NDArray[np.float64], patients: NDArray[np.float64]) -> float:
-        found, of = ((draws @ one * patients[groups]) @ member for one in (right, asked))
-        return float((found[of > 0] / of[of > 0]).mean())
-
-    n, m = len(right), int(groups.max()) + 1
-    again = [recall(*(rng.multinomial(k, np.full(k, 1 / k)).astype(np.float64) for k in (n, m))) for _ in range(DRAWS)]
-    low, high = np.quantile(again, [0.025, 0.975])
-    return f"{recall(np.ones(n, np.float64), np.ones(m, np.float64)):.3f} ({low:.3f} to {high:.3f})"
 
 
 def measure(store: Store, label: str, group: str, seeds: int, texts: NDArray[np.float32] | None) -> dict[str, Any]:
@@ -84,7 +53,10 @@ def measure(store: Store, label: str, group: str, seeds: int, texts: NDArray[np.
                     asked = np.flatnonzero(~np.isin(groups, groups[at]))
                     logits = method.evidence(vectors[asked], [nothing] * len(asked))[0]
                     right[seed, asked] = logits.argmax(axis=1) == codes[asked]
-                figures[f"{space}, {way}, {shots} of each class"] = interval(right, codes, groups)
+                estimate = recall_interval(right, codes, groups)
+                figures[f"{space}, {way}, {shots} of each class"] = (
+                    f"{estimate.value:.3f} ({estimate.low:.3f} to {estimate.high:.3f})"
+                )
     return figures
 
 

@@ -175,11 +175,12 @@ def flair(
         ),
     ] = None,
 ) -> None:
-    """Run FLAIR's evaluation: zero-shot, and a linear probe.
+    """Run FLAIR's evaluation: zero-shot, a linear probe, and a few shots.
 
     Zero-shot is by class prototypes; both are stated as ACA, kappa and macro F1, and as quadratic kappa where the order
     of the grades is declared: by --grades, or by a label set that is `ordered`. The probe runs with folds by image, as
-    published, and with whole patients in a fold.
+    published, and with whole patients in a fold. With 1, 2, 4, 8 and 16 shots of each class, of other patients than
+    those that are named, stated is the ACA of the probe, Tip-Adapter, SS-Text and LP+text, with intervals over draws.
 
     Example: retr bench flair --data messidor --encoder flair --labels labels.yaml --grades 0,1,2,3
     """

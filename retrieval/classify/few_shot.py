@@ -241,24 +241,33 @@ class ByShots:
     def _fit(
         self, vectors: NDArray[np.float32], codes: NDArray[np.int64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        n = len(self.classes)
         if len(np.unique(codes)) < 2 and self._texts is None:
             raise UsageError(
                 "without the shots of a picture's own patient fewer than two classes are left",
                 hint="give examples of more patients",
             )
         if self._way == "probe":
-            return fit_probe(vectors, codes, n, TOGETHER.fixed, TOGETHER)
-        counts = np.bincount(codes, minlength=n)
-        coef = np.zeros((n, vectors.shape[1]), np.float32)
-        np.add.at(coef, codes, vectors)
-        if self._texts is not None:
-            share = (counts / max(len(codes), 1))[:, None]
-            coef = (self._texts + share * coef * self._scale).astype(np.float32)
-        filled = np.linalg.norm(coef, axis=1) > 0
-        coef[filled] = unit(coef[filled]) * np.float32(self._scale)
-        # a class that lost its shots is less probable than any that has some
-        return coef, np.where(filled, 0, -2 * self._scale).astype(np.float32)
+            return fit_probe(vectors, codes, len(self.classes), TOGETHER.fixed, TOGETHER)
+        return class_weights(vectors, codes, len(self.classes), self._scale, self._texts)
+
+
+def class_weights(
+    vectors: NDArray[np.float32],
+    codes: NDArray[np.int64],
+    classes: int,
+    scale: float,
+    texts: NDArray[np.float32] | None = None,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return the prototypes of shots, or their blend with ``texts``: weights ``(c, d)`` and intercepts ``(c,)``."""
+    coef = np.zeros((classes, vectors.shape[1]), np.float32)
+    np.add.at(coef, codes, vectors)
+    if texts is not None:
+        share = (np.bincount(codes, minlength=classes) / max(len(codes), 1))[:, None]
+        coef = (texts + share * coef * scale).astype(np.float32)
+    filled = np.linalg.norm(coef, axis=1) > 0
+    coef[filled] = unit(coef[filled]) * np.float32(scale)
+    # a class that lost its shots is less probable than any that has some
+    return coef, np.where(filled, 0, -2 * scale).astype(np.float32)
 
 
 def class_texts(side: Any, labels: LabelSet, classes: Sequence[str]) -> NDArray[np.float32]:

@@ -1,11 +1,11 @@
-"""FLAIR's evaluation: zero-shot over class prototypes with expert descriptions, and a linear probe.
+"""FLAIR's evaluation: zero-shot over class prototypes with expert descriptions, a linear probe, and a few shots.
 
 Published (jusiro/FLAIR: main_transferability.py): one label an image; the class is that of the nearest prototype, the
 mean of the unit vectors of its descriptions; scored by ACA (mean recall of the classes), quadratic kappa and macro F1.
 Quadratic kappa needs grades: it is measured where their order is declared, by a list or an ordered label set; folder
 names in alphabetical order are no grades.
 The probe is logistic regression, C = 0.316, balanced, on features before the projection, five folds by image. Strict:
-the same probe with whole patients in a fold.
+the same probe with whole patients in a fold. With 1 to 16 shots of each class: `protocols.few_shot`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.retrieval.classify.prompts import class_vectors
+from retr.retrieval.evaluation.protocols import few_shot
 from retr.retrieval.evaluation.protocols.linear import held_out, require_fits
 from retr.retrieval.evaluation.protocols.names import in_words, no_words, unknown_names
 from retr.retrieval.evaluation.protocols.vectors import WORK
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 PROTOCOL = (
     "zero-shot: one label an image, that of the nearest class prototype; ACA is the mean recall of the classes, kappa "
     "is quadratic. Linear probe: logistic regression (C = 0.316, balanced) on features before the projection, 5 folds "
-    "by image"
+    "by image. Few-shot: ACA over draws of pictures"
 )
 STRENGTH = 0.316
 FOLDS = 5
@@ -63,7 +64,7 @@ def run(
     vectors: Embedder = WORK,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Run both parts on one set.
+    """Run all parts on one set.
 
     Parameters
     ----------
@@ -102,15 +103,18 @@ def run(
         held_out(features, data.labels, len(data.classes), folds, strength=STRENGTH) for folds in _folds(data, seed)
     )
     zero: dict[str, Any] = {"reason": unasked}
+    words = None
     if labels is not None and not unasked:
         chosen = [labels.classes[at] for name in data.classes if (at := labels.class_of(name)) is not None]
         texts = class_vectors(encoder, [one.prompts for one in chosen])
         logits = encoder.similarity_logits(embedded.vectors[1], texts).astype(np.float64)
         zero = _scores(softmax(logits), data, order, seed)
+        words = embedded.vectors[1], texts, encoder.info.logit_scale
     measured = {
         "zero-shot": zero,
         "linear probe, published (folds by image)": _scores(by_row, data, order, seed),
         "linear probe, strict (folds by group)": _scores(by_patient, data, order, seed),
+        **few_shot.measure(data.labels, data.groups, features, words, seed),
     }
     return data.outcome(
         "flair",
