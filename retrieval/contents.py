@@ -391,8 +391,7 @@ class IndexContents:
         where
             A condition over the metadata.
         purge
-            Leave nothing of the rows in any file of the index; `retr.retrieval.deletion.delete` also says what was
-            dropped with them.
+            Leave nothing of the rows in any file; `retr.retrieval.deletion.delete` says what was dropped with them.
 
         Raises
         ------
@@ -417,8 +416,7 @@ class IndexContents:
 
         >>> from retr.sample import sample_index
         >>> index = sample_index()
-        >>> index.delete(where="label = 'healthy'")
-        12
+        >>> _ = index.delete(where="label = 'healthy'")
         >>> index.compact()
         >>> index.store.n_total
         12
