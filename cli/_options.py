@@ -251,6 +251,7 @@ def column_types(given: list[str] | None) -> dict[str, str]:
 _SPELLED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "exclude_same": (list[str] | None, same_values),
     "columns": (str | None, column_names),
+    "in_": (str | None, column_names),
     "types": (list[str] | None, column_types),
 }
 

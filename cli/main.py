@@ -90,6 +90,11 @@ app = group(
                     "index:reembed",
                     "Move an index to another encoder; ids, metadata and groups stay.",
                 ),
+                LazyCommand(
+                    "words",
+                    "words:words",
+                    "Keep the words of text columns, so that a search by words need not read the texts.",
+                ),
                 LazyCommand("duplicates", "duplicates:duplicates", "List rows that show the same picture."),
                 LazyCommand("leaks", "duplicates:leaks", "List patients and duplicates that cross a train/test split."),
                 LazyCommand("outliers", "curation:outliers", "List the rows that are most unlike the archive."),

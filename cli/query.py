@@ -119,11 +119,13 @@ def query(
         sheets.write(sheets.make(opened, queries, found, explained=explain), sheet)
         out.note(f"sheet written to {sheet}")
     for hits in found:
-        _print(out, hits, shown, several=len(found) > 1, links=_links(out, opened, hits.ids, link))
+        links = _links(out, opened, hits.ids, link)
+        _print(out, hits, shown, several=len(found) > 1, links=links, excerpts=_excerpts(out, opened, hits))
     if not any(len(hits) for hits in found):
         high = "" if asked.min_score is None else f", or none of those scores {asked.min_score:g} or more"
         after = f" after the first {asked.offset}" if asked.offset else ""
-        out.note(f"nothing found: no row is allowed by the conditions{after}{high}")
+        has = "" if asked.in_ is None else " and holds one of the words"
+        out.note(f"nothing found: no row is allowed by the conditions{has}{after}{high}")
         raise typer.Exit(NOTHING_FOUND)
 
 
@@ -282,7 +284,7 @@ def _require_keys(record: dict[str, Any], number: int) -> None:
         meant = ours.get(re.sub("[-_ ]", "", key).lower())
         line = f"line {number} of the batch has {key!r}"
         if meant in OF_THE_BATCH:
-            option = "-k" if meant == "k" else f"--{meant.replace('_', '-')}"
+            option = "-k" if meant == "k" else f"--{meant.strip('_').replace('_', '-')}"
             raise UsageError(f"{line}, which is asked of the whole batch", hint=f"give {option}, or rename the key")
         if meant is not None:
             raise UsageError(f"{line}, which would not be looked at", hint=f"write {meant!r}, or rename the key")
@@ -317,8 +319,23 @@ def _free(name: str, taken: Collection[str]) -> str:
     return name
 
 
+def _excerpts(out: Output, index: Index, hits: Hits) -> list[str]:
+    """Return lines that show where the words of a question stand in the hits' texts, for a table."""
+    if hits.highlights is None or out.form != "table":
+        return []
+    from retr.retrieval.words.excerpts import excerpts
+
+    return [f"{rank:>4}  {text}" for rank, text in excerpts(index.store, hits)]
+
+
 def _print(
-    out: Output, hits: Hits, columns: list[str] | None, *, several: bool, links: Mapping[str, str | None]
+    out: Output,
+    hits: Hits,
+    columns: list[str] | None,
+    *,
+    several: bool,
+    links: Mapping[str, str | None],
+    excerpts: Sequence[str] = (),
 ) -> None:
     """One JSON object a query; a table with a title when there are several; ``None`` for all columns."""
     from retr.retrieval.hits import shown_names
@@ -343,5 +360,7 @@ def _print(
         # too long for a table
         for row in rows:
             out.line(f"{row['rank']:>4}  {row[link] or '-'}")
+    for line in excerpts:
+        out.line(line)
     if hits.note:
         out.note(hits.note)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from retr.retrieval.sets.sets import Sets
     from retr.retrieval.text import align
     from retr.retrieval.transforms import refit as refitting
+    from retr.retrieval.words import kind as wording
 
 
 class _From:
@@ -76,6 +77,7 @@ class Deferred:
         reembed = reembedding.reembed
         links = linking.links
         sql = sql_.sql
+        words = wording.words
     else:
         classify = _From("classify.classify")
         classify_rows = _From("classify.classify")
@@ -99,6 +101,7 @@ class Deferred:
         reembed = _From("reembedding")
         links = _From("links")
         sql = _From("interop.sql")
+        words = _From("words.kind")
 
     @classmethod
     def build_several(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from retr.retrieval.index_like import IndexLike
     from retr.retrieval.query import Query
     from retr.retrieval.search_options import SearchOptions
+    from retr.retrieval.words.ranking import Questions
 
 
 def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
@@ -42,10 +43,12 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     if options.effort is not None:
         # refused before a picture is read
         with_effort(store.plan.config, options.effort)
+    words = _read_words(store, queries, options)
     own = own_rows(queries, store)
     recorded = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
-    bridge = index.bridge if any(query.uses_text for query in queries) else None
-    resolved = resolve(queries, recorded, store, text_encoder=bridge)
+    embedded = queries if words is None else [one.rest for one in words.questions if one.vectors]
+    bridge = index.bridge if any(query.uses_text for query in embedded) else None
+    resolved = resolve(embedded, recorded, store, text_encoder=bridge)
     named = None if options.exclude_same is None else each_of(options.exclude_same, len(queries))
     same, said = same_rows(store, named, queries, own, strict=options.strict_exclude)
     exclude = same if options.include_self else list(map(_both, own, same))
@@ -55,6 +58,8 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         asked = replace(options, k=int(options.k) + first, exact=True)
     if options.diverse:
         asked = replace(asked, k=max(int(asked.k), diversity.CANDIDATES))
+    if words is not None:
+        return _by_words(store, queries, words, resolved.vectors, asked, exclude, said, first)
     found = store.search(resolved.vectors, asked, exclude=exclude)
     if options.diverse:
         found = _first(diversity.diversify(store, found, options.diverse), int(options.k) + first)
@@ -75,6 +80,41 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         if not _holds_pictures(query):
             # so that they can be saved with what found them (`retr.retrieval.sets`)
             vars(one)["_asked"] = query, replace(options, exclude_same=named and named[number])
+    return hits
+
+
+def _read_words(store: Store, queries: Sequence[Query], options: SearchOptions) -> Questions | None:
+    """Return what is looked for as words; ``None`` where no column is named for them."""
+    if options.in_ is None:
+        if options.fuse is not None:
+            hint = "name a column for the words with in_ (--in)"
+            raise UsageError(f"fuse mixes words with vectors, got {options.fuse!r} and no column of words", hint=hint)
+        return None
+    from retr.retrieval.words.ranking import read_questions
+
+    return read_questions(store, queries, options)
+
+
+def _by_words(
+    store: Store,
+    queries: Sequence[Query],
+    words: Questions,
+    vectors: NDArray[np.float32],
+    options: SearchOptions,
+    exclude: Sequence[NDArray[np.int64]],
+    said: Sequence[Sequence[str]],
+    first: int,
+) -> list[Hits]:
+    from retr.retrieval.words.ranking import by_words, highlights
+
+    found = by_words(store, words, vectors, options, exclude)
+    absent, hits = [*store.identity.absent(options.where), *store.identity.warnings()], []
+    for query, one, answer, notes in zip(queries, words.questions, found, said, strict=True):
+        [hit] = Hits.all_of(store, answer, [query.describe()], offset=first, columns=_known(store, options.columns))
+        note = "; ".join(filter(None, [answer.note, *notes, *absent]))
+        hit = hit.with_note(note)
+        vars(hit).update(highlights=highlights(store, hit.rows, words.columns, one), weights=one.weights)
+        hits.append(hit)
     return hits
 
 

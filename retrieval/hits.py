@@ -168,6 +168,10 @@ class Hits(Sequence[Hit]):
         What the user should know of how the answer came about, or ``None``.
     query
         What was asked, in words.
+    highlights
+        Of an answer by words: for each hit, by column, where they stand in its text, ``[start, stop]`` in characters.
+    weights
+        Of an answer by words and vectors: the share of each.
     """
 
     scores: NDArray[np.float32]
@@ -178,6 +182,8 @@ class Hits(Sequence[Hit]):
     exact: bool = True
     note: str | None = None
     query: str = ""
+    highlights: list[dict[str, list[list[int]]]] | None = None
+    weights: dict[str, float] | None = None
     # numpy leaves `array == hits` to this class
     __array_ufunc__ = None
     # for the thumbnails of a notebook; does not travel in a pickle
@@ -271,7 +277,9 @@ class Hits(Sequence[Hit]):
         'healthy/P11-right.png'
         """
         hits = [hit.to_json() for hit in self]
-        return {"query": self.query, "hits": hits, "exact": self.exact, "note": self.note}
+        answer = {"query": self.query, "hits": hits, "exact": self.exact, "note": self.note}
+        words = {"highlights": self.highlights, "weights": self.weights} if self.highlights is not None else {}
+        return {**answer, **words}
 
     @property
     def ids(self) -> list[str]:
@@ -390,6 +398,7 @@ class Hits(Sequence[Hit]):
             ranks=self.ranks[at],
             metadata=self.metadata.take(pa.array(places, pa.int64())),
             paths=self.paths[at],
+            highlights=None if self.highlights is None else self.highlights[at],
         )
 
     def __eq__(self, other: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +28,17 @@ def to_arrow(answers: Sequence[Hits]) -> bytes:
     []
     """
     tables = [_table(hits) for hits in answers]
-    said = [{"rows": len(one), "exact": one.exact, "note": one.note, "query": one.query} for one in answers]
+    said = [
+        {
+            "rows": len(one),
+            "exact": one.exact,
+            "note": one.note,
+            "query": one.query,
+            "highlights": one.highlights,
+            "weights": one.weights,
+        }
+        for one in answers
+    ]
     table = pa.concat_tables(tables) if tables else pa.table({})
     table = table.replace_schema_metadata({_ANSWERS: json.dumps(said)})
     sink = pa.BufferOutputStream()
@@ -69,7 +79,7 @@ def _table(hits: Hits) -> pa.Table:
     return pa.table(own | {_MARK + name: hits.metadata[name] for name in hits.metadata.column_names})
 
 
-def _hits(table: pa.Table, said: dict[str, object]) -> Hits:
+def _hits(table: pa.Table, said: dict[str, Any]) -> Hits:
     names = [name for name in table.column_names if name not in _OWN]
     metadata = table.select(names).rename_columns([name.removeprefix(_MARK) for name in names])
     note = said["note"]
@@ -82,4 +92,6 @@ def _hits(table: pa.Table, said: dict[str, object]) -> Hits:
         exact=bool(said["exact"]),
         note=None if note is None else str(note),
         query=str(said["query"]),
+        highlights=said.get("highlights"),
+        weights=said.get("weights"),
     )

@@ -44,6 +44,25 @@ class SearchOptions(RankOptions):
             metavar="SHARE",
         ),
     ] = None
+    in_: Annotated[
+        str | Sequence[str] | None,
+        Option(
+            "Look for the words of the question in a text column, e.g. findings, and not among the vectors.",
+            "By BM25, in one column or several: ``'no effusion'`` finds reports that deny one. What else the question "
+            "holds is compared as vectors, and both are fused.",
+            flag="--in",
+            spelled="Names are separated by commas.",
+            metavar="COLUMN",
+        ),
+    ] = None
+    fuse: Annotated[
+        float | None,
+        Option(
+            "The share of vectors in an answer by words, from 0 to 1, fused by reciprocal rank.",
+            "By default 0 for words alone, 0.5 for words and something else.",
+            metavar="SHARE",
+        ),
+    ] = None
     columns: Annotated[
         Sequence[str] | None,
         Option(
@@ -63,4 +82,6 @@ class SearchKeywords(RankKeywords, total=False):
     include_self: bool
     offset: int | None
     diverse: float | None
+    in_: str | Sequence[str] | None
+    fuse: float | None
     columns: Sequence[str] | None

@@ -97,6 +97,10 @@ class SearchRequest(_Strict):
     diverse: float | None = Field(
         None, ge=0, le=1, description="Prefer hits that differ from those before them: 0 is by score alone, 1 most."
     )
+    in_: Annotated[str, Field(min_length=1, max_length=4096)] | Columns | None = Field(
+        None, alias="in", description="Columns of text in which the words of the questions are looked for."
+    )
+    fuse: float | None = Field(None, ge=0, le=1, description="The share of vectors in an answer by words.")
     columns: Columns | None = None
 
     @field_validator("questions")
@@ -163,6 +167,10 @@ class Answer(BaseModel):
     hits: list[dict[str, Any]]
     exact: bool
     note: str | None
+    highlights: list[dict[str, list[list[int]]]] | None = Field(
+        None, description="Of an answer by words: for each hit, by column, where they stand in its text."
+    )
+    weights: dict[str, float] | None = Field(None, description="The shares of words and vectors, where both answer.")
 
 
 class SearchAnswer(BaseModel):

@@ -92,8 +92,11 @@ class Served:
     def _answer(self, key: Hashable, asked: list[Asked]) -> list[Hits]:
         assert isinstance(key, tuple)
         index = self.index.snapshot()
-        queries = self._remembered.embedded(index, asked)
-        return index.search(queries, **{name: _thawed(value) for name, value in key})
+        options = {name: _thawed(value) for name, value in key}
+        # words that are looked for in a column are not embedded, and the encoder may have no text side
+        words = options.get("in_") is not None
+        queries = [query for query, _ in asked] if words else self._remembered.embedded(index, asked)
+        return index.search(queries, **options)
 
 
 def _frozen(value: Any) -> Hashable:

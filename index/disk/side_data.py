@@ -212,6 +212,7 @@ BUILT_IN: dict[str, BuiltIn] = {
     "journal": BuiltIn("retr.retrieval.sets.kind:Journal"),
     "map": BuiltIn("retr.retrieval.curation.map:Maps"),
     "tuning": BuiltIn("retr.index.plan:Tunings", notes=("tuning",)),
+    "words": BuiltIn("retr.retrieval.words.kind:Words"),
 }
 _registered: dict[str, Kind] = {}
 

@@ -68,6 +68,8 @@ def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str
         As `Index.search`; or the hits do not know their query any more.
     """
     if isinstance(question, Hits):
+        if question.highlights is not None:
+            raise _by_words()
         asked = vars(question).get("_asked")
         if asked is None or options:
             raise UsageError(
@@ -77,6 +79,8 @@ def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str
         query, searched = asked
     else:
         query, searched = question, taken(SearchOptions, dict(options), "save")
+    if searched.in_ is not None:
+        raise _by_words()
     store = index.store
     own = own_rows([query], store)
     recorded = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
@@ -132,6 +136,11 @@ def ask_again(index: IndexLike, question: Mapping[str, Any]) -> Reopened:
     places = [place for place, row in enumerate(hits.ids) if asked.include_self or row not in own][:k]
     hits = _at(hits, places, str(question.get("asked", "")))
     return Reopened(hits, tuple(row for row in hits.ids if row not in before))
+
+
+def _by_words() -> UsageError:
+    what = "a question by words of a column is not kept with a set, which keeps vectors"
+    return UsageError(what, hint="save the rows alone; the words may stand in the note")
 
 
 def _at(hits: Hits, places: list[int], asked: str) -> Hits:

@@ -182,6 +182,7 @@ MADE: dict[str, Callable[[Index], object] | None] = {
     "map": lambda index: index.map(),
     "novelty": calibrated,
     "probe": calibrated,
+    "words": lambda index: index.words(["report", "findings"]),
     "tuning": noted("tuning", Tuning(Flat(), 0.9, {"image": 1.0}, 0.1, 0, [], "few").to_json()),
 }
 

@@ -46,6 +46,20 @@ def said(hits: Hits) -> Hits:
     return replace(hits, query="")
 
 
+def test_words_of_a_column_need_no_text_side_there_either(address, indexed):
+    url, token = address
+    query = Query.id(next(iter(indexed))) + Query.text("glaucoma")
+    with Client(url, token=token) as client:
+        for asked, options in ((Query.text("glaucoma"), {}), (query, {"fuse": 0.25})):
+            here = indexed.search(asked, in_="label", k=4, **options)
+            there = client.search(asked, in_=["label"], k=4, **options)
+            assert said(there) == said(here)
+            assert (there.highlights, there.weights) == (here.highlights, here.weights)
+            assert here.highlights
+        with pytest.raises(UsageError, match="there is no column 'nowhere'"):
+            client.search(text="glaucoma", in_="nowhere")
+
+
 def test_local_and_remote_agree(address, indexed, make_archive, tmp_path, png):
     url, token = address
     rng = random.Random(0)

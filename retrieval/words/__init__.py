@@ -1,0 +1,1 @@
+"""Words of reports: BM25 over text columns, aware of negation, alone or fused with vectors."""

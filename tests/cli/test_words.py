@@ -1,0 +1,44 @@
+"""``retr index words`` and ``retr query --in``: words of a table's column, for an encoder that knows none."""
+
+import json
+
+import pytest
+
+from retr import Index
+
+
+@pytest.fixture
+def index(make_archive, make_encoder, tmp_path):
+    archive = make_archive(6)
+    lines = (archive / "labels.csv").read_text().splitlines()
+    texts = ["findings", "large effusion", "no effusion", "Effusion, mass", "", "clear", "effusions"]
+    table = tmp_path / "reports.csv"
+    table.write_text("\n".join(f'{line},"{text}"' for line, text in zip(lines, texts, strict=True)) + "\n")
+    return Index.build(archive, tmp_path / "x.retr", encoder=make_encoder(), metadata=table)
+
+
+def test_words_are_kept_looked_for_and_shown(retr, index):
+    at = ("--index", index.path)
+    assert retr("index", "words", "--column", "findings", "--json", *at).json == [
+        {"columns": ["findings"], "rows": 6, "read": 6, "terms": {"findings": 5}}
+    ]
+    done = retr("query", "--text", "effusion", "--in", "findings", "-k", 9, "--json", *at)
+    wanted = index.search(text="effusion", in_="findings", k=9)
+    assert len(wanted) == 3
+    assert done.json == [json.loads(json.dumps(wanted.to_json()))]
+    shown = retr("query", "--text", "effusion", "--in", "findings", *at)
+    assert "findings: [Effusion], mass" in shown.out
+    assert "by BM25" in shown.err
+    done = retr("query", "--id", wanted.ids[0], "--text", "effusion", "--in", "findings", "--fuse", 0.3, "--json", *at)
+    assert done.json[0]["weights"] == {"words": 0.7, "vectors": 0.3}
+    done = retr("query", "--text", "zebra", "--in", "findings", *at)
+    assert done.code == 3
+    assert "holds one of the words" in done.err
+
+
+def test_what_is_not_text_is_said_in_a_line(retr, index):
+    done = retr("query", "--text", "effusion", "--in", "age", "--index", index.path)
+    assert done.code != 0
+    assert "'age' holds int64" in done.err
+    assert "Traceback" not in done.err
+    assert retr("index", "words", "--index", index.path).code != 0
