@@ -67,5 +67,5 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "installing the developer's tools into $(VENV)"
-	$(PIP) torch torchvision -e ".[$(FAISS),serve,dicom,mcp,pacs,remote,eval,dev]"
+	$(PIP) torch torchvision -e ".[$(FAISS),serve,dicom,mcp,pacs,remote,eval,geometry,dev]"
 	@touch $@

@@ -22,6 +22,10 @@ ThresholdOption = Annotated[
 ExactOption = Annotated[
     bool, typer.Option("--exact-only", help="Compare bytes only; needs neither archive nor encoder.")
 ]
+GeometryOption = Annotated[
+    bool,
+    typer.Option("--geometry", help="Find crops and turned copies, too: reads every picture, about a second for four."),
+]
 PairsOption = Annotated[
     int,
     typer.Option("--pairs", metavar="N", min=1, help="List at most so many pairs across a border; all are counted."),
@@ -35,6 +39,7 @@ def duplicates(
     group: GroupOption = None,
     threshold: ThresholdOption = None,
     exact_only: ExactOption = False,
+    geometry: GeometryOption = False,
     across: Annotated[bool, typer.Option("--across", help="Only pairs of different patients.")] = False,
     pairs: PairsOption = 1000,
     loading: LoadOptions,
@@ -42,9 +47,9 @@ def duplicates(
 ) -> None:
     """List rows that show the same picture.
 
-    They have the same bytes, or one is a copy or a mirror image of the other, confirmed by a perceptual hash; crops and
-    turned copies are not found. With --across copies of
-    copies count, too: all pairs of different patients are listed that are connected through copies.
+    They have the same bytes, or one is a copy or a mirror image of the other, confirmed by a perceptual hash. Crops and
+    turned copies are found with --geometry only. With --across copies of copies count, too: all pairs of different
+    patients are listed that are connected through copies.
 
     Example: retr index duplicates --across
     """
@@ -53,13 +58,14 @@ def duplicates(
     from retr.retrieval.index import Index
 
     out = Output(json_=json_)
+    asked = {"exact_only": exact_only, "geometry": geometry, "progress": geometry and not json_}
     opened = Index.open(find_index(index), **loading.options)
     if across and group is None and opened.store.manifest.group is None:
         raise UsageError(
             "no column says whose a picture is, so no pair is known to cross",
             hint="name one with --group, or declare it with `retr index group COLUMN`",
         )
-    found = opened.duplicates(group=group, threshold=threshold, exact_only=exact_only, limit=pairs)
+    found = opened.duplicates(group=group, threshold=threshold, **asked, limit=pairs)
     shown = found.crossing if across else found.pairs
     out.rows([asdict(pair) for pair in shown])
     if across:
@@ -67,8 +73,11 @@ def duplicates(
         _say_more(out, len(shown), found.n_crossing)
     else:
         exact = sum(pair.kind == "exact" for pair in shown)
-        out.note(f"{exact} exact and {len(shown) - exact} near duplicates: {len(found.clusters)} pictures stand twice")
-        if mirrored := sum(pair.kind == "mirrored" for pair in shown):
+        laid = sum(pair.kind in {"crop", "rotated"} for pair in shown)
+        more = f", {laid} crops and turned copies" * (found.overlaid is not None)
+        near = len(shown) - exact - laid
+        out.note(f"{exact} exact and {near} near duplicates{more}: {len(found.clusters)} pictures stand twice")
+        if mirrored := sum(pair.kind == "mirrored" or "mirrored" in (pair.how or "") for pair in shown):
             out.note(f"{mirrored} of these pairs are mirror images: one of the two may be filed as the wrong side")
     _say_how(out, found)
     if not shown:
@@ -79,12 +88,16 @@ def _say_how(out: Output, found: Duplicates) -> None:
     """Print how near duplicates were found, and what was not looked at."""
     if found.threshold is not None:
         out.note(f"{found.candidates} pairs of cosine at least {found.threshold:.3f} were compared by perceptual hash")
+    if found.overlaid is not None:
+        out.note(f"{found.overlaid} pairs were compared by where their keypoints lie")
+    if found.plain:
+        out.note(f"{found.plain} rows have too little structure to be found as a crop or a turned copy")
     if found.stopped:
         out.note(f"of {found.stopped} rows only the nearest candidates were compared, none of which was a copy")
     if found.unhashed:
         out.note(f"{found.unhashed} rows have no hash of their bytes and were not compared")
     if found.unreadable:
-        out.note(f"{found.unreadable} rows could not be read again and were not compared")
+        out.note(f"{found.unreadable} rows could not be read again, or have another file by now, and were not compared")
     if found.note:
         out.note(f"candidates were searched for: {found.note}")
 
@@ -104,6 +117,7 @@ def leaks(
     group: GroupOption = None,
     threshold: ThresholdOption = None,
     exact_only: ExactOption = False,
+    geometry: GeometryOption = False,
     pairs: PairsOption = 1000,
     loading: LoadOptions,
     json_: JsonOption = False,
@@ -118,8 +132,9 @@ def leaks(
     from retr.retrieval.index import Index
 
     out = Output(json_=json_)
+    asked = {"exact_only": exact_only, "geometry": geometry, "progress": geometry and not json_}
     opened = Index.open(find_index(index), **loading.options)
-    crossing = opened.leaks(split, group=group, threshold=threshold, exact_only=exact_only, limit=pairs)
+    crossing = opened.leaks(split, group=group, threshold=threshold, **asked, limit=pairs)
     patients = group is not None or opened.store.manifest.group is not None
     rows = [
         {"kind": "patient", "a": value, "b": None, "parts": ", ".join(f"{part} {n}" for part, n in counts.items())}

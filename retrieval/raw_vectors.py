@@ -65,9 +65,15 @@ def placed(store: Snapshot, own: NDArray[Any]) -> NDArray[Any]:
 
 
 def nearest_own(
-    store: Store, queries: NDArray[Any], exclude: Sequence[NDArray[np.int64]], *, exactly: bool = True
+    store: Store,
+    queries: NDArray[Any],
+    exclude: Sequence[NDArray[np.int64]] | NDArray[np.int64],
+    *,
+    k: int = 1,
+    among: NDArray[np.bool_] | None = None,
+    exactly: bool = True,
 ) -> Neighbours:
-    """Find the row nearest to each query by the encoder's own vectors.
+    """Find the rows nearest to each query by the encoder's own vectors.
 
     Parameters
     ----------
@@ -75,15 +81,21 @@ def nearest_own(
         Floats ``(n, d)``: own vectors of rows (`own_vectors`) or of pictures (`encode_own`).
     exclude
         For each query, int64 row numbers that are not looked at.
+    k
+        How many of each.
+    among
+        bool ``(n_total,)``: the rows that are looked at; by default all live ones.
     exactly
         Whether accelerators, which an index has of what it searches, may not propose the row.
     """
     asked = np.asarray(queries, np.float32)
     if store.manifest.encoder.transform is None:
-        return store.search(asked, 1, exclude=exclude, exact=exactly)
+        return store.search(asked, k, mask=among, exclude=list(exclude), exact=exactly)
+    if among is None and len(store) < store.n_total:
+        among = store.alive()
     ask = Ask(
-        k=1,
-        allowed=None if len(store) == store.n_total else store.alive(),
+        k=k,
+        allowed=among,
         exclude=[np.unique(rows) for rows in exclude],
         one_per=None,
         min_score=None,

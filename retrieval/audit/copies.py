@@ -7,11 +7,13 @@ alone does not tell a copy from another photograph of the same eye; the hash doe
 chest X-rays (45 to 800 of each, all pairs): 99 % of the copies that were recompressed, resized or brightened agree by
 0.996 or more; of 387,000 pairs of other pictures one, two eyes too dark to see, agrees by 0.994. Of two hashes one is
 also mirrored: a mirror image is found where the encoder puts it beside its original. Crops and turned copies are not
-found: half of a picture lies nowhere near the whole, in vectors as in hashes (``benchmarks/duplicates.py``).
+found: half of a picture lies nowhere near the whole, in vectors as in hashes (``benchmarks/duplicates.py``);
+`retr.retrieval.audit.crops` looks for them.
 """
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -110,18 +112,20 @@ class Copies:
 class Pictures:
     """Reads rows' pictures again from the archive.
 
-    ``ids`` and ``paths`` name all rows; a place is a position in them.
+    ``ids``, ``paths`` and ``sha256`` (of the files, where it is known) are of all rows; a place is a position in them.
     """
 
-    def __init__(self, store: Store, ids: list[str], paths: list[str]) -> None:
+    def __init__(self, store: Store, ids: list[str], paths: list[str], sha256: list[str | None]) -> None:
         self._archive, self._notes = Archive(store), BuildNotes.of(store)
-        self._ids, self._paths = ids, paths
+        self._ids, self._paths, self._sha256 = ids, paths, sha256
         self._grey16 = store.manifest.encoder.grey16
 
     def read(self, at: int, draft_size: int | None = None) -> Image.Image | None:
-        """Return a row's picture; None where it cannot be read any more."""
+        """Return a row's picture; None where it cannot be read any more, or its file is another one by now."""
         try:
             data = self._archive.read(self._paths[at])
+            if self._sha256[at] and hashlib.sha256(data).hexdigest() != self._sha256[at]:
+                return None
             reading = {"draft_size": draft_size, "grey16": self._grey16}
             return picture_in(data, self._ids[at], self._notes, **reading).image
         except ImageReadError:

@@ -1,7 +1,8 @@
 """Find rows that show the same picture, and those among them that belong to different patients.
 
-Exact duplicates have the same bytes (sha256); near ones are copies (`retr.retrieval.audit.copies`). Rows that are
-connected through either are one cluster: a copy of a copy shows the same picture, whether or not the two were compared.
+Exact duplicates have the same bytes (sha256); near ones are copies (`retr.retrieval.audit.copies`); crops and turned
+copies are found where that is asked for (`retr.retrieval.audit.crops`). Rows that are connected through any of these
+are one cluster: a copy of a copy shows the same picture, whether or not the two were compared.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.retrieval.audit.clusters import components, count_crossing, list_crossing, several
 from retr.retrieval.audit.copies import MIN_AGREEMENT, Copies, Pictures, find_copies, measure_threshold
+from retr.retrieval.audit.crops import Crops, find_crops
+from retr.retrieval.audit.keypoints import require_library
 from retr.retrieval.raw_vectors import raw_vectors
 
 if TYPE_CHECKING:
@@ -35,14 +38,17 @@ class Pair:
     a, b
         Ids, in the order of the rows.
     kind
-        ``"exact"`` (the same bytes), ``"near"`` (copies), ``"mirrored"`` (copies, one of them the other way round), or
-        ``"linked"`` (connected through other copies).
+        ``"exact"`` (the same bytes), ``"near"`` (copies), ``"mirrored"`` (copies, one of them the other way round),
+        ``"crop"`` (one is part of the other), ``"rotated"``, or ``"linked"`` (connected through other copies).
     cosine
         Of their raw vectors.
     agreement
-        Correlation of their perceptual hashes; None for exact ones, and where the two were not compared.
+        Correlation of their perceptual hashes, or of their detail laid on each other; None for exact ones, and where
+        the two were not compared.
     across
         Whether they belong to different groups (patients); None where that is not known of both.
+    how
+        How one lies on the other, where geometry told: ``"crop to 49 % of the area, rotated by 4 degrees"``.
     """
 
     a: str
@@ -51,6 +57,7 @@ class Pair:
     cosine: float
     agreement: float | None = None
     across: bool | None = None
+    how: str | None = None
 
 
 @dataclass(frozen=True)
@@ -69,13 +76,17 @@ class Duplicates:
     threshold, candidates
         The cosine above which pairs were compared, and how many they were.
     unreadable
-        How many rows with candidates could not be read again and so not be confirmed.
+        How many rows that were to be compared could not be read again, or have another file by now.
     stopped
         Of how many rows only the nearest candidates were compared, since these were no copies.
     unhashed
         How many rows have no hash of their bytes, where only bytes were compared.
     note
         What a person should know of how candidates were found, or ``None``.
+    overlaid
+        How many pairs were compared by geometry; ``None`` where that was not asked for.
+    plain
+        How many rows have too little structure for that.
     """
 
     pairs: tuple[Pair, ...]
@@ -88,6 +99,8 @@ class Duplicates:
     stopped: int = 0
     unhashed: int = 0
     note: str | None = None
+    overlaid: int | None = None
+    plain: int = 0
 
 
 def duplicates(
@@ -96,7 +109,9 @@ def duplicates(
     group: str | None = None,
     threshold: float | None = None,
     exact_only: bool = False,
+    geometry: bool = False,
     limit: int = LISTED,
+    progress: bool = False,
 ) -> Duplicates:
     """Find exact and near duplicates among the live rows.
 
@@ -110,13 +125,19 @@ def duplicates(
         Cosine above which a pair is a candidate; measured by default.
     exact_only
         Compare bytes only.
+    geometry
+        Find crops and turned copies, too: every picture is read, and at most 48 pairs of each are laid on each other.
     limit
         Of the pairs across groups so many are listed.
+    progress
+        Show on standard error how far the comparison by geometry is.
 
     Raises
     ------
     UsageError
-        The threshold is not a cosine, or a column is unknown.
+        The threshold is not a cosine, a column is unknown, or geometry and bytes only are asked for.
+    MissingExtraError
+        ``geometry`` needs scikit-image (``pip install "retr[geometry]"``).
     RetrError
         The archive is not in reach.
 
@@ -127,7 +148,8 @@ def duplicates(
     >>> index.duplicates().pairs
     ()
     """
-    return Found(index, group=group, threshold=threshold, exact_only=exact_only).duplicates(limit)
+    found = Found(index, group=group, threshold=threshold, exact_only=exact_only, geometry=geometry, progress=progress)
+    return found.duplicates(limit)
 
 
 class Found:
@@ -143,7 +165,22 @@ class Found:
         int64, which cluster each is in.
     """
 
-    def __init__(self, index: IndexLike, *, group: str | None, threshold: float | None, exact_only: bool) -> None:
+    def __init__(
+        self,
+        index: IndexLike,
+        *,
+        group: str | None,
+        threshold: float | None,
+        exact_only: bool,
+        geometry: bool = False,
+        progress: bool = False,
+    ) -> None:
+        if exact_only and geometry:
+            raise UsageError(
+                "geometry compares pixels, and only bytes are to be compared", hint="ask for one of the two"
+            )
+        if geometry:  # before anything is read
+            require_library()
         if threshold is not None and not 0 < threshold <= 1:
             raise UsageError(f"a cosine threshold lies above 0 and is at most 1, got: {threshold!r}")
         self._store: Store = index.store
@@ -162,14 +199,18 @@ class Found:
         self._unhashed = sum(not sha for sha in sha256) if exact_only else 0
         self._exact = [(original, at) for at, original in enumerate(self._original) if original != at]
         self._copies: Copies | None = None
+        self._crops: Crops | None = None
         if not exact_only and self.ids:
             unique = np.unique(np.array(self._original, dtype=np.int64))
-            pictures = Pictures(self._store, self.ids, [path or "" for path in paths])
+            pictures = Pictures(self._store, self.ids, [path or "" for path in paths], sha256)
             if threshold is None:
                 threshold = measure_threshold(self._store, index.encoder, self.numbers, unique, pictures)
             self._copies = find_copies(self._store, self.numbers, unique, pictures, threshold)
         near = self._copies.edges if self._copies else {}
         self.labels = components(len(self.ids), [*self._exact, *near])
+        if geometry and self.ids:
+            self._crops = find_crops(self._store, self.numbers, self.labels, pictures, progress=progress)
+            self.labels = components(len(self.ids), [*self._exact, *near, *self._crops.edges])
         self.clusters = several(self.labels)
 
     def _column(self, name: str) -> list[Any]:
@@ -181,17 +222,21 @@ class Found:
     def duplicates(self, limit: int) -> Duplicates:
         """Return all of it, with at most ``limit`` pairs across groups."""
         copies = self._copies or Copies(0.0)
+        crops = self._crops or Crops()
+        unread = {at for at, hashed in copies.hashes.items() if hashed is None} | crops.unreadable
         return Duplicates(
-            pairs=tuple(self.pair(a, b) for a, b in [*self._exact, *copies.edges]),
+            pairs=tuple(self.pair(a, b) for a, b in [*self._exact, *copies.edges, *crops.edges]),
             clusters=tuple(tuple(self.ids[at] for at in cluster) for cluster in self.clusters),
             crossing=tuple(self.pair(a, b) for a, b in list_crossing(self.clusters, self.groups, limit)),
             n_crossing=self.count(self.groups),
             threshold=self._copies.threshold if self._copies else None,
             candidates=copies.candidates,
-            unreadable=copies.unreadable,
+            unreadable=len(unread),
             stopped=copies.stopped,
             unhashed=self._unhashed,
             note=copies.note,
+            overlaid=crops.compared if self._crops else None,
+            plain=crops.plain,
         )
 
     def count(self, values: Sequence[Hashable | None]) -> int:
@@ -202,13 +247,19 @@ class Found:
         """Return two rows of one cluster."""
         kind, cosine, agreement = self._how(a, b)
         across = None if None in {self.groups[a], self.groups[b]} else self.groups[a] != self.groups[b]
-        return Pair(self.ids[a], self.ids[b], kind, round(cosine, 4), agreement, across)
+        overlay = self._crops.edges.get((a, b)) if self._crops else None
+        how = overlay.how if overlay else None
+        return Pair(self.ids[a], self.ids[b], kind, round(cosine, 4), agreement, across, how)
 
     def _how(self, a: int, b: int) -> tuple[str, float, float | None]:
         one, other = sorted((self._original[a], self._original[b]))
         if one == other:
             return "exact", 1.0, None
         assert self._copies is not None
+        if self._crops and (a, b) in self._crops.edges:
+            overlay = self._crops.edges[a, b]
+            first, second = raw_vectors(self._store, self.numbers[[a, b]])
+            return overlay.kind, float(first @ second), round(overlay.correlation, 4)
         alike = "mirrored" if self._copies.mirrored(one, other) else "near"
         if (one, other) in self._copies.edges:
             return alike, *self._copies.edges[one, other]

@@ -69,7 +69,9 @@ def leaks(
     group: str | None = None,
     threshold: float | None = None,
     exact_only: bool = False,
+    geometry: bool = False,
     limit: int = LISTED,
+    progress: bool = False,
 ) -> Leaks:
     """Find patients, and pictures, that are in several parts of a split.
 
@@ -80,7 +82,7 @@ def leaks(
         compared as they are written.
     group
         The column that tells patients apart; by default the index's own, and without one only pictures are looked at.
-    threshold, exact_only
+    threshold, exact_only, geometry, progress
         As in `duplicates`.
     limit
         So many pairs are listed; all are counted.
@@ -99,7 +101,7 @@ def leaks(
     """
     index = index.snapshot()
     parts = _parts(index.store, split)
-    found = Found(index, group=group, threshold=threshold, exact_only=exact_only)
+    found = Found(index, group=group, threshold=threshold, exact_only=exact_only, geometry=geometry, progress=progress)
     rows: dict[str, list[int]] = {}
     for at, name in enumerate(found.groups):
         if name is not None:

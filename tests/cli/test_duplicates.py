@@ -30,9 +30,14 @@ def test_duplicates(retr, index):
     done = retr("index", "duplicates", "--index", index, "--exact-only", "--json")
     assert done.code == 0
     assert done.json == [
-        {"a": "0.png", "b": "copy.png", "kind": "exact", "cosine": 1.0, "agreement": None, "across": True}
+        {"a": "0.png", "b": "copy.png", "kind": "exact", "cosine": 1.0, "agreement": None, "across": True, "how": None}
     ]
     assert "1 exact and 0 near duplicates" in done.err
+
+
+def test_geometry_compares_pixels(retr, index):
+    done = retr("index", "duplicates", "--index", index, "--exact-only", "--geometry")
+    assert "only bytes" in done.error(2)
 
 
 def test_leaks(retr, index):
