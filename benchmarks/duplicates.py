@@ -118,7 +118,8 @@ def main() -> None:
                 "seconds of processor a row, with geometry": round(seconds / len(index), 3),
                 **recalls,
             },
-            command=f"python -m retr.benchmarks.duplicates --data {name} --copies {options.copies} --most {options.most}",
+            command=f"python -m retr.benchmarks.duplicates --data {name} --copies {options.copies} "
+            f"--most {options.most}",
             note="With 95 % intervals. Both cores were also busy with other work.",
         )
 
