@@ -57,7 +57,7 @@ _DIM = 0.35
 _LINE = (64, 255, 220)
 
 
-class Maps:
+class HitMaps:
     """Maps of the hits of one query; its pictures are read, and some of the archive.
 
     Parameters
@@ -189,7 +189,7 @@ def explain(index: IndexLike, query: Query, id: str) -> HitMap:  # noqa: A002
     bridge = index.bridge if query.uses_text else None
     vector = resolve([query], index.encoder, index.store, text_encoder=bridge).vectors[0]
     archive: Archive = index.store.once("other pictures", lambda: Archive(index))
-    return Maps(index, query, vector, archive).of(id, picture)
+    return HitMaps(index, query, vector, archive).of(id, picture)
 
 
 class Archive:

@@ -44,7 +44,7 @@ class HasId(Protocol):
         """The row's id."""
 
 
-class Embedded(NamedTuple):
+class EmbeddedPart(NamedTuple):
     """A part's vector, float32 ``(dim,)``, and the encoder (and bridge) that gave it."""
 
     by: tuple[Any, ...]
@@ -58,7 +58,7 @@ class Part:
     kind: PartKind
     value: Any
     weight: float = 1.0
-    embedded: Embedded | None = None
+    embedded: EmbeddedPart | None = None
 
     def describe(self) -> str:
         """Return the part in words, without pixels or numbers."""

@@ -20,7 +20,7 @@ from retr.index.errors import UsageError
 from retr.index.rows.row_ids import unknown_id
 from retr.index.vectors import unit
 from retr.retrieval.encoders.index_encoder import RecordedEncoder
-from retr.retrieval.query import Embedded
+from retr.retrieval.query import EmbeddedPart
 from retr.retrieval.query_pictures import one_picture
 
 if TYPE_CHECKING:
@@ -185,7 +185,9 @@ def embed(index: IndexLike, queries: Sequence[Query]) -> list[Query]:
     def known(part: Part) -> Part:
         one = next(found)
         # a copy: a row of a batch would hold all of it
-        return replace(part, embedded=Embedded(by, np.array(one.vector if one.own is None else one.own, np.float32)))
+        return replace(
+            part, embedded=EmbeddedPart(by, np.array(one.vector if one.own is None else one.own, np.float32))
+        )
 
     return [
         replace(query, parts=tuple(known(part) if part.kind in {"image", "text"} else part for part in query.parts))

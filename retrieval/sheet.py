@@ -131,7 +131,7 @@ def make(index: IndexLike, queries: Sequence[Query], found: Sequence[Hits], *, e
     sheets = []
     for query, hits, vector in zip(queries, found, vectors, strict=True):
         notes = [hits.note] if hits.note else []
-        maps = explain.Maps(index, query, vector, archive) if explained and len(hits) else None
+        maps = explain.HitMaps(index, query, vector, archive) if explained and len(hits) else None
         cards = [_hit(index, hit, maps) for hit in hits]
         asked = [_asked(index, part) for part in query.parts if part.kind in {"image", "id"}]
         sheets.append(Sheet(_named(query).describe(), asked, cards, notes))
@@ -218,7 +218,7 @@ def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Ima
     return canvas
 
 
-def _hit(index: IndexLike, hit: Any, maps: explain.Maps | None) -> SheetPicture:
+def _hit(index: IndexLike, hit: Any, maps: explain.HitMaps | None) -> SheetPicture:
     shown = row_facts(hit.metadata, shown_names(list(hit.metadata)))
     picture = _from_archive(index, hit.id)
     if maps is None or picture is None:

@@ -23,7 +23,7 @@ MISSING, OTHER = -1, -2
 
 
 @dataclass(frozen=True)
-class Held:
+class ServedMap:
     """A map, and the version of the index that it is of: little-endian float32 ``xy``, a cluster of each row."""
 
     index: Index
@@ -33,14 +33,14 @@ class Held:
     names: tuple[str, ...]
 
 
-class Maps:
+class ServedMaps:
     """The stored map of an index's newest version, read once; rows that came later have the places of their like."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._kept: Held | None = None
+        self._kept: ServedMap | None = None
 
-    def of(self, index: Index) -> Held:
+    def of(self, index: Index) -> ServedMap:
         """Return the map of the index as it is now.
 
         Raises
@@ -53,11 +53,11 @@ class Maps:
                 now = index.snapshot()
                 found = now.map(fit=False)
                 xy = np.ascontiguousarray(found.xy, "<f4").tobytes()
-                self._kept = Held(now, xy, found.ids, found.clusters.tolist(), found.names)
+                self._kept = ServedMap(now, xy, found.ids, found.clusters.tolist(), found.names)
             return self._kept
 
 
-def column(found: Held, name: str | None) -> MapColumn:
+def column(found: ServedMap, name: str | None) -> MapColumn:
     """Return what a column says of each point; ``None`` is the map's own clusters, ``id`` the rows' ids.
 
     Raises

@@ -14,7 +14,7 @@ from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
 router = APIRouter(tags=["map"], responses=REFUSALS, route_class=EarlyRoute)
 
 
-async def _held(served: TheIndex, state: TheState) -> maps.Held:
+async def _held(served: TheIndex, state: TheState) -> maps.ServedMap:
     try:
         return await state.run(served.maps.of, served.index)
     except RetrError as error:
@@ -24,7 +24,7 @@ async def _held(served: TheIndex, state: TheState) -> maps.Held:
         raise HTTPException(404, f"{error.message}; {error.hint}") from None
 
 
-TheMap = Annotated[maps.Held, Depends(_held)]
+TheMap = Annotated[maps.ServedMap, Depends(_held)]
 
 
 @router.get(

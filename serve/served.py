@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from retr import Index
 from retr.serve.batching import Batcher
 from retr.serve.facets import facets
-from retr.serve.maps import Maps
+from retr.serve.maps import ServedMaps
 from retr.serve.remembered import Remembered
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Served:
         # one at a time: a count over a million rows takes a core for a second
         self._counting = threading.Lock()
         self._facets: dict[tuple[int, str | None], Facets] = {}
-        self.maps = Maps()
+        self.maps = ServedMaps()
         self._remembered = Remembered()
         self._batcher: Batcher[Asked, Hits] = Batcher(self._answer)
 

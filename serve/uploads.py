@@ -17,7 +17,7 @@ KEPT_SECONDS = 1800
 
 
 @dataclass
-class Held:
+class Upload:
     """One upload: the picture that was read, whose token brought it, and when it was last used."""
 
     picture: Picture
@@ -37,14 +37,14 @@ class Uploads:
 
     def __init__(self, most: int = 512 << 20, seconds: float = KEPT_SECONDS) -> None:
         self._most, self._seconds = most, seconds
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, Upload] = {}
         self._lock = threading.Lock()
 
     def add(self, picture: Picture, owner: str, data: bytes = b"", digest: str = "") -> str:
         """Hold a picture, and the file of one with more to see in it; return its name, which cannot be guessed."""
         name = secrets.token_urlsafe(18)
         with self._lock:
-            self._held[name] = Held(picture, owner, time.monotonic(), data, digest)
+            self._held[name] = Upload(picture, owner, time.monotonic(), data, digest)
             self._drop()
         return name
 
@@ -58,7 +58,7 @@ class Uploads:
         """Return the picture of an upload; see `held`."""
         return self.held(name, owner).picture
 
-    def held(self, name: str, owner: str) -> Held:
+    def held(self, name: str, owner: str) -> Upload:
         """Return an upload of the same owner.
 
         Raises

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from retr.index.disk.manifest import SegmentInfo
-    from retr.index.disk.row_arrays import Layout
+    from retr.index.disk.row_arrays import RowLayout
 
 # A segment is the unit of rewriting and of spreading over machines; merging makes none larger than this.
 SEGMENT_ROWS = 1 << 20
@@ -97,7 +97,7 @@ def _capped(segments: Sequence[SegmentInfo], run: range) -> list[range]:
 
 
 def merge(
-    root: Path, segments: Sequence[SegmentInfo], name: str, *, schema: pa.Schema, layout: Layout
+    root: Path, segments: Sequence[SegmentInfo], name: str, *, schema: pa.Schema, layout: RowLayout
 ) -> SegmentInfo | None:
     """Write the live rows of adjacent segments of one folder as one, a row group at a time; ``None`` without any."""
     writer = SegmentWriter(root, name, schema=schema, layout=layout, folder=segments[0].folder)

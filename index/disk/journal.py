@@ -103,7 +103,7 @@ class Lines:
         return cls(tuple(entries), damaged)
 
 
-class Held:
+class LockedJournal:
     """The journal of an index, under its lock; see `held`."""
 
     def __init__(self, root: Path) -> None:
@@ -163,7 +163,7 @@ class Held:
 
 
 @contextlib.contextmanager
-def held(root: Path) -> Iterator[Held]:
+def held(root: Path) -> Iterator[LockedJournal]:
     """Hold the journal's lock; whoever else wants it waits a while.
 
     Raises
@@ -178,7 +178,7 @@ def held(root: Path) -> Iterator[Held]:
     if root.absolute().parent.name == SHARDS:
         require_whole(read_current(root))
     with short_lock(root, JOURNAL_LOCK):
-        yield Held(root)
+        yield LockedJournal(root)
 
 
 def read_bytes(root: Path) -> bytes:
@@ -214,7 +214,7 @@ def note_of(number: int) -> dict[str, int]:
 
 
 def cut(root: Path, upto: int, *, damaged: bool = False) -> None:
-    """Cut off what a commit has taken in, as `Held.cut`; where that fails, the next commit does it."""
+    """Cut off what a commit has taken in, as `LockedJournal.cut`; where that fails, the next commit does it."""
     try:
         lines = Lines.of(read_bytes(root))
         if any(entry.number <= upto for entry in lines.entries) or (damaged and lines.damaged):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from retr.index.disk import row_arrays, side_data
 from retr.index.disk import schema as schemas
 from retr.index.disk.files import FileRef
-from retr.index.disk.row_arrays import Layout, RowArray
+from retr.index.disk.row_arrays import RowArray, RowLayout
 from retr.index.disk.side_data import SideData, told_by_name
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import FormatVersionError
@@ -228,9 +228,9 @@ class Manifest:
         return 3 if self.shards else 2 if self.side_data or self.row_arrays else 1
 
     @property
-    def layout(self) -> Layout:
+    def layout(self) -> RowLayout:
         """What each row has beside its metadata."""
-        return Layout(self.encoder.dim, self.dtype, self.row_arrays)
+        return RowLayout(self.encoder.dim, self.dtype, self.row_arrays)
 
     @property
     def file(self) -> str:

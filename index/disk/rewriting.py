@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.disk.manifest import Manifest, SegmentInfo
-    from retr.index.disk.row_arrays import Layout
+    from retr.index.disk.row_arrays import RowLayout
     from retr.index.disk.segments import Segment
 
 
@@ -92,7 +92,7 @@ def replaced(
 
 
 def revectored(
-    root: Path, info: SegmentInfo, stem: str, layout: Layout, pieces: Iterator[NDArray[np.floating]]
+    root: Path, info: SegmentInfo, stem: str, layout: RowLayout, pieces: Iterator[NDArray[np.floating]]
 ) -> SegmentInfo:
     """Write a segment's vectors anew; an accelerator, which is of the old ones, goes.
 

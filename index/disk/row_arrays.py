@@ -84,7 +84,7 @@ class RowArray:
 
 
 @dataclass(frozen=True)
-class Layout:
+class RowLayout:
     """What a row has beside its metadata: a vector of length ``dim`` and type ``dtype``, and a line of each array."""
 
     dim: int

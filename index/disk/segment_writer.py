@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.disk.row_arrays import Layout
+    from retr.index.disk.row_arrays import RowLayout
 
 _WRITE_ROWS = 65_536
 
@@ -31,7 +31,7 @@ _WRITE_ROWS = 65_536
 class SegmentWriter:
     """Writes one segment, in as many pieces as come; nothing counts before `close` and a commit."""
 
-    def __init__(self, root: Path, name: str, *, schema: pa.Schema, layout: Layout, folder: str = "") -> None:
+    def __init__(self, root: Path, name: str, *, schema: pa.Schema, layout: RowLayout, folder: str = "") -> None:
         self.schema = schema
         self.rows = 0
         self._root, self._name, self._layout, self._folder = root, name, layout, folder

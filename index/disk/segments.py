@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from retr.index.disk.files import FileRef
     from retr.index.disk.manifest import SegmentInfo
-    from retr.index.disk.row_arrays import Layout
+    from retr.index.disk.row_arrays import RowLayout
     from retr.index.types import Accelerator
 
 # Where there is no side table, a hit's row is read with its whole row group.
@@ -59,7 +59,7 @@ class Segment:
         A file is not what the manifest says.
     """
 
-    def __init__(self, root: Path, info: SegmentInfo, layout: Layout, before: Segment | None = None) -> None:
+    def __init__(self, root: Path, info: SegmentInfo, layout: RowLayout, before: Segment | None = None) -> None:
         self.info = info
         self.vectors: NDArray[np.float32] | NDArray[np.float16] = _map_array(
             root, info.vectors, layout.stored, (info.rows, layout.dim)

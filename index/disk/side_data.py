@@ -210,7 +210,7 @@ BUILT_IN: dict[str, BuiltIn] = {
     "build": BuiltIn("retr.retrieval.archive.provenance:Builds", notes=("build",)),
     "identifiers": BuiltIn("retr.index.rows.identity:Identifiers", notes=("identifiers",)),
     "journal": BuiltIn("retr.retrieval.sets.kind:Journal"),
-    "map": BuiltIn("retr.retrieval.curation.map:Maps"),
+    "map": BuiltIn("retr.retrieval.curation.map:MapKind"),
     "tuning": BuiltIn("retr.index.plan:Tunings", notes=("tuning",)),
     "words": BuiltIn("retr.retrieval.words.kind:Words"),
 }

@@ -322,7 +322,7 @@ class Writer(Draft[S_co]):
             self._publish(self._settled(last_run))
         return self.store
 
-    def _publish(self, segments: list[SegmentInfo], *, under: journal.Held | None = None) -> None:
+    def _publish(self, segments: list[SegmentInfo], *, under: journal.LockedJournal | None = None) -> None:
         """Commit what the draft says with these segments, and what the journal holds; ``under`` its lock, if held."""
         entries = fold(self, strict=under is not None)
         manifest = dataclasses.replace(

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from retr.index.store import Store
-    from retr.retrieval.classify.findings import Findings
+    from retr.retrieval.classify.findings import PictureFindings
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.index_like import IndexLike
 
@@ -66,7 +66,7 @@ def classify(
     max_set: int | None = None,
     calibrated_on: str | None = None,
     say: Callable[[str], None] = lambda _: None,
-) -> Iterator[Answer | Findings | Unread]:
+) -> Iterator[Answer | PictureFindings | Unread]:
     """Name what pictures show, in their order and in batches; one that cannot be read gives its name and the error.
 
     Exactly one of ``labels``, ``by`` and ``probe`` is given.
@@ -77,7 +77,7 @@ def classify(
         Several pictures, as `Query.image` takes one: paths, bytes, PIL images, arrays ...; also a batch of four axes.
     labels
         Zero-shot: a label set. Where its classes may be present together, or the encoder scores findings, each picture
-        gives `Findings`.
+        gives `PictureFindings`.
     by
         A column: the nearest rows vote with its values.
     probe
@@ -221,7 +221,7 @@ def classify_rows(
 
 def classify_without_index(
     encoder: BaseEncoder, labels: LabelSet, images: Iterable[Any]
-) -> Iterator[Answer | Findings | Unread]:
+) -> Iterator[Answer | PictureFindings | Unread]:
     """Classify pictures zero-shot with an encoder alone; nothing is calibrated."""
     images = each_picture(images)
     if _asks_findings(encoder, labels):
@@ -376,7 +376,7 @@ def _whose(store: Store) -> str:
 
 def _find_findings(
     encoder: BaseEncoder, side: Any, labels: LabelSet, images: Sequence[Any], store: Store | None
-) -> Iterator[Findings | Unread]:
+) -> Iterator[PictureFindings | Unread]:
     """Score findings that may be present together; ``side`` embeds the words."""
     asked = labels.names if side is None else [prompt for one in labels.classes for prompt in one.prompts]
     note = "; ".join(unread_ends(encoder if side is None else side, asked)) or None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Findings:
+class PictureFindings:
     """The findings of one picture, most probable first."""
 
     query: str
@@ -39,13 +39,15 @@ class Findings:
         }
 
 
-def present(scores: NDArray[Any], labels: LabelSet, names: Sequence[str], note: str | None = None) -> list[Findings]:
+def present(
+    scores: NDArray[Any], labels: LabelSet, names: Sequence[str], note: str | None = None
+) -> list[PictureFindings]:
     """Order the findings of each picture; ``scores`` float ``(n, c)``, ``note`` what to know of all of them."""
     out = []
     for name, row in zip(names, scores, strict=True):
         order = np.argsort(-row, kind="stable")
         classes = tuple(labels.names[i] for i in order)
-        out.append(Findings(name, classes, tuple(round(float(row[i]), 6) for i in order), note))
+        out.append(PictureFindings(name, classes, tuple(round(float(row[i]), 6) for i in order), note))
     return out
 
 

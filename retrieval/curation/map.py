@@ -170,7 +170,7 @@ def map(  # noqa: A001 - the field's own word, and the command line's
         kept, fresh = _with_new_rows(store, rows, kept)
     if fit and fresh:
         with store.writer() as writer:
-            writer.add_file(FILE, kept.to_bytes(), kind=Maps())
+            writer.add_file(FILE, kept.to_bytes(), kind=MapKind())
             writer.commit()
         index.refresh()
     values = [()] * len(rows) if label is None else store.table([label], rows).column(0).to_pylist()
@@ -258,7 +258,7 @@ def _nearest(
     return places, cosines
 
 
-class Maps(Kind):
+class MapKind(Kind):
     """The map, as a kind of side data."""
 
     name = "map"

@@ -21,7 +21,7 @@ from retr.retrieval.images.dicom_values import RefusalError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retr.retrieval.images.dicom_layout import Layout
+    from retr.retrieval.images.dicom_layout import PixelLayout
 
 _SOI, _SOC_SIZ, _JP2 = b"\xff\xd8", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  "
 _APP0, _APP14, _COD, _SOS = 0xE0, 0xEE, 0x52, 0xDA
@@ -87,7 +87,7 @@ def starts_frame(data: bytes) -> bool:
     return data[4:8] == b"\x40\0\0\0" and 1 <= int.from_bytes(data[:4], "little") <= _MOST_SEGMENTS
 
 
-def decode(data: bytes, stream: Codestream, layout: Layout) -> NDArray[Any]:
+def decode(data: bytes, stream: Codestream, layout: PixelLayout) -> NDArray[Any]:
     """Decode one frame.
 
     Returns
@@ -163,7 +163,7 @@ def _jpeg_xl(data: bytes) -> Codestream:
     return Codestream("jpeg xl", told.height, told.width, None, told.bits, colour="RGB")
 
 
-def _rle(data: bytes, layout: Layout) -> NDArray[Any]:
+def _rle(data: bytes, layout: PixelLayout) -> NDArray[Any]:
     size, count = layout.allocated // 8, int.from_bytes(data[:4], "little")
     if count != layout.samples * size or len(data) < _RLE_HEADER:
         raise RefusalError("damaged")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-    from retr.retrieval.images.dicom_layout import Layout
+    from retr.retrieval.images.dicom_layout import PixelLayout
 
 # PS3.3 C.7.6.3.1.2, turned round: a row for each of Y, Cb, Cr, in the precision of pydicom
 _TO_RGB = np.array(
@@ -25,7 +25,7 @@ _BLOCK_PIXELS = 1 << 20
 _OUT_OF_RANGE, _OUT_SHARE = 16.0, 0.01
 
 
-def rgb(values: NDArray[Any], layout: Layout, header: Dataset, notes: list[str]) -> NDArray[np.uint8]:
+def rgb(values: NDArray[Any], layout: PixelLayout, header: Dataset, notes: list[str]) -> NDArray[np.uint8]:
     """Return a colour frame as uint8 ``(rows, columns, 3)``.
 
     Parameters
@@ -90,7 +90,9 @@ def _high_bytes(values: NDArray[Any], bits: int) -> NDArray[np.uint8]:
     return np.ascontiguousarray((values >> (bits - 8)).astype(np.uint8))
 
 
-def _through_palette(indices: NDArray[Any], layout: Layout, header: Dataset, notes: list[str]) -> NDArray[np.uint8]:
+def _through_palette(
+    indices: NDArray[Any], layout: PixelLayout, header: Dataset, notes: list[str]
+) -> NDArray[np.uint8]:
     tables = [_palette(header, colour, layout) for colour in ("Red", "Green", "Blue")]
     bits = max(table.bits for table in tables)
     tables = [replace(table, bits=bits) for table in tables]
@@ -100,7 +102,7 @@ def _through_palette(indices: NDArray[Any], layout: Layout, header: Dataset, not
     return np.stack(channels, axis=-1)
 
 
-def _palette(header: Dataset, colour: str, layout: Layout) -> LookupTable:
+def _palette(header: Dataset, colour: str, layout: PixelLayout) -> LookupTable:
     descriptor = f"{colour}PaletteColorLookupTableDescriptor"
     table = lookup_table(header, descriptor, f"{colour}PaletteColorLookupTableData", layout.reach, PALETTE_BITS)
     if table is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.retrieval.images.dicom_layout import Layout
+    from retr.retrieval.images.dicom_layout import PixelLayout
     from retr.retrieval.images.dicom_open import Opened
 
 _ITEM, _DELIMITER = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
@@ -49,7 +49,7 @@ class Frames:
     ``read`` returns ``(rows, columns)`` or ``(rows, columns, 3)``, or raises RefusalError.
     """
 
-    layout: Layout
+    layout: PixelLayout
     read: Callable[[int], NDArray[Any]]
 
 
@@ -90,7 +90,7 @@ def _native(opened: Opened) -> Frames:
     return Frames(layout, read)
 
 
-def arranged(data: bytes, layout: Layout, *, little: bool, skip: int = 0) -> NDArray[Any]:
+def arranged(data: bytes, layout: PixelLayout, *, little: bool, skip: int = 0) -> NDArray[Any]:
     """Return the values of one native frame's bytes.
 
     Parameters

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pydicom import Dataset
 
-    from retr.retrieval.images.dicom_layout import Layout
+    from retr.retrieval.images.dicom_layout import PixelLayout
 
     Transform = Callable[[NDArray[Any]], NDArray[Any]]
     Window = tuple[float, float]
@@ -60,7 +60,7 @@ def grey(
     frame: NDArray[Any],
     header: Dataset,
     shown: DisplayAttributes,
-    layout: Layout,
+    layout: PixelLayout,
     notes: list[str],
     asked: Window | None = None,
 ) -> tuple[NDArray[np.uint8], str, Window | None]:
@@ -98,7 +98,7 @@ def _finite(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _modality(
-    shown: DisplayAttributes, layout: Layout, notes: list[str]
+    shown: DisplayAttributes, layout: PixelLayout, notes: list[str]
 ) -> tuple[Transform | None, tuple[float, float]]:
     """Return the modality transform, None where it changes nothing, and the range of what it gives."""
     source = shown.holder("ModalityLUTSequence")
@@ -135,7 +135,7 @@ def _display(
     frame: NDArray[Any],
     header: Dataset,
     shown: DisplayAttributes,
-    layout: Layout,
+    layout: PixelLayout,
     modality: Transform | None,
     reach: tuple[float, float],
     notes: list[str],
@@ -213,7 +213,7 @@ def _pairs(centres: Sequence[float | None], widths: Sequence[float | None]) -> l
     return list(zip(centres, widths, strict=False))
 
 
-def _without_padding(frame: NDArray[Any], header: Dataset, layout: Layout) -> NDArray[Any]:
+def _without_padding(frame: NDArray[Any], header: Dataset, layout: PixelLayout) -> NDArray[Any]:
     """Return the values that do not pad the picture to a rectangle; all where none is left."""
     keyword = {True: "FloatPixelPadding", False: "PixelPadding"}[layout.real]
     if layout.real and layout.allocated == 64:
@@ -226,7 +226,7 @@ def _without_padding(frame: NDArray[Any], header: Dataset, layout: Layout) -> ND
     return seen if seen.size else frame
 
 
-def _padding(header: Dataset, keyword: str, layout: Layout) -> float | None:
+def _padding(header: Dataset, keyword: str, layout: PixelLayout) -> float | None:
     if layout.real:
         return first_number(header, keyword)
     value = whole(header, keyword)

@@ -1,7 +1,7 @@
 """The pixel layout of a DICOM file: what the header says, checked against the data.
 
 What is missing is inferred where the rest leaves one answer; where a label contradicts the data, the data is believed,
-and `Layout.notes` says so. What remains contradictory raises.
+and `PixelLayout.notes` says so. What remains contradictory raises.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Codestream:
 
 
 @dataclass(frozen=True)
-class Layout:
+class PixelLayout:
     """How the pixels lie.
 
     Attributes
@@ -154,7 +154,7 @@ class Layout:
             self.notes.append(text)
 
 
-def native_layout(header: Dataset, keyword: str, length: int, frames: int | None = None) -> Layout:
+def native_layout(header: Dataset, keyword: str, length: int, frames: int | None = None) -> PixelLayout:
     """Return how uncompressed pixels lie.
 
     Parameters
@@ -222,7 +222,7 @@ def native_layout(header: Dataset, keyword: str, length: int, frames: int | None
     return layout
 
 
-def compressed_layout(header: Dataset, stream: Codestream, frames: int) -> Layout:
+def compressed_layout(header: Dataset, stream: Codestream, frames: int) -> PixelLayout:
     """Return how the pixels of compressed frames lie, once decoded.
 
     Parameters
@@ -272,7 +272,7 @@ def compressed_layout(header: Dataset, stream: Codestream, frames: int) -> Layou
     return _with_coded_bits(layout, stream)
 
 
-def _with_coded_bits(layout: Layout, stream: Codestream) -> Layout:
+def _with_coded_bits(layout: PixelLayout, stream: Codestream) -> PixelLayout:
     """Return the layout with ``stored`` and ``high`` as they lie in what the decoder gives."""
     bits = stream.bits
     if bits is None or bits > layout.high:  # the stream holds whole cells, or does not say
@@ -295,7 +295,7 @@ def _with_bits(
     real: bool,
     notes: list[str],
     coded: int | None = None,
-) -> Layout:
+) -> PixelLayout:
     if samples not in {1, _COLOUR_SAMPLES} or allocated not in {1, *_CONTAINERS} or (allocated == 1 and samples > 1):
         raise RefusalError("unsupported")
     stored, high = whole(header, "BitsStored"), whole(header, "HighBit")
@@ -317,7 +317,7 @@ def _with_bits(
         notes.append("pixels taken to be unsigned")
     if signed == 1 and samples > 1:
         notes.append("colours taken to be unsigned")
-    return Layout(
+    return PixelLayout(
         rows=rows,
         columns=columns,
         samples=samples,

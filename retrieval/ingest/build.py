@@ -34,7 +34,7 @@ from retr.retrieval.archive.table_like import is_file
 from retr.retrieval.encoders.index_encoder import require_same
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.ingest.options import BuildOptions, Order
-from retr.retrieval.ingest.reading import Job, run_builds
+from retr.retrieval.ingest.reading import BuildJob, run_builds
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import RESERVED, TAKEN, score_column
 from retr.retrieval.transforms.fitting import Transforms, Wanted, is_transformed, require_transformable
@@ -143,7 +143,7 @@ def build_each(
             store = _created(path, encoder, asked, transform) if before is None else Store.open(path)
             if before is None:
                 fresh[path] = store.version
-            jobs.append(Job(order, encoder, store))
+            jobs.append(BuildJob(order, encoder, store))
         built = run_builds(jobs, progress)
     except BaseException:
         # whatever it was: an index without rows is none
@@ -202,7 +202,7 @@ def add(
     _require_columns(order, store.schema.names, asked.types or ())
     loaded = without_transform(encoder() if callable(encoder) else encoder)
     _wanted(store, loaded, asked)
-    return run_builds([Job(order, loaded, store)], progress)[0][0]
+    return run_builds([BuildJob(order, loaded, store)], progress)[0][0]
 
 
 def _require_name(name: object) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _APPENDED = 4096
 
 
-class Remembered:
+class FileStates:
     """The states of one source's files that this machine has read.
 
     Attributes

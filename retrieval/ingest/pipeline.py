@@ -36,7 +36,7 @@ from retr.retrieval.archive.provenance import BUILDS_NOTE, BuildNotes
 from retr.retrieval.archive.sources import Item, Other, Skipped
 from retr.retrieval.ingest.build_key import BuildKey
 from retr.retrieval.ingest.decode import Decoder, Read, Unchanged
-from retr.retrieval.ingest.file_states import Remembered, content_key
+from retr.retrieval.ingest.file_states import FileStates, content_key
 from retr.retrieval.ingest.labels import Labels
 from retr.retrieval.ingest.network import EmbeddingThread
 from retr.retrieval.ingest.report import BuildReport
@@ -103,7 +103,7 @@ class Run:
         )
         self._refuse_another_archive()
         self.identifiers = Keeping(writer.store.uuid, order.asked.keep_identifiers)
-        self.remembered = Remembered(writer.store.uuid, order.name)
+        self.remembered = FileStates(writer.store.uuid, order.name)
         self.key = BuildKey(writer.store, self._read_row)
         self.decoder = Decoder(
             order.source,

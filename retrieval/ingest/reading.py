@@ -41,7 +41,7 @@ AHEAD_BYTES = 1 << 28
 
 
 @dataclass(frozen=True)
-class Job:
+class BuildJob:
     """What is to be built into one index; those of one reading have one source, and the first lists it."""
 
     order: Order
@@ -60,7 +60,7 @@ class _Told(Silent):
         self._shown.say(text)
 
 
-def run_builds(jobs: Sequence[Job], progress: bool | Progress) -> list[tuple[BuildReport, Counter[str]]]:
+def run_builds(jobs: Sequence[BuildJob], progress: bool | Progress) -> list[tuple[BuildReport, Counter[str]]]:
     """Build under the writers' locks; return for each its report, and the reasons of what could not be read."""
     start = time.monotonic()
     if not isinstance(progress, bool) and not hasattr(progress, "step"):

@@ -46,7 +46,7 @@ class Label:
 
 
 @dataclass
-class Draft:
+class SetDraft:
     """A set while entries are read.
 
     Attributes
@@ -91,7 +91,7 @@ class Draft:
 KNOWN = frozenset({"save", "label", "unlabel", "remove", "drop"})
 
 
-def replay(entries: Iterable[Entry]) -> dict[str, Draft]:
+def replay(entries: Iterable[Entry]) -> dict[str, SetDraft]:
     """Return the sets by name, in the order in which they were made.
 
     Raises
@@ -99,7 +99,7 @@ def replay(entries: Iterable[Entry]) -> dict[str, Draft]:
     IndexCorruptError
         An entry that this version writes is not as it writes it.
     """
-    sets: dict[str, Draft] = {}
+    sets: dict[str, SetDraft] = {}
     for entry in entries:
         if entry.do not in KNOWN:
             continue
@@ -109,7 +109,7 @@ def replay(entries: Iterable[Entry]) -> dict[str, Draft]:
                 sets.pop(name, None)
             elif entry.do in {"save", "label"} or name in sets:
                 _require_texts(entry)
-                sets.setdefault(name, Draft(name, entry.author, entry.time)).take(entry)
+                sets.setdefault(name, SetDraft(name, entry.author, entry.time)).take(entry)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise IndexCorruptError(
                 f"entry {entry.number} of the journal cannot be read", hint="run `retr index check`"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from retr.retrieval.hits import Hits
     from retr.retrieval.index_like import IndexLike
     from retr.retrieval.query import Query
-    from retr.retrieval.sets.named import Draft, Label
+    from retr.retrieval.sets.named import Label, SetDraft
     from retr.retrieval.sets.question import Reopened
 
 _NAME, _LABEL, _AUTHOR, _NOTE = 100, 200, 100, 10_000
@@ -290,10 +290,10 @@ class Sets:
             raise _unknown(name, drafts)
         return name
 
-    def _drafts(self) -> dict[str, Draft]:
+    def _drafts(self) -> dict[str, SetDraft]:
         return replay(entries_of(self._index.store.path))
 
-    def _named(self, draft: Draft) -> NamedSet:
+    def _named(self, draft: SetDraft) -> NamedSet:
         store = self._index.store
         ids = list(draft.files)
         rows = store.rows_of(ids)

@@ -123,7 +123,7 @@ def test_the_first_way_that_is_at_hand_is_taken(way, tmp_path, monkeypatch):
     monkeypatch.setattr(encoder, "patch_embeddings", places if way == "patches" else lambda image: None)
     index = retr.Index.build(archive, tmp_path / "x.retr", encoder=encoder)
     vector = encoder.encode_images([Image.fromarray(pixels[0])])[0]
-    maps = explain.Maps(index, Query.id("0.png"), vector)
+    maps = explain.HitMaps(index, Query.id("0.png"), vector)
     found = maps.of("1.png", Image.fromarray(pixels[1]))
     scores, least = found.scores, found.least
     assert found.way == way
@@ -133,5 +133,5 @@ def test_the_first_way_that_is_at_hand_is_taken(way, tmp_path, monkeypatch):
         assert 10 <= row < 14
         assert 16 <= column < 20
         assert scores.max() > least
-    words = explain.Maps(index, Query.vector(vector), vector)
+    words = explain.HitMaps(index, Query.vector(vector), vector)
     assert words.of("1.png", Image.fromarray(pixels[1])).way == ("patches" if way == "patches" else "blurring")

@@ -47,7 +47,7 @@ _MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27
 
 
 @dataclass(frozen=True)
-class Layout:
+class CheckpointLayout:
     """How a checkpoint names its parts, and how its pictures and texts are prepared.
 
     Attributes
@@ -81,10 +81,10 @@ class Layout:
     clean: bool
 
 
-def ret_clip(feature: str) -> Layout:
+def ret_clip(feature: str) -> CheckpointLayout:
     """Return RET-CLIP's layout, of the vector of one picture (``"image"``) or of the ``"left"`` or ``"right"`` eye."""
     eye = "left" if feature == "image" else feature
-    return Layout(
+    return CheckpointLayout(
         bert="bert.",
         head=f"text_projection_{eye}.",
         activation=nn.ReLU,
@@ -97,9 +97,9 @@ def ret_clip(feature: str) -> Layout:
     )
 
 
-def unimed_clip() -> Layout:
+def unimed_clip() -> CheckpointLayout:
     """Return UniMed-CLIP's layout."""
-    return Layout(
+    return CheckpointLayout(
         bert="text_encoder.transformer.",
         head="text_encoder.proj.",
         activation=nn.GELU,
@@ -141,7 +141,7 @@ class TextSide:
     def __init__(
         self,
         state: tuple[Mapping[str, Tensor], Mapping[str, Tensor]],
-        layout: Layout,
+        layout: CheckpointLayout,
         folder: Path | None,
         *,
         wanted: WeightFile,
@@ -254,7 +254,7 @@ class BertClipEncoder(TorchEncoder):
 
 def load(
     file: Path,
-    layout: Layout,
+    layout: CheckpointLayout,
     text_model: Path | None,
     *,
     card: Card,

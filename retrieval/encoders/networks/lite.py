@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from retr.index.errors import WeightsError
-from retr.retrieval.encoders.networks.lite_pixels import MEAN, STD, Settings, scaled
+from retr.retrieval.encoders.networks.lite_pixels import MEAN, STD, LiteSettings, scaled
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights.checkpoints import load_state_dict, load_strictly
@@ -128,7 +128,7 @@ class LiteTorchEncoder(TorchEncoder):
     batch_size = 32
 
     def __init__(self, info: EncoderInfo, path: Path, *, device: str, precision: str) -> None:
-        self._settings = Settings.of(info.options)
+        self._settings = LiteSettings.of(info.options)
         precision = "fp32" if precision == "auto" else precision
         super().__init__(info, load_network(path, self._settings.feature), device=device, precision=precision)
 

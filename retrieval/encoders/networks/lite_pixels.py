@@ -28,7 +28,7 @@ _STEP, _LEAST, _MOST = 32, 128, 640
 
 
 @dataclass(frozen=True)
-class Settings:
+class LiteSettings:
     """What decides a vector of `lite`, beside the weights.
 
     Attributes
@@ -57,14 +57,14 @@ class Settings:
             )
 
     @classmethod
-    def of(cls, options: Mapping[str, object]) -> Settings:
+    def of(cls, options: Mapping[str, object]) -> LiteSettings:
         """Return the settings that an `EncoderInfo` records by `options`."""
         return cls(**{name: options[name] for name in ("feature", "resolution", "view") if name in options})  # type: ignore[arg-type]
 
     @property
     def options(self) -> dict[str, str | int]:
         """What is recorded: where it is not what `lite` had before it could be set."""
-        before = Settings()
+        before = LiteSettings()
         chosen: dict[str, str | int] = {"feature": self.feature, "resolution": self.resolution, "view": self.view}
         return {name: value for name, value in chosen.items() if value != getattr(before, name)}
 
@@ -76,9 +76,9 @@ class Settings:
 
 #: What `quality` stands for. "fast" is what an index is of that records no settings.
 QUALITIES = {
-    "fast": Settings(),
-    "standard": Settings("layers", 320),
-    "high": Settings("layers", 320, "mirrored"),
+    "fast": LiteSettings(),
+    "standard": LiteSettings("layers", 320),
+    "high": LiteSettings("layers", 320, "mirrored"),
 }
 #: What `lite` has unless it is told otherwise, or an index recorded other settings.
 DEFAULT = "standard"

@@ -37,7 +37,7 @@ from retr.retrieval.encoders.networks.lite_pixels import (
     QUALITIES,
     SIDE,
     STD,
-    Settings,
+    LiteSettings,
     both_views,
     scaled,
 )
@@ -62,7 +62,7 @@ _FILE = files.WeightFile(
 _REVISION = "1"  # raised whenever `networks.lite_export` writes another graph from the same weights
 
 
-def lite_info(settings: Settings) -> EncoderInfo:
+def lite_info(settings: LiteSettings) -> EncoderInfo:
     """Return who gives vectors of some settings, wherever it runs."""
     side = settings.resolution
     mirrored = ", and its mirror image" if settings.view == "mirrored" else ""
@@ -94,7 +94,9 @@ class LiteEncoder(BaseEncoder):
     batch_size = 32
     batch_invariant = True
 
-    def __init__(self, weights: str | os.PathLike[str] | None = None, settings: Settings = QUALITIES[DEFAULT]) -> None:
+    def __init__(
+        self, weights: str | os.PathLike[str] | None = None, settings: LiteSettings = QUALITIES[DEFAULT]
+    ) -> None:
         self.notes: list[str] = []
         self._settings, self._weights = settings, weights
         self._session = self._open(settings.feature, settings.resolution)
@@ -258,7 +260,7 @@ def _load(
     """
     check_choice("quality", quality, tuple(QUALITIES))
     settings = QUALITIES[quality]
-    settings = Settings(
+    settings = LiteSettings(
         settings.feature if feature is None else feature,
         settings.resolution if resolution is None else resolution,
         settings.view if view is None else view,

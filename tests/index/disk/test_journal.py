@@ -93,7 +93,7 @@ def test_a_commit_takes_entries_in_once_however_it_ends(monkeypatch):
         raise OSError(5, "no")
 
     with monkeypatch.context() as patch:
-        patch.setattr(journal.Held, "cut", fails)
+        patch.setattr(journal.LockedJournal, "cut", fails)
         index.set_group(None)
     assert (index.path / JOURNAL).stat().st_size
     assert [entry.number for entry in entries_of(index.path)] == [1]

@@ -116,11 +116,11 @@ class TestMap:
 
     def test_a_damaged_file_is_said(self, index):
         from retr.index.errors import IndexCorruptError
-        from retr.retrieval.curation.map import Maps
+        from retr.retrieval.curation.map import MapKind
 
         index.map()
         with index.store.writer() as writer:
-            writer.add_file(FILE, b"nothing", kind=Maps())
+            writer.add_file(FILE, b"nothing", kind=MapKind())
             writer.commit()
         index.refresh()
         with pytest.raises(IndexCorruptError, match="retr map --refit"):

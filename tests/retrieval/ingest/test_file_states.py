@@ -16,7 +16,7 @@ from retr.index.machine.state import state_folder
 from retr.index.store import Store
 from retr.retrieval.ingest import file_states
 from retr.retrieval.ingest.build import add, build
-from retr.retrieval.ingest.file_states import Remembered
+from retr.retrieval.ingest.file_states import FileStates
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -182,7 +182,7 @@ def test_a_killed_build_remembers_what_it_committed(bitmaps, index, fake_encoder
         raise Killed
 
     with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Remembered, "settle", stop)
+        patch.setattr(FileStates, "settle", stop)
         build(bitmaps, index, fake_encoder)
     report = build(bitmaps, index, fake_encoder)
     assert (report.unchanged, report.rehashed) == (3, 0)
@@ -196,7 +196,7 @@ def test_a_state_folder_that_cannot_be_written_is_said(bitmaps, index, fake_enco
 
 
 def test_a_torn_file_of_states_and_one_of_another_kind_are_no_harm():
-    states = Remembered("uuid", "")
+    states = FileStates("uuid", "")
     assert not states.any
     for number in range(file_states._APPENDED + 3):
         states.note(f"{number}.png", "1:2", 7)
@@ -204,11 +204,11 @@ def test_a_torn_file_of_states_and_one_of_another_kind_are_no_harm():
     assert file.stat().st_size == 8 * file_states._APPENDED
     with file.open("ab") as stream:
         stream.write(b"torn")
-    again = Remembered("uuid", "")
+    again = FileStates("uuid", "")
     assert again.any
     assert again.knows("5.png", "1:2", 7)
     assert not again.knows("5.png", "1:3", 7)
     assert not again.knows("5.png", "1:2", 8)
-    assert not Remembered("uuid", "site2").knows("5.png", "1:2", 7)
+    assert not FileStates("uuid", "site2").knows("5.png", "1:2", 7)
     assert again.settle()
     assert file.stat().st_size == 8

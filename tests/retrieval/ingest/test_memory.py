@@ -21,8 +21,8 @@ CODE = """
     from retr.retrieval.archive.sources import Item, Skipped
     from retr.retrieval.ingest.seen_files import PIECE
     from retr.retrieval.ingest.options import BuildOptions, Order
-    from retr.retrieval.ingest.reading import Job, run_builds
-    from retr.retrieval.ingest.file_states import Remembered, content_key
+    from retr.retrieval.ingest.reading import BuildJob, run_builds
+    from retr.retrieval.ingest.file_states import FileStates, content_key
 
     ROWS = 300_000
 
@@ -55,7 +55,7 @@ CODE = """
 
     def build(store):
         order = Order(Source(), Source().entries(), next(Source().entries()), BuildOptions(prune=True))
-        return run_builds([Job(order, encoder, store)], False)[0][0]
+        return run_builds([BuildJob(order, encoder, store)], False)[0][0]
 
     def make(store):
         rng = np.random.default_rng(0)
@@ -70,7 +70,7 @@ CODE = """
                 }}
                 writer.append(pa.table(table), rng.standard_normal((PIECE, DIM), np.float32))
             writer.commit()
-        states = Remembered(store.uuid, "")
+        states = FileStates(store.uuid, "")
         for number in range(ROWS):
             states.note(path(number), f"{{number}}:1", content_key(hashlib.sha256(data(number)).hexdigest()))
         states.settle()

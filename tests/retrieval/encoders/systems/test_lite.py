@@ -18,7 +18,7 @@ from retr.index.machine.home import cache_folder
 from retr.index.machine.whole_file import write_if_possible
 from retr.index.vectors import unit
 from retr.retrieval.encoders.index_encoder import load_recorded
-from retr.retrieval.encoders.networks.lite_pixels import QUALITIES, Settings
+from retr.retrieval.encoders.networks.lite_pixels import QUALITIES, LiteSettings
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.encoders.sample_picture import picture
 from retr.retrieval.encoders.systems import lite as module
@@ -131,7 +131,9 @@ def same(other, settings, pictures):
         assert cosines(expected.reshape(-1, 1280), places.reshape(-1, 1280)).min() >= 0.9999
 
 
-@pytest.mark.parametrize("settings", [*QUALITIES.values(), Settings(view="mirrored")], ids=lambda one: str(one.options))
+@pytest.mark.parametrize(
+    "settings", [*QUALITIES.values(), LiteSettings(view="mirrored")], ids=lambda one: str(one.options)
+)
 def test_as_a_torch_module_it_is_the_same_encoder(settings, pictures):
     from retr.retrieval.encoders.networks.lite import LiteTorchEncoder
 
@@ -164,7 +166,7 @@ def test_a_quality_is_a_word_for_three_settings(pictures):
     assert len(described) == len(QUALITIES)
 
 
-@pytest.mark.parametrize("settings", [QUALITIES["high"], Settings(view="mirrored")], ids=["layers", "last"])
+@pytest.mark.parametrize("settings", [QUALITIES["high"], LiteSettings(view="mirrored")], ids=["layers", "last"])
 def test_a_picture_and_its_mirror_image_are_one_to_the_mirrored_view(settings, pictures):
     encoder = module.LiteEncoder(settings=settings)
     turned = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in pictures]
@@ -197,7 +199,7 @@ def test_a_word_that_it_does_not_know_is_refused(option, value):
 @pytest.mark.parametrize("options", [{}, {"feature": "layers"}, {"feature": "layers", "resolution": 320}])
 def test_an_index_of_any_time_loads_what_it_recorded(options):
     """Of before `lite` could be set, too: what is not recorded is what it was then, not what is default now."""
-    recorded = module.lite_info(Settings.of(options))
+    recorded = module.lite_info(LiteSettings.of(options))
     assert recorded.options == options
     found = load_recorded(None, recorded, {})
     assert found.info == recorded
