@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,12 @@ from retr.cli._options import JsonOption, LoadOptions, find_index, unfold
 from retr.cli._output import Output
 from retr.index.errors import MissingExtraError, RetrError, UsageError
 from retr.index.machine.home import home
+
+if TYPE_CHECKING:
+    import uvicorn
+    from fastapi import FastAPI
+
+    from retr.serve.settings import Settings
 
 _TOKENS = typer.Option("--token-file", help="The file of tokens, which says who may ask; `retr token` makes it.")
 
@@ -64,7 +70,6 @@ def serve(
         import uvicorn
 
         from retr.serve.app import create_app
-        from retr.serve.protocol import TimedProtocol
         from retr.serve.settings import Settings
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("retr."):
@@ -90,40 +95,11 @@ def serve(
         certificate_key=certificate_key,
     )
     served = _named(index or [])
-    app = create_app(served, settings, loading.options)
-    scheme = "http" if certificate is None else "https"
-    config = uvicorn.Config(
-        app,
-        http=TimedProtocol,
-        ws="none",
-        host=host,
-        port=port,
-        root_path=root_path,
-        proxy_headers=bool(trusted_proxy),
-        forwarded_allow_ips=list(trusted_proxy or ()),
-        ssl_certfile=certificate,
-        ssl_keyfile=certificate_key,
-        server_header=False,
-        # paths hold ids
-        access_log=False,
-        log_level="warning",
-        timeout_keep_alive=20,
-        limit_concurrency=1000,
-        h11_max_incomplete_event_size=1 << 16,
-        # what was asked before the end is answered
-        timeout_graceful_shutdown=int(settings.answer_seconds) + 5,
-    )
-    try:
-        config.load()
-    except OSError as error:
-        raise UsageError(
-            f"the certificate and its key cannot be used: {error.strerror or error}",
-            hint="both are PEM files that this user may read, and belong together",
-        ) from None
+    config = _config(create_app(served, settings, loading.options), settings)
     listening = _listening(host, port)
-    port = listening.getsockname()[1]
-    named = f"[{host}]" if ":" in host else host
-    out.note(f"serving {', '.join(served)} at {scheme}://{named}:{port}{root_path}/ (Ctrl-C ends it)")
+    scheme, named = "http" if certificate is None else "https", f"[{host}]" if ":" in host else host
+    place = f"{scheme}://{named}:{listening.getsockname()[1]}{root_path}/"
+    out.note(f"serving {', '.join(served)} at {place} (Ctrl-C ends it)")
     server = uvicorn.Server(config)
     for ending in (signal.SIGINT, signal.SIGTERM):
         # what was asked is answered, and that was it: uvicorn would die of the signal, which a unit takes for a failure
@@ -172,6 +148,43 @@ def verify(
         out.line(f"{verdict.lines} lines, each as it was written")
     if verdict.problem is not None:
         raise RetrError(f"{verdict.problem}; the {verdict.lines} lines before are as they were written")
+
+
+def _config(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    """Return how uvicorn runs the application; raise `UsageError` where the certificate cannot be used."""
+    import uvicorn
+
+    from retr.serve.protocol import TimedProtocol
+
+    config = uvicorn.Config(
+        app,
+        http=TimedProtocol,
+        ws="none",
+        host=settings.host,
+        port=settings.port,
+        root_path=settings.root_path,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
+        ssl_certfile=settings.certificate,
+        ssl_keyfile=settings.certificate_key,
+        server_header=False,
+        # paths hold ids
+        access_log=False,
+        log_level="warning",
+        timeout_keep_alive=20,
+        limit_concurrency=1000,
+        h11_max_incomplete_event_size=1 << 16,
+        # what was asked before the end is answered
+        timeout_graceful_shutdown=int(settings.answer_seconds) + 5,
+    )
+    try:
+        config.load()
+    except OSError as error:
+        raise UsageError(
+            f"the certificate and its key cannot be used: {error.strerror or error}",
+            hint="both are PEM files that this user may read, and belong together",
+        ) from None
+    return config
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
@@ -63,39 +64,12 @@ def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping
     RetrError
         An index cannot be opened, or a file that the settings name cannot be used.
     """
-    state = State(
-        settings=settings,
-        indexes={name: Served(name, path, dict(options or {})) for name, path in indexes.items()},
-        tokens=None if settings.token_file is None else Tokens(settings.token_file),
-        audit=None
-        if settings.audit_file is None
-        else Audit(settings.audit_file, hash_ids=not settings.plain_ids, hash_text=settings.hash_words),
-        decoders=Decoders(limits=Limits(seconds=settings.decode_seconds)),
-        uploads=Uploads(),
-        rate=Rate(settings.rate, settings.burst),
-        # nobody mistypes a token more often
-        wrong_tokens=Rate(0.5, 20),
-        workers=ThreadPoolExecutor(8, thread_name_prefix="retr"),
-        readers=ThreadPoolExecutor(4, thread_name_prefix="retr-read"),
-    )
-
-    @contextlib.asynccontextmanager
-    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        syncing = asyncio.create_task(_sync(state))
-        loading = asyncio.get_running_loop().run_in_executor(state.workers, state.warm)
-        try:
-            yield
-        finally:
-            syncing.cancel()
-            with contextlib.suppress(Exception):
-                await loading
-            state.close()
-
+    state = _state(indexes, settings, options or {})
     app = FastAPI(
         title="retr",
         version=retr.__version__,
         summary="Image retrieval for medical archives",
-        lifespan=lifespan,
+        lifespan=functools.partial(_lifespan, state),
         docs_url=None,
         redoc_url=None,
         openapi_url="/v1/openapi.json",
@@ -111,14 +85,10 @@ def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping
     app.state.retr = state
     for kind in (RetrError, Busy, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _explain)
-    app.include_router(routes_state.router)
-    app.include_router(routes_page.router)
-    app.include_router(routes_read.router, prefix="/v1")
-    app.include_router(routes_map.router, prefix="/v1")
-    app.include_router(routes_pictures.router, prefix="/v1")
-    app.include_router(routes_write.router, prefix="/v1")
-    app.include_router(routes_long.router, prefix="/v1")
-    app.include_router(routes_sets.router, prefix="/v1")
+    for module in (routes_state, routes_page):
+        app.include_router(module.router)
+    for module in (routes_read, routes_map, routes_pictures, routes_write, routes_long, routes_sets):
+        app.include_router(module.router, prefix="/v1")
     app.add_middleware(Counted, metrics=state.metrics)
     app.add_middleware(
         Guard,
@@ -128,6 +98,39 @@ def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping
         body_seconds=settings.body_seconds,
     )
     return app
+
+
+def _state(indexes: Mapping[str, Path], settings: Settings, options: Mapping[str, Any]) -> State:
+    """Open what the routes share."""
+    return State(
+        settings=settings,
+        indexes={name: Served(name, path, dict(options)) for name, path in indexes.items()},
+        tokens=None if settings.token_file is None else Tokens(settings.token_file),
+        audit=None
+        if settings.audit_file is None
+        else Audit(settings.audit_file, hash_ids=not settings.plain_ids, hash_text=settings.hash_words),
+        decoders=Decoders(limits=Limits(seconds=settings.decode_seconds)),
+        uploads=Uploads(),
+        rate=Rate(settings.rate, settings.burst),
+        # nobody mistypes a token more often
+        wrong_tokens=Rate(0.5, 20),
+        workers=ThreadPoolExecutor(8, thread_name_prefix="retr"),
+        readers=ThreadPoolExecutor(4, thread_name_prefix="retr-read"),
+    )
+
+
+@contextlib.asynccontextmanager
+async def _lifespan(state: State, _: FastAPI) -> AsyncIterator[None]:
+    """Load encoders behind the first questions, bring the audit to the disk, and close everything at the end."""
+    syncing = asyncio.create_task(_sync(state))
+    loading = asyncio.get_running_loop().run_in_executor(state.workers, state.warm)
+    try:
+        yield
+    finally:
+        syncing.cancel()
+        with contextlib.suppress(Exception):
+            await loading
+        state.close()
 
 
 async def _sync(state: State) -> None:

@@ -138,57 +138,27 @@ def adapt(
     if Store.exists(out):
         raise RetrError(f"there is an index at {str(out)!r} already", hint="choose another --out")
     cases = find_cases(store, label, separator=separator, group=group, same_patient=same_patient, where=where)
-    split_by = cases.group or store.manifest.group
-    # whoever may answer whom: one patient, or one file, is never on both sides
-    groups = grouped(store, split_by, cases.rows)[0]
-    if store.manifest.group not in {None, split_by}:
-        groups = merge_groups(groups, grouped(store, store.manifest.group, cases.rows)[0])
-    inside = _halves(cases, groups, seed) if fit is None else store.where(fit)[cases.rows]
-    missing = store.identity.absent(fit)
-    single = np.asarray(cases.member.sum(axis=1) == 1)
-    _check(cases, groups, split_by, inside & single, inside)
-    notes = [*cases.notes, *missing]
-    if split_by is None and fit is None:
-        notes.append("split by picture: two pictures of one person may stand on both sides")
-    if not single.all():
-        notes.append(f"{int((~single).sum())} rows with several classes were not fitted on")
-
-    encoder = better_features(store) if features == "auto" else None
+    sides = _Sides.of(store, cases, fit, seed)
     rows = store.live_rows()
-    if encoder is None:
-        # a head stretches the space itself: it is fitted on what the encoder gives, not on what a transform made of it
-        info, vectors = store.manifest.encoder.own, own_vectors(store, rows)
-    else:
-        notes.append(f"pictures embedded again with {', '.join(f'{k}={v}' for k, v in encoder.info.options.items())}")
-        info, vectors = (
-            encoder.info,
-            as_stored(encoder.info, embed_again(store, rows, encoder, progress, otherwise="or use --features stored")),
-        )
-    place = np.searchsorted(rows, cases.rows)
+    info, vectors, again = _features(store, rows, features, progress)
+    own = vectors[np.searchsorted(rows, cases.rows)]
 
     def fitted(chosen: NDArray[np.bool_]) -> tuple[Head, dict[float, float]]:
-        at = np.flatnonzero(chosen & single)
-        return head.fit_head(vectors[place[at]], cases.truth[at], groups[at], seed=seed)
+        at = np.flatnonzero(chosen & sides.single)
+        return head.fit_head(own[at], cases.truth[at], sides.groups[at], seed=seed)
 
-    with waiting(f"fitting the head on {int((inside & single).sum())} rows"):
-        found, tried = fitted(inside)
-    before = measure_head(store.vectors(cases.rows), cases, ~inside, seed=seed)
-    after = measure_head(found(vectors[place]), cases, ~inside, seed=seed)
+    with waiting(f"fitting the head on {int((sides.inside & sides.single).sum())} rows"):
+        found, tried = fitted(sides.inside)
+    before = measure_head(store.vectors(cases.rows), cases, ~sides.inside, seed=seed)
+    after = measure_head(found(own), cases, ~sides.inside, seed=seed)
     if refit:
-        found, _ = fitted(np.ones(len(inside), bool))
-    who = "patients" if split_by else "pictures"
-    kept = single if refit else inside & single
+        found, _ = fitted(np.ones(len(cases.rows), bool))
+    kept = sides.single if refit else sides.inside & sides.single
     with waiting("fitting the head without each fifth of whom it has seen"):
-        views = _views(store, cases, groups, kept, vectors[place], lambda chosen: fitted(chosen)[0])
+        views = _views(store, cases, sides.groups, kept, own, lambda chosen: fitted(chosen)[0])
     found = replace(found, seen=Marks.of(store, cases.rows[kept], [group, store.manifest.group]))
     facts = {
-        "label": cases.label,
-        "classes": len(cases.classes),
-        "split_by": split_by or "picture",
-        "fitted_rows": int(kept.sum()),
-        f"fitted_{who}": len(np.unique(groups[kept])),
-        "held_out_rows": int((~inside).sum()),
-        f"held_out_{who}": len(np.unique(groups[~inside])),
+        **sides.facts(kept),
         "refitted_on_everything": refit,
         "shrinkage": found.about["shrinkage"],
         "cross_validated_mrr@10": {str(shrinkage): round(value, 4) for shrinkage, value in tried.items()},
@@ -196,21 +166,95 @@ def adapt(
         "from": {"uuid": store.uuid, "version": store.version},
     }
     found.about.update(label=cases.label, encoder=info.to_json())
-    figures = {
-        "before": {name: one.to_json() for name, one in before.items()},
-        "after": {name: one.to_json() for name, one in after.items()},
-    }
-    split = np.full(store.n_total, None, dtype=object)
-    split[cases.rows] = FITTED if refit else np.where(inside, FITTED, HELD_OUT)
-    noted = {**facts, "held_out": figures}
-    notes += worse(before, after)
+    notes = [*cases.notes, *store.identity.absent(fit), *sides.notes, *again, *worse(before, after)]
     if refit and views is None:
         notes.append(
             f"this head cannot be measured any more (too few to hold out, or more than {MOST_ROWS} rows): "
             "`retr calibrate` and `retr eval` need one that is not refitted"
         )
-    written = _write(store, index_folder(out), info, found, rows, vectors, split[rows].tolist(), noted, views)
+    figures = {
+        "before": {name: one.to_json() for name, one in before.items()},
+        "after": {name: one.to_json() for name, one in after.items()},
+    }
+    noted = {**facts, "held_out": figures}
+    split = sides.marked(store.n_total, refit=refit)[rows].tolist()
+    written = _write(store, index_folder(out), info, found, rows, vectors, split, noted, views)
     return Adapted(written, facts, before, after, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Which labelled rows a head is fitted on, and which it is measured on.
+
+    Attributes
+    ----------
+    cases
+        The labelled rows.
+    groups
+        int64 ``(n,)``: whoever may answer whom; one patient, or one file, is never on both sides.
+    split_by
+        The column of patients; ``None`` where pictures are split.
+    inside, single
+        bool ``(n,)``: which rows are fitted on where they have one class, and which have one.
+    notes
+        What the user should know of it.
+    """
+
+    cases: Cases
+    groups: NDArray[np.int64]
+    split_by: str | None
+    inside: NDArray[np.bool_]
+    single: NDArray[np.bool_]
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, store: Store, cases: Cases, fit: str | None, seed: int) -> _Sides:
+        """Split rows by a condition, or the patients in half; raise `UsageError` where that cannot be."""
+        split_by = cases.group or store.manifest.group
+        groups = grouped(store, split_by, cases.rows)[0]
+        if store.manifest.group not in {None, split_by}:
+            groups = merge_groups(groups, grouped(store, store.manifest.group, cases.rows)[0])
+        inside = _halves(cases, groups, seed) if fit is None else store.where(fit)[cases.rows]
+        single = np.asarray(cases.member.sum(axis=1) == 1)
+        _check(cases, groups, split_by, inside & single, inside)
+        notes = []
+        if split_by is None and fit is None:
+            notes.append("split by picture: two pictures of one person may stand on both sides")
+        if not single.all():
+            notes.append(f"{int((~single).sum())} rows with several classes were not fitted on")
+        return cls(cases, groups, split_by, inside, single, tuple(notes))
+
+    def facts(self, kept: NDArray[np.bool_]) -> dict[str, Any]:
+        """Return what the manifest says of them, where the head was fitted on the rows ``kept``."""
+        who = "patients" if self.split_by else "pictures"
+        return {
+            "label": self.cases.label,
+            "classes": len(self.cases.classes),
+            "split_by": self.split_by or "picture",
+            "fitted_rows": int(kept.sum()),
+            f"fitted_{who}": len(np.unique(self.groups[kept])),
+            "held_out_rows": int((~self.inside).sum()),
+            f"held_out_{who}": len(np.unique(self.groups[~self.inside])),
+        }
+
+    def marked(self, n: int, *, refit: bool) -> NDArray[Any]:
+        """Return the side of each of the ``n`` rows of the index, as its column says it; ``None`` without a label."""
+        split = np.full(n, None, dtype=object)
+        split[self.cases.rows] = FITTED if refit else np.where(self.inside, FITTED, HELD_OUT)
+        return split
+
+
+def _features(
+    store: Store, rows: NDArray[np.int64], asked: str, progress: bool
+) -> tuple[EncoderInfo, NDArray[Any], list[str]]:
+    """Return what a head is fitted on: whose vectors, the vectors of rows, and what to know of them."""
+    encoder = better_features(store) if asked == "auto" else None
+    if encoder is None:
+        # a head stretches the space itself: it is fitted on what the encoder gives, not on what a transform made of it
+        return store.manifest.encoder.own, own_vectors(store, rows), []
+    vectors = as_stored(encoder.info, embed_again(store, rows, encoder, progress, otherwise="or use --features stored"))
+    options = ", ".join(f"{name}={value}" for name, value in encoder.info.options.items())
+    return encoder.info, vectors, [f"pictures embedded again with {options}"]
 
 
 def worse(before: dict[str, Estimate], after: dict[str, Estimate]) -> list[str]:
