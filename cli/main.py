@@ -131,6 +131,11 @@ app = group(
                 LazyCommand("neighbours", "evaluate:neighbours", "Measure naming by a vote of the nearest rows."),
                 LazyCommand("probe", "evaluate:probe", "Measure naming by logistic regression on the vectors."),
                 LazyCommand("zero-shot", "evaluate:zero_shot", "Measure naming by words alone."),
+                LazyCommand(
+                    "text",
+                    "words:text",
+                    "Measure how well pictures find their own texts, and texts their own pictures.",
+                ),
             ],
         ),
         group(

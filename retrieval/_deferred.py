@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from retr.retrieval.curation import outliers, sampling, suspects
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.evaluation import evaluate
+    from retr.retrieval.evaluation import texts as text_evaluation
     from retr.retrieval.heads import adapt
     from retr.retrieval.index_like import IndexLike
     from retr.retrieval.interop import sql as sql_
@@ -60,6 +61,7 @@ class Deferred:
         few_shot = few_shots.few_shot
         calibrate = calibrate.calibrate
         evaluate = evaluate.evaluate
+        evaluate_text = text_evaluation.evaluate_text
         adapt = adapt.adapt
         align = align.align
         duplicates = duplicates.duplicates
@@ -84,6 +86,7 @@ class Deferred:
         few_shot = _From("classify.few_shot")
         calibrate = _From("classify.calibrate")
         evaluate = _From("evaluation.evaluate")
+        evaluate_text = _From("evaluation.texts")
         adapt = _From("heads.adapt")
         align = _From("text.align")
         duplicates = _From("audit.duplicates")

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from retr import Index
+from retr.sample import sample_index
 
 
 @pytest.fixture
@@ -42,3 +43,15 @@ def test_what_is_not_text_is_said_in_a_line(retr, index):
     assert "'age' holds int64" in done.err
     assert "Traceback" not in done.err
     assert retr("index", "words", "--index", index.path).code != 0
+
+
+def test_pictures_and_texts_that_find_each_other_are_counted(retr):
+    index = sample_index()
+    index.align("caption", where="patient < 'P06'")
+    at = ("eval", "text", "--column", "caption", "--index", index.path)
+    assert retr(*at, "--json").json == [json.loads(json.dumps(index.evaluate_text("caption").to_json()))]
+    shown = retr(*at, "-k", "1,2")
+    assert "text to image, recall@2" in shown.out
+    assert "12 rows take no part" in shown.err
+    refused = retr(*at, "-k", "one")
+    assert (refused.code, "-k takes depths" in refused.err) == (2, True)
