@@ -71,7 +71,7 @@ def search(
         few=few,
     )
     placed = placement.take(snapshot, plan.config, len(queries), few=approximate.measured(ask))
-    how = plan.how
+    how = plan.how(snapshot)
     accelerators: Sequence[Accelerator | None] = ()
     said: str | None = None
     flat = options.exact or placed.scan is not None or isinstance(plan.config, Flat)
@@ -130,8 +130,6 @@ class Plan:
         Whether the similarity is cosine.
     config
         The index type that `tune` chose; exact search where it never ran.
-    how
-        What all kinds of search are told of the vectors.
     promises
         What a person should know of answers by the accelerators, and how far these look.
     """
@@ -143,11 +141,10 @@ class Plan:
         self.cosine = manifest.encoder.similarity == "cosine"
         self.config, self.promises = tuned(manifest)
         self._segments = snapshot.segments
-        self.how = approximate.How(
-            max_norm=self.max_norm,
-            cosine=self.cosine,
-            ids_of=snapshot.ids,
-        )
+
+    def how(self, snapshot: Snapshot) -> approximate.How:
+        """Return what all kinds of search are told of the vectors; the plan itself does not hold its snapshot."""
+        return approximate.How(max_norm=self.max_norm, cosine=self.cosine, ids_of=snapshot.ids)
 
     @cached_property
     def accelerators(self) -> tuple[Sequence[Accelerator | None], str | None]:

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.measuring import Questions
-    from retr.index.plan import Plan
     from retr.index.store import Store
 
 _WIDE_REACHES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 1.0)
@@ -134,7 +133,7 @@ def hard_questions(store: Store) -> list[HardQuestion]:
     plan = store.plan
     asked = []
     for question in adverse.questions(store):
-        truth = exact.search(plan.blocks, question.vectors, question.ask, **plan.how)
+        truth = exact.search(plan.blocks, question.vectors, question.ask, **plan.how(store))
         # what fewer rows are allowed for is found by every search
         if len(question.vectors) < 2 or (truth.rows[:, -1] < 0).any():
             continue
@@ -149,14 +148,13 @@ def filtered(store: Store, asked: Sequence[HardQuestion], target: float, say: Ca
     """Return how far to look best first for any question, and the recall that this reaches under adverse filters."""
     if not _best_first(store):
         return None
-    plan = store.plan
     if not asked:
         return Reached(math.inf, {"all": 1.0}, 0.0)
     for reach in (*_WIDE_REACHES, math.inf):
-        if not math.isinf(reach) and not _suffices(_recalls(plan, asked, 0, reach, target), target):
+        if not math.isinf(reach) and not _suffices(_recalls(store, asked, 0, reach, target), target):
             continue
         start = time.process_time()
-        found = _recalls(plan, asked, 1, reach, target)
+        found = _recalls(store, asked, 1, reach, target)
         seconds = (time.process_time() - start) / sum(len(kept.question.vectors) // 2 for kept in asked)
         if math.isinf(reach) or _suffices(found, target):
             worst = min(min(shares) for sort, shares in found.items() if sort != _FIRST)
@@ -169,17 +167,17 @@ def filtered(store: Store, asked: Sequence[HardQuestion], target: float, say: Ca
 
 
 def _recalls(
-    plan: Plan, asked: Sequence[HardQuestion], half: int, reach: float, target: float
+    store: Store, asked: Sequence[HardQuestion], half: int, reach: float, target: float
 ) -> dict[str, list[float]]:
     """Return, for each sort of question, the share of the best that is found under each filter.
 
     Of half of the queries; it ends with the first filter that fares so badly that no other need be tried.
     """
-    found: dict[str, list[float]] = {}
+    plan, found = store.plan, dict[str, list[float]]()
     for question in (question.half(half) for question in asked):
         bound = approximate.Bound(reach, few=reach)
         how = plan.accelerators[0], plan.config, question.vectors, question.ask, bound
-        near = approximate.search(plan.blocks, *how, **plan.how)
+        near = approximate.search(plan.blocks, *how, **plan.how(store))
         share = float(np.mean(near.scores >= question.last[:, None]))
         found.setdefault(question.sort, []).append(share)
         if share < target - _HOPELESS and question.sort != _FIRST and not math.isinf(reach):

@@ -188,16 +188,23 @@ def explain(index: IndexLike, query: Query, id: str) -> HitMap:  # noqa: A002
     picture = picture_of(index.store, id).image
     bridge = index.bridge if query.uses_text else None
     vector = resolve([query], index.encoder, index.store, text_encoder=bridge).vectors[0]
-    archive: Archive = index.store.once("other pictures", lambda: Archive(index))
+    archive = Archive(index, index.store.once("other pictures", dict))
     return HitMaps(index, query, vector, archive).of(id, picture)
 
 
 class Archive:
-    """What other pictures of an archive have, read once, when it is first needed."""
+    """What other pictures of an archive have, read once, when it is first needed.
 
-    def __init__(self, index: IndexLike) -> None:
-        self._index = index
-        self._read: dict[str, Any] = {}
+    Parameters
+    ----------
+    index
+        The index.
+    read
+        Where what was read is kept, for who asks again.
+    """
+
+    def __init__(self, index: IndexLike, read: dict[str, Any] | None = None) -> None:
+        self._index, self._read = index, {} if read is None else read
 
     @property
     def places(self) -> dict[str, NDArray[np.float32]]:

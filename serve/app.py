@@ -141,6 +141,9 @@ async def _sync(state: State) -> None:
                 await asyncio.get_running_loop().run_in_executor(state.workers, state.audit.sync)
             except OSError as error:
                 LOGGER.error("the audit is not brought to the disk: %s", error.strerror)  # noqa: TRY400
+        for served in state.indexes.values():
+            # also where nobody asks: files of rows that were purged are mapped no longer
+            await asyncio.get_running_loop().run_in_executor(state.workers, served.look)
 
 
 async def _explain(_: Request, error: Exception) -> Response:

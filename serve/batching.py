@@ -73,30 +73,39 @@ class Batcher(Generic[Item, Result]):
             thread.join()
 
     def _run(self) -> None:
-        while (first := self._queue.get()) is not None:
-            gathered = [first]
-            until = time.monotonic() + self._wait
-            with contextlib.suppress(queue.Empty):
-                while len(gathered) < self._most:
-                    other = self._queue.get(timeout=max(until - time.monotonic(), 0.0001))
-                    if other is None:
-                        self._queue.put(None)
-                        break
-                    gathered.append(other)
-            by_key: dict[Hashable, list[tuple[Item, Future[Result]]]] = {}
-            for key, item, future in gathered:
-                # a client that is gone by now is not answered
-                if future.set_running_or_notify_cancel():
-                    by_key.setdefault(key, []).append((item, future))
-            for key, asked in by_key.items():
-                self._call(key, asked)
+        # no variable here: while the thread waits, nothing holds an answer, and with it the snapshot it was found in
+        while self._gather(self._queue.get()):
+            pass
+
+    def _gather(self, first: tuple[Hashable, Item, Future[Result]] | None) -> bool:
+        """Answer an item and those that come right after it; return whether there is more to do."""
+        if first is None:
+            return False
+        gathered = [first]
+        until = time.monotonic() + self._wait
+        with contextlib.suppress(queue.Empty):
+            while len(gathered) < self._most:
+                other = self._queue.get(timeout=max(until - time.monotonic(), 0.0001))
+                if other is None:
+                    self._queue.put(None)
+                    break
+                gathered.append(other)
+        by_key: dict[Hashable, list[tuple[Item, Future[Result]]]] = {}
+        for key, item, future in gathered:
+            # a client that is gone by now is not answered
+            if future.set_running_or_notify_cancel():
+                by_key.setdefault(key, []).append((item, future))
+        for key, asked in by_key.items():
+            self._call(key, asked)
+        return True
 
     def _call(self, key: Hashable, asked: list[tuple[Item, Future[Result]]]) -> None:
         try:
             results = self._answer(key, [item for item, _ in asked])
         except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
             if len(asked) == 1:
-                asked[0][1].set_exception(error)
+                # without its frames, which hold the snapshot that was asked, and this future, and so one another
+                asked[0][1].set_exception(error.with_traceback(None))
                 return
             # one question of the batch is at fault: each is asked alone, and that one alone fails
             for one in asked:

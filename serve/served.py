@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
-from retr import Index
+from retr import Index, RetrError
 from retr.serve.batching import Batcher
 from retr.serve.facets import facets
 from retr.serve.maps import ServedMaps
@@ -41,16 +42,14 @@ class Served:
     def __init__(self, name: str, path: Path, options: dict[str, Any] | None = None) -> None:
         self.name = name
         self._index = Index.open(path, **(options or {}))
-        self._looked = time.monotonic()
+        self._looked, self._version = time.monotonic(), self._index.version
         self._looking = threading.Lock()
         # of this server's own writers, one after another
         self.writing = threading.Lock()
         self.explaining = threading.Lock()
         # one at a time: a count over a million rows takes a core for a second
         self._counting = threading.Lock()
-        self._facets: dict[tuple[int, str | None], Facets] = {}
-        self.maps = ServedMaps()
-        self._remembered = Remembered()
+        self._keep_nothing()
         self._batcher: Batcher[Asked, Hits] = Batcher(self._answer)
 
     @property
@@ -60,9 +59,18 @@ class Served:
             try:
                 self._index.refresh()
                 self._looked = time.monotonic()
+                # also where a writer of this server has moved on already
+                if self._index.version != self._version:
+                    self._version = self._index.version
+                    self._keep_nothing()
             finally:
                 self._looking.release()
         return self._index
+
+    def look(self) -> None:
+        """Move on to the newest version where nobody asks; what hinders it is said to who asks next."""
+        with contextlib.suppress(RetrError, OSError):
+            _ = self.index
 
     def search(self, asked: Asked, options: dict[str, Any]) -> Future[Hits]:
         """Ask; questions with equal options that arrive together are answered together."""
@@ -70,14 +78,16 @@ class Served:
 
     def facets(self, where: str | None) -> Facets:
         """Return the facets under a condition; those of the newest version's last conditions are kept."""
+        # before the index: what is counted of a version that goes meanwhile is kept nowhere
+        kept = self._facets
         index = self.index.snapshot()
         key = (index.version, where)
         with self._counting:
-            found = self._facets.get(key)
+            found = kept.get(key)
             if found is None:
-                found = self._facets[key] = facets(index, where)
-                while len(self._facets) > _FACETS_KEPT:
-                    self._facets.pop(next(iter(self._facets)))
+                found = kept[key] = facets(index, where)
+                while len(kept) > _FACETS_KEPT:
+                    kept.pop(next(iter(kept)))
         return found
 
     def warm(self) -> None:
@@ -88,6 +98,12 @@ class Served:
         """Answer what waits, then let go of the index."""
         self._batcher.close()
         self._index.close()
+
+    def _keep_nothing(self) -> None:
+        """Begin anew with what is kept of a version: with the old go its mapped files, and rows that were purged."""
+        self._facets: dict[tuple[int, str | None], Facets] = {}
+        self.maps = ServedMaps()
+        self._remembered = Remembered()
 
     def _answer(self, key: Hashable, asked: list[Asked]) -> list[Hits]:
         assert isinstance(key, tuple)

@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -58,9 +57,12 @@ _EQUAL = {"equal": False, "not_equal": True}
 class Identity:
     """Answers for one snapshot; nothing is read before it is asked.
 
+    What is worked out is kept by the snapshot, which in turn does not hold its identity: a snapshot goes, and its
+    mapped files with it, as soon as nobody uses it.
+
     Parameters
     ----------
-    store
+    snapshot
         The snapshot.
     """
 
@@ -68,15 +70,16 @@ class Identity:
         self._snapshot, self._columns = snapshot, snapshot.columns
         self._noted = IDENTIFIERS in snapshot.manifest.extra
         self._of_a_shard = SHARD in snapshot.manifest.extra
-        self._fingerprint, self._hashed = _read(snapshot.manifest.extra.get(IDENTIFIERS))
-        self._absent = Once(most=_MOST_CONDITIONS)
+        note = snapshot.manifest.extra.get(IDENTIFIERS)
+        noted: tuple[str | None, tuple[str, ...]] = snapshot.once("identifiers", lambda: _read(note))
+        self._fingerprint, self._hashed = noted
 
     @property
     def fingerprint(self) -> str | None:
         """The recorded fingerprint of the key."""
         return self._fingerprint
 
-    @cached_property
+    @property
     def key(self) -> bytes:
         """The key of the hashes.
 
@@ -85,11 +88,12 @@ class Identity:
         UsageError
             It is not here, or another one is.
         """
-        return agreed_key(self.fingerprint)
+        key: bytes = self._snapshot.once("identifiers' key", lambda: agreed_key(self.fingerprint))
+        return key
 
     def warnings(self) -> list[str]:
         """Say, where the key was used, that others can read it."""
-        open_key = exposure() if "key" in self.__dict__ else None
+        open_key = None if self._snapshot.once.get("identifiers' key") is None else exposure()
         return [] if open_key is None else [open_key]
 
     def hashed(self, column: str) -> bool:
@@ -304,7 +308,8 @@ class Identity:
 
         Looked at are the columns that tell patients apart: hashed ones and the group.
         """
-        named: list[tuple[str, str]] = self._absent(expression, lambda: self._find_absent(expression))
+        asked: Once = self._snapshot.once("absent", lambda: Once(most=_MOST_CONDITIONS))
+        named: list[tuple[str, str]] = asked(expression, lambda: self._find_absent(expression))
         return named
 
     def _find_absent(self, expression: str) -> list[tuple[str, str]]:

@@ -52,8 +52,6 @@ class Snapshot:
         The index's directory.
     manifest
         The committed state this is a snapshot of.
-    identity
-        Which rows belong to one patient, whatever spelling they have.
     once
         What was worked out of this state, by whatever names it, for all who ask again: a snapshot does not change.
     """
@@ -73,7 +71,8 @@ class Snapshot:
         self.once = Once()
         self._masks = Once(most=max(_FEW_MASKS, min(_MOST_MASKS, _MASK_BYTES // max(self.n_total, 1))))
         self.columns = Columns(self.segments, self.schema)
-        self.identity = Identity(self)
+        # a note that cannot be read is said at once
+        _ = self.identity
 
     @classmethod
     def open(cls, path: Path | str) -> Self:
@@ -151,6 +150,11 @@ class Snapshot:
     def version(self) -> int:
         """Number of the commit; grows by one with each."""
         return self.manifest.version
+
+    @property
+    def identity(self) -> Identity:
+        """Which rows belong to one patient, whatever spelling they have."""
+        return Identity(self)
 
     @property
     def n_total(self) -> int:

@@ -303,3 +303,17 @@ def test_places_keep_the_shape_and_are_described_alike_on_torch(lite):
     other = LiteTorchEncoder(lite.info, module._find(None), device="cpu", precision="fp32")
     np.testing.assert_allclose(other.place_descriptors(wide), places, atol=1e-4 * np.abs(places).max())
     assert lite.place_descriptors(picture().resize((7, 900))).shape == (56, 8, 40)
+
+
+def test_the_network_takes_few_pictures_at_once_and_so_keeps_little_memory(lite, pictures, monkeypatch):
+    asked, batch = [], np.stack([lite.prepare(pictures[n % len(pictures)]) for n in range(19)])
+    whole, session = lite.encode_prepared(batch), lite._session
+
+    class Watched:
+        def run(self, outputs, given):
+            asked.append(len(given["pixels"]))
+            return session.run(outputs, given)
+
+    monkeypatch.setattr(lite, "_session", Watched())
+    np.testing.assert_array_equal(lite.encode_prepared(batch), whole)
+    assert sum(asked) == 19 and max(asked) <= 8 and max(asked) <= len(os.sched_getaffinity(0))
