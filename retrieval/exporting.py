@@ -181,7 +181,14 @@ def _as_lance(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
 def _as_dataset(store: Store, rows: NDArray[np.int64], draft: Path) -> None:
     import datasets
 
-    datasets.Dataset(datasets.table.InMemoryTable(with_vectors(store, rows))).save_to_disk(str(draft))
+    shown = datasets.is_progress_bar_enabled()
+    # it would draw its own on standard error, whoever reads that
+    datasets.disable_progress_bars()
+    try:
+        datasets.Dataset(datasets.table.InMemoryTable(with_vectors(store, rows))).save_to_disk(str(draft))
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
 
 
 def _dtype(store: Store) -> str:

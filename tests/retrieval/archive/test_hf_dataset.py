@@ -91,9 +91,10 @@ def test_what_is_no_archive_is_said(dataset, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-def test_an_export_comes_back_with_the_names(dataset, tmp_path):
+def test_an_export_comes_back_with_the_names(dataset, tmp_path, capfd):
     index = Index.build(dataset, tmp_path / "x", encoder=FakeEncoder())
     index.export(tmp_path / "out", form="datasets")
+    assert capfd.readouterr() == ("", ""), "no bar of another library's"
     found = datasets.load_from_disk(str(tmp_path / "out"))
     assert found["label"][:] == LABELS
     coded = found.filter(lambda row: row["label"] is not None).class_encode_column("label")
