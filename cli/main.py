@@ -132,6 +132,9 @@ app = group(
                 LazyCommand("probe", "evaluate:probe", "Measure naming by logistic regression on the vectors."),
                 LazyCommand("zero-shot", "evaluate:zero_shot", "Measure naming by words alone."),
                 LazyCommand(
+                    "graded", "words:graded", "Measure search against graded judgements in TREC's form, by nDCG."
+                ),
+                LazyCommand(
                     "text",
                     "words:text",
                     "Measure how well pictures find their own texts, and texts their own pictures.",

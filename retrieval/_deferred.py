@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from retr.retrieval.curation import map as mapping
     from retr.retrieval.curation import outliers, sampling, suspects
     from retr.retrieval.encoders.base import BaseEncoder
-    from retr.retrieval.evaluation import evaluate
+    from retr.retrieval.evaluation import evaluate, graded
     from retr.retrieval.evaluation import texts as text_evaluation
     from retr.retrieval.heads import adapt
     from retr.retrieval.index_like import IndexLike
@@ -62,6 +62,7 @@ class Deferred:
         calibrate = calibrate.calibrate
         evaluate = evaluate.evaluate
         evaluate_text = text_evaluation.evaluate_text
+        evaluate_graded = graded.evaluate_graded
         adapt = adapt.adapt
         align = align.align
         duplicates = duplicates.duplicates
@@ -87,6 +88,7 @@ class Deferred:
         calibrate = _From("classify.calibrate")
         evaluate = _From("evaluation.evaluate")
         evaluate_text = _From("evaluation.texts")
+        evaluate_graded = _From("evaluation.graded")
         adapt = _From("heads.adapt")
         align = _From("text.align")
         duplicates = _From("audit.duplicates")

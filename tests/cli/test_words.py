@@ -55,3 +55,14 @@ def test_pictures_and_texts_that_find_each_other_are_counted(retr):
     assert "12 rows take no part" in shown.err
     refused = retr(*at, "-k", "one")
     assert (refused.code, "-k takes depths" in refused.err) == (2, True)
+
+
+def test_judgements_are_measured_by_words(retr, tmp_path):
+    index = sample_index()
+    best = index.search(text="left glaucoma", in_="caption", k=1).ids[0]
+    (tmp_path / "q.tsv").write_text("q1\tleft glaucoma\n")
+    (tmp_path / "j.qrels").write_text(f"q1 0 {best} 2\n")
+    at = ("eval", "graded", tmp_path / "j.qrels", "--questions", tmp_path / "q.tsv", "--in", "caption")
+    done = retr(*at, "-k", "3", "--json", "--index", index.path)
+    assert done.json[0]["ndcg"][0]["value"] == 1
+    assert "nDCG@3" in retr(*at, "-k", "3", "--index", index.path).out
