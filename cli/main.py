@@ -148,7 +148,9 @@ app = group(
                 LazyCommand(
                     "retizero", "bench:retizero", "Run RetiZero's retrieval protocol as published, and strictly."
                 ),
-                LazyCommand("flair", "bench:flair", "Run FLAIR's evaluation: zero-shot, and a linear probe."),
+                LazyCommand(
+                    "flair", "bench:flair", "Run FLAIR's evaluation: zero-shot, a linear probe, and a few shots."
+                ),
                 LazyCommand("kad", "bench:kad", "Run KAD's evaluation: zero-shot, each finding by itself."),
                 LazyCommand("rad-dino", "bench:rad_dino", "Run RAD-DINO's evaluation: a linear probe."),
                 LazyCommand("lvm-med", "bench:lvm_med", "Run LVM-Med's evaluation: a linear classifier, three runs."),

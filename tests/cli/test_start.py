@@ -76,16 +76,19 @@ def test_every_command_has_help_and_an_example(name, context):
 
 
 def test_one_option_says_one_thing_in_all_commands():
-    """What differs on purpose: who loads an encoder, or an index, anew, where output goes, what is counted, fitted.
+    """What differs on purpose: who loads an encoder, or an index, anew, where output goes, what is counted or read.
 
     A benchmark joins several sets, and takes for each what other commands take once.
     """
     own = {
+        "--column",
         "--data",
         "--encoder",
         "--metadata",
         "--image",
+        "--in",
         "--index",
+        "--into",
         "--label",
         "--out",
         "--refit",
