@@ -33,7 +33,8 @@ def section(result: dict[str, Any]) -> str:
     machine = ", ".join(f"{key} {value}" for key, value in result["machine"].items() if value is not None)
     lines = [f"## {result['name']}", "", f"    {result['command']}", ""]
     if result.get("note"):
-        lines += [f"{result['note'][0].upper()}{result['note'][1:]}.", ""]
+        note = result["note"].rstrip(".")
+        lines += [f"{note[0].upper()}{note[1:]}.", ""]
     lines += ["| figure | value |", "|---|---|"]
     lines += [f"| {name} | {value} |" for name, value in flat(result["figures"])]
     lines += ["", f"Commit {result['commit']}, {result['date']}; {machine}.", ""]

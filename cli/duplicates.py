@@ -24,7 +24,7 @@ ExactOption = Annotated[
 ]
 GeometryOption = Annotated[
     bool,
-    typer.Option("--geometry", help="Find crops and turned copies, too: reads every picture, about a second for four."),
+    typer.Option("--geometry", help="Find crops and turned copies, too: half a second of a processor a picture."),
 ]
 PairsOption = Annotated[
     int,
