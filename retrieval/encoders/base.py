@@ -32,7 +32,11 @@ if TYPE_CHECKING:
     from retr.index.encoder import EncoderInfo
 
 
-def limit_aspect(image: PIL.Image.Image, most: int = 512) -> PIL.Image.Image:
+#: How often the shorter side a picture's longer one may be where both are scaled alike.
+LONGEST_ASPECT = 512
+
+
+def limit_aspect(image: PIL.Image.Image, most: int = LONGEST_ASPECT) -> PIL.Image.Image:
     """Cut the ends off a picture more than `most` times as long as wide.
 
     For pipelines that scale the shorter side and then crop the centre: the ends would be cut off anyway, but a

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from retr.index.errors import UsageError, WeightsError
-from retr.retrieval.encoders.base import limit_aspect
+from retr.retrieval.encoders.base import LONGEST_ASPECT, limit_aspect
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
 from retr.retrieval.encoders.sample_picture import picture
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
@@ -81,6 +81,9 @@ class OpenClipEncoder(TorchEncoder):
         config = merge_preprocess_dict(source.preprocess, {"size": self._model.visual.image_size})
         self._transform = image_transform_v2(PreprocessCfg(**config), is_train=False)
         size = config["size"]
+        shorter = size if isinstance(size, int) else min(size)
+        # Where the longer side is scaled to the network's, less than half a pixel would be left of a shorter one.
+        self._aspects = {"longest": 2 * shorter - 2, "squash": None}.get(config["resize_mode"], LONGEST_ASPECT)
         info = replace(
             info,
             dim=int(source.model["embed_dim"]),
@@ -104,7 +107,8 @@ class OpenClipEncoder(TorchEncoder):
 
     def prepare(self, image: PIL.Image.Image) -> NDArray[np.float32]:
         """Run the checkpoint's evaluation transform on one RGB picture: float32 ``(3, h, w)``."""
-        return cast("NDArray[np.float32]", self._transform(limit_aspect(image)).numpy())
+        image = image if self._aspects is None else limit_aspect(image, self._aspects)
+        return cast("NDArray[np.float32]", self._transform(image).numpy())
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Embed pixels ``(n, 3, h, w)``: ``(n, dim)``."""

@@ -105,6 +105,16 @@ def test_every_mode_is_embedded(tiny, odd_pictures, mode):
         assert np.abs(encoder.prepare(read_image(image).image) - white).max() > 0.1, kind
 
 
+@pytest.mark.parametrize("mode", ["longest", "squash"])
+def test_pictures_that_are_not_cropped_keep_their_ends(tiny, mode):
+    encoder = load_encoder("open_clip:tiny", weights=tiny[2], resize_mode=mode, device="cpu", precision="fp32")
+    for size in ((600, 30), (30, 600)):
+        image = Image.new("RGB", size, "white")
+        image.paste("black", (0, 0, 30, 30))
+        image.paste("black", (size[0] - 30, size[1] - 30, *size))
+        np.testing.assert_array_equal(encoder.prepare(image), encoder._transform(image).numpy())
+
+
 def test_a_folder_is_as_good_as_a_file(tiny, tmp_path, monkeypatch):
     from safetensors.torch import save_file
 
