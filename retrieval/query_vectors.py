@@ -254,6 +254,6 @@ def _given(vector: NDArray[np.float32], info: EncoderInfo, store: Store) -> _Par
 
         return _Part(placed(store, vector[None])[0], vector)
     if vector.shape == (info.dim,):
-        return _Part(vector)
+        return _Part(vector, vector if info.transform is None else None)
     of_own = "" if info.transform is None else f" (of the encoder's own {info.own.dim})"
     raise UsageError(f"the index holds vectors of length {info.dim}{of_own}, got one of {len(vector)}")
