@@ -66,11 +66,16 @@ export function leave() {
 function head() {
   const { set } = state;
   $("set").hidden = !set?.contents;
+  if (!set) delete $("set").dataset.of;
   if (!set?.contents) return;
   const { contents, asked, fresh, version } = set;
   const { name, question } = contents;
   const button = (text, onclick, more = {}) => h("button", { type: "button", onclick, ...more }, text);
   const lost = [contents.missing.length ? strings.set_missing(contents.missing.length) : "", contents.changed.length ? strings.set_changed(contents.changed.length) : ""];
+  // what was just said of this set, or is asked, stays when others change it
+  const said = $("set").dataset.of === name ? $("set-said") : h("p", { id: "set-said", role: "status", className: "said" });
+  const held = said.contains(document.activeElement) ? document.activeElement : null;
+  $("set").dataset.of = name;
   $("set").replaceChildren(
     ...[contents.note ? h("p", {}, contents.note) : null,
       h("p", { className: "quiet" }, strings.set_of(contents.author, date(contents.updated)), question ? ` ${strings.set_asked(question.asked)}` : ""),
@@ -82,7 +87,8 @@ function head() {
       ...["csv", "parquet", "zip"].map((form) => button(strings.export[form], () => hand(name, form), { title: strings.export_title[form] })),
       mayLabel() ? button(strings.set_drop, () => drop(name, contents.ids.length)) : "",
       button(strings.set_leave, leave)),
-    h("p", { id: "set-said", role: "status", className: "said" }));
+    said);
+  held?.focus();
 }
 
 async function hand(name, form) {
