@@ -164,7 +164,7 @@ def recall_interval(right: Floats, codes: NDArray[np.int64], groups: NDArray[np.
     Examples
     --------
     >>> right = np.array([[1.0, 0.0, np.nan, 1.0], [1.0, np.nan, 1.0, 1.0]])
-    >>> recall_interval(right, np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3])).value.round(3)
+    >>> round(float(recall_interval(right, np.array([0, 0, 1, 1]), np.array([0, 1, 2, 3])).value), 3)
     0.833
     """
     groups = np.unique(groups, return_inverse=True)[1]
