@@ -50,7 +50,7 @@ app = group(
                 LazyCommand("ls", "sets:ls", "List the sets of an index."),
                 LazyCommand("show", "sets:show", "Show the rows of a set, with their labels."),
                 LazyCommand("add", "sets:add", "Put rows into a set."),
-                LazyCommand("label", "sets:label", "Give rows of a set a label, or take it away."),
+                LazyCommand("label", "sets:label", "Label rows of a set, or take a label away."),
                 LazyCommand("reopen", "sets:reopen", "Ask the question of a set again, and say what is new."),
                 LazyCommand("export", "sets:export", "Write a set as a table, or as a folder of copies."),
                 LazyCommand("rm", "sets:remove", "Take rows out of a set, or the set away."),

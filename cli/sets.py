@@ -112,7 +112,7 @@ def label(
     author: AuthorOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Give rows of a set a label, or take it away.
+    """Label rows of a set, or take a label away.
 
     Rows that are not in the set join it. The index's own columns stay as they are.
 

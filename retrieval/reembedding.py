@@ -192,7 +192,7 @@ def _opened(store: Store, encoder: BaseEncoder, beside: Path) -> Store:
 
 
 def _change_over(writer: Writer[Store], kept: Store, wanted: Wanted | None) -> list[str]:
-    """Give an index's rows the vectors that are kept beside it, through a transform fitted on them where one is wanted.
+    """Set an index's rows to the vectors that are kept beside it, through a transform of them where wanted.
 
     Deleted rows get none.
     """

@@ -115,7 +115,7 @@ class CheXzeroEncoder(OpenAIClipEncoder):
 
     @staticmethod
     def described(side: int) -> str:
-        """Say how pictures are prepared."""
+        """Return in words how pictures are prepared."""
         resized = f"; bicubic to {side}, not smoothed" if side != _PADDED else ""
         return (
             f"long side {_PADDED} Lanczos, grey, padded with black to a square; mean {_CXR_MEAN}, std {_CXR_STD} of "
