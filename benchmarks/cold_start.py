@@ -3,8 +3,8 @@
 ``python -m retr.benchmarks.cold_start`` builds an index of the shipped photographs with `lite` and, of seeded vectors,
 100,000 rows x 512 exact and tuned, in a temporary folder. Commands are shown as a share of ``import torch``, the first
 question by vector of a fresh process as a share of importing numpy and pyarrow. Modules are compiled to bytecode, as
-pip leaves them, and loops to machine code. ``--before FOLDER`` runs each command
-and question in another checkout, too (its interpreter is ``FOLDER/.venv/bin/python``), in the same turns.
+pip leaves them, and loops to machine code. ``--before FOLDER`` runs each command and question in another checkout,
+too (its interpreter is ``FOLDER/.venv/bin/python``), on indexes that it builds itself, in the same turns.
 """
 
 from __future__ import annotations
@@ -49,11 +49,16 @@ def cpu_seconds(command: list[str], bytecode: Path) -> float:
     return used.ru_utime + used.ru_stime
 
 
-def make(folder: Path) -> dict[str, Path]:
-    """Make the indexes that are asked; return them by what they are called."""
+def indexes(folder: Path) -> dict[str, Path]:
+    """Return where the indexes that are asked lie, by what they are called."""
+    return {"45 rows": folder / "x.retr", "exact": folder / "exact.retr", "tuned": folder / "tuned.retr"}
+
+
+def make(folder: Path) -> None:
+    """Make the indexes that are asked."""
     from retr import Index
 
-    paths = {"45 rows": folder / "x.retr", "exact": folder / "exact.retr", "tuned": folder / "tuned.retr"}
+    paths = indexes(folder)
     Index.build(ARCHIVE, paths["45 rows"])
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((CLUSTERS, DIM), np.float32)
@@ -62,7 +67,6 @@ def make(folder: Path) -> dict[str, Path]:
     Index.from_vectors(vectors, table, paths["exact"], encoder="made", fingerprint="0")
     shutil.copytree(paths["exact"], paths["tuned"])
     Index.open(paths["tuned"]).tune()
-    return paths
 
 
 def commands(python: str, paths: dict[str, Path]) -> dict[str, tuple[list[str], str]]:
@@ -83,14 +87,22 @@ def main() -> None:
     """Measure, print and write the result file."""
     parser = ArgumentParser()
     parser.add_argument("--before", type=Path, help="another checkout, with its environment in .venv")
-    before = parser.parse_args().before
+    parser.add_argument("--make", type=Path, help="make the indexes in this folder, and nothing else")
+    given = parser.parse_args()
+    if given.make is not None:
+        make(given.make)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        paths = make(Path(folder))
         asked = {one: ([sys.executable, "-c", one], one) for one in (TORCH, ARROW)}
-        asked |= commands(sys.executable, paths)
-        if before is not None:
-            old = commands(str(before / ".venv/bin/python"), paths)
-            asked |= {f"{name}, before": one for name, one in old.items()}
+        checkouts = {"": sys.executable}
+        if given.before is not None:
+            checkouts[", before"] = str(given.before / ".venv/bin/python")
+        for which, python in checkouts.items():
+            place = Path(folder) / f"made{which.strip(', ')}"
+            place.mkdir()
+            subprocess.run([python, __file__, "--make", str(place)], check=True)
+            for name, one in commands(python, indexes(place)).items():
+                asked[name + which] = one
         times: dict[str, list[float]] = {name: [] for name in asked}
         for run in range(RUNS + 1):
             for name, (command, _) in asked.items():
