@@ -100,7 +100,8 @@ def main() -> None:
         for which, python in checkouts.items():
             place = Path(folder) / f"made{which.strip(', ')}"
             place.mkdir()
-            subprocess.run([python, __file__, "--make", str(place)], check=True)
+            # -P: the modules beside this one would hide others of their names
+            subprocess.run([python, "-P", __file__, "--make", str(place)], check=True)
             for name, one in commands(python, indexes(place)).items():
                 asked[name + which] = one
         times: dict[str, list[float]] = {name: [] for name in asked}
