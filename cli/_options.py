@@ -252,6 +252,7 @@ _SPELLED: dict[str, tuple[Any, Callable[[Any], Any]]] = {
     "exclude_same": (list[str] | None, same_values),
     "columns": (str | None, column_names),
     "in_": (str | None, column_names),
+    "item": (str | None, str),
     "types": (list[str] | None, column_types),
 }
 

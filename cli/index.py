@@ -215,29 +215,6 @@ def list_rows(
         out.note(f"{rows.num_rows - shown.num_rows} more rows")
 
 
-def group(
-    column: Annotated[str | None, typer.Argument(help="A metadata column; leave out to take it back.")] = None,
-    *,
-    index: IndexOption = None,
-    json_: JsonOption = False,
-) -> None:
-    """Declare the column that tells patients apart.
-
-    Example: retr index group patient
-    """
-    from retr.retrieval.index import Index
-
-    opened, out = Index.open(find_index(index)), Output(json_=json_)
-    before = opened.store
-    opened.set_group(column)
-    if opened.store.schema != before.schema:
-        out.note(f"the column {column!r} was {before.schema.field(column).type} and is text now, as identifiers are")
-    if column is None:
-        was = f": it was {before.manifest.group!r}" if before.manifest.group else ""
-        out.note(f"no column tells patients apart{was}")
-    out.record({"group": opened.info()["group"]})
-
-
 def check(
     *,
     index: IndexOption = None,

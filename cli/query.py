@@ -53,7 +53,12 @@ def query(
     *,
     image: Annotated[
         list[str] | None,
-        typer.Option("--image", "-i", help="An image file, or - for standard input; repeats: one query each."),
+        typer.Option(
+            "--image",
+            "-i",
+            help="An image file, or - for standard input; repeats: one query each, with --item one of all. "
+            "With --item also the folder of a series.",
+        ),
     ] = None,
     text: Annotated[
         list[str] | None,
@@ -64,7 +69,9 @@ def query(
         ),
     ] = None,
     not_: Annotated[list[str] | None, typer.Option("--not", help="Words to move away from; repeats.")] = None,
-    id_: Annotated[list[str] | None, typer.Option("--id", help="An indexed row; repeats: one query each.")] = None,
+    id_: Annotated[
+        list[str] | None, typer.Option("--id", help="An indexed row, with --item also a case; repeats as --image does.")
+    ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--like", metavar="ID", help="More like this row, which was right; repeats.")
     ] = None,
@@ -102,7 +109,10 @@ def query(
     out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0)
     if explain and sheet is None:
         raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
-    queries, same = _queries(out, image or [], text or [], not_ or [], id_ or [], batch, (like or [], unlike or []))
+    if explain and asked.item:
+        raise UsageError("--explain is of one picture, and --item asks with all parts of a case", hint="leave one out")
+    asked_of = image or [], text or [], not_ or [], id_ or []
+    queries, same = _queries(out, *asked_of, batch, (like or [], unlike or []), one=bool(asked.item))
     left_out = [both(asked.exclude_same or {}, own) for own in same]  # type: ignore[arg-type]
     opened = Index.open(find_index(index), **loading.options)
     shown = _shown(out, asked.columns, opened.store)
@@ -188,8 +198,13 @@ def _queries(
     ids: list[str],
     batch: str | None,
     marks: tuple[list[str], list[str]],
+    *,
+    one: bool,
 ) -> tuple[list[Query], list[dict[str, Any]]]:
-    """One query for each image and id, with all words mixed in; or the lines of a batch, with what they leave out."""
+    """One query for each image and id, with all words mixed in; or the lines of a batch, with what they leave out.
+
+    ``one``: all images and ids are parts of one query.
+    """
     from retr.retrieval.query import Query
 
     if batch is not None:
@@ -210,6 +225,8 @@ def _queries(
     if not (asked or words or marks[0]):
         raise UsageError("nothing was asked", hint="give --image, --text, --id, --like or --batch")
     mixed = Query(tuple(part for term in words for part in term.parts))
+    if one:
+        asked = [Query(tuple(part for term in asked for part in term.parts))]
     asked = [(query + mixed).refine(like=marks[0], unlike=marks[1]) for query in asked or [Query(())]]
     return asked, [{} for _ in asked]
 
@@ -348,6 +365,10 @@ def _print(
         return
     rows = [{**hit.to_json(), **own} for hit, own in zip(hits, linked, strict=True)]
     fixed = ["rank", "score", "id"]
+    if hits.cases is not None:
+        case = _free("case", hits.metadata.column_names)
+        rows = [{**row, case: name} for row, name in zip(rows, hits.cases, strict=True)]
+        fixed = ["rank", "score", case, "id"]
     if several and out.form == "csv":
         rows = [{"query": hits.query, **row} for row in rows]
         fixed = ["query", *fixed]

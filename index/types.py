@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.accelerators.config import Config
+
+
+#: How a case is scored by the pairs of its parts with those of a question; see `retr.index.scan.items`.
+ItemScore: TypeAlias = Literal["maxsim", "mean", "best"]
 
 
 class GroupCodes(Protocol):

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from retr.retrieval import declaring, exporting, query_vectors, reembedding, sharding, tuning
     from retr.retrieval import explain as explaining
-    from retr.retrieval import exporting, query_vectors, reembedding, sharding, tuning
     from retr.retrieval import links as linking
     from retr.retrieval.archive.opening import ArchiveLike
     from retr.retrieval.audit import duplicates, leaks
@@ -81,6 +81,8 @@ class Deferred:
         links = linking.links
         sql = sql_.sql
         words = wording.words
+        set_group = declaring.set_group
+        set_item = declaring.set_item
     else:
         classify = _From("classify.classify")
         classify_rows = _From("classify.classify")
@@ -107,6 +109,8 @@ class Deferred:
         links = _From("links")
         sql = _From("interop.sql")
         words = _From("words.kind")
+        set_group = _From("declaring")
+        set_item = _From("declaring")
 
     @classmethod
     def build_several(

@@ -40,6 +40,10 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     _require_offset(options.offset, options.effort)
     diversity.require_share(options.diverse)
     columns = _known(store, options.columns)
+    if options.item:
+        from retr.retrieval.by_items import find_items
+
+        return find_items(index, queries, options, columns)
     if options.effort is not None:
         # refused before a picture is read
         with_effort(store.plan.config, options.effort)

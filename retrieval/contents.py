@@ -425,24 +425,6 @@ class IndexContents:
             writer.compact()
         self.refresh()
 
-    def set_group(self, column: str | None) -> None:
-        """Declare the column that tells patients apart, or take the declaration back with ``None``.
-
-        >>> from retr.sample import sample_index
-        >>> index = sample_index()
-        >>> index.set_group("label")
-        >>> index.info()["group"]
-        'label'
-        """
-        from retr.retrieval.archive.column_types import require_group
-        from retr.retrieval.archive.provenance import BuildNotes
-
-        require_group(column, BuildNotes.of(self.store).types)
-        with self.store.writer() as writer:
-            writer.set_group(column)
-            writer.commit()
-        self.refresh()
-
 
 def _opened_again(kind: Any, store: Store, options: Mapping[str, Any], report: BuildReport | None) -> IndexContents:
     index: IndexContents = kind(store, options=options)

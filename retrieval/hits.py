@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from retr.index.disk.schema import ID, records, texts
 from retr.index.errors import MissingExtraError
-from retr.index.machine.arrow import pc
 from retr.index.once import Once
 from retr.retrieval.json_values import to_plain
+from retr.retrieval.same_tables import same_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -172,6 +172,11 @@ class Hits(Sequence[Hit]):
         Of an answer by words: for each hit, by column, where they stand in its text, ``[start, stop]`` in characters.
     weights
         Of an answer by words and vectors: the share of each.
+    cases
+        Of an answer by cases (``item=``): the id of each; the hit's row is its part that is most like the question.
+    parts
+        Of an answer by cases: for each its best pairs of parts, ``{"part": 2, "id": "a.png", "score": 0.9}`` the row
+        that is most like the question's second part, the best first.
     """
 
     scores: NDArray[np.float32]
@@ -184,6 +189,8 @@ class Hits(Sequence[Hit]):
     query: str = ""
     highlights: list[dict[str, list[list[int]]]] | None = None
     weights: dict[str, float] | None = None
+    cases: list[str] | None = None
+    parts: list[list[dict[str, Any]]] | None = None
     # numpy leaves `array == hits` to this class
     __array_ufunc__ = None
     # for the thumbnails of a notebook; does not travel in a pickle
@@ -279,7 +286,8 @@ class Hits(Sequence[Hit]):
         hits = [hit.to_json() for hit in self]
         answer = {"query": self.query, "hits": hits, "exact": self.exact, "note": self.note}
         words = {"highlights": self.highlights, "weights": self.weights} if self.highlights is not None else {}
-        return {**answer, **words}
+        cases = {"cases": self.cases, "parts": self.parts} if self.cases is not None else {}
+        return {**answer, **words, **cases}
 
     @property
     def ids(self) -> list[str]:
@@ -399,6 +407,8 @@ class Hits(Sequence[Hit]):
             metadata=self.metadata.take(pa.array(places, pa.int64())),
             paths=self.paths[at],
             highlights=None if self.highlights is None else self.highlights[at],
+            cases=None if self.cases is None else self.cases[at],
+            parts=None if self.parts is None else self.parts[at],
         )
 
     def __eq__(self, other: object) -> bool:
@@ -406,9 +416,11 @@ class Hits(Sequence[Hit]):
             return False  # arrays and tables would compare the hits cell by cell, or fail
         if not isinstance(other, Hits):
             return NotImplemented
-        said = (self.exact, self.note, self.query, self.paths) == (other.exact, other.note, other.query, other.paths)
+        said = all(getattr(self, one) == getattr(other, one) for one in ("exact", "note", "query", "paths", "cases"))
         arrays = ((self.scores, other.scores), (self.rows, other.rows), (self.ranks, other.ranks))
-        return said and all(map(np.array_equal, *zip(*arrays, strict=True))) and _same(self.metadata, other.metadata)
+        return (
+            said and all(map(np.array_equal, *zip(*arrays, strict=True))) and same_tables(self.metadata, other.metadata)
+        )
 
     __hash__ = None  # type: ignore[assignment] # equal by what arrays and a table hold
 
@@ -426,19 +438,3 @@ class Hits(Sequence[Hit]):
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: None if one.name == "_store" else getattr(self, one.name) for one in fields(self)}
-
-
-def _same(one: pa.Table, other: pa.Table) -> bool:
-    """Return whether two tables hold the same; a NaN is one."""
-    columns = zip(one.columns, other.columns, strict=False)
-    return bool(one.schema.equals(other.schema)) and all(_same_cells(*pair) for pair in columns)
-
-
-def _same_cells(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
-    if pa.types.is_list(one.type):
-        lengths = pc.list_value_length(one), pc.list_value_length(other)
-        return bool(lengths[0].equals(lengths[1])) and _same_cells(pc.list_flatten(one), pc.list_flatten(other))
-    if pa.types.is_floating(one.type):
-        mine, theirs = (cells.fill_null(0).to_numpy() for cells in (one, other))
-        return one.is_null().equals(other.is_null()) and np.array_equal(mine, theirs, equal_nan=True)
-    return bool(one.equals(other))

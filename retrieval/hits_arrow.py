@@ -36,6 +36,8 @@ def to_arrow(answers: Sequence[Hits]) -> bytes:
             "query": one.query,
             "highlights": one.highlights,
             "weights": one.weights,
+            "cases": one.cases,
+            "parts": one.parts,
         }
         for one in answers
     ]
@@ -94,4 +96,6 @@ def _hits(table: pa.Table, said: dict[str, Any]) -> Hits:
         query=str(said["query"]),
         highlights=said.get("highlights"),
         weights=said.get("weights"),
+        cases=said.get("cases"),
+        parts=said.get("parts"),
     )

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeAlias
 
 from retr.index.options import Option
 from retr.index.search_options import RankKeywords, RankOptions
+from retr.index.types import ItemScore  # noqa: TC001
 
 #: Columns, or columns with the values to leave out (None: the query's own), for all queries or one for each.
 Same: TypeAlias = "str | Mapping[str, Any] | Sequence[str] | Sequence[Mapping[str, Any] | None] | None"
@@ -63,6 +64,24 @@ class SearchOptions(RankOptions):
             metavar="SHARE",
         ),
     ] = None
+    item: Annotated[
+        str | bool | None,
+        Option(
+            "What a case is: study, series, volume, patient, eye-pair or a column whose value its rows share.",
+            "The answer is cases then, and the parts of a question those of one case, each compared by itself. "
+            "``True`` or ``'declared'`` is what the index records; see `retr.index.rows.items`.",
+            spelled="Of a question: declared is what the index records.",
+            metavar="CASE",
+        ),
+    ] = None
+    item_score: Annotated[
+        ItemScore,
+        Option(
+            "How a case is scored: maxsim, the sum of each part's best pair; mean, of all pairs; best, the best pair.",
+            "See `retr.index.scan.items`.",
+            metavar="SCORE",
+        ),
+    ] = "maxsim"
     columns: Annotated[
         Sequence[str] | None,
         Option(
@@ -84,4 +103,6 @@ class SearchKeywords(RankKeywords, total=False):
     diverse: float | None
     in_: str | Sequence[str] | None
     fuse: float | None
+    item: str | bool | None
+    item_score: ItemScore
     columns: Sequence[str] | None

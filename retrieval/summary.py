@@ -33,6 +33,7 @@ def summary(store: Store) -> dict[str, Any]:
         "transform": described(store),
         "adapted_to": head.text("label") if head else None,
         "group": manifest.group,
+        "item": manifest.item,
         "hashed": store.identity.hashed_columns,
         "key": store.identity.fingerprint,
         "columns": store.schema.names,

@@ -196,7 +196,8 @@ class Manifest:
     ``files`` their sidecar files by name; ``side_data`` says which of both are of which kind, beside those that format
     version 1 knew by name, and ``row_arrays`` which arrays every segment has. ``skipped`` names a Parquet table of what
     was not indexed and why. ``shards`` says over how many shards the rows are spread, 0 for none, and ``shard_files``
-    names the manifest of each; ``segments`` are those of all, shard by shard.
+    names the manifest of each; ``segments`` are those of all, shard by shard. ``item`` says what a case is, where that
+    was declared (`retr.index.rows.items`).
     """
 
     uuid: str
@@ -216,6 +217,7 @@ class Manifest:
     row_arrays: Mapping[str, RowArray] = field(default_factory=dict)
     shards: int = 0
     shard_files: tuple[FileRef, ...] = ()
+    item: str | None = None
 
     @property
     def folders(self) -> list[str]:
@@ -268,6 +270,8 @@ class Manifest:
         if self.format_version > 1:
             data["side_data"] = {name: one.to_json() for name, one in self.side_data.items()}
             data["row_arrays"] = {name: one.to_json() for name, one in self.row_arrays.items()}
+        if self.item is not None:
+            data["item"] = self.item
         if self.shards:
             data["shards"] = [ref.to_json() for ref in self.shard_files]
         return (json.dumps(data, sort_keys=True, indent=1, allow_nan=False) + "\n").encode()
@@ -316,6 +320,7 @@ class Manifest:
                 row_arrays={name: RowArray.from_json(arrays.inner(name).data()) for name in arrays},
                 shards=len(shards),
                 shard_files=shards,
+                item=fields.text("item") if fields.has("item") else None,
             )
             manifest.require_sense()
             if found > 2 and (not LEAST_SHARDS <= len(shards) <= MOST_SHARDS or manifest.segments):

@@ -36,6 +36,7 @@ from retr.index.rows.carrying import unknown_numbered
 from retr.index.rows.draft import Draft, S_co
 from retr.index.rows.folding import fold
 from retr.index.rows.grouping import group_as_text, type_to_rewrite, with_text_identifiers
+from retr.index.rows.items import columns_of
 from retr.index.rows.purge import Purged, take_out
 from retr.index.rows.settling import settled
 from retr.index.vectors import unit
@@ -262,6 +263,18 @@ class Writer(Draft[S_co]):
                 self.draft = group_as_text(self.store.path, self.draft, column, self._segments(), self._name)
         self.draft = dataclasses.replace(self.draft, group=column)
         self._dirty = True
+
+    def set_item(self, rule: str | None) -> None:
+        """Declare what a case is (`retr.index.rows.items`), by a rule that fits the rows; ``None`` for nothing.
+
+        Raises
+        ------
+        UsageError
+            The index lacks a column of the rule.
+        """
+        if rule is not None:
+            columns_of(self.preview(), rule)
+        self._change(item=rule)
 
     def shard(self, into: int) -> None:
         """Spread the rows over so many shards; 1 makes an ordinary index of them. Accelerators of rows that move go.

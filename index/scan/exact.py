@@ -141,12 +141,12 @@ def scan(
         # what is copied, or read for one query after another, should fit into a cache
         step = max(1024, min(step, _BLOCK_BYTES // (4 * d)))
     some = [number for number in range(n) if len(exclude[number])]
-    for rows, vectors in _pieces(blocks, chosen, step):
+    for rows, vectors in pieces(blocks, chosen, step):
         scores = product.multiply(queries, vectors)
         if allowed is not None and chosen is None:
             scores[~allowed[rows]] = -np.inf
         for number in some:
-            _hide(scores[:, number], rows, exclude[number])
+            hide(scores[:, number], rows, exclude[number])
         pools.add(scores, rows)
     return pools.result()
 
@@ -169,7 +169,7 @@ def _apart(
         found = [multiply(asked, block.vectors, chosen[start:stop] - block.start) for block, start, stop in parts]
         scores = np.concatenate(found)[:, 0]
     if len(excluded):
-        _hide(scores, chosen, excluded)
+        hide(scores, chosen, excluded)
         left = scores > -np.inf
         chosen, scores = chosen[left], scores[left]
     surplus = len(chosen) - want
@@ -180,7 +180,7 @@ def _apart(
     return Scan(chosen[best], scores[best], float(scores[order[surplus - 1]]))
 
 
-def _pieces(
+def pieces(
     blocks: Sequence[Block], chosen: NDArray[np.int64] | None, step: int
 ) -> Iterator[tuple[slice | NDArray[np.int64], NDArray[np.float32] | NDArray[np.float16]]]:
     """Yield rows in order and their vectors, of pieces that grow up to ``step``: those chosen, copied, or all."""
@@ -214,7 +214,7 @@ def _copied(blocks: Sequence[Block], rows: NDArray[np.int64]) -> NDArray[np.floa
     return vectors
 
 
-def _hide(scores: NDArray[np.float32], rows: slice | NDArray[np.int64], excluded: NDArray[np.int64]) -> None:
+def hide(scores: NDArray[np.float32], rows: slice | NDArray[np.int64], excluded: NDArray[np.int64]) -> None:
     """Take sorted rows out of the scores of rising ``rows``."""
     if isinstance(rows, slice):
         at = excluded[slice(*np.searchsorted(excluded, (rows.start, rows.stop)))] - rows.start
@@ -322,11 +322,11 @@ def _rounded(scores: NDArray[np.float64], rows: NDArray[np.int64], cosine: bool)
 
 def _products(blocks: Sequence[Block], rows: NDArray[np.int64], queries: NDArray[np.float64]) -> NDArray[np.float64]:
     # Each pair is summed by itself along its own memory: the result depends on nothing else.
-    products: NDArray[np.float64] = np.vecdot(_gather(blocks, rows).astype(np.float64), queries[:, None])
+    products: NDArray[np.float64] = np.vecdot(gather(blocks, rows).astype(np.float64), queries[:, None])
     return products
 
 
-def _gather(blocks: Sequence[Block], rows: NDArray[np.int64]) -> NDArray[np.float32] | NDArray[np.float16]:
+def gather(blocks: Sequence[Block], rows: NDArray[np.int64]) -> NDArray[np.float32] | NDArray[np.float16]:
     """Copy the stored vectors of rows ``(n, c)`` together: ``(n, c, d)``; what stands for -1 does not matter."""
     if len(blocks) == 1:
         # A row of -1 is the last one.

@@ -20,6 +20,7 @@ from retr.index.errors import RetrError, UsageError
 from retr.index.machine.hash_key import agreed_key
 from retr.index.machine.home import home, index_folder
 from retr.index.options import documents, taken
+from retr.index.rows.items import named_columns
 from retr.index.store import Store
 from retr.retrieval.archive import locations, table_like
 from retr.retrieval.archive.column_types import read_types, require_group
@@ -130,7 +131,7 @@ def build_each(
     listed = _with_first_item(source, _called(archive, source))
     orders = [_order(source, listed, archive, before, asked) for before in befores]
     for order, before in zip(orders, befores, strict=True):
-        _require_columns(order, () if before is None else before.schema.names, asked.types or ())
+        _require_columns(order, before, asked.types or ())
     loaded = [without_transform(one() if callable(one) else one) for one in encoders.values()]
     wanted = [_wanted(before, encoder, asked) for before, encoder in zip(befores, loaded, strict=True)]
     for before, encoder in zip(befores, loaded, strict=True):
@@ -199,7 +200,7 @@ def add(
     name = Path(opened.location).name if name is None else name
     _require_name(name)
     order = _order(opened, _with_first_item(opened, _called(source, opened)), source, store, asked, name)
-    _require_columns(order, store.schema.names, asked.types or ())
+    _require_columns(order, store, asked.types or ())
     loaded = without_transform(encoder() if callable(encoder) else encoder)
     _wanted(store, loaded, asked)
     return run_builds([BuildJob(order, loaded, store)], progress)[0][0]
@@ -301,12 +302,16 @@ def _require_shards(store: Store, shards: int | None) -> None:
         )
 
 
-def _require_columns(order: Order, present: Sequence[str], types: Iterable[str]) -> None:
-    """Refuse a group key, or a typed column, that neither index nor table has, where the archive cannot bring it."""
-    source = order.source
+def _require_columns(order: Order, before: Store | None, types: Iterable[str]) -> None:
+    """Refuse a column, of patients, cases or types, that neither index nor table has and the archive cannot bring."""
+    source, present = order.source, () if before is None else before.schema.names
+    group = order.asked.group or (None if before is None else before.manifest.group)
     columns = [*RESERVED, *present, *order.first.columns, *map(score_column, order.asked.scores or ())]
     columns += [] if order.table is None else order.table.table.column_names
     columns += [] if order.table is None else list(order.table.renamed)
+    if order.asked.item is not None and source.count() is not None:
+        brought = HEADER_COLUMNS if any(may_be_dicom(entry.path) for entry in source.entries()) else ()
+        named_columns(list(dict.fromkeys([*columns, *brought])), group, order.asked.item)
     for column in [*([] if order.asked.group is None else [order.asked.group]), *types]:
         # the members of a container may have columns of any name: only reading them tells
         if column in columns or source.count() is None:

@@ -53,6 +53,15 @@ class BuildOptions(ReadOptions):
         str | None,
         Option("The column that tells patients apart; by default the one recorded, if any.", metavar="COLUMN"),
     ] = None
+    item: Annotated[
+        str | None,
+        Option(
+            "What a case is: study, series, volume, patient, eye-pair or a column whose value its rows share.",
+            "Recorded, so that a search of cases need not name it (`retr.index.rows.items`).",
+            spelled="Of a question: declared is what the index records.",
+            metavar="CASE",
+        ),
+    ] = None
     scores: Annotated[
         Sequence[str] | None,
         Option(
@@ -130,6 +139,7 @@ class BuildKeywords(ReadKeywords, total=False):
     image_column: str | None
     types: Mapping[str, str] | None
     group: str | None
+    item: str | None
     scores: Sequence[str] | None
     prune: bool
     rehash: bool | None

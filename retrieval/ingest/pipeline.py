@@ -305,6 +305,8 @@ class Run:
         if (ready or last) and self.order.asked.group not in {None, self.writer.store.manifest.group}:
             self.writer.set_group(self.order.asked.group)
         if last:
+            if self.order.asked.item not in {None, self.writer.draft.item}:
+                self.writer.set_item(self.order.asked.item)
             skipped = skipped_table(self.skipped, self.writer.store, self.build_notes, self.order.name)
             if not skipped.equals(self.writer.store.skipped()) and (
                 skipped.num_rows or self.writer.store.manifest.n_skipped

@@ -81,6 +81,9 @@ def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str
         query, searched = question, taken(SearchOptions, dict(options), "save")
     if searched.in_ is not None:
         raise _by_words()
+    if searched.item:
+        what = "a question for cases is several vectors, and a set keeps one"
+        raise UsageError(what, hint="save the rows alone; the question may stand in the note")
     store = index.store
     own = own_rows([query], store)
     recorded = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)

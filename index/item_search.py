@@ -1,0 +1,203 @@
+"""Search of cases in a store: by reading all vectors, or among cases that the accelerators' rows are parts of.
+
+An accelerator proposes, for each part of a question, the rows nearest to it. The cases that these belong to are ordered
+by what their score would be of these rows alone (a part of the question without a row of the case counts as the last
+that was proposed for it), and the first of them are scored exactly, with all their parts. How many rows are proposed is
+chosen by `tune`, which measures how many of the best cases are found so; `retr.index.item_tuning`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from retr.index.disk.manifest import TUNING
+from retr.index.errors import UsageError
+from retr.index.json_fields import Fields, stored
+from retr.index.plan import require_k
+from retr.index.rows.items import items_of
+from retr.index.scan import items as exact
+from retr.index.scan.items import ItemAnswer, ItemAsk, ItemQuestion, Vectors
+from retr.index.vectors import unit
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from retr.index.rows.items import Items
+    from retr.index.store import Store
+    from retr.index.types import ItemScore
+
+# So many times k cases are scored exactly, and at least as many as rows are proposed for a part.
+_SCORED = 4
+# Beyond these, rows that are left out are a large part of what is proposed.
+_MOST_EXCLUDED, _MOST_PARTS = 2048, 256
+_NOTED = ("the note of how cases are searched", "run `retr index tune` again")
+
+
+@dataclass(frozen=True)
+class Promise:
+    """How cases are searched through accelerators, and the share of the ten best that was found when it was measured.
+
+    Attributes
+    ----------
+    depth
+        How many rows are proposed for each part of a question.
+    recall
+        The share.
+    """
+
+    depth: int
+    recall: float
+
+
+def promised(manifest_extra: Mapping[str, Any], rule: str, score: ItemScore) -> Promise | None:
+    """Return what `tune` measured for cases by a rule and a score; ``None`` where it chose none."""
+    noted = manifest_extra.get(TUNING)
+    if not noted or not noted.get("items"):
+        return None
+    with stored(*_NOTED):
+        fields = Fields(noted["items"])
+        if fields.text("rule") != rule or not fields.has(score):
+            return None
+        one = fields.inner(score)
+        return Promise(one.whole("depth", least=1, most=1 << 16), one.number("recall"))
+
+
+def search_items(
+    store: Store,
+    questions: Sequence[ItemQuestion],
+    rule: str,
+    k: int,
+    *,
+    score: ItemScore = "maxsim",
+    where: str | None = None,
+    mask: NDArray[np.bool_] | None = None,
+    min_score: float | None = None,
+    exactly: bool = False,
+    promise: Promise | None = None,
+) -> list[ItemAnswer]:
+    """Find the k best cases for each question.
+
+    Parameters
+    ----------
+    questions
+        Their parts; normalised here where the similarity is cosine.
+    rule
+        What a case is: `retr.index.rows.items`.
+    k
+        How many; that many come back whenever that many cases have an allowed part.
+    score
+        See `retr.index.scan.items`.
+    where, mask
+        Only rows for which this is true are parts of a case.
+    min_score
+        Only cases at least so similar.
+    exactly
+        Compare with every row, also where the index is tuned.
+    promise
+        How far the accelerators look; by default as tuned.
+
+    Raises
+    ------
+    UsageError
+        The index lacks a column of the rule, ``k`` is not positive, or a question does not fit.
+    FilterError
+        The where-expression cannot be read or applied.
+
+    Examples
+    --------
+    >>> from retr.sample import sample_index
+    >>> store = sample_index().store
+    >>> left = ItemQuestion(store.vectors([0]), np.ones(1), np.array([0]))
+    >>> [answer] = search_items(store, [left], "patient", 2)
+    >>> [items_of(store, "patient").names[number] for number in answer.items]
+    ['P00', 'P06']
+    """
+    require_k(k)
+    exact.require_score(score)
+    items, dim, cosine = items_of(store, rule), store.manifest.encoder.dim, store.plan.cosine
+    asked = [_prepared(question, dim, cosine=cosine) for question in questions]
+    allowed = None if where is None else store.where(where)
+    if mask is not None:
+        if mask.shape != (store.n_total,) or mask.dtype != np.bool_:
+            raise UsageError(f"a mask must be bool ({store.n_total},), got {mask.dtype} {mask.shape}")
+        allowed = mask if allowed is None else mask & allowed
+    ask = ItemAsk(min(int(k), max(len(items), 1)), allowed, score, min_score)
+    vectors = Vectors(store.plan.blocks, store.plan.max_norm, cosine, store.ids)
+    if not len(items):
+        return [_nothing(question) for question in asked]
+    promise = promise or promised(store.manifest.extra, rule, score)
+    quick = [_through_accelerators(store, vectors, items, one, ask, promise, exactly=exactly) for one in asked]
+    slow = iter(exact.search(vectors, items, [one for one, got in zip(asked, quick, strict=True) if got is None], ask))
+    return [next(slow) if got is None else got for got in quick]
+
+
+def _prepared(question: ItemQuestion, dim: int, *, cosine: bool) -> ItemQuestion:
+    vectors = np.ascontiguousarray(question.vectors, np.float32)
+    weights = np.asarray(question.weights, np.float64)
+    if vectors.ndim != 2 or vectors.shape[1] != dim or not len(vectors):
+        raise UsageError(f"the parts of a question must have the shape (m, {dim}), got {vectors.shape}")
+    if not np.isfinite(vectors).all():
+        raise UsageError("a part of a question holds a value that is not a finite number")
+    if weights.shape != (len(vectors),) or not (np.isfinite(weights) & (weights > 0)).all():
+        raise UsageError("each part of a question has a weight above 0")
+    exclude = np.unique(np.asarray(question.exclude, np.int64))
+    return ItemQuestion(unit(vectors) if cosine else vectors, weights, exclude)
+
+
+def _nothing(question: ItemQuestion) -> ItemAnswer:
+    shape = 0, len(question.vectors)
+    empty = np.empty(0, np.int64), np.empty(0, np.float32)
+    return ItemAnswer(*empty, np.empty(shape, np.int64), np.empty(shape, np.float32))
+
+
+def _through_accelerators(
+    store: Store,
+    vectors: Vectors,
+    items: Items,
+    question: ItemQuestion,
+    ask: ItemAsk,
+    promise: Promise | None,
+    *,
+    exactly: bool,
+) -> ItemAnswer | None:
+    """Answer among the cases that accelerators propose; ``None`` where these cannot, or were not measured so."""
+    many = len(question.exclude) > _MOST_EXCLUDED or len(question.vectors) > _MOST_PARTS
+    if promise is None or exactly or ask.allowed is not None or many or ask.k * _SCORED > len(items) // 2:
+        return None
+    depth = max(promise.depth, ask.k)
+    near = store.search(question.vectors, depth, exclude=[question.exclude] * len(question.vectors))
+    if near.exact:
+        # no accelerator serves this snapshot: a reading of all vectors answers exactly
+        return None
+    chosen = _likely(items, near.rows, near.scores, question, ask, max(_SCORED * ask.k, promise.depth))
+    if len(chosen) < ask.k:
+        return None
+    found = exact.best_of(vectors, items, question, chosen, ask)
+    said = f"approximate: recall {promise.recall:.3f} of the ten best cases when tuned"
+    return ItemAnswer(found.items, found.scores, found.rows, found.pairs, exact=False, note=said)
+
+
+def _likely(
+    items: Items,
+    rows: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    question: ItemQuestion,
+    ask: ItemAsk,
+    most: int,
+) -> NDArray[np.int64]:
+    """Return the cases of proposed rows ``(m, n)`` that score best by these rows alone, in the order of their ids."""
+    numbers = np.where(rows >= 0, items.numbers[rows], -1)
+    part, place = np.nonzero(numbers >= 0)
+    cases, which = np.unique(numbers[part, place], return_inverse=True)
+    # what was not proposed is at most as like as the last that was
+    last = np.where(rows >= 0, scores, np.float32(np.inf)).min(axis=1)
+    best = np.broadcast_to(np.where(np.isfinite(last), last, 0), (len(cases), len(last))).copy()
+    np.maximum.at(best, (which, part), scores[part, place])
+    totals = best.max(axis=1) if ask.score == "best" else best.astype(np.float64) @ question.weights
+    order = np.argsort(-totals, kind="stable")[:most]
+    return np.sort(cases[order]).astype(np.int64)
