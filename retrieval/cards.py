@@ -1,4 +1,4 @@
-"""HTML of pictures with captions: the parts of a contact sheet, and the gallery of a notebook.
+"""Pictures with captions: what a contact sheet holds of each, and the gallery of a notebook as HTML.
 
 All text is escaped, thumbnails are held in the page, and nothing is fetched. What a gallery shows of a path is its last
 part: a notebook travels, the folders of this machine need not.
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retr.index.errors import RetrError
 from retr.retrieval.archive.row_pictures import picture_of
+from retr.retrieval.pages import shown_value
 from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:
@@ -42,15 +43,20 @@ def thumbnail(picture: PIL.Image.Image, side: int) -> PIL.Image.Image:
     return small
 
 
-def img(picture: PIL.Image.Image, title: str, side: int, style: str = "") -> str:
-    """Return an ``<img>`` that holds the thumbnail of a picture."""
+class Held(NamedTuple):
+    """A thumbnail that a page holds: its address, which is all of its bytes, and its size."""
+
+    url: str
+    width: int
+    height: int
+
+
+def held(picture: PIL.Image.Image, side: int) -> Held:
+    """Return the thumbnail of a picture, as a page holds it."""
     sink = io.BytesIO()
     small = thumbnail(picture, side)
     small.save(sink, "JPEG", quality=85)
-    data = base64.b64encode(sink.getvalue()).decode()
-    # its size keeps the page from jumping as it is laid out
-    sized = f" style='{style}'" if style else f" width='{small.width}' height='{small.height}'"
-    return f"<img alt='{escape(title)}'{sized} src='data:image/jpeg;base64,{data}'>"
+    return Held(f"data:image/jpeg;base64,{base64.b64encode(sink.getvalue()).decode()}", *small.size)
 
 
 def row_facts(metadata: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
@@ -67,13 +73,6 @@ def facts(shown: Mapping[str, Any]) -> str:
 def escape(text: str) -> str:
     """Return a text of others as a page may hold it."""
     return html.escape(visible(text))
-
-
-def shown_value(value: object) -> str:
-    """Return a value for a person."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value.hex() if isinstance(value, bytes) else str(value)
 
 
 def without_folders(text: str) -> str:
@@ -118,7 +117,8 @@ def _card(row: GalleryRow, store: Store | None) -> str:
     if store is not None:
         # which archive is missing, and why, `Index.picture` says
         with contextlib.suppress(RetrError, OSError):
-            picture = img(picture_of(store, row.id).image, title, _SIDE, f"{_BOX};object-fit:contain;background:#000")
+            url = held(picture_of(store, row.id).image, _SIDE).url
+            picture = f"<img alt='{escape(title)}' style='{_BOX};object-fit:contain' src='{url}'>"
     brief = {key: _short(shown_value(value)) for key, value in itertools.islice(row.facts.items(), _FACTS)}
     return (
         f"<div style='width:{_SIDE}px;font-size:11px;overflow-wrap:anywhere'>{picture}"

@@ -19,8 +19,9 @@ from retr.index.machine.home import home
 from retr.index.machine.waiting import waiting
 from retr.index.machine.whole_file import write_output
 from retr.retrieval import explain
-from retr.retrieval.cards import NOT_HERE, escape, facts, img, row_facts, thumbnail
+from retr.retrieval.cards import NOT_HERE, held, row_facts, thumbnail
 from retr.retrieval.hits import shown_names
+from retr.retrieval.pages import render
 from retr.retrieval.query import Part, Query
 from retr.retrieval.query_vectors import resolve
 from retr.retrieval.visible_text import visible
@@ -35,61 +36,32 @@ if TYPE_CHECKING:
 SIDE = 224
 # The page's pictures are larger than they are shown: a screen may have several pixels for one.
 _PAGE_SIDE = 448
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2126; --soft: #5c6670; --line: #d9dee3; --card: #fff; --page: #f5f6f8; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ec; --soft: #9aa4ae; --line: #343b43; --card: #1e2328; --page: #14171a; }
-}
-* { box-sizing: border-box; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; padding: 1rem; max-width: 82rem;
-  color: var(--ink); background: var(--page); }
-h1 { font-size: 1.15rem; margin: .25rem 0 .5rem; overflow-wrap: anywhere; }
-.note, .key { color: var(--soft); margin: 0 0 .75rem; max-width: 60rem; }
-section { margin-bottom: 2.5rem; }
-.cards { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr));
-  align-items: start; }
-.asked { margin-bottom: 1.25rem; padding-bottom: 1.25rem; border-bottom: 1px solid var(--line); }
-figure { margin: 0; background: var(--card); border: 1px solid var(--line); border-radius: 6px; overflow: hidden; }
-.asked figure { border-width: 2px; }
-img { display: block; width: 100%; height: auto; }
-img + img { border-top: 1px solid var(--line); }
-.gone { padding: 3rem 1rem; color: var(--soft); text-align: center; }
-figcaption { padding: .6rem .75rem .75rem; }
-figcaption b { display: block; overflow-wrap: anywhere; }
-table { border-collapse: collapse; font-size: 13px; width: 100%; margin-top: .35rem; }
-td { padding: .1rem 0; vertical-align: top; overflow-wrap: anywhere; }
-td:first-child { color: var(--soft); padding-right: .75rem; width: 35%; }
-.bar { display: inline-block; width: 7rem; height: .7rem; vertical-align: middle; margin: 0 .4rem;
-  background: linear-gradient(90deg, #2b2b2b, #f2f2f2); border: 1px solid var(--line); }
-.ring { display: inline-block; width: .9rem; height: .9rem; vertical-align: middle; margin: 0 .3rem 0 .6rem;
-  border: 2px solid #40ffdc; background: #777; }
-"""
-_SCALE = """<p class='key'>The second picture of a hit is bright where {what}: {least}<span class='bar'></span>{most}
-<span class='ring'></span>at least half of the most. {limit} It is no finding.</p>"""
+# What is said of the second picture of a hit, by the way in which it was found.
 _KEYS = {
-    "places": _SCALE.format(
-        what="it looks like some place of the query's picture, more than like places of other pictures of the archive",
-        least="no more",
-        most="most",
-        limit="Each hit has a scale of its own, which ends no lower than with what other pictures reach at their best. "
-        "It shows what the two pictures share and others do not, in structures of about a lesion's size; the "
-        "score is of the whole pictures and may rest on more.",
-    ),
-    "patches": _SCALE.format(
-        what="a patch adds more to the score of this query than the same patch of other pictures of the archive",
-        least="adds no more",
-        most="adds most",
-        limit="Each hit has a scale of its own. A patch knows of the whole picture; what is bright need not be "
+    "places": {
+        "what": "it looks like some place of the query's picture, more than like places of other pictures of the "
+        "archive",
+        "least": "no more",
+        "most": "most",
+        "limit": "Each hit has a scale of its own, which ends no lower than with what other pictures reach at "
+        "their best. It shows what the two pictures share and others do not, in structures of about a lesion's size; "
+        "the score is of the whole pictures and may rest on more.",
+    },
+    "patches": {
+        "what": "a patch adds more to the score of this query than the same patch of other pictures of the archive",
+        "least": "adds no more",
+        "most": "adds most",
+        "limit": "Each hit has a scale of its own. A patch knows of the whole picture; what is bright need not be "
         "what the query shows.",
-    ),
-    "blurring": _SCALE.format(
-        what="blurring a part lowers the score of this query more than that of other pictures of the archive",
-        least="lowers nothing",
-        most="lowers most",
-        limit="Each hit has a scale of its own. It shows what the score rests on. "
+    },
+    "blurring": {
+        "what": "blurring a part lowers the score of this query more than that of other pictures of the archive",
+        "least": "lowers nothing",
+        "most": "lowers most",
+        "limit": "Each hit has a scale of its own. It shows what the score rests on. "
         "It does not point at small regions that the two pictures share: where "
         "that was measured it found them no more often than chance.",
-    ),
+    },
 }
 
 
@@ -175,21 +147,17 @@ def write(sheets: Sequence[Sheet], path: Path) -> None:
 
 def page(sheets: Sequence[Sheet]) -> str:
     """Write the HTML page."""
-    parts = [
-        "<!doctype html>",
-        "<html lang='en'><head><meta charset='utf-8'><title>retr query</title>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<style>{_STYLE}</style></head><body>",
+    shown = [
+        {
+            "query": sheet.query,
+            "notes": sheet.notes,
+            "asked": [_card(card) for card in sheet.asked],
+            "scales": [_KEYS[way] for way in _KEYS if any(card.way == way for card in sheet.hits)],
+            "hits": [_card(card) for card in sheet.hits],
+        }
+        for sheet in sheets
     ]
-    for sheet in sheets:
-        parts.append(f"<section><h1>{escape(sheet.query)}</h1>")
-        parts += [f"<p class='note'>{escape(note)}</p>" for note in sheet.notes]
-        if sheet.asked:
-            parts.append(f"<div class='cards asked'>{''.join(map(_figure, sheet.asked))}</div>")
-        parts += [_KEYS[way] for way in _KEYS if any(card.way == way for card in sheet.hits)]
-        parts.append(f"<div class='cards'>{''.join(map(_figure, sheet.hits))}</div></section>")
-    parts.append("</body></html>")
-    return "\n".join(parts) + "\n"
+    return render("sheet.html", sheets=shown, not_here=NOT_HERE)
 
 
 def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Image:
@@ -250,15 +218,12 @@ def _from_archive(index: IndexLike, row_id: str) -> PIL.Image.Image | None:
         return None
 
 
-def _figure(card: SheetPicture) -> str:
-    pictures = "".join(
-        img(picture, title, _PAGE_SIDE)
-        for picture, title in ((card.picture, card.title), (card.overlay, f"{card.title}: what its score rests on"))
-        if picture is not None
-    )
-    pictures = pictures or f"<div class='gone'>{NOT_HERE}</div>"
-    caption = f"<figcaption><b>{escape(card.title)}</b>{facts(card.facts) if card.facts else ''}</figcaption>"
-    return f"<figure>{pictures}{caption}</figure>"
+def _card(card: SheetPicture) -> dict[str, Any]:
+    """Return what the template shows of one picture: below it, where there is one, the map of what matched."""
+    titled = [(card.picture, card.title), (card.overlay, f"{card.title}: what its score rests on")]
+    pictures = [(held(picture, _PAGE_SIDE), title) for picture, title in titled if picture is not None]
+    shape = pictures[0][0].width / pictures[0][0].height if pictures else None
+    return {"title": card.title, "facts": card.facts, "pictures": pictures, "shape": shape}
 
 
 def _shorten(words: str, most: int = 34) -> str:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import html
 import io
 import warnings
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import MissingExtraError
+from retr.retrieval.pages import render as rendered
 from retr.retrieval.stats.intervals import Estimate
 from retr.retrieval.visible_text import visible
 
@@ -17,22 +17,11 @@ if TYPE_CHECKING:
 
     from retr.retrieval.evaluation.evaluation import Evaluation
 
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2126; --soft: #5c6670; --line: #d9dee3; --page: #fff; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --soft: #9aa4ae; --line: #343b43; --page: #14171a; } }
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 66rem; margin: 1.5rem auto; padding: 0 1rem; color: var(--ink);
-  background: var(--page); overflow-wrap: anywhere; }
-h1 { font-size: 1.35rem; } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem; }
-.wide { overflow-x: auto; margin: .5rem 0 1.5rem; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .2rem 1rem .2rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 600; } tr.small td { color: var(--soft); }
-.plots { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr));
-  align-items: start; }
-figure { margin: 0; background: #fff; border: 1px solid var(--line); border-radius: 6px; padding: .5rem; }
-figcaption { color: #444; padding: .25rem .25rem 0; font-size: 14px; }
-svg { display: block; width: 100%; height: auto; }
-"""
+# Colours of a plot that are the page's own, in light and in dark; matplotlib writes numbers, which are then replaced.
+_INK, _SOFT, _LINE, _STRONG = "#010101", "#020202", "#030303", "#040404"
+_OF_PAGE = {_INK: "var(--ink)", _SOFT: "var(--soft)", _LINE: "var(--line)", _STRONG: "var(--strong)"}
+# told from white and from nearly black alike
+_CLASSES = ("#3f7fc1", "#c9711a", "#2f9466", "#9566c0", "#d4545a", "#1f8f9f", "#9d7434", "#c45a9a")
 
 
 def render(evaluation: Evaluation) -> str:
@@ -44,27 +33,23 @@ def render(evaluation: Evaluation) -> str:
         If matplotlib is not installed.
     """
     facts = {key: value for key, value in evaluation.facts.items() if value is not None}
-    title = f"retr eval {evaluation.kind}: {facts.get('label')}"
-    parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>{_text(title)}</title>",
-        "<meta name='viewport' content='width=device-width, initial-scale=1'>",
-        f"<style>{_STYLE}</style><h1>{_text(title)}</h1>",
-        _table([{"": key.replace("_", " "), " ": value} for key, value in facts.items()]),
-        *(f"<p>{_text(note)}</p>" for note in evaluation.notes),
-        "<h2>All queries</h2>",
-        _table([{"measure": name, **_columns(value)} for name, value in evaluation.metrics.items()]),
-        f"<div class=plots>{''.join(_figures(evaluation))}</div>",
-        "<h2>Per class</h2>",
-        _table(evaluation.per_class),
+    tables = [
+        ("Per class", evaluation.per_class),
+        ("Subgroups", evaluation.per_subgroup),
+        ("Size of the gallery", evaluation.per_gallery),
     ]
-    if evaluation.per_subgroup:
-        parts += ["<h2>Subgroups</h2>", _table(evaluation.per_subgroup)]
-    if evaluation.per_gallery:
-        parts += ["<h2>Size of the gallery</h2>", _table(evaluation.per_gallery)]
-    unit = "patients" if "patients" in facts else "images"
-    how = _text(facts.get("intervals"))
-    parts.append(f"<p>Intervals: {how}. Rows in grey rest on few {unit}: they are anecdotes.</p></html>")
-    return "\n".join(parts)
+    return rendered(
+        "evaluation.html",
+        title=f"retr eval {evaluation.kind}: {facts.get('label')}",
+        facts={key.replace("_", " "): _text(value) for key, value in facts.items()},
+        notes=evaluation.notes,
+        metrics=_table([{"measure": name, **_columns(value)} for name, value in evaluation.metrics.items()]),
+        plots=list(_plots(evaluation)),
+        confusion=_confusion(evaluation.curves.get("confusion")),
+        tables=[(name, _table(rows)) for name, rows in tables if rows],
+        intervals=_text(facts.get("intervals")),
+        unit="patients" if "patients" in facts else "images",
+    )
 
 
 def _columns(value: Estimate) -> dict[str, Any]:
@@ -75,13 +60,29 @@ def _columns(value: Estimate) -> dict[str, Any]:
 def _text(value: object) -> str:
     if value is None:
         return ""
-    if isinstance(value, Estimate):
-        return f"{value:.3f}"
-    if isinstance(value, float):
+    if isinstance(value, Estimate | float):
         return f"{value:.3f}"
     if isinstance(value, list | tuple):
         return ", ".join(_text(item) for item in value)
-    return html.escape(visible(str(value)))
+    return str(value)
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a table's columns, those of them that are numbers, and its cells."""
+    names = [name for name in rows[0] if name != "small"]
+    numbers = {
+        name for name in names[1:] if all(isinstance(row.get(name), int | float | Estimate | None) for row in rows)
+    }
+    cells = [{"small": row.get("small"), "texts": [_text(row.get(name)) for name in names]} for row in rows]
+    return {"names": names, "numbers": numbers, "cells": cells}
+
+
+def _confusion(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return of each true class how often it was answered as each, and what share of its row that is."""
+    if found is None:
+        return None
+    rows = [[(count, round(count / max(sum(row), 1), 3)) for count in row] for row in found["counts"]]
+    return {"classes": found["classes"], "rows": list(zip(found["classes"], rows, strict=True))}
 
 
 def _visible(data: Any) -> Any:
@@ -93,43 +94,53 @@ def _visible(data: Any) -> Any:
     return [_visible(item) for item in data] if isinstance(data, list | tuple) else data
 
 
-def _table(rows: Sequence[Mapping[str, Any]]) -> str:
-    if not rows:
-        return ""
-    names = [name for name in rows[0] if name != "small"]
-    head = "".join(f"<th>{_text(name)}</th>" for name in names)
-    body = ""
-    for row in rows:
-        cells = "".join(f"<td>{_text(row.get(name))}</td>" for name in names)
-        body += f"<tr class=small>{cells}</tr>" if row.get("small") else f"<tr>{cells}</tr>"
-    return f"<div class=wide><table><tr>{head}</tr>{body}</table></div>"
-
-
 # plots
 
 
-def _figures(evaluation: Evaluation) -> Iterable[str]:
+def _plots(evaluation: Evaluation) -> Iterable[dict[str, Any]]:
     curves = evaluation.curves
     drawn: list[tuple[str, Any, Callable[[Any, Any], None]]] = [
         ("Precision and recall at every depth searched", curves.get("precision_recall"), _depth_curve),
         ("Precision and recall of each class", curves.get("precision_recall_classes"), _class_curves),
         ("Calibration: how often the stated confidence is right", curves.get("calibration"), _calibration),
-        ("Confusion: share of each true class (rows) answered as each class", curves.get("confusion"), _confusion),
-        ("Per class", evaluation.per_class, _bars),
+        ("Each class, with its 95 % interval", evaluation.per_class, _bars),
     ]
-    return [_figure(caption, _visible(data), draw) for caption, data, draw in drawn if data]
+    return [{"caption": caption, "svg": _svg(caption, _visible(data), draw)} for caption, data, draw in drawn if data]
 
 
-def _figure(caption: str, data: Any, draw: Callable[[Any, Any], None]) -> str:
+def _svg(caption: str, data: Any, draw: Callable[[Any, Any], None]) -> Any:
+    """Return a plot as markup that has a name and the page's colours."""
     try:
+        from cycler import cycler
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         raise MissingExtraError("matplotlib", "eval") from None
+    from markupsafe import Markup, escape
+
     sink = io.StringIO()
-    # text stays text (small, searchable); a fixed salt gives the same page for the same numbers
-    # and a class called "$x" is no formula
-    shown = {"svg.fonttype": "none", "svg.hashsalt": "retr", "text.parse_math": False}
+    shown = {
+        # text stays text (small, searchable); a fixed salt gives the same page for the same numbers
+        "svg.fonttype": "none",
+        "svg.hashsalt": "retr",
+        # a class called "$x" is no formula
+        "text.parse_math": False,
+        "text.color": _INK,
+        "axes.labelcolor": _INK,
+        "xtick.labelcolor": _INK,
+        "ytick.labelcolor": _INK,
+        "axes.edgecolor": _SOFT,
+        "xtick.color": _SOFT,
+        "ytick.color": _SOFT,
+        "grid.color": _LINE,
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.prop_cycle": cycler(color=_CLASSES),
+        "legend.frameon": False,
+        "savefig.transparent": True,
+    }
     with rc_context(shown), warnings.catch_warnings():
         # the reader's fonts draw the text, not these
         warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
@@ -137,64 +148,76 @@ def _figure(caption: str, data: Any, draw: Callable[[Any, Any], None]) -> str:
         draw(figure, data)
         figure.savefig(sink, format="svg", metadata={"Date": None})
     svg = sink.getvalue()
-    return f"<figure>{svg[svg.index('<svg') :]}<figcaption>{_text(caption)}</figcaption></figure>"
+    svg = svg[svg.index("<svg") :].replace("<svg", f'<svg role="img" aria-label="{escape(caption)}"', 1)
+    for number, colour in _OF_PAGE.items():
+        svg = svg.replace(number, colour)
+    # matplotlib has escaped every text
+    return Markup(svg)  # noqa: S704
 
 
-def _unit_axes(figure: Any, x: str, y: str) -> Any:
+def _axes(figure: Any, x: str, y: str) -> Any:
     axes = figure.subplots()
-    axes.set(xlabel=x, ylabel=y, xlim=(0, 1), ylim=(0, 1.02))
+    axes.set(xlabel=x, ylabel=y)
+    axes.grid(visible=True)
     return axes
 
 
-def _fitted_axes(figure: Any, curves: Sequence[Mapping[str, Any]]) -> Any:
-    """Return axes of recall and precision that end where the curves do: a search finds a few of many relevant rows."""
-    axes = _unit_axes(figure, "recall", "precision")
-    for limit, name in ((axes.set_xlim, "recall"), (axes.set_ylim, "precision")):
-        most = max((value for curve in curves for value in curve[name] if not isnan(value)), default=1.0)
-        limit(0, min(1.05 * most, 1.02) or 1)
-    axes.grid(color="#e5e5e5", linewidth=0.6)
-    return axes
+def _limits(values: Iterable[float]) -> tuple[float, float]:
+    """Return the ends of an axis that shares fill; it begins at 0 unless all of them are far from it.
+
+    >>> _limits([0.1, 0.5]), _limits([0.9, 0.95]), _limits([])
+    ((0.0, 0.525), (0.8975, 0.9525), (0.0, 1.02))
+    """
+    known = [value for value in values if not isnan(value)]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    if low < high / 2 or low == high:
+        low = 0.0
+    margin = (high - low) / 20
+    return round(max(0.0, low - margin), 4), round(min(high + margin, 1.02), 4) or 1.0
 
 
 def _depth_curve(figure: Any, data: dict[str, list[float]]) -> None:
-    axes = _fitted_axes(figure, [data])
-    axes.plot(data["recall"], data["precision"], marker="o", markersize=3)
+    axes = _axes(figure, "recall", "precision")
+    axes.plot(data["recall"], data["precision"], color=_STRONG, marker="o", markersize=3)
+    axes.set(xlim=_limits(data["recall"]), ylim=_limits(data["precision"]))
 
 
 def _class_curves(figure: Any, data: list[dict[str, Any]]) -> None:
-    axes = _fitted_axes(figure, data)
+    axes = _axes(figure, "recall", "precision")
     for curve in data:
-        axes.plot(curve["recall"], curve["precision"], linewidth=1, label=curve["class"])
-    if len(data) <= 8:
-        axes.legend(fontsize=7)
+        axes.plot(curve["recall"], curve["precision"], linewidth=1.3, label=curve["class"])
+    axes.set(
+        xlim=_limits(value for curve in data for value in curve["recall"]),
+        ylim=_limits(value for curve in data for value in curve["precision"]),
+    )
+    if len(data) <= len(_CLASSES):
+        figure.legend(loc="outside upper center", ncols=min(len(data), 3), fontsize=9)
 
 
 def _calibration(figure: Any, data: dict[str, list[float]]) -> None:
-    axes = _unit_axes(figure, "stated confidence", "share that is right")
+    axes = _axes(figure, "stated confidence", "share that is right")
     filled = [i for i, count in enumerate(data["count"]) if count]
-    axes.plot([0, 1], [0, 1], color="#bbb", linewidth=1)
+    stated, right = [data["confidence"][i] for i in filled], [data["accuracy"][i] for i in filled]
+    ends = _limits([*stated, *right])
+    axes.plot([0, 1], [0, 1], color=_SOFT, linewidth=1, linestyle="--")
     sizes = [20 + 180 * data["count"][i] / max(data["count"]) for i in filled]
-    axes.scatter([data["confidence"][i] for i in filled], [data["accuracy"][i] for i in filled], s=sizes, alpha=0.7)
-
-
-def _confusion(figure: Any, data: dict[str, Any]) -> None:
-    names, counts = data["classes"], data["counts"]
-    figure.set_size_inches(2.6 + 0.2 * len(names), 2.2 + 0.2 * len(names))
-    axes = figure.subplots()
-    shares = [[count / max(sum(row), 1) for count in row] for row in counts]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.scatter(stated, right, s=sizes, color=_STRONG, alpha=0.7)
+    axes.set(xlim=ends, ylim=ends)
 
 
 def _bars(figure: Any, data: list[dict[str, Any]]) -> None:
     name, values = _first_numbers(data)
-    figure.set_size_inches(4.6, 1.2 + 0.2 * len(data))
-    axes = figure.subplots()
-    axes.barh(range(len(data)), values, color=["#ccc" if row.get("small") else "#4878a8" for row in data])
-    axes.set_yticks(range(len(data)), [row["class"] for row in data], fontsize=7)
+    figure.set_size_inches(4.6, 1.2 + 0.26 * len(data))
+    axes = _axes(figure, name, "")
+    places = range(len(data))
+    axes.barh(places, values, color=[_LINE if row.get("small") else _STRONG for row in data])
+    for place, row in enumerate(data):
+        if isinstance(row[name], Estimate) and not isnan(row[name].low):
+            axes.plot([row[name].low, row[name].high], [place, place], color=_INK, linewidth=1.2)
+    axes.set_yticks(places, [row["class"] for row in data], fontsize=9)
+    axes.grid(visible=False, axis="y")
     axes.invert_yaxis()
-    axes.set(xlabel=name, xlim=(0, 1))
+    axes.set(xlim=(0, 1))
 
 
 def _first_numbers(data: list[dict[str, Any]]) -> tuple[str, list[float]]:

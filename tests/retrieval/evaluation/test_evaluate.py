@@ -342,7 +342,11 @@ def test_the_page_stands_alone_and_holds_every_number(archive_store):
         probe(archive_store, cases, folds=5, options=options),
     ):
         text = page.render(found)
-        assert text.count("<svg") >= 3
+        # whoever sees no picture is told what it is of, and has every number in tables
+        assert text.count("<svg") == text.count('<svg role="img" aria-label="') >= 2
+        assert not re.search("#0[1-4]0[1-4]0[1-4]", text)
+        for counts in found.curves.get("confusion", {}).get("counts", []):
+            assert all(f">{count}</td>" in text for count in counts)
         assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(["']?http""", text)
         assert f"{next(iter(found.metrics.values())).value:.3f}" in text
         assert page.render(found) == text
