@@ -26,11 +26,11 @@ class Remembered:
     Parameters
     ----------
     most
-        How many; the least recently asked go first. One takes some kilobytes.
+        Bytes of all vectors; the least recently asked go first. One takes some kilobytes.
     """
 
-    def __init__(self, most: int = 4096) -> None:
-        self._most = most
+    def __init__(self, most: int = 16 << 20) -> None:
+        self._most, self._bytes = most, 0
         self._lock = threading.Lock()
         self._version = -1
         self._held: OrderedDict[Hashable, Any] = OrderedDict()
@@ -55,7 +55,7 @@ class Remembered:
         with self._lock:
             if version != self._version:
                 self._held.clear()
-                self._version = version
+                self._version, self._bytes = version, 0
             parts = []
             for part, key in zip(query.parts, keys, strict=True):
                 held = None if key is None else self._held.get(key)
@@ -71,6 +71,12 @@ class Remembered:
                 return
             for part, key in zip(query.parts, keys, strict=True):
                 if key is not None and part.embedded is not None:
+                    self._bytes += _size(part.embedded) - _size(self._held.get(key))
                     self._held[key] = part.embedded
-            while len(self._held) > self._most:
-                self._held.popitem(last=False)
+            while self._bytes > self._most:
+                self._bytes -= _size(self._held.popitem(last=False)[1])
+
+
+def _size(held: Any) -> int:
+    # a key and what surrounds an array take half a kilobyte
+    return 0 if held is None else held.vector.nbytes + 512

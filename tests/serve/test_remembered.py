@@ -53,10 +53,14 @@ def test_nothing_is_remembered_beyond_a_version(asked, indexed, png):
 
 
 def test_the_oldest_questions_are_forgotten(asked, png):
-    asked.served._remembered._most = 2
+    remembered = asked.served._remembered
+    asked({"data": base64.b64encode(png(0)).decode()})
+    # as much as two take
+    remembered._most = 2 * remembered._bytes
     for seed in range(4):
         asked({"data": base64.b64encode(png(seed)).decode()})
-    assert len(asked.served._remembered) == 2
+    assert len(remembered) == 2
+    assert remembered._bytes == remembered._most
     assert asked({"data": base64.b64encode(png(3)).decode()})[1] == 0
     assert asked({"data": base64.b64encode(png(0)).decode()})[1] == 1
 
