@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, HTTPException, Response
 
+from retr import UsageError
 from retr.serve.batching import Busy
 from retr.serve.messages import without_paths
 from retr.serve.questions import query_of, told
@@ -29,14 +30,17 @@ async def explain(asked: ExplainRequest, served: TheIndex, state: TheState, toke
 
     ``x-retr-way`` says how it was looked at, ``x-retr-peak`` how far the best place reaches on the scale, 0 to 1.
     """
-    query, _ = await state.decode(query_of, asked.question, state, token)
+    if (asked.question is None) == (asked.set is None):
+        raise UsageError("what matches is asked with a question or with a set")
+    query = None if asked.question is None else (await state.decode(query_of, asked.question, state, token))[0]
 
     def answer() -> tuple[bytes, dict[str, str]]:
+        index = served.index.snapshot()
         # it embeds a hundred pictures: one at a time
         if not served.explaining.acquire(blocking=False):
             raise Busy
         try:
-            found = served.index.explain(query, asked.id)
+            found = index.explain(index.sets.question(asked.set or "") if query is None else query, asked.id)
         finally:
             served.explaining.release()
         file = io.BytesIO()
@@ -44,8 +48,10 @@ async def explain(asked: ExplainRequest, served: TheIndex, state: TheState, toke
         return file.getvalue(), {"x-retr-way": found.way, "x-retr-peak": f"{found.peak:.3f}"}
 
     data, headers = await state.run(answer)
-    questions = [] if state.audit is None else [told(asked.question, state.audit, state.uploads)]
-    await state.record(token, served, "explain", {"questions": questions}, [[asked.id]])
+    shown: dict[str, Any] = {"set": asked.set}
+    if asked.question is not None and state.audit is not None:
+        shown = {"questions": [told(asked.question, state.audit, state.uploads)]}
+    await state.record(token, served, "explain", shown, [[asked.id]])
     return Response(data, media_type="image/png", headers={"cache-control": "private, no-store", **headers})
 
 

@@ -117,9 +117,10 @@ class SearchRequest(_Strict):
 
 
 class ExplainRequest(_Strict):
-    """A question, and the row of which is asked what its score rests on."""
+    """A question, or the set whose question is meant, and the row of which is asked what its score rests on."""
 
-    question: Question
+    question: Question | None = None
+    set: str | None = Field(None, min_length=1, max_length=100)
     id: str = Field(min_length=1, max_length=4096)
     size: int = Field(448, ge=16, le=2048, description="The longer side, at most, in pixels.")
     layer: bool = Field(False, description="Only what is laid over the picture, as a transparent PNG of its shape.")

@@ -30,6 +30,8 @@ from retr.retrieval.transforms.transform import features_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from numpy.typing import NDArray
+
     from retr.retrieval.index_like import IndexLike
 
 # What does not say which rows are meant, or is kept in its own way.
@@ -121,12 +123,7 @@ def ask_again(index: IndexLike, question: Mapping[str, Any]) -> Reopened:
     UsageError
         Its vector was not kept, or a column of its conditions is gone.
     """
-    vector = vector_of(question)
-    if vector is None or not in_space(question, index.store.manifest.encoder):
-        raise UsageError(
-            "the vector of the question is of another index, or of what this one searched before",
-            hint="ask it anew, and save the set with it again",
-        )
+    vector = _vector(index, question)
     with stored("a saved question"):
         names = {one.name for one in fields(SearchOptions)} - _NOT_KEPT
         options = {key: value for key, value in dict(question["options"]).items() if key in names}
@@ -139,6 +136,33 @@ def ask_again(index: IndexLike, question: Mapping[str, Any]) -> Reopened:
     places = [place for place, row in enumerate(hits.ids) if asked.include_self or row not in own][:k]
     hits = _at(hits, places, str(question.get("asked", "")))
     return Reopened(hits, tuple(row for row in hits.ids if row not in before))
+
+
+def query_of(index: IndexLike, question: Mapping[str, Any]) -> Query:
+    """Return a kept question as a query: as the row of the index that it was, if it was one, else as its vector.
+
+    Raises
+    ------
+    UsageError
+        As `ask_again`.
+    """
+    vector = _vector(index, question)
+    with stored("a saved question"):
+        own = [str(row) for row in question["own"]]
+    # a picture that is a row's is that row: what is known of one is known of the other
+    whole = question.get("asked") in {"picture", *(_in_words("id", row, 1) for row in own)}
+    here = len(own) == 1 and index.store.rows_of(own)[0] >= 0
+    return Query.id(own[0]) if here and whole else Query.vector(vector)
+
+
+def _vector(index: IndexLike, question: Mapping[str, Any]) -> NDArray[np.float32]:
+    vector = vector_of(question)
+    if vector is None or not in_space(question, index.store.manifest.encoder):
+        raise UsageError(
+            "the vector of the question is of another index, or of what this one searched before",
+            hint="ask it anew, and save the set with it again",
+        )
+    return vector
 
 
 def _by_words() -> UsageError:

@@ -239,12 +239,26 @@ class Sets:
         """
         from retr.retrieval.sets.question import ask_again
 
-        named = self[name]
-        if named.question is None:
-            raise UsageError(
-                f"the set {name!r} has no question", hint="save it with one: sets.save(name, ids, question=hits)"
-            )
-        return ask_again(self._index, named.question)
+        return ask_again(self._index, self._question(name))
+
+    def question(self, name: str) -> Query:
+        """Return a set's question, as far as it is kept: to see what matches on its hits, or to refine it.
+
+        >>> from retr.sample import sample_index
+        >>> index = sample_index()
+        >>> hits = index.search(id="healthy/P01-left.png", k=2)
+        >>> _ = index.sets.save("mine", hits.ids, question=hits, author="anna")
+        >>> index.explain(index.sets.question("mine"), hits.ids[0]).way
+        'blurring'
+
+        Raises
+        ------
+        UsageError
+            As `reopen`.
+        """
+        from retr.retrieval.sets.question import query_of
+
+        return query_of(self._index, self._question(name))
 
     def export(self, name: str, path: str | Path) -> int:
         """Write a set for others, and return how many rows it has; see `retr.retrieval.sets.handing_on.export`."""
@@ -283,6 +297,14 @@ class Sets:
                 # of the newest state: a row that was purged meanwhile must not come back by its id
                 data["rows"] = _marked(self._index.store.newest(), wanted)
             held.append(author, do, data)
+
+    def _question(self, name: str) -> Mapping[str, Any]:
+        named = self[name]
+        if named.question is None:
+            raise UsageError(
+                f"the set {name!r} has no question", hint="save it with one: sets.save(name, ids, question=hits)"
+            )
+        return named.question
 
     def _known(self, name: str) -> str:
         drafts = self._drafts()

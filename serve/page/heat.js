@@ -10,7 +10,7 @@ const TRIES = 30;
 let on = false;
 let loading = null;
 
-export const offered = () => asking() && !state.set;
+export const offered = () => (state.set ? state.set.asked : asking());
 
 // What the colours mean, and a button; `figure` is the hit's.
 export function button(hit, figure) {
@@ -48,9 +48,10 @@ async function lay(hit, figure) {
 
 // The server looks at one at a time: whoever comes while it does waits.
 async function once(id, signal) {
+  const asked = state.set ? { set: state.set.name } : { question: request().questions[0] };
   for (let left = TRIES; ; left -= 1) {
     try {
-      return await heldAgain(() => api.heat(state.index.index, { question: request().questions[0], id, size: 896, layer: true }, signal));
+      return await heldAgain(() => api.heat(state.index.index, { ...asked, id, size: 896, layer: true }, signal));
     } catch (error) {
       if (error.status !== 503 || !left || signal.aborted) throw error;
       await new Promise((done) => setTimeout(done, 500));

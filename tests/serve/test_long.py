@@ -46,6 +46,20 @@ def test_what_a_hit_rests_on_is_a_picture_of_it(serve, indexed, png):
     assert client.post("/v1/indexes/small/explain", json=asked).status_code == 503
 
 
+def test_what_a_hit_of_a_sets_question_rests_on(serve, indexed, png):
+    client = serve()
+    rows = list(indexed)
+    indexed.sets.save("by a picture", rows[:1], question=Query.image(png(30)), author="anna")
+    indexed.sets.save("by a row", rows[:1], question=Query.id(rows[2]), author="anna")
+    indexed.sets.save("by none", rows[:1], author="anna")
+    for name, meant in (("by a picture", Query.image(png(30))), ("by a row", Query.id(rows[2]))):
+        answer = client.post("/v1/indexes/small/explain", json={"set": name, "id": rows[1], "size": 32})
+        shown = Image.open(io.BytesIO(answer.content))
+        assert shown.tobytes() == indexed.explain(meant, rows[1]).overlay(32).tobytes()
+    for wrong in ({"set": "by none"}, {"set": "nobody's"}, {}, {"set": "x", "question": {"parts": [{"id": rows[0]}]}}):
+        assert client.post("/v1/indexes/small/explain", json={"id": rows[1], **wrong}).status_code in {404, 422}
+
+
 def test_an_evaluation_is_a_job_whose_result_is_the_command_lines(serve, indexed):
     client = serve()
     begun = client.post("/v1/indexes/small/evaluations", json={"task": "retrieval", "label": "label"})
