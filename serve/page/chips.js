@@ -1,6 +1,6 @@
 // The conditions in force, each taken away by one click.
 
-import { $, h, shown } from "./dom.js";
+import { $, h, refill, shown } from "./dom.js";
 import { asking, on, state, tell, unfilter } from "./state.js";
 import { strings } from "./strings.js";
 
@@ -35,11 +35,11 @@ export function showChips() {
     ($("chips").querySelector("button") || $("answer")).focus();
   };
   const all = () => found.forEach(([, take]) => take());
-  $("chips").replaceChildren(
+  refill($("chips"), [
     ...found.map(([text, take]) =>
       h("li", {}, h("button", { type: "button", className: "chip", aria: { label: strings.remove(text) }, onclick: changed(take) },
         h("span", {}, text), h("span", { aria: { hidden: true } }, "×")))),
-    ...(found.length > 1 ? [h("li", {}, h("button", { type: "button", onclick: changed(all) }, strings.clear_all))] : []));
+    ...(found.length > 1 ? [h("li", {}, h("button", { type: "button", onclick: changed(all) }, strings.clear_all))] : [])]);
 }
 
 on("conditions", showChips);

@@ -15,6 +15,20 @@ export function h(name, properties = {}, ...children) {
   return element;
 }
 
+const reached = "button, input, select, textarea, summary, a[href]";
+const known = (element) => element.dataset.value ?? element.getAttribute("aria-label") ?? element.labels?.[0]?.textContent ?? element.textContent;
+
+// Replace what an element holds. Who was in it by keys goes on where they were: the same element, or the new one of its
+// name; where that is gone, what is given, if anything.
+export function refill(parent, children, otherwise = null) {
+  const held = parent.contains(document.activeElement) ? document.activeElement : null;
+  const name = held && known(held);
+  parent.replaceChildren(...children.filter((child) => child !== null && child !== undefined));
+  if (!held) return;
+  if (parent.contains(held)) held.focus();
+  else ([...parent.querySelectorAll(reached)].find((one) => known(one) === name) || otherwise?.())?.focus();
+}
+
 export function soon(work, wait = 250) {
   let timer = 0;
   return (...given) => {

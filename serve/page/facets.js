@@ -1,7 +1,7 @@
 // Conditions: what each column holds, to be ticked; and the condition itself, to be read and written.
 
 import * as api from "./api.js";
-import { $, h, shown, soon } from "./dom.js";
+import { $, h, refill, shown, soon } from "./dom.js";
 import { condition, label, on, state, technical, tell, unfilter } from "./state.js";
 import { strings } from "./strings.js";
 
@@ -24,14 +24,12 @@ export async function showFacets() {
   const now = new Map(all.facets.map((facet) => [facet.column, facet]));
   filtered.forEach((column, at) => now.set(column, own[at].facets.find((facet) => facet.column === column)));
   const open = new Set([...$("facets").querySelectorAll("details[open]")].map((one) => one.dataset.column));
-  const focused = document.activeElement?.dataset?.value;
   const shownOf = (facet) => one(facet, now.get(facet.column), open);
   const useful = state.facets.filter((facet) => tells(facet) || facet.column in state.filters).sort((one, other) => order(one) - order(other));
   const rest = state.facets.filter((facet) => !useful.includes(facet));
-  $("facets").replaceChildren(...useful.map(shownOf), ...(rest.length
+  refill($("facets"), [...useful.map(shownOf), ...(rest.length
     ? [h("details", { open: open.has(""), data: { column: "" } }, h("summary", { className: "quiet" }, strings.further_columns(rest.length)), ...rest.map(shownOf))]
-    : []));
-  if (focused) [...$("facets").querySelectorAll("input")].find((input) => input.dataset.value === focused)?.focus();
+    : [])]);
 }
 
 // Whether a column can tell pictures apart, by something a person would ask for.

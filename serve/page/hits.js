@@ -19,6 +19,7 @@ export function showHits() {
   for (const url of urls.splice(0)) URL.revokeObjectURL(url);
   const asked = state.set ? state.set.asked : asking();
   const at = pictures().indexOf(document.activeElement?.closest(".hit")?.querySelector(".picture"));
+  const atMore = document.activeElement === $("more");
   $("answer-title").textContent = state.set ? strings.set_title(state.set.name) : asked ? strings.answer : strings.own;
   $("status").textContent = counted(asked);
   $("problem").hidden = true;
@@ -27,7 +28,8 @@ export function showHits() {
   $("hits").replaceChildren(...state.hits.map(card));
   // who marks by keys goes on where they were
   tell("hits");
-  if (at >= 0) pictures()[Math.min(at, state.hits.length - 1)]?.focus();
+  if (at >= 0) (pictures()[Math.min(at, state.hits.length - 1)] || $("answer")).focus();
+  else if (atMore && $("more").hidden) (pictures().at(-1) || $("answer")).focus();
 }
 
 const pictures = () => [...$("hits").querySelectorAll(".picture")];

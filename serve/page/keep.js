@@ -18,6 +18,7 @@ export const mayLabel = () => Boolean(holder?.may.includes("label"));
 function show() {
   const bar = $("keep");
   const were = bar.hidden;
+  if (!picked.size && bar.contains(document.activeElement)) $("answer").focus();
   bar.hidden = !picked.size;
   if (bar.hidden) return;
   const here = new Set(state.hits.map((hit) => hit.id));
@@ -113,10 +114,7 @@ export function startKeeping() {
   $("keep").addEventListener("submit", save);
   $("keep-name").addEventListener("input", offer);
   $("keep-question").addEventListener("change", () => { $("keep-question").dataset.touched = "yes"; });
-  $("keep-clear").addEventListener("click", () => {
-    clear();
-    $("answer").focus();
-  });
+  $("keep-clear").addEventListener("click", clear);
   $("keep-all").addEventListener("click", () => pick(state.hits.map((hit) => hit.id)));
   $("keep-out").addEventListener("click", () => {
     const [name, ids] = [state.set.name, [...picked]];

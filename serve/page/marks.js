@@ -1,6 +1,6 @@
 // Hits marked as right or wrong: each mark moves the question, and takes its picture out of the answer.
 
-import { $, h } from "./dom.js";
+import { $, h, refill } from "./dom.js";
 import { asking, LIKE, marked, on, state, tell, UNLIKE } from "./state.js";
 import { strings } from "./strings.js";
 import { thumbnail } from "./thumbnail.js";
@@ -20,11 +20,11 @@ function showMarks() {
   if (!asking()) state.marks.clear();
   const kinds = [[LIKE, "like", strings.right], [UNLIKE, "unlike", strings.wrong]].filter(([sign]) => marked(sign).length);
   $("marks").hidden = !kinds.length;
-  $("marks").replaceChildren(
+  refill($("marks"), [
     ...kinds.map(([sign, name, text]) =>
       h("div", { className: `marked ${name}`, role: "group", aria: { label: text } }, h("p", {}, text),
         h("ul", {}, ...marked(sign).map((id) => h("li", {}, shown(id, text)))))),
-    kinds.length ? h("button", { type: "button", onclick: () => take([...state.marks.keys()]) }, strings.unmark) : "");
+    kinds.length ? h("button", { type: "button", onclick: () => take([...state.marks.keys()]) }, strings.unmark) : ""]);
 }
 
 function shown(id, text) {

@@ -1,7 +1,7 @@
 // The question: a picture that is dropped, pasted or chosen, a box on it, words, and rows of the archive.
 
 import * as api from "./api.js";
-import { $, h, named } from "./dom.js";
+import { $, h, named, refill } from "./dom.js";
 import { on, state, tell } from "./state.js";
 import { strings } from "./strings.js";
 import { thumbnail } from "./thumbnail.js";
@@ -21,6 +21,7 @@ export function startQuestion() {
   $("clear").addEventListener("click", () => {
     state.parts = state.parts.filter((part) => part.kind !== "upload");
     asked();
+    $("file").focus();
   });
   $("words").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -94,18 +95,17 @@ function showParts() {
   $("drop").classList.toggle("full", Boolean(picture));
   paint();
   const group = state.index?.group;
-  $("patients").replaceChildren(
-    ...(group
+  refill($("patients"), group
       ? [["excludeSame", strings.exclude_patient(group)], ["onePer", strings.one_per(group)]].map(([name, text]) =>
           h("label", { className: "check" },
             h("input", { type: "checkbox", checked: state[name], onchange: (event) => {
               state[name] = event.target.checked;
               tell("conditions");
             } }), text))
-      : []));
+      : []);
   const others = state.parts.filter((part) => part.kind !== "upload");
+  refill($("parts"), others.map(shownPart), () => $("parts").querySelector("button") || $("text"));
   $("parts").hidden = !others.length;
-  $("parts").replaceChildren(...others.map(shownPart));
 }
 
 function shownPart(part) {

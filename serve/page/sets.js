@@ -1,7 +1,7 @@
 // Sets that people made: listed, looked at, asked again on today's archive, and handed on.
 
 import * as api from "./api.js";
-import { $, h, shown } from "./dom.js";
+import { $, h, refill, shown } from "./dom.js";
 import { learned, mayLabel } from "./keep.js";
 import { condition, on, state, tell } from "./state.js";
 import { strings } from "./strings.js";
@@ -65,6 +65,8 @@ export function leave() {
 // Who made the set, what found it, and what can be done with it; above its pictures.
 function head() {
   const { set } = state;
+  // who was in it goes on at what is shown in its place
+  if (!set?.contents && $("set").contains(document.activeElement)) $("answer").focus();
   $("set").hidden = !set?.contents;
   if (!set) delete $("set").dataset.of;
   if (!set?.contents) return;
@@ -74,9 +76,8 @@ function head() {
   const lost = [contents.missing.length ? strings.set_missing(contents.missing.length) : "", contents.changed.length ? strings.set_changed(contents.changed.length) : ""];
   // what was just said of this set, or is asked, stays when others change it
   const said = $("set").dataset.of === name ? $("set-said") : h("p", { id: "set-said", role: "status", className: "said" });
-  const held = said.contains(document.activeElement) ? document.activeElement : null;
   $("set").dataset.of = name;
-  $("set").replaceChildren(
+  refill($("set"), [
     ...[contents.note ? h("p", {}, contents.note) : null,
       h("p", { className: "quiet" }, strings.set_of(contents.author, date(contents.updated)), question ? ` ${strings.set_asked(question.asked)}` : ""),
       lost.some(Boolean) ? h("p", { className: "warn" }, lost.filter(Boolean).join(" ")) : null,
@@ -87,8 +88,7 @@ function head() {
       ...["csv", "parquet", "zip"].map((form) => button(strings.export[form], () => hand(name, form), { title: strings.export_title[form] })),
       mayLabel() ? button(strings.set_drop, () => drop(name, contents.ids.length)) : "",
       button(strings.set_leave, leave)),
-    said);
-  held?.focus();
+    said], () => $("answer"));
 }
 
 async function hand(name, form) {

@@ -320,7 +320,14 @@ def test_all_of_it_goes_by_keys(serve, visit):
     page.wait_for_selector("#problem:not([hidden])")
     assert "No answer" in page.inner_text("#problem")
     page.locator(".part button").press("Enter")
+    # what is gone hands the focus on, and what is drawn anew keeps it
+    assert page.evaluate("document.activeElement.id") == "text"
     page.wait_for_selector(".hit")
+    page.locator("#patients input").first.focus()
+    for checked in (True, False):
+        page.keyboard.press("Space")
+        hits(page)
+        assert page.evaluate("[document.activeElement.type, document.activeElement.checked]") == ["checkbox", checked]
     second = hits(page)[1]
     page.locator(".picture").first.focus()
     page.keyboard.press("ArrowRight")

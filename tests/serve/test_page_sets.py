@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from playwright.sync_api import Page
 
-NARROW = {"width": 390, "height": 844}
+NARROW, WIDE = {"width": 390, "height": 844}, {"width": 1280, "height": 900}
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +69,11 @@ def done(page: Page, text: str) -> None:
     page.get_by_text(text).wait_for()
 
 
+def focused(page: Page) -> str:
+    said: str = page.evaluate("document.activeElement.textContent")
+    return said
+
+
 def open_set(page: Page, name: str) -> None:
     page.click("#sets-open")
     page.locator("#sets li > button", has_text=name).click()
@@ -110,6 +115,11 @@ def test_a_set_is_made_labelled_asked_again_and_handed_on(url, visit, path, sets
     assert page.locator(".hit", has=page.locator(".fresh")).locator(".picture").get_attribute("data-id") == (
         "healthy/new.png"
     )
+    # what its question and a picture share is looked for as with any other
+    page.locator(".picture").first.click()
+    page.keyboard.press("h")
+    page.wait_for_selector("#viewer .heat")
+    page.keyboard.press("Escape")
     page.click("text=Show what was saved")
     page.wait_for_selector("#set button.first")
     for form, title in (("csv", "CSV"), ("zip", "Pictures (zip)")):
@@ -164,13 +174,23 @@ def test_by_keys_alone(url, visit, sets):
     page.keyboard.press("s")
     page.locator("#keep-out").press("Enter")
     done(page, 'taken out of "by keys"')
-    page.get_by_role("button", name="Delete the set").press("Enter")
-    # somebody else's label draws the set anew, and leaves what is asked where it is
-    page.evaluate("import('/page/state.js').then((state) => state.tell('set'))")
+    assert page.evaluate("document.activeElement.id") == "answer"
+
+    # somebody else's label draws the set anew, and leaves the focus and what is asked where they are
+    def others_label() -> None:
+        page.evaluate("import('/page/state.js').then((state) => state.tell('set'))")
+        page.wait_for_selector("#answer[aria-busy=false]")
+
     page.wait_for_selector("#answer[aria-busy=false]")
-    page.get_by_role("button", name='Delete "by keys"').press("Enter")
+    page.get_by_role("button", name="Delete the set").focus()
+    for sure in ("Delete the set", 'Delete "by keys"'):
+        others_label()
+        assert focused(page).startswith(sure)
+        page.keyboard.press("Enter")
     page.wait_for_selector("#set", state="hidden")
     assert "by keys" not in sets()
+    # what is gone does not take the focus with it
+    assert page.evaluate("document.activeElement.id") == "answer"
 
 
 def test_two_people_label_at_once(path, listen, visit, sets, tmp_path):
@@ -229,14 +249,16 @@ def test_two_people_label_at_once(path, listen, visit, sets, tmp_path):
         assert anna.inner_text("#keep-count") == "1 picked"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious_on_a_phone(url, visit, path, scheme):
+@pytest.mark.parametrize(("size", "scheme"), [(NARROW, "light"), (NARROW, "dark"), (WIDE, "light"), (WIDE, "dark")])
+def test_axe_finds_nothing_serious(url, visit, path, size, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
-    page = visit(url, NARROW, color_scheme=scheme, bypass_csp=True, is_mobile=True, has_touch=True)
+    name = f"{size['width']} {scheme}"
+    phone = {"is_mobile": True, "has_touch": True} if size is NARROW else {}
+    page = visit(url, size, color_scheme=scheme, bypass_csp=True, **phone)
     ask(page, path)
     page.locator(".pick input").nth(1).check()
-    page.fill("#keep-name", f"phone {scheme}")
+    page.fill("#keep-name", name)
     page.fill("#keep-label", "x")
     page.wait_for_timeout(100)
 
@@ -245,16 +267,16 @@ def test_axe_finds_nothing_serious_on_a_phone(url, visit, path, scheme):
         assert not [
             f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in {"serious", "critical"}
         ]
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        assert page.evaluate("document.documentElement.scrollWidth") <= size["width"]
 
     fine()
     # the boxes are large enough for a thumb
-    assert min(page.locator(".pick").first.bounding_box()[side] for side in ("width", "height")) >= 40
+    assert size is WIDE or min(page.locator(".pick").first.bounding_box()[side] for side in ("width", "height")) >= 40
     page.click("#keep button.first")
     page.wait_for_selector("#keep", state="hidden")
-    page.tap("#sets-open")
+    page.click("#sets-open")
     page.wait_for_selector("#sets li")
     fine()
-    page.locator("#sets li", has_text=f"phone {scheme}").locator("button", has_text="Ask its question").click()
+    page.locator("#sets li", has_text=name).locator("button", has_text="Ask its question").click()
     page.wait_for_selector("#set .calm")
     fine()
