@@ -81,6 +81,8 @@ LinkOption = Annotated[
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before destroying something.")]
 WhereOption = Annotated[str | None, _said("where")]
 StrictExcludeOption = Annotated[bool, _said("strict_exclude")]
+ItemOption = Annotated[str | None, _said("item")]
+ItemScoreOption = Annotated[str, _said("item_score")]
 ColumnsOption = Annotated[str | None, _said("columns")]
 MetadataOption = Annotated[Path | None, _said("metadata", BuildOptions)]
 PathColumnOption = Annotated[str | None, _said("path_column", BuildOptions)]

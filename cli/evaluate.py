@@ -13,6 +13,8 @@ from retr.cli._options import (
     DeviceOption,
     GroupOption,
     IndexOption,
+    ItemOption,
+    ItemScoreOption,
     JsonOption,
     LabelOption,
     LabelSetOption,
@@ -97,6 +99,8 @@ def retrieval(
             help="Measure among so many rows, too, e.g. 1000,5000,all: numbers fall as a gallery grows.",
         ),
     ] = None,
+    item: ItemOption = None,
+    item_score: ItemScoreOption = "maxsim",
     device: DeviceOption = "auto",
     asking: QueryOptions,
     report: ReportOptions,
@@ -104,7 +108,8 @@ def retrieval(
     """Measure how many of the nearest rows share the query's class.
 
     precision@k, any-hit@k, recall@k, mAP@k, nDCG@k and MRR@k, overall, macro over classes, per class and per subgroup.
-    Rows of the query's patient are left out where the index has a group key.
+    Rows of the query's patient are left out where the index has a group key. With --item cases ask and answer, by their
+    labelled rows; one whose rows carry different labels is counted and left out.
 
     Example: retr eval retrieval --label label --subgroups sex,age --html report.html
     """
@@ -113,6 +118,7 @@ def retrieval(
         raise UsageError(f"-k takes whole numbers separated by commas, got: {k!r}", hint="for example -k 1,5,10")
     sizes = None if gallery_size is None else [int(one) if _is_number(one) else one for one in _names(gallery_size)]
     own: dict[str, Any] = {"k": [int(part) for part in depths], "gallery_size": sizes}
+    own |= {"item": item, "item_score": item_score}
     _measure("retrieval", index, cases, asking, report, {"device": device}, **own)
 
 

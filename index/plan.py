@@ -220,7 +220,7 @@ def describe(manifest: Manifest) -> dict[str, object]:
         return {"kind": "exact", "recall": 1.0}
     with stored(*_NOTED):
         noted = {**noted, **noted.get("few", {})}
-        keys = ("reason", "recall", "recalls", "k", "milliseconds", "bytes", "reach", "filtered")
+        keys = ("reason", "recall", "recalls", "k", "milliseconds", "bytes", "reach", "filtered", "items")
         reached = {key: noted[key] for key in keys if noted.get(key)}
         # Of all settings measured those that nothing cheaper reaches.
         curve, best = [], -1.0

@@ -67,6 +67,11 @@ def _bounded(store: Store, reach: float, few: float | None = None) -> None:
     store.plan.promises = replace(store.plan.promises, bound=approximate.Bound(reach, few=few))
 
 
+def bound(store: Store, few: Reached | None, filtered: Reached | None) -> None:
+    """Have a trial search as far as was chosen."""
+    _bounded(store, filtered.reach if filtered else math.inf, few.reach if few else None)
+
+
 def few(store: Store, asked: Mapping[str, Questions], target: float) -> Reached | None:
     """Return how far to look best first for what was tuned, where that takes less time than the setting chosen."""
     if not _best_first(store):

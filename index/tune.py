@@ -27,6 +27,7 @@ from retr.index.accelerators.config import DEPTH, HNSW, IVF, Cagra, Flat, effort
 from retr.index.accelerators.faiss_index import MIN_ROWS, train
 from retr.index.disk.manifest import TUNING
 from retr.index.errors import UsageError
+from retr.index.item_tuning import tune_items
 from retr.index.measuring import (
     BATCH,
     Questions,
@@ -84,7 +85,8 @@ class Tuning:
 
     ``seconds`` is for one query alone; ``bytes`` counts the accelerators; ``curve`` holds every setting measured.
     ``reason`` says why search stays exact, where it does. ``few`` is set where a search to a bound serves the same
-    questions at less cost, and ``filtered`` where one serves any other.
+    questions at less cost, and ``filtered`` where one serves any other; ``items`` says how cases are searched, where
+    the index says what a case is (`retr.index.item_tuning`).
     """
 
     config: Config
@@ -96,6 +98,7 @@ class Tuning:
     reason: str | None = None
     few: reach.Reached | None = None
     filtered: reach.Reached | None = None
+    items: Mapping[str, Any] | None = None
 
     @property
     def recall(self) -> float:
@@ -107,6 +110,7 @@ class Tuning:
         bounds = {"few": self.few, "filtered": self.filtered}
         return {
             **{name: reached.to_json() for name, reached in bounds.items() if reached},
+            **({"items": dict(self.items)} if self.items else {}),
             "bytes": self.bytes,
             "curve": [
                 {
@@ -196,7 +200,8 @@ def tune(
             if min(promised.values()) >= recall and (latency is None or seconds <= latency):
                 tuning = Tuning(config, recall, promised, seconds, size, curve)
                 few, filtered = reach.few(trial, asked, recall), reach.filtered(trial, hard, recall, say)
-                tuning = replace(tuning, few=few, filtered=filtered)
+                reach.bound(trial, few, filtered)
+                tuning = replace(tuning, few=few, filtered=filtered, items=tune_items(trial, recall, say))
                 writer.note(TUNING, tuning.to_json())
                 writer.commit()
                 return tuning

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from retr.index.store import Store
+    from retr.index.types import ItemScore
     from retr.retrieval.index_like import IndexLike
     from retr.retrieval.labels.cases import Cases
     from retr.retrieval.labels.label_set import LabelSet
@@ -48,6 +49,8 @@ def evaluate(
     subgroups: Sequence[str] = (),
     seed: int = 0,
     gallery_size: int | str | Sequence[int | str] | None = None,
+    item: str | bool | None = None,
+    item_score: ItemScore = "maxsim",
 ) -> Evaluation:
     """Measure an index on its own labelled rows, patients kept apart.
 
@@ -77,6 +80,9 @@ def evaluate(
     gallery_size
         Retrieval: measure among so many rows, too, drawn by hash, whole patients together; several; ``"all"`` for the
         whole gallery. They come as ``per_gallery``.
+    item, item_score
+        Retrieval: what a case is, and how it is scored, as `Index.search` takes them: cases ask and answer as one, by
+        their labelled rows, and have one label each (`retr.retrieval.evaluation.items`).
 
     Raises
     ------
@@ -107,6 +113,12 @@ def evaluate(
     if order is not None and (task == "retrieval" or cases.several):
         why = "retrieval names no classes" if task == "retrieval" else "rows carry several of them"
         raise UsageError(f"an order of classes means nothing here: {why}", hint="leave the order out")
+    if item:
+        if task != "retrieval":
+            raise UsageError(f"cases are measured by retrieval, not by {task}", hint="leave the item out")
+        from retr.retrieval.evaluation.items import of_items
+
+        cases = of_items(store, cases, item, item_score)
     cases = _without_seen(store, cases, crossed=task in {"retrieval", "neighbours"})
     options = EvaluationOptions(seed, tuple(listed(subgroups, "subgroups")))
     sizes = _sizes(gallery_size)

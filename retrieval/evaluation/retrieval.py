@@ -17,6 +17,7 @@ from retr.retrieval.evaluation.evaluation import (
     evaluation_facts,
     without_interval,
 )
+from retr.retrieval.evaluation.items import ItemCases, nearest_items
 from retr.retrieval.labels.held_out_views import Unseen
 from retr.retrieval.stats import curves, metrics
 from retr.retrieval.stats.intervals import mean_interval
@@ -108,7 +109,7 @@ def retrieval(
         )
     return Evaluation(
         kind="retrieval",
-        facts=evaluation_facts(store, cases, options) | {"k": list(ks)},
+        facts=evaluation_facts(store, cases, options) | _of_item(cases) | {"k": list(ks)},
         metrics=estimates,
         per_class=per_class,
         per_subgroup=by_subgroup(store, cases, options, numbers),
@@ -123,6 +124,12 @@ def retrieval(
         notes=(*notes, *without_interval(cases, estimates)),
         per_gallery=per_gallery,
     )
+
+
+def _of_item(cases: Cases) -> dict[str, Any]:
+    if not isinstance(cases, ItemCases):
+        return {}
+    return {"item": cases.rule, "item_score": cases.score, "parts": sum(map(len, cases.parts))}
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,8 @@ class _Measured:
 
 
 def _measured(store: Store, cases: Cases, ks: Sequence[int]) -> _Measured:
-    neighbours = nearest(store, cases, ks[-1])[0]
+    search = nearest_items if isinstance(cases, ItemCases) else nearest
+    neighbours = search(store, cases, ks[-1])[0]  # type: ignore[arg-type]
     asked = cases.member[cases.queries]
     found = np.where((neighbours >= 0)[:, :, None], cases.member[neighbours], False)  # (q, k, c)
     hits = np.asarray((found & asked[:, None, :]).any(axis=2), bool)

@@ -12,9 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from retr.index import item_tuning, measuring, plan, reach, tune
+from retr.index.accelerators import approximate, config, faiss_index
+from retr.index.accelerators.config import IVF
+from retr.index.disk.manifest import TUNING
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import UsageError
-from retr.index.item_search import search_items
+from retr.index.item_search import Promise, search_items
 from retr.index.rows.items import items_of
 from retr.index.scan import items as scan
 from retr.index.scan.items import ItemQuestion
@@ -212,3 +216,100 @@ def test_what_cannot_be_meant_is_said(tmp_path):
         search_items(store, [ItemQuestion(question.vectors[:, :3], question.weights, question.exclude)], "study", 1)
     with pytest.raises(UsageError, match="a mask must be bool"):
         search_items(store, [question], "study", 1, mask=np.ones(3, bool))
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """An index of 300 cases of ten parts that says what a case is, tuned so."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(faiss_index, "MIN_ROWS", 500)
+        patch.setattr(tune, "MIN_ROWS", 500)
+        patch.setattr(approximate, "_SEARCH", 0.0)
+        patch.setattr(approximate, "_LIST", 0.0)
+        # what is measured of rows is tested beside `retr.index.tune`
+        patch.setattr(measuring, "_QUERIES", 32)
+        patch.setattr(measuring, "_TURNS", 1)
+        patch.setattr(reach, "hard_questions", lambda _: [])
+        # a reading of so few rows costs less than anything
+        times = iter(range(10**9, 0, -1))
+        patch.setattr(item_tuning, "process_time", lambda: next(times))
+        store, _ = scattered(tmp_path_factory.mktemp("tuned") / "i", n_cases=300, parts=10)
+        with store.writer() as writer:
+            writer.set_item("study")
+            found = tune.tune(writer, recall=0.9, kinds=(IVF(),))
+            store = writer.store
+        yield store, found
+
+
+def test_what_tune_measured_holds_for_other_cases_and_is_said(tuned):
+    store, found = tuned
+    assert found.items["rule"] == "study"
+    for score in ("maxsim", "best"):
+        noted = found.items[score]
+        assert noted["recall"] >= 0.9
+        questions = asked(store, range(0, 300, 7))
+        near = search_items(store, questions, "study", 10, score=score)
+        true = search_items(store, questions, "study", 10, score=score, exactly=True)
+        assert all(not answer.exact for answer in near)
+        assert all(answer.exact for answer in true)
+        assert near[0].note == f"approximate: recall {noted['recall']:.3f} of the ten best cases when tuned"
+        kept = [np.mean(one.scores >= other.scores[-1]) for one, other in zip(near, true, strict=True)]
+        assert np.mean(kept) >= 0.85
+        for one, other in zip(near, true, strict=True):
+            # scores are those of the exact search, and what is found stands in its order
+            exactly = dict(zip(other.items.tolist(), other.scores.tolist(), strict=True))
+            found_too = [number for number in one.items.tolist() if number in exactly]
+            assert found_too == [number for number in other.items.tolist() if number in found_too]
+            scored = dict(zip(one.items.tolist(), one.scores.tolist(), strict=True))
+            assert all(scored[number] == exactly[number] for number in found_too)
+    assert plan.describe(store.manifest)["items"]["maxsim"]["recall"] == found.items["maxsim"]["recall"]
+
+
+def test_what_was_not_measured_is_searched_exactly(tuned):
+    store, _ = tuned
+    questions = asked(store, [3])
+    every = np.ones(store.n_total, bool)
+    for options in ({"score": "mean"}, {"where": "study != 's001'"}, {"mask": every}, {"exactly": True}):
+        [answer] = search_items(store, questions, "study", 5, **options)
+        assert answer.exact
+    [answer] = search_items(store, questions, "study", 200)
+    assert answer.exact
+    with store.writer() as writer:
+        # rows that came later have no accelerator, and are found all the same
+        writer.append(pa.table({"id": ["new"], "study": ["z"]}), questions[0].vectors[:1])
+        later = writer.commit()
+    [answer] = search_items(later, questions, "study", 5, score="best")
+    assert not answer.exact
+    assert items_of(later, "study").names[answer.items[0]] == "z"
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(0, 2**32))
+def test_with_all_rows_proposed_the_oracle_agrees(seed):
+    rng = np.random.default_rng(seed)
+    pool = rng.integers(-2, 3, (12, 4)).astype(np.float32)
+    n = 160
+    info = EncoderInfo("fake", 4, "cosine", "none", text=False, weights_sha256="0", preprocessing="none")
+    with tempfile.TemporaryDirectory(dir=MEMORY) as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(approximate, "_MAX_K", 10**6)
+        patch.setattr(approximate, "suits", lambda *_: True)
+        store = Store.create(Path(folder) / "i", encoder=info)
+        ids, studies = rng.permutation(n), rng.integers(0, 40, n)
+        table = pa.table({"id": [f"{i:03d}" for i in ids], "study": [f"s{c:02d}" for c in studies]})
+        with store.writer() as writer:
+            writer.append(table, pool[rng.integers(0, 12, n)] + np.float32(0.01))
+            writer.commit()
+            writer.delete(rng.choice(n, 20, replace=False))
+            writer.commit()
+            writer.compact()
+            kind, vectors = IVF(lists=4), writer.store.segments[0].vectors
+            writer.accelerate(0, lambda file: faiss_index.train(vectors, kind, file, budget=1 << 20))
+            writer.note(TUNING, {"index": config.to_json(IVF(lists=4, probes=4)), "recall": 1.0, "curve": []})
+            store = writer.commit()
+        questions = [
+            ItemQuestion(pool[:m], np.ones(m), np.unique(rng.integers(0, store.n_total, 3))) for m in (1, 3, 6)
+        ]
+        for score in ("maxsim", "best"):
+            found = search_items(store, questions, "study", 4, score=score, promise=Promise(n, 1.0))
+            agrees(store, "study", questions, found, 4, score, np.ones(store.n_total, bool), None)
+            assert not all(answer.exact for answer in found)
