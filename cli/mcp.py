@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from retr.cli._options import ColumnsOption, IndexOption, LoadOptions, column_names, find_index, unfold
-from retr.index.errors import MissingExtraError
+from retr.index.machine.extras import needed
 
 
 @unfold
@@ -31,12 +31,8 @@ def mcp(
     import retr
     from retr.retrieval.interop.agents import Shown
 
-    try:
+    with needed():
         from retr.retrieval.interop.mcp_server import make_server
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("retr."):
-            raise
-        raise MissingExtraError(error.name, "mcp") from None
     opened = retr.Index.open(find_index(index), **loading.options)
     shown = Shown(opened, column_names(columns) if columns else (), pictures)
     make_server(shown, retr.__version__).run("stdio")

@@ -12,7 +12,8 @@ import typer
 
 from retr.cli._options import JsonOption, LoadOptions, find_index, unfold
 from retr.cli._output import Output
-from retr.index.errors import MissingExtraError, RetrError, UsageError
+from retr.index.errors import RetrError, UsageError
+from retr.index.machine.extras import needed
 from retr.index.machine.home import home
 
 if TYPE_CHECKING:
@@ -66,15 +67,11 @@ def serve(
 
     Example: retr serve --index fundus=/data/fundus.retr --port 7860
     """
-    try:
+    with needed():
         import uvicorn
 
         from retr.serve.app import create_app
         from retr.serve.settings import Settings
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("retr."):
-            raise
-        raise MissingExtraError(error.name, "serve") from None
     out = Output()
     settings = Settings(
         host=host,

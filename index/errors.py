@@ -242,10 +242,22 @@ class ImageReadError(RetrError):
 class MissingExtraError(RetrError):
     """An optional package is not installed.
 
+    Parameters
+    ----------
+    package
+        Its name.
+    *extras
+        Extras of `retr` that bring it; without any the package is installed by its own name.
+    alone
+        What brings it without the rest of those extras, where that is enough.
+
+    Examples
+    --------
     >>> print(MissingExtraError("pydicom", "dicom"))
     pydicom is not installed; install it with `pip install "retr[dicom]"`
     """
 
-    def __init__(self, package: str, *extras: str) -> None:
-        commands = " or ".join(f'`pip install "retr[{extra}]"`' for extra in extras) or f"`pip install {package}`"
+    def __init__(self, package: str, *extras: str, alone: str | None = None) -> None:
+        wanted = [*([] if alone is None else [alone]), *(f"retr[{extra}]" for extra in extras)]
+        commands = " or ".join(f'`pip install "{one}"`' for one in wanted) or f"`pip install {package}`"
         super().__init__(f"{package} is not installed", hint=f"install it with {commands}")

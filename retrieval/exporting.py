@@ -19,7 +19,8 @@ import pyarrow as pa
 from retr.index.disk.files import disk_errors
 from retr.index.disk.manifest import IDENTIFIERS
 from retr.index.disk.schema import ID
-from retr.index.errors import MissingExtraError, UsageError
+from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 from retr.index.machine.home import home
 from retr.index.machine.whole_file import draft_of
 from retr.retrieval.interop.written import as_fiftyone, as_parquet, as_webdataset, with_vectors
@@ -115,11 +116,8 @@ def _writer(form: str, label: str | None) -> Callable[[Store, NDArray[np.int64],
         return partial(as_fiftyone, label=label)
     if form in _WRITERS:
         return _WRITERS[form]
-    package = {"lance": "pylance", "datasets": "datasets"}[form]
-    try:
+    with needed():
         __import__(form)
-    except ImportError:
-        raise MissingExtraError(package) from None
     return _as_lance if form == "lance" else _as_dataset
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.disk.schema import ID, records, texts
-from retr.index.errors import MissingExtraError
+from retr.index.machine.extras import needed
 from retr.index.once import Once
 from retr.retrieval.json_values import to_plain
 from retr.retrieval.same_tables import same_tables
@@ -338,10 +338,8 @@ class Hits(Sequence[Hit]):
         >>> hits.to_pandas()["label"].tolist()
         ['healthy', 'healthy']
         """
-        try:
+        with needed():
             import pandas as pd
-        except ImportError:
-            raise MissingExtraError("pandas") from None
         table = self.table
         whole = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
         missing = {name for name in table.column_names if table[name].null_count and table[name].type in whole}
@@ -367,10 +365,8 @@ class Hits(Sequence[Hit]):
         >>> hits.to_polars()["label"].to_list()
         ['healthy', 'healthy']
         """
-        try:
+        with needed():
             import polars as pl
-        except ImportError:
-            raise MissingExtraError("polars") from None
         frame = pl.from_arrow(self.table)
         assert isinstance(frame, pl.DataFrame)
         return frame

@@ -21,6 +21,7 @@ from retr.index.disk import lists_file
 from retr.index.disk.faiss_file import require_whole
 from retr.index.errors import IndexCorruptError
 from retr.index.json_fields import stored
+from retr.index.machine.extras import needed
 from retr.index.scan import exact
 from retr.index.scan.processor import threads
 from retr.index.types import Block, Candidates
@@ -133,7 +134,8 @@ def _transform(rotation: Rotation) -> Any:
 
 def _set_centroids(index: Any, sample: NDArray[np.float32], rotation: Rotation | None, seed: int) -> None:
     """Cluster the sample ``(n, d)`` by cosine and fill the coarse quantiser; faiss's training then leaves it alone."""
-    from sklearn.cluster import MiniBatchKMeans
+    with needed():
+        from sklearn.cluster import MiniBatchKMeans
 
     faiss = load_faiss()
     ivf = faiss.extract_index_ivf(index)

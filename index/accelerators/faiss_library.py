@@ -8,7 +8,7 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from retr.index.errors import MissingExtraError
+from retr.index.machine.extras import missing
 from retr.index.scan.processor import openblas_kernels
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def load_faiss() -> Any:
     Raises
     ------
     MissingExtraError
-        Neither ``retr[cpu]`` nor ``retr[gpu]`` is installed.
+        It is not installed: neither alone nor with ``retr[cpu]`` or ``retr[gpu]``.
     """
     # a library that another thread is importing is not whole: the statement waits for it, the look-up does not
     try:
@@ -33,7 +33,8 @@ def load_faiss() -> Any:
             with _LOADING, _current_kernels():
                 import faiss
     except ImportError as error:
-        raise MissingExtraError("faiss", "cpu", "gpu") from error
+        # also where it is installed and lacks a library of the system
+        raise missing("faiss") from error
     return faiss
 
 

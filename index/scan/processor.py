@@ -19,11 +19,18 @@ def flags() -> frozenset[str]:
     return frozenset(text.partition("flags")[2].partition("\n")[0].split())
 
 
+def processors() -> int:
+    """Return how many processors this process may use; where the system does not say, how many there are."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 @cache
 def threads() -> int:
     """Return how many threads a search may use: as many as `OMP_NUM_THREADS` gives other libraries, or all cores."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else len(os.sched_getaffinity(0))
+    return int(asked) if asked.isdecimal() and int(asked) else processors()
 
 
 def has_fast_bfloat16() -> bool:

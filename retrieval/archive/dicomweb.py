@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
-from retr.index.errors import MissingExtraError, UsageError
+from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 from retr.index.machine.hash_key import agreed_key, keyed_hash
 from retr.retrieval.archive.dicomweb_http import Address, Exchange, RefusedAnswerError, single_part
 from retr.retrieval.archive.remote import again
@@ -301,10 +302,8 @@ class DicomWebSource:
 def _client(url: str, exchange: Exchange) -> Any:
     import logging
 
-    try:
+    with needed():
         from dicomweb_client.web import DICOMwebClient
-    except ImportError:
-        raise MissingExtraError("dicomweb-client", "pacs") from None
     # it logs addresses, which hold UIDs
     logging.getLogger("dicomweb_client").setLevel(logging.CRITICAL)
     client = DICOMwebClient(url, session=exchange, permissive_uid=True)

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qsl, urlsplit
 
-from retr.index.errors import MissingExtraError, UsageError
+from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 from retr.index.machine.home import home
 
 if TYPE_CHECKING:
@@ -110,10 +111,8 @@ class Exchange:
     """
 
     def __init__(self, address: Address, connections: int) -> None:
-        try:
+        with needed():
             import requests
-        except ImportError:
-            raise MissingExtraError("dicomweb-client", "pacs") from None
         self._base = address.url
         self._session = requests.Session()
         # no proxy, no .netrc, no bundle of certificates that other variables name

@@ -14,6 +14,7 @@ import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retr.index.errors import RetrError, UsageError
+from retr.index.machine.extras import needed
 from retr.retrieval.archive.sources import (
     SNIFF_BYTES,
     Bytes,
@@ -53,7 +54,8 @@ class RemoteSource:
 
     def __init__(self, url: str) -> None:
         try:
-            import fsspec
+            with needed():
+                import fsspec
 
             self._fs, root = fsspec.core.url_to_fs(url)
         except ImportError as error:

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retr.index.machine.extras import needed
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Iterator, Sequence
 
@@ -25,8 +27,9 @@ def components(n: int, edges: Iterable[tuple[int, int]]) -> NDArray[np.int64]:
     >>> components(5, [(0, 3), (3, 4)]).tolist()
     [0, 1, 2, 0, 0]
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    with needed():
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
 
     pairs = np.fromiter(chain.from_iterable(edges), np.int64).reshape(-1, 2)
     if not n:

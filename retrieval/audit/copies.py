@@ -24,6 +24,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from retr.index.errors import ImageReadError, RetrError
+from retr.index.machine.extras import needed
 from retr.retrieval.archive.locations import Archive
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.archive.row_pictures import picture_in
@@ -52,7 +53,8 @@ def perceptual_hash(image: Image.Image) -> NDArray[np.float32]:
     Taking the surroundings away leaves vessels and ribs, and removes the round field and the lungs that all pictures of
     a kind have in common.
     """
-    from scipy.ndimage import gaussian_filter
+    with needed():
+        from scipy.ndimage import gaussian_filter
 
     small = image.convert("L").resize((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     grey = np.asarray(small, dtype=np.float32)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from retr.index.machine.extras import needed
 from retr.retrieval.audit.geometry import MIN_MATCHES, Overlay, overlay
 from retr.retrieval.audit.keypoints import SIDE, Detail, Keypoints, find_detail, find_keypoints, require_library
 from retr.retrieval.progress import make_progress
@@ -150,7 +151,8 @@ def _near_by_vector(store: Store, numbers: NDArray[np.int64], places: NDArray[np
 
 def _near_by_words(points: list[Keypoints], places: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
     """Yield each place with those that share most of its rare words, as it is and mirrored."""
-    from scipy.sparse import diags_array
+    with needed():
+        from scipy.sparse import diags_array
 
     words = _vocabulary(points)
     counts = _count(points, words)
@@ -177,7 +179,8 @@ def _vocabulary(points: list[Keypoints]) -> NDArray[np.float32]:
 
 def _count(points: Iterable[Keypoints], words: NDArray[np.float32]) -> Any:
     """Return the roots of how often each picture has each word: a sparse array ``(n, w)``."""
-    from scipy.sparse import csr_array
+    with needed():
+        from scipy.sparse import csr_array
 
     # all are of unit length: the nearest word is the one of the largest product
     found = [np.unique((one.roots() @ words.T).argmax(axis=1), return_counts=True) for one in points]
@@ -187,7 +190,8 @@ def _count(points: Iterable[Keypoints], words: NDArray[np.float32]) -> Any:
 
 
 def _unit(rows: Any) -> Any:
-    from scipy.sparse import diags_array
-    from scipy.sparse.linalg import norm
+    with needed():
+        from scipy.sparse import diags_array
+        from scipy.sparse.linalg import norm
 
     return diags_array(1 / np.maximum(norm(rows, axis=1), 1e-9)) @ rows

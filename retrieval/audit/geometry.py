@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.machine.extras import needed
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -152,7 +154,8 @@ def _agree(p: NDArray[np.complex128], q: NDArray[np.complex128], scale: Any, shi
 
 def _overlap(a: Detail, b: Detail, scale: complex, shift: complex) -> tuple[float, float] | None:
     """Return the correlation where two pictures overlap, and which share of the larger that is."""
-    from scipy.ndimage import map_coordinates
+    with needed():
+        from scipy.ndimage import map_coordinates
 
     y, x = np.nonzero(a.field)
     there = scale * (x + 1j * y) + shift

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from retr.index.errors import MissingExtraError
+from retr.index.machine.extras import needed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -72,10 +72,8 @@ class Detail:
 
 def require_library() -> None:
     """Raise MissingExtraError unless the library that finds keypoints is installed."""
-    try:
+    with needed():
         import skimage  # noqa: F401
-    except ImportError:
-        raise MissingExtraError("scikit-image", "geometry") from None
 
 
 def find_keypoints(image: Image.Image) -> Keypoints:
@@ -100,7 +98,8 @@ def find_keypoints(image: Image.Image) -> Keypoints:
 
 def find_detail(image: Image.Image) -> Detail:
     """Return what a picture shows beside its broad light and shade."""
-    from scipy.ndimage import gaussian_filter
+    with needed():
+        from scipy.ndimage import gaussian_filter
 
     even, field = _even(image)
     return Detail(even - gaussian_filter(even, 4), field)
@@ -108,7 +107,8 @@ def find_detail(image: Image.Image) -> Detail:
 
 def _even(image: Image.Image) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Return a picture in grey at 320 pixels, equalised, and its field without the border."""
-    from scipy import ndimage
+    with needed():
+        from scipy import ndimage
     from skimage.exposure import equalize_adapthist
 
     small = image.convert("L")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.machine.extras import needed
 from retr.retrieval.classify.prompts import class_vectors
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def from_pictures(encoder: Any, pictures: Sequence[Any], labels: LabelSet) -> ND
 
 def from_vectors(side: WordEncoder, vectors: NDArray[np.float32], labels: LabelSet) -> NDArray[np.float64]:
     """Return the probability of each finding against its denial, ``no FINDING``: float64 ``(n, c)``."""
-    from scipy.special import expit
+    with needed():
+        from scipy.special import expit
 
     return np.asarray(expit(log_odds(side, vectors, labels)), np.float64)
 

@@ -23,6 +23,7 @@ from retr.index.disk.npz import numbers, read_npz
 from retr.index.disk.side_data import Change, Kind, dropped, held
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.json_fields import Fields, parse_json, stored
+from retr.index.machine.extras import needed
 from retr.index.machine.waiting import waiting
 from retr.retrieval.ignored_warnings import ignoring
 from retr.retrieval.labels.held_out_views import Unseen
@@ -398,9 +399,8 @@ def fit_probe(
     UsageError
         The rows hold a single class.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
+    with needed():
+        from sklearn import exceptions, linear_model
     present = np.unique(codes)
     if len(present) < 2:
         raise UsageError(
@@ -409,9 +409,9 @@ def fit_probe(
         )
     mean, deviation = vectors.mean(axis=0), vectors.std(axis=0)
     deviation = (deviation if scaling.each else np.full_like(deviation, np.linalg.norm(deviation))) + np.float32(1e-6)
-    model = LogisticRegression(C=strength, class_weight="balanced", max_iter=300)
+    model = linear_model.LogisticRegression(C=strength, class_weight="balanced", max_iter=300)
     # Stopped early is still a probe, and its figures are measured held-out.
-    with ignoring(ConvergenceWarning):
+    with ignoring(exceptions.ConvergenceWarning):
         model.fit((vectors - mean) / deviation, codes)
     found, offset = model.coef_, model.intercept_
     if len(present) == 2:  # scikit-learn keeps one row for two classes

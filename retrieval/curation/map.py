@@ -15,8 +15,9 @@ import numpy as np
 
 from retr.index.disk.npz import numbers, read_npz
 from retr.index.disk.side_data import Change, Kind, dropped
-from retr.index.errors import MissingExtraError, RetrError, UsageError
+from retr.index.errors import RetrError, UsageError
 from retr.index.json_fields import stored
+from retr.index.machine.extras import needed
 from retr.index.machine.waiting import waiting
 from retr.retrieval.curation.map_clusters import find_clusters, name_clusters
 from retr.retrieval.ignored_warnings import ignoring
@@ -189,11 +190,8 @@ def map(  # noqa: A001 - the field's own word, and the command line's
 def _fitted(store: Snapshot, rows: NDArray[np.int64]) -> _Stored:
     if len(rows) < FEWEST:
         raise UsageError(f"a map needs at least {FEWEST} rows, the index has {len(rows)}", hint="index more pictures")
-    try:
-        with ignoring(Warning):
-            from umap import UMAP
-    except ImportError:
-        raise MissingExtraError("umap-learn", "eval") from None
+    with needed(), ignoring(Warning):
+        from umap import UMAP
     with waiting(f"making a map of {len(rows)} rows"):
         parts = _principal(store, rows)
         start = parts[:, :2] * (10 / max(float(np.abs(parts[:, :2]).max()), 1e-6))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.disk.segments import id_hashes
+from retr.index.machine.extras import needed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +25,8 @@ _TYPICAL, _LIFT, _NAMES = 0.15, 1.4, 2
 
 def find_clusters(xy: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.int64]:
     """Find the clusters of points float32 ``(n, 2)``: int64 ``(n,)``, -1 where a point is in none; the largest is 0."""
-    from sklearn.cluster import HDBSCAN
+    with needed():
+        from sklearn.cluster import HDBSCAN
 
     kept = np.arange(len(xy))
     if len(xy) > _MOST:
@@ -34,7 +36,8 @@ def find_clusters(xy: NDArray[np.float32], ids: Sequence[str]) -> NDArray[np.int
         return np.full(len(xy), -1, np.int64)
     found = HDBSCAN(min_cluster_size=least, min_samples=_LEAST, copy=True).fit(xy[kept].astype(np.float64)).labels_
     if len(kept) < len(xy):
-        from scipy.spatial import KDTree
+        with needed():
+            from scipy.spatial import KDTree
 
         found = found[KDTree(xy[kept]).query(xy)[1]]
     found = np.asarray(found, np.int64)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retr.index.errors import MissingExtraError, UsageError
+from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 from retr.index.machine.home import home
 from retr.index.machine.whole_file import write_output
 from retr.retrieval.visible_text import visible
@@ -106,11 +107,9 @@ def _table(drawn: Map, store: Store) -> bytes:
 
 def _picture(drawn: Map) -> bytes:
     """Draw a PNG: points in the colours of their labels, the names of clusters over them."""
-    try:
+    with needed():
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingExtraError("matplotlib", "eval") from None
     figure = Figure(figsize=(11, 8), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

@@ -12,6 +12,7 @@ import PIL.Image
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import EncoderNotFoundError, UsageError
 from retr.index.json_fields import is_unicode
+from retr.index.machine.extras import needed
 from retr.index.machine.imported import imported
 from retr.index.vectors import plain_array
 from retr.retrieval.encoders.base import BaseEncoder
@@ -203,7 +204,8 @@ def _fingerprint_of(module: Any) -> str:
 
 
 def _evaluated(module: Any) -> Callable[[NDArray[Any]], Any]:
-    import torch
+    with needed():
+        import torch
 
     def run(batch: NDArray[Any]) -> Any:
         first = next(module.parameters(), torch.zeros(()))

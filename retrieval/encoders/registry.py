@@ -14,6 +14,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import EncoderNotFoundError, UsageError, WeightsError
+from retr.index.machine.extras import needed
 from retr.index.machine.home import home
 from retr.index.machine.waiting import waiting
 from retr.retrieval.encoders.weights import locations
@@ -148,7 +149,8 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
     model = (rest,) if spec.family else ()
     said = "".join(f", {key}={value}" for key, value in given.items() if key not in {"weights", "text_model"})
     with _LOADING, waiting(f"loading the encoder {name!r}{said}"):
-        encoder = spec.load(*model, device=device, precision=precision, **given)
+        with needed():
+            encoder = spec.load(*model, device=device, precision=precision, **given)
         locations.remember_files(encoder.info, given)
     return encoder
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 from retr.retrieval.classify.probe import Scaling, fit_probe
 from retr.retrieval.classify.prompts import class_vectors
 from retr.retrieval.encoders.runtime.truncation import unread_ends
@@ -161,7 +162,8 @@ def _answers(logits: NDArray[np.float64], *, several: bool) -> tuple[NDArray[np.
     Probabilities that round to 1 are ties; the log-odds behind them are not.
     """
     if several:
-        from scipy.special import expit
+        with needed():
+            from scipy.special import expit
 
         return np.asarray(expit(logits), np.float64), logits
     return softmax(logits), class_log_odds(logits)

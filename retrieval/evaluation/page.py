@@ -7,7 +7,7 @@ import warnings
 from math import isnan
 from typing import TYPE_CHECKING, Any
 
-from retr.index.errors import MissingExtraError
+from retr.index.machine.extras import needed
 from retr.retrieval.pages import render as rendered
 from retr.retrieval.stats.intervals import Estimate
 from retr.retrieval.visible_text import visible
@@ -110,12 +110,10 @@ def _plots(evaluation: Evaluation) -> Iterable[dict[str, Any]]:
 
 def _svg(caption: str, data: Any, draw: Callable[[Any, Any], None]) -> Any:
     """Return a plot as markup that has a name and the page's colours."""
-    try:
+    with needed():
         from cycler import cycler
         from matplotlib import rc_context
         from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise MissingExtraError("matplotlib", "eval") from None
     from markupsafe import Markup, escape
 
     sink = io.StringIO()

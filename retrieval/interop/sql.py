@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import pyarrow as pa
 
-from retr.index.errors import MissingExtraError, UsageError
+from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 
 if TYPE_CHECKING:
     from retr.retrieval.index_like import IndexLike
@@ -38,10 +39,8 @@ def sql(index: IndexLike, query: str) -> pa.Table:
     >>> sample_index().sql("SELECT label, count(*) AS n FROM rows GROUP BY label ORDER BY label").to_pylist()
     [{'label': 'glaucoma', 'n': 12}, {'label': 'healthy', 'n': 12}]
     """
-    try:
+    with needed():
         import duckdb
-    except ImportError:
-        raise MissingExtraError("duckdb", "sql") from None
     # what is read by DuckDB are these rows, by their name; variables of this program are none of its tables
     settings = {"enable_external_access": "false", "python_enable_replacements": "false"}
     with duckdb.connect(":memory:", config=settings) as connection:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 from retr.retrieval.labels.labelled import classes_of, grouped
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ class Cases:
 
     def relevant(self) -> NDArray[np.int64]:
         """Count, for each query, the rows that may answer it and share a class with it: int64 ``(q,)``."""
-        from scipy.sparse import csr_array
+        with needed():
+            from scipy.sparse import csr_array
 
         patterns, pattern = np.unique(self.member, axis=0, return_inverse=True)
         share = (patterns.astype(np.int64) @ patterns.T.astype(np.int64)) > 0

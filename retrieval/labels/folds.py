@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 from retr.retrieval.ignored_warnings import ignoring
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ def by_patient(groups: NDArray[np.int64], folds: int, seed: int) -> list[Fold]:
     UsageError
         There is one patient.
     """
-    from sklearn.model_selection import GroupKFold
+    with needed():
+        from sklearn.model_selection import GroupKFold
 
     folds = min(folds, len(np.unique(groups)))
     if folds < 2:
@@ -60,7 +62,8 @@ def by_class(codes: NDArray[np.int64], groups: NDArray[np.int64], folds: int, se
 
     Where every class has fewer rows than there are folds, which scikit-learn refuses, patients alone decide.
     """
-    from sklearn.model_selection import StratifiedGroupKFold
+    with needed():
+        from sklearn.model_selection import StratifiedGroupKFold
 
     folds = min(folds, len(np.unique(groups)))
     if folds < 2 or np.bincount(codes).max() < folds:
@@ -73,6 +76,7 @@ def by_class(codes: NDArray[np.int64], groups: NDArray[np.int64], folds: int, se
 
 def by_row(n: int, folds: int, seed: int) -> list[Fold]:
     """Split rows without regard to patients, as the published scripts do; at least two rows."""
-    from sklearn.model_selection import KFold
+    with needed():
+        from sklearn.model_selection import KFold
 
     return list(KFold(min(folds, n), shuffle=True, random_state=seed).split(np.zeros(n)))

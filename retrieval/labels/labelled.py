@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from retr.index.errors import UsageError
 from retr.index.machine.arrow import pc
+from retr.index.machine.extras import needed
 from retr.retrieval.labels.folds import deal
 
 if TYPE_CHECKING:
@@ -234,8 +235,9 @@ def merge_groups(one: NDArray[np.int64], other: NDArray[np.int64]) -> NDArray[np
     >>> merge_groups(np.array([0, 0, 1, 2]), np.array([0, 1, 1, 2])).tolist()
     [0, 0, 0, 1]
     """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    with needed():
+        from scipy.sparse import coo_array
+        from scipy.sparse.csgraph import connected_components
 
     first = one.max(initial=-1) + 1
     size = first + other.max(initial=-1) + 1

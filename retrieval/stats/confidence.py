@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 
 import numpy as np
 
+from retr.index.machine.extras import needed
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -47,7 +49,8 @@ def class_log_odds(logits: NDArray[Any]) -> NDArray[np.float64]:
     >>> class_log_odds(np.array([[0.0, 0.0], [800.0, 0.0], [900.0, 0.0]])).tolist()
     [[0.0, 0.0], [800.0, -800.0], [900.0, -900.0]]
     """
-    from scipy.special import logsumexp
+    with needed():
+        from scipy.special import logsumexp
 
     wide = np.asarray(logits, dtype=np.float64)
     if wide.shape[-1] < 2:
@@ -92,7 +95,8 @@ class Temperature:
         truth
             int64 ``(n,)``.
         """
-        from scipy.optimize import minimize, minimize_scalar
+        with needed():
+            from scipy.optimize import minimize, minimize_scalar
 
         spread = float(np.std(logits)) or 1.0
         # Searched around the logits' own spread: an encoder without a logit scale gives cosines.
@@ -115,7 +119,8 @@ class Temperature:
 
     def probabilities(self, evidence: NDArray[Any]) -> NDArray[np.float64]:
         """Return float64 ``(n, c)``, rows summing to 1."""
-        from scipy.special import expit
+        with needed():
+            from scipy.special import expit
 
         logits = np.asarray(evidence, np.float64) / self.temperature
         scaled = softmax(logits)
@@ -175,7 +180,8 @@ class VoteScale:
     @classmethod
     def fit(cls, votes: Votes, truth: NDArray[np.int64]) -> Self:
         """Find the bandwidth and prior under which the truth is most probable; see `Votes`."""
-        from scipy.optimize import minimize
+        with needed():
+            from scipy.optimize import minimize
 
         spread = float(np.mean(_spread(votes))) or 1.0
 

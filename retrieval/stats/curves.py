@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.machine.extras import needed
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -36,7 +38,8 @@ def class_curves(
     probabilities: NDArray[np.float64], member: NDArray[np.bool_], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Precision against recall of each class, thinned to what a plot can show."""
-    from sklearn.metrics import precision_recall_curve
+    with needed():
+        from sklearn.metrics import precision_recall_curve
 
     curves = []
     for c, name in enumerate(classes):

@@ -32,6 +32,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from retr.index.machine.extras import needed
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -265,6 +267,7 @@ def _limits(
 
 @cache
 def _quantile(df: float) -> float:
-    from scipy.stats import t
+    with needed():
+        from scipy.stats import t
 
     return float(t.ppf((1 + LEVEL) / 2, df))

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 from retr.retrieval.ignored_warnings import ignoring
 
 if TYPE_CHECKING:
@@ -261,7 +262,8 @@ def top_k_accuracy(probabilities: ArrayLike, truth: ArrayLike, k: int) -> float:
 
 def macro_f1(predicted: ArrayLike, truth: ArrayLike) -> float:
     """Mean of F1 over the classes that occur in ``truth``, int ``(n,)``."""
-    from sklearn.metrics import f1_score
+    with needed():
+        from sklearn.metrics import f1_score
 
     return float(f1_score(truth, predicted, labels=np.unique(np.asarray(truth)), average="macro"))
 
@@ -284,7 +286,8 @@ def quadratic_kappa(predicted: ArrayLike, truth: ArrayLike, classes: int) -> flo
 
 
 def _kappa(predicted: ArrayLike, truth: ArrayLike, weights: str | None, **given: Any) -> float:
-    from sklearn.metrics import cohen_kappa_score
+    with needed():
+        from sklearn.metrics import cohen_kappa_score
 
     # one class only: the value is nan, which says it
     with ignoring(), np.errstate(all="ignore"):
@@ -306,7 +309,8 @@ def auroc_per_class(scores: ArrayLike, member: NDArray[np.bool_]) -> NDArray[np.
     NDArray
         float64 ``(c,)``, ``nan`` where a class has no positive or no negative row.
     """
-    from scipy.stats import rankdata
+    with needed():
+        from scipy.stats import rankdata
 
     # the rank sum of Mann and Whitney, for all classes at once: intervals measure it a hundred times
     inside = member.sum(axis=0)
@@ -317,7 +321,8 @@ def auroc_per_class(scores: ArrayLike, member: NDArray[np.bool_]) -> NDArray[np.
 
 def auprc_per_class(scores: ArrayLike, member: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Average precision of each class against the rest; arguments and result as in `auroc_per_class`."""
-    from sklearn.metrics import average_precision_score
+    with needed():
+        from sklearn.metrics import average_precision_score
 
     columns = np.asarray(scores, np.float64)
     positives = member.sum(axis=0)
@@ -364,7 +369,8 @@ def classification(
         (Cohen's, unweighted), ``auroc`` (macro over the classes with rows inside and outside, one against the rest: no
         class is the positive one), ``ece``; and with ``grades`` ``kappa_quadratic``.
     """
-    from sklearn.metrics import recall_score
+    with needed():
+        from sklearn.metrics import recall_score
 
     scores, target = np.asarray(probabilities, np.float64), np.asarray(truth)
     predicted = scores.argmax(axis=1)

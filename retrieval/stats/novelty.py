@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.machine.extras import needed
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -69,7 +71,8 @@ def fence(nearest: NDArray[Any], groups: NDArray[np.int64], rate: float = RATE) 
     >>> fence(np.linspace(0.5, 0.9, 24), np.arange(24)).rate
     0.04
     """
-    from scipy.special import betaincinv
+    with needed():
+        from scipy.special import betaincinv
 
     _, members, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(nearest, kind="stable")

@@ -16,6 +16,7 @@ import numpy as np
 
 from retr.index.disk.npz import numbers
 from retr.index.json_fields import Fields, parse_json
+from retr.index.machine.extras import needed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,8 +60,9 @@ class WordBag:
     @classmethod
     def fit(cls, texts: Sequence[str]) -> Self:
         """Learn terms, weights and the reduction from texts."""
-        import scipy.sparse
-        from sklearn.decomposition import TruncatedSVD
+        with needed():
+            import scipy.sparse
+            from sklearn.decomposition import TruncatedSVD
 
         frequent = 2 if len(set(texts)) > SMALL else 1
         vectorizers = [_vectorizer(kind, min_df=frequent) for kind in _KINDS]
@@ -75,7 +77,8 @@ class WordBag:
 
     def encode_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Embed texts: float32 ``(n, dim)``; zero for a text of which nothing is known."""
-        import scipy.sparse
+        with needed():
+            import scipy.sparse
 
         found = scipy.sparse.hstack([one.transform(texts) for one in self._vectorizers]).tocsr()
         if self.components is None:
@@ -139,13 +142,15 @@ class WordBag:
 
 
 def _vectorizer(kind: Mapping[str, Any], **options: Any) -> Any:
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    with needed():
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
     return TfidfVectorizer(**kind, **_COMMON, **options)
 
 
 def _plain(word: str) -> str:
-    from sklearn.feature_extraction.text import strip_accents_unicode
+    with needed():
+        from sklearn.feature_extraction.text import strip_accents_unicode
 
     plain: str = strip_accents_unicode(word)
     return plain

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -117,7 +118,8 @@ def _principal(
     Directions without any variance are left out, and of two opposite directions the one is taken whose largest
     component is positive.
     """
-    from scipy.linalg import eigh
+    with needed():
+        from scipy.linalg import eigh
     from threadpoolctl import threadpool_limits
 
     n, d = rows.shape

@@ -6,6 +6,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from retr.index.machine.extras import needed
+
 if TYPE_CHECKING:
     from retr.retrieval.interop.coco import read_coco
     from retr.retrieval.interop.sklearn_transformer import IndexTransformer
@@ -20,4 +22,5 @@ def __getattr__(name: str) -> object:
     """Import what is asked for, and with it scikit-learn or torch."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"retr.retrieval.interop.{_HOMES[name]}"), name)
+    with needed():
+        return getattr(import_module(f"retr.retrieval.interop.{_HOMES[name]}"), name)

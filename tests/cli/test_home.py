@@ -59,7 +59,7 @@ def test_wherever_a_path_is_given(monkeypatch, tmp_path):
     def retr(*arguments: object) -> int:
         return _errors.run(lambda: app(args=[*map(str, arguments)], standalone_mode=False))
 
-    monkeypatch.setenv("RETR_CACHE_DIR", str(cache_folder()))  # the network is exported once, not in every home
+    monkeypatch.setenv("RETR_CACHE_DIR", str(cache_folder()))  # loops are compiled once, not in every home
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("RETR_STATE_DIR", "~/state")
     (tmp_path / "work").mkdir()

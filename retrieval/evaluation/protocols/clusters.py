@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.index.errors import MissingExtraError, UsageError
+from retr.index.errors import UsageError
+from retr.index.machine.extras import missing, needed
 from retr.index.machine.waiting import waiting
 from retr.retrieval.ignored_warnings import ignoring
 
@@ -48,7 +49,7 @@ def check_clusters(n: int) -> None:
         )
     for package in ("umap", "hdbscan"):
         if find_spec(package) is None:
-            raise MissingExtraError(package, "eval")
+            raise missing(package)
 
 
 def clusters(embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
@@ -72,8 +73,9 @@ def clusters(embeddings: NDArray[np.floating]) -> NDArray[np.int64]:
     check_clusters(len(embeddings))
     # umap says that a fixed seed means one thread, scikit-learn deprecates names that hdbscan uses
     with ignoring(), waiting(f"clustering {len(embeddings)} images (UMAP, HDBSCAN)"):
-        import hdbscan
-        import umap
+        with needed():
+            import hdbscan
+            import umap
 
         placed = umap.UMAP(**UMAP_SETTINGS).fit_transform(embeddings)
         labels = hdbscan.HDBSCAN(**HDBSCAN_SETTINGS).fit_predict(placed)

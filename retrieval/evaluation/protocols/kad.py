@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import NoTextSideError, UsageError
+from retr.index.machine.extras import needed
 from retr.retrieval.classify.findings import log_odds
 from retr.retrieval.encoders.registry import text_option
 from retr.retrieval.evaluation.protocols.names import in_words, unknown_names
@@ -85,7 +86,8 @@ def run(
     NoTextSideError
         The encoder has neither findings nor words.
     """
-    from scipy.special import expit
+    with needed():
+        from scipy.special import expit
 
     unknown = _unknown(data, labels, separator)
     if unknown and not ignore_unknown:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 from retr.retrieval.ignored_warnings import ignoring
 
 if TYPE_CHECKING:
@@ -55,8 +56,9 @@ def held_out(
     UsageError
         As `require_fits`.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
+    with needed():
+        from sklearn.exceptions import ConvergenceWarning
+        from sklearn.linear_model import LogisticRegression
 
     folds = list(folds)
     require_fits(labels, folds)

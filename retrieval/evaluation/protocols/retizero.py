@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.errors import UsageError
+from retr.index.machine.extras import needed
 from retr.retrieval.evaluation.protocols.clusters import check_clusters, clusters, versions
 from retr.retrieval.evaluation.protocols.names import no_words
 from retr.retrieval.evaluation.protocols.together import PatchMeans
@@ -76,7 +77,8 @@ def similarity(queries: NDArray[np.floating], gallery: NDArray[np.floating]) -> 
     >>> similarity(np.array([[3.0, 4.0]]), np.array([[3.0, 4.0], [0.0, 8.0]])).round(3)[0].astype(str).tolist()
     ['1.0', '0.444']
     """
-    import torch
+    with needed():
+        import torch
 
     # The published script measures distances by torch.cdist in float32: a product of matrices, whose
     # rounding leaves a vector up to 0.1 % short of 1 from itself. "Drop the first" meets that rounding, so

