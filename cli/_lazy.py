@@ -9,6 +9,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command, get_group
 
+from retr.cli import _loudness
 from retr.cli._once import Group, Once
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class LazyCommand(TyperCommand):
         module, function = self._where.split(":")
         app = typer.Typer(add_completion=False, rich_markup_mode=None)
         app.command(self.name, cls=Once)(getattr(import_module(f"retr.cli.{module}"), function))
-        return get_command(app).make_context(info_name, args, parent, **extra)
+        command = get_command(app)
+        command.params += _loudness.options()
+        return command.make_context(info_name, args, parent, **extra)
 
 
 def group(
@@ -46,14 +49,21 @@ def group(
     commands: Sequence[LazyCommand | TyperGroup],
     *,
     callback: Callable[..., None] | None = None,
+    cls: type[Group] = Group,
 ) -> TyperGroup:
     """Return a command with commands below it, and options of its own where it has a ``callback``."""
     app = typer.Typer(
-        name=name, cls=Group, help=summary, no_args_is_help=True, add_completion=False, rich_markup_mode=None
+        name=name,
+        cls=cls,
+        help=summary,
+        add_completion=False,
+        rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
     if callback is not None:
         app.callback()(callback)
     made = get_group(app)
+    made.params += _loudness.options()
     for command in commands:
         made.add_command(command)
     return made

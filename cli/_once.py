@@ -1,20 +1,44 @@
-"""The commands of typer that ours are: they refuse a repeated condition, and read plain values without pydantic."""
+"""The commands of typer that ours are.
+
+They refuse a repeated condition, read plain values without pydantic, take what is not given from `retr.toml`
+(`retr.cli._settings`), show waits, and end with a next step. A group that is called alone prints its help.
+"""
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
+import sys
 from collections import Counter
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
+from retr.cli import _loudness, _next_steps, _settings, _waits
 from retr.index.errors import UsageError
 
 _CONDITIONS = {"where": "--where", "queries": "--queries", "fit": "--fit"}
 _CHOOSE = {**_CONDITIONS, "patient": "--patient", "one_per": "--one-per", "group": "--group"}
+# they run until they are stopped
+_NO_WAITS = {"retr serve", "retr mcp"}
+_NARROW = 52
 _WHOLE = re.compile("0|[1-9][0-9]{0,15}", re.ASCII)
+
+
+class _Help(typer.Context.formatter_class):  # type: ignore[misc]
+    """Help that can be read on a narrow terminal: what an option does stands below it."""
+
+    def write_dl(self, rows: Any, col_max: int = 30, col_spacing: int = 2) -> None:
+        """Write names with what they are."""
+        super().write_dl(rows, col_max if self.width >= _NARROW else self.width // 4, col_spacing)
+
+
+class _Context(typer.Context):
+    formatter_class = _Help
 
 
 class _PlainValues:
@@ -22,6 +46,8 @@ class _PlainValues:
 
     typer imports pydantic for the first value that it reads, a text or none at all, too: longer than all else it does.
     """
+
+    context_class = _Context
 
     def get_params(self, ctx: Any) -> Any:
         """Return the parameters, each of which asks `_Plain` first."""
@@ -32,7 +58,33 @@ class _PlainValues:
 
 
 class Group(_PlainValues, TyperGroup):
-    """A command with commands below it."""
+    """A command with commands below it; called alone it prints its help, and ends as a mistake in usage does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the options, or print the help."""
+        if not args and not ctx.resilient_parsing:
+            sys.stdout.write(f"{ctx.get_help()}\n")
+            raise typer.Exit(UsageError.exit_code)
+        read: list[str] = super().parse_args(ctx, args)
+        return read
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002
+        """Write what there is below, each with its whole sentence: cut short it says little."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, command.help or "") for name, command in self.commands.items()])
+
+
+class Root(Group):
+    """The first word of a command line."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:  # noqa: ARG002
+        """Begin a command line, in which nothing was asked yet; it is called ``retr`` however it was started."""
+        _loudness.Loudness.reset()
+        columns = shutil.get_terminal_size().columns
+        if columns < _NARROW:
+            # what formats the help would take these all the same
+            extra["terminal_width"] = max(columns - 1, 20)
+        return super().make_context(self.name, args, parent, **extra)
 
 
 class Once(_PlainValues, TyperCommand):
@@ -46,13 +98,29 @@ class Once(_PlainValues, TyperCommand):
         UsageError
             One that chooses rows is given again.
         """
-        *_, order = self.make_parser(ctx).parse_args(args=list(args))
+        given, _, order = self.make_parser(ctx).parse_args(args=list(args))
         for name, times in Counter(option.name for option in order).items():
             if times > 1 and name in _CHOOSE:
                 hint = "join conditions with 'and'" if name in _CONDITIONS else "give one"
                 raise UsageError(f"{_CHOOSE[name]} is given {times} times, and only the last would count", hint=hint)
+        if ctx.resilient_parsing:
+            from retr.cli._suggestions import offer_values
+
+            for parameter in self.params:
+                offer_values(parameter)
+        else:
+            ctx.obj = _settings.found(ctx, given)
+            ctx.default_map = ctx.obj.defaults
         read: list[str] = super().parse_args(ctx, args)
         return read
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, show waits meanwhile, and say what may come next."""
+        asks_itself = ctx.command_path in _NO_WAITS
+        with nullcontext() if asks_itself else _waits.shown(ctx.command_path), ctx.obj.named_in_errors():
+            done = super().invoke(ctx)
+        _next_steps.say(ctx)
+        return done
 
 
 class _Plain:

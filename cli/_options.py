@@ -58,10 +58,12 @@ SafeCsvOption = Annotated[
         "--safe-csv", help="As --csv, with ' before each text that a spreadsheet would take for a formula (=1+1, @sum)."
     ),
 ]
-PathsOption = Annotated[bool, typer.Option("--paths", help="Print one path a line.")]
+PathsOption = Annotated[bool, typer.Option("--paths", help="Print where each picture's file lies, one a line.")]
 Paths0Option = Annotated[
-    bool, typer.Option("--paths0", help="Print paths, each ended by a NUL: for names with line breaks and xargs -0.")
+    bool,
+    typer.Option("--paths0", "-0", help="End each path, or id, with a NUL: for names with line breaks, and xargs -0."),
 ]
+IdsOption = Annotated[bool, typer.Option("--ids", help="Print one id a line.")]
 SheetOption = Annotated[
     Path | None,
     typer.Option(

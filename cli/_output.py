@@ -1,7 +1,8 @@
 """The writer that all commands print through.
 
 Data goes to standard output, everything else to standard error, so a pipe never carries a note. ``--json`` prints
-one object a line, ``--csv`` a header and rows, ``--paths`` one path a line; without them a person gets a table.
+one object a line, ``--csv`` a header and rows, ``--paths`` one path a line, ``--ids`` one id; without them a person
+gets a table.
 
 A program gets the data exactly, in UTF-8 whatever the locale. A person gets escapes for what would act on the terminal
 (`retr.retrieval.visible_text`), and nothing of the data is ever read as markup.
@@ -17,7 +18,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, Literal
 
-from retr.cli import _streams
+from retr.cli import _streams, _waits
 from retr.index.errors import RetrError, UsageError
 from retr.retrieval.json_values import to_plain
 from retr.retrieval.visible_text import columns_wide, is_formula, visible
@@ -26,12 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _UNWRAPPED = 1 << 20
+# signs of a text that stand in one line, at least
+_READABLE = 16
 _HASH = re.compile(r"[0-9a-f]{64}")
-Form = Literal["table", "json", "csv", "paths"]
+Form = Literal["table", "json", "csv", "paths", "ids"]
 
 
 class Output:
-    """Prints records in the form the user asked for with one of five switches; `UsageError` for two forms at once."""
+    """Prints records in the form the user asked for with one of six switches; `UsageError` for two forms at once."""
 
     def __init__(
         self,
@@ -41,16 +44,20 @@ class Output:
         safe_csv: bool = False,
         paths: bool = False,
         paths0: bool = False,
+        ids: bool = False,
     ) -> None:
-        switches = {"json": json_, "csv": csv_, "safe-csv": safe_csv, "paths": paths, "paths0": paths0}
+        paths = paths or (paths0 and not ids)
+        switches = {"json": json_, "csv": csv_, "safe-csv": safe_csv, "paths": paths, "ids": ids}
         asked = [name for name, on in switches.items() if on and not (name == "csv" and safe_csv)]
         if len(asked) > 1:
             given = ", ".join(f"--{name}" for name in switches)
             raise UsageError(f"--{asked[0]} and --{asked[1]} exclude each other", hint=f"give one of {given}")
-        forms: dict[str, Form] = {"json": "json", "csv": "csv", "safe-csv": "csv", "paths": "paths", "paths0": "paths"}
+        if paths0 and asked not in (["paths"], ["ids"]):
+            raise UsageError(f"-0 ends paths and ids, and --{asked[0]} prints neither", hint="leave one of them out")
+        forms: dict[str, Form] = {"json": "json", "csv": "csv", "safe-csv": "csv", "paths": "paths", "ids": "ids"}
         self.form: Form = forms[asked[0]] if asked else "table"
         self._safe = safe_csv
-        self._after_path = "\0" if paths0 else "\n"
+        self._after_name = "\0" if paths0 else "\n"
         self._csv_columns: list[str] | None = None
         (_streams.escape_unencodable if self.form == "table" else _streams.exact)(sys.stdout)
 
@@ -61,10 +68,15 @@ class Output:
             return
         names = {key: _seen(key) for key in data}
         width = max((columns_wide(name) for name in names.values()), default=0)
+        wide = _terminal_width()
         for key, value in data.items():
             for number, shown in enumerate(_lines(value)):
                 name = "" if number else names[key]
-                self.line(f"{name}{' ' * (width - columns_wide(name))}  {shown}")
+                head = f"{name}{' ' * (width - columns_wide(name))}  "
+                if wide is None:
+                    self.line(head + shown)
+                else:
+                    self._write(_hanging(head, _seen(shown), min(width + 2, wide // 2), wide))
 
     def rows(
         self, rows: Iterable[Mapping[str, Any]], columns: Sequence[str] | None = None, *, title: str | None = None
@@ -84,8 +96,8 @@ class Output:
         if self.form == "json":
             for row in rows:
                 self._write(to_json(row) + "\n")
-        elif self.form == "paths":
-            self._paths([str(row["path"]) for row in rows])
+        elif self.form in {"paths", "ids"}:
+            self._names([str(row[self.form[:-1]]) for row in rows])
         elif self.form == "csv":
             self._csv(rows, list(columns or (rows[0] if rows else ())))
         else:
@@ -101,6 +113,7 @@ class Output:
         sys.stderr.write(visible(text) + "\n")
 
     def _write(self, text: str) -> None:
+        _waits.end()
         try:
             sys.stdout.write(text)
         except BrokenPipeError:
@@ -116,12 +129,13 @@ class Output:
         except OSError as error:
             raise unwritten(error) from error
 
-    def _paths(self, paths: list[str]) -> None:
-        torn = next((path for path in paths if self._after_path in path), None)
+    def _names(self, names: list[str]) -> None:
+        torn = next((name for name in names if self._after_name in name), None)
         if torn is not None:
-            raise UsageError(f"the path {torn!r} holds a line break", hint="--paths0 ends each path with a NUL instead")
-        for path in paths:
-            self._write(path + self._after_path)
+            what = self.form[:-1]
+            raise UsageError(f"the {what} {torn!r} holds a line break", hint=f"-0 ends each {what} with a NUL instead")
+        for name in names:
+            self._write(name + self._after_name)
 
     def _csv(self, rows: list[Mapping[str, Any]], columns: list[str]) -> None:
         # csv quotes only what stands in its line terminator, and a bare carriage return ends a line for many readers
@@ -148,6 +162,12 @@ class Output:
     def _table(self, rows: list[Mapping[str, Any]], columns: list[str], title: str | None) -> None:
         if not columns:
             return
+        cells = [[_seen(_brief(show(row.get(column)))) for column in columns] for row in rows]
+        numeric = [any(isinstance(row.get(column), int | float) for row in rows) for column in columns]
+        wide = _terminal_width()
+        if wide is not None and _least_width(columns, cells, numeric) > wide:
+            self._blocks(columns, cells, title, wide)
+            return
         from rich.console import Console
         from rich.table import Table
         from rich.text import Text
@@ -155,17 +175,60 @@ class Output:
         # Text everywhere: square brackets in a column or a file name are not markup
         heading = None if title is None else Text(_seen(title))
         table = Table(box=None, pad_edge=False, title=heading, title_justify="left", header_style="bold")
-        for column in columns:
-            numeric = any(isinstance(row.get(column), int | float) for row in rows)
-            table.add_column(Text(_seen(column)), justify="right" if numeric else "left", overflow="fold")
-        for row in rows:
-            table.add_row(*(Text(_seen(_brief(show(row.get(column))))) for column in columns))
-        # read by a machine or redirected: never wrap at a guessed width
-        width = None if sys.stdout.isatty() else _UNWRAPPED
+        for number, column in enumerate(columns):
+            # a number in two lines is another number
+            least = max((len(row[number]) for row in cells), default=0) if numeric[number] else None
+            justify: Literal["left", "right"] = "right" if numeric[number] else "left"
+            table.add_column(Text(_seen(column)), justify=justify, overflow="fold", min_width=least)
+        for row in cells:
+            table.add_row(*map(Text, row))
         drawn = io.StringIO()
-        Console(file=drawn, width=width, force_terminal=width is None, highlight=False).print(table)
+        # read by a machine or redirected: never wrap at a guessed width
+        Console(file=drawn, width=wide or _UNWRAPPED, force_terminal=wide is not None, highlight=False).print(table)
         for line in drawn.getvalue().split("\n")[:-1]:
             self._write(line.rstrip() + "\n")
+
+    def _blocks(self, columns: Sequence[str], cells: list[list[str]], title: str | None, wide: int) -> None:
+        """Print a table that is wider than the terminal as one block a row."""
+        names = [_seen(column) for column in columns]
+        indent = min(max(map(columns_wide, names)), wide // 2) + 2
+        if title:
+            self._write(_hanging("", _seen(title), 0, wide))
+        for number, row in enumerate(cells):
+            self._write("\n" if number else "")
+            for name, cell in zip(names, row, strict=True):
+                if cell:
+                    self._write(_hanging(name + " " * max(indent - columns_wide(name), 1), cell, indent, wide))
+
+
+def _terminal_width() -> int | None:
+    """Return the columns of the terminal that is printed to; ``None`` where it is none."""
+    import shutil
+
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _hanging(head: str, text: str, indent: int, wide: int) -> str:
+    r"""Return lines of at most ``wide`` columns, all but the first indented.
+
+    >>> _hanging("id  ", "one two three", 4, 12)
+    'id  one two\n    three\n'
+    """
+    import textwrap
+
+    kept: dict[str, Any] = {"replace_whitespace": False, "drop_whitespace": False, "break_on_hyphens": False}
+    lines = textwrap.wrap(head + text, wide, subsequent_indent=" " * indent, **kept)
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _least_width(columns: Sequence[str], cells: list[list[str]], numeric: list[bool]) -> int:
+    """Return how wide a terminal must be for a table: numbers whole, and so much of a text that it can be read."""
+    widths = []
+    for number, column in enumerate(columns):
+        widest = max((columns_wide(row[number]) for row in cells), default=0)
+        head = max((columns_wide(word) for word in _seen(column).split()), default=0)
+        widths.append(max(head, widest if numeric[number] else min(widest, _READABLE)))
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _seen(text: str) -> str:
@@ -230,6 +293,20 @@ def to_json(value: Any) -> str:
     except UnicodeEncodeError:
         return json.dumps(to_plain(value))
     return text
+
+
+def confirm(question: str) -> None:
+    """Ask on standard error, and stop the command unless the answer is yes."""
+    import typer
+
+    with _waits.paused():
+        typer.confirm(question, abort=True, err=True)
+
+
+def read_input() -> bytes:
+    """Read standard input to its end."""
+    with _waits.paused():
+        return sys.stdin.buffer.read()
 
 
 def unwritten(error: OSError) -> RetrError:

@@ -8,16 +8,54 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import sys
+import threading
+import time
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 
 class Sayings(io.TextIOWrapper):
-    """Standard error that never fails: what cannot be written is dropped."""
+    """Standard error that never fails: what cannot be written is dropped.
+
+    On a terminal its last line may say what is waited for; it goes before anything else is written.
+    """
+
+    waits_shown = True
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self._last = time.monotonic()
+        self._wait = ""
+        self._writing = threading.RLock()
 
     def write(self, text: str) -> int:
         """Write, if possible."""
+        with self._writing:
+            self.end_wait()
+            return self._put(text)
+
+    def show_wait(self, text: str, patience: float) -> None:
+        """Say what is waited for, in place of what was said before, where nothing was written for a while."""
+        with self._writing:
+            if not self.waits_shown or (not self._wait and time.monotonic() - self._last < patience):
+                return
+            wide = shutil.get_terminal_size().columns - 1
+            self._wait = text if len(text) <= wide else f"...{text[len(text) - wide + 3 :]}"
+            self._put(f"\r\x1b[K{self._wait}")
+            self.flush()
+
+    def end_wait(self) -> None:
+        """Take away what says so."""
+        with self._writing:
+            self._last = time.monotonic()
+            if self._wait:
+                self._wait = ""
+                self._put("\r\x1b[K")
+                self.flush()
+
+    def _put(self, text: str) -> int:
         with suppress(OSError, ValueError):
             return super().write(text)
         return len(text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from retr.cli._loudness import quiet
 from retr.cli._options import IndexOption, JsonOption, SeedOption, find_index, unfold
 from retr.cli._output import Output
 from retr.cli.evaluate import CaseOptions
@@ -59,7 +60,7 @@ def adapt(
         refit=refit,
         features=features,  # type: ignore[arg-type]
         seed=seed,
-        progress=not json_,
+        progress=not json_ and not quiet(),
         **asdict(cases),
     )
     for note in done.notes:

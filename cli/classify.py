@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,7 +20,7 @@ from retr.cli._options import (
     find_index,
     unfold,
 )
-from retr.cli._output import Output
+from retr.cli._output import Output, read_input
 from retr.index.errors import ImageReadError, UsageError
 from retr.index.machine.home import home
 
@@ -163,7 +162,7 @@ def classify(
 
 def _images(given: list[str], folder: Path | None) -> list[Any]:
     """Gather the pictures: paths, and the bytes of standard input."""
-    images: list[Any] = [sys.stdin.buffer.read() if one == "-" else home(one) for one in given]
+    images: list[Any] = [read_input() if one == "-" else home(one) for one in given]
     if folder is not None:
         from retr.retrieval.classify.classify import image_files
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retr.cli._errors import NOTHING_FOUND
+from retr.cli._loudness import quiet
 from retr.cli._options import GroupOption, IndexOption, JsonOption, LoadOptions, find_index, unfold
 from retr.cli._output import Output
 from retr.index.errors import UsageError
@@ -58,7 +59,7 @@ def duplicates(
     from retr.retrieval.index import Index
 
     out = Output(json_=json_)
-    asked = {"exact_only": exact_only, "geometry": geometry, "progress": geometry and not json_}
+    asked = {"exact_only": exact_only, "geometry": geometry, "progress": geometry and not json_ and not quiet()}
     opened = Index.open(find_index(index), **loading.options)
     if across and group is None and opened.store.manifest.group is None:
         raise UsageError(
@@ -132,7 +133,7 @@ def leaks(
     from retr.retrieval.index import Index
 
     out = Output(json_=json_)
-    asked = {"exact_only": exact_only, "geometry": geometry, "progress": geometry and not json_}
+    asked = {"exact_only": exact_only, "geometry": geometry, "progress": geometry and not json_ and not quiet()}
     opened = Index.open(find_index(index), **loading.options)
     crossing = opened.leaks(split, group=group, threshold=threshold, **asked, limit=pairs)
     patients = group is not None or opened.store.manifest.group is not None

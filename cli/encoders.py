@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from retr.cli._loudness import quiet
 from retr.cli._options import (
     CsvOption,
     DeviceOption,
@@ -153,7 +154,7 @@ def compare(
         probe=probe,
         most=most,
         seed=seed,
-        vectors=Work(kept=True, progress=not json_),
+        vectors=Work(kept=True, progress=not json_ and not quiet()),
         device=device,
         precision=precision,
     )

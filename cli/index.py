@@ -9,25 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from retr.cli._errors import NOTHING_FOUND
+from retr.cli._loudness import quiet
 from retr.cli._options import (
     INDEX_DIR,
-    ColumnsOption,
-    CsvOption,
     IndexesOption,
     IndexOption,
     JsonOption,
     LoadOptions,
-    Paths0Option,
-    PathsOption,
-    SafeCsvOption,
     WhereOption,
     YesOption,
     as_typer,
-    column_names,
     find_index,
     unfold,
 )
-from retr.cli._output import Output
+from retr.cli._output import Output, confirm
 from retr.index.errors import UsageError
 from retr.index.options import declared
 from retr.retrieval.ingest.options import BuildOptions
@@ -37,8 +32,6 @@ if TYPE_CHECKING:
 
     from retr.retrieval.ingest.build import BuildReport
 
-# of a file rather than of what it shows: a table without --columns leaves them out
-FILE_FACTS = {"path", "size", "mtime", "sha256", "mode"}
 # what can be done about a file that could not be read
 ADVICE = {
     "burned-in annotation": "--allow-burned-in reads files whose pixels hold annotations, which may name a person",
@@ -88,7 +81,7 @@ def build(
             f"{len(names)} encoders and {len(places)} indexes",
             hint="give --index once for each --encoder, in the same order",
         )
-    options = {"progress": True, **asked.asked(), **loading.options}
+    options = {"progress": not quiet(), **asked.asked(), **loading.options}
     if len(names) == 1:
         built = Index.build(archive, places[0], encoder=names[0], **options)
         assert built.report is not None
@@ -124,7 +117,7 @@ def add(
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index), **loading.options)
-    _report(out, opened.add(source, name=name, progress=True, **asked.asked()))
+    _report(out, opened.add(source, name=name, progress=not quiet(), **asked.asked()))
 
 
 def delete(
@@ -161,7 +154,7 @@ def delete(
         out.note("nothing to delete: no row matches")
         raise typer.Exit(NOTHING_FOUND)
     if not yes:
-        typer.confirm(f"Delete {' and '.join(text for text, n in counts.items() if n)}?", abort=True, err=True)
+        confirm(f"Delete {' and '.join(text for text, n in counts.items() if n)}?")
     done = delete_rows(opened, ids=ids, where=where, purge=purge)
     out.record({"deleted": done.rows, "left": len(opened), "purged": purge})
     if done.skipped:
@@ -178,41 +171,6 @@ def info(*, index: IndexOption = None, json_: JsonOption = False) -> None:
     from retr.retrieval.index import Index
 
     Output(json_=json_).record(Index.open(find_index(index)).info())
-
-
-def list_rows(
-    *,
-    index: IndexOption = None,
-    where: WhereOption = None,
-    columns: ColumnsOption = None,
-    limit: Annotated[int | None, typer.Option("--limit", min=1, help="At most so many rows.")] = None,
-    skipped: Annotated[bool, typer.Option("--skipped", help="List the files that could not be read, and why.")] = False,
-    json_: JsonOption = False,
-    csv_: CsvOption = False,
-    safe_csv: SafeCsvOption = False,
-    paths: PathsOption = False,
-    paths0: Paths0Option = False,
-) -> None:
-    """List the rows of an index.
-
-    Example: retr index ls --where "label = 'glaucoma'" --columns id,label
-    """
-    from retr.index.disk.schema import records
-    from retr.retrieval.index import Index
-
-    out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0)
-    opened = Index.open(find_index(index))
-    wanted = column_names(columns) if columns else None
-    if wanted is None and out.form == "table":
-        wanted = [name for name in opened.store.schema.names if name not in FILE_FACTS]
-    rows = opened.skipped() if skipped else opened.table(columns=wanted, where=where)
-    shown = rows.slice(0, min(limit, rows.num_rows)) if limit is not None else rows
-    if not shown.num_rows:
-        out.note("nothing was skipped" if skipped else "no row matches")
-        raise typer.Exit(NOTHING_FOUND)
-    out.rows(records(shown), shown.column_names)
-    if shown.num_rows < rows.num_rows:
-        out.note(f"{rows.num_rows - shown.num_rows} more rows")
 
 
 def check(
@@ -306,7 +264,7 @@ def reembed(
 
     out = Output(json_=json_)
     opened = Index.open(find_index(index))
-    done = opened.reembed(encoder=encoder, transform=transform, progress=True, **loading.options)
+    done = opened.reembed(encoder=encoder, transform=transform, progress=not quiet(), **loading.options)
     said = {"rows": done.rows, "embedded": done.embedded, "encoder": done.encoder, "dim": done.dim}
     _changed_over(out, said, done.dropped, done.stale)
     for note in done.notes:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import signal
 import sys
 from typing import Annotated
 
 import typer
 
-from retr.cli import _errors, _streams
+from retr.cli import _errors, _loudness, _streams
 from retr.cli._lazy import LazyCommand, group
-from retr.retrieval.visible_text import visible
+from retr.cli._once import Root
+
+# a shell that completes a word asks in this variable (`retr completion`)
+COMPLETE = "_RETR_COMPLETE"
 
 
 def _version(asked: bool) -> None:
@@ -72,7 +75,7 @@ app = group(
                 LazyCommand("add", "index:add", "Embed a further folder, or one image, into an existing index."),
                 LazyCommand("delete", "index:delete", "Delete rows by id or by a condition."),
                 LazyCommand("info", "index:info", "Show what an index holds: rows, encoder, columns, size."),
-                LazyCommand("ls", "index:list_rows", "List the rows of an index."),
+                LazyCommand("ls", "rows:list_rows", "List the rows of an index."),
                 LazyCommand("sql", "sql:sql", "Ask an index's rows in SQL."),
                 LazyCommand("group", "declare:group", "Declare the column that tells patients apart."),
                 LazyCommand("item", "declare:item", "Declare what a case is: whose rows are compared together."),
@@ -157,6 +160,8 @@ app = group(
                 LazyCommand("lvm-med", "bench:lvm_med", "Run LVM-Med's evaluation: a linear classifier, three runs."),
             ],
         ),
+        LazyCommand("config", "config:config", "Show what is set in retr.toml, and where each value comes from."),
+        LazyCommand("completion", "completion:completion", "Print what makes a shell complete the words of a command."),
         group(
             "audit",
             "Who asked a server what.",
@@ -168,25 +173,20 @@ app = group(
         ),
     ],
     callback=root,
+    cls=Root,
 )
-
-
-class _Lines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        return visible(super().format(record))
 
 
 def main(args: list[str] | None = None) -> None:
     """Run the command line and exit with its code (the console script's entry point)."""
     _streams.prepare()
     _errors.listen()
-    # what a wait is for (`retr.index.machine.waiting`)
-    logger = logging.getLogger("retr")
-    logger.setLevel(logging.INFO)
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Lines())
-    logger.addHandler(handler)
-    code = _errors.run(lambda: app(args=args, standalone_mode=False))
+    _loudness.show_log()
+    if COMPLETE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]
+
+        completion_init()
+    code = _errors.run(lambda: app(args=args, prog_name="retr", standalone_mode=False))
     # nothing is left to clean up after: a last Ctrl-C ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ import typer
 from retr.cli._errors import NOTHING_FOUND
 from retr.cli._options import (
     CsvOption,
+    IdsOption,
     IndexOption,
     JsonOption,
     LinkOption,
@@ -25,7 +25,7 @@ from retr.cli._options import (
     find_index,
     unfold,
 )
-from retr.cli._output import Output
+from retr.cli._output import Output, read_input
 from retr.index.errors import UsageError
 from retr.index.machine.home import home
 from retr.index.options import declared
@@ -94,6 +94,7 @@ def query(
     safe_csv: SafeCsvOption = False,
     paths: PathsOption = False,
     paths0: Paths0Option = False,
+    ids: IdsOption = False,
 ) -> None:
     """Find the images most like an image, words, a row, or a mix.
 
@@ -106,7 +107,7 @@ def query(
     from retr.retrieval.exclude import both
     from retr.retrieval.index import Index
 
-    out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0)
+    out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0, ids=ids)
     if explain and sheet is None:
         raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
     if explain and asked.item:
@@ -130,6 +131,11 @@ def query(
         out.note(f"sheet written to {sheet}")
     for hits in found:
         links = _links(out, opened, hits.ids, link)
+        if out.form == "paths":
+            from retr.retrieval.archive.locations import file_places
+
+            out.rows([{"path": place} for place in file_places(opened.store, hits.paths)])
+            continue
         _print(out, hits, shown, several=len(found) > 1, links=links, excerpts=_excerpts(out, opened, hits))
     if not any(len(hits) for hits in found):
         high = "" if asked.min_score is None else f", or none of those scores {asked.min_score:g} or more"
@@ -218,9 +224,7 @@ def _queries(
             out.note(f"the text {literal.value!r} of the batch is taken as it stands; {literal.weight_hint()}")
         return lines, same
     asked = [Query.id(id_) for id_ in ids]
-    asked += [
-        Query.image(sys.stdin.buffer.read()) if image == "-" else _weighted(out, "image", image) for image in images
-    ]
+    asked += [Query.image(read_input()) if image == "-" else _weighted(out, "image", image) for image in images]
     words = [_weighted(out, kind, term) for kind, terms in (("text", texts), ("not", nots)) for term in terms]
     if not (asked or words or marks[0]):
         raise UsageError("nothing was asked", hint="give --image, --text, --id, --like or --batch")
@@ -260,7 +264,7 @@ def _read_batch(batch: str) -> tuple[list[Query], list[dict[str, Any]]]:
 
     from retr.retrieval.query import Query
 
-    data = sys.stdin.buffer.read() if batch == "-" else _contents(home(batch))
+    data = read_input() if batch == "-" else _contents(home(batch))
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -312,7 +316,7 @@ def _shown(out: Output, columns: Sequence[str] | None, store: Store) -> list[str
     if columns is None:
         if out.form == "table":
             return [name for name in DEFAULT_COLUMNS if name in store.schema.names]
-        return [] if out.form == "paths" else None
+        return [] if out.form in {"paths", "ids"} else None
     for name in columns:
         store.columns.require(name)
     return list(columns)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from retr.cli._options import (
     CsvOption,
+    IdsOption,
     IndexOption,
     JsonOption,
+    Paths0Option,
     PathsOption,
     WhereOption,
     YesOption,
     find_index,
     unfold,
 )
-from retr.cli._output import Output
+from retr.cli._output import Output, confirm, read_input
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def show(
     json_: JsonOption = False,
     csv_: CsvOption = False,
     paths: PathsOption = False,
+    paths0: Paths0Option = False,
+    ids: IdsOption = False,
 ) -> None:
     """Show the rows of a set, with their labels.
 
@@ -64,15 +67,17 @@ def show(
 
     Example: retr sets show "to discuss"
     """
-    out = Output(json_=json_, csv_=csv_, paths=paths)
+    out = Output(json_=json_, csv_=csv_, paths=paths, paths0=paths0, ids=ids)
     opened = _opened(index)
     found = opened.sets[name]
     if json_:
         out.record(found.to_json())
         return
-    rows = [{"id": row, "labels": list(found.labels.get(row, ()))} for row in found.ids]
-    if paths:
-        rows = [{"path": opened[str(row["id"])].get("path") or row["id"]} for row in rows]
+    rows: list[dict[str, Any]] = [{"id": row, "labels": list(found.labels.get(row, ()))} for row in found.ids]
+    if out.form == "paths":
+        from retr.retrieval.archive.locations import file_places
+
+        rows = [{"path": place} for place in file_places(opened.store, [_path(opened, row["id"]) for row in rows])]
     out.rows(rows)
     _note(out, found)
 
@@ -92,7 +97,7 @@ def add(
 
     The set is made where there is none of the name. It is saved at once, also while a build is at work.
 
-    Example: retr query eye.png --paths | retr sets add "to discuss" -
+    Example: retr query --image eye.png --ids | retr sets add "to discuss" -
     """
     out = Output(json_=json_)
     opened = _opened(index)
@@ -189,11 +194,13 @@ def remove(
     else:
         found = opened.sets[name]
         if not yes:
-            typer.confirm(
-                f"Take away {name!r}, {len(found)} rows with {len(found.given)} labels?", abort=True, err=True
-            )
+            confirm(f"Take away {name!r}, {len(found)} rows with {len(found.given)} labels?")
         opened.sets.remove(name, author=author)
     out.record({"name": name, "rows": len(ids or ()), "dropped": not ids})
+
+
+def _path(opened: Index, row: str) -> str:
+    return opened[row].get("path") or row
 
 
 def _opened(index: Path | None) -> Index:
@@ -209,7 +216,7 @@ def _rows(opened: Index, ids: list[str] | None, where: str | None) -> list[str]:
         found: list[str] = opened.table(["id"], where=where)["id"].to_pylist()
         return found
     if ids == ["-"]:
-        return [line for line in sys.stdin.read().split("\n") if line]
+        return [line for line in read_input().decode("utf-8", "surrogateescape").split("\n") if line]
     return list(ids or ())
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from retr.cli._loudness import quiet
 from retr.cli._options import DeviceOption, IndexOption, JsonOption, find_index
 from retr.cli._output import Output
 
@@ -37,7 +38,7 @@ def tune(
         recall=recall,
         memory=None if memory is None else parse_bytes(memory),
         latency=None if latency is None else parse_seconds(latency),
-        say=out.note,
+        say=(lambda _: None) if quiet() else out.note,
     )
     noted = tuning.to_json()
     noted["index"] = shown(noted["index"])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 
 from retr.index.errors import UsageError
 from retr.index.machine.home import index_folder
+from retr.index.machine.waiting import waiting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,17 +40,22 @@ if TYPE_CHECKING:
 
 
 class _From:
-    """A method of `Index` that another module defines, imported at its first use."""
+    """A method of `Index` that another module defines, imported at its first use.
 
-    def __init__(self, module: str) -> None:
-        self._module = f"retr.retrieval.{module}"
+    What it does is named where it takes a while (`retr.index.machine.waiting`), unless its own steps all are.
+    """
+
+    def __init__(self, module: str, doing: str | None = None) -> None:
+        self._module, self._doing = f"retr.retrieval.{module}", doing
 
     def __set_name__(self, owner: type, name: str) -> None:
         self._name = name
 
     def __get__(self, index: object | None, owner: type) -> Any:
         function = getattr(import_module(self._module), self._name)
-        return function if index is None else MethodType(function, index)
+        if index is None:
+            return function
+        return MethodType(function if self._doing is None else waiting(self._doing)(function), index)
 
 
 class Deferred:
@@ -85,25 +91,25 @@ class Deferred:
         set_item = declaring.set_item
     else:
         classify = _From("classify.classify")
-        classify_rows = _From("classify.classify")
+        classify_rows = _From("classify.classify", "naming what the rows show")
         few_shot = _From("classify.few_shot")
-        calibrate = _From("classify.calibrate")
-        evaluate = _From("evaluation.evaluate")
-        evaluate_text = _From("evaluation.texts")
-        evaluate_graded = _From("evaluation.graded")
+        calibrate = _From("classify.calibrate", "measuring how far answers can be trusted")
+        evaluate = _From("evaluation.evaluate", "evaluating on labelled rows")
+        evaluate_text = _From("evaluation.texts", "evaluating pictures and texts")
+        evaluate_graded = _From("evaluation.graded", "evaluating against judgements")
         adapt = _From("heads.adapt")
         align = _From("text.align")
-        duplicates = _From("audit.duplicates")
-        leaks = _From("audit.leaks")
-        outliers = _From("curation.outliers")
-        suspects = _From("curation.suspects")
-        sample = _From("curation.sampling")
+        duplicates = _From("audit.duplicates", "looking for the same picture")
+        leaks = _From("audit.leaks", "looking for what crosses the split")
+        outliers = _From("curation.outliers", "comparing each row with its nearest")
+        suspects = _From("curation.suspects", "comparing labels with those of the nearest rows")
+        sample = _From("curation.sampling", "choosing rows")
         map = _From("curation.map")
-        tune = _From("tuning")
+        tune = _From("tuning", "measuring how fast search can be")
         embed = _From("query_vectors")
-        shard = _From("sharding")
+        shard = _From("sharding", "moving rows between folders")
         explain = _From("explain")
-        export = _From("exporting")
+        export = _From("exporting", "writing vectors and metadata")
         refit = _From("transforms.refit")
         reembed = _From("reembedding")
         links = _From("links")

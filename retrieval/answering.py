@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,11 +34,13 @@ if TYPE_CHECKING:
     from retr.retrieval.search_options import SearchOptions
     from retr.retrieval.words.ranking import Questions
 
+LOGGER = logging.getLogger(__name__)
+
 
 def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
     """Return the hits of each query; see `Index.search`."""
     require_k(options.k)
-    store = index.store
+    store, began = index.store, time.monotonic()
     _require_offset(options.offset, options.effort)
     diversity.require_share(options.diverse)
     columns = _known(store, options.columns)
@@ -53,6 +57,7 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     embedded = queries if words is None else [one.rest for one in words.questions if one.vectors]
     bridge = index.bridge if any(query.uses_text for query in embedded) else None
     resolved = resolve(embedded, recorded, store, text_encoder=bridge)
+    LOGGER.debug("%d queries are vectors after %.3f s", len(queries), time.monotonic() - began)
     named = None if options.exclude_same is None else each_of(options.exclude_same, len(queries))
     same, said = same_rows(store, named, queries, own, strict=options.strict_exclude)
     exclude = same if options.include_self else list(map(_both, own, same))
@@ -65,6 +70,8 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     if words is not None:
         return _by_words(store, queries, words, resolved.vectors, asked, exclude, said, first)
     found = store.search(resolved.vectors, asked, exclude=exclude)
+    how = "exactly" if found.exact else "by an accelerator"
+    LOGGER.debug("searched %d rows %s, after %.3f s", len(store), how, time.monotonic() - began)
     if options.diverse:
         found = _first(diversity.diversify(store, found, options.diverse), int(options.k) + first)
     absent = store.identity.absent(options.where)

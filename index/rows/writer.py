@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import logging
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.disk.manifest import SegmentInfo
+
+LOGGER = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -342,6 +345,7 @@ class Writer(Draft[S_co]):
             self.draft, version=self.store.version + 1, committed=timestamp(), segments=tuple(segments)
         )
         manifest = publish(self.store.path, manifest)
+        LOGGER.debug("committed version %d: %d segments", manifest.version, len(segments))
         before = self.store.manifest
         with contextlib.suppress(OSError):
             verified.remember(self.store.path, manifest)

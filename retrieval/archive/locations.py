@@ -18,8 +18,13 @@ from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.machine_state import read_locations, write_locations
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from retr.index.store import Store
     from retr.retrieval.archive.sources import Source
+
+# stores that have an address for each file
+_STORES = ("s3://", "gs://", "az://", "http://", "https://")
 
 
 def remember_source(uuid: str, name: str, location: str) -> None:
@@ -51,15 +56,20 @@ def source_of(path: str, names: list[str]) -> tuple[str, str]:
     return (first, rest) if slash and first in names and first else ("", path)
 
 
-def locate(store: Store, path: str) -> tuple[str, str]:
+def locate(store: Store, path: str, locations: Mapping[str, str] | None = None) -> tuple[str, str]:
     """Return where a row's source lies on this machine, and the row's path inside it.
+
+    Parameters
+    ----------
+    locations
+        What `recall_sources` returned, where many rows are asked for.
 
     Raises
     ------
     RetrError
         Nothing is known of the source on this machine.
     """
-    locations = recall_sources(store.uuid)
+    locations = recall_sources(store.uuid) if locations is None else locations
     name, inside = source_of(path, BuildNotes.of(store).sources)
     if name in locations:
         return locations[name], inside
@@ -71,6 +81,36 @@ def locate(store: Store, path: str) -> tuple[str, str]:
         f"this machine does not know where the archive of {str(store.path)!r} lies",
         hint="run `retr index build ARCHIVE` once with the archive's place; nothing is embedded again",
     )
+
+
+def file_places(store: Store, paths: Iterable[str]) -> list[str]:
+    """Return where the files of rows lie on this machine: absolute paths, or addresses in a store, each file once.
+
+    Parameters
+    ----------
+    paths
+        As rows have them: relative to their source, behind its name.
+
+    Raises
+    ------
+    RetrError
+        Nothing is known of a source on this machine, or a picture is not a file of its own: it lies in a container, in
+        a table, or at a PACS.
+    """
+    locations, folders = recall_sources(store.uuid), dict[str, bool]()
+    found: dict[str, None] = {}
+    for path in paths:
+        location, inside = locate(store, path, locations)
+        if location not in folders:
+            folders[location] = location.startswith(_STORES) if "://" in location else Path(location).is_dir()
+        place = f"{location.rstrip('/')}/{inside}"
+        if not folders[location] or ("::" in inside and not Path(place).exists()):
+            raise RetrError(
+                f"the picture {path!r} is not a file of its own",
+                hint="`retr show ID --out FILE` and `retr sets export SET FOLDER` write copies; --ids prints ids",
+            )
+        found[place] = None
+    return list(found)
 
 
 def open_item(store: Store, item: str) -> bytes:

@@ -23,7 +23,7 @@ def test_retrieval_as_one_object(retr, hrf_index):
 
 def test_the_numbers_are_those_of_the_queries(retr, hrf_index):
     """precision@1 counted from `retr query`, one row at a time."""
-    ids = retr("index", "ls", "--paths", "--index", hrf_index).out.splitlines()
+    ids = retr("index", "ls", "--ids", "--index", hrf_index).out.splitlines()
     asked = [argument for name in ids for argument in ("--id", name)]
     answers = retr("query", *asked, "-k", 1, "--json", "--index", hrf_index).json
     right = [answer["hits"][0]["label"] == name.split("/")[0] for name, answer in zip(ids, answers, strict=True)]

@@ -94,12 +94,12 @@ def test_nothing_in_an_index_names_the_place_of_its_archive(hrf_index):
             assert place not in file.read_bytes(), file
 
 
-def test_ls_lists_chosen_rows(retr, hrf_index):
+def test_ls_lists_chosen_rows(retr, hrf_index, placed):
     rows = retr("index", "ls", "--where", "label = 'glaucoma'", "--json", "--index", hrf_index).json
     assert len(rows) == 15
     assert {row["label"] for row in rows} == {"glaucoma"}
-    paths = retr("index", "ls", "--where", "label = 'glaucoma'", "--paths", "--index", hrf_index).out.splitlines()
-    assert paths == [row["path"] for row in rows]
+    paths = retr("index", "ls", "--where", "label = 'glaucoma'", "--paths", "--index", placed).out.splitlines()
+    assert paths == [str(HRF / row["path"]) for row in rows]
     table = retr("index", "ls", "--limit", 2, "--index", hrf_index).out.splitlines()
     assert table[0].split() == ["id", "width", "height", "folder", "label"]
     hashes = retr("index", "ls", "--where", "label = 'glaucoma'", "--columns", "sha256", "--index", hrf_index)
@@ -158,7 +158,7 @@ def test_add_a_further_folder_under_its_own_name(retr, hrf_copy, tmp_path):
     done = retr("index", "add", tmp_path / "second", "--json", "--index", hrf_copy)
     assert done.json[0]["rows"] == 60
     assert done.json[0]["reused"] == 15, "byte-identical files keep their vectors"
-    ids = retr("index", "ls", "--where", "id like 'second/%'", "--paths", "--index", hrf_copy).out.splitlines()
+    ids = retr("index", "ls", "--where", "id like 'second/%'", "--ids", "--index", hrf_copy).out.splitlines()
     assert len(ids) == 15
 
 

@@ -146,13 +146,18 @@ def test_formulas_are_text_for_a_spreadsheet(capsys, value, cell):
 
 
 def test_paths_of_any_name(capsysbinary):
-    Output(paths0=True).rows([{"path": "a\nb"}, {"path": "c\udcff"}])
-    assert capsysbinary.readouterr().out == b"a\nb\0c\xff\0"
-    with pytest.raises(UsageError, match=r"'a\\nb' holds a line break; --paths0"):
+    for switches in ({"paths0": True}, {"paths": True, "paths0": True}):
+        Output(**switches).rows([{"path": "a\nb"}, {"path": "c\udcff"}])
+        assert capsysbinary.readouterr().out == b"a\nb\0c\xff\0"
+    Output(ids=True, paths0=True).rows([{"path": "a", "id": "1\n2"}])
+    assert capsysbinary.readouterr().out == b"1\n2\0"
+    with pytest.raises(UsageError, match=r"'a\\nb' holds a line break; -0 ends each path"):
         Output(paths=True).rows([{"path": "x"}, {"path": "a\nb"}])
     assert capsysbinary.readouterr().out == b""
-    with pytest.raises(UsageError, match="--paths and --paths0 exclude each other"):
-        Output(paths=True, paths0=True)
+    with pytest.raises(UsageError, match="--paths and --ids exclude each other"):
+        Output(paths=True, ids=True)
+    with pytest.raises(UsageError, match="--json and --paths exclude each other"):
+        Output(json_=True, paths0=True)
     assert Output(csv_=True, safe_csv=True).form == "csv"
 
 
@@ -171,7 +176,7 @@ def test_a_column_never_takes_the_place_of_a_hits_own(retr, odd):
     assert len(set(both)) == len(both)
     table = retr(*asked, "--columns", "score_meta,score_meta,age [years],[/bold]").out.splitlines()[0].split()
     assert table == ["rank", "score", "id", "score_meta", "age", "[years]", "[/bold]"]
-    assert retr("index", "ls", "--where", "score_meta = 3", "--paths", "--index", odd).out == "tab\there.png\n"
+    assert retr("index", "ls", "--where", "score_meta = 3", "--ids", "--index", odd).out == "tab\there.png\n"
     assert "did you mean 'score_meta'" in retr("index", "ls", "--where", "score = 3", "--index", odd).error(2)
 
 
@@ -209,7 +214,7 @@ def test_an_index_that_stores_such_columns_already(retr, hrf_copy):
 def test_k_of_a_billion_is_the_rows_there_are(retr, odd, k):
     assert len(retr("query", "--id", "=1+1.png", "-k", k, "--json", "--index", odd).json[0]["hits"]) == 4
     assert len(retr("query", "--id", "=1+1.png", "-k", k, "--one-per", "folder", "--csv", "--index", odd).out) > 0
-    assert retr("index", "ls", "--limit", k, "--paths0", "--index", odd).out.count("\0") == 5
+    assert retr("index", "ls", "--limit", k, "--ids", "-0", "--index", odd).out.count("\0") == 5
 
 
 @pytest.mark.parametrize("column", ["tags", "raw"])
@@ -239,7 +244,7 @@ def test_any_encoding(retr, odd, monkeypatch, encoding):
     lines = printed("index", "ls", "--json").decode().splitlines()
     assert "Ménière/日本.png" in [json.loads(line)["id"] for line in lines]
     assert "Ménière/日本.png".encode() in printed("index", "ls", "--csv")
-    assert "Ménière/日本.png".encode() in printed("index", "ls", "--paths0").split(b"\0")
+    assert "Ménière/日本.png".encode() in printed("index", "ls", "--ids", "-0").split(b"\0")
     table = printed("index", "ls", "--columns", "id,note").decode(encoding).splitlines()
     assert len({line.rstrip().rindex("=cmd()") for line in table[1:] if "\u65e5" not in line}) == 1
     assert any(word in "".join(table) for word in ("Ménière/日本", "M\\xe9ni\\xe8re/\\u65e5", "Ménière/\\u65e5"))

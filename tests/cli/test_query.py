@@ -33,7 +33,7 @@ def test_neighbours_are_the_nearest_by_cosine(retr, hrf_index):
     """Against numpy, over the vectors as any reader of the files finds them."""
     manifest = json.loads(next(hrf_index.glob("manifests/*.json")).read_text())
     vectors = np.load(hrf_index / manifest["segments"][0]["vectors"]["file"]).astype(np.float64)
-    ids = retr("index", "ls", "--paths", "--index", hrf_index).out.splitlines()
+    ids = retr("index", "ls", "--ids", "--index", hrf_index).out.splitlines()
     own = ids.index("glaucoma/05_g.jpg")
     scores = vectors @ vectors[own]
     scores[own] = -2
@@ -120,7 +120,7 @@ def test_min_score_and_an_answer_of_nothing(retr, hrf_index):
 def test_forms_of_output(retr, hrf_index):
     args = ("query", "--id", "glaucoma/05_g.jpg", "-k", 3, "--index", hrf_index)
     hits = retr(*args, "--json").json[0]["hits"]
-    assert retr(*args, "--paths").out.splitlines() == [hit["path"] for hit in hits]
+    assert retr(*args, "--ids").out.splitlines() == [hit["id"] for hit in hits]
     rows = list(csv.DictReader(io.StringIO(retr(*args, "--csv").out)))
     assert [row["id"] for row in rows] == [hit["id"] for hit in hits]
     assert [float(row["score"]) for row in rows] == [hit["score"] for hit in hits]
@@ -214,7 +214,7 @@ def test_a_query_loads_only_what_it_needs(hrf_index, arguments, absent):
 import sys
 from retr.cli.main import main
 try:
-    main({[*arguments, "--paths", "--index", str(hrf_index)]!r})
+    main({[*arguments, "--ids", "--index", str(hrf_index)]!r})
 except SystemExit as stop:
     assert not stop.code, stop.code
 sys.stderr.write(" ".join(sorted(sys.modules)))
@@ -248,7 +248,7 @@ def test_pages_and_columns(retr, hrf_index):
     whole = retr(*asked, "-k", 10, "--json").json[0]["hits"]
     page = retr(*asked, "-k", 5, "--offset", 5, "--json").json[0]["hits"]
     assert page == whole[5:]
-    assert retr(*asked, "-k", 5, "--offset", 5, "--paths").out.splitlines() == [hit["path"] for hit in whole[5:]]
+    assert retr(*asked, "-k", 5, "--offset", 5, "--ids").out.splitlines() == [hit["id"] for hit in whole[5:]]
     table = list(csv.reader(io.StringIO(retr(*asked, "--columns", "label", "--exact", "--csv").out)))
     assert table[0] == ["rank", "score", "id", "label"]
     assert [row[3] for row in table[1:]] == [hit["label"] for hit in whole[:5]]

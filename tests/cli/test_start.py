@@ -41,7 +41,8 @@ sys.stderr.write(" ".join(sorted(sys.modules)))
     loaded = set(done.stderr.split())
     assert HEAVY & loaded == set()
     # nor a command, nor what commands read their options with
-    parts = {"main", "_lazy", "_once", "_errors", "_streams", "_output"}
+    parts = {"main", "_lazy", "_once", "_errors", "_streams", "_output", "_loudness", "_next_steps"}
+    parts |= {"_settings", "_waits"}
     assert {name for name in loaded if name.startswith("retr.cli.")} == {f"retr.cli.{part}" for part in parts}
     assert "Search a medical image archive" in done.stdout
 
