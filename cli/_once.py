@@ -29,7 +29,7 @@ _NARROW = 52
 _WHOLE = re.compile("0|[1-9][0-9]{0,15}", re.ASCII)
 
 
-class _Help(typer.Context.formatter_class):  # type: ignore[misc]
+class _Help(typer.Context.formatter_class):  # type: ignore[misc, valid-type]
     """Help that can be read on a narrow terminal: what an option does stands below it."""
 
     def write_dl(self, rows: Any, col_max: int = 30, col_spacing: int = 2) -> None:
@@ -47,11 +47,9 @@ class _PlainValues:
     typer imports pydantic for the first value that it reads, a text or none at all, too: longer than all else it does.
     """
 
-    context_class = _Context
-
     def get_params(self, ctx: Any) -> Any:
         """Return the parameters, each of which asks `_Plain` first."""
-        parameters = super().get_params(ctx)  # type: ignore[misc]
+        parameters = super().get_params(ctx)  # type: ignore[misc, valid-type]
         for parameter in parameters:
             _Plain.put_before(parameter)
         return parameters
@@ -59,6 +57,8 @@ class _PlainValues:
 
 class Group(_PlainValues, TyperGroup):
     """A command with commands below it; called alone it prints its help, and ends as a mistake in usage does."""
+
+    context_class = _Context
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options, or print the help."""
@@ -89,6 +89,8 @@ class Root(Group):
 
 class Once(_PlainValues, TyperCommand):
     """A command that refuses a second value of an option that chooses rows; the parser would drop the first."""
+
+    context_class = _Context
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Count the options, then read them.
