@@ -38,6 +38,7 @@ STEPS: Mapping[str, str] = {
     "retr index ls": "retr query --id ID{index}",
     "retr index sql": "retr index ls{index}",
     "retr index group": "retr query --id ID --exclude-same COLUMN{index}",
+    "retr index item": "retr query --id ID{index}",
     "retr index check": "retr index info{index}",
     "retr index compact": "retr index info{index}",
     "retr index shard": "retr index info{index}",

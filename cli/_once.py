@@ -49,7 +49,7 @@ class _PlainValues:
 
     def get_params(self, ctx: Any) -> Any:
         """Return the parameters, each of which asks `_Plain` first."""
-        parameters = super().get_params(ctx)  # type: ignore[misc, valid-type]
+        parameters = super().get_params(ctx)  # type: ignore[misc]
         for parameter in parameters:
             _Plain.put_before(parameter)
         return parameters

@@ -135,6 +135,8 @@ def query(
             from retr.retrieval.archive.locations import file_places
 
             out.rows([{"path": place} for place in file_places(opened.store, hits.paths)])
+            if hits.note:
+                out.note(hits.note)
             continue
         _print(out, hits, shown, several=len(found) > 1, links=links, excerpts=_excerpts(out, opened, hits))
     if not any(len(hits) for hits in found):
