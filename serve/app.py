@@ -29,6 +29,7 @@ from retr.serve import (
 from retr.serve.audit import Audit
 from retr.serve.batching import Busy
 from retr.serve.decoding import Decoders, Limits
+from retr.serve.freed import give_back
 from retr.serve.limits import Guard, Rate
 from retr.serve.messages import without_paths
 from retr.serve.metrics import Counted
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 
 LOGGER = logging.getLogger("retr.serve")
 _SYNC_EVERY = 1.0
+_TRIM_EVERY = 30.0
 
 
 def create_app(indexes: Mapping[str, Path], settings: Settings, options: Mapping[str, Any] | None = None) -> FastAPI:
@@ -134,16 +136,21 @@ async def _lifespan(state: State, _: FastAPI) -> AsyncIterator[None]:
 
 
 async def _sync(state: State) -> None:
+    loop = asyncio.get_running_loop()
+    trimmed = loop.time()
     while True:
         await asyncio.sleep(_SYNC_EVERY)
+        if loop.time() - trimmed > _TRIM_EVERY:
+            trimmed = loop.time()
+            await loop.run_in_executor(state.workers, give_back)
         if state.audit is not None:
             try:
-                await asyncio.get_running_loop().run_in_executor(state.workers, state.audit.sync)
+                await loop.run_in_executor(state.workers, state.audit.sync)
             except OSError as error:
                 LOGGER.error("the audit is not brought to the disk: %s", error.strerror)  # noqa: TRY400
         for served in state.indexes.values():
             # also where nobody asks: files of rows that were purged are mapped no longer
-            await asyncio.get_running_loop().run_in_executor(state.workers, served.look)
+            await loop.run_in_executor(state.workers, served.look)
 
 
 async def _explain(_: Request, error: Exception) -> Response:
