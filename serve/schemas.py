@@ -101,6 +101,12 @@ class SearchRequest(_Strict):
         None, alias="in", description="Columns of text in which the words of the questions are looked for."
     )
     fuse: float | None = Field(None, ge=0, le=1, description="The share of vectors in an answer by words.")
+    item: Annotated[str, Field(min_length=1, max_length=4096)] | Literal[True] | None = Field(
+        None,
+        description="What a case is: study, series, volume, patient, eye-pair or a column; true: as the index records. "
+        "The parts of a question are then those of one case, and cases answer.",
+    )
+    item_score: Literal["maxsim", "mean", "best"] = "maxsim"
     columns: Columns | None = None
 
     @field_validator("questions")
@@ -134,6 +140,10 @@ class EvaluateRequest(_Strict):
     where: str | None = Field(None, max_length=10_000)
     separator: str | None = Field(None, min_length=1, max_length=10)
     group: str | None = None
+    item: Annotated[str, Field(min_length=1, max_length=4096)] | Literal[True] | None = Field(
+        None, description="Of retrieval: what a case is, as a search takes it; cases ask and answer."
+    )
+    item_score: Literal["maxsim", "mean", "best"] = "maxsim"
 
 
 class FindingsRequest(_Strict):
@@ -161,6 +171,14 @@ class Job(BaseModel):
     error: str | None = None
 
 
+class PartMatch(BaseModel):
+    """A part of a question, and the row of a case that is most like it."""
+
+    part: int = Field(description="The number of the question's part, from 1.")
+    id: str
+    score: float
+
+
 class Answer(BaseModel):
     """The hits of one question, as ``retr query --json`` prints them."""
 
@@ -172,6 +190,12 @@ class Answer(BaseModel):
         None, description="Of an answer by words: for each hit, by column, where they stand in its text."
     )
     weights: dict[str, float] | None = Field(None, description="The shares of words and vectors, where both answer.")
+    cases: list[str] | None = Field(
+        None, description="Of an answer by cases: the id of each; the hit is its best part."
+    )
+    parts: list[list[PartMatch]] | None = Field(
+        None, description="Of an answer by cases: for each the pairs of parts that are most alike, at most ten."
+    )
 
 
 class SearchAnswer(BaseModel):

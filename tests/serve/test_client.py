@@ -60,6 +60,30 @@ def test_words_of_a_column_need_no_text_side_there_either(address, indexed):
             client.search(text="glaucoma", in_="nowhere")
 
 
+def test_cases_answer_there_as_here(address, indexed, tmp_path):
+    url, token = address
+    pictures = sorted((tmp_path / "archive").rglob("*.png"))[:2]
+    several = Query(tuple(part for file in pictures for part in Query.image(file).parts))
+    with Client(url, token=token) as client:
+        for query, options in (
+            (Query.id("P01"), {}),
+            (Query.id(next(iter(indexed))), {"item_score": "best", "exclude_same": "patient"}),
+            (several, {"where": "age > 41", "k": 2}),
+            (Query.id("P01"), {"item_score": "mean", "offset": 1}),
+        ):
+            here = indexed.search(query, item="patient", **options)
+            there = client.search(query, item="patient", **options)
+            assert said(there) == said(here)
+            assert (there.cases, there.parts) == (here.cases, here.parts)
+            assert here.cases
+        with pytest.raises(UsageError, match="no cases by 'visit'"):
+            client.search(id="P01", item="visit")
+        with pytest.raises(UsageError, match="does not say what a case is"):
+            client.search(id="P01", item=True)
+        measured = client.evaluate("retrieval", "label", item="age")
+        assert (measured["item"], measured["queries"]) == ("age", 12)
+
+
 def test_local_and_remote_agree(address, indexed, make_archive, tmp_path, png):
     url, token = address
     rng = random.Random(0)
