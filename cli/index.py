@@ -370,5 +370,5 @@ def _report(out: Output, report: BuildReport, which: Mapping[str, str] | None = 
         out.line(f"{report.unmatched_metadata} rows of the metadata table have no image: {shown} ...")
     if report.vanished:
         out.line(f"{report.vanished} rows have no file any more; drop them with --prune")
-    for note in report.notes:
+    for note in (*report.notes, *([report.fence] if report.fence else [])):
         out.note(note)

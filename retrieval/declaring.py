@@ -19,10 +19,13 @@ def set_group(index: IndexLike, column: str | None) -> None:
     """
     from retr.retrieval.archive.column_types import require_group
     from retr.retrieval.archive.provenance import BuildNotes
+    from retr.retrieval.novelty_renewal import renew
 
     require_group(column, BuildNotes.of(index.store).types)
     with index.store.writer() as writer:
         writer.set_group(column)
+        writer.commit()
+        renew(writer)
         writer.commit()
     index.refresh()
 

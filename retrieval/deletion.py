@@ -18,6 +18,8 @@ from retr.retrieval.archive import locations
 from retr.retrieval.archive.kept_identifiers import KeptIdentifiers
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.ingest import file_states
+from retr.retrieval.novelty import noted_sketch
+from retr.retrieval.novelty_renewal import renew
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,15 +111,20 @@ def delete(
             with store.writer() as writer:
                 writer.delete(_same_rows(store, writer.store, chosen.rows))
                 writer.commit()
+                renew(writer)
+                writer.commit()
             index.refresh()
         return Deleted(len(chosen.rows))
     with store.writer() as writer:
         # another writer may have committed between the two looks
         chosen = ChosenRows.of(writer.store, ids, where)
         sources = BuildNotes.of(writer.store).sources
+        measured = noted_sketch(writer.store) is not None
         writer.delete(chosen.rows)
         file_states.forget_states(store.uuid)
         done = writer.purge(skipped=chosen.skipped)
+        renew(writer, first=measured)
+        writer.commit()
         left = BuildNotes.of(writer.store).sources
         # vectors that were made elsewhere may have none
         paths = writer.store.table(["path"])["path"].to_pylist() if "path" in writer.store.schema.names else []

@@ -1,8 +1,11 @@
 """Novelty: the similarity threshold below which a picture is unlike the archive, and whether it is stale.
 
-A fence (`retr.retrieval.stats.novelty`) is measured by `retr calibrate` and noted in the manifest with a fingerprint of
-all that it depends on: rows, their files, whose they are, and the encoder with its head. Where any of it has changed
-the fence is stale, which is said, and nothing is called unlike by it.
+A fence (`retr.retrieval.stats.novelty`) is measured at the end of a build (`retr.retrieval.novelty_renewal`) and by
+`retr calibrate`, and noted in the manifest. Where it no longer counts it is stale, which is said, and nothing is called
+unlike by it. That of `calibrate` is noted with a fingerprint of all that it depends on, rows, their files, whose they
+are, and the encoder with its head, and is stale where any of it has changed. That of a build counts until the archive
+has changed much: each later build compares the rows then with those now, and measures it anew where fewer than `KEPT`
+of them are the same; a query looks at their numbers alone.
 
 Another camera alone can make a picture unlike an archive. With a column that names each row's camera every camera has
 a fence of its own, and a picture is unlike only where it is below all of them: whichever camera it came from, no more
@@ -26,8 +29,6 @@ import pyarrow as pa
 from retr.index.disk.side_data import Change, Kind, dropped
 from retr.index.json_fields import Fields, stored
 from retr.index.vectors import unit
-from retr.retrieval.labels.labelled import grouped, others
-from retr.retrieval.labels.trained_rows import seen_by_head
 from retr.retrieval.raw_vectors import nearest_own
 from retr.retrieval.stats import novelty
 from retr.retrieval.stats.novelty import LEAST_GROUPS, Fence
@@ -41,12 +42,19 @@ if TYPE_CHECKING:
     from retr.index.rows.snapshot import Snapshot
     from retr.index.store import Store
 
-#: The key of the note in the manifest.
-NOVELTY_NOTE = "novelty"
+#: The key of the note in the manifest, and that within it which a build's fence has.
+NOVELTY_NOTE, SKETCH = "novelty", "sketch"
 _NOTED = ("the fence of unlike pictures", "run `retr calibrate` again")
 STALE = (
     "not known whether this is unlike the archive: the measurement of that is out of date; run `retr calibrate` again"
 )
+#: Of a fence that a build measured.
+CHANGED = (
+    "not known whether this is unlike the archive, which has changed much since that was measured: `retr index build` "
+    "or `retr calibrate` measures it again"
+)
+#: A fence that a build measured counts as long as this share of the rows, of then and of now, is the same.
+KEPT = 0.8
 #: Of a vector that is given as it comes out of the index's transform.
 UNTOLD = (
     "not known whether this is unlike the archive: that is told by the encoder's own vector, which was not given with "
@@ -56,8 +64,9 @@ UNTOLD = (
 _MOST_ROWS, _MOST_OF_A_GROUP = 5000, 50
 # So many cameras are said; all are in the note.
 _SHOWN = 20
-# The fingerprints in the note.
-_VERSIONS = ("files", "version")
+# What the note says of the rows then: fingerprints, and of a build's fence how many there were, their setting, and a
+# sketch of them (`retr.retrieval.novelty_renewal`).
+_VERSIONS = ("files", "version", "live", "setting", SKETCH)
 # What a fence depends on, of each row.
 _OF_ROWS = ("id", "sha256", "mode")
 
@@ -150,7 +159,9 @@ def percent(share: float) -> str:
     return f"{100 * share:.2g} %"
 
 
-def measure_novelty(store: Store, column: str | None = None) -> Novelty:
+def measure_novelty(
+    store: Store, column: str | None = None, *, most: int | None = None, exactly: bool = False
+) -> Novelty:
     """Measure how similar an archive's rows are to their nearest row of another group.
 
     Rows of patients that a head was fitted on measure nothing, nor, where a column tells patients apart, do rows of
@@ -160,16 +171,22 @@ def measure_novelty(store: Store, column: str | None = None) -> Novelty:
     ----------
     column
         Names each row's camera.
+    most
+        So many rows are measured, each against all others: among a sample of these the nearest would lie further off.
+    exactly
+        Whether accelerators may not propose the nearest row.
 
     Raises
     ------
     UsageError
         The column is unknown.
     """
+    from retr.retrieval.labels.labelled import others
+
     learnt = seen_by_head(store)
     seen = 0 if learnt is None else int(np.count_nonzero(learnt[store.live_rows()]))
-    rows, groups = _measured(store, learnt)
-    found = nearest_own(store, own_vectors(store, rows), others(store, rows), exactly=False)
+    rows, groups = _measured(store, learnt, most or _MOST_ROWS)
+    found = nearest_own(store, own_vectors(store, rows), others(store, rows), exactly=exactly)
     held = found.rows[:, 0] >= 0
     rows, groups, nearest = rows[held], groups[held], found.scores[held, 0].astype(np.float64)
     who, count = store.manifest.group, len(np.unique(groups))
@@ -185,9 +202,32 @@ def measure_novelty(store: Store, column: str | None = None) -> Novelty:
     return Novelty(threshold, whole.rate, whole.high, count, len(rows), who, column, devices or None, seen, before)
 
 
+def seen_by_head(store: Store) -> NDArray[np.bool_] | None:
+    """Return what that of `retr.retrieval.labels.trained_rows` does, without loading it where nothing is measured."""
+    from retr.retrieval.labels import trained_rows
+
+    return trained_rows.seen_by_head(store)
+
+
 def novelty_note(store: Store, measured: Novelty) -> dict[str, Any]:
     """Return what the manifest holds of a fence that was measured on this snapshot."""
     return {**measured.to_json(), "files": _files(store), "version": _version(store, measured.column)}
+
+
+def built_note(store: Store, measured: Novelty, sketch: NDArray[np.uint64]) -> dict[str, Any]:
+    """Return what the manifest holds of a fence that a build measured on this snapshot, by a sketch of its rows."""
+    # earlier versions read the fingerprints, and take it for stale; of files it would depend on how rows were committed
+    kept = {"files": "", "version": "", "live": len(store), "setting": _digest(_setting(store))}
+    return {**measured.to_json(), **kept, SKETCH: sketch.tobytes().hex()}
+
+
+def noted_sketch(store: Snapshot) -> NDArray[np.uint64] | None:
+    """Return the sketch of the rows that a build measured a fence on; ``None`` for another fence, or none."""
+    if NOVELTY_NOTE not in store.manifest.extra:
+        return None
+    with stored(*_NOTED):
+        data = Fields(store.manifest.extra[NOVELTY_NOTE])
+        return np.frombuffer(bytes.fromhex(data.text(SKETCH)), "<u8") if data.has(SKETCH) else None
 
 
 def noted_novelty(store: Snapshot) -> dict[str, Any]:
@@ -215,14 +255,29 @@ def _find(store: Snapshot) -> tuple[Novelty | None, str | None]:
         data = Fields(extra[NOVELTY_NOTE])
         # measured before there was a transform it counts behind it
         found = replace(_read(data), before_transform=store.manifest.encoder.transform is not None)
-        fresh = data.text("files") == _files(store)
+        built = data.has(SKETCH)
+        fresh = not built and data.text("files") == _files(store)
         if not fresh and found.column is not None and found.column not in store.schema.names:
             return None, (
                 "not known whether this is unlike the archive: that was measured of each "
                 f"{found.column!r}, a column that is gone; run `retr calibrate` again"
             )
+        if data.has(SKETCH):
+            fresh = fresh or (
+                data.text("setting") == _digest(_setting(store)) and alike(data.whole("live"), len(store))
+            )
+            return (found, None) if fresh else (None, CHANGED)
         fresh = fresh or data.text("version") == _version(store, found.column)
     return (found, None) if fresh else (None, STALE)
+
+
+def alike(then: int, now: int) -> bool:
+    """Return whether so many rows, then and now, can be the same ones up to a share of `KEPT`.
+
+    >>> alike(100, 125), alike(100, 130), alike(100, 70)
+    (True, False, False)
+    """
+    return min(then, now) >= KEPT * max(then, now)
 
 
 def unlike(
@@ -253,8 +308,10 @@ def _as_compared(store: Store, own: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(unit(own) if cosine else own, np.float64)
 
 
-def _measured(store: Store, seen: NDArray[np.bool_] | None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _measured(store: Store, seen: NDArray[np.bool_] | None, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows to measure and the group of each: whole groups, drawn until there are enough rows."""
+    from retr.retrieval.labels.labelled import grouped
+
     live = store.in_id_order()
     live = live if seen is None else live[~seen[live]]
     groups, known = grouped(store, store.manifest.group, live)
@@ -268,7 +325,7 @@ def _measured(store: Store, seen: NDArray[np.bool_] | None) -> tuple[NDArray[np.
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]]) if len(ordered) else np.empty(0, np.int64)
     place = np.arange(len(ordered)) - np.repeat(starts, np.diff(np.r_[starts, len(ordered)]))
     order = order[place < _MOST_OF_A_GROUP]
-    cut = groups[order[:_MOST_ROWS]]
+    cut = groups[order[:most]]
     order = np.sort(order[: len(cut)])
     return live[order], groups[order]
 
@@ -363,4 +420,6 @@ class Fences(Kind):
     def purge(self, snapshot: Snapshot, gone: NDArray[np.int64]) -> Change:  # noqa: ARG002
         """Drop it: it was measured on the rows, and may name the camera of one."""
         what = "the fence of unlike pictures (measure it again with `retr calibrate`)"
-        return dropped(snapshot.manifest, self.name, what)
+        # who purges measures a build's fence again (`retr.retrieval.deletion`)
+        said = [what] if noted_sketch(snapshot) is None else []
+        return dropped(snapshot.manifest, self.name, *said)

@@ -21,6 +21,7 @@ from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.encoders.index_encoder import load_recorded
 from retr.retrieval.heads.features import embed_again
 from retr.retrieval.labels.trained_rows import HEAD_FILE
+from retr.retrieval.novelty_renewal import renew
 from retr.retrieval.progress import make_progress
 from retr.retrieval.transforms.fitting import (
     LEAST_ROWS,
@@ -141,6 +142,8 @@ def reembed(
             lost = _change_over(writer, Store.open(beside), Wanted() if wanted else None)
             for name, data in loaded.files.items():
                 writer.add_file(name, data)
+            store = writer.commit()
+            renew(writer)
             store = writer.commit()
         shutil.rmtree(beside, ignore_errors=True)
     index.refresh()

@@ -42,6 +42,7 @@ from retr.retrieval.ingest.network import EmbeddingThread
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import as_text, make_rows, skipped_table
 from retr.retrieval.ingest.seen_files import SeenFiles
+from retr.retrieval.novelty_renewal import renew
 from retr.retrieval.transforms.fitting import append_arrays, finish
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Run:
         self.reasons: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.said: list[str] = []
+        self.fence: str | None = None
         self.committed_at = time.monotonic()
 
     def _read_row(self, path: str) -> bytes:
@@ -323,6 +325,8 @@ class Run:
         if last:
             self.said += finish(self.writer)
             self.writer.commit()
+            self.fence = renew(self.writer, first=True)
+            self.writer.commit()
         self.committed_at = time.monotonic()
 
     def _without_clashes(self, files: list[Read]) -> list[Read]:
@@ -407,6 +411,7 @@ class Run:
             images_per_second=done["embedded"] / seconds if seconds else 0.0,
             device=self.encoder.info.device,
             notes=(*_licence(self.encoder), *said, *self.key.notes),
+            fence=self.fence,
         )
 
 

@@ -36,6 +36,8 @@ class BuildReport:
         How long it took; embedded rows a second; where the encoder ran.
     notes
         What the user should know, one line each.
+    fence
+        Where the build measured it, below which similarity a picture is unlike the archive, or why there is no such.
 
     Examples
     --------
@@ -62,3 +64,4 @@ class BuildReport:
     images_per_second: float = 0.0
     device: str = "cpu"
     notes: tuple[str, ...] = ()
+    fence: str | None = None
