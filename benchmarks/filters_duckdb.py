@@ -328,7 +328,11 @@ def compare(count: int, seed: int, *, each: int = 250) -> tuple[Coverage, list[s
             pairs = [generator.expression() for _ in range(min(each, count - start))]
             truths = oracle.truths([theirs for _, theirs in pairs])
             for (ours, _), expected in zip(pairs, truths, strict=True):
-                answers = [Condition(ours, table.schema).mask(ROWS, table.column)]
+                answers = [
+                    Condition(ours, dict(zip(table.schema.names, table.schema.types, strict=True))).mask(
+                        ROWS, table.column
+                    )
+                ]
                 if all(f"c_{name}" in indexes[0].schema.names for name in KINDS if f"c_{name}" in ours):
                     answers += [store.where(ours) for store in indexes]
                 if not all(np.array_equal(answer, expected) for answer in answers):

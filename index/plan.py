@@ -14,9 +14,10 @@ from retr.index.accelerators.config import DEPTH, HNSW, IVF, Cagra, Flat, effort
 from retr.index.disk.manifest import TUNING
 from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import IndexCorruptError, MissingExtraError, UsageError
+from retr.index.gpu.placement import Placed
 from retr.index.json_fields import Fields, stored
 from retr.index.scan import exact
-from retr.index.types import Ask, BestFirst, Neighbours
+from retr.index.types import Ask, Neighbours, is_best_first
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -55,22 +56,24 @@ def search(
     if options.exact and effort is not None:
         raise UsageError(f"an exact search has no effort, got {effort!r}", hint="leave one of the two out")
     config = plan.config if effort is None else with_effort(plan.config, effort)
-    if mask is None and not exclude_same and (exclude is None or not any(map(len, exclude))):
+    aside = placement.aside(snapshot, len(queries))
+    allowed, few = _allowed(snapshot, options.where, mask)
+    if aside and mask is None and not exclude_same and (exclude is None or not any(map(len, exclude))):
         if exclude is not None:
             _need_one_each("exclude", exclude, len(queries))
-        if (found := _plain(snapshot, plan, placement, queries, options)) is not None:
+        if (found := _shortly(snapshot, plan, queries, options, few)) is not None:
             return found
-    allowed, few = _allowed(snapshot, options.where, mask)
+    groups = None if options.one_per is None else snapshot.identity.groups(options.one_per)
     ask = Ask(
         # of a billion there are as many as there are rows
         k=min(int(options.k), max(len(snapshot), 1)),
         allowed=allowed,
         exclude=_excluded(snapshot, len(queries), exclude, exclude_same),
-        one_per=snapshot.identity.groups(options.one_per) if options.one_per is not None else None,
+        one_per=groups,
         min_score=None if options.min_score is None else _least(options.min_score),
         few=few,
     )
-    placed = placement.take(snapshot, plan.config, len(queries), few=approximate.measured(ask))
+    placed = Placed() if aside else placement.take(snapshot, plan.config, len(queries), few=approximate.measured(ask))
     how = plan.how(snapshot)
     accelerators: Sequence[Accelerator | None] = ()
     said: str | None = None
@@ -84,6 +87,8 @@ def search(
             said = _as_asked(config, plan.config)
     if any(accelerators):
         as_tuned = effort is None or config == plan.config
+        if groups is not None:
+            ask = replace(ask, groups=groups.every())
         bound = plan.promises.bound if as_tuned else approximate.Bound(math.inf, effort_of(config))
         found = approximate.search(plan.blocks, accelerators, config, queries, ask, bound, **how)
     else:
@@ -92,14 +97,23 @@ def search(
     return Neighbours(found.rows, found.scores, exact=found.exact, note=note) if note else found
 
 
-def _plain(
-    snapshot: Snapshot, plan: Plan, placement: Placement, queries: NDArray[np.float32], options: RankOptions
+def _shortly(
+    snapshot: Snapshot, plan: Plan, queries: NDArray[np.float32], options: RankOptions, few: NDArray[np.int64] | None
 ) -> Neighbours | None:
-    """Answer what is asked most at once: few rows of all, of one segment on a CPU, unconditioned; else ``None``."""
-    asked = options.where, options.one_per, options.min_score, options.effort, options.exact or None
-    n, k, tuned = snapshot.n_total, int(options.k), not (isinstance(plan.config, Flat) or plan.promises.bound.few)
-    here = tuned and len(snapshot) == n and placement.device == "cpu" and k <= min(DEPTH, n // 20)
-    if not here or any(one is not None for one in asked):
+    """Answer what is asked most on a CPU at once: few rows of all of one tuned segment, or of few that are allowed.
+
+    ``None`` for everything else.
+    """
+    if options.one_per is not None or options.min_score is not None or options.effort is not None:
+        return None
+    n, k = snapshot.n_total, int(options.k)
+    if few is not None:
+        flat = options.exact or isinstance(plan.config, Flat)
+        if len(queries) > 1 or not (flat or approximate.scanned(len(few), 1, n, queries.shape[1])):
+            return None
+        return exact.among(plan.blocks, queries, few, min(k, max(len(snapshot), 1)), **plan.how(snapshot))
+    tuned = not (isinstance(plan.config, Flat) or plan.promises.bound.few)
+    if not tuned or options.where is not None or options.exact or len(snapshot) < n or k > min(DEPTH, n // 20):
         return None
     found = approximate.plain(plan.accelerators[0], plan.config, queries, k, cosine=plan.cosine)
     return replace(found, note=plan.promises.few) if found else None
@@ -166,7 +180,7 @@ class Plan:
             return (), said
         if approximate.measured(ask):
             return found, self.promises.few
-        if any(isinstance(accelerator, BestFirst) for accelerator in found):
+        if any(map(is_best_first, found)):
             return found, self.promises.any
         return (), f"searched exactly: an index of the kind {_kind(self.config)} is only known to find few rows of all"
 

@@ -14,7 +14,7 @@ from retr.index.accelerators import approximate
 from retr.index.accelerators.config import DEPTH
 from retr.index.measuring import BATCH, alone, by_turns
 from retr.index.scan import exact
-from retr.index.types import BestFirst
+from retr.index.types import is_best_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -204,4 +204,4 @@ def _mean(shares: Sequence[float]) -> float:
 def _best_first(store: Store) -> bool:
     """Return whether a trial's accelerators can search to a bound."""
     found = store.plan.accelerators[0] if store.placement.device == "cpu" else ()
-    return any(isinstance(accelerator, BestFirst) for accelerator in found)
+    return any(map(is_best_first, found))

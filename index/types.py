@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeGuard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,7 +45,8 @@ class Ask:
 
     ``allowed`` is a bool mask ``(n_total,)`` or ``None`` for all; ``exclude`` holds each query's forbidden rows;
     ``one_per`` gives at most one row a group (rows without a value each stand alone); ``few`` holds the allowed rows,
-    in order, where they are few and known.
+    in order, where they are few and known; ``groups`` holds the codes of ``one_per`` for all rows, int32, where they
+    are known.
     """
 
     k: int
@@ -54,6 +55,7 @@ class Ask:
     one_per: GroupCodes | None
     min_score: float | None
     few: NDArray[np.int64] | None = None
+    groups: NDArray[np.int32] | None = None
 
     @cached_property
     def excluded(self) -> int:
@@ -169,7 +171,6 @@ class Accelerator(Protocol):
         ...
 
 
-@runtime_checkable
 class BestFirst(Accelerator, Protocol):
     """An accelerator that knows, whatever is asked, when what is left can hardly hold a better row."""
 
@@ -182,6 +183,8 @@ class BestFirst(Accelerator, Protocol):
         most: int | None = None,
         allowed: NDArray[np.bool_] | None = None,
         exclude: Sequence[NDArray[np.int64]] | None = None,
+        groups: NDArray[np.int32] | None = None,
+        apart: int = 0,
     ) -> Candidates:
         """Return about the k best allowed rows of each query, and k whenever so many are allowed.
 
@@ -198,5 +201,13 @@ class BestFirst(Accelerator, Protocol):
             bool over the segment's rows; other rows are not returned.
         exclude
             For each query sorted rows that are not returned for it.
+        groups, apart
+            The group of each of the segment's rows, negative for one by itself. Where so many groups are found, a row
+            that is no better than the best of each may be left out.
         """
         ...
+
+
+def is_best_first(accelerator: Accelerator | None) -> TypeGuard[BestFirst]:
+    """Return whether an accelerator is a `BestFirst`: asking a protocol takes longer than a part of a search."""
+    return hasattr(accelerator, "best_first")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import math
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,10 +22,14 @@ def unit(vectors: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
     >>> unit(np.array([[3.0, 4.0], [0.0, 0.0]])).round(4).tolist()
     [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    exactly = np.asarray(vectors, dtype=np.float64)
-    norms = np.sqrt(np.add.reduce(exactly * exactly, axis=-1, keepdims=True))
-    np.maximum(norms, _TINY, out=norms)
-    return cast("NDArray[np.float32]", (exactly / norms).astype(np.float32))
+    exactly = np.array(vectors, dtype=np.float64)
+    if exactly.size == exactly.shape[-1] > 0:
+        # of one vector, without arrays of one number
+        exactly /= max(math.sqrt(np.add.reduce(exactly * exactly, axis=-1).item()), _TINY)
+    else:
+        norms = np.sqrt(np.add.reduce(exactly * exactly, axis=-1, keepdims=True))
+        exactly /= np.maximum(norms, _TINY, out=norms)
+    return exactly.astype(np.float32)
 
 
 def plain_array(values: Any) -> NDArray[Any]:

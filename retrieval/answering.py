@@ -74,7 +74,9 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     LOGGER.debug("searched %d rows %s, after %.3f s", len(store), how, time.monotonic() - began)
     if options.diverse:
         found = _first(diversity.diversify(store, found, options.diverse), int(options.k) + first)
-    absent = store.identity.absent(options.where)
+    identity = store.identity
+    # identifiers are texts, and texts stand in quotes
+    absent = identity.absent(options.where) if options.where is not None and "'" in options.where else []
     ordered = [f"not in the order of scores: diverse {options.diverse:g}"] if options.diverse else []
     hits = add_remarks(
         store,
@@ -85,12 +87,12 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         side=bridge or recorded,
         bridge=bridge,
         all_rows=options.where is None and options.exclude_same is None and options.min_score is None,
-        said=[[*ordered, *notes, *absent, *store.identity.warnings()] for notes in said],
+        said=[[*ordered, *notes, *absent, *identity.warnings()] for notes in said],
     )
     for number, (one, query) in enumerate(zip(hits, queries, strict=True)):
         if not _holds_pictures(query):
             # so that they can be saved with what found them (`retr.retrieval.sets`)
-            vars(one)["_asked"] = query, replace(options, exclude_same=named and named[number])
+            vars(one)["_asked"] = query, options, named and named[number]
     return hits
 
 

@@ -150,10 +150,7 @@ class Query:
         >>> Query.vector([0.5, 0.5])
         Query(vector <ndarray>)
         """
-        return cls._of_numbers(as_numbers(vector))
-
-    @classmethod
-    def _of_numbers(cls, array: NDArray[np.float32]) -> Query:
+        array = as_numbers(vector)
         if array.ndim != 1:
             raise UsageError(f"a query vector must have one axis, got shape {array.shape}")
         if not np.isfinite(array).all():
@@ -348,6 +345,9 @@ class Query:
 
 def as_numbers(vector: Any) -> NDArray[np.float32]:
     """Return what may be one vector or several as float32; `UsageError` where it is no numbers."""
+    if type(vector) is np.ndarray and vector.dtype == np.float32:
+        # the question keeps its own
+        return vector.copy()
     try:
         # what float32 cannot hold becomes infinite, and is refused as such
         with np.errstate(over="ignore"):

@@ -27,6 +27,8 @@ def own_rows(queries: Sequence[Query], store: Store) -> list[NDArray[np.int64]]:
     of the same number is a copy of an id. By its place in the archive a file is a row's own, whatever it holds by now.
     PIL images, arrays and vectors have no bytes to compare.
     """
+    if not any(part.kind in {"id", "image"} for query in queries for part in (*query.parts, *query.marked)):
+        return [_NOTHING] * len(queries)
     wanted: list[tuple[int, str, str | None]] = []  # query, sha256, frame suffix (None: any)
     rows: list[list[int]] = [[] for _ in queries]
     hashed = _has_text(store, "sha256")

@@ -21,7 +21,7 @@ import numpy as np
 from retr.index.accelerators.config import DEPTH
 from retr.index.scan import exact
 from retr.index.scan.ranking import ranked
-from retr.index.types import Ask, BestFirst, Block, Candidates, Neighbours
+from retr.index.types import Ask, Block, Candidates, Neighbours, is_best_first
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.accelerators.config import Config
-    from retr.index.types import Accelerator
+    from retr.index.types import Accelerator, BestFirst
 
 # Beyond these the candidates would be a large part of all rows.
 _MAX_EXCLUDED = 2048
@@ -39,6 +39,8 @@ _MAX_K = 2048
 _VALUE, _VALUE_IN_BATCH, _LIST, _SEARCH = 0.2, 0.03, 80.0, 100_000.0
 # Where some may be of one group no more rows are looked at for each that is wanted.
 _DEEPEST = 128
+# For more groups than this, finding which one a row is of takes longer than the rows that it saves.
+_MOST_GROUPS = 64
 
 
 @dataclass(frozen=True)
@@ -78,9 +80,14 @@ def suits(ask: Ask, n_rows: int, dim: int) -> bool:
         return False
     if ask.allowed is None:
         return True
-    value = _VALUE_IN_BATCH + (_VALUE - _VALUE_IN_BATCH) / max(len(ask.exclude), 1)
-    scan = value * dim * int(np.count_nonzero(ask.allowed))
-    return scan > _SEARCH + _LIST * 4 * math.isqrt(n_rows)
+    allowed = int(np.count_nonzero(ask.allowed)) if ask.few is None else len(ask.few)
+    return not scanned(allowed, len(ask.exclude), n_rows, dim)
+
+
+def scanned(allowed: int, n_queries: int, n_rows: int, dim: int) -> bool:
+    """Return whether scoring so many allowed rows of all exactly costs no more than to search by bounds."""
+    value = _VALUE_IN_BATCH + (_VALUE - _VALUE_IN_BATCH) / max(n_queries, 1)
+    return value * dim * allowed <= _SEARCH + _LIST * 4 * math.isqrt(n_rows)
 
 
 def search(
@@ -117,9 +124,9 @@ def search(
     scanned: list[Block] = []
     for block, accelerator in zip(blocks, accelerators, strict=True):
         # (what a protocol is asked for takes longer than the rest of this loop)
-        if accelerator is not None and few and not (bound.few and isinstance(accelerator, BestFirst)):
+        if accelerator is not None and few and not (bound.few and is_best_first(accelerator)):
             found.append(_shifted(accelerator.search(queries, want + ask.excluded, config), block.start))
-        elif isinstance(accelerator, BestFirst):
+        elif is_best_first(accelerator):
             found.append(_bounded(block, accelerator, bound, queries, ask, want))
         else:
             scanned.append(block)
@@ -191,13 +198,16 @@ def _bounded(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the best allowed rows of one block, int64 ``(n, c)``, -1 padded, and their scores."""
     start, stop = block.start, block.start + len(block.vectors)
+    groups = ask.groups if ask.k <= _MOST_GROUPS else None
     found = accelerator.best_first(
         queries,
         min(want, len(block.vectors)),
         reach=bound.few if bound.few and measured(ask) else bound.reach,
         most=bound.most,
         allowed=None if ask.allowed is None else ask.allowed[start:stop],
-        exclude=_within(ask, start, stop),
+        exclude=_within(ask, start, stop) if ask.excluded else None,
+        groups=None if groups is None else groups[start:stop],
+        apart=0 if groups is None else ask.k,
     )
     return _shifted(found, start)
 

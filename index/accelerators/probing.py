@@ -95,6 +95,44 @@ def _keep_one(keys, items, n, value, row):  # type: ignore[no-untyped-def]
 
 
 @compiled
+def _keep_group(tops, owners, n, value, owner):  # type: ignore[no-untyped-def]
+    """Take a row's value into the best of each of ``len(tops)`` groups, of which n are there; return the new n.
+
+    A negative owner is a group by itself.
+    """
+    least = 0
+    for i in range(n):
+        if owner >= 0 and owners[i] == owner:
+            tops[i] = max(tops[i], value)
+            return n
+        if tops[i] < tops[least]:
+            least = i
+    if n < len(tops):
+        tops[n], owners[n] = value, owner
+        return n + 1
+    if tops[least] < value:
+        tops[least], owners[least] = value, owner
+    return n
+
+
+@compiled
+def _floor(kept, found, tops, held):  # type: ignore[no-untyped-def]
+    """Return what a row has to reach: the last of the best rows, or of the best of each group, where there are enough.
+
+    ``kept`` is the heap of the rows, of which ``found`` are there, and ``tops`` the best of ``held`` groups.
+    """
+    floor = np.float32(-np.inf)
+    if found == len(kept):
+        floor = -kept[0]
+    if held and held == len(tops):
+        least = tops[0]
+        for i in range(1, held):
+            least = min(least, tops[i])
+        floor = max(floor, least)
+    return floor
+
+
+@compiled
 def _among(values, start, stop, wanted):  # type: ignore[no-untyped-def]
     """Return whether a value stands in sorted values, from ``start`` to ``stop``."""
     while start < stop:
@@ -119,6 +157,8 @@ def _search_until(  # type: ignore[no-untyped-def]
     allowed,
     excluded,
     begins,
+    groups,
+    apart,
     centroids,
     guide,
     lengths,
@@ -147,6 +187,9 @@ def _search_until(  # type: ignore[no-untyped-def]
         uint8 ``(N,)``: 1 for the rows that may be found; empty where all may.
     excluded, begins
         int64 rows, sorted for each query, and where each query's begin ``(n + 1,)``.
+    groups, apart
+        int32 ``(N,)``: the group of each row, negative for one by itself; of so many groups the best rows are wanted,
+        and what lies below the best row of each need not be found. Empty, and 0, where groups do not count.
     centroids, guide
         float32 ``(lists, d)``, rotated; and, as one list around their mean: their codes, factors, shifts and ones, and
         the mean.
@@ -171,6 +214,7 @@ def _search_until(  # type: ignore[no-untyped-def]
     keys, waiting = _allocate(total, np.float32), _allocate(total, np.int64)
     kept, best = _allocate(k, np.float32), _allocate(k, np.int64)
     mine, lowest = _allocate(longest, np.int64), _allocate(longest, np.float32)
+    tops, owners = _allocate(apart, np.float32), _allocate(apart, np.int32)
     most_excluded = 0
     for number in range(n):
         most_excluded = max(most_excluded, begins[number + 1] - begins[number])
@@ -199,11 +243,12 @@ def _search_until(  # type: ignore[no-untyped-def]
                 left += 1
         for i in range(left // 2 - 1, -1, -1):
             _sift_down(keys, waiting, i, left)
-        found, read = 0, 0
+        found, read, several = 0, 0, 0
+        worst = np.float32(-np.inf)
         surely = k + begins[number + 1] - begins[number]
         picked = picked_of_all[: surely + surely // 4 + 8]
         while left and read < most:
-            if found == k and keys[0] < -kept[0] and not every:
+            if keys[0] < worst and not every:
                 break
             here = waiting[0]
             left -= 1
@@ -228,34 +273,39 @@ def _search_until(  # type: ignore[no-untyped-def]
                 far = square + lengths[here] - 2 * offer
                 unknown = _DEVIATIONS * math.sqrt(_UNKNOWN * _UNKNOWN * max(far, np.float32(0)) + rounding)
                 _estimate(planes, low, step, whole, offer, start, size, codes, factor, shift, ones, estimates, 0)
-                worst = np.float32(-np.inf)
-                if found == k:
-                    worst = -kept[0]
-                elif m > surely:
+                needed = worst
+                if found < k and m > surely:
                     # so many of the list's own rows lie above
                     for i in range(m):
                         lowest[i] = estimates[mine[i]] - unknown * factor[start + mine[i]]
                     sure = _largest(lowest, m, surely, picked)
-                    worst = lowest[picked[0]]
+                    own = lowest[picked[0]]
                     for i in range(1, sure):
-                        worst = min(worst, lowest[picked[i]])
+                        own = min(own, lowest[picked[i]])
+                    needed = max(needed, own)
                 near = 0
                 for i in range(m):
                     at = mine[i]
                     mine[near] = at
                     estimates[at] += unknown * factor[start + at]
-                    near += estimates[at] >= worst
+                    near += estimates[at] >= needed
                 m = near
             for i in range(m):
                 for j in range(0, dim, 32):
                     _prefetch(vectors, ids[start + mine[i]] * dim + j)
             for i in range(m):
-                if coded and found == k and estimates[mine[i]] < -kept[0]:
+                if coded and estimates[mine[i]] < worst:
                     continue
                 row = ids[start + mine[i]]
                 value = _product(vectors, row, query)
-                if (found < k or value > -kept[0]) and not _among(excluded, begins[number], begins[number + 1], row):
+                # below the last of the rows, but not where it is only of the groups, equals do not count
+                if value < worst or (found == k and value <= -kept[0]):
+                    continue
+                if not _among(excluded, begins[number], begins[number + 1], row):
                     found = _keep_one(kept, best, found, value, row)
+                    if apart:
+                        several = _keep_group(tops, owners, several, value, groups[row])
+                    worst = _floor(kept, found, tops, several)
         for i in range(found):
             kept[i] = _exact_product(vectors, best[i], query)
         _best(kept, best, found, rows[number], scores[number])
@@ -263,8 +313,9 @@ def _search_until(  # type: ignore[no-untyped-def]
             rows[number, i], scores[number, i] = -1, -np.inf
     for array in (waiting, best, mine, picked_of_all):
         _free(array)
-    for array in (turned, offers, estimates, keys, kept, lowest):
+    for array in (turned, offers, estimates, keys, kept, lowest, tops):
         _free(array)
+    _free(owners)
     _free(planes)
     _free(rounded)
 
@@ -272,15 +323,16 @@ def _search_until(  # type: ignore[no-untyped-def]
 def search_until(stored: Any) -> Any:
     """Return the loop `_search_until` over stored values of a kind.
 
-    It takes queries, rows, scores, reach, most, allowed, excluded, begins, and the address of the rest: factors, block,
-    longest, centroids, guide, lengths, along, radii, squares, held.
+    It takes queries, rows, scores, reach, most, allowed, excluded, begins, groups, apart, and the address of the rest:
+    factors, block, longest, centroids, guide, lengths, along, radii, squares, held.
     """
 
     def loop(p):  # type: ignore[no-untyped-def]
         queries, rows, scores = _table(p, 0, np.float32), _table(p, 3, np.int64), _table(p, 6, np.float32)
         reach, most = _line(p, 9, np.float32)[0], p[11]
         allowed, excluded, begins = _line(p, 12, np.uint8), _line(p, 14, np.int64), _line(p, 16, np.int64)
-        same = _pointer(p[18], np.int64)
+        groups, apart = _line(p, 18, np.int32), p[20]
+        same = _pointer(p[21], np.int64)
         factors = _table(same, 0, np.float32)
         centroids, (codes, factor, shift, ones) = _guide(same, 5)
         guide = codes, factor, shift, ones, _line(same, 16, np.float32)
@@ -296,6 +348,8 @@ def search_until(stored: Any) -> Any:
             allowed,
             excluded,
             begins,
+            groups,
+            apart,
             centroids,
             guide,
             lengths,

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 _SEARCH_LISTS = Loop("accelerators.lists", "search_lists")
 _SEARCH_UNTIL = Loop("accelerators.probing", "search_until")
-_ALL, _NOTHING = np.empty(0, bool), np.empty(0, np.int64)
+_ALL, _NOTHING, _NO_GROUPS = np.empty(0, bool), np.empty(0, np.int64), np.empty(0, np.int32)
 _AT_ONCE = 1 << 20
 # Fewer queries a thread are answered before the threads have started.
 _QUERIES_PER_THREAD = 4
@@ -99,6 +99,8 @@ class BitLists:
         most: int | None = None,
         allowed: NDArray[np.bool_] | None = None,
         exclude: Sequence[NDArray[np.int64]] | None = None,
+        groups: NDArray[np.int32] | None = None,
+        apart: int = 0,
     ) -> Candidates:
         """Find about the k best allowed rows of each query; see `retr.index.types.BestFirst`."""
         n, queries = len(queries), np.ascontiguousarray(queries, np.float32)
@@ -111,12 +113,13 @@ class BitLists:
             excluded = np.concatenate([_NOTHING, *exclude])
             np.cumsum([len(part) for part in exclude], out=begins[1:])
 
+        grouped = _NO_GROUPS if groups is None else groups
         how, same = (*packed(bound), most), self._until.buffer_info()[0]
 
         def some(part: slice) -> None:
             here = packed(queries[part], rows[part], scores[part])
             barred = packed(allowed, excluded, begins[part.start : part.stop + 1])
-            _SEARCH_UNTIL(self._vectors.dtype, *here, *how, *barred, same)
+            _SEARCH_UNTIL(self._vectors.dtype, *here, *how, *barred, *packed(grouped), apart, same)
 
         self._in_threads(some, n)
         return Candidates(rows, scores)

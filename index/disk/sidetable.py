@@ -48,6 +48,7 @@ class SideTable:
             self._table = pa.Table.from_batches(self._batches, file.schema)
         self._starts = np.cumsum([0, *(batch.num_rows for batch in self._batches)])
         self.names = frozenset(self._table.column_names)
+        self._text_names = frozenset(one.name for one in self._table.schema if pa.types.is_string(one.type))
         self._texts: dict[str, list[tuple[memoryview, memoryview]]] = {}
 
     def __len__(self) -> int:
@@ -92,7 +93,7 @@ class SideTable:
 
     def holds_texts(self, name: str) -> bool:
         """Return whether there is a column of this name that `texts` can read."""
-        return name in self.names and pa.types.is_string(self._table.schema.field(name).type)
+        return name in self._text_names
 
     def texts(self, name: str, rows: NDArray[np.int64]) -> list[str]:
         """Return a column of texts without nulls at the rows ``(n,)``.
@@ -102,6 +103,9 @@ class SideTable:
         if name not in self._texts:
             self._texts[name] = [_text_parts(batch.column(name)) for batch in self._batches]
         parts = self._texts[name]
+        if len(parts) == 1:
+            [(ends, data)] = parts
+            return [str(data[ends[row] : ends[row + 1]], "utf-8") for row in rows.tolist()]
         owner = np.searchsorted(self._starts, rows, side="right") - 1
         found = []
         for number, row in zip(owner.tolist(), (rows - self._starts[owner]).tolist(), strict=True):

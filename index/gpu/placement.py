@@ -54,13 +54,27 @@ class Placement:
     def __init__(self, device: str) -> None:
         self.device = device
         self._lock = threading.Lock()
-        self._asked = 0
+        self._asked, self._none = 0, False
         self._placed, self._what = Placed(), ""
         self._vectors: Placed | None = None
         if device not in {"cpu", "auto"}:
             from retr.index.gpu import devices
 
             devices.parse_device(device)
+
+    def aside(self, snapshot: Snapshot, n_queries: int) -> bool:
+        """Return whether the CPU answers a call with this many queries; if so they are counted, else `take` does."""
+        if self.device == "cpu" or self._none:
+            return True
+        if self.device != "auto" or self._what:
+            return False
+        from retr.index.gpu import devices
+
+        asked = self._asked + n_queries
+        if devices.worthwhile(asked, snapshot.n_total, snapshot.manifest.encoder.dim):
+            return False
+        self._asked = asked
+        return True
 
     def take(self, snapshot: Snapshot, config: Config, n_queries: int, *, few: bool = True) -> Placed:
         """Return what a call with this many queries searches, putting it on the GPUs first where that is due.
@@ -119,7 +133,8 @@ class Placement:
         if wanted != "auto":
             return _place(snapshot, config, devices.gpu_numbers(wanted))
         try:
-            return _place(snapshot, config, devices.gpu_numbers(wanted)) if devices.count() else Placed()
+            self._none = not devices.count()
+            return Placed() if self._none else _place(snapshot, config, devices.gpu_numbers(wanted))
         except RetrError as error:
             return Placed(note=f"searched on the CPU: {error.message}")
 

@@ -12,8 +12,12 @@ import pyarrow as pa
 
 from retr.index.errors import UsageError
 from retr.index.machine.arrow import pc
+from retr.index.once import Once
+from retr.index.rows import ordered
+from retr.index.rows.ordered import OrderedColumn
 from retr.index.where import evaluate
 from retr.index.where.comparisons import canonical
+from retr.index.where.parse import Logic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +32,8 @@ if TYPE_CHECKING:
 _KEEP_BYTES = 256 << 20
 # For more values than this, one look-up of each row costs less than a comparison with each value.
 _COMPARE = 8
+# Columns of whole numbers that are kept sorted, for filters: how many, after how many filters, and of how many rows.
+_KEEP_ORDERED, _ORDERED_AFTER, _MOST_ORDERED = 8, 16, 10_000_000
 # When one in so many rows was asked for its group, all are worth knowing.
 _WORTH_ALL = 64
 
@@ -58,8 +64,13 @@ class Groups:
             self._asked += len(rows)
             if self._asked * _WORTH_ALL < self._starts[-1]:
                 return self._looked_up(rows)
+        return self.every()[rows].astype(np.int64)
+
+    def every(self) -> NDArray[np.int32]:
+        """Return the codes of all rows."""
+        if self._codes is None:
             self._codes = self._all()
-        return self._codes[rows].astype(np.int64)
+        return self._codes
 
     def _all(self) -> NDArray[np.int32]:
         """Return the codes of all rows, for which each word of a dictionary is looked at once."""
@@ -181,6 +192,8 @@ class Columns:
         self._types = {field.name: field.type for field in schema}
         self._kept: dict[tuple[int, str], pa.ChunkedArray[Any]] = {}
         self._kept_bytes = 0
+        self._starts = np.cumsum([0, *map(len, segments)]).tolist()
+        self._ordered, self._compared = Once(most=_KEEP_ORDERED), dict[str, int]()
         self._lock = threading.Lock()
 
     def require(self, name: str) -> pa.DataType:
@@ -215,7 +228,11 @@ class Columns:
 
     def has_text(self, name: str) -> bool:
         """Return whether there is a column of texts of this name."""
-        return name in self._schema.names and pa.types.is_string(self._schema.field(name).type)
+        return name in self._types and pa.types.is_string(self._types[name])
+
+    def has(self, name: str) -> bool:
+        """Return whether there is a column of this name."""
+        return name in self._types
 
     def distinct(self, name: str) -> pa.Array[Any]:
         """Return the distinct values of a column, those of deleted rows too, in no order."""
@@ -227,26 +244,64 @@ class Columns:
             values.append((part.chunk(0).dictionary if coded else _plain(part.unique())).cast(kind))
         return pa.concat_arrays(values).unique()
 
-    def where(self, expression: str, meaning: Callable[[Node, str], Node] | None = None) -> NDArray[np.bool_]:
-        """Return the mask of all rows for which an expression is true: bool ``(n_total,)``.
+    def where(
+        self, expression: str, meaning: Callable[[Node, str], Node] | None = None, *, few: int = 0
+    ) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
+        """Find the rows, of all, for which an expression is true.
 
         Parameters
         ----------
         meaning
             Rewrites the expression's tree before it is checked.
+        few
+            Up to so many rows are numbered.
+
+        Returns
+        -------
+        tuple
+            bool ``(n_total,)``, and the rows' numbers, sorted int64, where they are few.
 
         Raises
         ------
         FilterError
             The expression cannot be read or applied.
         """
-        condition = evaluate.Condition(expression, self._schema, meaning)
-        mask = np.empty(sum(map(len, self._segments)), bool)
-        start = 0
+        condition = evaluate.Condition(expression, self._types, meaning)
+        rows = self._by_order(condition.tree, few)
+        if rows is not None:
+            mask = np.zeros(self._starts[-1], bool)
+            mask[rows] = True
+            return mask, rows
+        mask = np.empty(self._starts[-1], bool)
         for number, segment in enumerate(self._segments):
+            start = self._starts[number]
             mask[start : start + len(segment)] = condition.mask(len(segment), partial(self._part, number))
-            start += len(segment)
-        return mask
+        return mask, np.flatnonzero(mask) if np.count_nonzero(mask) <= few else None
+
+    def _by_order(self, tree: Node, few: int) -> NDArray[np.int64] | None:
+        """Return the rows of a test that the order of a column answers, once it was asked for often; else ``None``."""
+        if isinstance(tree, Logic) or not ordered.answers(tree) or tree.left.name is None:
+            return None
+        columns = self._in_order(tree.left.name)
+        found: list[NDArray[np.int64]] = []
+        for column, start in zip(columns or (), self._starts, strict=False):
+            rows = column.rows(tree, few - sum(map(len, found)))
+            if rows is None:
+                return None
+            found.append(rows + start if start else rows)
+        if not found:
+            return None
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+    def _in_order(self, name: str) -> Sequence[OrderedColumn] | None:
+        """Return a column of whole numbers sorted, segment by segment; ``None`` before that is worth it."""
+        known: Sequence[OrderedColumn] | None = self._ordered.get(name)
+        if known is None and pa.types.is_integer(self._types[name]):
+            asked = self._compared[name] = self._compared.get(name, 0) + 1
+            if asked > _ORDERED_AFTER and self._starts[-1] <= _MOST_ORDERED:
+                parts = [self._part(number, name) for number in range(len(self._segments))]
+                known = self._ordered(name, lambda: list(map(OrderedColumn, parts)))
+        return known
 
     def groups(self, name: str, canonical: Callable[[pa.Array[Any]], pa.Array[Any]] | None = None) -> Groups:
         """Return one column as groups of rows; ``canonical`` brings values that mean the same to one spelling."""

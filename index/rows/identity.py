@@ -263,7 +263,7 @@ class Identity:
         operands = (tree.left, *tree.right)
         self._need_texts(operands, expression)
         hashed = [one for one in operands if one.name is not None and self.hashed(one.name)]
-        unknown = any(one.name is not None and one.name not in self._snapshot.schema.names for one in operands)
+        unknown = hashed and any(one.name is not None and not self._columns.has(one.name) for one in operands)
         if not hashed or tree.kind == "null" or unknown:  # an unknown name is refused where names are looked up
             return tree
         column = hashed[0]

@@ -166,7 +166,7 @@ def matching(skipped: pa.Table, where: str, schema: pa.Schema) -> NDArray[np.boo
             return pa.chunked_array([pa.nulls(skipped.num_rows, kind)])
         return skipped.column(known).cast(kind)
 
-    found = Condition(where, schema).mask(skipped.num_rows, column)
+    found = Condition(where, dict(zip(schema.names, schema.types, strict=True))).mask(skipped.num_rows, column)
     return found if asked & {schemas.ID, *skipped.column_names} else np.zeros(skipped.num_rows, bool)
 
 

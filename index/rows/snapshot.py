@@ -363,11 +363,15 @@ class Snapshot:
             raise UsageError(f"a condition is a text, got: {expression!r}")
 
         def make() -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
-            mask = self.columns.where(expression, self.identity.meaning)
-            mask = mask if len(self) == self.n_total else mask & self._alive
+            few = self.n_total // _FEW_ROWS
+            mask, rows = self.columns.where(expression, self.identity.meaning, few=few)
+            if len(self) < self.n_total:
+                mask &= self._alive
+                if rows is None and np.count_nonzero(mask) <= few:
+                    rows = np.flatnonzero(mask)
+                rows = None if rows is None else rows[self._alive[rows]]
             mask.flags.writeable = False
-            few = np.count_nonzero(mask) * _FEW_ROWS <= len(mask)
-            return mask, np.flatnonzero(mask) if few else None
+            return mask, rows
 
         found: tuple[NDArray[np.bool_], NDArray[np.int64] | None] = self._masks(expression, make)
         return found

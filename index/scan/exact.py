@@ -9,6 +9,7 @@ rows tie exactly, and a query's answer does not depend on its neighbours in the 
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import numpy as np
 from retr.index.scan.matmul import choose_product
 from retr.index.scan.processor import threads
 from retr.index.scan.ranking import ranked
-from retr.index.types import Neighbours, Scan, Scans
+from retr.index.types import Ask, Neighbours, Scan, Scans
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.scan.matmul import Product
-    from retr.index.types import Ask, Block, FirstScan
+    from retr.index.types import Block, FirstScan
+
+    Apart = Callable[[NDArray[np.float32], Any, NDArray[np.int64]], NDArray[np.float32]]
 
 # Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
 _BLOCK_SCORES = 1_000_000
@@ -94,7 +97,7 @@ def search(
             error = 2 * product.error * norms[pending]
             if chosen is not None and product.apart is not None:
                 scans = [
-                    _apart(blocks, query, chosen, excluded, want, product.apart)
+                    _best_apart(blocks, query, chosen, excluded, want, product.apart)
                     for query, excluded in zip(asked, exclude, strict=True)
                 ]
             else:
@@ -119,6 +122,37 @@ def search(
         if first_scan is None:
             product = choose_product(len(pending), queries.shape[1], rows=total, fast=False)
     return Neighbours(rows, scores)
+
+
+def among(
+    blocks: Sequence[Block],
+    queries: NDArray[np.float32],
+    chosen: NDArray[np.int64],
+    k: int,
+    *,
+    max_norm: float,
+    cosine: bool,
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+) -> Neighbours:
+    """Find the k best of some rows for one query ``(1, d)``, as `search` does.
+
+    Parameters
+    ----------
+    chosen
+        int64, rising.
+    """
+    query = queries[0].astype(np.float64)
+    found, surplus = chosen, len(chosen) - k
+    if surplus > 0:
+        product = choose_product(1, len(query), rows=sum(len(block.vectors) for block in blocks))
+        assert product.apart is not None
+        scores = _apart(blocks, queries, chosen, product.apart)
+        # what lies further below the k-th best than two products may be off, and float32 rounds, is none of the best
+        off = (2 * product.error + 2.0**-22) * math.sqrt(query @ query) * max(max_norm, 1e-30)
+        found = chosen[~(scores < np.partition(scores, surplus)[surplus] - off)]
+    exactly = _rounded(np.vecdot(_copied(blocks, found).astype(np.float64), query)[None], found[None], cosine)
+    ask = Ask(k, None, [], None, None)
+    return Neighbours(*ranked(found[None], exactly, ask, ids_of))
 
 
 def scan(
@@ -152,22 +186,27 @@ def scan(
 
 
 def _apart(
+    blocks: Sequence[Block], queries: NDArray[np.float32], chosen: NDArray[np.int64], multiply: Apart
+) -> NDArray[np.float32]:
+    """Return the products of one query ``(1, d)`` and the chosen rows ``(m,)``: ``(m,)``."""
+    if len(blocks) == 1:
+        return multiply(queries, blocks[0].vectors, chosen)[:, 0]
+    cuts = np.searchsorted(chosen, [block.start for block in blocks]).tolist()
+    parts = zip(blocks, cuts, [*cuts[1:], len(chosen)], strict=True)
+    found = [multiply(queries, block.vectors, chosen[start:stop] - block.start) for block, start, stop in parts]
+    return np.concatenate(found)[:, 0]
+
+
+def _best_apart(
     blocks: Sequence[Block],
     query: NDArray[np.float32],
     chosen: NDArray[np.int64],
     excluded: NDArray[np.int64],
     want: int,
-    multiply: Callable[[NDArray[np.float32], Any, NDArray[np.int64]], NDArray[np.float32]],
+    multiply: Apart,
 ) -> Scan:
     """Collect, for one query, the ``want`` best of the chosen rows."""
-    asked = query[None]
-    if len(blocks) == 1:
-        scores = multiply(asked, blocks[0].vectors, chosen)[:, 0]
-    else:
-        cuts = np.searchsorted(chosen, [block.start for block in blocks]).tolist()
-        parts = zip(blocks, cuts, [*cuts[1:], len(chosen)], strict=True)
-        found = [multiply(asked, block.vectors, chosen[start:stop] - block.start) for block, start, stop in parts]
-        scores = np.concatenate(found)[:, 0]
+    scores = _apart(blocks, query[None], chosen, multiply)
     if len(excluded):
         hide(scores, chosen, excluded)
         left = scores > -np.inf

@@ -59,12 +59,17 @@ def ranked(
     if ask.one_per is None and ask.min_score is None and rows.shape[1] == ask.k and _falls(scores):
         # nothing ties, and nothing is left out
         return rows, scores
-    if len(rows) == 1 and ask.one_per is None and ask.min_score is None and rows.shape[1] > ask.k:
-        # one more than is wanted, since that may tie with the last
+    if len(rows) == 1 and ask.one_per is None and ask.min_score is None and rows.shape[1] >= ask.k:
+        # one more than is wanted, where there is one: it may tie with the last
         order = np.argsort(-scores[0], kind="stable")[: ask.k + 1]
         mine, my_scores = rows[:, order], scores[:, order]
         if _falls(my_scores):
             return mine[:, : ask.k], my_scores[:, : ask.k]
+    if len(rows) == 1 and ask.one_per is not None and ask.min_score is None:
+        order = np.argsort(-scores[0], kind="stable")[: np.count_nonzero(rows >= 0)]
+        mine, my_scores = rows[:, order], scores[:, order]
+        if _falls(my_scores) and len(first := _first(ask.one_per[mine[0]], ask.k)) == ask.k:
+            return mine[:, first], my_scores[:, first]
     kept = np.full((len(rows), ask.k), -1, np.int64)
     kept_scores = np.full((len(rows), ask.k), -np.inf, np.float32)
     step = max(1, _AT_ONCE // max(rows.shape[1], 1))
@@ -74,6 +79,24 @@ def ranked(
         width = min(mine.shape[1], ask.k)
         kept[some, :width], kept_scores[some, :width] = mine[:, :width], my_scores[:, :width]
     return kept, kept_scores
+
+
+def _first(codes: NDArray[np.int64], k: int) -> list[int]:
+    """Return the places of the first k rows that are each the first of its group, or of none, or as many as there are.
+
+    Parameters
+    ----------
+    codes
+        The groups of rows in order, ``(n,)``, negative for none.
+    """
+    found, seen = list[int](), set[int]()
+    for at, code in enumerate(codes.tolist()):
+        if len(found) == k:
+            break
+        if code < 0 or code not in seen:
+            seen.add(code)
+            found.append(at)
+    return found
 
 
 def _ranked(

@@ -193,14 +193,25 @@ def whole_numbers(function: str, left: Column, right: Literal) -> NDArray[np.boo
         or left.null_count
     ):
         return None
-    value, side = _step(left.type, right)
-    become = _BESIDE[function][side + 1]
+    become, value = as_step(function, left.type, right)
     if isinstance(become, bool):
         return np.full(len(left), become)
     compare = _OPERATORS[become]
     chunks = left.chunks if isinstance(left, pa.ChunkedArray) else [left]
     truths = [compare(chunk.to_numpy(), value) for chunk in chunks]
     return truths[0] if len(truths) == 1 else np.concatenate([np.empty(0, np.bool_), *truths])
+
+
+def as_step(function: str, kind: pa.DataType, literal: Number) -> tuple[str | bool, int]:
+    """Return what a comparison of whole numbers with a literal comes to.
+
+    Returns
+    -------
+    tuple
+        The name of a comparison with one of the numbers that the type can hold, or its only result; and that number.
+    """
+    value, side = _step(kind, literal)
+    return _BESIDE[function][side + 1], value
 
 
 def among(left: Column, values: Sequence[Literal]) -> Value:

@@ -21,7 +21,7 @@ from retr.index.where.comparisons import Number, compare, family, present
 from retr.index.where.parse import Logic, Node, Operand, Predicate, fail, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,16 +38,30 @@ _ENDS = ("greater_equal", "less_equal")
 class Condition:
     """An expression that was read and checked, to be evaluated over one run of rows after another.
 
+    Parameters
+    ----------
+    expression
+        The text.
+    types
+        The columns.
+    meaning
+        Rewrites the expression's tree, which is `tree`, before it is checked.
+
     Raises
     ------
     FilterError
         The expression cannot be read, names an unknown column, or compares what cannot be compared.
     """
 
-    def __init__(self, expression: str, schema: pa.Schema, meaning: Callable[[Node, str], Node] | None = None) -> None:
+    def __init__(
+        self,
+        expression: str,
+        types: Mapping[str, pa.DataType],
+        meaning: Callable[[Node, str], Node] | None = None,
+    ) -> None:
         tree = parse(expression)
-        self._tree = tree if meaning is None else meaning(tree, expression)
-        _Binder(expression, schema).check(self._tree)
+        self.tree = tree if meaning is None else meaning(tree, expression)
+        _Binder(expression, types).check(self.tree)
 
     def mask(self, n_rows: int, column: Callable[[str], Column]) -> NDArray[np.bool_]:
         """Evaluate it.
@@ -63,7 +77,7 @@ class Condition:
         -------
         bool ``(n_rows,)``, true where the expression is true (not where it is unknown)
         """
-        result = _Evaluator(column).node(self._tree)
+        result = _Evaluator(column).node(self.tree)
         if isinstance(result, np.ndarray):
             return result
         if isinstance(result, pa.Scalar):
@@ -98,9 +112,9 @@ def nearest(name: str, names: Sequence[str]) -> str | None:
 class _Binder:
     """Looks columns up and refuses what cannot be compared, before any row is read."""
 
-    def __init__(self, expression: str, schema: pa.Schema) -> None:
+    def __init__(self, expression: str, types: Mapping[str, pa.DataType]) -> None:
         self._text = expression
-        self._schema = schema
+        self._types = types
 
     def check(self, node: Node) -> None:
         if isinstance(node, Logic):
@@ -140,15 +154,15 @@ class _Binder:
             if isinstance(operand.value, bool):
                 return "true or false"
             return {str: "text", Number: "number"}.get(type(operand.value), "null")
-        if operand.name not in self._schema.names:
-            near = nearest(operand.name, self._schema.names)
+        if operand.name not in self._types:
+            near = nearest(operand.name, list(self._types))
             hint = (
                 f"did you mean {near!r}? (a text is written in single quotes)"
                 if near
-                else f"the columns are {', '.join(self._schema.names)} (a text is written in single quotes)"
+                else f"the columns are {', '.join(self._types)} (a text is written in single quotes)"
             )
             fail(self._text, f"there is no column {operand.name!r}", operand.at, hint)
-        return family(self._schema.field(operand.name).type)
+        return family(self._types[operand.name])
 
     def _comparable(self, left: Operand, right: Operand) -> None:
         first, second = self.family(left), self.family(right)

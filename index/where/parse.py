@@ -17,11 +17,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from dataclasses import dataclass
 from decimal import InvalidOperation
 from functools import lru_cache
 from itertools import takewhile
-from typing import NoReturn, TypeAlias
+from typing import NamedTuple, NoReturn, TypeAlias
 
 from retr.index.errors import FilterError
 from retr.index.where.comparisons import Literal, Number
@@ -46,8 +45,7 @@ _COMPARE = {"=": "equal", "==": "equal", "!=": "not_equal", "<>": "not_equal"} |
 _MAX_DEPTH = 100
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     kind: str
     text: str
     at: int
@@ -56,8 +54,7 @@ class _Token:
         return repr(self.text) if self.text else "the end"
 
 
-@dataclass(frozen=True)
-class Operand:
+class Operand(NamedTuple):
     """A column (``name`` is set) or a literal, where it stands, and how it is written."""
 
     at: int
@@ -66,8 +63,7 @@ class Operand:
     text: str = "null"
 
 
-@dataclass(frozen=True)
-class Predicate:
+class Predicate(NamedTuple):
     """One predicate: ``kind`` is a compare function's name, ``in``, ``like``, ``between``, ``null`` or ``is``."""
 
     at: int
@@ -77,8 +73,7 @@ class Predicate:
     negated: bool = False
 
 
-@dataclass(frozen=True)
-class Logic:
+class Logic(NamedTuple):
     """``and`` or ``or`` over its parts, or ``not`` of its only part."""
 
     kind: str

@@ -78,7 +78,7 @@ def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str
                 "these hits do not hold the question that found them",
                 hint="give the retr.Query, and the options of its search",
             )
-        query, searched = asked
+        query, searched = asked[0], replace(asked[1], exclude_same=asked[2])
     else:
         query, searched = question, taken(SearchOptions, dict(options), "save")
     if searched.in_ is not None:

@@ -39,7 +39,7 @@ def test_what_is_asked_most_is_answered_as_everything_is(tmp_path, similarity, m
         for some in (queries, queries[:1], queries[7:8]):
             found = store.search(some, k), store.search(some, k, exclude=[np.empty(0, np.int64)] * len(some))
             with monkeypatch.context() as patch:
-                patch.setattr(plan, "_plain", lambda *_: None)
+                patch.setattr(plan, "_shortly", lambda *_: None)
                 truth = store.search(some, k)
             for one in found:
                 np.testing.assert_array_equal(one.rows, truth.rows)

@@ -36,7 +36,8 @@ class Proposing:
         self.asked.append((len(queries), k, config))
         return self.proposed(queries, k)
 
-    def best_first(self, queries, k, *, reach, most=None, allowed=None, exclude=None):
+    def best_first(self, queries, k, *, reach, most=None, allowed=None, exclude=None, groups=None, apart=0):
+        assert groups is None or len(groups) == len(self.vectors)
         self.asked.append((len(queries), k, reach, most))
         return self.proposed(queries, k, allowed, exclude)
 

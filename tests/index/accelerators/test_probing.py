@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from retr.index import adverse, tune
 from retr.index.accelerators import approximate, faiss_index
+from retr.index.accelerators.approximate import Bound
 from retr.index.accelerators.config import IVF, to_json
 from retr.index.disk.manifest import TUNING
 from retr.index.encoder import EncoderInfo
@@ -238,3 +240,15 @@ def test_questions_are_made_of_what_the_archive_holds(archive):
     near, far = (next(q for q in asked if q.sort == sort and q.ask.allowed.mean() < 0.1) for sort in ("near", "far"))
     means = [(archive.vectors[q.ask.allowed] @ q.vectors.T).mean() for q in (near, far)]
     assert means[0] > means[1] + 0.3
+
+
+@pytest.mark.parametrize("column", ["patient", "class", "site"])
+def test_the_best_of_each_group_are_found_where_all_lists_are_read(archive, column, monkeypatch):
+    """Of groups of three, of some that hold most rows, and of a single one."""
+    monkeypatch.setattr(archive.store.plan, "promises", replace(archive.store.plan.promises, bound=Bound(math.inf)))
+    queries = vectors_of(60, 3)[0]
+    for k in (1, 10, approximate._MOST_GROUPS + 1):
+        options = {"k": k, "one_per": column, "where": "class != 'c1'"}
+        found, truth = archive.store.search(queries, **options), archive.store.search(queries, **options, exact=True)
+        assert not found.exact
+        assert recall(found, truth) > 0.999

@@ -31,8 +31,12 @@ TABLE = pa.table(
 )
 
 
+def types_of(table):
+    return dict(zip(table.schema.names, table.schema.types, strict=True))
+
+
 def rows(expression: str, table: pa.Table = TABLE) -> list[int]:
-    condition = Condition(expression, table.schema)
+    condition = Condition(expression, types_of(table))
     plain = condition.mask(table.num_rows, table.column)
 
     def coded(name: str) -> pa.ChunkedArray:
