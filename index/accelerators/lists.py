@@ -334,8 +334,9 @@ def _search_lists(queries, factors, block, probes, wanted, longest, centroids, g
     total, vectors = len(centroids), held[0]
     words = (dim + 63) // 64
     near = _allocate(5 * min(total, 4 * probes) // 4 + 8, np.int64)
-    picked = _allocate(wanted + wanted // 4 + 8, np.int64)
-    products = _allocate(max(len(near), len(picked)), np.float32)
+    width = wanted + wanted // 4 + 8
+    both = _allocate_table(2, width, np.int64)
+    products = _allocate(max(len(near), width), np.float32)
     planes = _allocate_table(words, _PLANES, np.uint64)
     rounded = _allocate(64 * words, np.uint8)
     rounded[:] = 0
@@ -344,21 +345,29 @@ def _search_lists(queries, factors, block, probes, wanted, longest, centroids, g
     estimates = _allocate(max(total, min(probes * longest, len(held[2]))) + LANES, np.float32)
     lists, offers, begins = _allocate(probes, np.int64), _allocate(probes, np.float32), _allocate(probes + 1, np.int64)
     work = planes, rounded, estimates, products, near, lists, offers, begins
-    for number in range(n):
-        query = queries[number]
-        _rotate(query, factors, block, rotated)
-        m = _chosen(rotated, wanted, centroids, guide, held, work, picked)
-        for i in range(m):
-            products[i] = _product(vectors, picked[i], query)
-        kept = _best(products, picked, m, rows[number], scores[number])
-        for i in range(kept):
-            scores[number, i] = _exact_product(vectors, rows[number, i], query)
-        for i in range(kept, rows.shape[1]):
-            rows[number, i], scores[number, i] = -1, -np.inf
-    for array in (picked, near, lists, begins):
+    m = 0
+    for number in range(n + 1):
+        # while the vectors of one query's rows are on their way from memory, those of the next are chosen
+        chosen = 0
+        if number < n:
+            _rotate(queries[number], factors, block, rotated)
+            chosen = _chosen(rotated, wanted, centroids, guide, held, work, both[number % 2])
+        if number:
+            done, picked = number - 1, both[(number - 1) % 2]
+            query = queries[done]
+            for i in range(m):
+                products[i] = _product(vectors, picked[i], query)
+            kept = _best(products, picked, m, rows[done], scores[done])
+            for i in range(kept):
+                scores[done, i] = _exact_product(vectors, rows[done, i], query)
+            for i in range(kept, rows.shape[1]):
+                rows[done, i], scores[done, i] = -1, -np.inf
+        m = chosen
+    for array in (near, lists, begins):
         _free(array)
     for array in (products, offers, rotated, estimates):
         _free(array)
+    _free(both)
     _free(planes)
     _free(rounded)
 
