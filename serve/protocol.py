@@ -6,6 +6,7 @@ place for ever. Bodies have their own limit in `retr.serve.limits.Guard`.
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -25,8 +26,13 @@ class TimedProtocol(H11Protocol):
     _stalled: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for the first head."""
+        """Begin to wait for the first head; send what there is at once."""
         super().connection_made(transport)
+        # asyncio asks for that itself, but not of a socket that was bound before: an answer's body would wait until
+        # the client has confirmed its head, and the client waits 40 ms before it does
+        own = transport.get_extra_info("socket")
+        if own is not None and own.family in {socket.AF_INET, socket.AF_INET6}:
+            own.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._await_head()
 
     def data_received(self, data: bytes) -> None:
