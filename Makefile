@@ -34,14 +34,20 @@ check: $(VENV)/.dev
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q src/retr
 	$(BIN)/python -m retr.cli._docs --check docs/cli.md
+	rm -rf out/dist
+	$(BIN)/hatchling build -d out/dist
+	$(BIN)/twine check --strict out/dist/*
 
 # What the tests catch, by changes to the code. Hours in all, so name modules: make mutants ONLY='index.plan index.scan.exact'
 mutants: $(VENV)/.dev
 	$(PIP) "mutmut==3.8.1"
 	$(BIN)/python tests/mutants.py $(ONLY)
 
-docs: $(VENV)/.dev
+# The site, in out/site; nothing is fetched to build it or by who reads it. The variable silences an advertisement.
+docs: $(VENV)/.docs
 	$(BIN)/python -m retr.cli._docs docs/cli.md
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+	@echo "look at it: out/site/index.html"
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
@@ -68,4 +74,9 @@ $(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
 $(VENV)/.dev: $(VENV)/.demo
 	@echo "installing the developer's tools into $(VENV)"
 	$(PIP) torch torchvision -e ".[$(FAISS),serve,dicom,mcp,pacs,remote,eval,geometry,dev]"
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.dev
+	@echo "installing what builds the documentation site into $(VENV)"
+	$(PIP) -e ".[docs]"
 	@touch $@
