@@ -109,36 +109,40 @@ def measured(store: Store, cases: Cases, n: int, *, tuned: bool) -> dict[str, An
     return found
 
 
-def synthetic(n: int, parts: int, dim: int) -> dict[str, Any]:
+def synthetic(n: int, parts: int, dim: int, *, tuned: bool) -> dict[str, Any]:
     """Return what a synthetic archive shows."""
-    cases, said = Cases(parts, dim), list[str]()
+    cases = Cases(parts, dim)
     with tempfile.TemporaryDirectory() as folder:
         store, seconds = built(Path(folder) / "i", cases, n)
         start = time.process_time()
         grouped = len(items_of(store, "study"))
         grouping = time.process_time() - start
-        exact = measured(store, cases, n, tuned=False)
-        start = time.process_time()
-        with store.writer() as writer:
-            tuning = tune(writer, say=said.append)
-            store = writer.store
-        tuned_seconds = time.process_time() - start
-        tuned = measured(store, cases, n, tuned=True)
-        return {
+        found = {
             "cases": grouped,
             "parts of each": parts,
             "dimensions": dim,
             "bytes of vectors": 2 * n * parts * dim,
             "build: CPU s": round(seconds, 1),
             "grouping rows into cases, once a snapshot: CPU s": round(grouping, 2),
-            "tune: CPU s": round(tuned_seconds, 1),
-            "accelerator: bytes": tuning.bytes,
-            "tuned": said[-4:],
-            "stated": dict(tuning.items or {}),
-            "exact": exact,
-            "through accelerators": tuned,
-            "largest resident set: MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+            "exact": measured(store, cases, n, tuned=False),
         }
+        if tuned:
+            found |= _tuned(store, cases, n)
+        return found | {"largest resident set: MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10}
+
+
+def _tuned(store: Store, cases: Cases, n: int) -> dict[str, Any]:
+    said, start = list[str](), time.process_time()
+    with store.writer() as writer:
+        tuning = tune(writer, say=said.append)
+        store = writer.store
+    return {
+        "tune: CPU s": round(time.process_time() - start, 1),
+        "accelerator: bytes": tuning.bytes,
+        "tuned": said[-4:],
+        "stated": dict(tuning.items or {}),
+        "through accelerators": measured(store, cases, n, tuned=True),
+    }
 
 
 def real(data: Path, patient: str, label: str, work: Path) -> dict[str, Any]:
@@ -168,6 +172,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=100_000)
     parser.add_argument("--parts", type=int, default=50)
     parser.add_argument("--dim", type=int, default=128)
+    parser.add_argument("--exact-only", action="store_true", help="Without accelerators, which take long to make.")
     parser.add_argument("--data", type=Path)
     parser.add_argument("--patient", default="patient")
     parser.add_argument("--label", default="label")
@@ -181,7 +186,9 @@ def main() -> None:
         return
     size = f"{asked.cases}x{asked.parts}x{asked.dim}"
     command = f"python -m retr.benchmarks.items --cases {asked.cases} --parts {asked.parts} --dim {asked.dim}"
-    record(f"items_{size}", synthetic(asked.cases, asked.parts, asked.dim), command=command, note=asked.note)
+    command += " --exact-only" if asked.exact_only else ""
+    figures = synthetic(asked.cases, asked.parts, asked.dim, tuned=not asked.exact_only)
+    record(f"items_{size}", figures, command=command, note=asked.note)
 
 
 if __name__ == "__main__":

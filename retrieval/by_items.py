@@ -142,7 +142,8 @@ def _asked(store: Store, items: Items, query: Query) -> _Asked:
                 parts += [replace(part, value=name) for name in store.ids(rows)]
                 continue
             if row < 0:
-                hint = f"see the cases with `retr index ls --columns id,{items.columns[0]}`"
+                column = items.columns[0]
+                hint = f"a case by {items.rule!r} is a value of {column!r}: see `retr index ls --columns id,{column}`"
                 raise UsageError(f"neither a case nor a row of the index is called {part.value!r}", hint=hint)
         elif folder is not None:
             files = _files_of(folder)

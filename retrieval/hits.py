@@ -307,7 +307,7 @@ class Hits(Sequence[Hit]):
 
     @property
     def table(self) -> pa.Table:
-        """The hits as a pyarrow table: ``rank``, ``score``, ``id``, then the metadata.
+        """The hits as a pyarrow table: ``rank``, ``score``, of an answer by cases ``case``, ``id``, then the metadata.
 
         A column of the metadata that is called ``rank``, ``score`` or ``query`` comes as ``rank_meta`` ...
 
@@ -319,8 +319,10 @@ class Hits(Sequence[Hit]):
         """
         metadata = self.metadata
         names = shown_names(metadata.column_names)
-        own = [pa.array(self.ranks, pa.int64()), pa.array(self.scores, pa.float32())]
-        return pa.Table.from_arrays([*own, *metadata.columns], names=["rank", "score", *names.values()])
+        own = {"rank": pa.array(self.ranks, pa.int64()), "score": pa.array(self.scores, pa.float32())}
+        if self.cases is not None:
+            own["case" if "case" not in names.values() else "case_"] = pa.array(self.cases, pa.string())
+        return pa.Table.from_arrays([*own.values(), *metadata.columns], names=[*own, *names.values()])
 
     def to_pandas(self) -> pd.DataFrame:
         """Return `table` as a pandas DataFrame; whole numbers stay so beside missing ones (``Int64``).

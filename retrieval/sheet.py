@@ -27,7 +27,7 @@ from retr.retrieval.query_vectors import resolve
 from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from retr.retrieval.curation.findings import Findings
     from retr.retrieval.hits import Hits
@@ -105,6 +105,9 @@ def make(index: IndexLike, queries: Sequence[Query], found: Sequence[Hits], *, e
         notes = [hits.note] if hits.note else []
         maps = explain.HitMaps(index, query, vector, archive) if explained and len(hits) else None
         cards = [_hit(index, hit, maps) for hit in hits]
+        if hits.cases is not None:
+            told = zip(cards, hits.cases, hits.parts or (), strict=True)
+            cards = [replace(card, facts={"case": case, **_matched(parts), **card.facts}) for card, case, parts in told]
         asked = [_asked(index, part) for part in query.parts if part.kind in {"image", "id"}]
         sheets.append(Sheet(_named(query).describe(), asked, cards, notes))
     return sheets
@@ -196,8 +199,18 @@ def _hit(index: IndexLike, hit: Any, maps: explain.HitMaps | None) -> SheetPictu
     return SheetPicture(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown, found.overlay(_PAGE_SIDE), found.way)
 
 
+def _matched(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return, for the parts of a question, which of a case's parts are most like them."""
+    return {f"part {one['part']}": f"{one['id']} ({one['score']:.4f})" for one in parts}
+
+
 def _asked(index: IndexLike, part: Any) -> SheetPicture:
-    picture = _from_archive(index, part.value) if part.kind == "id" else explain.asked_picture(index, part)
+    # of a case the folder is named, and its files are too many to be shown
+    several = part.kind == "image" and isinstance(part.value, str | Path) and home(part.value).is_dir()
+    if part.kind == "id" or several:
+        picture = None if several else _from_archive(index, part.value)
+    else:
+        picture = explain.asked_picture(index, part)
     return SheetPicture(f"query: {_named(Query((part,))).describe()}", picture, {})
 
 

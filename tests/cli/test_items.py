@@ -62,6 +62,18 @@ def test_a_table_names_the_cases(retr, patients):
     assert len(retr(*asked, "--paths").out.splitlines()) == 3
 
 
+def test_a_sheet_shows_cases(retr, patients, tmp_path):
+    sheet = tmp_path / "sheet.html"
+    asked = ("query", "--index", patients / "index.retr", "--item", "declared", "-k", 2, "--json", "--sheet", sheet)
+    for given in (("--id", "g3"), ("--image", patients / "glaucoma"), ("--image", patients / "glaucoma/05_g.jpg")):
+        done = retr(*asked, *given)
+        assert done.code == 0
+        page = sheet.read_text()
+        assert "part 1" in page
+        assert all(f">{case}<" in page for case in done.json[0]["cases"])
+        assert str(patients) not in page
+
+
 def test_options_that_mean_nothing_with_cases(retr, patients):
     asked = ("query", "--index", patients / "index.retr", "--item", "patient", "--id", "h1")
     assert "one_per is told by rows" in retr(*asked, "--one-per", "label").error(2)

@@ -135,6 +135,8 @@ def test_an_answer_travels(index):
     assert hits[1:].cases == hits.cases[1:]
     assert hits[1:].parts == hits.parts[1:]
     assert isinstance(hits[1:], Hits)
+    assert hits.table.column_names[:4] == ["rank", "score", "case", "id"]
+    assert hits.table["case"].to_pylist() == hits.cases
     assert "cases" not in index.search(id=hits.ids[0], k=1).to_json()
 
 
