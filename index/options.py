@@ -11,7 +11,6 @@ This module imports nothing heavy: ``retr --help`` reads the declarations.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import re
 import textwrap
@@ -70,12 +69,12 @@ class Options:
     given: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        kind = type(self)
-        for name, (hint, _) in declared(kind).items():
-            value = getattr(self, name)
+        kind: Any = type(self)
+        own = vars(self)
+        for name, default, hint in _defaults(kind):
             # a default is of its kind
-            if value is not getattr(kind, name, MISSING):
-                _require_kind(name, value, hint)
+            if own[name] is not default:
+                _require_kind(name, own[name], hint)
 
     def by_name(self) -> dict[str, Any]:
         """Return every option, as `taken` takes them."""
@@ -104,6 +103,12 @@ def _declared(kind: Any) -> dict[str, tuple[Any, Option]]:
         if option is not None:
             found[one.name] = (hint.__origin__, option)
     return found
+
+
+@cache
+def _defaults(kind: Any) -> tuple[tuple[str, Any, Any], ...]:
+    """Return the name, the default and the type of each field that is declared with an `Option`."""
+    return tuple((name, getattr(kind, name, MISSING), hint) for name, (hint, _) in declared(kind).items())
 
 
 def _is_number(plain: Any) -> bool:
@@ -146,6 +151,8 @@ def taken(kind: type[Kind], given: Mapping[str, Any], what: str) -> Kind:
     known = declared(kind)
     for name in given:
         if name not in known:
+            import difflib
+
             near = difflib.get_close_matches(name, known, n=1)
             raise TypeError(f"{what}() has no option {name!r}" + (f": is {near[0]!r} meant?" if near else ""))
     meant = {name: value for name, value in given.items() if value is not None or not known[name][1].kept}

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import os
 from array import array
-from concurrent.futures import ThreadPoolExecutor
-from mmap import mmap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -131,6 +129,8 @@ class BitLists:
             some(slice(0, n))
             return
         step = -(-n // threads)
+        from concurrent.futures import ThreadPoolExecutor
+
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(some, [slice(start, min(start + step, n)) for start in range(0, n, step)]))
 
@@ -152,6 +152,8 @@ def write_lists(index: Any, rows: int, path: Path) -> None:
     OSError
         The file cannot be written.
     """
+    from mmap import mmap
+
     start = lists_file.begin(path.stat().st_size)
     shape = index.d, index.nlist, int(whole_groups(_sizes(index)).sum())
     with path.open("r+b") as file:

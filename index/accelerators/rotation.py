@@ -7,6 +7,7 @@ than the rest of a search.
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
 # Smaller blocks mix too little.
 _MIN_BLOCK = 64
+# The words of its generator's state.
+_TWISTER = 624
 _ROTATED = Loop("accelerators.mixing", "rotated")
 
 
@@ -25,14 +28,15 @@ class Rotation:
     """The rotation of one number of dimensions: the same for every index and every version."""
 
     def __init__(self, dim: int) -> None:
-        # The generator whose stream numpy has promised never to change.
-        rng = np.random.RandomState(dim)
         self._block = dim & -dim
         if self._block < _MIN_BLOCK:
-            self._factors = np.linalg.qr(rng.standard_normal((dim, dim)))[0].astype(np.float32)
+            # The generator whose stream numpy has promised never to change.
+            drawn = np.random.RandomState(dim).standard_normal((dim, dim))
+            self._factors = np.linalg.qr(drawn)[0].astype(np.float32)
         else:
             # One block is all there is to mix; several are mixed with each other in a second turn.
-            self._factors = 2 * rng.randint(0, 2, (1 if self._block == dim else 2, dim)).astype(np.float32) - 1
+            turns = 1 if self._block == dim else 2
+            self._factors = np.array(_signs(dim, turns * dim), np.float32).reshape(turns, dim)
 
         # as loops take it: where a block has one length, how long it is, else 0
         self.words = (*packed(self._factors), self._block if self._block >= _MIN_BLOCK else 0)
@@ -47,3 +51,16 @@ class Rotation:
         vectors, rotated = np.ascontiguousarray(vectors, np.float32), np.empty(vectors.shape, np.float32)
         _ROTATED(vectors.dtype, *packed(vectors, rotated), *self.words)
         return rotated
+
+
+def _signs(seed: int, n: int) -> list[int]:
+    """Return n times 1 or -1, by the same Mersenne Twister as numpy's ``RandomState(seed).randint(0, 2, n)``.
+
+    To import ``numpy.random`` for a few hundred numbers takes longer than to load an index.
+    """
+    state = [seed]
+    for place in range(1, _TWISTER):
+        state.append((1_812_433_253 * (state[-1] ^ (state[-1] >> 30)) + place) & 0xFFFFFFFF)
+    twister = random.Random()  # noqa: S311 - it has to be this one, and known
+    twister.setstate((3, (*state, _TWISTER), None))
+    return [2 * (twister.getrandbits(32) & 1) - 1 for _ in range(n)]

@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -136,6 +135,8 @@ def verify(root: Path, refs: Sequence[FileRef], structure: Mapping[FileRef, Call
     def one(ref: FileRef) -> None:
         if digest_of(root, ref) != ref.sha256:
             raise IndexCorruptError(f"{ref.file!r} was changed after it was written", hint="run `retr index check`")
+
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         list(pool.map(one, refs))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import unicodedata
 from typing import TYPE_CHECKING, Any
 
@@ -81,6 +80,8 @@ def _near(snapshot: Snapshot, row_id: str) -> list[str]:
             compared += texts(column.slice(0, _COMPARED - len(compared)))
         elif len(same) >= _SUGGESTED:
             break
+    import difflib
+
     near = difflib.get_close_matches(row_id, list(dict.fromkeys([*same, *compared])), n=_SUGGESTED)
     return list(dict.fromkeys([*near, *same]))[:_SUGGESTED]
 

@@ -10,7 +10,6 @@ rows tie exactly, and a query's answer does not depend on its neighbours in the 
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -346,6 +345,8 @@ def rescore(
         top, left = corner
         place = slice(top, top + high), slice(left, left + wide)
         scores[place] = _products(blocks, rows[place], exactly[place[0]])
+
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(threads()) as pool:
         list(pool.map(part, [(top, left) for top in range(0, n, high) for left in range(0, c, wide)]))

@@ -11,7 +11,6 @@ again.
 from __future__ import annotations
 
 import ctypes
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -114,6 +113,8 @@ def _in_parts(some: Callable[[slice], None], n: int, dim: int) -> None:
         return
     # Whole tiles of four rows for each.
     step = -(-n // (4 * workers)) * 4
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(some, [slice(start, start + step) for start in range(0, n, step)]))
 

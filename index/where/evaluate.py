@@ -8,7 +8,6 @@ expression.
 
 from __future__ import annotations
 
-import difflib
 from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -104,6 +103,8 @@ def truths(array: Column) -> NDArray[np.bool_]:
 
 def nearest(name: str, names: Sequence[str]) -> str | None:
     """Return the name that was probably meant."""
+    import difflib
+
     same = [other for other in names if other.lower() == name.lower()]
     near = same or difflib.get_close_matches(name, names, 1, 0.5)
     return near[0] if near else None

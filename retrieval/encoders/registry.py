@@ -7,7 +7,6 @@ colon: ``open_clip:ViT-B-32/openai`` loads the spec ``open_clip`` with ``ViT-B-3
 
 from __future__ import annotations
 
-import difflib
 import inspect
 import os
 import threading
@@ -70,6 +69,8 @@ def get_spec(name: str) -> Spec:
                 hint="install its package again, or remove it",
             ) from error
     names = sorted(entry_points(group=GROUP).names)
+    import difflib
+
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else f"known: {', '.join(names)}"
     raise EncoderNotFoundError(f"no encoder named {name!r}", hint=hint)

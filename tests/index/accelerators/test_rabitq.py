@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from retr.index.accelerators import faiss_index, lists, rabitq
 from retr.index.accelerators.config import HNSW, IVF
-from retr.index.accelerators.rotation import Rotation
+from retr.index.accelerators.rotation import Rotation, _signs
 from retr.index.disk.lists_file import LANES
 from retr.index.errors import IndexCorruptError
 from retr.index.vectors import unit
@@ -219,3 +219,10 @@ def test_a_file_of_another_rotation_is_refused(tmp_path):
 def test_a_setting_of_another_kind_is_refused(make):
     with pytest.raises(TypeError, match="HNSW"):
         make(some(500, 64)).search(some(1, 64), 5, HNSW())
+
+
+@pytest.mark.parametrize("dim", [64, 384, 512, 1280])
+def test_the_signs_of_a_rotation_are_those_that_numpy_draws(dim):
+    """Accelerators on disk were rotated by them."""
+    drawn = np.random.RandomState(dim).randint(0, 2, 2 * dim)
+    np.testing.assert_array_equal(_signs(dim, 2 * dim), 2 * drawn - 1)
