@@ -41,6 +41,14 @@ def adapt(
             help="auto: embed again with features that suit a head better, where there are any; stored: never.",
         ),
     ] = "auto",
+    mix: Annotated[
+        float | None,
+        typer.Option(
+            "--mix",
+            metavar="SHARE",
+            help="Share of the space that was there, 0 (head alone) to 1; by default the least that keeps any-hit@5.",
+        ),
+    ] = None,
     seed: SeedOption = 0,
     json_: JsonOption = False,
 ) -> None:
@@ -59,6 +67,7 @@ def adapt(
         fit=fit,
         refit=refit,
         features=features,  # type: ignore[arg-type]
+        mix=mix,
         seed=seed,
         progress=not json_ and not quiet(),
         **asdict(cases),

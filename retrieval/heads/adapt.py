@@ -25,6 +25,7 @@ from retr.retrieval.archive import locations
 from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
+from retr.retrieval.heads.mixing import Mixing, any_hit_falls, said_of, space_of
 from retr.retrieval.labels.cases import find_cases
 from retr.retrieval.labels.folds import by_class, deal
 from retr.retrieval.labels.held_out_views import FOLDS, MOST_ROWS, Views
@@ -87,6 +88,7 @@ def adapt(
     group: str | None = None,
     same_patient: bool = False,
     where: str | None = None,
+    mix: float | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Adapted:
@@ -110,6 +112,9 @@ def adapt(
         at hand; ``"stored"``: use the vectors of the index.
     separator, group, same_patient, where
         Which rows are labelled, and whose they are; see `retr.retrieval.labels.cases.find_cases`.
+    mix
+        The share of the space that was there in what is written, from 0 (the head alone) to 1; by default the smallest
+        that lowers any-hit@5 nowhere (`retr.retrieval.heads.mixing`).
     seed
         Of the split and the folds.
     progress
@@ -118,7 +123,8 @@ def adapt(
     Raises
     ------
     UsageError
-        The index is an adapted one, or one side of the split has fewer than two classes, or a patient is on both.
+        The index is an adapted one, or one side of the split has fewer than two classes, or a patient is on both, or
+        ``mix`` is no share.
     RetrError
         There is an index at ``out``, or a picture can no longer be read.
 
@@ -133,6 +139,8 @@ def adapt(
     store = index.store
     if features not in {"auto", "stored"}:
         raise UsageError(f"features are auto or stored, got: {features!r}")
+    if mix is not None and not 0 <= mix <= 1:
+        raise UsageError(f"a share of the space that was there lies between 0 and 1, got: {mix!r}")
     if head_of(store) is not None:
         raise UsageError("the index is an adapted one already", hint="adapt the index it was made from")
     if Store.exists(out):
@@ -150,23 +158,34 @@ def adapt(
     with waiting(f"fitting the head on {int((sides.inside & sides.single).sum())} rows"):
         found, tried = fitted(sides.inside)
     before = measure_head(store.vectors(cases.rows), cases, ~sides.inside, seed=seed)
-    after = measure_head(found(own), cases, ~sides.inside, seed=seed)
-    if refit:
-        found, _ = fitted(np.ones(len(cases.rows), bool))
+    if again and mix:
+        raise UsageError("pictures that are embedded again lie in another space than the index", hint="features=stored")
+    # features of another kind than the index searches are another space
+    mixing = Mixing(None if again else space_of(store), own, sides.single)
+    shares = [mix] if mix is not None else mixing.shares(found, sides.inside, cases.truth, sides.groups, seed=seed)
+    for share in shares:
+        after = measure_head(mixing(found, sides.inside, share)(own), cases, ~sides.inside, seed=seed)
+        if not any_hit_falls(before, after):
+            break
+    everything = np.ones(len(cases.rows), bool)
+    found = mixing(fitted(everything)[0], everything, share) if refit else mixing(found, sides.inside, share)
     kept = sides.single if refit else sides.inside & sides.single
     with waiting("fitting the head without each fifth of whom it has seen"):
-        views = _views(store, cases, sides.groups, kept, own, lambda chosen: fitted(chosen)[0])
+        views = _views(store, cases, sides.groups, kept, own, lambda few: mixing(fitted(few)[0], few, share))
     found = replace(found, seen=Marks.of(store, cases.rows[kept], [group, store.manifest.group]))
     facts = {
         **sides.facts(kept),
         "refitted_on_everything": refit,
         "shrinkage": found.about["shrinkage"],
+        "mix": share,
         "cross_validated_mrr@10": {str(shrinkage): round(value, 4) for shrinkage, value in tried.items()},
         "seed": seed,
         "from": {"uuid": store.uuid, "version": store.version},
     }
     found.about.update(label=cases.label, encoder=info.to_json())
     notes = [*cases.notes, *store.identity.absent(fit), *sides.notes, *again, *worse(before, after)]
+    if mix is None:
+        notes += said_of(share)
     if refit and views is None:
         notes.append(
             f"this head cannot be measured any more (too few to hold out, or more than {MOST_ROWS} rows): "

@@ -133,6 +133,11 @@ def fit_head(
     return _Scatter(np.asarray(vectors, np.float64), codes).head(best), tried
 
 
+def head_of_shrinkage(vectors: NDArray[Any], codes: NDArray[np.int64], shrinkage: float) -> Head:
+    """Fit a head with one shrinkage, between 0 and 1, on rows ``(n, d)`` that differ."""
+    return _Scatter(np.asarray(vectors, np.float64), codes).head(shrinkage)
+
+
 def _cross_validate(
     vectors: NDArray[np.float64], codes: NDArray[np.int64], groups: NDArray[np.int64], seed: int
 ) -> dict[float, float]:
