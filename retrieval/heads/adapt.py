@@ -406,6 +406,7 @@ def _write(
                 table = table.append_column(SPLIT, pa.array(split[start : start + _CHUNK], pa.string()))
                 writer.append(table, fitted(vectors[start : start + _CHUNK]))
             writer.set_group(store.manifest.group)
+            writer.set_item(store.manifest.item)
             if store.manifest.n_skipped:
                 writer.record_skipped(store.skipped())
             numbers = np.full(store.n_total, -1, np.int64)

@@ -231,6 +231,33 @@ def test_a_volume_is_asked_with_as_a_whole(tmp_path):
     assert [part["id"] for part in one] == ["3.nii.gz#3"]
 
 
+def test_copies_of_the_question_elsewhere_are_no_parts(tmp_path, make_picture):
+    folder = tmp_path / "copies"
+    folder.mkdir()
+    lines = ["path,visit"]
+    for number, visit in enumerate("abc"):
+        for part in range(3):
+            make_picture(10 * number + part).save(folder / f"{visit}{part}.png")
+            lines.append(f"{visit}{part}.png,{visit}")
+    # one picture of the first visit lies in the second, too
+    (folder / "b9.png").write_bytes((folder / "a0.png").read_bytes())
+    lines.append("b9.png,b")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+    index = Index.build(folder, tmp_path / "i", encoder=FakeEncoder(), metadata=folder / "labels.csv", item="visit")
+    whole = index.search(id="a", item=True, k=3)
+    assert sorted(whole.cases) == ["b", "c"]
+    assert "b9.png" not in {part["id"] for parts in whole.parts for part in parts}
+    # all visits that hold the picture alone, or half of the pictures, are its own
+    assert index.search(image=folder / "a0.png", item=True, k=3).cases == ["c"]
+    two = Query.image(folder / "a0.png") + Query.image(folder / "a1.png")
+    assert index.search(two, item=True, k=3).cases == ["c"]
+    three = two + Query.image(folder / "a2.png")
+    assert sorted(index.search(three, item=True, k=3).cases) == ["b", "c"]
+    kept = index.search(three, item=True, k=3, include_self=True)
+    assert kept.cases[0] == "a"
+    assert kept.scores[0] == pytest.approx(3, abs=1e-5)
+
+
 def test_a_file_of_a_folder_that_cannot_be_read_is_told(index, archive, tmp_path):
     import shutil
 

@@ -20,8 +20,10 @@ def test_an_encoder_without_a_registered_name_uses_the_stored_vectors(archive, t
     index = Index.build(
         archive, tmp_path / "x.retr", encoder=fake_encoder, metadata=archive / "labels.csv", group="patient"
     )
+    index.set_item("patient")
     done = index.adapt("label", tmp_path / "y.retr")
     assert done.facts["split_by"] == "patient"
+    assert (done.store.manifest.group, done.store.manifest.item) == ("patient", "patient")
     table = done.store.table(["patient", SPLIT]).to_pylist()
     sides = {}
     for row in table:
