@@ -1,9 +1,11 @@
 # `make demo` and `make test` do all the set-up on a machine that has Python 3.11 (or newer) and make.
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || command -v python)
 VENV   ?= .venv
-BIN     = $(VENV)/bin
+BIN     = $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # faiss-cpu and faiss-gpu must never meet: one of the two, by what the machine has
 FAISS  ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+# the base and faiss are enough to try it; tests need everything
+ALL     = $(FAISS),serve,dicom,mcp,pacs,remote,eval,geometry,dev
 # torch and torchvision stand in the same pip call as everything else and are held by the constraints:
 # left to itself pip would take the newest CUDA torch
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -63,17 +65,17 @@ lock: $(VENV)/.dev
 clean:
 	rm -rf $(VENV) out build dist
 
-$(VENV)/bin/python:
+$(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: $(VENV)/bin/python pyproject.toml constraints.txt
-	@echo "installing into $(VENV) (a few minutes the first time)"
-	$(PIP) torch torchvision -e ".[$(FAISS),serve]"
+$(VENV)/.demo: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
+	@echo "installing into $(VENV) (a minute the first time)"
+	$(PIP) faiss-$(FAISS) -e ".[serve]"
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo
-	@echo "installing the developer's tools into $(VENV)"
-	$(PIP) torch torchvision -e ".[$(FAISS),serve,dicom,mcp,pacs,remote,eval,geometry,dev]"
+	@echo "installing everything that tests need into $(VENV) (a few minutes the first time)"
+	$(PIP) torch torchvision -e ".[$(ALL)]"
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.dev

@@ -21,7 +21,6 @@ from retr.index.disk import lists_file
 from retr.index.disk.faiss_file import require_whole
 from retr.index.errors import IndexCorruptError
 from retr.index.json_fields import stored
-from retr.index.machine.extras import needed
 from retr.index.scan import exact
 from retr.index.scan.processor import threads
 from retr.index.types import Block, Candidates
@@ -42,7 +41,7 @@ if TYPE_CHECKING:
 
 # More points or passes of k-means cost build time and change recall by less than a probe does.
 _POINTS_PER_LIST = 48
-_PASSES = 3
+_PASSES = 5
 # A scalar quantiser learns its ranges from so many.
 _CODEC_SAMPLE = 20_000
 _CHUNK_BYTES = 64 << 20
@@ -134,22 +133,19 @@ def _transform(rotation: Rotation) -> Any:
 
 def _set_centroids(index: Any, sample: NDArray[np.float32], rotation: Rotation | None, seed: int) -> None:
     """Cluster the sample ``(n, d)`` by cosine and fill the coarse quantiser; faiss's training then leaves it alone."""
-    with needed():
-        from sklearn.cluster import MiniBatchKMeans
-
     faiss = load_faiss()
     ivf = faiss.extract_index_ivf(index)
-    clustering = MiniBatchKMeans(
+    clustering = faiss.Kmeans(
+        ivf.d,
         ivf.nlist,
-        init="random",
-        n_init=1,
-        max_iter=_PASSES,
-        batch_size=max(8192, 4 * ivf.nlist),
-        compute_labels=False,
-        reassignment_ratio=0,
-        random_state=seed,
+        niter=_PASSES,
+        spherical=True,
+        seed=seed,
+        min_points_per_centroid=1,
+        max_points_per_centroid=_POINTS_PER_LIST,
     )
-    centroids = unit(clustering.fit(sample).cluster_centers_)
+    clustering.train(sample)
+    centroids = unit(clustering.centroids)
     ivf.quantizer.add(centroids if rotation is None else rotation(centroids))
 
 

@@ -44,7 +44,7 @@ def _without_scipy() -> Iterator[None]:
     from numba.np import linalg
 
     look = linalg.ensure_blas
-    if "scipy.linalg" in sys.modules or find_spec("scipy.linalg") is None:
+    if "scipy.linalg" in sys.modules or find_spec("scipy") is None:
         yield
         return
     linalg.ensure_blas = lambda: None

@@ -11,11 +11,10 @@ inference with hierarchical data"), in which a row of the new patient among the 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import exp, lgamma, log, log1p
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from retr.index.machine.extras import needed
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,9 +70,6 @@ def fence(nearest: NDArray[Any], groups: NDArray[np.int64], rate: float = RATE) 
     >>> fence(np.linspace(0.5, 0.9, 24), np.arange(24)).rate
     0.04
     """
-    with needed():
-        from scipy.special import betaincinv
-
     _, members, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = np.argsort(nearest, kind="stable")
     # Units of a millionth of a group are rounding.
@@ -84,7 +80,43 @@ def fence(nearest: NDArray[Any], groups: NDArray[np.int64], rate: float = RATE) 
         threshold=float(nearest[order[at]]),
         rate=max(rate, 1 / (len(sizes) + 1)),
         # the share of a population below an order statistic of a sample, of which shares of patients make a broken rank
-        high=float(betaincinv(budget + 1, len(sizes) - budget, _CONFIDENCE)),
+        high=_beta_quantile(budget + 1, len(sizes) - budget, _CONFIDENCE),
         groups=len(sizes),
         rows=len(order),
     )
+
+
+def _beta_quantile(a: float, b: float, share: float) -> float:
+    """Return the value below which a share of a beta distribution lies, for ``a`` and ``b`` of at least 1.
+
+    scipy's ``betaincinv``, without scipy: building an index needs no more of it.
+    """
+    low, high = 0.0, 1.0
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _beta_share(a, b, middle) < share else (low, middle)
+    return (low + high) / 2
+
+
+def _beta_share(a: float, b: float, x: float) -> float:
+    """Return the regularised incomplete beta function: its continued fraction (DLMF 8.17.22), evaluated by Lentz."""
+    if x <= 0 or x >= 1:
+        return float(x >= 1)
+    # where it converges fast
+    if x > (a + 1) / (a + b + 2):
+        return 1 - _beta_share(b, a, 1 - x)
+    tiny = 1e-300
+    c = 1.0
+    d = value = 1 / (1 - (a + b) * x / (a + 1) or tiny)
+    for m in range(1, 10_000):
+        for term in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d = 1 / (1 + term * d or tiny)
+            c = 1 + term / c or tiny
+            value *= c * d
+        if abs(c * d - 1) < 1e-15:
+            break
+    logarithm = lgamma(a + b) - lgamma(a) - lgamma(b) + a * log(x) + b * log1p(-x)
+    return exp(logarithm) / a * value

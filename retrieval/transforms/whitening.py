@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.index.machine.extras import needed
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -118,8 +117,6 @@ def _principal(
     Directions without any variance are left out, and of two opposite directions the one is taken whose largest
     component is positive.
     """
-    with needed():
-        from scipy.linalg import eigh
     from threadpoolctl import threadpool_limits
 
     n, d = rows.shape
@@ -129,15 +126,15 @@ def _principal(
             total = np.zeros((d, d))
             for start in range(0, n, _BLOCK):
                 total += rows[start : start + _BLOCK].T @ rows[start : start + _BLOCK]
-            spread, axes = eigh(total / n - np.outer(mean, mean), subset_by_index=[d - kept, d - 1])
+            spread, axes = np.linalg.eigh(total / n - np.outer(mean, mean))
         else:
             # fewer rows than numbers in each: the same directions, from the products of rows
             products = rows @ rows.T
             inner = products.mean(axis=0)
             centred = products - inner - inner[:, None] + inner.mean()
-            spread, mixes = eigh(centred / n, subset_by_index=[n - kept, n - 1])
-            axes = (rows - mean).T @ mixes
-    spread, axes = spread[::-1], axes[:, ::-1]
+            spread, mixes = np.linalg.eigh(centred / n)
+            axes = (rows - mean).T @ mixes[:, -kept:]
+    spread, axes = spread[: -kept - 1 : -1], axes[:, : -kept - 1 : -1]
     real = spread > 1e-9 * spread[0]
     spread, axes = spread[real], axes[:, real]
     axes = axes / np.sqrt(np.square(axes).sum(axis=0))

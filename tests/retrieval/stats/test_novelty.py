@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import betaincinv
 
-from retr.retrieval.stats.novelty import RATE, fence
+from retr.retrieval.stats.novelty import RATE, _beta_quantile, fence
 
 
 def patients(rng, n, most):
@@ -58,3 +59,8 @@ def test_a_patient_of_many_pictures_is_one():
     assert fence(nearest, groups).threshold == 0.5
     assert fence(nearest, np.arange(len(groups))).threshold == 0.5
     assert fence(np.r_[nearest[:99], 0.5], np.arange(100), 0.02).threshold > 0.8
+
+
+@given(a=st.floats(1, 1e4), b=st.floats(1, 1e5), share=st.floats(0.01, 0.99))
+def test_the_quantile_of_a_beta_distribution_is_scipys(a, b, share):
+    assert _beta_quantile(a, b, share) == pytest.approx(betaincinv(a, b, share), rel=1e-9)
