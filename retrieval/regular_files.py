@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from retr import system
+
 if TYPE_CHECKING:
     from io import BufferedReader
 
@@ -51,7 +53,7 @@ def open_regular(path: Path | str) -> BufferedReader:
     # looked at before it is opened, since opening alone can do something; and after, since it may be another by then
     if not is_regular(Path(path).stat()):
         raise NotRegularError
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    descriptor = os.open(path, os.O_RDONLY | system.NAMED)
     stream = os.fdopen(descriptor, "rb")
     if not is_regular(os.fstat(descriptor)):
         stream.close()

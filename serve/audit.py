@@ -11,7 +11,6 @@ file lies outside of every index and survives purges. The key, ``FILE.key``, is 
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import hmac
 import json
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from retr import UsageError
+from retr import UsageError, system
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -62,15 +61,13 @@ class Audit:
         self._hash_ids, self._hash_text = hash_ids, hash_text
         self._lock = threading.Lock()
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | system.OWN, 0o600)
             self._key = _key_of(path, make=True)
         except OSError as error:
             raise UsageError(f"cannot open the audit file {path.name!r}: {error.strerror}") from error
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(self._file):
             os.close(self._file)
-            raise UsageError(f"another server writes to the audit file {path.name!r}", hint="name another") from None
+            raise UsageError(f"another server writes to the audit file {path.name!r}", hint="name another")
         self._drop_torn_end()
         verdict = verify(path)
         if verdict.problem is not None:
@@ -96,10 +93,10 @@ class Audit:
         head = self._path.with_name(self._path.name + ".head")
         scratch = head.with_name(f".{head.name}.{secrets.token_hex(8)}")
         # a name that cannot be foreseen, and no link followed
-        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.NAMED, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as file:
             file.write(f"{count} {seal}\n")
-        scratch.replace(head)
+        system.replace(scratch, head)
 
     def close(self) -> None:
         """Sync, and let another server write."""
@@ -138,7 +135,7 @@ class Audit:
     def _drop_torn_end(self) -> None:
         """Cut off a line whose writing was interrupted: nobody was answered on it."""
         size = os.fstat(self._file).st_size
-        tail = os.pread(self._file, min(size, 1 << 20), max(0, size - (1 << 20)))
+        tail = system.read_at(self._file, min(size, 1 << 20), max(0, size - (1 << 20)))
         if tail and not tail.endswith(b"\n"):
             os.ftruncate(self._file, size - len(tail) + tail.rfind(b"\n") + 1)
 
@@ -172,6 +169,13 @@ def verify(path: Path) -> Verdict:
     return Verdict(number)
 
 
+def _locked(file: int) -> bool:
+    try:
+        return system.lock(file)
+    except OSError:
+        return False
+
+
 def _head_of(path: Path) -> tuple[int, str]:
     """Return how many lines there were at the last sync, and the last one's seal."""
     try:
@@ -197,7 +201,7 @@ def _last_seal(path: Path) -> str:
 def _key_of(path: Path, *, make: bool) -> bytes:
     file = path.with_name(path.name + ".key")
     if make and not file.exists():
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.NAMED, 0o600)
         with os.fdopen(descriptor, "w", encoding="ascii") as out:
             out.write(secrets.token_hex(32) + "\n")
     return bytes.fromhex(file.read_text(encoding="ascii").strip())

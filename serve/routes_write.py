@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Request
 
-from retr import UsageError
+from retr import UsageError, system
 from retr.serve.schemas import FILE, REFUSALS, Added, Deleted, DeleteRequest
 from retr.serve.state import EarlyRoute, TheIndex, TheState, Writer
 
@@ -57,7 +57,7 @@ def _add(served: Served, folder: Path, name: str, data: bytes) -> str:
         kept = folder / name
         scratch = folder.parent / f".{secrets.token_hex(8)}"
         try:
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.NAMED, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()

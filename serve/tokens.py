@@ -21,7 +21,7 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from retr import UsageError
+from retr import UsageError, system
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,16 +77,16 @@ class Tokens:
                 if _state_of(status) == self._state:
                     return
                 # what is checked is what is read, whatever the name leads to by then; a pipe is not waited for
-                with os.fdopen(os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK), "rb") as file:
+                with os.fdopen(os.open(self._path, os.O_RDONLY | system.NAMED), "rb") as file:
                     status = os.fstat(file.fileno())
                     data = file.read(_LARGEST + 1) if stat.S_ISREG(status.st_mode) else b""
                 if not stat.S_ISREG(status.st_mode) or status.st_size > _LARGEST:
                     raise UsageError(f"the token file {self._path.name!r} is no small text file")
-                if status.st_mode & 0o022:
+                if system.others_write(status):
                     raise UsageError(
                         f"others may write to the token file {self._path.name!r}", hint=f"chmod 600 {self._path.name}"
                     )
-                if status.st_uid not in {0, os.geteuid()}:
+                if system.others_own(status):
                     raise UsageError(f"the token file {self._path.name!r} belongs to somebody else")
                 text = data.decode("utf-8")
             except OSError as error:
@@ -118,7 +118,7 @@ def make_token(path: Path, name: str, scopes: frozenset[str]) -> str:
     token = secrets.token_urlsafe(32)
     granted = ",".join(scope for scope in SCOPES if scope in scopes)
     line = f"{name} {granted} {hashlib.sha256(token.encode()).hexdigest()}\n"
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.NAMED, 0o600)
     with os.fdopen(descriptor, "a", encoding="utf-8") as file:
         # a file that somebody edited may lack the end of its last line
         if file.tell() and not path.read_bytes().endswith(b"\n"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 import tomllib
@@ -66,6 +67,27 @@ print([names for names in files.values() if len(names) > 1])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_checkout_whose_links_became_files_imports_all_the_same(tmp_path):
+    package = tmp_path / "src/retr"
+    package.mkdir(parents=True)
+    for path in (ROOT / "src/retr").iterdir():
+        if path.suffix == ".py":
+            (package / path.name).write_bytes(path.read_bytes())
+    for folder in FOLDERS:
+        (package / folder).write_text(f"../../{folder}", encoding="utf-8")
+        (tmp_path / folder).symlink_to(ROOT / folder)
+    code = "import retr.cli.main, retr.index.errors; print(retr.index.errors.__file__, retr.RetrError.__name__)"
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", f"import sys; sys.path += {sys.path!r}; {code}"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == [str(tmp_path / "index/errors.py"), "RetrError"]
 
 
 def test_modules_stay_one_idea_long():

@@ -12,11 +12,11 @@ import os
 import re
 from typing import TYPE_CHECKING
 
+from retr import system
 from retr.index.disk import shards
 from retr.index.disk.files import read_small, replace_bytes, require_folders
 from retr.index.disk.manifest import CURRENT, FILES, MANIFESTS, MENDING, SEGMENTS, Manifest
 from retr.index.errors import IndexCorruptError, IndexNotFoundError
-from retr.index.machine.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +75,7 @@ def publish(root: Path, manifest: Manifest) -> Manifest:
     """Make ``manifest`` the live one, and return it with its shards' manifests; its other files are on the disk."""
     for folder in dict.fromkeys(["", *manifest.folders]):
         for inner in (SEGMENTS, FILES):
-            sync_folder(root / folder / inner)
+            system.sync_folder(root / folder / inner)
     manifest = shards.written(root, manifest)
     replace_bytes(root / manifest.file, manifest.to_bytes())
     replace_bytes(root / CURRENT, shards.pointer(manifest))

@@ -19,6 +19,7 @@ import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from retr import system
 from retr.index.errors import IndexCorruptError, RetrError
 from retr.index.json_fields import Fields
 from retr.index.machine.whole_file import write_whole
@@ -100,7 +101,7 @@ def require_folders(root: Path, *names: str) -> None:
 def read_small(root: Path, name: str, most: int) -> bytes:
     """Read a regular file of at most ``most`` bytes; errors as `regular`."""
     regular(root, name)
-    descriptor = os.open(root / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = os.open(root / name, os.O_RDONLY | system.OWN)
     with os.fdopen(descriptor, "rb") as stream:
         data = stream.read(most + 1)
     if len(data) > most:

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from retr import system
 from retr.index.disk.current import read_current
 from retr.index.disk.files import disk_errors, regular, replace_bytes
 from retr.index.disk.lock import short_lock
@@ -30,7 +31,6 @@ from retr.index.disk.manifest import SHARDS
 from retr.index.disk.shards import require_whole
 from retr.index.errors import IndexCorruptError, RetrError, UsageError
 from retr.index.json_fields import Fields, parse_json, stored
-from retr.index.machine.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -136,7 +136,7 @@ class LockedJournal:
                 os.ftruncate(file, size)
                 raise
             if size == 0:
-                sync_folder(self._root)
+                system.sync_folder(self._root)
         return entry
 
     def cut(self, upto: int, *, damaged: bool = False) -> None:
@@ -150,7 +150,7 @@ class LockedJournal:
 
     @contextlib.contextmanager
     def _file(self) -> Iterator[int]:
-        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | system.OWN
         with contextlib.suppress(FileNotFoundError):
             regular(self._root, JOURNAL)
         file = os.open(self._root / JOURNAL, flags, 0o666)
@@ -187,7 +187,7 @@ def read_bytes(root: Path) -> bytes:
         size = regular(root, JOURNAL).st_size
         if size > _MOST_OPEN:
             raise IndexCorruptError(f"{JOURNAL!r} is longer than {_MOST_OPEN} bytes", hint="run `retr index check`")
-        file = os.open(root / JOURNAL, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = os.open(root / JOURNAL, os.O_RDONLY | system.OWN)
     except FileNotFoundError:
         return b""
     with os.fdopen(file, "rb") as stream:
@@ -232,7 +232,7 @@ def _drop_torn_end(file: int) -> int:
     """Cut off a last line without an end, and return the number of the last entry; 0 for none."""
     size, length = os.fstat(file).st_size, _CHUNK
     while True:
-        data = os.pread(file, min(size, length), max(0, size - length))
+        data = system.read_at(file, min(size, length), max(0, size - length))
         end = data.rfind(b"\n") + 1
         whole = length >= size
         if end or whole:

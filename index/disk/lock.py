@@ -1,6 +1,7 @@
 """One writer at a time: an advisory lock that ends with its process.
 
-The lock is ``flock`` on the file ``lock`` in the index: the kernel drops it when the holder ends, however it ends.
+The lock is the system's (`retr.system`) on the file ``lock`` in the index, which ends with the process that holds it,
+however that ends.
 The file's text (process, host, since when) only serves the message a second writer gets. A link is not followed: what
 it leads to would be emptied.
 """
@@ -8,7 +9,6 @@ it leads to would be emptied.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import socket
@@ -17,6 +17,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from retr import system
 from retr.index.disk.files import disk_errors, regular
 from retr.index.errors import IndexCorruptError, IndexLockedError
 
@@ -38,7 +39,7 @@ def _forget_in_child() -> None:
     _held.clear()
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+system.after_fork(_forget_in_child)
 
 
 @contextlib.contextmanager
@@ -56,15 +57,13 @@ def writer_lock(root: Path) -> Iterator[None]:
     found = os.fstat(descriptor)
     # A file with a second name may be somebody's: it is locked, and stays as it is.
     ours = found.st_nlink == 1
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    if not system.lock(descriptor):
         holder = _holder(descriptor)
         os.close(descriptor)
         raise IndexLockedError(
             f"another process is writing to this index ({holder})",
             hint="wait until it has ended; a process that died does not hold the lock",
-        ) from None
+        )
     _held.add(descriptor)
     since = datetime.now(UTC).isoformat(timespec="seconds")
     text = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "since": since}, sort_keys=True)
@@ -72,7 +71,7 @@ def writer_lock(root: Path) -> Iterator[None]:
     with contextlib.suppress(OSError):
         if ours:
             os.ftruncate(descriptor, 0)
-            os.pwrite(descriptor, text.encode(), 0)
+            system.write_at(descriptor, text.encode(), 0)
     try:
         yield
     finally:
@@ -100,17 +99,13 @@ def short_lock(root: Path, name: str) -> Iterator[None]:
     _held.add(descriptor)
     try:
         end, pause = time.monotonic() + _PATIENCE, 0.001
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > end:
-                    raise IndexLockedError(
-                        "another process keeps this index from being saved to", hint="wait until its purge has ended"
-                    ) from None
-                time.sleep(pause)
-                pause = min(2 * pause, 0.02)
+        while not system.lock(descriptor):
+            if time.monotonic() > end:
+                raise IndexLockedError(
+                    "another process keeps this index from being saved to", hint="wait until its purge has ended"
+                )
+            time.sleep(pause)
+            pause = min(2 * pause, 0.02)
         yield
     finally:
         # A forked child has closed its copy already.
@@ -124,7 +119,7 @@ def _opened(root: Path, name: str, doing: str) -> int:
     with contextlib.suppress(FileNotFoundError):
         regular(root, name)
     with disk_errors(doing):
-        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+        flags = os.O_RDWR | os.O_CREAT | system.OWN
         descriptor = os.open(root / name, flags, 0o666)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -134,7 +129,7 @@ def _opened(root: Path, name: str, doing: str) -> int:
 
 def _holder(descriptor: int) -> str:
     try:
-        text = json.loads(os.pread(descriptor, 1000, 0).decode())
+        text = json.loads(system.read_at(descriptor, 1000, 0).decode())
         return f"pid {text['pid']} on {text['host']} since {text['since']}"
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return "its name is not known"

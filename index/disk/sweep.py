@@ -7,16 +7,17 @@ lies behind one is not in the index.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from retr import system
 from retr.index.disk.journal import JOURNAL, JOURNAL_LOCK
 from retr.index.disk.lock import LOCK_FILE
 from retr.index.disk.manifest import CURRENT, FILES, MANIFESTS, OURS, SEGMENTS
 from retr.index.disk.shards import found_folders, remove_empty_folders
 from retr.index.errors import RetrError
-from retr.index.machine.whole_file import sync_folder
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,9 +56,13 @@ def leftovers(root: Path, *manifests: Manifest) -> list[str]:
 
 
 def sweep(root: Path, *manifests: Manifest) -> None:
-    """Remove the leftovers beside these states; only the holder of the writer's lock may."""
+    """Remove the leftovers beside these states; only the holder of the writer's lock may.
+
+    Where a system keeps what a reader has open, that stays for a later writer.
+    """
     for name in leftovers(root, *manifests):
-        (root / name).unlink(missing_ok=True)
+        with suppress(*system.IN_USE):
+            (root / name).unlink(missing_ok=True)
     remove_empty_folders(root, max(manifests, key=lambda manifest: manifest.shards))
 
 
@@ -71,10 +76,12 @@ def sweep_for_good(root: Path, manifest: Manifest) -> None:
     """
     try:
         sweep(root, manifest)
+        if leftovers(root, manifest):
+            raise PermissionError(errno.EACCES, "others have it open")
         for folder in found_folders(root):
             for inner in (MANIFESTS, SEGMENTS, FILES):
                 with suppress(FileNotFoundError):
-                    sync_folder(root / folder / inner)
+                    system.sync_folder(root / folder / inner)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise RetrError(

@@ -12,6 +12,8 @@ import stat
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from retr import system
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -52,13 +54,13 @@ def write_whole(
         _write(draft, data, durable=durable)
         if permissions is not None:
             draft.chmod(permissions)
-        draft.replace(path)
+        system.replace(draft, path)
     except BaseException:
         with suppress(OSError):
             draft.unlink(missing_ok=True)
         raise
     if durable:
-        sync_folder(path.parent)
+        system.sync_folder(path.parent)
 
 
 def write_first(path: Path, data: bytes, *, mode: int = 0o666) -> None:
@@ -105,19 +107,10 @@ def write_output(path: Path, data: bytes) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def sync_folder(path: Path) -> None:
-    """Flush a folder's list of names to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _write(draft: Path, data: bytes, *, durable: bool, mode: int = 0o666) -> None:
     draft.unlink(missing_ok=True)
     # never through a link that somebody laid there
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode), "wb") as stream:
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.NAMED, mode), "wb") as stream:
         stream.write(data)
         if durable:
             stream.flush()

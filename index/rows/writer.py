@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr import system
 from retr.index.disk import journal, verified
 from retr.index.disk import schema as schemas
 from retr.index.disk.compaction import SEGMENT_ROWS, Compaction, compact_runs, last_run
@@ -32,7 +33,6 @@ from retr.index.disk.side_data import known_kind
 from retr.index.disk.sweep import sweep, sweep_for_good
 from retr.index.errors import RetrError, UsageError
 from retr.index.machine.arrow import pc
-from retr.index.machine.whole_file import sync_folder
 from retr.index.rows.carrying import unknown_numbered
 from retr.index.rows.draft import Draft, S_co
 from retr.index.rows.folding import fold
@@ -69,7 +69,7 @@ def open_writer(kind: type[S_co], root: Path) -> Iterator[Writer[S_co]]:
         with disk_errors("clearing away what an interrupted run left"):
             # a copy may have lost those that were empty
             make_folders(root, store.manifest)
-            sync_folder(root)
+            system.sync_folder(root)
             point(root, store.manifest)
             sweep(root, store.manifest)
         writer = Writer(store)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr import system
 from retr.index.machine.home import cache_folder
 from retr.index.machine.waiting import waiting
 from retr.index.machine.whole_file import write_whole
@@ -112,7 +113,7 @@ def _read(file: Path) -> bytes:
     """Return the machine code of a file; `ValueError` where it is not what was written, or another user's."""
     with file.open("rb") as stream:
         # systems without users' numbers protect the folder otherwise
-        if hasattr(os, "geteuid") and os.fstat(stream.fileno()).st_uid not in {0, os.geteuid()}:
+        if system.others_own(os.fstat(stream.fileno())):
             raise ValueError("of another user")
         data = stream.read()
     if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:

@@ -6,6 +6,8 @@ import os
 from functools import cache
 from pathlib import Path
 
+from retr import system
+
 _AVX512 = {"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}
 
 
@@ -19,18 +21,11 @@ def flags() -> frozenset[str]:
     return frozenset(text.partition("flags")[2].partition("\n")[0].split())
 
 
-def processors() -> int:
-    """Return how many processors this process may use; where the system does not say, how many there are."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 @cache
 def threads() -> int:
     """Return how many threads a search may use: as many as `OMP_NUM_THREADS` gives other libraries, or all cores."""
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdecimal() and int(asked) else processors()
+    return int(asked) if asked.isdecimal() and int(asked) else system.processors()
 
 
 def has_fast_bfloat16() -> bool:

@@ -16,6 +16,7 @@ import sqlite3
 from contextlib import closing
 from typing import TYPE_CHECKING
 
+from retr import system
 from retr.index.errors import RetrError
 from retr.index.machine.state import state_folder
 
@@ -51,7 +52,7 @@ class KeptIdentifiers:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             # before anything is in it
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | system.OWN, 0o600))
             with self._opened() as database:
                 database.execute(f"CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, {', '.join(FIELDS)})")
                 database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)

@@ -90,15 +90,15 @@ class ListSource(_Files):
         absolute = [_absolute(self._folder, path) for path in read_paths(self.file, path_column)]
         if not absolute:
             raise UsageError(f"list {str(file)!r} names no file", hint="give one row a picture")
-        inside = all(path.startswith(f"{self._folder}/") for path in absolute)
+        inside = all(Path(path).is_relative_to(self._folder) for path in absolute)
         self.root = self._folder if inside else _common(absolute)
         self.location = str(self.root)
         # rows that name one picture have equal cells, or are refused when the table is read
-        self._paths = list(dict.fromkeys(os.path.relpath(path, self.root) for path in absolute))
+        self._paths = list(dict.fromkeys(_below(path, self.root) for path in absolute))
 
     def relative(self, path: str) -> str:
         """Return a path of the table as `entries` writes it."""
-        return os.path.relpath(_absolute(self._folder, path), self.root) if path.strip() else ""
+        return _below(_absolute(self._folder, path), self.root) if path.strip() else ""
 
 
 class PathsSource(_Files):
@@ -127,7 +127,7 @@ class PathsSource(_Files):
         self.root = Path(str(root)) if kept else place
         self.location = str(self.root)
         below = place.relative_to(self.root)
-        self._paths = [os.path.normpath(below / os.path.relpath(path, common)) for path in absolute]
+        self._paths = [(below / os.path.relpath(path, common)).as_posix() for path in absolute]
         self._spelled = dict(zip(texts, self._paths, strict=True))
         self._roots = [self.location, str(common)]
 
@@ -169,6 +169,11 @@ def _can_be_a_name(text: str) -> bool:
 def _common(absolute: Sequence[str]) -> Path:
     """Return the deepest folder that holds all files."""
     return Path(os.path.commonpath([str(Path(path).parent) for path in absolute]))
+
+
+def _below(path: str, root: Path) -> str:
+    """Return a file's path below a folder, or up from it, with slashes on every system."""
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def _absolute(folder: Path, path: str) -> str:

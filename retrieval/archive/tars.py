@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, cast
 
+from retr import system
 from retr.retrieval.archive.members import (
     MAX_MEMBER_BYTES,
     TWICE,
@@ -69,7 +70,7 @@ class TarContainer:
         self._file = file
         self._mtime = file.stat().st_mtime
         self._compressed = not file.name.lower().endswith(".tar")
-        self._descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self._descriptor = os.open(file, os.O_RDONLY | system.NAMED)
         weakref.finalize(self, os.close, self._descriptor)
         self._members: dict[str, Member] | None = None
         self._clashes: list[str] = []
@@ -112,7 +113,7 @@ class TarContainer:
 
     def _content(self, member: Member) -> bytes:
         if not self._compressed:
-            return os.pread(self._descriptor, member.size, member.offset)
+            return system.read_at(self._descriptor, member.size, member.offset)
         with self._open() as stream:
             stream.seek(member.offset)
             return stream.content(member.size)
@@ -145,7 +146,7 @@ class TarContainer:
         member = self._list()[name]
         if member.size > MAX_BYTES:
             raise unreadable("too large")
-        return os.pread(self._descriptor, member.size, member.offset)
+        return system.read_at(self._descriptor, member.size, member.offset)
 
     def _listed(self, files: dict[str, Member]) -> Iterator[tuple[str, Entry | None]]:
         for name, member in files.items():
@@ -153,7 +154,7 @@ class TarContainer:
             yield name, member.entry or classify_member(name, member.size, self._mtime, prefix)
 
     def _prefix(self, member: Member) -> bytes:
-        return os.pread(self._descriptor, min(member.size, SNIFF_BYTES), member.offset)
+        return system.read_at(self._descriptor, min(member.size, SNIFF_BYTES), member.offset)
 
     def _stream(self, files: dict[str, Member]) -> Iterator[tuple[str, Entry | None]]:
         """Go through a compressed tar once more; pictures come with their bytes."""

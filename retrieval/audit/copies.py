@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from retr import system
 from retr.index.errors import ImageReadError, RetrError
 from retr.index.machine.extras import needed
 from retr.retrieval.archive.locations import Archive
@@ -144,7 +144,7 @@ class Pictures:
             image = self.read(at, draft_size=4 * _SIDE)
             return None if image is None else perceptual_hash(image)
 
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        with ThreadPoolExecutor(system.processors()) as pool:
             return dict(zip(chosen, pool.map(one, chosen), strict=True))
 
 

@@ -10,7 +10,6 @@ the 16 nearest by raw vectors, and by words, as it is and mirrored. The keypoint
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from retr import system
 from retr.index.machine.extras import needed
 from retr.retrieval.audit.geometry import MIN_MATCHES, Overlay, overlay
 from retr.retrieval.audit.keypoints import SIDE, Detail, Keypoints, find_detail, find_keypoints, require_library
@@ -130,7 +130,7 @@ def find_crops(
 
 def _in_threads(function: Callable[[int], T], places: list[int], progress: bool) -> Iterator[tuple[int, T]]:
     """Yield each place with what a function makes of it."""
-    with make_progress(show=progress) as shown, ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+    with make_progress(show=progress) as shown, ThreadPoolExecutor(system.processors()) as pool:
         shown.total(len(places))
         for at, made in zip(places, pool.map(function, places), strict=True):
             yield at, made

@@ -7,7 +7,6 @@ as if it had been built alone, and a reading that was stopped goes on for each w
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from retr import system
 from retr.index.errors import UsageError
 from retr.retrieval.encoders.costs import note_build
 from retr.retrieval.encoders.index_encoder import require_same
@@ -97,7 +97,7 @@ def run_builds(jobs: Sequence[BuildJob], progress: bool | Progress) -> list[tupl
 def _read(runs: Sequence[Run]) -> None:
     """Read what any of the indexes needs, and hand it to those that do, in the order of the listing."""
     order = runs[0].order
-    workers = order.asked.workers or max(getattr(order.source, "parallel", 1), len(os.sched_getaffinity(0)))
+    workers = order.asked.workers or max(getattr(order.source, "parallel", 1), system.processors())
     # enough decoded pictures for the batch after those that the network has, and no more
     ahead = max(run.encoder.batch_size for run in runs) + 2 * workers
     window: deque[tuple[list[Run], Future[list[Read | Unchanged | Skipped]]]] = deque()

@@ -402,7 +402,7 @@ def _words(text: object, what: str, most: int, *, lines: bool = False) -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (OSError, KeyError):
+    except (OSError, KeyError, ImportError):
         return "unknown"
 
 

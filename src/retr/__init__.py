@@ -5,6 +5,7 @@
 ['AsyncClient', 'BuildReport', 'Client', 'Hit', 'Hits', 'Index', 'Picture', 'Query', 'load_encoder', 'read_picture']
 """
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from retr import telemetry
@@ -65,6 +66,10 @@ __all__ = [
 __version__ = "0.1.0"
 
 telemetry.switch_off()
+
+# a checkout on a system that made files of its links: the folders that they lead to lie beside `src`
+if not (Path(__file__).parent / "index").is_dir():
+    __path__.append(str(Path(__file__).parents[2]))
 
 # Public names load on first use, so that `retr --help` starts without numpy, pyarrow or an encoder.
 _HOMES = {

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from retr import system
 from retr.index.errors import UsageError, WeightsError
-from retr.index.scan.processor import processors
 from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.encoders.networks.lite_files import WEIGHTS_SHA256, graph_file, graph_inputs
 from retr.retrieval.encoders.networks.lite_pixels import (
@@ -152,7 +152,7 @@ class LiteEncoder(BaseEncoder):
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads = processors()
+        options.intra_op_num_threads = threads = system.processors()
         # a picture for each thread; more at once are no faster
         self._at_once = min(threads, _MOST_AT_ONCE)
         options.log_severity_level = 3

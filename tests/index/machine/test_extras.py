@@ -105,3 +105,10 @@ def test_every_import_of_what_may_be_missing_is_told():
     assert untold == []
     # what comes with another, or writes what is shipped
     assert seen - set(PACKAGES) <= {"onnx", "starlette", "triton", "urllib3"}
+
+
+def test_every_package_of_the_base_is_told_with_its_reason():
+    page = (ROOT / "docs/dependencies.md").read_text(encoding="utf-8")
+    named = {name_of(name) for name in re.findall(r"`([a-zA-Z0-9_-]+)`", page)}
+    assert {name_of(one) for one in PROJECT["dependencies"]} <= named
+    assert {extra for _, extras in PACKAGES.values() for extra in extras} <= named
