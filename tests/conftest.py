@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from PIL import Image
+
+if os.environ.get("CI"):
+    # a test that cannot look counts as one that failed
+    pytest.importorskip = lambda name, **_: importlib.import_module(name)  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)

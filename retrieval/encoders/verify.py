@@ -120,13 +120,13 @@ def _key(info: EncoderInfo) -> str:
 
 @lru_cache(maxsize=1)
 def _shipped() -> dict[str, Fingerprint]:
-    text = (package_files("retr.retrieval.encoders") / "fingerprints.json").read_text()
+    text = (package_files("retr.retrieval.encoders") / "fingerprints.json").read_text(encoding="utf-8")
     return {key: _fingerprint(entry) for key, entry in json.loads(text).items()}
 
 
 def _read(path: Path) -> Fingerprint | None:
     try:
-        return _fingerprint(json.loads(path.read_text()))
+        return _fingerprint(json.loads(path.read_bytes()))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

@@ -168,7 +168,7 @@ def _digest(path: Path) -> str:
     )
     store = cache_folder() / "digests" / f"{hashlib.sha256(key.encode()).hexdigest()}.json"
     try:
-        known = json.loads(store.read_text())
+        known = json.loads(store.read_bytes())
         if known["key"] == key:
             return str(known["sha256"])
     except (OSError, ValueError, KeyError):
