@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from fastapi import Depends, HTTPException, Request, Response
 from fastapi.routing import APIRoute
 
-from retr import RetrError, UsageError
+from retr import EncoderNotFoundError, RetrError, UsageError
 from retr.serve.jobs import Jobs
 from retr.serve.metrics import Metrics
 from retr.serve.served import Served
@@ -56,7 +56,11 @@ class State:
         """Load every index's encoder; one that cannot be loaded is logged, and the server is never ready."""
         try:
             for served in self.indexes.values():
-                served.warm()
+                try:
+                    served.warm()
+                except EncoderNotFoundError as error:
+                    # vectors that were made elsewhere: rows and vectors are asked without one, and nothing else waits
+                    LOGGER.warning("%s", error)
         except RetrError as error:
             LOGGER.error("not ready: %s", error)  # noqa: TRY400 - a line of a log, for who runs the server
         except Exception as error:  # noqa: BLE001 - said by its kind alone, as every other fault

@@ -5,13 +5,18 @@ from __future__ import annotations
 import base64
 import io
 import json
+import time
 
 import numpy as np
+import pyarrow as pa
 import pytest
+from fastapi.testclient import TestClient
 from PIL import Image
 
 from retr import Index
+from retr.serve.app import create_app
 from retr.serve.audit import verify
+from retr.serve.settings import Settings
 from retr.serve.tokens import make_token
 
 JSON = {"content-type": "application/json"}
@@ -21,6 +26,20 @@ def search(client, parts, **options):
     answer = client.post("/v1/indexes/small/search", json={"questions": [{"parts": parts}], **options})
     assert answer.status_code == 200, answer.text
     return answer.json()["answers"][0]
+
+
+def test_an_index_of_vectors_from_elsewhere_is_ready(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
+    table = pa.table({"id": [str(number) for number in range(9)]})
+    Index.from_vectors(vectors, table, tmp_path / "x", encoder="ours", fingerprint="1").close()
+    with TestClient(create_app({"x": tmp_path / "x"}, Settings()), base_url="http://localhost:7860") as client:
+        until = time.monotonic() + 5
+        while client.get("/readyz").status_code != 200:
+            assert time.monotonic() < until
+        asked = {"questions": [{"parts": [{"vector": vectors[3].tolist()}]}], "k": 1}
+        assert client.post("/v1/indexes/x/search", json=asked).json()["answers"][0]["hits"][0]["id"] == "3"
+        asked = {"questions": [{"parts": [{"text": "drusen"}]}], "k": 1}
+        assert client.post("/v1/indexes/x/search", json=asked).status_code in {422, 503}
 
 
 def test_it_lives_is_ready_and_counts(serve):
