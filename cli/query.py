@@ -110,10 +110,10 @@ def query(
     out = Output(json_=json_, csv_=csv_, safe_csv=safe_csv, paths=paths, paths0=paths0, ids=ids)
     if explain and sheet is None:
         raise UsageError("--explain is shown in a sheet", hint="add --sheet out.html")
-    if explain and asked.item:
+    if explain and asked.item is not None:
         raise UsageError("--explain is of one picture, and --item asks with all parts of a case", hint="leave one out")
     asked_of = image or [], text or [], not_ or [], id_ or []
-    queries, same = _queries(out, *asked_of, batch, (like or [], unlike or []), one=bool(asked.item))
+    queries, same = _queries(out, *asked_of, batch, (like or [], unlike or []), one=asked.item is not None)
     left_out = [both(asked.exclude_same or {}, own) for own in same]  # type: ignore[arg-type]
     opened = Index.open(find_index(index), **loading.options)
     shown = _shown(out, asked.columns, opened.store)

@@ -44,7 +44,7 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     _require_offset(options.offset, options.effort)
     diversity.require_share(options.diverse)
     columns = _known(store, options.columns)
-    if options.item:
+    if options.item not in {None, False}:
         from retr.retrieval.by_items import find_items
 
         return find_items(index, queries, options, columns)

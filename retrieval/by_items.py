@@ -78,7 +78,7 @@ def find_items(
     """
     store = index.store
     _require_meant(queries, options)
-    rule = rule_of(store, options.item or False)
+    rule = rule_of(store, options.item or "")
     items = items_of(store, rule)
     asked = [_asked(store, items, query) for query in queries]
     bare = [one.query for one in asked]

@@ -113,7 +113,7 @@ def evaluate(
     if order is not None and (task == "retrieval" or cases.several):
         why = "retrieval names no classes" if task == "retrieval" else "rows carry several of them"
         raise UsageError(f"an order of classes means nothing here: {why}", hint="leave the order out")
-    if item:
+    if item not in {None, False}:
         if task != "retrieval":
             raise UsageError(f"cases are measured by retrieval, not by {task}", hint="leave the item out")
         from retr.retrieval.evaluation.items import of_items

@@ -83,7 +83,7 @@ def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str
         query, searched = question, taken(SearchOptions, dict(options), "save")
     if searched.in_ is not None:
         raise _by_words()
-    if searched.item:
+    if searched.item not in {None, False}:
         what = "a question for cases is several vectors, and a set keeps one"
         raise UsageError(what, hint="save the rows alone; the question may stand in the note")
     store = index.store

@@ -79,6 +79,7 @@ def test_options_that_mean_nothing_with_cases(retr, patients):
     assert "one_per is told by rows" in retr(*asked, "--one-per", "label").error(2)
     assert "cases are scored by" in retr(*asked, "--item-score", "median").error(2)
     assert "--explain is of one picture" in retr(*asked, "--explain", "--sheet", "x.html").error(2)
+    assert "an item is a column" in retr(*asked[:3], "--item", "", "--id", "h1").error(2)
     assert "no cases by 'visit'" in retr(*asked[:3], "--item", "visit", "--id", "h1").error(2)
 
 
