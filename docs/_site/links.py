@@ -42,6 +42,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Make the links of a page those of the site."""
     place = page.file.src_uri
+    if place in OUTSIDE:
+        # long lists, found after the pages that explain
+        page.meta["search"] = {"boost": 0.1}
     return _LINK.sub(lambda link: site_link(link[1], place, config.extra["repository"]) + (link[2] or ""), markdown)
 
 
