@@ -80,6 +80,13 @@ LinkOption = Annotated[
         help="Print where a hit's study is to be seen: an address with {study}, {series}, {instance} or {patient}.",
     ),
 ]
+PicturesOption = Annotated[
+    bool | None,
+    typer.Option(
+        "--pictures/--no-pictures",
+        help="Show pictures in the terminal; by default where it says that it can (kitty, iTerm, sixel).",
+    ),
+]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before destroying something.")]
 WhereOption = Annotated[str | None, _said("where")]
 StrictExcludeOption = Annotated[bool, _said("strict_exclude")]

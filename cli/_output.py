@@ -24,7 +24,9 @@ from retr.retrieval.json_values import to_plain
 from retr.retrieval.visible_text import columns_wide, is_formula, visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from PIL.Image import Image
 
 _UNWRAPPED = 1 << 20
 # signs of a text that stand in one line, at least
@@ -106,6 +108,24 @@ class Output:
     def line(self, text: str) -> None:
         """Print one line for a person to standard output."""
         self._write(visible(text) + "\n")
+
+    def pictures(self, read: Callable[[], Sequence[Image | None]], asked: bool | None) -> None:
+        """Show pictures in the terminal, where it can and they are not unwanted; a program gets none.
+
+        Raises
+        ------
+        UsageError
+            They are asked for by name, and the terminal does not say that it can.
+        """
+        if self.form != "table" or asked is False or not sys.stdout.isatty():
+            return
+        from retr.cli import _inline
+
+        how = _inline.way()
+        if how is not None:
+            self._write(_inline.drawn(_inline.strip(read(), _inline.width()), how))
+        elif asked:
+            raise UsageError("this terminal does not say that it shows pictures", hint="write them with --sheet FILE")
 
     def note(self, text: str) -> None:
         """Print what is not data, on standard error."""
@@ -307,6 +327,15 @@ def read_input() -> bytes:
     """Read standard input to its end."""
     with _waits.paused():
         return sys.stdin.buffer.read()
+
+
+def given_picture(text: str) -> bytes | None:
+    """Return the picture that ``-`` or an address of the web means; ``None`` for a file's name."""
+    from retr.retrieval.images.fetched import fetch_picture, is_address
+
+    if text == "-":
+        return read_input()
+    return fetch_picture(text) if is_address(text) else None
 
 
 def unwritten(error: OSError) -> RetrError:

@@ -20,7 +20,7 @@ from retr.cli._options import (
     find_index,
     unfold,
 )
-from retr.cli._output import Output, read_input
+from retr.cli._output import Output, given_picture
 from retr.index.errors import ImageReadError, UsageError
 from retr.index.machine.home import home
 
@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def classify(
     *,
     image: Annotated[
-        list[str] | None, typer.Option("--image", "-i", help="An image file, or - for standard input; repeats.")
+        list[str] | None,
+        typer.Option("--image", "-i", help="An image file, its https:// address, or - for standard input; repeats."),
     ] = None,
     folder: Annotated[Path | None, typer.Option("--folder", help="All images of a folder.")] = None,
     all_: Annotated[
@@ -162,7 +163,7 @@ def classify(
 
 def _images(given: list[str], folder: Path | None) -> list[Any]:
     """Gather the pictures: paths, and the bytes of standard input."""
-    images: list[Any] = [read_input() if one == "-" else home(one) for one in given]
+    images: list[Any] = [home(one) if (data := given_picture(one)) is None else data for one in given]
     if folder is not None:
         from retr.retrieval.classify.classify import image_files
 

@@ -20,12 +20,13 @@ from retr.cli._options import (
     LoadOptions,
     Paths0Option,
     PathsOption,
+    PicturesOption,
     SafeCsvOption,
     SheetOption,
     find_index,
     unfold,
 )
-from retr.cli._output import Output, read_input
+from retr.cli._output import Output, given_picture, read_input
 from retr.index.errors import UsageError
 from retr.index.machine.home import home
 from retr.index.options import declared
@@ -56,8 +57,8 @@ def query(
         typer.Option(
             "--image",
             "-i",
-            help="An image file, or - for standard input; repeats: one query each, with --item one of all. "
-            "With --item also the folder of a series.",
+            help="An image file, its https:// address, or - for standard input; repeats: one query each, with --item "
+            "one of all. With --item also the folder of a series.",
         ),
     ] = None,
     text: Annotated[
@@ -95,6 +96,7 @@ def query(
     paths: PathsOption = False,
     paths0: Paths0Option = False,
     ids: IdsOption = False,
+    pictures: PicturesOption = None,
 ) -> None:
     """Find the images most like an image, words, a row, or a mix.
 
@@ -129,7 +131,8 @@ def query(
 
         sheets.write(sheets.make(opened, queries, found, explained=explain), sheet)
         out.note(f"sheet written to {sheet}")
-    for hits in found:
+    for asked_with, hits in zip(queries, found, strict=False):
+        out.pictures(lambda: _pictures(opened, asked_with, hits), pictures)  # noqa: B023 - called at once
         links = _links(out, opened, hits.ids, link)
         if out.form == "paths":
             from retr.retrieval.archive.locations import file_places
@@ -155,6 +158,7 @@ def show(
         Path | None, typer.Option("--out", help="Write the picture itself, read out of its archive, to this file.")
     ] = None,
     link: LinkOption = None,
+    pictures: PicturesOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Show everything an index holds of one row.
@@ -168,6 +172,7 @@ def show(
     opened = Index.open(find_index(index))
     printer = Output(json_=json_)
     row = opened.row(id_)
+    printer.pictures(lambda: [_picture(opened, id_)], pictures)
     if out is not None:
         _save(opened.picture(id_).image, out)
     if printer.form == "table":
@@ -180,6 +185,18 @@ def show(
     printer.record(row)
     if out is not None:
         printer.note(f"picture written to {out}")
+
+
+def _pictures(index: Index, query: Query, hits: Hits) -> list[Image | None]:
+    from retr.cli import _inline
+
+    return _inline.of_hits(index, query, hits)
+
+
+def _picture(index: Index, row: str) -> Image | None:
+    from retr.cli import _inline
+
+    return _inline.of_row(index, row)
 
 
 def _save(picture: Image, out: Path) -> None:
@@ -226,7 +243,7 @@ def _queries(
             out.note(f"the text {literal.value!r} of the batch is taken as it stands; {literal.weight_hint()}")
         return lines, same
     asked = [Query.id(id_) for id_ in ids]
-    asked += [Query.image(read_input()) if image == "-" else _weighted(out, "image", image) for image in images]
+    asked += [_weighted(out, "image", image) for image in images]
     words = [_weighted(out, kind, term) for kind, terms in (("text", texts), ("not", nots)) for term in terms]
     if not (asked or words or marks[0]):
         raise UsageError("nothing was asked", hint="give --image, --text, --id, --like or --batch")
@@ -246,6 +263,8 @@ def _weighted(out: Output, kind: str, argument: str) -> Query:
     if part.value not in {argument, home(argument)}:
         weight = -part.weight if kind == "not" else part.weight
         out.note(f"--{kind} {argument!r}: weight {weight:g} for {str(part.value)!r}")
+    if kind == "image" and (data := given_picture(str(part.value))) is not None:
+        return Query.image(data) * part.weight
     return query
 
 
