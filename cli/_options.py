@@ -80,10 +80,10 @@ LinkOption = Annotated[
         help="Print where a hit's study is to be seen: an address with {study}, {series}, {instance} or {patient}.",
     ),
 ]
-PicturesOption = Annotated[
+ThumbnailsOption = Annotated[
     bool | None,
     typer.Option(
-        "--pictures/--no-pictures",
+        "--thumbnails/--no-thumbnails",
         help="Show pictures in the terminal; by default where it says that it can (kitty, iTerm, sixel).",
     ),
 ]

@@ -52,7 +52,7 @@ KEYS: Mapping[str, Key] = {
         ),
     ),
     "link": Key(str, "Where a hit's study is to be seen.", None, ("retr query", "retr show")),
-    "pictures": Key(bool, "Show pictures in a terminal that can.", True, ("retr query", "retr show")),
+    "thumbnails": Key(bool, "Show pictures in a terminal that can.", True, ("retr query", "retr show")),
 }
 _KINDS = {str: "a text", list: "a list of texts", int: "a whole number", bool: "true or false"}
 

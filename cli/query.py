@@ -20,9 +20,9 @@ from retr.cli._options import (
     LoadOptions,
     Paths0Option,
     PathsOption,
-    PicturesOption,
     SafeCsvOption,
     SheetOption,
+    ThumbnailsOption,
     find_index,
     unfold,
 )
@@ -96,7 +96,7 @@ def query(
     paths: PathsOption = False,
     paths0: Paths0Option = False,
     ids: IdsOption = False,
-    pictures: PicturesOption = None,
+    thumbnails: ThumbnailsOption = None,
 ) -> None:
     """Find the images most like an image, words, a row, or a mix.
 
@@ -132,7 +132,7 @@ def query(
         sheets.write(sheets.make(opened, queries, found, explained=explain), sheet)
         out.note(f"sheet written to {sheet}")
     for asked_with, hits in zip(queries, found, strict=False):
-        out.pictures(lambda: _pictures(opened, asked_with, hits), pictures)  # noqa: B023 - called at once
+        out.pictures(lambda: _pictures(opened, asked_with, hits), thumbnails)  # noqa: B023 - called at once
         links = _links(out, opened, hits.ids, link)
         if out.form == "paths":
             from retr.retrieval.archive.locations import file_places
@@ -158,7 +158,7 @@ def show(
         Path | None, typer.Option("--out", help="Write the picture itself, read out of its archive, to this file.")
     ] = None,
     link: LinkOption = None,
-    pictures: PicturesOption = None,
+    thumbnails: ThumbnailsOption = None,
     json_: JsonOption = False,
 ) -> None:
     """Show everything an index holds of one row.
@@ -172,7 +172,7 @@ def show(
     opened = Index.open(find_index(index))
     printer = Output(json_=json_)
     row = opened.row(id_)
-    printer.pictures(lambda: [_picture(opened, id_)], pictures)
+    printer.pictures(lambda: [_picture(opened, id_)], thumbnails)
     if out is not None:
         _save(opened.picture(id_).image, out)
     if printer.form == "table":

@@ -139,7 +139,7 @@ def test_a_strip_fits_the_terminal():
 def test_hits_are_shown_in_a_terminal_that_can_and_not_in_a_pipe(retr, placed, monkeypatch):
     asked = ("query", "--id", ROW, "-k", 2, "--index", placed)
     monkeypatch.setattr(_inline, "way", lambda: "iterm")
-    assert "\x1b" not in retr(*asked, "--pictures").out
+    assert "\x1b" not in retr(*asked, "--thumbnails").out
     drawn = []
     monkeypatch.setattr(_inline, "drawn", lambda strip, _: drawn.append(strip) or "<drawn>\n")
     from retr.cli import _output
