@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from retr.retrieval.words.ranking import Questions
 
 LOGGER = logging.getLogger(__name__)
+# hits of so many questions, which a person looks at, keep theirs
+_FEW = 16
 
 
 def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
@@ -90,6 +92,9 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         said=[[*ordered, *notes, *absent, *identity.warnings()] for notes in said],
     )
     for number, (one, query) in enumerate(zip(hits, queries, strict=True)):
+        if len(queries) <= _FEW:
+            # shown beside the hits in a notebook
+            vars(one)["_question"] = query
         if not _holds_pictures(query):
             # so that they can be saved with what found them (`retr.retrieval.sets`)
             vars(one)["_asked"] = query, options, named and named[number]

@@ -20,7 +20,7 @@ from retr.retrieval.pages import shown_value
 from retr.retrieval.visible_text import visible
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     import PIL.Image
 
@@ -92,22 +92,37 @@ class GalleryRow(NamedTuple):
     facts: Mapping[str, Any]
 
 
-def gallery(title: str, note: str | None, rows: Iterable[GalleryRow], store: Store | None) -> str:
+def gallery(
+    title: str,
+    note: str | None,
+    rows: Iterable[GalleryRow],
+    store: Store | None,
+    *,
+    asked: Sequence[PIL.Image.Image] = (),
+) -> str:
     """Return the first rows of an answer with their pictures, as one piece of HTML.
 
     Parameters
     ----------
     store
         Where the pictures' archive is known from; ``None`` shows none.
+    asked
+        Pictures of the question, which stand in front of its answer.
     """
     waiting = iter(rows)
+    style = f"{_BOX};object-fit:contain;outline:3px solid #2a6fb0;outline-offset:-3px"
+    question = "".join(
+        f"<div style='width:{_SIDE}px;font-size:11px'>"
+        f"<img alt='asked with' style='{style}' src='{held(one, _SIDE).url}'><div><b>asked with</b></div></div>"
+        for one in asked
+    )
     cards = "".join(_card(row, store) for row in itertools.islice(waiting, _HITS))
     left = sum(1 for _ in waiting)
     said = [without_folders(note)] if note else []
     said += [f"and {left} more"] if left else []
     said += [] if cards else ["no hits"]
     notes = "".join(f"<div style='color:#666'>{escape(text)}</div>" for text in said)
-    box = f"<div style='display:flex;flex-wrap:wrap;gap:8px'>{cards}</div>"
+    box = f"<div style='display:flex;flex-wrap:wrap;gap:8px'>{question}{cards}</div>"
     return f"<div><b>{escape(without_folders(title))}</b>{box}{notes}</div>"
 
 

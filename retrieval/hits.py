@@ -397,7 +397,7 @@ class Hits(Sequence[Hit]):
                 raise IndexError(f"there is no hit [{at}]: the answer has {len(self)}") from None
             return next(iter(self[number : number + 1]))
         places = range(len(self))[at]
-        return replace(
+        part = replace(
             self,
             scores=self.scores[at],
             rows=self.rows[at],
@@ -408,6 +408,8 @@ class Hits(Sequence[Hit]):
             cases=None if self.cases is None else self.cases[at],
             parts=None if self.parts is None else self.parts[at],
         )
+        vars(part).update({name: kept for name, kept in vars(self).items() if name == "_question"})
+        return part
 
     def __eq__(self, other: object) -> bool:
         if hasattr(other, "__array__"):
@@ -423,16 +425,21 @@ class Hits(Sequence[Hit]):
     __hash__ = None  # type: ignore[assignment] # equal by what arrays and a table hold
 
     def __repr__(self) -> str:
+        from retr.retrieval.cards import without_folders
+
         best = f", best {self.scores[0]:.4f}" if len(self) else ""
-        return f"Hits({self.query!r}, {len(self)} rows{best})"
+        return f"Hits({without_folders(self.query)!r}, {len(self)} rows{best})"
 
     def _repr_html_(self) -> str:
-        """Return the hits with their pictures, for a notebook: the first dozen, without the folders of this machine."""
+        """Return the question and its hits with their pictures, for a notebook: the first dozen, and no folder."""
         from retr.retrieval.cards import GalleryRow, gallery, row_facts
+        from retr.retrieval.query_pictures import asked_pictures
 
         names = shown_names(self.metadata.column_names)
         rows = (GalleryRow(hit.id, f"{hit.rank}. {hit.score:.4f}", row_facts(hit.metadata, names)) for hit in self)
-        return gallery(self.query, self.note, rows, self._store)
+        question = vars(self).get("_question")
+        asked = [] if question is None or self._store is None else asked_pictures(self._store, question)
+        return gallery(self.query, self.note, rows, self._store, asked=asked)
 
     def __getstate__(self) -> dict[str, Any]:
         return {one.name: None if one.name == "_store" else getattr(self, one.name) for one in fields(self)}

@@ -1,4 +1,4 @@
-"""Progress of long runs: a bar on a terminal, plain lines elsewhere, always on standard error.
+"""Progress of long runs: a bar on a terminal and in a notebook, plain lines elsewhere, on standard error.
 
 A step without a count (loading an encoder, fitting a probe) is named by `retr.index.machine.waiting`, once it has
 taken a while.
@@ -6,9 +6,11 @@ taken a while.
 
 from __future__ import annotations
 
+import html
+import re
 import sys
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from retr.retrieval.visible_text import visible
 
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 # Between two plain lines, in seconds: a log file of a night's build stays readable.
 _EVERY = 10.0
+# Between two moves of a notebook's bar.
+_MOVE = 0.25
+_TAG = re.compile(r"<[^>]*>")
 
 
 class Progress(Protocol):
@@ -132,10 +137,78 @@ class Bar(Silent):
         self._bar.update(self._task, rate=f"{done / elapsed:.1f}/s" if elapsed > 0 else "")
 
 
+class NotebookBar(Silent):
+    """A bar below the cell of a notebook; what was done stays, in one line, when the run is over."""
+
+    def __init__(self) -> None:
+        self._done = 0
+        self._total: int | None = None
+        self._start = self._last = time.monotonic()
+        self._shown: Any = None
+
+    def __enter__(self) -> Self:
+        from IPython.display import DisplayHandle
+
+        self._shown = DisplayHandle()
+        self._shown.display(self._html())
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        took = duration(time.monotonic() - self._start)
+        self._shown.update(_Html(f"<div>{self._done:,} images in {took}</div>"))
+
+    def say(self, text: str) -> None:
+        """Write one line below the cell."""
+        from IPython.display import display
+
+        display(_Html(f"<div>{html.escape(visible(text))}</div>"))
+
+    def total(self, count: int | None) -> None:
+        """Set the bar's length."""
+        self._total = count
+
+    def step(self, count: int = 1) -> None:
+        """Move the bar, a few times a second at most: each move is a message to the browser."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._last >= _MOVE:
+            self._last = now
+            self._shown.update(self._html())
+
+    def _html(self) -> _Html:
+        said = describe_progress(self._done, self._total, time.monotonic() - self._start)
+        bar = "" if not self._total else f"<progress value='{self._done}' max='{self._total}'></progress> "
+        return _Html(f"<div>{bar}{html.escape(said)}</div>")
+
+
+class _Html:
+    """HTML as a notebook takes it, and without one what it says."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def _repr_html_(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return html.unescape(_TAG.sub("", self._text)).strip()
+
+
+def in_notebook() -> bool:
+    """Return whether this program runs in a notebook's kernel, which alone shows HTML."""
+    ipython = sys.modules.get("IPython")
+    shell = None if ipython is None else ipython.get_ipython()
+    return shell is not None and hasattr(shell, "kernel")
+
+
 def make_progress(*, show: bool) -> Progress:
-    """Choose how to show progress: not at all, a bar on a terminal, or plain lines."""
+    """Choose how to show progress: not at all, a bar on a terminal or in a notebook, or plain lines."""
     if not show:
         return Silent()
+    if in_notebook():
+        return NotebookBar()
     return Bar() if sys.stderr.isatty() else Lines()
 
 

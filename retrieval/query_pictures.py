@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retr.index.errors import ImageReadError
+from retr.index.errors import ImageReadError, RetrError
 from retr.index.machine.home import home
 from retr.retrieval.read_options import ReadOptions
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from retr.index.encoder import EncoderInfo
+    from retr.index.store import Store
+    from retr.retrieval.query import Query
 
 _PLAIN = ReadOptions()
 FRAME = re.compile(r"#\d+$")
@@ -25,6 +30,23 @@ def split_frame(image: Any) -> tuple[Any, str | None]:
         if match and not Path(image).exists() and Path(str(image)[: match.start()]).is_file():
             return Path(str(image)[: match.start()]), match[0]
     return image, None
+
+
+def asked_pictures(store: Store, query: Query) -> list[Image]:
+    """Return the pictures that a query asks with, its rows' too, in full; what is not here is left out."""
+    from retr.retrieval.archive.provenance import BuildNotes
+    from retr.retrieval.archive.row_pictures import picture_of
+    from retr.retrieval.images import read_image
+
+    found = []
+    for part in query.parts:
+        with suppress(RetrError, OSError):
+            if part.kind == "id":
+                found.append(picture_of(store, part.value).image)
+            elif part.kind == "image":
+                read = one_picture(part.value, store.manifest.encoder, BuildNotes.of(store).reading)
+                found.append(read_image(read).image)
+    return found
 
 
 def one_picture(image: Any, info: EncoderInfo, reading: ReadOptions = _PLAIN) -> Any:
