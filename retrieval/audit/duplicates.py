@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from retr.index.store import Store
+    from retr.retrieval.audit.geometry import Overlay
     from retr.retrieval.index_like import IndexLike
 
 #: Of the pairs that cross a split or a patient so many are listed; all are counted.
@@ -245,20 +246,20 @@ class Found:
 
     def pair(self, a: int, b: int) -> Pair:
         """Return two rows of one cluster."""
-        kind, cosine, agreement = self._how(a, b)
+        one, other = sorted((self._original[a], self._original[b]))
+        overlay = self._crops.edges.get((one, other)) if self._crops else None
+        kind, cosine, agreement = self._how(one, other, overlay)
         across = None if None in {self.groups[a], self.groups[b]} else self.groups[a] != self.groups[b]
-        overlay = self._crops.edges.get((a, b)) if self._crops else None
         how = overlay.how if overlay else None
         return Pair(self.ids[a], self.ids[b], kind, round(cosine, 4), agreement, across, how)
 
-    def _how(self, a: int, b: int) -> tuple[str, float, float | None]:
-        one, other = sorted((self._original[a], self._original[b]))
+    def _how(self, one: int, other: int, overlay: Overlay | None) -> tuple[str, float, float | None]:
+        """Return kind, cosine and agreement of two rows, each the first of its bytes."""
         if one == other:
             return "exact", 1.0, None
         assert self._copies is not None
-        if self._crops and (a, b) in self._crops.edges:
-            overlay = self._crops.edges[a, b]
-            first, second = raw_vectors(self._store, self.numbers[[a, b]])
+        if overlay:
+            first, second = raw_vectors(self._store, self.numbers[[one, other]])
             return overlay.kind, float(first @ second), round(overlay.correlation, 4)
         alike = "mirrored" if self._copies.mirrored(one, other) else "near"
         if (one, other) in self._copies.edges:

@@ -52,6 +52,20 @@ def test_leaks(retr, index):
     assert "3 patients and 1 duplicates cross 'split'" in done.err
 
 
+def test_leaks_by_geometry(retr, index):
+    done = retr("index", "leaks", "--index", index, "--split", "split", "--exact-only", "--geometry")
+    assert "only bytes" in done.error(2)
+    asked = ("index", "leaks", "--index", index, "--split", "split", "--threshold", 0.9999, "--geometry", "--json")
+    done = retr(*asked)
+    assert done.code == 1
+    assert [row["a"] for row in done.json if row["kind"] not in {"patient", "exact"}] == []
+    assert "pairs were compared by where their keypoints lie" in done.err
+    (index.parent / "archive" / "3.png").write_bytes((index.parent / "archive" / "0.png").read_bytes())
+    changed = retr(*asked)
+    assert changed.json == done.json
+    assert "1 rows could not be read again, or have another file by now, and were not compared" in changed.err
+
+
 def test_a_split_column_that_is_not_there(retr, index):
     assert "'spilt'" in retr("index", "leaks", "--index", index, "--split", "spilt", "--exact-only").error(2)
 

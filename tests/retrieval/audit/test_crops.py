@@ -1,7 +1,8 @@
-"""Crops and turned copies: found on photographs and on textures, and nothing else is."""
+"""Crops and turned copies: found on photographs and on textures, across patients and splits, and nothing else is."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import shutil
 import sys
@@ -140,3 +141,90 @@ def test_pictures_without_structure_have_no_keypoints(shape):
     flat = Image.fromarray(np.full(shape, 90, np.uint8))
     assert not len(find_keypoints(flat).points)
     assert find_detail(flat).fine.shape == shape
+
+
+SPLIT = {
+    # two halves of one picture, the whole of which is in no part
+    "a-whole.png": ("P1", "", lambda: texture(11)),
+    "a-left.png": ("P1", "train", lambda: texture(11)[:, :76]),
+    "a-right.png": ("P2", "test", lambda: texture(11)[:, 52:]),
+    # a part beside its whole, and beside a copy of the whole's file
+    "b-whole.png": ("P3", "train", lambda: texture(12)),
+    "b-again.png": ("P3", "train", lambda: texture(12)),
+    "b-part.png": ("P4", "test", lambda: texture(12)[25:115, 5:105]),
+    # a part and its whole in one part of the split
+    "c-whole.png": ("P5", "train", lambda: texture(13)),
+    "c-part.png": ("P6", "train", lambda: texture(13)[10:100, 20:120]),
+    "d.png": ("P7", "test", lambda: texture(14)),
+}
+
+
+def write(path, pixels):
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def divided(tmp_path, fake_encoder):
+    folder = tmp_path / "divided"
+    folder.mkdir()
+    lines = ["path,patient,split"]
+    for name, (patient, part, pixels) in SPLIT.items():
+        write(folder / name, pixels())
+        lines.append(f"{name},{patient},{part}")
+    (tmp_path / "labels.csv").write_text("\n".join(lines) + "\n")
+    build(folder, tmp_path / "index", fake_encoder, metadata=tmp_path / "labels.csv", group="patient")
+    return Index(Store.open(tmp_path / "index"), encoder=fake_encoder)
+
+
+def crossing(found):
+    return {frozenset({pair.a, pair.b}): (pair.kind, {one, other}) for pair, one, other in found.pairs}
+
+
+B_PARTS = {frozenset({"b-part.png", whole}): ("crop", {"train", "test"}) for whole in ("b-whole.png", "b-again.png")}
+A_HALVES = {frozenset({"a-left.png", "a-right.png"}): ("linked", {"train", "test"})}
+
+
+def test_crops_that_cross_a_split_are_leaks(divided):
+    assert not divided.leaks("split", threshold=0.9999)
+    found = divided.leaks("split", threshold=0.9999, geometry=True)
+    assert crossing(found) == A_HALVES | B_PARTS
+    assert found.n_pairs == len(found.pairs)
+    assert not found.groups
+    # each half of the first picture is a crop, also where it is no pair of the split
+    kinds = {frozenset({pair.a, pair.b}): pair.kind for pair in found.duplicates.pairs}
+    assert kinds[frozenset({"a-whole.png", "a-left.png"})] == kinds[frozenset({"a-whole.png", "a-right.png"})] == "crop"
+    assert kinds[frozenset({"c-whole.png", "c-part.png"})] == "crop"
+    how = {pair.how for pair, *_ in found.pairs if pair.kind == "crop"}
+    assert len(how) == 1
+    assert how.pop().startswith("crop to ")
+    # by patients, the same pairs as duplicates has
+    by_patient = divided.leaks("patient", threshold=0.9999, geometry=True)
+    assert [pair for pair, *_ in by_patient.pairs] == list(found.duplicates.crossing)
+
+
+def test_files_that_changed_since_they_were_indexed_are_not_compared(divided, tmp_path):
+    """The vector is of the old picture: neither what lies there now nor its absence says anything of the row."""
+    folder = tmp_path / "divided"
+    # a picture without a copy becomes a crop of another row's; the same pixels are saved in other bytes
+    write(folder / "d.png", texture(13)[10:100, 20:120])
+    part = folder / "b-part.png"
+    before = part.read_bytes()
+    with Image.open(io.BytesIO(before)) as image:
+        image.save(part, compress_level=1)
+    assert hashlib.sha256(part.read_bytes()).digest() != hashlib.sha256(before).digest()
+    (folder / "a-right.png").unlink()
+    found = divided.leaks("split", threshold=0.9999, geometry=True)
+    assert not found
+    assert found.duplicates.unreadable == 3
+    part.write_bytes(before)
+    again = divided.leaks("split", threshold=0.9999, geometry=True)
+    assert crossing(again) == B_PARTS
+    assert again.duplicates.unreadable == 2
+
+
+def test_leaks_by_geometry_needs_pixels_and_its_library(divided, monkeypatch):
+    with pytest.raises(UsageError, match="only bytes"):
+        divided.leaks("split", exact_only=True, geometry=True)
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(MissingExtraError):
+        divided.leaks("split", geometry=True)
