@@ -71,8 +71,9 @@ app = group(
             "index",
             "Make, look at and change an index.",
             [
-                LazyCommand("build", "index:build", "Embed an archive into an index, or bring an index up to date."),
-                LazyCommand("add", "index:add", "Embed a further folder, or one image, into an existing index."),
+                LazyCommand("build", "build:build", "Embed an archive into an index, or bring an index up to date."),
+                LazyCommand("merge", "build:merge", "Make an index of the parts that --part built, in one commit."),
+                LazyCommand("add", "build:add", "Embed a further folder, or one image, into an existing index."),
                 LazyCommand("delete", "index:delete", "Delete rows by id or by a condition."),
                 LazyCommand("info", "index:info", "Show what an index holds: rows, encoder, columns, size."),
                 LazyCommand("ls", "rows:list_rows", "List the rows of an index."),

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from retr.retrieval.evaluation import texts as text_evaluation
     from retr.retrieval.heads import adapt
     from retr.retrieval.index_like import IndexLike
+    from retr.retrieval.ingest.parts import PartReport
     from retr.retrieval.interop import sql as sql_
     from retr.retrieval.sets.sets import Sets
     from retr.retrieval.text import align
@@ -170,6 +171,101 @@ class Deferred:
             raise UsageError("two of the indexes are one folder", hint="give each a folder of its own")
         made: Any = build_indexes(cast("Any", cls), archive, given, progress=progress, options=options)
         return cast("list[Self]", made)
+
+    @classmethod
+    def build_part(
+        cls,
+        archive: ArchiveLike,
+        path: str | Path = ".retr",
+        *,
+        part: str,
+        encoder: str | BaseEncoder | None = None,
+        progress: bool = False,
+        **options: Any,
+    ) -> PartReport:
+        """Embed one part of an archive, for machines that share a disk; `merge` makes an index of all.
+
+        A file's part is told by its path, so every machine lists the archive by itself. A part that was stopped goes on
+        where it was, and one that is built again embeds what is new or changed.
+
+        Parameters
+        ----------
+        archive
+            As in `build`, but no list: a folder, a container, a table of paths, a URL.
+        path
+            The index that is to be made or brought up to date; the parts lie beside it, in ``NAME.parts``.
+        part
+            ``"3/8"``: the third of eight.
+        encoder, progress, options
+            As in `build`, the same for all parts.
+
+        Returns
+        -------
+        PartReport
+            What was done.
+
+        Raises
+        ------
+        UsageError
+            As `build`; or it is no part, or an option is of this process alone.
+        IndexLockedError
+            Another process is building the part.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> from retr import Index
+        >>> from retr.sample import sample_encoder, sample_index
+        >>> archive = sample_index().path.parent / "healthy"
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for part in ("1/2", "2/2"):
+        ...         _ = Index.build_part(archive, f"{folder}/i", part=part, encoder=sample_encoder())
+        ...     len(Index.merge(f"{folder}/i"))
+        12
+        """
+        from retr.retrieval.building import build_part
+
+        return build_part(archive, index_folder(path), encoder, part, progress=progress, options=options)
+
+    @classmethod
+    def merge(cls, path: str | Path = ".retr", *, progress: bool = False) -> Self:
+        """Make an index of the parts that `build_part` made, or bring it up to date with them, in one commit.
+
+        The archive is listed once more, and tables of labels are read; the encoder is not loaded. The index is what
+        `build` would have made in one process. A process killed in it leaves the index as it was.
+
+        Parameters
+        ----------
+        path
+            The index; its parts go when they are merged.
+        progress
+            Show progress on standard error.
+
+        Returns
+        -------
+        Index
+            Open; ``report`` says what was done.
+
+        Raises
+        ------
+        UsageError
+            A part is missing, or was built of another archive or otherwise than the others.
+        EncoderMismatchError
+            Parts were built with different encoders, or with another one than the index.
+
+        Examples
+        --------
+        >>> from retr import Index
+        >>> from retr.sample import sample_encoder, sample_index
+        >>> index = sample_index()
+        >>> _ = Index.build_part(index.path.parent, index.path, part="1/1", encoder=index.encoder)
+        >>> Index.merge(index.path).report.unchanged
+        24
+        """
+        from retr.retrieval.building import merge_parts
+
+        made: Any = merge_parts(cast("Any", cls), index_folder(path), progress=progress)
+        return cast("Self", made)
 
     @property
     def sets(self) -> Sets:

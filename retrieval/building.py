@@ -1,4 +1,4 @@
-"""Build indexes and open them: what `Index.build` and `Index.build_several` do."""
+"""Build indexes and open them: what `Index.build` and its like do."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from retr.retrieval.archive.opening import ArchiveLike
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.index_like import IndexLike
+    from retr.retrieval.ingest.parts import PartReport
     from retr.retrieval.ingest.report import BuildReport
 
     class Built(IndexLike, Protocol):
@@ -61,21 +62,7 @@ def build_indexes(
     from retr.retrieval.ingest.build import build_each
     from retr.retrieval.tuning import tune_if_large
 
-    asked: Any = {name: value for name, value in options.items() if name in declared(BuildOptions)}
-    loading = {name: value for name, value in options.items() if name not in asked}
-    if len(encoders) > 1 and (own := sorted(loading.keys() - _COMMON)):
-        raise UsageError(
-            f"{own[0]!r} is an option of one encoder, and {len(encoders)} are given",
-            hint=f"say it behind the name of that one: NAME,{own[0]}=VALUE",
-        )
-    loaders, settings = {}, []
-    for path, encoder in encoders.items():
-        name, own_options = split_spelled(encoder) if isinstance(encoder, str) else (encoder, {})
-        if not isinstance(name, str | None):
-            # a loaded one takes no options: these would be left out without a word
-            taken(BuildOptions, {key: value for key, value in loading.items() if key != "device"}, "build")
-        settings.append({**loading, **own_options})
-        loaders[path] = cache(partial(_load, index_folder(path), name, settings[-1]))
+    asked, loaders, settings = _read(encoders, options)
     reports = build_each(archive, loaders, progress=progress, **asked)
     opened = []
     for (path, load), own_options, report in zip(loaders.items(), settings, reports, strict=True):
@@ -83,6 +70,56 @@ def build_indexes(
         index.report = replace(report, notes=(*report.notes, *tune_if_large(index)))
         opened.append(index)
     return opened
+
+
+def build_part(
+    archive: ArchiveLike,
+    path: Path,
+    encoder: str | BaseEncoder | None,
+    part: str,
+    *,
+    progress: bool,
+    options: Mapping[str, Any],
+) -> PartReport:
+    """Embed one part of an archive, to be merged with the others; parameters as `build_indexes`."""
+    from retr.retrieval.ingest import parts
+
+    asked, loaders, _ = _read({path: encoder}, options)
+    return parts.build_part(archive, path, loaders[path], part, progress=progress, **asked)
+
+
+def merge_parts(kind: Callable[..., Opened], path: Path, *, progress: bool) -> Opened:
+    """Make an index of the parts beside it, and open it; ``kind`` as in `build_indexes`."""
+    from retr.retrieval.ingest import merging
+    from retr.retrieval.tuning import tune_if_large
+
+    report = merging.merge_parts(path, progress=progress)
+    index = kind(Store.open(path))
+    index.report = replace(report, notes=(*report.notes, *tune_if_large(index)))
+    return index
+
+
+def _read(
+    encoders: Mapping[Path, str | BaseEncoder | None], options: Mapping[str, Any]
+) -> tuple[dict[str, Any], dict[Path, Callable[[], BaseEncoder]], list[dict[str, Any]]]:
+    """Return the options of the build, what loads the encoder of each index, and how each is loaded."""
+    asked: Any = {name: value for name, value in options.items() if name in declared(BuildOptions)}
+    loading = {name: value for name, value in options.items() if name not in asked}
+    if len(encoders) > 1 and (own := sorted(loading.keys() - _COMMON)):
+        raise UsageError(
+            f"{own[0]!r} is an option of one encoder, and {len(encoders)} are given",
+            hint=f"say it behind the name of that one: NAME,{own[0]}=VALUE",
+        )
+    loaders: dict[Path, Callable[[], BaseEncoder]] = {}
+    settings = []
+    for path, encoder in encoders.items():
+        name, own_options = split_spelled(encoder) if isinstance(encoder, str) else (encoder, {})
+        if not isinstance(name, str | None):
+            # a loaded one takes no options: these would be left out without a word
+            taken(BuildOptions, {key: value for key, value in loading.items() if key != "device"}, "build")
+        settings.append({**loading, **own_options})
+        loaders[path] = cache(partial(_load, index_folder(path), name, settings[-1]))
+    return asked, loaders, settings
 
 
 def _load(path: Path, encoder: str | BaseEncoder | None, options: Mapping[str, Any]) -> BaseEncoder:

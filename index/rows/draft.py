@@ -25,6 +25,7 @@ from retr.index.rows.snapshot import Snapshot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import pyarrow as pa
     from numpy.typing import NDArray
@@ -74,8 +75,13 @@ class Draft(ABC, Generic[S_co]):
         self.draft = dataclasses.replace(self.draft, **fields)
         self._dirty = True
 
+    @property
+    def _next(self) -> int:
+        """The version that the next commit makes."""
+        return self.store.version + 1
+
     def _name(self) -> str:
-        return f"{self.store.version + 1:08d}-{secrets.token_hex(4)}"
+        return f"{self._next:08d}-{secrets.token_hex(4)}"
 
     def record_skipped(self, table: pa.Table) -> None:
         """Replace the record of what was not indexed: at least the columns ``path`` and ``reason``."""
@@ -150,8 +156,7 @@ class Draft(ABC, Generic[S_co]):
             data = kinds.get(owner, SideData())
             names: dict[str, Any] = {what: tuple(dict.fromkeys((*getattr(data, what), name)))}
             numbered = data.numbered if kind is None else kind.numbered
-            version = self.store.version + 1
-            kinds[owner] = dataclasses.replace(data, **names, numbered=numbered, version=version)
+            kinds[owner] = dataclasses.replace(data, **names, numbered=numbered, version=self._next)
         return kinds
 
     def _without(self, what: str, name: str) -> dict[str, SideData]:
@@ -271,6 +276,29 @@ class Draft(ABC, Generic[S_co]):
                 start = stop
             self._change(segments=tuple(segments), encoder=new.encoder)
         return lost
+
+    def accelerate(self, position: int, build: Callable[[Path], None] | None) -> None:
+        """Equip the segment at ``position`` with an accelerator, or take its away.
+
+        Parameters
+        ----------
+        build
+            Writes the file whose path it is given; ``None`` leaves the segment without one.
+
+        Raises
+        ------
+        RetrError
+            The disk refused; everything since the last commit is given up.
+        """
+        with self._changing("writing an accelerator"):
+            ref = None
+            if build is not None:
+                name = f"{self.draft.segments[position].folder}{SEGMENTS}/{self._name()}.faiss"
+                build(self.store.path / name)
+                ref = reference(self.store.path, name)
+            segments = list(self.draft.segments)
+            segments[position] = dataclasses.replace(segments[position], accelerator=ref)
+            self.draft = dataclasses.replace(self.draft, segments=tuple(segments))
 
     def apply(self, change: Change, kind: Kind | None = None) -> None:
         """Make a change of the side data of one kind, which is named where it brings new names or changes vectors."""

@@ -21,9 +21,9 @@ from retr.index.disk import schema as schemas
 from retr.index.disk.compaction import SEGMENT_ROWS, Compaction, compact_runs, last_run
 from retr.index.disk.creation import number_of_shards, timestamp
 from retr.index.disk.current import publish, read_current
-from retr.index.disk.files import disk_errors, reference
+from retr.index.disk.files import disk_errors
 from retr.index.disk.lock import writer_lock
-from retr.index.disk.manifest import SEGMENTS, UNFINISHED_PURGE
+from retr.index.disk.manifest import UNFINISHED_PURGE
 from retr.index.disk.rewriting import replaced
 from retr.index.disk.schema import ID
 from retr.index.disk.segment_writer import SegmentWriter
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from numpy.typing import NDArray
 
-    from retr.index.disk.manifest import SegmentInfo
+    from retr.index.disk.manifest import Manifest, SegmentInfo
 
 LOGGER = logging.getLogger(__name__)
 
@@ -99,7 +99,14 @@ class Writer(Draft[S_co]):
 
     def __init__(self, store: S_co) -> None:
         self.store = store
+        # What readers see, where that is another state; and whether what was to be one commit was given up.
+        self._seen: Manifest | None = None
+        self._given_up = False
         self._reset()
+
+    @property
+    def _next(self) -> int:
+        return (self._seen or self.store.manifest).version + 1
 
     def _reset(self) -> None:
         self.draft = self.store.manifest
@@ -111,10 +118,12 @@ class Writer(Draft[S_co]):
         self._dirty = False
 
     def discard(self) -> None:
-        """Drop everything since the last commit and remove its files."""
+        """Drop everything since the last commit that readers see and remove its files."""
         if self._open is not None:
             self._open.abort()
-        known = self.store.manifest
+        known, self._given_up = self._seen or self.store.manifest, True
+        if self._seen is not None:
+            self.store = self.store.at(known)
         with contextlib.suppress(OSError, RetrError):
             live = read_current(self.store.path)
             if live.version != known.version:
@@ -292,28 +301,31 @@ class Writer(Draft[S_co]):
             self._change(shards=shards)
             make_folders(self.store.path, self.draft)
 
-    def accelerate(self, position: int, build: Callable[[Path], None] | None) -> None:
-        """Equip the segment at ``position`` with an accelerator, or take its away.
-
-        Parameters
-        ----------
-        build
-            Writes the file whose path it is given; ``None`` leaves the segment without one.
+    @contextlib.contextmanager
+    def as_one(self) -> Iterator[None]:
+        """Make one commit of all that are made inside, at its end: until then this writer alone sees them.
 
         Raises
         ------
         RetrError
-            The disk refused; everything since the last commit is given up.
+            The disk refused; the index is as it was before the first of them.
         """
-        with self._changing("writing an accelerator"):
-            ref = None
-            if build is not None:
-                name = f"{self.draft.segments[position].folder}{SEGMENTS}/{self._name()}.faiss"
-                build(self.store.path / name)
-                ref = reference(self.store.path, name)
-            segments = list(self.draft.segments)
-            segments[position] = dataclasses.replace(segments[position], accelerator=ref)
-            self.draft = dataclasses.replace(self.draft, segments=tuple(segments))
+        self._seen, self._given_up = self.store.manifest, False
+        try:
+            yield
+            if self._given_up:
+                raise RetrError("a change was given up, and all that belong to it with it", hint="run it again")
+            with self._changing("committing"):
+                before, self._seen = self._seen, None
+                if self.store.manifest == before:
+                    return
+                self.draft = self.store.manifest
+                self.store = self.store.at(before)
+                self._publish(list(self.draft.segments))
+        finally:
+            if self._seen is not None:
+                self.discard()
+                self._seen = None
 
     def preview(self) -> S_co:
         """Open the draft, with all rows added, as if it were committed (to measure accelerators), on its device."""
@@ -340,10 +352,14 @@ class Writer(Draft[S_co]):
 
     def _publish(self, segments: list[SegmentInfo], *, under: journal.LockedJournal | None = None) -> None:
         """Commit what the draft says with these segments, and what the journal holds; ``under`` its lock, if held."""
+        if self._seen is not None:
+            draft = dataclasses.replace(self.draft, version=self._next, segments=tuple(segments))
+            self.store = self.store.at(draft)
+            self._reset()
+            sweep(self.store.path, self._seen, draft)
+            return
         entries = fold(self, strict=under is not None)
-        manifest = dataclasses.replace(
-            self.draft, version=self.store.version + 1, committed=timestamp(), segments=tuple(segments)
-        )
+        manifest = dataclasses.replace(self.draft, version=self._next, committed=timestamp(), segments=tuple(segments))
         manifest = publish(self.store.path, manifest)
         LOGGER.debug("committed version %d: %d segments", manifest.version, len(segments))
         before = self.store.manifest

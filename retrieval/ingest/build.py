@@ -11,7 +11,7 @@ import itertools
 import os
 import shutil
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from retr.index.disk.manifest import Dtype
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.ingest.options import BuildKeywords
+    from retr.retrieval.ingest.reading import Reader
     from retr.retrieval.progress import Progress
 
 __all__ = ["BuildReport", "add", "build", "build_each"]
@@ -95,6 +96,8 @@ def build_each(
     encoders: Mapping[Path, BaseEncoder | Callable[[], BaseEncoder]],
     *,
     progress: bool | Progress = False,
+    reader: Reader | None = None,
+    beside: Sequence[Path] = (),
     **options: Unpack[BuildKeywords],
 ) -> list[BuildReport]:
     """Embed an archive into several indexes in one reading, each by an encoder of its own; see `build`.
@@ -107,6 +110,10 @@ def build_each(
         As in `build`.
     encoders
         For each index its encoder, from ``load_encoder``, or what loads it.
+    reader
+        Who reads the files; by default threads of this process.
+    beside
+        Folders that are no part of the archive, as the indexes are none.
     options
         Fields of `BuildOptions`, for all.
 
@@ -115,37 +122,19 @@ def build_each(
     UsageError
         Also where two are the same index, or one lies in another.
     """
-    asked = taken(BuildOptions, options, "build")
-    paths = [index_folder(path) for path in encoders]
-    _require_apart(paths)
-    befores = [Store.open(path) if Store.exists(path) else None for path in paths]
-    notes = [BuildNotes() if before is None else BuildNotes.of(before) for before in befores]
-    for before in befores:
-        if before is not None:
-            _require_dtype(before, asked.dtype)
-            _require_shards(before, asked.shards)
-    column = asked.image_column or _agreed([note.image_columns.get("") for note in notes], "column of pictures")
-    asked = replace(asked, image_column=column)
-    known = [locations.recall_sources(before.uuid).get("") for before in befores if before is not None]
-    source = _opened(archive, paths, asked, _agreed(known, "archive"))
-    listed = _with_first_item(source, _called(archive, source))
-    orders = [_order(source, listed, archive, before, asked) for before in befores]
-    for order, before in zip(orders, befores, strict=True):
-        _require_columns(order, before, asked.types or ())
+    ready = prepared(archive, [index_folder(path) for path in encoders], taken(BuildOptions, options, "build"), beside)
+    paths, befores, asked = ready.paths, ready.befores, ready.asked
     loaded = [without_transform(one() if callable(one) else one) for one in encoders.values()]
-    wanted = [_wanted(before, encoder, asked) for before, encoder in zip(befores, loaded, strict=True)]
-    for before, encoder in zip(befores, loaded, strict=True):
-        if before is not None:
-            require_same(before.manifest.encoder.own, encoder.info)
+    wanted = [agreed_transform(before, one, asked) for before, one in zip(befores, loaded, strict=True)]
     fresh: dict[Path, int] = {}
     try:
         jobs = []
-        for path, order, before, encoder, transform in zip(paths, orders, befores, loaded, wanted, strict=True):
+        for path, order, before, encoder, transform in zip(paths, ready.orders, befores, loaded, wanted, strict=True):
             store = _created(path, encoder, asked, transform) if before is None else Store.open(path)
             if before is None:
                 fresh[path] = store.version
             jobs.append(BuildJob(order, encoder, store))
-        built = run_builds(jobs, progress)
+        built = run_builds(jobs, progress, reader)
     except BaseException:
         # whatever it was: an index without rows is none
         for path, version in fresh.items():
@@ -158,8 +147,57 @@ def build_each(
         shutil.rmtree(paths[number])
     if empty:
         report, reasons = built[empty[0]]
-        raise _no_picture(_called(archive, source), reasons, report.other_files)
+        raise _no_picture(_called(archive, ready.source), reasons, report.other_files)
     return [report for report, _ in built]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What is to be built, after it was checked: nothing is embedded or written yet.
+
+    Attributes
+    ----------
+    paths, befores
+        The indexes, and each as it is, None where it is to be made.
+    asked
+        How, with what the indexes noted of the archive.
+    source, orders
+        The archive, and what is to be done for each index.
+    """
+
+    paths: list[Path]
+    befores: list[Store | None]
+    asked: BuildOptions
+    source: Source
+    orders: list[Order]
+
+
+def prepared(
+    archive: ArchiveLike | Source, paths: list[Path], asked: BuildOptions, beside: Sequence[Path] = ()
+) -> Prepared:
+    """Look at an archive and at the indexes that are to be built from it, and refuse what cannot be meant.
+
+    Parameters
+    ----------
+    beside
+        Folders that are no part of the archive, as the indexes are none.
+    """
+    _require_apart(paths)
+    befores = [Store.open(path) if Store.exists(path) else None for path in paths]
+    notes = [BuildNotes() if before is None else BuildNotes.of(before) for before in befores]
+    for before in befores:
+        if before is not None:
+            _require_dtype(before, asked.dtype)
+            _require_shards(before, asked.shards)
+    column = asked.image_column or _agreed([note.image_columns.get("") for note in notes], "column of pictures")
+    asked = replace(asked, image_column=column)
+    known = [locations.recall_sources(before.uuid).get("") for before in befores if before is not None]
+    source = _opened(archive, paths, asked, _agreed(known, "archive"), beside)
+    listed = _with_first_item(source, _called(archive, source))
+    orders = [_order(source, listed, archive, before, asked) for before in befores]
+    for order, before in zip(orders, befores, strict=True):
+        _require_columns(order, before, asked.types or ())
+    return Prepared(paths, befores, asked, source, orders)
 
 
 @documents(BuildOptions)
@@ -202,7 +240,7 @@ def add(
     order = _order(opened, _with_first_item(opened, _called(source, opened)), source, store, asked, name)
     _require_columns(order, store, asked.types or ())
     loaded = without_transform(encoder() if callable(encoder) else encoder)
-    _wanted(store, loaded, asked)
+    agreed_transform(store, loaded, asked)
     return run_builds([BuildJob(order, loaded, store)], progress)[0][0]
 
 
@@ -231,12 +269,18 @@ def _agreed(found: Iterable[str | None], what: str) -> str | None:
     return several[0] if several else None
 
 
-def _opened(archive: ArchiveLike | Source, indexes: Sequence[Path], asked: BuildOptions, root: str | None) -> Source:
+def _opened(
+    archive: ArchiveLike | Source,
+    indexes: Sequence[Path],
+    asked: BuildOptions,
+    root: str | None,
+    beside: Sequence[Path] = (),
+) -> Source:
     # a table beside the archive is what the column of paths is of
     path_column = asked.path_column if asked.metadata is None else None
     return open_source(
         archive,
-        leave_out=tuple(indexes),
+        leave_out=(*indexes, *beside),
         path_column=path_column,
         image_column=asked.image_column,
         root=root,
@@ -264,9 +308,18 @@ def _created(path: Path, encoder: BaseEncoder, asked: BuildOptions, wanted: Want
         return writer.commit()
 
 
-def _wanted(before: Store | None, encoder: BaseEncoder, asked: BuildOptions) -> Wanted | None:
-    """Return the transform that a new index is to have; `UsageError` for another than an existing one keeps to."""
+def agreed_transform(before: Store | None, encoder: BaseEncoder, asked: BuildOptions) -> Wanted | None:
+    """Return the transform that a new index of an encoder is to have.
+
+    Raises
+    ------
+    EncoderMismatchError
+        An index that is there was built with another encoder.
+    UsageError
+        It keeps to another transform, or the encoder takes none.
+    """
     if before is not None:
+        require_same(before.manifest.encoder.own, encoder.info)
         kept = "none" if Wanted.of(before) is None else "whitening"
         if asked.transform not in {"auto", kept}:
             raise UsageError(

@@ -44,8 +44,8 @@ class Frame:
 class Read:
     """One file that was read: its pictures, or the rows of the index that hold the same bytes.
 
-    ``stated`` are the hashed identifiers of a DICOM header, of a file that the index has rows of; ``identifiers`` the
-    real ones, where they are kept.
+    ``stated`` are the hashed identifiers of a DICOM header, of a file that the index has rows of or that was read away
+    from the index; ``identifiers`` the real ones, where they are kept.
     """
 
     item: Item
@@ -108,14 +108,16 @@ class Decoder:
         data, size, changed = self.source.read(item.path)
         return data, size, item.mtime if changed is None else changed
 
-    def known(self, read: Read, data: bytes, rows: int) -> Read | Unchanged | None:
-        """Return what the index has of these bytes already; None where it has nothing."""
+    def known(self, read: Read, data: bytes | None, rows: int) -> Read | Unchanged | None:
+        """Return what the index has of these bytes already, None where it has nothing; they may have been elsewhere."""
         item = read.item
         as_listed = item.size in {UNTOLD, read.size} and read.mtime == item.mtime
         if rows and as_listed and self.holds(item, read.sha256):
             return Unchanged(item, read.sha256, rows, read.identifiers)
         same = self.same_bytes(read.sha256)
-        return replace(read, same=same, stated=self._stated(data)) if same else None
+        if not same:
+            return None
+        return replace(read, frames=[], same=same, stated=read.stated if data is None else self.stated(data))
 
     def identifiers(self, item: Item, data: bytes) -> Mapping[str, str]:
         """Return the real identifiers of a file, where they are kept."""
@@ -131,7 +133,7 @@ class Decoder:
             "hash_key": self.key() if is_dicom(data[:132]) else None,
         }
 
-    def _stated(self, data: bytes) -> dict[str, str]:
+    def stated(self, data: bytes) -> dict[str, str]:
         """Return the hashed identifiers of a DICOM header: rows of the same bytes may have those of a table instead."""
         return {column: keyed_hash(self.key(), value) for column, value in stated_identifiers(data).items()}
 

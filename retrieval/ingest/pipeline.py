@@ -234,7 +234,9 @@ class Run:
         self.files.append(result)
         # a picture that waits for a full batch must not hold up ever more files of known bytes behind it
         stuck = len(self.files) > self.order.asked.commit_rows + self.network.pictures
-        for _ in self.network.embed(result.frames, everything=stuck):
+        # what was read elsewhere has its vectors
+        waiting = [frame for frame in result.frames if frame.vector is None]
+        for _ in self.network.embed(waiting, everything=stuck):
             self._commit_some()
         self._commit_some()
 

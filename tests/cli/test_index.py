@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from retr.cli._output import Output
-from retr.cli.index import _report
+from retr.cli.build import _report
 from retr.index.store import Store
 from retr.retrieval.ingest.report import BuildReport
 

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from retr.index.errors import UsageError
+from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
 
 CREATED = pa.table({"id": ["a", "b"], "n": [1, 2]})
@@ -213,3 +213,52 @@ def test_what_was_not_committed_leaves_nothing(make):
         writer.append(CREATED, UNIT)
         writer.add_file("x", b"1")
     assert sorted(path for path in store.path.rglob("*")) == before
+
+
+def ones(rows: int) -> np.ndarray:
+    return np.ones((rows, 8))
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_one_commit_of_many_is_whole_or_not_there(make, shards):
+    before = make(20)
+    if shards > 1:
+        with before.writer() as writer:
+            writer.shard(shards)
+            before = writer.commit()
+    files = sorted(before.path.rglob("*"))
+    with before.writer() as writer:
+        with writer.as_one():
+            pass
+        with pytest.raises(ZeroDivisionError), writer.as_one():
+            writer.append(named(20, 30), ones(10))
+            writer.commit()
+            _ = 1 / 0
+        assert sorted(before.path.rglob("*")) == files
+        # a change that is refused takes those before it along, though whoever asked for it goes on
+        with pytest.raises(RetrError, match="was given up"), writer.as_one():
+            writer.append(named(20, 30), ones(10))
+            writer.commit()
+            writer.append(named(19, 20), ones(1))
+            with pytest.raises(UsageError, match="is in the index already"):
+                writer.commit()
+        assert sorted(before.path.rglob("*")) == files
+        assert len(writer.store) == 20
+        with writer.as_one():
+            for start in (20, 40, 60):
+                writer.append(named(start, start + 20), ones(20))
+                assert len(writer.commit()) == start + 20
+                writer.note("so far", start)
+                writer.commit()
+                assert Store.open(before.path).version == before.version
+            writer.delete(writer.store.rows_of(["r5", "r25"]))
+            writer.commit()
+        after = Store.open(before.path)
+        assert writer.store.version == after.version == before.version + 1
+        assert (len(after), after.manifest.extra["so far"]) == (78, 60)
+        # and on
+        writer.append(named(80, 81), ones(1))
+        assert writer.commit().version == after.version + 1
+    after = Store.open(before.path)
+    assert after.check() == []
+    assert set(after.table()["id"].to_pylist()) == {f"r{number}" for number in range(81)} - {"r5", "r25"}
