@@ -55,6 +55,14 @@ def build(
             help="Embed only this part, such as 3/8, beside the index; `retr index merge` makes one of all.",
         ),
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(
+            "--ray",
+            metavar="HOST:PORT",
+            help="Embed on the machines of this Ray cluster, or of the one that runs here: auto.",
+        ),
+    ] = None,
     asked: BuildOptions,
     loading: LoadOptions,
     json_: JsonOption = False,
@@ -78,6 +86,8 @@ def build(
             hint="give --index once for each --encoder, in the same order",
         )
     options = {"progress": not quiet(), **asked.asked(), **loading.options}
+    if ray is not None and (part is not None or len(names) > 1):
+        raise UsageError("--ray builds one index, and the whole archive", hint="leave out --part, or further --encoder")
     if part is not None:
         if len(names) > 1:
             raise UsageError("a part is built for one index, got several", hint="build them one at a time")
@@ -85,7 +95,7 @@ def build(
         _report_part(out, done)
         return
     if len(names) == 1:
-        built = Index.build(archive, places[0], encoder=names[0], **options)
+        built = Index.build(archive, places[0], encoder=names[0], ray=ray, **options)
         assert built.report is not None
         _report(out, built.report)
         return

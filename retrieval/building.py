@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from retr.index.encoder import EncoderInfo
     from retr.retrieval.archive.opening import ArchiveLike
+    from retr.retrieval.cluster.coordinator import Cluster
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.index_like import IndexLike
     from retr.retrieval.ingest.parts import PartReport
@@ -42,6 +44,7 @@ def build_indexes(
     *,
     progress: bool,
     options: Mapping[str, Any],
+    ray: str | None = None,
 ) -> list[Opened]:
     """Embed an archive into one index or several, and open them.
 
@@ -53,6 +56,8 @@ def build_indexes(
         For each index a name, with options behind commas, or a loaded encoder; None: the recorded one, or the default.
     options
         Fields of `BuildOptions`, and further ones of ``load_encoder``.
+    ray
+        The address of a Ray cluster, whose machines are to embed.
 
     Raises
     ------
@@ -63,13 +68,36 @@ def build_indexes(
     from retr.retrieval.tuning import tune_if_large
 
     asked, loaders, settings = _read(encoders, options)
-    reports = build_each(archive, loaders, progress=progress, **asked)
+    reader = None if ray is None else _cluster(ray, archive, encoders, settings)
+    reports = build_each(archive, loaders, progress=progress, reader=reader, **asked)
     opened = []
     for (path, load), own_options, report in zip(loaders.items(), settings, reports, strict=True):
         index = kind(Store.open(index_folder(path)), encoder=load(), options=own_options)
         index.report = replace(report, notes=(*report.notes, *tune_if_large(index)))
         opened.append(index)
     return opened
+
+
+def _cluster(
+    address: str,
+    archive: ArchiveLike,
+    encoders: Mapping[Path, str | BaseEncoder | None],
+    settings: list[dict[str, Any]],
+) -> Cluster:
+    """Return what reads an archive on a cluster, whose processes load the encoder that is loaded here by themselves."""
+    from retr.retrieval.cluster.coordinator import Cluster
+    from retr.retrieval.encoders.registry import recorded_options
+
+    if len(encoders) > 1:
+        raise UsageError("a cluster builds one index, got several", hint="build them one at a time")
+    ((encoder,), (options,)) = encoders.values(), settings
+
+    def load(info: EncoderInfo) -> Callable[[], BaseEncoder]:
+        if isinstance(encoder, str | None):
+            return partial(load_recorded, info.name, None, {**recorded_options(info), **options})
+        return partial(load_recorded, encoder, None, {})
+
+    return Cluster(address, archive, load)
 
 
 def build_part(

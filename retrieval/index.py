@@ -73,6 +73,7 @@ class Index(IndexContents, Deferred):
         *,
         encoder: str | BaseEncoder | None = None,
         progress: bool = False,
+        ray: str | None = None,
         **options: Unpack[BuildKeywords],
     ) -> Self: ...
 
@@ -85,6 +86,7 @@ class Index(IndexContents, Deferred):
         *,
         encoder: str | BaseEncoder | None = None,
         progress: bool = False,
+        ray: str | None = None,
         **options: Any,
     ) -> Self: ...
 
@@ -97,6 +99,7 @@ class Index(IndexContents, Deferred):
         *,
         encoder: str | BaseEncoder | None = None,
         progress: bool = False,
+        ray: str | None = None,
         **options: Any,
     ) -> Self:
         """Embed a folder of images into an index, or bring an existing index up to date with its folder.
@@ -113,6 +116,9 @@ class Index(IndexContents, Deferred):
             loaded encoder; by default ``"lite"`` for a new index and the recorded one for an existing index.
         progress
             Show progress on standard error.
+        ray
+            Embed on the machines of a Ray cluster that see the archive under the same name: ``HOST:PORT``, or
+            ``"auto"`` for the one that runs here (extra ``ray``). The index is the same; this process alone writes it.
         options
             Fields of `BuildOptions`.
         loading
@@ -141,7 +147,9 @@ class Index(IndexContents, Deferred):
         >>> len(built), built.report.embedded
         (12, 12)
         """
-        return build_indexes(cls, archive, {index_folder(path): encoder}, progress=progress, options=options)[0]
+        return build_indexes(cls, archive, {index_folder(path): encoder}, progress=progress, options=options, ray=ray)[
+            0
+        ]
 
     @classmethod
     def open(cls, path: str | Path = ".retr", *, encoder: str | BaseEncoder | None = None, **options: Any) -> Self:

@@ -299,11 +299,6 @@ def _recordable(archive: ArchiveLike, asked: BuildOptions) -> dict[str, Any]:
     """
     if not is_place(archive):
         raise UsageError("a part is of an archive that has a place, got a list", hint="write the paths into a file")
-    place = os.fspath(archive)
-    if "://" in place and "@" in place.partition("://")[2].partition("/")[0]:
-        raise UsageError(
-            "the archive's address holds a user's name", hint="give credentials as the store's own tools do"
-        )
     if asked.keep_identifiers:
         raise UsageError("identifiers are kept by a build in one process", hint="leave out --keep-identifiers")
     options = {name: value for name, value in asked.asked().items() if name not in _OF_A_MACHINE}
@@ -315,4 +310,16 @@ def _recordable(archive: ArchiveLike, asked: BuildOptions) -> dict[str, Any]:
         options["metadata"] = str(home(os.fspath(asked.metadata)).absolute())
     options |= {name: list(options[name]) for name in ("scores",) if options.get(name) is not None}
     options |= {name: dict(options[name]) for name in ("types",) if options.get(name) is not None}
-    return {**options, _ARCHIVE: place if "://" in place else str(home(place).absolute())}
+    return {**options, _ARCHIVE: place_of(archive)}
+
+
+def place_of(archive: str | os.PathLike[str]) -> str:
+    """Return where an archive is, for other processes: an address, or a whole path; `UsageError` for a login in it."""
+    place = os.fspath(archive)
+    if "://" not in place:
+        return str(home(place).absolute())
+    if "@" in place.partition("://")[2].partition("/")[0]:
+        raise UsageError(
+            "the archive's address holds a user's name", hint="give credentials as the store's own tools do"
+        )
+    return place

@@ -110,7 +110,7 @@ class Run:
             order.source,
             encoder,
             self.key,
-            lambda item, sha256: self.known.holds(self._row_path(item.path), sha256),
+            lambda item, sha256: self.known.holds(self.row_path(item.path), sha256),
             self.known.same_bytes,
             self.build_notes.reading,
             keep=self.identifiers.on,
@@ -154,7 +154,7 @@ class Run:
         if (
             before in {None, here}
             or not len(self.known)
-            or len(self.known.rows([self._row_path(self.order.first.path)])[0])
+            or len(self.known.rows([self.row_path(self.order.first.path)])[0])
         ):
             return
         if Path(str(before)).exists():
@@ -180,7 +180,7 @@ class Run:
         if isinstance(entry, Skipped):
             self._skip(entry)
             return None
-        path = self._row_path(entry.path)
+        path = self.row_path(entry.path)
         elsewhere = locations.source_of(path, self.build_notes.sources)[0] != self.order.name
         if elsewhere or self.known.seen(path):
             # named like what lies in another source, or like the member of a container that was listed before
@@ -226,10 +226,10 @@ class Run:
         if isinstance(result, Unchanged):
             self.done["unchanged"] += result.rows
             self.done["rehashed"] += 1
-            self.identifiers.add(self._row_path(result.item.path), result.identifiers)
+            self.identifiers.add(self.row_path(result.item.path), result.identifiers)
             self._remember(result)
             return
-        self._drop(self._row_path(result.item.path), "changed")
+        self._drop(self.row_path(result.item.path), "changed")
         self.done["reused" if result.same else "embedded"] += result.rows
         self.files.append(result)
         # a picture that waits for a full batch must not hold up ever more files of known bytes behind it
@@ -242,10 +242,10 @@ class Run:
 
     def _remember(self, file: Read | Unchanged) -> None:
         if file.item.stamp is not None:
-            self.remembered.note(self._row_path(file.item.path), file.item.stamp, content_key(file.sha256))
+            self.remembered.note(self.row_path(file.item.path), file.item.stamp, content_key(file.sha256))
 
     def _skip(self, entry: Skipped) -> None:
-        path = self._row_path(entry.path)
+        path = self.row_path(entry.path)
         self.skipped.append(replace(entry, path=path))
         self.reasons[entry.reason] += 1
         if entry.was_read:
@@ -277,7 +277,7 @@ class Run:
         """Commit the files whose pictures are all embedded."""
         ready, self.ready, self.ready_rows = self.ready, [], 0
         # a changed file's old rows go in the commit that brings its new ones
-        waiting = {self._row_path(file.item.path) for file in self.files}
+        waiting = {self.row_path(file.item.path) for file in self.files}
         gone = [(path, why) for path, why in self.delete if path not in waiting]
         self.delete = [(path, why) for path, why in self.delete if path in waiting]
         found = self.known.rows([path for path, _ in gone])
@@ -319,7 +319,7 @@ class Run:
         self.writer.commit()
         for file in ready:
             self._remember(file)
-            self.identifiers.add(self._row_path(file.item.path), file.identifiers)
+            self.identifiers.add(self.row_path(file.item.path), file.identifiers)
         self.identifiers.write()
         self.remembered.append()
         if last and len(self.writer.store.manifest.segments) > MANY_SEGMENTS:
@@ -333,7 +333,7 @@ class Run:
 
     def _without_clashes(self, files: list[Read]) -> list[Read]:
         """Leave out files whose ids another file has: one may be named like the page of another. Each is a record."""
-        ids = [[self._row_path(file.item.path) + suffix for suffix in self._suffixes(file)] for file in files]
+        ids = [[self.row_path(file.item.path) + suffix for suffix in self._suffixes(file)] for file in files]
         taken = self.writer.taken([one for some in ids for one in some])
         kept = []
         for file, some in zip(files, ids, strict=True):
@@ -387,7 +387,8 @@ class Run:
             self.key.notes.append(f"{moved}; probes and calibrations are to be made again")
             self.shown.say(moved)
 
-    def _row_path(self, path: str) -> str:
+    def row_path(self, path: str) -> str:
+        """Return the path of a row, of the path inside its source."""
         return f"{self.order.name}/{path}" if self.order.name else path
 
     def report(self, rows: int, seconds: float) -> BuildReport:

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from retr.retrieval.ingest.report import BuildReport
     from retr.retrieval.progress import Progress
 
+    # what comes of a file that is read for an index
+    Result = Read | Unchanged | Skipped
+
 # What was listed with its bytes waits for its turn in memory: so many at most.
 AHEAD_BYTES = 1 << 28
 
@@ -68,7 +71,7 @@ class Reader(Protocol):
     def watch(self, entries: Iterator[Entry]) -> Iterator[Entry]:
         """Look on as the archive is listed."""
 
-    def submit(self, asking: Sequence[tuple[Run, Item, int]]) -> Future[list[Read | Unchanged | Skipped]]:
+    def submit(self, asking: Sequence[tuple[Run, Item, int]]) -> Future[list[Result]]:
         """Begin to read a file for each index that asks, told how many rows that has of it where it looks unchanged."""
 
     def flush(self) -> None:
@@ -98,7 +101,7 @@ class Threads:
         """Return them as they are."""
         return entries
 
-    def submit(self, asking: Sequence[tuple[Run, Item, int]]) -> Future[list[Read | Unchanged | Skipped]]:
+    def submit(self, asking: Sequence[tuple[Run, Item, int]]) -> Future[list[Result]]:
         """Read a file in a thread."""
         return self._pool.submit(read_for, [(run.decoder, item, rows) for run, item, rows in asking])
 
@@ -175,7 +178,7 @@ def require_scoring(encoder: BaseEncoder, scores: Sequence[str] | None) -> None:
 
 def _read(runs: Sequence[Run], reader: Reader) -> None:
     """Read what any of the indexes needs, and hand it to those that do, in the order of the listing."""
-    window: deque[tuple[list[Run], Future[list[Read | Unchanged | Skipped]]]] = deque()
+    window: deque[tuple[list[Run], Future[list[Result]]]] = deque()
     sizes: deque[int] = deque()
 
     def take() -> None:

@@ -124,6 +124,12 @@ class SeenFiles:
         paths, contents = self._texts("path", files), self._texts("sha256", files)
         return (path, sha256) in zip(paths, contents, strict=True)
 
+    def content(self, path: str) -> str | None:
+        """Return the sha256 of the bytes that the rows of a path were made from; None where there are none."""
+        files = self._by_path[path].tolist()
+        pairs = zip(self._texts("path", files), self._texts("sha256", files), strict=True)
+        return next((sha256 for text, sha256 in pairs if text == path), None)
+
     def seen(self, path: str) -> bool:
         """Return whether `unchanged` was asked about the file already."""
         seen = [file for file in self._by_path[path].tolist() if self._seen[file]]

@@ -1,0 +1,114 @@
+"""Ray, as far as it is used: a cluster that is running, its machines, and one process for each.
+
+Nothing is started here, and no other address is asked than the one that is given.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from retr.index.errors import MissingExtraError, RetrError, UsageError
+
+
+def ray_library() -> Any:
+    """Return the module ``ray``; `MissingExtraError` where it is not installed."""
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtraError("ray", "ray") from None
+    from ray._private import worker
+
+    # it would write what machines say of their end to standard output, among a command's own lines
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda *_, **__: None
+    return ray
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process runs: a machine, or one GPU of it.
+
+    Attributes
+    ----------
+    node
+        Ray's id of the machine.
+    number
+        Which of its processes.
+    host
+        The machine's name.
+    cpus, gpus
+        What the process takes of it.
+    """
+
+    node: str
+    number: int
+    host: str
+    cpus: float
+    gpus: int
+
+
+class Connection:
+    """A connection to a running cluster; a context, at whose end the processes that were started are gone.
+
+    Parameters
+    ----------
+    address
+        ``HOST:PORT`` of the head, or ``auto`` for the cluster that runs on this machine.
+
+    Raises
+    ------
+    MissingExtraError
+        Ray is not installed.
+    RetrError
+        There is no cluster.
+    """
+
+    def __init__(self, address: str) -> None:
+        if "://" in address:
+            raise UsageError(f"the address of a cluster is HOST:PORT or auto, got: {address!r}")
+        self.ray = ray_library()
+        self._own = not self.ray.is_initialized()
+        if self._own:
+            try:
+                self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+                raise RetrError(
+                    f"there is no Ray cluster at {address!r}, or it cannot be joined: {type(error).__name__}",
+                    hint="start one with `ray start --head`, of the same version of Ray (docs/howto/many-machines.md)",
+                ) from None
+
+    def places(self) -> list[Place]:
+        """Return where processes can run: on each GPU, or once on a machine without one."""
+        found = []
+        for node in self.ray.nodes():
+            cpus, gpus = float(node["Resources"].get("CPU", 0)), int(node["Resources"].get("GPU", 0))
+            if node["Alive"] and (cpus or gpus):
+                each = max(gpus, 1)
+                one = node["NodeID"], node["NodeManagerHostname"], cpus / each, int(gpus > 0)
+                found += [Place(one[0], number, *one[1:]) for number in range(each)]
+        return found
+
+    def start(self, kind: type, place: Place, *arguments: Any) -> Any:
+        """Start a process, which ends with this one; return its handle."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        options = {
+            "num_cpus": place.cpus,
+            "num_gpus": place.gpus,
+            "max_restarts": 0,
+            # the next unit is read while the network has the last
+            "max_concurrency": 2,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(place.node, soft=False),
+        }
+        return self.ray.remote(kind).options(**options).remote(*arguments)
+
+    def stop(self, actor: Any) -> None:
+        """End a process."""
+        self.ray.kill(actor)
+
+    def close(self) -> None:
+        """Leave the cluster."""
+        if self._own:
+            self.ray.shutdown()

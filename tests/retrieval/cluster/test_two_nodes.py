@@ -1,0 +1,201 @@
+"""Two Ray nodes on this machine: a build that loses one, and one that loses its coordinator, end as if undisturbed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from retr.index.store import Store
+from retr.retrieval.ingest.build import build
+
+TESTS = Path(__file__).parents[2]
+# the extra is not installed everywhere; where it is, nothing below may be skipped
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="the extra `ray` is not installed")
+# a node that is gone is noticed within two seconds
+QUICK = {
+    "RAY_health_check_initial_delay_ms": "0",
+    "RAY_health_check_period_ms": "500",
+    "RAY_health_check_timeout_ms": "500",
+    "RAY_health_check_failure_threshold": "4",
+}
+
+
+def contents(path):
+    store = Store.open(path)
+    assert store.check() == []
+    rows, vectors = store.table().to_pylist(), store.vectors(store.live_rows())
+    by_id = {row["id"]: (row, vector.tobytes()) for row, vector in zip(rows, vectors, strict=True)}
+    manifest = store.manifest
+    return (
+        by_id,
+        list(by_id),
+        store.skipped().to_pylist(),
+        store.schema,
+        manifest.extra,
+        manifest.group,
+        manifest.encoder,
+    )
+
+
+class TwoNodes:
+    """A head and a second node, each of one CPU."""
+
+    def __init__(self, folder, environment):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.address = f"127.0.0.1:{free.getsockname()[1]}"
+        self._folder, self.environment = folder, environment
+        port = self.address.partition(":")[2]
+        self._nodes = [self._start("--head", "--port", port, "--include-dashboard", "false", "--temp-dir", str(folder))]
+        self.second = None
+
+    def _start(self, *options):
+        command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--num-cpus", "1"]
+        common = ["--node-ip-address", "127.0.0.1", "--object-store-memory", "80000000", "--disable-usage-stats"]
+        with (self._folder / "nodes.log").open("a") as log:
+            return subprocess.Popen(
+                [*command, *common, *options],
+                env=self.environment,
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
+
+    def start_second(self):
+        self.second = self._start("--address", self.address)
+        self._nodes.append(self.second)
+
+    def kill(self, node):
+        """Kill every process of a node, each by its own number, those first that would start others."""
+        own = [int(line) for line in _output("ps", "-o", "pid=", "-s", str(node.pid)).split()]
+        for pid in own:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        node.wait(10)
+
+    def close(self):
+        for node in reversed(self._nodes):
+            self.kill(node)
+
+
+def _output(*command):
+    return subprocess.run(command, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory):
+    own = tmp_path_factory.mktemp("own")
+    (own / "key").write_text("0123456789abcdef" * 2)
+    python = os.pathsep.join([str(TESTS), str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
+    here = {"RETR_STATE_DIR": str(own), "XDG_CONFIG_HOME": str(own), "RETR_KEY_FILE": str(own / "key")}
+    return {**os.environ, **QUICK, **here, "PYTHONPATH": python, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module")
+def cluster(environment):
+    # not below pytest's folder: the paths of sockets are short
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="rr", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        nodes = TwoNodes(Path(folder), environment)
+        try:
+            yield nodes
+        finally:
+            nodes.close()
+
+
+class Run:
+    """A build in a process of its own."""
+
+    def __init__(self, cluster, archive, index, **asked):
+        asked = {"archive": str(archive), "index": str(index), "ray": cluster.address, **asked}
+        command = [sys.executable, str(TESTS / "cluster_driver.py"), json.dumps(asked)]
+        self.said = []
+        self.process = subprocess.Popen(
+            command, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+
+    def until(self, text):
+        """Wait until a line of standard error holds a text."""
+        for line in self.process.stderr:
+            self.said.append(line)
+            if text in line:
+                return
+        pytest.fail("".join(self.said))
+
+    def end(self):
+        out, err = self.process.communicate(timeout=60)
+        self.said.append(err)
+        return self.process.returncode, out
+
+
+def wait_for(done, seconds=30):
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def rows_of(index):
+    return len(Store.open(index)) if Store.exists(index) else 0
+
+
+def started(cluster, archive, index, **asked):
+    """Begin a build once the head listens."""
+    host, _, port = cluster.address.partition(":")
+
+    def listens():
+        with socket.socket() as one:
+            return one.connect_ex((host, int(port))) == 0
+
+    wait_for(listens)
+    return Run(cluster, archive, index, **asked)
+
+
+def test_a_build_on_two_nodes_survives_the_loss_of_one_and_of_its_coordinator(
+    cluster, make_archive, tmp_path, fake_encoder, environment, monkeypatch
+):
+    monkeypatch.setenv("RETR_KEY_FILE", environment["RETR_KEY_FILE"])
+    archive, index = make_archive(240), tmp_path / "index"
+    (archive / "text.png").write_text("no picture")
+    asked = {"metadata": str(archive / "labels.csv"), "group": "patient", "transform": "whitening", "commit_rows": 16}
+    # the coordinator is killed once something is committed
+    first = started(cluster, archive, index, seconds=0.05, **asked)
+    cluster.start_second()
+    wait_for(lambda: rows_of(index) > 0, 60)
+    os.kill(first.process.pid, signal.SIGKILL)
+    first.end()
+    there = rows_of(index)
+    assert 0 < there < 240
+    # and goes on; a node is killed while both embed
+    second = Run(cluster, archive, index, seconds=0.1, **asked)
+    second.until("2 machines of the cluster embed")
+    wait_for(lambda: rows_of(index) > there, 60)
+    cluster.kill(cluster.second)
+    code, out = second.end()
+    assert (code, "is lost: what it had goes to others" in "".join(second.said)) == (0, True), second.said
+    assert json.loads(out)["rows"] == 240
+    assert json.loads(out)["unchanged"] >= there
+    build(archive, tmp_path / "alone", fake_encoder, **asked)
+    assert contents(index) == contents(tmp_path / "alone")
+
+
+def test_what_a_cluster_cannot_do_is_one_line(cluster, archive, tmp_path):
+    other = started(cluster, archive, tmp_path / "other", other=True)
+    code, _ = other.end()
+    assert code == 1
+    last = "".join(other.said).splitlines()[-1]
+    assert "has another encoder 'fake': its weights_sha256 differs" in last
+    assert not (tmp_path / "other").exists()
