@@ -106,6 +106,10 @@ app = group(
                 LazyCommand("suspects", "curation:suspects", "List the rows whose label is most likely wrong."),
                 LazyCommand("sample", "curation:sample", "Choose the rows to annotate first."),
                 LazyCommand("tune", "tune:tune", "Make search in a large archive fast, at a measured recall."),
+                LazyCommand("push", "stores:push", "Bring an index up to date in an object store."),
+                LazyCommand(
+                    "pull", "stores:pull", "Bring an index down from an object store, or a copy of it up to date."
+                ),
                 LazyCommand("import", "vectors:import_", "Make an index of vectors that were made elsewhere."),
                 LazyCommand("export", "vectors:export", "Write vectors and metadata for other programs."),
             ],

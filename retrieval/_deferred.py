@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from retr.retrieval import declaring, exporting, query_vectors, reembedding, sharding, tuning
     from retr.retrieval import explain as explaining
     from retr.retrieval import links as linking
+    from retr.retrieval import stores as storing
     from retr.retrieval.archive.opening import ArchiveLike
     from retr.retrieval.audit import duplicates, leaks
     from retr.retrieval.classify import calibrate
@@ -86,6 +87,7 @@ class Deferred:
         refit = refitting.refit
         reembed = reembedding.reembed
         links = linking.links
+        push = storing.push
         sql = sql_.sql
         words = wording.words
         set_group = declaring.set_group
@@ -114,6 +116,7 @@ class Deferred:
         refit = _From("transforms.refit")
         reembed = _From("reembedding")
         links = _From("links")
+        push = _From("stores")
         sql = _From("interop.sql")
         words = _From("words.kind")
         set_group = _From("declaring")
@@ -266,6 +269,46 @@ class Deferred:
 
         made: Any = merge_parts(cast("Any", cls), index_folder(path), progress=progress)
         return cast("Self", made)
+
+    @classmethod
+    def pull(cls, address: str, path: str | Path = ".retr", *, replace: bool = False, progress: bool = False) -> Self:
+        """Bring an index down from an object store, or a copy of it up to date, and open it; see `push`.
+
+        Only files that are not here travel. Readers of the copy see the state of before until all is here and was found
+        to be as it was written; a pull that was stopped goes on.
+
+        Parameters
+        ----------
+        address
+            ``s3://BUCKET/PREFIX``.
+        path
+            The index folder to make or to bring up to date.
+        replace
+            Also go over a copy that was changed since it was pulled or pushed.
+        progress
+            Show progress on standard error.
+
+        Raises
+        ------
+        UsageError
+            Another index lies here, or this copy was changed since.
+        IndexNotFoundError
+            None lies at the address.
+        IndexCorruptError
+            A file there is not as it was written; the copy is as it was.
+
+        Examples
+        --------
+        >>> from retr import Index
+        >>> Index.pull("https://example.org", "copy.retr")
+        Traceback (most recent call last):
+        ...
+        retr.index.errors.UsageError: an index is pushed to s3://BUCKET/PREFIX, got: 'https://example.org'; ...
+        """
+        from retr.retrieval.stores import pull
+
+        pull(address, path, replace=replace, progress=progress)
+        return cast("Self", cast("Any", cls).open(path))
 
     @property
     def sets(self) -> Sets:

@@ -58,7 +58,11 @@ def index_folder(path: str | os.PathLike[str]) -> Path:
     if found := _URL.fullmatch(os.fspath(folder)):
         scheme, rest = found[1], found[2] or ""
         of_file = scheme.lower() == "file"
-        hint = f"write '/{rest}'" if of_file else "build in a folder of this machine or of a shared disk, and copy that"
+        hint = (
+            f"write '/{rest}'"
+            if of_file
+            else "build in a folder, and `retr index push` it there; `retr index pull` brings it down"
+        )
         raise UsageError(f"an index is a folder, got the URL '{scheme}:{'///' if of_file else '//'}{rest}'", hint=hint)
     return folder
 

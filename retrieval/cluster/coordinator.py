@@ -230,7 +230,8 @@ class Cluster:
                 self._processes.append(_Process(place, actor, open={actor.ready.remote(): None}))
         ready = [process.place for process in self._processes if process.ready]
         machines, gpus = len({place.node for place in ready}), sum(place.gpus for place in ready)
-        said = f"{machines} machine{'s' * (machines != 1)} of the cluster embed" + (f" on {gpus} GPUs" if gpus else "")
+        verb = "embeds" if machines == 1 else "embed"
+        said = f"{machines} machine{'s' * (machines != 1)} of the cluster {verb}" + (f" on {gpus} GPUs" if gpus else "")
         if said != self._said:
             self._said = said
             self._run.shown.say(said if ready else "waiting for a machine of the cluster")
