@@ -27,13 +27,14 @@ from retr.index.disk.files import FileRef, disk_errors, read_small, replace_byte
 from retr.index.disk.lock import writer_lock
 from retr.index.disk.manifest import CURRENT, MANIFESTS, OURS, UNFINISHED_PURGE, Manifest
 from retr.index.disk.sweep import sweep
-from retr.index.errors import IndexCorruptError, IndexNotFoundError, MissingExtraError, RetrError, UsageError
+from retr.index.errors import IndexCorruptError, IndexNotFoundError, RetrError, UsageError
+from retr.index.machine.extras import needed
 from retr.index.machine.home import index_folder
-from retr.index.machine.whole_file import sync_folder
 from retr.index.store import Store
 from retr.retrieval.archive.remote import again
 from retr.retrieval.machine_state import read_locations, write_locations
 from retr.retrieval.progress import make_progress
+from retr.system import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,10 +99,8 @@ class ObjectStore:
         if found is None:
             hint = "other stores that speak S3 are named by AWS_ENDPOINT_URL"
             raise UsageError(f"an index is pushed to s3://BUCKET/PREFIX, got: {str(address)!r}", hint=hint)
-        try:
+        with needed():
             import s3fs
-        except ImportError:
-            raise MissingExtraError("s3fs", "remote") from None
         self.address = f"s3://{found['bucket']}/{found['key']}"
         self._bucket, self._key = found["bucket"], found["key"]
         self._fs = s3fs.S3FileSystem()

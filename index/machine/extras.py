@@ -41,6 +41,7 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "prometheus_client": ("prometheus-client", ("serve",)),
     "pydantic": ("pydantic", ("serve",)),
     "pydicom": ("pydicom", ("dicom",)),
+    "ray": ("ray", ("ray",)),
     "requests": ("requests", ("pacs",)),
     "s3fs": ("s3fs", ("remote",)),
     "safetensors": ("safetensors", _EVERYTHING),

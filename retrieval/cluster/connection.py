@@ -9,16 +9,15 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from retr.index.errors import MissingExtraError, RetrError, UsageError
+from retr.index.errors import RetrError, UsageError
+from retr.index.machine.extras import needed
 
 
 def ray_library() -> Any:
     """Return the module ``ray``; `MissingExtraError` where it is not installed."""
-    try:
+    with needed():
         import ray
-    except ImportError:
-        raise MissingExtraError("ray", "ray") from None
-    from ray._private import worker
+        from ray._private import worker
 
     # it would write what machines say of their end to standard output, among a command's own lines
     if hasattr(worker, "print_to_stdstream"):
@@ -92,7 +91,8 @@ class Connection:
 
     def start(self, kind: type, place: Place, *arguments: Any) -> Any:
         """Start a process, which ends with this one; return its handle."""
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+        with needed():
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         options = {
             "num_cpus": place.cpus,

@@ -19,7 +19,6 @@ from retr.index.disk.files import disk_errors
 from retr.index.errors import EncoderMismatchError, RetrError, UsageError
 from retr.index.machine.hash_key import agreed_key
 from retr.index.machine.home import index_folder
-from retr.index.machine.whole_file import sync_folder
 from retr.index.rows.placing import shard_of
 from retr.index.store import Store
 from retr.retrieval.archive.sources import Item, Skipped
@@ -27,6 +26,7 @@ from retr.retrieval.encoders.base import BaseEncoder
 from retr.retrieval.ingest.build import build_each
 from retr.retrieval.ingest.part_folder import Listing, Part, PartRecord, found_parts, parts_folder, read_unit
 from retr.retrieval.ingest.staged import mark_of, state_of
+from retr.system import sync_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
