@@ -23,20 +23,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from retr.benchmarks.query_layer import Set
+from retr.benchmarks.query_layer import Set, write_index
 from retr.benchmarks.record import record
-from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.index import Index
 from retr.retrieval.novelty import find_novelty
 from retr.retrieval.novelty_renewal import renew
 from retr.retrieval.query import Query
-from retr.retrieval.transforms.fitting import Transforms, Wanted, finish, is_transformed
-from retr.retrieval.transforms.transform import NOTE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from retr.index.store import Store
     from retr.retrieval.encoders.base import BaseEncoder
 
 #: Each set, its kind, and its column of patients.
@@ -51,16 +49,9 @@ SETS = {
 
 def built(path: Path, encoder: BaseEncoder, vectors: NDArray[Any], patients: NDArray[Any]) -> Store:
     """Make an index of the encoder's own vectors, and end it as a build does."""
-    store = Store.create(path, encoder=encoder.info)
     ids = [f"{number:07d}.png" for number in range(len(vectors))]
-    with store.writer() as writer:
-        if is_transformed(encoder):
-            writer.note(NOTE, Wanted().to_json(), kind=Transforms())
-        writer.append(pa.table({"id": ids, "patient": patients.astype(str).tolist()}), vectors)
-        writer.set_group("patient")
-        writer.commit()
-        finish(writer)
-        writer.commit()
+    table = pa.table({"id": ids, "patient": patients.astype(str).tolist()})
+    with write_index(path, encoder, table, vectors, "patient").writer() as writer:
         renew(writer, first=True)
         return writer.commit()
 

@@ -2,7 +2,7 @@
 
 ``FOLDER`` holds the sets ``odir5k``, ``flickr8k_1000``, ``cxr_kermany`` and ``cxr_hannover243``, each with
 ``labels.csv``. Everything goes through the library's own calls, on vectors of ``--encoder``; those are kept in
-``--work`` between runs.
+``--work`` between runs. Indexes are as a build leaves them: with the encoder's transform where it has one.
 
 *Classification*: the eyes of ``odir5k`` with one diagnosis and at least 15 eyes a diagnosis (21 classes) are split
 by patient, half an index, half queries whose patients it has never seen; once for each of ``--seeds``.
@@ -29,13 +29,16 @@ from retr.index.vectors import unit
 from retr.retrieval.classify import methods, probe
 from retr.retrieval.classify.answers import answer_pictures
 from retr.retrieval.index import Index
+from retr.retrieval.raw_vectors import nearest_own, placed
 from retr.retrieval.stats.metrics import any_hit_at, ece, precision_at
 from retr.retrieval.text import align
+from retr.retrieval.transforms.fitting import Transforms, Wanted, finish, is_transformed
+from retr.retrieval.transforms.transform import NOTE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from retr.index.encoder import EncoderInfo
+    from retr.retrieval.encoders.base import BaseEncoder
 
 SETS = ("odir5k", "flickr8k_1000", "cxr_kermany", "cxr_hannover243")
 NOTHING: NDArray[np.int64] = np.empty(0, dtype=np.int64)
@@ -54,18 +57,29 @@ class Set:
             np.save(kept, vectors)
         self.vectors: NDArray[np.float32] = np.load(kept)
 
-    def store(self, path: Path, info: EncoderInfo, keep: list[int], *, group: str | None = None) -> Store:
+    def store(self, path: Path, encoder: BaseEncoder, keep: list[int], *, group: str | None = None) -> Store:
         """Make an index of some of the rows."""
-        store = Store.create(path, encoder=info)
         columns = ["path", *(name for name in self.rows[0] if name not in {"path", "source"})]
         table = {name: [self.rows[i][name] or None for i in keep] for name in columns}
-        with store.writer() as writer:
-            writer.append(pa.table({"id": table["path"], **table}), self.vectors[keep])
-            writer.set_group(group)
-            return writer.commit()
+        return write_index(path, encoder, pa.table({"id": table["path"], **table}), self.vectors[keep], group)
 
 
-def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: Path, seed: int) -> dict[str, Any]:
+def write_index(
+    path: Path, encoder: BaseEncoder, table: pa.Table, vectors: NDArray[np.float32], group: str | None
+) -> Store:
+    """Make an index of the encoder's own vectors, with the transform that a build of them fits."""
+    store = Store.create(path, encoder=encoder.info)
+    with store.writer() as writer:
+        if is_transformed(encoder):
+            writer.note(NOTE, Wanted().to_json(), kind=Transforms())
+        writer.append(table, vectors)
+        writer.set_group(group)
+        writer.commit()
+        finish(writer)
+        return writer.commit()
+
+
+def classification(data: Set, others: dict[str, Set], encoder: BaseEncoder, work: Path, seed: int) -> dict[str, Any]:
     """Measure one split by patient."""
     counts = Counter(row["label"] for row in data.rows)
     single = [i for i, row in enumerate(data.rows) if row["label"] != "multiple" and counts[row["label"]] >= 15]
@@ -73,14 +87,15 @@ def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: P
     inside = set(patients[: len(patients) // 2].tolist())
     asked = [i for i in single if data.rows[i]["patient"] not in inside]
     store = data.store(
-        work / f"half{seed}.retr", info, [i for i in single if data.rows[i]["patient"] in inside], group="patient"
+        work / f"half{seed}.retr", encoder, [i for i in single if data.rows[i]["patient"] in inside], group="patient"
     )
     index = Index(store)
     measured, novelty = index.calibrate("label", alpha=0.1)
     store = index.store
     truth = [data.rows[i]["label"] for i in asked]
     exclude = [NOTHING] * len(asked)
-    nearest = store.search(data.vectors[asked], 5).rows
+    questions = placed(store, data.vectors[asked])
+    nearest = store.search(questions, 5).rows
     labels = np.array(store.table(["label"])["label"].to_pylist())
     hits = labels[nearest] == np.array(truth)[:, None]
     trained = probe.find_probe(store, "label")
@@ -94,13 +109,13 @@ def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: P
     }
     ways: tuple[methods.Method, ...] = (methods.ByNeighbours(store, "label"), methods.ByProbe(trained, store))
     for method in ways:
-        answers = answer_pictures(store, method, data.vectors[asked], truth, exclude)
+        answers = answer_pictures(store, method, questions, truth, exclude)
         table = [dict(zip(one.classes, one.probabilities, strict=True)) for one in answers]
         chance = np.array([[row[name] for name in method.classes] for row in table])
         codes = np.array([method.classes.index(name) for name in truth])
         stated = next(one for one in measured if one.method == method.key)
         covered = [name in (one.prediction_set or ()) for name, one in zip(truth, answers, strict=True)]
-        evidence, _ = method.evidence(data.vectors[asked], exclude)
+        evidence, _ = method.evidence(questions, exclude)
         figures[method.key.partition(":")[0]] = {
             **probe.measure_probe(chance, codes),
             "ece_before": round(ece(method.uncalibrated.probabilities(evidence), codes), 4),
@@ -110,18 +125,19 @@ def classification(data: Set, others: dict[str, Set], info: EncoderInfo, work: P
             "set_size": round(float(np.mean([len(one.prediction_set or ()) for one in answers])), 2),
             "abstained": round(float(np.mean([one.abstain is not None for one in answers])), 4),
         }
-    best = store.search(data.vectors[asked], 1).scores[:, 0]
-    figures["held_out_called_unlike"] = round(float(np.mean([bool(novelty.unlike(one)) for one in best])), 4)
-    for name, other in others.items():
-        scores = store.search(other.vectors, 1).scores[:, 0]
+    for name, vectors in {
+        "held_out": data.vectors[asked],
+        **{name: one.vectors for name, one in others.items()},
+    }.items():
+        scores = nearest_own(store, vectors, [NOTHING] * len(vectors)).scores[:, 0]
         figures[f"{name}_called_unlike"] = round(float(np.mean([bool(novelty.unlike(one)) for one in scores])), 4)
     return figures
 
 
-def text(data: Set, info: EncoderInfo, work: Path, seed: int, sentences: Any) -> dict[str, Any]:
+def text(data: Set, encoder: BaseEncoder, work: Path, seed: int, sentences: Any) -> dict[str, Any]:
     """Measure one split of captioned photographs."""
     order = np.random.default_rng(seed).permutation(len(data.rows))
-    store = data.store(work / f"captions{seed}.retr", info, list(range(len(data.rows))))
+    store = data.store(work / f"captions{seed}.retr", encoder, list(range(len(data.rows))))
     part = np.full(len(data.rows), "held", dtype="<U4")
     part[order[:800]] = "fit"
     with store.writer() as writer:
@@ -205,13 +221,13 @@ def main() -> None:
         if "classification" in options.parts:
             sets = {name: Set(options.data / name, work, encoder) for name in SETS}
             asked = sets.pop("odir5k")
-            runs = [classification(asked, sets, encoder.info, scratch, seed) for seed in seeds]
+            runs = [classification(asked, sets, encoder, scratch, seed) for seed in seeds]
             record("query_layer", {**facts, "splits": runs}, command=f"{command} --parts classification")
         if "text" in options.parts:
             captioned = Set(options.data / "flickr8k_1000", work, encoder)
             sentences = None if options.sentences is None else Sentences(options.sentences)
             facts["text_encoder"] = "words and letter groups" if sentences is None else sentences.info.name
-            bridges = [text(captioned, encoder.info, scratch, seed, sentences) for seed in seeds]
+            bridges = [text(captioned, encoder, scratch, seed, sentences) for seed in seeds]
             name = "query_layer_text" if sentences is None else "query_layer_sentences"
             given = "" if sentences is None else f" --sentences {sentences.info.name}"
             record(name, {**facts, "splits": bridges}, command=f"{command} --parts text{given}")
