@@ -33,7 +33,7 @@ def test_a_scan_keeps_the_best_and_bounds_what_it_dropped(data):
         few = None if share != 0.1 else np.flatnonzero(allowed)
         if few is not None and product.apart is not None:
             each = zip(queries, exclude, strict=True)
-            scans = [exact._apart(blocks, query, few, gone, want, product.apart) for query, gone in each]
+            scans = [exact._best_apart(blocks, query, few, gone, want, product.apart) for query, gone in each]
         else:
             scans = exact.scan(blocks, queries, allowed, few, exclude, want, product)
     for query, excluded, found in zip(queries, exclude, scans, strict=True):
