@@ -97,7 +97,7 @@ class World:
     def adapt(self, *, refit):
         if HEAD_FILE not in self.index.store.manifest.files:
             path = self.folder / "adapted.retr"
-            self.index = Index(self.index.adapt("label", path, refit=refit).store)
+            self.index = Index(self.index.adapt("label", path, refit=refit, mix=0).store)
 
     def align(self):
         self.index.align("label")
@@ -307,13 +307,13 @@ def test_what_a_head_has_seen_of_a_patient_is_known_by_another_column(tmp_path):
         writer.append(table, vectors + 1.5 * rng.normal(size=(40, DIM))[owner].astype(np.float32))
         writer.set_group("eye")
         index = Index(writer.commit())
-    adapted = Index(index.adapt("label", tmp_path / "adapted.retr", refit=True).store)
+    adapted = Index(index.adapt("label", tmp_path / "adapted.retr", refit=True, mix=0).store)
     unseen = Unseen(adapted.store, adapted.store.live_rows(), "patient")
     patients = np.array(adapted.store.table(["patient"])["patient"].to_pylist())
     for one in np.unique(patients):  # of a patient in two folds none is asked
         assert len(set(unseen.fold[patients == one])) == 1
     # without refitting, the other eye of a patient that was fitted on does not ask in the index itself
-    half = Index(index.adapt("label", tmp_path / "half.retr").store)
+    half = Index(index.adapt("label", tmp_path / "half.retr", mix=0).store)
     fitted = set(half.table(["patient"], where=f"{SPLIT} = 'fitted'")["patient"].to_pylist())
     plain = Unseen(half.store, half.store.live_rows(), "patient").plain
     patients = np.array(half.store.table(["patient"])["patient"].to_pylist())
@@ -349,7 +349,7 @@ def test_an_index_made_by_the_encoder_of_an_adapted_one_has_its_head(tmp_path):
     (tmp_path / "m.csv").write_text("\n".join(lines))
     asked = {"metadata": tmp_path / "m.csv", "group": "patient"}
     plain = Index.build(archive, tmp_path / "plain.retr", encoder=FakeEncoder(), **asked)
-    adapted = plain.adapt("label", tmp_path / "adapted.retr", refit=True).store
+    adapted = plain.adapt("label", tmp_path / "adapted.retr", refit=True, mix=0).store
     encoder = AdaptedEncoder(FakeEncoder(), head_of(adapted))
     index = Index.build(archive, tmp_path / "new.retr", encoder=encoder, **asked)
     assert seen_by_head(index.store).all()
@@ -357,7 +357,7 @@ def test_an_index_made_by_the_encoder_of_an_adapted_one_has_its_head(tmp_path):
         with pytest.raises(UsageError, match="nothing is"):
             measure()
     with pytest.raises(UsageError, match="adapted one already"):
-        index.adapt("label", tmp_path / "twice.retr")
+        index.adapt("label", tmp_path / "twice.retr", mix=0)
     # and one that is made of its vectors
     index.export(tmp_path / "exported")
     vectors, table = (tmp_path / "exported" / name for name in (VECTORS, METADATA))
