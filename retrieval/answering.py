@@ -70,7 +70,8 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     if options.diverse:
         asked = replace(asked, k=max(int(asked.k), diversity.CANDIDATES))
     if words is not None:
-        return _by_words(store, queries, words, resolved.vectors, asked, exclude, said, first)
+        answers = _by_words(store, queries, words, resolved.vectors, asked, exclude, said, first)
+        return _remembering(answers, queries, options, named)
     found = store.search(resolved.vectors, asked, exclude=exclude)
     how = "exactly" if found.exact else "by an accelerator"
     LOGGER.debug("searched %d rows %s, after %.3f s", len(store), how, time.monotonic() - began)
@@ -91,14 +92,7 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         all_rows=options.where is None and options.exclude_same is None and options.min_score is None,
         said=[[*ordered, *notes, *absent, *identity.warnings()] for notes in said],
     )
-    for number, (one, query) in enumerate(zip(hits, queries, strict=True)):
-        if len(queries) <= _FEW:
-            # shown beside the hits in a notebook
-            vars(one)["_question"] = query
-        if not _holds_pictures(query):
-            # so that they can be saved with what found them (`retr.retrieval.sets`)
-            vars(one)["_asked"] = query, options, named and named[number]
-    return hits
+    return _remembering(hits, queries, options, named)
 
 
 def _read_words(store: Store, queries: Sequence[Query], options: SearchOptions) -> Questions | None:
@@ -133,6 +127,20 @@ def _by_words(
         hit = hit.with_note(note)
         vars(hit).update(highlights=highlights(store, hit.rows, words.columns, one), weights=one.weights)
         hits.append(hit)
+    return hits
+
+
+def _remembering(
+    hits: list[Hits], queries: Sequence[Query], options: SearchOptions, named: Sequence[Any] | None
+) -> list[Hits]:
+    """Return the answers, each with what was asked."""
+    for number, (one, query) in enumerate(zip(hits, queries, strict=True)):
+        if len(queries) <= _FEW:
+            # shown beside the hits in a notebook
+            vars(one)["_question"] = query
+        if not _holds_pictures(query):
+            # so that they can be saved with what found them (`retr.retrieval.sets`)
+            vars(one)["_asked"] = query, options, named and named[number]
     return hits
 
 

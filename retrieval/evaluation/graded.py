@@ -1,7 +1,8 @@
 """Search against graded relevance that others judged, in TREC's form (qrels), by nDCG with intervals over patients.
 
 A line is ``QUESTION 0 ROW GRADE``. A question is a row of the index, by its id, or one of a file of texts. A gain is
-the grade itself, as trec_eval's; what nobody judged counts 0, as does a grade below it.
+the grade itself, as trec_eval's; what nobody judged counts 0, as does a grade below it. A question that is a row is not
+answered by itself or by its byte-identical copies: judgements of these do not count.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.index.machine.home import home
 from retr.retrieval.query import Query
+from retr.retrieval.query_identity import own_rows
 from retr.retrieval.regular_files import NotRegularError, open_regular
 from retr.retrieval.stats.intervals import Estimate, group_codes, mean_interval
 
@@ -116,6 +118,10 @@ def evaluate_graded(
     # the public search, whose module stands above this one
     found = cast("Any", index).search(asked, k=depths[-1], columns=[], **{**apart, **options})
     answers = [hits.ids for hits in found]
+    # what no answer can hold must not be missed in one
+    hidden = [set[int]()] * len(names)
+    if texts is None and not options.get("include_self"):
+        hidden = [set(rows.tolist()) for rows in own_rows(asked, store)]
     values, kept, count, lost = [], [], 0, 0
     allowed = store.alive() if options.get("where") is None else store.where(options["where"])
     for at, (name, ids) in enumerate(zip(names, answers, strict=True)):
@@ -126,7 +132,7 @@ def evaluate_graded(
         countable = {}
         for row, (one, grade) in zip(rows.tolist(), grades.items(), strict=True):
             mine = row >= 0 and bool(theirs) and next(whose) == patients[at]
-            if row >= 0 and allowed[row] and not mine and (texts is not None or one != name):
+            if row >= 0 and allowed[row] and not mine and row not in hidden[at]:
                 countable[one] = max(grade, 0.0)
         lost += len(grades) - len(countable)
         count += len(countable)
@@ -138,7 +144,9 @@ def evaluate_graded(
     codes = group_codes([patients[at] for at in kept], len(kept))
     table = np.array(values, np.float64)
     notes = (
-        [f"{lost} judgements do not count: of the question's own patient, or of no row that may answer"] if lost else []
+        [f"{lost} judgements do not count: of the question's own patient, of its copies, or of no row that may answer"]
+        if lost
+        else []
     )
     if len(kept) < len(names):
         notes.append(f"{len(names) - len(kept)} questions have no row judged above 0, and are left out")

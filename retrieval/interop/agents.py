@@ -3,8 +3,9 @@
 An agent hands what it reads to a model, which may be anywhere. So answers hold what cannot name a patient: no ids,
 paths or file names, and of the columns those that DICOM headers give by an allow-list, as hashes where the index hashes
 them, and those that the user names. A text that looks as if it told of a person is left out of them. Conditions may ask
-the same columns alone: a condition on another would find out its values one by one. With each answer goes what is to be
-known of it.
+the same columns alone: a condition on another would find out its values one by one; so would words that are looked for
+in one, and cases by one. Cases have no ids here, which often are patients': they are known by their ranks. With each
+answer goes what is to be known of it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError
@@ -20,11 +23,13 @@ from retr.index.where.parse import Logic, Operand, Predicate, parse
 from retr.retrieval.audit.phi import kinds
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.json_values import to_plain
+from retr.retrieval.query import Query
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from retr.retrieval.hits import Hits
     from retr.retrieval.index import Index
 
 REMARKS = (
@@ -38,6 +43,7 @@ WHAT_AN_ID_IS = (
     "patient's."
 )
 MOST_HITS, MOST_BYTES = 50, 32 << 20
+CASES = ("declared", "study", "series", "volume", "patient", "eye-pair")
 _ID = re.compile(r"([0-9a-f]{16})(#\d+)?")
 _HASH = re.compile(r"[0-9a-f]{64}")
 
@@ -86,35 +92,74 @@ class Shown:
         }
 
     def search(
-        self, text: str | None, picture: str | None, like: str | None, where: str | None, k: int, other_patients: bool
+        self,
+        text: str | None,
+        picture: str | None,
+        like: str | None,
+        where: str | None,
+        k: int,
+        other_patients: bool,
+        *,
+        words_in: Sequence[str] | None = None,
+        fuse: float | None = None,
+        item: str | None = None,
     ) -> dict[str, Any]:
-        """Find the nearest rows; see the tool."""
+        """Find the nearest rows, or cases; see the tool."""
         if not 1 <= k <= MOST_HITS:
             raise UsageError(f"k is between 1 and {MOST_HITS}, got: {k!r}")
         given = {"text": text, "picture": picture, "like": like}
         asked = {name: value for name, value in given.items() if value is not None}
-        if len(asked) != 1:
-            raise UsageError("one of text, picture and like is asked with", hint="give exactly one")
+        if len(asked) != 1 and not (words_in and text is not None and len(asked) == 2):
+            hint = "give exactly one; beside words that are looked for in columns, picture or like may be given too"
+            raise UsageError("one of text, picture and like is asked with", hint=hint)
         index = self._index
         index.refresh()
         self._require_asked(where)
-        options: dict[str, Any] = {"k": k, "where": where}
+        self._require_seen(words_in or ())
+        self._require_case(item)
+        options: dict[str, Any] = {"k": k, "where": where, "in_": words_in or None, "fuse": fuse, "item": item}
         if other_patients:
             group = index.store.manifest.group
             if group is None:
                 raise UsageError("this index does not say whose pictures are whose", hint="leave other_patients out")
             options["exclude_same"] = group
-        if text is not None:
-            hits = index.search(text=text, **options)
-        elif picture is not None:
-            hits = index.search(image=self._picture(picture), **options)
-        else:
-            hits = index.search(id=self._row_of(str(like)), **options)
+        parts = [] if text is None else [Query.text(text)]
+        parts += [] if picture is None else [Query.image(self._picture(picture))]
+        parts += [] if like is None else [Query.id(self._row_of(like))]
+        hits = index.search(reduce(add, parts), **options)
         answers = [
             {"rank": hit.rank, "id": id_, "score": hit.score, **self._cells(hit.metadata)}
             for hit, id_ in zip(hits, self._ids(hits.ids), strict=True)
         ]
-        return {"hits": answers, "exact": hits.exact, "remarks": [*self._notes([hits.note]), *REMARKS]}
+        remarks = [*self._notes([hits.note]), *REMARKS]
+        return {"hits": answers, "exact": hits.exact, **self._further(hits, answers), "remarks": remarks}
+
+    def _further(self, hits: Hits, answers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return what an answer by words or by cases says beside its hits, as `Hits.to_json`; cases are their ranks."""
+        found: dict[str, Any] = {}
+        if hits.highlights is not None:
+            # of a text that is not shown nothing is said
+            shown = [
+                {column: spans for column, spans in one.items() if row.get(column) is not None}
+                for one, row in zip(hits.highlights, answers, strict=True)
+            ]
+            found = {"highlights": shown, "weights": hits.weights}
+        if hits.cases is not None:
+            ids = iter(self._ids([part["id"] for parts in hits.parts or () for part in parts]))
+            parts = [[{**part, "id": next(ids)} for part in parts] for parts in hits.parts or ()]
+            found |= {"cases": [f"case {rank}" for rank in hits.ranks.tolist()], "parts": parts}
+        return found
+
+    def _require_seen(self, columns: Sequence[str]) -> None:
+        for column in columns:
+            if column not in self.columns:
+                raise UsageError(f"agents do not see a column {column!r}", hint=f"they see {', '.join(self.columns)}")
+
+    def _require_case(self, item: str | None) -> None:
+        """Refuse cases by what an agent does not see; those of whole studies, series and patients name nobody."""
+        if item is not None and item not in {*CASES, *self.columns}:
+            known = ", ".join(dict.fromkeys([*CASES, *self.columns]))
+            raise UsageError(f"agents do not see cases by {item!r}", hint=f"one of {known}")
 
     def classify(self, picture: str, labels: Sequence[str] | None, by: str | None, k: int) -> dict[str, Any]:
         """Name what a picture shows; see the tool."""
@@ -190,9 +235,7 @@ class Shown:
 
     def _require_asked(self, where: str | None) -> None:
         """Refuse a condition on what an agent does not see."""
-        for column in set(_columns(parse(where))) if where is not None else ():
-            if column not in self.columns:
-                raise UsageError(f"agents do not see a column {column!r}", hint=f"they see {', '.join(self.columns)}")
+        self._require_seen(sorted(set(_columns(parse(where)))) if where is not None else ())
 
 
 def _frame(row: Mapping[str, Any]) -> str:

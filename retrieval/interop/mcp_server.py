@@ -29,6 +29,15 @@ Hits = Annotated[int, Field(description="How many hits.", ge=1, le=MOST_HITS)]
 Labels = Annotated[list[str] | None, Field(description="The classes in words, for a zero-shot answer.")]
 By = Annotated[str | None, Field(description="A column: the nearest pictures vote with its values.")]
 Voters = Annotated[int, Field(description="How many of them vote.", ge=1, le=1000)]
+WordsIn = Annotated[
+    list[str] | None,
+    Field(description="Columns of text: the words are looked for in these, and a picture beside them is fused in."),
+]
+Fuse = Annotated[float | None, Field(description="The share of vectors in an answer by words.", ge=0, le=1)]
+Case = Annotated[
+    str | None,
+    Field(description="Answer with cases: study, series, volume, patient, eye-pair, a column, or declared."),
+]
 OtherPatients = Annotated[bool, Field(description="Leave out pictures of the patient that is asked with.")]
 
 
@@ -46,9 +55,13 @@ def make_server(shown: Shown, version: str) -> MCPServer:
         where: Where = None,
         k: Hits = 5,
         other_patients: OtherPatients = False,
+        words_in: WordsIn = None,
+        fuse: Fuse = None,
+        item: Case = None,
     ) -> dict[str, Any]:
-        """Find the pictures of the archive most like words, a picture, or a hit of before."""
-        return _said(functools.partial(shown.search, text, picture, like, where, k, other_patients))
+        """Find the pictures or cases of the archive most like words, a picture, or a hit of before."""
+        further: dict[str, Any] = {"words_in": words_in, "fuse": fuse, "item": item}
+        return _said(functools.partial(shown.search, text, picture, like, where, k, other_patients, **further))
 
     @server.tool(annotations=reading, structured_output=True)
     def classify(picture: Picture, labels: Labels = None, by: By = None, k: Voters = 5) -> dict[str, Any]:

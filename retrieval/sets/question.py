@@ -1,5 +1,7 @@
 """A question that is kept with a set: its vector, its conditions and the ids that answered it; never its pictures.
 
+Of a question by words of columns the words are kept, and a vector of what else it holds.
+
 Whose the question is was told by its pictures and rows. Of that stays which rows are the question itself, and the
 values that ``exclude_same`` took from it: asked again, it leaves out the same patient, also rows that came later.
 """
@@ -8,10 +10,13 @@ from __future__ import annotations
 
 import base64
 from dataclasses import dataclass, fields, replace
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.disk.schema import ID
 from retr.index.errors import UsageError
 from retr.index.json_fields import stored
 from retr.index.options import taken
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.store import Store
     from retr.retrieval.index_like import IndexLike
 
 # What does not say which rows are meant, or is kept in its own way.
@@ -70,8 +76,6 @@ def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str
         As `Index.search`; or the hits do not know their query any more.
     """
     if isinstance(question, Hits):
-        if question.highlights is not None:
-            raise _by_words()
         asked = vars(question).get("_asked")
         if asked is None or options:
             raise UsageError(
@@ -81,19 +85,21 @@ def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str
         query, searched = asked[0], replace(asked[1], exclude_same=asked[2])
     else:
         query, searched = question, taken(SearchOptions, dict(options), "save")
-    if searched.in_ is not None:
-        raise _by_words()
     if searched.item not in {None, False}:
         what = "a question for cases is several vectors, and a set keeps one"
         raise UsageError(what, hint="save the rows alone; the question may stand in the note")
     store = index.store
     own = own_rows([query], store)
     recorded = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
-    bridge = index.bridge if query.uses_text else None
-    resolved, info = resolve([query], recorded, store, text_encoder=bridge), store.manifest.encoder
-    # the encoder's own outlives the fitting of a transform
-    own_vector = None if info.transform is None else resolved.own[0]
-    vector = resolved.vectors[0] if own_vector is None else features_of(own_vector[None])[0]
+    info = store.manifest.encoder
+    words, compared = _words(store, query, searched)
+    vector, own_vector = None, None
+    if compared is not None:
+        bridge = index.bridge if compared.uses_text else None
+        resolved = resolve([compared], recorded, store, text_encoder=bridge)
+        # the encoder's own outlives the fitting of a transform
+        own_vector = None if info.transform is None else resolved.own[0]
+        vector = resolved.vectors[0] if own_vector is None else features_of(own_vector[None])[0]
     leave_out: dict[str, list[Any]] = {}
     for column, given in columns_of(searched.exclude_same).items():
         rows = same_rows(store, {column: given}, [query], own)[0][0]
@@ -104,12 +110,14 @@ def kept_question(index: IndexLike, question: Query | Hits, options: Mapping[str
     plain = {one.name: getattr(searched, one.name) for one in fields(searched) if one.name not in _NOT_KEPT}
     return {
         "asked": " + ".join(_in_words(part.kind, part.value, part.weight) for part in (*query.parts, *query.marked)),
-        "vector": base64.b64encode(vector.astype("<f4").tobytes()).decode(),
+        "vector": None if vector is None else base64.b64encode(vector.astype("<f4").tobytes()).decode(),
         "space": space_of(info if own_vector is None else info.own),
         "own": store.ids(own[0]),
         "leave_out": leave_out,
         "options": {key: to_plain(value) for key, value in plain.items() if value != getattr(defaults, key)}
-        | {"k": int(searched.k)},
+        | {"k": int(searched.k)}
+        | ({} if words is None else {"fuse": words["share"]}),
+        **({} if words is None else {"words": words["parts"]}),
         "hits": hits.ids,
         "version": store.version,
     }
@@ -123,7 +131,7 @@ def ask_again(index: IndexLike, question: Mapping[str, Any]) -> Reopened:
     UsageError
         Its vector was not kept, or a column of its conditions is gone.
     """
-    vector = _vector(index, question)
+    query = _asked_again(index, question)
     with stored("a saved question"):
         names = {one.name for one in fields(SearchOptions)} - _NOT_KEPT
         options = {key: value for key, value in dict(question["options"]).items() if key in names}
@@ -131,8 +139,12 @@ def ask_again(index: IndexLike, question: Mapping[str, Any]) -> Reopened:
         leave_out = {column: values for column, values in dict(question["leave_out"]).items() if values}
     asked = taken(SearchOptions, options, "reopen")
     k = int(asked.k)
+    if question.get("words") and not asked.include_self:
+        # left out before ranks are fused, as they were: behind them others would have other ranks
+        here = [row for row in sorted(own) if index.store.rows_of([row])[0] >= 0]
+        leave_out |= {ID: [*leave_out.get(ID, []), *here]} if here else {}
     wanted = replace(asked, k=k + (0 if asked.include_self else len(own)), exclude_same=leave_out or None)
-    hits = find_hits(index, [Query.vector(vector)], wanted)[0]
+    hits = find_hits(index, [query], wanted)[0]
     places = [place for place, row in enumerate(hits.ids) if asked.include_self or row not in own][:k]
     hits = _at(hits, places, str(question.get("asked", "")))
     return Reopened(hits, tuple(row for row in hits.ids if row not in before))
@@ -144,8 +156,11 @@ def query_of(index: IndexLike, question: Mapping[str, Any]) -> Query:
     Raises
     ------
     UsageError
-        As `ask_again`.
+        As `ask_again`; or it is by words of columns, which are an option of a search and no part of a query.
     """
+    if question.get("words"):
+        hint = "ask it again with `index.sets.reopen`"
+        raise UsageError("the question is by words of columns, which is more than a query holds", hint=hint)
     vector = _vector(index, question)
     with stored("a saved question"):
         own = [str(row) for row in question["own"]]
@@ -165,9 +180,27 @@ def _vector(index: IndexLike, question: Mapping[str, Any]) -> NDArray[np.float32
     return vector
 
 
-def _by_words() -> UsageError:
-    what = "a question by words of a column is not kept with a set, which keeps vectors"
-    return UsageError(what, hint="save the rows alone; the words may stand in the note")
+def _words(store: Store, query: Query, options: SearchOptions) -> tuple[dict[str, Any] | None, Query | None]:
+    """Return the words of a question with the share of vectors, and what of it is compared as vectors, if anything."""
+    if options.in_ is None:
+        return None, query
+    from retr.retrieval.words.ranking import read_questions
+
+    (asked,) = read_questions(store, [query], options).questions
+    parts = [[part.value, part.weight] for part in query.parts if part.kind == "text"]
+    return {"parts": parts, "share": asked.vectors}, asked.rest if asked.vectors else None
+
+
+def _asked_again(index: IndexLike, question: Mapping[str, Any]) -> Query:
+    """Return a kept question as what is searched with: its words, and its vector."""
+    if not question.get("words"):
+        return Query.vector(_vector(index, question))
+    with stored("a saved question"):
+        texts = [Query.text(text) * weight for text, weight in question["words"]]
+        shared = bool(question["options"]["fuse"])
+    vectors = [Query.vector(_vector(index, question))] if shared else []
+    query: Query = reduce(add, [*texts, *vectors])
+    return query
 
 
 def _at(hits: Hits, places: list[int], asked: str) -> Hits:
@@ -179,6 +212,7 @@ def _at(hits: Hits, places: list[int], asked: str) -> Hits:
         ranks=np.arange(1, len(places) + 1),
         metadata=hits.metadata.take(places),
         paths=[hits.paths[place] for place in places],
+        highlights=hits.highlights and [hits.highlights[place] for place in places],
     )
 
 

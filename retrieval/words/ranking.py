@@ -14,7 +14,7 @@ import numpy as np
 from retr.index.errors import UsageError
 from retr.index.scan.ranking import ranked
 from retr.index.types import Ask, Neighbours
-from retr.retrieval.words.analysis import terms
+from retr.retrieval.words.analysis import DENIED, terms
 from retr.retrieval.words.kind import bm25_of, named, require_text
 
 if TYPE_CHECKING:
@@ -43,11 +43,14 @@ class Asked:
         The share of vectors in the answer, 0 for words alone.
     rest
         What is compared as vectors.
+    written
+        The words as they were written, by term.
     """
 
     terms: tuple[tuple[str, float], ...]
     vectors: float
     rest: Query
+    written: Mapping[str, str]
 
     @property
     def weights(self) -> dict[str, float] | None:
@@ -58,7 +61,9 @@ class Asked:
 def read_question(query: Query, fuse: float | None) -> Asked:
     """Return what of a question is words; `UsageError` where there are none, or where weights cannot be meant."""
     texts = [part for part in query.parts if part.kind == "text"]
-    found = tuple((term.text, part.weight) for part in texts for term in terms(part.value))
+    read = [(part, term) for part in texts for term in terms(part.value)]
+    found = tuple((term.text, part.weight) for part, term in read)
+    written = {term.text: part.value[term.start : term.stop] for part, term in read}
     if not any(weight > 0 for _, weight in found):
         hint = "give text= (--text); words such as 'the' and 'no' alone find nothing"
         raise UsageError("there are no words to look for", hint=hint)
@@ -67,7 +72,7 @@ def read_question(query: Query, fuse: float | None) -> Asked:
     share = (_HALF if mixed else 0.0) if fuse is None else float(fuse)
     if not 0 <= share <= 1:
         raise UsageError(f"the share of vectors lies between 0 and 1, got {fuse!r}")
-    return Asked(found, share, replace(query, parts=others) if mixed else query)
+    return Asked(found, share, replace(query, parts=others) if mixed else query, written)
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,7 @@ def by_words(
     for one, hidden in zip(asked.questions, exclude, strict=True):
         rows, scores = _scored(store, one, asked.columns, allowed, hidden)
         exact, note = True, f"words in {', '.join(asked.columns)}, by BM25"
+        note = "; ".join([note, *_opposite(store, one, asked.columns, allowed, rows)])
         if one.vectors:
             assert near is not None
             best, _ = ranked(rows[None], scores[None], deep, store.ids)
@@ -155,6 +161,24 @@ def _scored(
     wanted[forbidden] = False
     rows = np.flatnonzero(wanted)
     return rows, total[rows].astype(np.float32)
+
+
+def _opposite(
+    store: Store, asked: Asked, columns: Sequence[str], allowed: NDArray[np.bool_], found: NDArray[np.int64]
+) -> list[str]:
+    """Return how many allowed rows are not found because they deny what is asked for, or find what is to be denied."""
+    said = []
+    for term in dict.fromkeys(term for term, weight in asked.terms if weight > 0):
+        other = term.removeprefix(DENIED) if term.startswith(DENIED) else f"{DENIED}{term}"
+        holds = np.zeros(store.n_total, bool)
+        for column in columns:
+            holds |= bm25_of(store, column).scores([other]) > 0
+        holds &= allowed
+        holds[found] = False
+        if n := int(np.count_nonzero(holds)):
+            what = f"say that there is {asked.written[term]!r}" if term.startswith(DENIED) else ""
+            said.append(f"{n} rows {what or f'deny {asked.written[term]!r}'} and are not found by it")
+    return said
 
 
 def _fused(

@@ -1,6 +1,7 @@
 """Judged relevance: nDCG as scikit-learn computes it, patients apart, and files that say something else."""
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +42,28 @@ def test_questions_are_rows_and_their_own_patient_does_not_count(judged):
     assert result.ndcg[5].value == pytest.approx(ndcg([1, 0, 3, 0, 0], [1, 3, 0], 5))
     assert (result.questions, result.judged) == (1, 3)
     assert "3 judgements do not count" in result.notes[0]
+
+
+def test_copies_of_a_question_are_no_answers_and_are_not_missed(judged, tmp_path):
+    made = sample_index()
+    own = "healthy/P01-left.png"
+    table = made.store.table(made.store.schema.names).to_pylist()
+    sha = next(row["sha256"] for row in table if row["id"] == own)
+    copy = {**next(row for row in table if row["id"] == own), "id": "copy.png", "patient": "P77"}
+    with made.store.writer() as writer:
+        writer.append(
+            pa.Table.from_pylist([copy], schema=made.store.schema), made.store.vectors(made.store.rows_of([own]))
+        )
+        writer.commit()
+    made.refresh()
+    assert made["copy.png"]["sha256"] == sha
+    first = made.search(id=own, k=1, exclude_same="patient").ids[0]
+    file = judged(f"{own} 0 copy.png 3", f"{own} 0 {first} 1")
+    result = made.evaluate_graded(file, k=[5])
+    assert (result.ndcg[5].value, result.judged) == (1, 1)
+    assert "of its copies" in result.notes[0]
+    # who lets copies answer is measured with them
+    assert made.evaluate_graded(file, k=[5], include_self=True).judged == 2
 
 
 def test_questions_are_texts_by_words(judged, tmp_path):

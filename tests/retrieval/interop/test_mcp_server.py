@@ -6,6 +6,7 @@ import asyncio
 import base64
 import io
 import json
+import re
 import shutil
 import sys
 
@@ -118,19 +119,45 @@ def test_ids_lead_from_one_question_to_the_next(index):
         ("search", {"picture": png(1), "where": "label in ('x', mrn)"}, "do not see|cannot|expected"),
         ("search", {"picture": png(1), "where": "label = mrn"}, "do not see|cannot|expected"),
         ("search", {"picture": png(1), "where": "label ="}, "."),
+        ("search", {"text": "Okonkwo", "words_in": ["mrn"]}, "agents do not see a column 'mrn'"),
+        ("search", {"text": "x", "words_in": ["label"], "picture": png(1), "like": "0" * 16}, "give exactly one"),
+        ("search", {"picture": png(1), "words_in": ["label"]}, "there are no words to look for"),
+        ("search", {"picture": png(1), "item": "mrn"}, "agents do not see cases by 'mrn'"),
+        ("search", {"picture": png(1), "item": "eye-pair:mrn"}, "agents do not see cases by"),
+        ("search", {"picture": png(1), "item": "declared"}, "does not say what a case is"),
         ("classify", {"picture": png(1), "by": "mrn"}, "agents do not see a column 'mrn'"),
         ("classify", {"picture": png(1)}, "give one of them"),
         ("classify", {"picture": png(1), "labels": ["a", "b"]}, "."),
     ],
 )
 def test_what_may_not_be_asked_is_refused_in_a_line(index, tool, arguments, said):
-    import re
-
     _, [(error, _, text)] = asked(make_server(Shown(index, ["label"]), "1"), (tool, arguments))
     assert error and re.search(said, text), text
     assert "\n" not in text.strip() and "Traceback" not in text
     hidden = json.dumps(arguments)
     assert not [name for name in NAMES if name in text and name not in hidden]
+
+
+def test_an_agent_asks_by_words_of_columns_and_for_cases(index):
+    server = make_server(Shown(index, ["label", "note"]), "1")
+    _, answers = asked(
+        server,
+        ("search", {"text": "clear or Okonkwo", "words_in": ["note"], "k": 20}),
+        ("search", {"text": "clear", "picture": png(3), "words_in": ["note"], "fuse": 0.25, "k": 3}),
+        ("search", {"picture": png(3), "item": "patient", "k": 3}),
+        ("search", {"picture": png(3), "item": "label", "k": 3}),
+    )
+    assert not [said for error, _, said in answers if error]
+    assert not [name for name in NAMES for _, data, text in answers if name in text or name in json.dumps(data)]
+    words, fused, cases, _ = (data for _, data, _ in answers)
+    # of a text that is withheld nobody is told where a word stands
+    for hit, spans in zip(words["hits"], words["highlights"], strict=True):
+        assert spans == ({"note": [[0, 5]]} if hit["note"] == "clear" else {})
+    assert fused["weights"] == {"words": 0.75, "vectors": 0.25}
+    # a case is its rank, and no patient's number
+    assert cases["cases"] == ["case 1", "case 2", "case 3"]
+    assert cases["parts"][0][0]["id"] == cases["hits"][0]["id"]
+    assert all(re.fullmatch(r"[0-9a-f]{16}(#\d+)?", part["id"]) for parts in cases["parts"] for part in parts)
 
 
 def test_columns_that_identify_are_refused(index):

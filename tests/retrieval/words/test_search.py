@@ -11,6 +11,7 @@ from retr.index.encoder import EncoderInfo
 from retr.index.rows.check import stale
 from retr.index.store import Store
 from retr.retrieval.hits_arrow import from_arrow, to_arrow
+from retr.retrieval.sets.question import ask_again
 from retr.retrieval.words.analysis import terms
 from retr.retrieval.words.kind import file_name
 from retr.retrieval.words.postings import Bm25, Postings
@@ -219,13 +220,50 @@ def test_what_cannot_be_meant_is_said(index, asked, options, said):
         index.search(text=asked, **options)
 
 
-def test_a_question_by_words_is_not_kept_as_one_by_vectors(index):
-    hits = index.search(text="effusion", in_="findings", k=3)
-    with pytest.raises(UsageError, match="not kept with a set"):
-        index.sets.save("some", hits.ids, question=hits)
-    index.sets.save("some", hits.ids, note="effusion")
-    with pytest.raises(UsageError, match="no column of text was named"):
-        index.words()
+@pytest.mark.parametrize(
+    ("asked", "options"),
+    [
+        (Query.text("effusion"), {"in_": "findings"}),
+        (Query.text("no mass"), {"in_": ["findings", "impression"], "where": "age >= 20", "one_per": "patient"}),
+        (Query.text("effusion") + Query.id("r037"), {"in_": "findings", "exclude_same": "patient"}),
+        (Query.text("effusion") - Query.text("mass") + 2 * Query.id("r037"), {"in_": "findings", "fuse": 0.2}),
+        (Query.text("effusion") + Query.vector(np.arange(DIM)), {"in_": "findings", "fuse": 0}),
+        (Query.text("effusion").refine(like=["r074", "r111"]), {"in_": "findings", "include_self": True}),
+    ],
+)
+def test_a_question_by_words_is_asked_again_from_a_set(index, asked, options):
+    hits = index.search(asked, k=7, **options)
+    index.sets.save("some", hits.ids, question=hits)
+    index.sets.save("same", hits.ids, question=asked, k=7, **options)
+    for name in ("some", "same"):
+        again = index.sets.reopen(name)
+        assert (again.hits.ids, again.new) == (hits.ids, ())
+        assert again.hits.scores.tolist() == hits.scores.tolist()
+        assert (again.hits.highlights, again.hits.weights) == (hits.highlights, hits.weights)
+    append(index, N, N + 40)
+    later = index.search(asked, k=7, **options)
+    assert index.sets.reopen("some").hits.ids == later.ids
+    assert index.sets.reopen("some").new == tuple(one for one in later.ids if one not in hits.ids)
+    with pytest.raises(UsageError, match="by words of columns"):
+        index.sets.question("some")
+
+
+def test_a_kept_question_whose_vector_went_is_not_asked_as_words_alone(index):
+    asked = Query.text("effusion") + Query.id("r037")
+    index.sets.save("some", ["r037"], question=asked, in_="findings", k=3)
+    question = {**index.sets["some"].question, "vector": None}
+    with pytest.raises(UsageError, match="the vector of the question is of another index"):
+        ask_again(index, question)
+
+
+def test_what_negation_left_out_is_said(index):
+    texts = index.table(["findings"])["findings"].to_pylist()
+    read = [{term.text for term in terms(text or "")} for text in texts]
+    denied = sum("!effusion" in one and "effusion" not in one for one in read)
+    found = sum("effusion" in one and "!effusion" not in one for one in read)
+    assert f"{denied} rows deny 'Effusions' and" in index.search(text="Effusions", in_="findings").note
+    assert f"{found} rows say that there is 'effusion' and" in index.search(text="no effusion", in_="findings").note
+    assert "heart" not in index.search(text="heart", in_="findings").note
 
 
 def test_words_nobody_wrote_find_nothing(index):
