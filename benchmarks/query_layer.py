@@ -109,7 +109,7 @@ def classification(data: Set, others: dict[str, Set], encoder: BaseEncoder, work
     }
     ways: tuple[methods.Method, ...] = (methods.ByNeighbours(store, "label"), methods.ByProbe(trained, store))
     for method in ways:
-        answers = answer_pictures(store, method, questions, truth, exclude)
+        answers = answer_pictures(store, method, questions, truth, exclude, own=data.vectors[asked])
         table = [dict(zip(one.classes, one.probabilities, strict=True)) for one in answers]
         chance = np.array([[row[name] for name in method.classes] for row in table])
         codes = np.array([method.classes.index(name) for name in truth])
