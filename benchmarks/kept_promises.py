@@ -1,15 +1,17 @@
 """Do the stated numbers hold on patients never seen? ``python -m retr.benchmarks.kept_promises --data FOLDER``.
 
 Patients of an archive (images and ``labels.csv`` with a column ``patient``) are drawn into an index and into questions,
-several times. In each split the index is calibrated in every way a user can: as it is, adapted, adapted and refitted,
-through a bridge of words. What is stated is set beside what the questions measure: how often the set holds the truth
-(0.90 is promised), of all questions and of those that are answered, by how much probabilities miss (ECE), and accuracy.
-What is refused stands there with its reason.
+several times. In each split the index, as a build of these rows leaves it (with the transform of its encoder), is
+calibrated in every way a user can: as it is, adapted, adapted and refitted, through a bridge of words. What is stated
+is set beside what the questions measure: how often the set holds the truth (0.90 is promised), of all questions and of
+those that are answered, by how much probabilities miss (ECE), and accuracy. What is refused stands there with its
+reason.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import tempfile
 from dataclasses import dataclass, replace
@@ -17,39 +19,41 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyarrow as pa
 
+from retr.benchmarks.query_layer import Set, write_index
 from retr.benchmarks.record import record
 from retr.index.errors import RetrError
-from retr.index.store import Store
 from retr.index.vectors import unit
 from retr.retrieval.classify import calibration, methods, probe
 from retr.retrieval.classify.answers import answer_pictures
+from retr.retrieval.encoders.registry import load_encoder
 from retr.retrieval.heads.adapted import as_stored, head_of
 from retr.retrieval.index import Index
 from retr.retrieval.labels.label_set import load_labels
+from retr.retrieval.raw_vectors import placed
 from retr.retrieval.stats.metrics import ece
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pyarrow as pa
     from numpy.typing import NDArray
 
-    from retr.index.encoder import EncoderInfo
     from retr.retrieval.classify.methods import Method
+    from retr.retrieval.encoders.base import BaseEncoder
 
 ALPHA = 0.1
 LABEL = "label"
-_KEPT = ("id", "sha256", LABEL, "patient", "side")
+_KEPT = (LABEL, "patient", "side")
 
 
 @dataclass(frozen=True)
 class Archive:
-    """All pictures, embedded once: an index's rows ``table``, their ``vectors`` float32 ``(n, d)``, and its encoder."""
+    """All pictures, embedded once: an index's rows ``table``, the encoder, and its own vectors, float32 ``(n, d)``."""
 
     table: pa.Table
     vectors: NDArray[np.float32]
-    encoder: EncoderInfo
+    encoder: BaseEncoder
 
     @property
     def patients(self) -> NDArray[Any]:
@@ -62,21 +66,20 @@ class Archive:
 
     def index(self, path: Path) -> Index:
         """Write an index of these rows."""
-        store = Store.create(path, encoder=self.encoder)
-        with store.writer() as writer:
-            writer.append(self.table, self.vectors)
-            writer.set_group("patient")
-            return Index(writer.commit())
+        return Index(write_index(path, self.encoder, self.table, self.vectors, "patient"))
 
 
-def embed(data: Path, work: Path, feature: str) -> Archive:
+def embed(data: Path, work: Path) -> Archive:
     """Embed an archive's pictures with lite; what ``work`` holds of an earlier run is reused."""
-    index = Index.build(
-        data, work / f"{feature}.retr", encoder="lite", metadata=data / "labels.csv", group="patient", feature=feature
-    )
-    store = index.store
-    rows = store.live_rows()
-    return Archive(store.table(_KEPT, rows), np.asarray(store.vectors(rows), np.float32), store.manifest.encoder)
+    encoder = load_encoder("lite")
+    embedded = Set(data, work, encoder)
+    paths = [row["path"] for row in embedded.rows]
+    columns: dict[str, list[str | None]] = {
+        "id": paths,
+        "sha256": [hashlib.sha256((data / path).read_bytes()).hexdigest() for path in paths],
+        **{name: [row[name] or None for row in embedded.rows] for name in _KEPT},
+    }
+    return Archive(pa.table(columns), embedded.vectors, encoder)
 
 
 def split(patients: NDArray[Any], rows: int, questions: int, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -90,11 +93,16 @@ def split(patients: NDArray[Any], rows: int, questions: int, seed: int) -> tuple
 
 @dataclass(frozen=True)
 class Questions:
-    """Pictures of patients that no index has: vectors float32 ``(n, d)``, the truth, and whose they are, ``(n,)``."""
+    """Pictures of patients that no index has.
+
+    ``vectors`` float32 ``(n, d)`` as the index searches them, the truth, and whose they are, ``(n,)``; ``own`` are the
+    encoder's, where a transform lies between.
+    """
 
     vectors: NDArray[np.float32]
     truth: list[str]
     patients: NDArray[Any]
+    own: NDArray[np.float32] | None = None
 
     def by_patient(self, values: NDArray[Any]) -> float:
         """Return the mean in which each patient counts once."""
@@ -109,7 +117,7 @@ def stated_and_measured(index: Index, method: Method, asked: Questions) -> dict[
         return {"refused": why}
     truth = asked.truth
     none = [np.empty(0, np.int64)] * len(truth)
-    answers = answer_pictures(index.store, method, asked.vectors, [""] * len(truth), none)
+    answers = answer_pictures(index.store, method, asked.vectors, [""] * len(truth), none, own=asked.own)
     assert all(one.calibrated and one.prediction_set is not None for one in answers)
     covered = np.array([t in (one.prediction_set or ()) for t, one in zip(truth, answers, strict=True)])
     right = np.array([t == one.label for t, one in zip(truth, answers, strict=True)])
@@ -189,13 +197,14 @@ def bridged(index: Index, asked: Questions) -> dict[str, dict[str, Any]]:
     return {"bridge": tried(first), "bridge, fitted anew": tried(again)}
 
 
-def measure(plain: Archive, layers: Archive, options: argparse.Namespace, seed: int, work: Path) -> dict[str, Any]:
+def measure(archive: Archive, options: argparse.Namespace, seed: int, work: Path) -> dict[str, Any]:
     """Measure every row of the table in one split."""
-    inside, outside = split(plain.patients, options.rows, options.questions, seed)
-    known, rest = plain.part(inside), plain.part(outside)
-    asked = Questions(rest.vectors, rest.table.column(LABEL).to_pylist(), rest.patients)
-    base = known.index(work / "plain.retr")
-    deep = layers.part(inside).index(work / "layers.retr")
+    inside, outside = split(archive.patients, options.rows, options.questions, seed)
+    known, rest = archive.part(inside), archive.part(outside)
+    base, unmeasured = (known.index(work / f"{name}.retr") for name in ("plain", "unmeasured"))
+    asked = Questions(
+        placed(base.store, rest.vectors), rest.table.column(LABEL).to_pylist(), rest.patients, rest.vectors
+    )
     figures: dict[str, Any] = {
         "rows": len(inside),
         "patients": len(np.unique(known.patients)),
@@ -205,11 +214,11 @@ def measure(plain: Archive, layers: Archive, options: argparse.Namespace, seed: 
     figures |= {f"plain, {way}": one for way, one in by_column(base, asked).items()}
     figures |= bridged(base, asked)
     for name, refit in (("adapted", False), ("refitted", True)):
-        done = deep.adapt(LABEL, work / f"{name}.retr", features="stored", refit=refit, seed=seed)
+        done = unmeasured.adapt(LABEL, work / f"{name}.retr", features="stored", refit=refit, seed=seed)
         index = Index(done.store)
         head = head_of(index.store)
         assert head is not None
-        moved = replace(asked, vectors=unit(head(as_stored(layers.encoder, layers.vectors[outside]))))
+        moved = replace(asked, vectors=unit(head(as_stored(archive.encoder.info, rest.vectors))), own=None)
         figures |= {f"{name}, {way}": one for way, one in by_column(index, moved).items()}
         figures[f"{name}, eval precision@1"] = tried(lambda at=index, of=moved: retrieved(at, of))  # type: ignore[misc]
     return figures
@@ -241,12 +250,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         os.environ["RETR_STATE_DIR"] = f"{scratch}/state"
         work = options.work or Path(scratch)
-        plain, layers = (embed(data, work, feature) for feature in ("last", "layers"))
+        archive = embed(data, work)
         splits = []
         for seed in range(options.splits):
             place = Path(scratch) / f"split{seed}"
             place.mkdir()
-            splits.append(measure(plain, layers, options, seed, place))
+            splits.append(measure(archive, options, seed, place))
     numbered = {f"split {seed}": one for seed, one in enumerate(splits)}
     record(
         options.name,
