@@ -127,7 +127,8 @@ def main() -> None:
     options = parser.parse_args()
     figures = measure(Index.open(options.index), options.label, options.targets)
     note = "`Show more` brings 24 pictures a click; a mark gives another answer, of which most was seen before"
-    record("page_clicks", figures, command="python -m retr.benchmarks.page_clicks --index DIR", note=note)
+    command = f"python -m retr.benchmarks.page_clicks --index DIR --label {options.label} --targets {options.targets}"
+    record("page_clicks", figures, command=command, note=note)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Questions by vector over HTTP, beside another open server.
 
-Chroma is the one that PyPI has as a server (`benchmarks/servers-requirements.txt`). Qdrant's, Milvus's and Weaviate's
-come as images or programs from elsewhere; `clip-retrieval back` loads CLIP's weights from the internet as it begins.
+The other is Chroma's, from PyPI (`benchmarks/servers-requirements.txt`); no further one was tried.
 Both serve the same vectors as they come, without a filter, and are asked the same questions for the ten nearest, by
 turns: by `CLIENTS` connections at once, then by one. Chroma answers from its HNSW graph, so that the recall stands
 beside the pace. Filling is by each one's own way for many rows: `Index.from_vectors`, and Chroma's API in batches.

@@ -1,7 +1,8 @@
-"""Questions of several requests, answered together: what arrives within a few milliseconds is one call of the index.
+"""Questions of several requests, answered together: what arrived while others were being answered is one call.
 
-One picture through the network costs nearly as much as several, so that waiting a little for others pays as soon as
-there are others; a lone question waits for nobody longer than `wait`.
+One picture through the network costs nearly as much as several, and one scan of the vectors as much as a dozen, so that
+gathering pays as soon as there are others. A lone question waits for nobody; one that comes beside a call that runs
+waits a few milliseconds for those that will come back from there.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Batcher(Generic[Item, Result]):
     most
         Items of one call.
     wait
-        Seconds for which the first item waits for others, while a thread is free.
+        Seconds for which an item waits for others while another call runs; while none does, it does not wait.
     waiting
         Items that may wait; beyond that `submit` raises `Busy`.
     """
@@ -51,6 +52,7 @@ class Batcher(Generic[Item, Result]):
         waiting: int = 1000,
     ) -> None:
         self._answer, self._most, self._wait = answer, most, wait
+        self._calls, self._counting = 0, threading.Lock()
         self._queue: queue.Queue[tuple[Hashable, Item, Future[Result]] | None] = queue.Queue(waiting)
         self._threads = [threading.Thread(target=self._run, daemon=True) for _ in range(threads)]
         for thread in self._threads:
@@ -85,7 +87,8 @@ class Batcher(Generic[Item, Result]):
         until = time.monotonic() + self._wait
         with contextlib.suppress(queue.Empty):
             while len(gathered) < self._most:
-                other = self._queue.get(timeout=max(until - time.monotonic(), 0.0001))
+                left = until - time.monotonic() if self._calls else 0.0
+                other = self._queue.get(timeout=left) if left > 0 else self._queue.get_nowait()
                 if other is None:
                     self._queue.put(None)
                     break
@@ -95,9 +98,17 @@ class Batcher(Generic[Item, Result]):
             # a client that is gone by now is not answered
             if future.set_running_or_notify_cancel():
                 by_key.setdefault(key, []).append((item, future))
-        for key, asked in by_key.items():
-            self._call(key, asked)
+        self._count(1)
+        try:
+            for key, asked in by_key.items():
+                self._call(key, asked)
+        finally:
+            self._count(-1)
         return True
+
+    def _count(self, more: int) -> None:
+        with self._counting:
+            self._calls += more
 
     def _call(self, key: Hashable, asked: list[tuple[Item, Future[Result]]]) -> None:
         try:

@@ -46,6 +46,13 @@ def query_of(question: Question, state: State, token: Token) -> Asked:
     return reduce(add, terms, Query(())).refine(like=question.like, unlike=question.unlike), tuple(keys)
 
 
+def is_decoded(question: Question) -> bool:
+    """Return whether the query of a question is made without decoding or copying a picture."""
+    return all(
+        not isinstance(part, PicturePart) or (part.data is None and part.crop is None) for part in question.parts
+    )
+
+
 def digest_of(part: PicturePart, uploads: Uploads) -> str:
     """Return the hash of a picture's bytes; empty of an upload that is not held any more."""
     return uploads.digest(part.upload or "") if part.data is None else _digest(part.bytes())

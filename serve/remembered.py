@@ -38,6 +38,16 @@ class Remembered:
     def __len__(self) -> int:
         return len(self._held)
 
+    def knows(self, asked: Asked) -> bool:
+        """Return whether nothing of a question has to be embedded, as of now: a newer version knows nothing."""
+        query, keys = asked
+        # a row and a vector have no key, nor has a picture of which no hash is known
+        given = [part.kind in {"id", "vector"} for part in query.parts]
+        if all(given):
+            return True
+        with self._lock:
+            return all(one or key in self._held for one, key in zip(given, keys, strict=True))
+
     def embedded(self, index: Index, asked: Sequence[Asked]) -> list[Query]:
         """Return the queries with their vectors; what is not held is embedded, in one batch."""
         queries = [self._with_known(index.version, query, keys) for query, keys in asked]

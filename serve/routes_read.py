@@ -12,7 +12,7 @@ from fastapi import APIRouter, Header, Query, Response
 from retr import UsageError
 from retr.answers import MEDIA_TYPE, to_arrow
 from retr.serve import facets as facets_
-from retr.serve.questions import picture_of, query_of, told
+from retr.serve.questions import is_decoded, picture_of, query_of, told
 from retr.serve.schemas import (
     REFUSALS,
     ClassifyAnswer,
@@ -27,10 +27,11 @@ from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
 from retr.serve.tokens import SCOPES
 
 if TYPE_CHECKING:
-    from retr import Hits
-    from retr.serve.served import Served
+    from retr.serve.served import Found
 
 router = APIRouter(tags=["read"], responses=REFUSALS, route_class=EarlyRoute)
+# hits whose JSON takes less than a millisecond
+_FEW_HITS = 100
 Where = Annotated[str | None, Query(max_length=10_000)]
 
 
@@ -61,23 +62,32 @@ async def search(
 
     The answer is JSON, or an Arrow stream where ``Accept`` names its media type.
     """
-    queries = await asyncio.gather(*(state.decode(query_of, question, state, token) for question in asked.questions))
-    futures = [asyncio.wrap_future(served.search(query, asked.options())) for query in queries]
+    if all(map(is_decoded, asked.questions)):
+        queries = [query_of(question, state, token) for question in asked.questions]
+    else:
+        decoded = (state.decode(query_of, question, state, token) for question in asked.questions)
+        queries = await asyncio.gather(*decoded)
+    options = asked.options()
+    futures = [asyncio.wrap_future(served.search(query, options)) for query in queries]
     found = await state.within(asyncio.gather(*futures))
     if state.audit is not None:
         told_ = [told(question, state.audit, state.uploads) for question in asked.questions]
-        await state.record(
-            token, served, "search", {"questions": told_, **asked.options()}, [hits.ids for hits in found]
-        )
+        ids = [one.hits.ids for one in found]
+        await state.record(token, served, "search", {"questions": told_, **options}, ids)
     if accept == MEDIA_TYPE:
-        return Response(await state.run(to_arrow, found), media_type=MEDIA_TYPE)
-    return Response(await state.run(_as_json, served, found), media_type="application/json")
+        return Response(await state.run(to_arrow, [one.hits for one in found]), media_type=MEDIA_TYPE)
+    # a hop to another thread and back costs more than a few hits
+    few = sum(len(one.hits) for one in found) <= _FEW_HITS
+    body = _as_json(served.name, found) if few else await state.run(_as_json, served.name, found)
+    return Response(body, media_type="application/json")
 
 
-def _as_json(served: Served, found: list[Hits]) -> bytes:
+def _as_json(name: str, found: list[Found]) -> bytes:
     """Return a `SearchAnswer`, written at once: its model is for the description, and costs as much again."""
-    answers = [hits.to_json() for hits in found]
-    return json.dumps({"index": served.name, "version": served.index.version, "answers": answers}).encode()
+    # of several questions, some may have been answered by a version before
+    version = min(one.version for one in found)
+    answers = [one.hits.to_json() for one in found]
+    return json.dumps({"index": name, "version": version, "answers": answers}).encode()
 
 
 @router.post("/indexes/{index}/classify")

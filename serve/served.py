@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from retr import Index, RetrError
 from retr.serve.batching import Batcher
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
 
 _LOOK_EVERY = 1.0
 _FACETS_KEPT = 64
+# vectors are scanned for so many questions by the loops that leave the other cores to others
+_LOOPED = 24
+
+
+class Found(NamedTuple):
+    """The answer to one question, and the version of the index that gave it."""
+
+    hits: Hits
+    version: int
 
 
 class Served:
@@ -50,7 +59,9 @@ class Served:
         # one at a time: a count over a million rows takes a core for a second
         self._counting = threading.Lock()
         self._keep_nothing()
-        self._batcher: Batcher[Asked, Hits] = Batcher(self._answer)
+        # a search does not wait behind a network
+        self._searching: Batcher[Asked, Found] = Batcher(self._answer, most=_LOOPED)
+        self._embedding: Batcher[Asked, Found] = Batcher(self._answer)
 
     @property
     def index(self) -> Index:
@@ -72,9 +83,11 @@ class Served:
         with contextlib.suppress(RetrError, OSError):
             _ = self.index
 
-    def search(self, asked: Asked, options: dict[str, Any]) -> Future[Hits]:
+    def search(self, asked: Asked, options: dict[str, Any]) -> Future[Found]:
         """Ask; questions with equal options that arrive together are answered together."""
-        return self._batcher.submit(tuple(sorted((name, _frozen(value)) for name, value in options.items())), asked)
+        known = options.get("in_") is not None or self._remembered.knows(asked)
+        batcher = self._searching if known else self._embedding
+        return batcher.submit(tuple(sorted((name, _frozen(value)) for name, value in options.items())), asked)
 
     def facets(self, where: str | None) -> Facets:
         """Return the facets under a condition; those of the newest version's last conditions are kept."""
@@ -96,7 +109,8 @@ class Served:
 
     def close(self) -> None:
         """Answer what waits, then let go of the index."""
-        self._batcher.close()
+        self._searching.close()
+        self._embedding.close()
         self._index.close()
 
     def _keep_nothing(self) -> None:
@@ -105,14 +119,19 @@ class Served:
         self.maps = ServedMaps()
         self._remembered = Remembered()
 
-    def _answer(self, key: Hashable, asked: list[Asked]) -> list[Hits]:
+    def _answer(self, key: Hashable, asked: list[Asked]) -> list[Found]:
         assert isinstance(key, tuple)
         index = self.index.snapshot()
         options = {name: _thawed(value) for name, value in key}
         # words that are looked for in a column are not embedded, and the encoder may have no text side
         words = options.get("in_") is not None
         queries = [query for query, _ in asked] if words else self._remembered.embedded(index, asked)
-        return index.search(queries, **options)
+        answers = []
+        for hits in index.search(queries, **options):
+            # read here, for all questions at once
+            _ = hits.metadata, hits.paths
+            answers.append(Found(hits, index.version))
+        return answers
 
 
 def _frozen(value: Any) -> Hashable:

@@ -2,10 +2,10 @@
 
 The scan of an exact search only needs scores good enough to know which rows cannot be among the best. A few queries
 are multiplied by loops of our own (`kernels.products`, and `kernels.products_of` for rows that lie apart), which read
-float32 and float16 vectors as they lie, at the rate of the memory; many queries, and one with float32 vectors, by
-numpy. Where the processor has bfloat16 matrix tiles and torch is loaded already (because an image was just encoded; it
-is never loaded for this), batches go through bfloat16: several times faster, and coarser, so more candidates are scored
-again.
+float32 and float16 vectors as they lie, at the rate of the memory; many queries by numpy. numpy's threads spin while
+they wait for one another, which costs a busy machine several times the product; those of the loops sleep. Where the
+processor has bfloat16 matrix tiles and torch is loaded already (because an image was just encoded; it is never loaded
+for this), batches go through bfloat16: several times faster, and coarser, so more candidates are scored again.
 """
 
 from __future__ import annotations
@@ -32,11 +32,14 @@ _PRODUCTS, _PRODUCTS_OF = Loop("scan.kernels", "products"), Loop("scan.kernels",
 _MIN_BATCH = 16
 # With more queries numpy's product of matrices is faster than the loop.
 _MAX_LOOP = 24
-# Values in all that are worth the loop: before it is loaded (and, once on a machine, compiled), and then.
-_MIN_VALUES_UNLOADED = 1 << 27
+# Values of one index that are worth the loop, and those that a process has read in all, after which it is loaded
+# (and, once on a machine, compiled): a server that is asked of a small index reaches it, too.
 _MIN_VALUES = 1 << 20
+_MIN_VALUES_UNLOADED = 1 << 27
 # Fewer values are multiplied before other threads have started.
 _VALUES_PER_THREAD = 1 << 20
+# The values that this process has read; a few that two threads count at once may be lost.
+_READ = [0]
 # Fewer queries are faster one by one: each then reads the vectors at the rate of the memory.
 _MIN_MATRIX = 4
 # Values that stay in a core's cache between two uses.
@@ -71,20 +74,23 @@ def choose_product(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True
     torch = imported("torch")
     if fast and torch is not None and n_queries >= _MIN_BATCH and has_fast_bfloat16():
         return _bfloat16(torch)
-    enough = _MIN_VALUES if loaded() else _MIN_VALUES_UNLOADED
-    if n_queries <= _MAX_LOOP and rows * dim >= enough:
+    if n_queries <= _MAX_LOOP and _worth_loop(rows * dim):
         # How many sums run side by side depends on the processor; one alone is the worst.
         return Product(_looped, (dim + 2) * 2.0**-24, 16, _looped_apart if n_queries < _MIN_MATRIX else None)
     # Sums run over at least eight partial sums side by side: the error grows with d / 8 roundings, not with d.
     return Product(_float32, (dim / 8 + 33) * 2.0**-24, 16, _copied if n_queries < _MIN_MATRIX else None)
 
 
+def _worth_loop(values: int) -> bool:
+    """Return whether vectors of so many values are worth the loop, and count them as read."""
+    if values < _MIN_VALUES:
+        return False
+    _READ[0] += values
+    return loaded() or _READ[0] >= _MIN_VALUES_UNLOADED
+
+
 def _looped(queries: NDArray[np.float32], vectors: Stored) -> NDArray[np.float32]:
     n = len(queries)
-    if n == 1 and vectors.dtype == np.float32:
-        # numpy reads these at the rate of the memory, too, and with several threads rather better.
-        alone: NDArray[np.float32] = vectors @ queries.T
-        return alone
     asked = np.pad(queries, ((0, -n % 4 if n > 1 else 0), (0, 0)))
     scores = np.empty((len(vectors), len(asked)), np.float32)
 

@@ -95,3 +95,31 @@ def test_who_gave_up_is_not_answered():
     assert first.result(5) == "first"
     batcher.close()
     assert asked == ["first"]
+
+
+def test_a_lone_item_waits_for_nobody_and_one_beside_a_call_for_others():
+    sizes = []
+    held = threading.Event()
+
+    def answer(_, items):
+        sizes.append(len(items))
+        if items == ["first"]:
+            held.wait(5)
+        return items
+
+    batcher = Batcher(answer, threads=2, wait=60)
+    # idle: it would wait for a minute
+    assert batcher.submit("k", "alone").result(5) == "alone"
+    assert batcher.submit("k", "again").result(5) == "again"
+    first = batcher.submit("k", "first")
+    while len(sizes) < 3:
+        time.sleep(0.001)
+    batcher._wait = 0.2
+    second = batcher.submit("k", "second")
+    time.sleep(0.02)
+    third = batcher.submit("k", "third")
+    assert (second.result(5), third.result(5)) == ("second", "third")
+    held.set()
+    assert first.result(5) == "first"
+    batcher.close()
+    assert sizes == [1, 1, 1, 2]

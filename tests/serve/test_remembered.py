@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import base64
+import threading
 
 import pytest
+
+from retr.serve.questions import query_of
+from retr.serve.schemas import Question
+from retr.serve.tokens import LOCAL
 
 SEARCH = "/v1/indexes/small/search"
 
@@ -71,3 +76,34 @@ def test_an_upload_that_is_gone_is_known_by_no_hash(asked, png, monkeypatch):
     other = asked.client.post("/v1/uploads", content=png(4)).json()["upload"]
     assert asked({"upload": held})[1] == 1
     assert asked({"upload": other})[1] == 1
+
+
+@pytest.mark.parametrize("kind", ["vector", "id", "known picture", "words of a column"])
+def test_a_search_does_not_wait_behind_a_network(asked, indexed, png, monkeypatch, kind):
+    served, state = asked.served, asked.client.app.state.retr
+    known = {"upload": asked.client.post("/v1/uploads", content=png(3)).json()["upload"]}
+    asked(known)
+    parts = {
+        "vector": {"vector": indexed.store.vectors([0])[0].tolist()},
+        "id": {"id": next(iter(indexed))},
+        "known picture": known,
+        "words of a column": {"text": "P1"},
+    }
+    options = {"k": 2, **({"in_": ["patient"]} if kind == "words of a column" else {})}
+    held, begun = threading.Event(), threading.Event()
+    monkeypatch.setattr(served.index.encoder, "encode_images", lambda _: (begun.set(), held.wait(20)) and 1 / 0)
+
+    def query(part):
+        return query_of(Question.model_validate({"parts": [part]}), state, LOCAL)
+
+    # as many as would be embedded side by side, and one more
+    slow = [served.search(query({"data": base64.b64encode(png(5 + n)).decode()}), {"k": 2 + n}) for n in range(3)]
+    try:
+        assert begun.wait(10)
+        assert served.search(query(parts[kind]), options).result(10).version == indexed.version
+        assert not any(one.done() for one in slow)
+    finally:
+        held.set()
+    for one in slow:
+        with pytest.raises(ZeroDivisionError):
+            one.result(10)

@@ -45,6 +45,19 @@ def test_the_loop_for_a_few_queries_keeps_its_bound(monkeypatch, dtype, threads)
     assert matmul.choose_product(1, 64, rows=100).multiply is matmul._float32
 
 
+def test_the_loop_is_loaded_once_a_process_has_read_enough(monkeypatch):
+    monkeypatch.setattr(matmul, "loaded", lambda: False)
+    monkeypatch.setattr(matmul, "_READ", [0])
+    rows = matmul._MIN_VALUES_UNLOADED // 64 // 4
+    products = [matmul.choose_product(1, 64, rows=rows).multiply for _ in range(4)]
+    assert products == [matmul._float32] * 3 + [matmul._looped]
+    # what is too small for it counts nothing
+    monkeypatch.setattr(matmul, "_READ", [0])
+    small = [matmul.choose_product(1, 64, rows=100).multiply for _ in range(10)]
+    assert small == [matmul._float32] * 10
+    assert matmul._READ == [0]
+
+
 def test_every_finite_half_is_widened_to_the_same_number():
     values = np.arange(2**16, dtype=np.uint16).view(np.float16)
     values = values[np.isfinite(values)]
