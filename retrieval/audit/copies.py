@@ -32,7 +32,7 @@ from retr.retrieval.audit.clusters import components
 from retr.retrieval.raw_vectors import encode_raw, raw_vectors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -115,15 +115,31 @@ class Pictures:
     """Reads rows' pictures again from the archive.
 
     ``ids``, ``paths`` and ``sha256`` (of the files, where it is known) are of all rows; a place is a position in them.
+    ``exact`` are pairs of places of the same picture, byte for byte: where the first is gone or has another file by
+    now, the second is read.
     """
 
-    def __init__(self, store: Store, ids: list[str], paths: list[str], sha256: list[str | None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        ids: list[str],
+        paths: list[str],
+        sha256: list[str | None],
+        exact: Sequence[tuple[int, int]] = (),
+    ) -> None:
         self._archive, self._notes = Archive(store), BuildNotes.of(store)
         self._ids, self._paths, self._sha256 = ids, paths, sha256
         self._grey16 = store.manifest.encoder.grey16
+        self._again: dict[int, list[int]] = {}
+        for first, other in exact:
+            self._again.setdefault(first, []).append(other)
 
     def read(self, at: int, draft_size: int | None = None) -> Image.Image | None:
         """Return a row's picture; None where it cannot be read any more, or its file is another one by now."""
+        found = (self._read(place, draft_size) for place in (at, *self._again.get(at, ())))
+        return next((image for image in found if image is not None), None)
+
+    def _read(self, at: int, draft_size: int | None) -> Image.Image | None:
         try:
             data = self._archive.read(self._paths[at])
             if self._sha256[at] and hashlib.sha256(data).hexdigest() != self._sha256[at]:

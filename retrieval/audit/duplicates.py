@@ -203,7 +203,7 @@ class Found:
         self._crops: Crops | None = None
         if not exact_only and self.ids:
             unique = np.unique(np.array(self._original, dtype=np.int64))
-            pictures = Pictures(self._store, self.ids, [path or "" for path in paths], sha256)
+            pictures = Pictures(self._store, self.ids, [path or "" for path in paths], sha256, self._exact)
             if threshold is None:
                 threshold = measure_threshold(self._store, index.encoder, self.numbers, unique, pictures)
             self._copies = find_copies(self._store, self.numbers, unique, pictures, threshold)
