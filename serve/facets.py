@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _MOST_VALUES = 1000
 _SHOWN = 30
 # columns of the index's own that say nothing of what a picture shows
+_OF_FILES = {"folder", "mode", "etag", "header_notes"}
 _OWN = {"id", "path", "sha256", "size", "mtime", "error"}
 
 
@@ -26,7 +27,9 @@ def facets(index: Index, where: str | None) -> Facets:
     found = [
         facet for name in table.column_names if name not in _OWN and (facet := _facet(name, table[name])) is not None
     ]
-    return Facets(index="", version=index.version, total=table.num_rows, facets=found)
+    hidden = _OWN | _OF_FILES | set(index.info()["hashed"])
+    texts = [one.name for one in table.schema if pa.types.is_string(one.type) and one.name not in hidden]
+    return Facets(index="", version=index.version, total=table.num_rows, facets=found, texts=texts)
 
 
 def page(index: Index, where: str | None, offset: int, limit: int) -> Rows:

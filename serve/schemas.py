@@ -356,6 +356,7 @@ class Facets(BaseModel):
     version: int
     total: int
     facets: list[Facet]
+    texts: list[str] = Field(default=[], description="Columns of text, in which words may be looked for: `in`.")
 
 
 class MapColumn(BaseModel):

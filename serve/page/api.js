@@ -51,6 +51,7 @@ export const rows = (index, where, offset, limit, signal) => {
   const asked = new URLSearchParams({ offset, limit, ...(where ? { where } : {}) });
   return json(`v1/indexes/${encodeURIComponent(index)}/rows?${asked}`, { signal });
 };
+export const row = (index, id) => json(`v1/indexes/${encodeURIComponent(index)}/row?${new URLSearchParams({ id })}`);
 export const search = (index, body, signal) => post(`v1/indexes/${encodeURIComponent(index)}/search`, body, signal);
 export const mapColumn = (index, name) =>
   json(`v1/indexes/${encodeURIComponent(index)}/map/column${name ? `?${new URLSearchParams({ name })}` : ""}`);

@@ -18,7 +18,7 @@ function chips() {
   const group = state.index?.group;
   if (group && asking() && !state.set) {
     if (state.excludeSame) found.push([strings.exclude_patient(group), () => { state.excludeSame = false; }]);
-    if (state.onePer) found.push([strings.one_per(group), () => { state.onePer = false; }]);
+    if (state.onePer && !state.item) found.push([strings.one_per(group), () => { state.onePer = false; }]);
   }
   return found;
 }

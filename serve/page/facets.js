@@ -9,7 +9,8 @@ let latest = 0;
 
 // The facets of the whole index tell which values there are; those under the conditions how many rows each would give.
 export async function openFacets() {
-  state.facets = (await api.facets(state.index.index)).facets;
+  const { facets, texts } = await api.facets(state.index.index);
+  Object.assign(state, { facets, texts });
 }
 
 export async function showFacets() {

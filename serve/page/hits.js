@@ -8,7 +8,9 @@ import { box, extend, picked, toggle } from "./select.js";
 import { labelsOf } from "./sets.js";
 import { asking, condition, LIKE, marked, on, state, technical, tell, UNLIKE } from "./state.js";
 import { strings } from "./strings.js";
-import { compare } from "./viewer.js";
+import { thumbnail } from "./thumbnail.js";
+import { compare, look } from "./viewer.js";
+import { found } from "./ways.js";
 
 let mine = null;
 const urls = [];
@@ -20,7 +22,7 @@ export function showHits() {
   const asked = state.set ? state.set.asked : asking();
   const at = pictures().indexOf(document.activeElement?.closest(".hit")?.querySelector(".picture"));
   const atMore = document.activeElement === $("more");
-  $("answer-title").textContent = state.set ? strings.set_title(state.set.name) : asked ? strings.answer : strings.own;
+  $("answer-title").textContent = state.set ? strings.set_title(state.set.name) : asked ? (state.matched ? strings.answer_cases : state.weights ? strings.answer_fused : state.highlights ? strings.answer_words : strings.answer) : strings.own;
   $("status").textContent = counted(asked);
   $("problem").hidden = true;
   trust(asked);
@@ -37,6 +39,7 @@ const pictures = () => [...$("hits").querySelectorAll(".picture")];
 function counted(asked) {
   if (state.set && !asked) return strings.set_shown(state.hits.length, state.total);
   const marks = state.marks.size ? ` ${strings.marked(marked(LIKE).length, marked(UNLIKE).length)}` : "";
+  if (state.hits.length && state.matched) return strings.found_cases(state.hits.length);
   if (state.hits.length) return asked ? strings.found(state.hits.length) + marks : strings.start(state.hits.length, state.total);
   return condition() ? strings.empty : strings.empty_index;
 }
@@ -53,20 +56,26 @@ function trust(asked) {
 function card(hit, place) {
   const image = h("img", { alt: "", draggable: false });
   const facts = (state.columns || []).filter((name) => shown(hit[name]) !== "");
-  const score = hit.score === undefined ? null : hit.score.toFixed(3);
+  const parts = state.matched?.[place];
+  const score = hit.score === undefined ? null : state.highlights ? hit.score.toPrecision(3) : hit.score.toFixed(3);
+  const meaning = state.weights ? strings.fused_score : state.highlights ? strings.words_score : parts ? strings.case_score : strings.similarity;
   const open = h("button", { type: "button", className: "picture", data: { place, id: hit.id }, title: strings.compare,
-    aria: { label: score ? strings.hit(hit.rank, hit.id, score) : hit.id }, onclick: () => compare(place) }, image);
+    aria: { label: !score ? hit.id : state.highlights || parts ? strings.hit_scored(hit.rank, hit.id, score) : strings.hit(hit.rank, hit.id, score) },
+    onclick: () => compare(place) }, image);
   // below the picture: who it is, then what can be done with it
   const fresh = state.set?.fresh?.has(hit.id);
   const element = h("li", { className: picked.has(hit.id) ? "hit picked" : "hit" }, open, box(hit, place),
     h("p", { className: "facts" },
-      score ? h("strong", { title: strings.rank }, `${hit.rank}`) : null,
-      score ? h("span", { className: "score", title: strings.similarity }, score) : null,
+      // its id may be a patient's number: a case is known by its rank
+      score ? h("strong", { title: strings.rank }, parts ? strings.case_number(hit.rank) : `${hit.rank}`) : null,
+      score ? h("span", { className: "score", title: meaning }, score) : null,
       fresh ? h("strong", { className: "fresh" }, strings.fresh_one) : null, named(hit.id)),
-    labelsOf(hit.id),
+    labelsOf(hit.id), ...found(hit, state.highlights?.[place]), parts ? matches(parts) : null,
     facts.length ? h("p", { className: "facts" }, ...facts.map((name) => h("span", { title: name }, shown(hit[name])))) : null,
     h("div", { className: "do" },
-      marking(hit, strings.like, LIKE, strings.like_short), score ? marking(hit, strings.unlike, UNLIKE, strings.unlike_short) : null,
+      // marks move a question that is one vector
+      parts ? null : marking(hit, strings.like, LIKE, strings.like_short),
+      score && !parts ? marking(hit, strings.unlike, UNLIKE, strings.unlike_short) : null,
       h("button", { type: "button", className: "ask", aria: { label: `${strings.ask_with}: ${hit.id}` }, onclick: () => askWith("id", hit.id) }, strings.ask_with)));
   shape(element, hit.width, hit.height);
   image.addEventListener("load", () => shape(element, image.naturalWidth, image.naturalHeight));
@@ -79,6 +88,15 @@ function card(hit, place) {
       if (!mine.signal.aborted) open.append(h("span", { className: "quiet" }, strings.no_picture));
     });
   return element;
+}
+
+// The parts of a case that are most like the question's, each once, the best first.
+const PARTS = 5;
+function matches(parts) {
+  const once = [...new Map([...parts].reverse().map((one) => [one.id, one])).values()].reverse().slice(0, PARTS);
+  return h("ul", { className: "matches", aria: { label: strings.matches } }, ...once.map(({ part, id, score }) =>
+    h("li", {}, h("button", { type: "button", title: strings.match(part, id, score.toFixed(3)), aria: { label: strings.match(part, id, score.toFixed(3)) },
+      onclick: () => api.row(state.index.index, id).then(look).catch(() => {}) }, thumbnail(id, 96), h("span", {}, score.toFixed(2))))));
 }
 
 // A row of the grid is as high as its pictures, each as wide as its own shape asks.
@@ -101,8 +119,8 @@ $("hits").addEventListener("keydown", (event) => {
   }
   if (event.ctrlKey || event.metaKey) return;
   const hit = state.hits[at];
-  if (event.key === "+") mark(hit.id, LIKE);
-  else if (event.key === "-" && hit.score !== undefined) mark(hit.id, UNLIKE);
+  if (event.key === "+" && !state.matched) mark(hit.id, LIKE);
+  else if (event.key === "-" && !state.matched && hit.score !== undefined) mark(hit.id, UNLIKE);
   else if (event.key === "a") askWith("id", hit.id);
   else if (event.key === "s") toggle(at, false);
   else {

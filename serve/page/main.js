@@ -11,8 +11,9 @@ import { startKeeping } from "./keep.js";
 import { startMap } from "./map.js";
 import { heldAgain, startQuestion } from "./question.js";
 import { ofSet, startSets } from "./sets.js";
-import { condition, on, request, state, tell } from "./state.js";
+import { answered, condition, on, request, state, tell } from "./state.js";
 import { fill, strings } from "./strings.js";
+import { openWays } from "./ways.js";
 
 let onItsWay = null;
 
@@ -27,10 +28,10 @@ async function ask() {
     if (state.set) Object.assign(state, await ofSet(mine.signal));
     else if (body) {
       const { answers } = await heldAgain(() => api.search(state.index.index, request(), mine.signal));
-      Object.assign(state, { hits: answers[0].hits, note: answers[0].note, exact: answers[0].exact });
+      Object.assign(state, answered(answers[0]));
     } else {
       const found = await api.rows(state.index.index, condition(), 0, state.k, mine.signal);
-      Object.assign(state, { hits: found.rows, total: found.total, note: null, exact: true });
+      Object.assign(state, answered({ hits: found.rows }), { total: found.total });
     }
     showHits();
   } catch (error) {
@@ -43,7 +44,7 @@ async function ask() {
 // What went wrong, in words, in place of an answer; a server that is away is asked again.
 function failed(error, again) {
   const refused = error instanceof api.Refused;
-  Object.assign(state, { hits: [], note: null, exact: true });
+  Object.assign(state, answered({ hits: [] }));
   if (refused) showHits();
   $("status").textContent = "";
   $("trust").hidden = true;
@@ -70,6 +71,7 @@ async function open(name, all) {
   Object.assign(state, { parts: [], filters: {}, where: "", columns: null, k: 24, set: null });
   $("about").textContent = strings.held(state.index.rows, state.index.encoder, state.index.version);
   await openFacets();
+  openWays();
   tell("index");
   showColumns();
   await conditioned();

@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { $, h, refill, shown } from "./dom.js";
 import { learned, mayLabel } from "./keep.js";
-import { condition, on, state, tell } from "./state.js";
+import { answered, condition, on, state, tell } from "./state.js";
 import { strings } from "./strings.js";
 
 const EVERY = 4000; // how often a set that is looked at is compared with the server's, in ms
@@ -22,10 +22,10 @@ export async function ofSet(signal) {
   if (set.asked) {
     const { answer, fresh, version } = await api.askedAgain(index, set.name, signal);
     Object.assign(set, { fresh: new Set(fresh), version });
-    return { hits: answer.hits, total: answer.hits.length, note: answer.note, exact: answer.exact };
+    return { ...answered(answer), total: answer.hits.length };
   }
   const found = await api.setRows(index, set.name, condition(), 0, k, signal);
-  return { hits: found.rows, total: found.total, note: null, exact: true };
+  return { ...answered({ hits: found.rows }), total: found.total };
 }
 
 // Labels of a row of the set that is shown, each taken away by a click.

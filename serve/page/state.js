@@ -7,6 +7,10 @@ export const UNLIKE = -1;
 export const state = {
   index: null, // what the server says of the index that is asked
   facets: [], // of the whole index, whatever the conditions
+  texts: [], // columns in which words may be looked for
+  wordsIn: [], // those in which they are; none: they are compared with pictures
+  fuse: 0.5, // the share of pictures beside words of columns
+  item: null, // what a case is, where cases answer
   parts: [], // {kind: "upload" | "text" | "id", value, weight, crop}
   marks: new Map(), // id -> LIKE or UNLIKE, of hits, in the order of the clicks
   where: "",
@@ -19,6 +23,9 @@ export const state = {
   note: null,
   set: null, // {name, asked} of a set that is shown in place of an answer: its pictures, or its question asked again
   exact: true,
+  highlights: null, // of an answer by words: for each hit, by column, where they stand
+  weights: null, // the shares of words and vectors
+  matched: null, // of an answer by cases: for each its pairs of parts
   k: 24,
 };
 
@@ -83,6 +90,24 @@ export function unfilter(name, value) {
 export const marked = (sign) => [...state.marks].filter(([, given]) => given === sign).map(([id]) => id);
 export const asking = () => state.parts.length > 0 || marked(LIKE).length > 0;
 
+const spoken = (part) => part.kind === "text";
+// Whether words are looked for in columns, and whether something else is asked with beside them.
+export const worded = () => !state.item && state.wordsIn.length > 0 && state.parts.some(spoken);
+export const mixed = () => state.parts.some((part) => !spoken(part)) || state.marks.size > 0;
+
+// What may be a case in this index, what it records first.
+export function cases() {
+  const { columns, group, item } = state.index;
+  const has = (name) => columns.includes(name);
+  const patient = Boolean(group) || has("patient");
+  const known = { study: has("study"), series: has("series"), volume: has("series"), patient, "eye-pair": patient && ["laterality", "side", "eye"].some(has) };
+  return [...new Set([...(item ? [item] : []), ...Object.keys(known).filter((name) => known[name])])];
+}
+
+// What is shown of an answer; of rows that nobody asked for, their list.
+export const answered = ({ hits, note = null, exact = true, highlights = null, weights = null, parts = null }) =>
+  ({ hits, note, exact, highlights, weights, matched: parts });
+
 // The question as the API takes it; null where nothing is asked.
 export function request() {
   if (!asking()) return null;
@@ -93,6 +118,8 @@ export function request() {
     k: state.k,
     where: condition() || null,
     exclude_same: state.excludeSame && group ? { [group]: null } : null,
-    one_per: state.onePer && group ? group : null,
+    one_per: state.onePer && group && !state.item ? group : null,
+    ...(worded() ? { in: state.wordsIn, fuse: mixed() ? state.fuse : null } : {}),
+    ...(state.item ? { item: state.item } : {}),
   };
 }

@@ -20,6 +20,12 @@ export async function compare(at) {
   draw(state.hits[place]);
 }
 
+// A row that is no hit of its own: a part of a case.
+export function look(row) {
+  restore();
+  draw(row);
+}
+
 function restore() {
   view = { scale: 1, x: 0, y: 0 };
   level = { brightness: 1, contrast: 1 };
