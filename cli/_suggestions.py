@@ -13,7 +13,7 @@ from typer.core import CompletionItem  # type: ignore[attr-defined]
 _WORDS = {
     "device": ("auto", "cpu", "cuda", "cuda:all"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
-    "axis": ("axial", "coronal", "sagittal"),
+    "axis": ("axial", "coronal", "sagittal", "acquired"),
     "dtype": ("float32", "float16"),
     "transform": ("auto", "none", "whitening"),
     "shell": ("bash", "zsh", "fish", "powershell"),

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr.retrieval.query_pictures import FRAME, split_frame
+from retr.retrieval.query_pictures import split_frame
+from retr.retrieval.read_options import FRAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

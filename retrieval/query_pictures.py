@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import ImageReadError, RetrError
 from retr.index.machine.home import home
-from retr.retrieval.read_options import ReadOptions
+from retr.retrieval.read_options import FRAME, ReadOptions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from retr.retrieval.query import Query
 
 _PLAIN = ReadOptions()
-FRAME = re.compile(r"#\d+$")
 
 
 def split_frame(image: Any) -> tuple[Any, str | None]:
@@ -73,9 +71,16 @@ def one_picture(image: Any, info: EncoderInfo, reading: ReadOptions = _PLAIN) ->
     from retr.retrieval.images import read_image, read_images
 
     name = str(file) if is_path else None
-    how: Any = {**reading.by_name(), "frames": 1, "draft_size": info.draft_size, "grey16": info.grey16, "name": name}
+    how: Any = {
+        **reading.by_name(),
+        "frames": 1,
+        "slices": "all",
+        "draft_size": info.draft_size,
+        "grey16": info.grey16,
+        "name": name,
+    }
     if frame is None:
-        return read_image(file, **how).image
+        return read_image(file, **{**how, "slices": reading.slices}).image
     single = False
     for suffix, picture in read_images(file, **how):
         single = not suffix

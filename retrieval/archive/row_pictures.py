@@ -8,6 +8,7 @@ from retr.index.errors import RetrError
 from retr.retrieval.archive.locations import open_item
 from retr.retrieval.archive.provenance import BuildNotes
 from retr.retrieval.images import read_images
+from retr.retrieval.read_options import FRAME
 
 if TYPE_CHECKING:
     from retr.index.store import Store
@@ -39,10 +40,17 @@ def picture_in(data: bytes, row_id: str, notes: BuildNotes, **reading: Any) -> P
     ImageReadError
         The file can no longer be read.
     """
-    _, mark, frame = row_id.rpartition("#")
-    wanted = f"#{frame}" if mark and frame.isdigit() else ""
+    found = FRAME.search(row_id)
+    wanted = found[0] if found else ""
     # as the build read it, which also decided what may be read; all frames, for their names
-    asked = {**notes.reading.by_name(), "frames": 1, "allow_burned_in": True, "name": row_id, **reading}
+    asked = {
+        **notes.reading.by_name(),
+        "frames": 1,
+        "slices": "all",
+        "allow_burned_in": True,
+        "name": row_id,
+        **reading,
+    }
     for suffix, picture in read_images(data, **asked):
         # a neighbour of the row's frame in the same file is asked for by its number
         if suffix == wanted or asked.get("frame"):

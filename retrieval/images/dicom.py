@@ -8,11 +8,13 @@ order:
   the picture's own values, which is said in ``notes["window"]``.
 
 Colour (RGB, YBR_FULL, YBR_FULL_422, YBR_ICT, YBR_RCT, PALETTE COLOR) becomes RGB; overlays are ignored, also in the
-upper bits of pixels; pixels that are not square are made so. Frames count from 1.
+upper bits of pixels; pixels that are not square are made so. Frames count from 1. Slices of CT may be asked for through
+several windows, and any that say where they lie to be turned as those of a NIfTI volume are.
 
 A label that contradicts the data gives way, an attribute of display that cannot be used is left out; the column
 ``header_notes`` and ``notes["header"]`` say so. Nothing of the header leaves this module except the columns of
-`retr.retrieval.images.dicom_header`, and no file can make a decoder take more memory than its header admits.
+`retr.retrieval.images.dicom_header` and `retr.retrieval.images.geometry`, and no file can make a decoder take more
+memory than its header admits.
 
 The way of a file: `dicom_open` (encoding and header), `dicom_layout` (how pixels lie), `dicom_frames` with
 `dicom_codec` (values), `dicom_grey` or `dicom_colour` (8 bits).
@@ -21,6 +23,7 @@ The way of a file: `dicom_open` (encoding and header), `dicom_layout` (how pixel
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -35,7 +38,9 @@ from retr.retrieval.images.dicom_header import header_columns
 from retr.retrieval.images.dicom_layout import GREY, PALETTE
 from retr.retrieval.images.dicom_open import is_dicom, open_dataset
 from retr.retrieval.images.dicom_values import RefusalError, numbers, text
+from retr.retrieval.images.geometry import dicom_slices, dicom_times, is_ct
 from retr.retrieval.images.picture import MAX_ASPECT, Picture, Reading, made_square, read_error
+from retr.retrieval.images.slices import by_content, by_place, named, windows
 
 __all__ = ["is_dicom", "read"]
 
@@ -46,6 +51,7 @@ if TYPE_CHECKING:
 
     from retr.retrieval.images.dicom_frames import Frames
     from retr.retrieval.images.dicom_open import Opened
+    from retr.retrieval.images.geometry import Slice
 
 _BURNED_IN = {"YES", "Y", "TRUE", "T", "1"}  # the first is the defined term
 _SPACINGS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
@@ -91,11 +97,28 @@ def _read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
         raise read_error("too large", options.name)
     frames = open_frames(opened)
     columns = header_columns(opened.header, options.hash_key)
+    places = dicom_slices(opened.header, frames.layout.frames)
+    seen = windows(options, hounsfield=frames.layout.photometric in GREY and is_ct(opened.header))
+    none, alone = True, not (options.frames or options.frame)
     for position, suffix in options.chosen(frames.layout.frames):
-        yield suffix, _picture(frames, opened, position, columns, options)
+        place = places[position]
+        if not (alone or by_place(place, options)):
+            continue
+        own = {**columns, **(place.columns() if place else {})}
+        own |= dicom_times(opened.header, position, frames.layout.frames)
+        for name, window in seen:
+            asked = replace(options, window=window)
+            picture = _picture(frames, opened, position, place, {**own, **({"ct_window": name} if name else {})}, asked)
+            if alone or by_content(picture.image, options):
+                none = False
+                yield named(suffix, name), picture
+    if none:
+        raise read_error("no slice chosen", options.name)
 
 
-def _picture(frames: Frames, opened: Opened, position: int, columns: dict[str, Any], options: Reading) -> Picture:
+def _picture(
+    frames: Frames, opened: Opened, position: int, place: Slice | None, columns: dict[str, Any], options: Reading
+) -> Picture:
     layout, header = frames.layout, opened.header
     frame = frames.read(position)
     shown = DisplayAttributes(header, position)
@@ -106,8 +129,9 @@ def _picture(frames: Frames, opened: Opened, position: int, columns: dict[str, A
             pixels, notes["window"], window = grey(frame, header, shown, layout, said, options.window)
         else:
             pixels = rgb(frame, layout, header, said)
-    image = Image.fromarray(pixels).convert("RGB")
-    square = _square(image, shown, options.max_pixels, said)
+    turned = place.turn() if options.orient and place is not None else (False, False, False)
+    image = Image.fromarray(_turned(pixels, *turned)).convert("RGB")
+    square = _square(image, shown, options.max_pixels, said, transposed=turned[0])
     if square.size != image.size:
         notes["aspect"] = "pixels made square"
     if said:
@@ -126,7 +150,15 @@ def _picture(frames: Frames, opened: Opened, position: int, columns: dict[str, A
     )
 
 
-def _square(image: Image.Image, shown: DisplayAttributes, max_pixels: int, notes: list[str]) -> Image.Image:
+def _turned(pixels: NDArray[Any], transposed: bool, mirrored: bool, upended: bool) -> NDArray[Any]:
+    pixels = pixels.swapaxes(0, 1) if transposed else pixels
+    pixels = pixels[:, ::-1] if mirrored else pixels
+    return np.ascontiguousarray(pixels[::-1] if upended else pixels)
+
+
+def _square(
+    image: Image.Image, shown: DisplayAttributes, max_pixels: int, notes: list[str], *, transposed: bool
+) -> Image.Image:
     """Enlarge the direction in which pixels are longer, so that shapes are those of the body."""
     for keyword in _SPACINGS:
         source = shown.holder(keyword)
@@ -136,7 +168,7 @@ def _square(image: Image.Image, shown: DisplayAttributes, max_pixels: int, notes
         if len(pair) == 1:  # as others read it: the same in both directions
             pair = pair * 2
         if len(pair) == 2:
-            down, across = pair
+            down, across = pair[::-1] if transposed else pair
             if down and across and 1 / MAX_ASPECT <= down / across <= MAX_ASPECT:
                 return made_square(image, across, down, max_pixels)
         notes.append(f"{keyword} ignored")

@@ -2,7 +2,8 @@
 
 The volume is turned to its closest canonical orientation (right, anterior, superior), cut along one axis, and
 shown by radiological convention: the patient's right on the left of the picture, anterior or superior at the
-top. All slices share one window over nearly all of the volume's values, so that they can be compared. Of a
+top. All slices share one window over nearly all of the volume's values, so that they can be compared, unless windows
+of CT are asked for. Of a
 series of volumes (4-D) the first is read, of vectors the first component. What a header says is taken as nibabel takes
 it. Slices count from 1: from the feet up, from back to front, from
 left to right.
@@ -11,6 +12,8 @@ left to right.
 from __future__ import annotations
 
 import gzip
+from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
@@ -18,8 +21,10 @@ from PIL import Image
 
 from retr.index.errors import ImageReadError
 from retr.retrieval.images.decoder_warnings import silence_decoders
+from retr.retrieval.images.geometry import PLANES, Slice, nifti_slices
 from retr.retrieval.images.levels import finite_range, stretch_to_8bit
 from retr.retrieval.images.picture import Picture, Reading, made_square, read_error
+from retr.retrieval.images.slices import by_content, by_place, content, named, windows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +33,6 @@ if TYPE_CHECKING:
 
 PERCENTILES = (0.5, 99.5)
 
-_AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 # A volume is held in memory as a whole: it may take this many bytes for each pixel that a picture may have.
 _BYTES_PER_PIXEL = 12
 _STATISTICS_VOXELS = 1 << 20
@@ -56,7 +60,7 @@ def read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
         raise read_error("missing extra", options.name) from None
     silence_decoders()
     try:
-        yield from _slices(*_volume(stream, options), options)
+        yield from _slices(_volume(stream, options), options)
     except ImageReadError:
         raise
     except MemoryError:
@@ -67,12 +71,36 @@ def read(stream: BinaryIO, options: Reading) -> Iterator[tuple[str, Picture]]:
         raise read_error("damaged", options.name) from None
 
 
-def _volume(stream: BinaryIO, options: Reading) -> tuple[NDArray[Any], tuple[float, float, float], bool]:
-    """Return the first volume as stored, turned to canonical orientation ``(x, y, z)``.
+@dataclass(frozen=True)
+class _Volume:
+    """The first volume of a file.
 
-    Beside it, the size of a voxel and whether the scaling turns low stored values into high ones. The scaling itself
-    does not matter: the window is relative to the values.
+    Attributes
+    ----------
+    voxels
+        ``(x, y, z)`` as stored, turned to canonical orientation.
+    affine
+        float64 ``(4, 4)``: from indices to mm.
+    zooms
+        Size of a voxel.
+    acquired
+        The axis along which the file's slices follow each other.
+    slope, intercept
+        From stored values to values.
     """
+
+    voxels: NDArray[Any]
+    affine: NDArray[np.float64]
+    zooms: tuple[float, float, float]
+    acquired: int
+    slope: float
+    intercept: float
+
+    def scaled(self, values: NDArray[Any]) -> NDArray[np.float64]:
+        return values.astype(np.float64) * self.slope + self.intercept
+
+
+def _volume(stream: BinaryIO, options: Reading) -> _Volume:
     import nibabel
     from nibabel.spatialimages import HeaderDataError
 
@@ -107,13 +135,17 @@ def _volume(stream: BinaryIO, options: Reading) -> tuple[NDArray[Any], tuple[flo
     if file is not stream:
         _check_end(file)
     zooms = [float(length) for length in (*header.get_zooms()[:3], 1.0, 1.0)[:3]]
-    orientation = nibabel.io_orientation(header.get_best_affine())
+    affine, acquired = header.get_best_affine(), 2
+    orientation = nibabel.io_orientation(affine)
     if np.isfinite(orientation).all():
         volume = nibabel.apply_orientation(volume, orientation)
+        affine = affine @ nibabel.orientations.inv_ornt_aff(orientation, shape)
         order = np.argsort(orientation[:, 0])
         zooms = [zooms[axis] for axis in order]
-    slope, _ = header.get_slope_inter()
-    return volume, (zooms[0], zooms[1], zooms[2]), slope is not None and slope < 0
+        acquired = int(orientation[2, 0])
+    slope, intercept = header.get_slope_inter()
+    slope = 1.0 if slope is None else float(slope)
+    return _Volume(volume, affine, (zooms[0], zooms[1], zooms[2]), acquired, slope, float(intercept or 0.0))
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:
@@ -141,44 +173,82 @@ def _check_end(file: BinaryIO) -> None:
             raise
 
 
-def _slices(
-    volume: NDArray[Any],
-    zooms: tuple[float, float, float],
-    inverted: bool,
-    options: Reading,
-) -> Iterator[tuple[str, Picture]]:
-    axis = _AXES[options.axis]
+def _slices(volume: _Volume, options: Reading) -> Iterator[tuple[str, Picture]]:
+    axis = volume.acquired if options.axis == "acquired" else PLANES.index(options.axis)
     across, up = (other for other in range(3) if other != axis)
-    width, height = volume.shape[across], volume.shape[up]
-    if width * height > options.max_pixels:
+    if volume.voxels.shape[across] * volume.voxels.shape[up] > options.max_pixels:
         raise read_error("too large", options.name)
-    count = volume.shape[axis]
-    chosen = options.chosen(count)
-    if not (options.frames or options.frame):
-        chosen = iter([(count // 2, "")])
-    low, high = _window(volume)
-    note = f"percentile {PERCENTILES[0]}-{PERCENTILES[1]} of the volume"
-    if options.window is not None:
-        centre, width = options.window
-        low, high, note = centre - width / 2, centre + width / 2, "window"
-    window = ((low + high) / 2, high - low)
-    if inverted:
-        low, high = -high, -low
+    count = volume.voxels.shape[axis]
+    places = nifti_slices(volume.affine, axis, count)
+    shown = _Shown(volume, axis, places, options)
+    if options.frames or options.frame:
+        chosen = [one for one in options.chosen(count) if by_place(places[one[0]], options)]
+    elif options.slices == "content":
+        # the middle one of those that show the most
+        shares = np.array([content(shown.picture(one, *shown.windows[0]).image) for one in range(count)])
+        most = np.flatnonzero(shares == shares.max())
+        chosen = [(int(most[len(most) // 2]), "")]
+    else:
+        chosen = [(count // 2, "")]
+    none = True
     for position, suffix in chosen:
-        plane = np.moveaxis(volume, axis, 0)[position].astype(np.float64)
-        pixels = stretch_to_8bit(np.flip(-plane if inverted else plane).T, low, high)
-        image = Image.fromarray(pixels).convert("RGB")
-        notes = {
-            "window": note,
-            "slice": f"{options.axis} {position + 1} of {count}",
-        }
-        square = made_square(image, zooms[across], zooms[up], options.max_pixels)
+        for name, window in shown.windows:
+            picture = shown.picture(position, name, window)
+            if not (options.frames or options.frame) or by_content(picture.image, options):
+                none = False
+                yield named(suffix, name), picture
+    if none:
+        raise read_error("no slice chosen", options.name)
+
+
+class _Shown:
+    """The slices of a volume along one axis as pictures."""
+
+    def __init__(self, volume: _Volume, axis: int, places: list[Slice | None], options: Reading) -> None:
+        self.volume = volume
+        self.axis = axis
+        self.places = places
+        self.options = options
+        self.windows = windows(options, hounsfield=True)
+
+    @cached_property
+    def _own(self) -> tuple[float, float]:
+        """The stored values between which the volume is shown that is asked for through no window."""
+        return _window(self.volume.voxels)
+
+    def picture(self, position: int, name: str | None, window: tuple[float, float] | None) -> Picture:
+        """Show one slice."""
+        volume, options = self.volume, self.options
+        plane = np.moveaxis(volume.voxels, self.axis, 0)[position]
+        if window is None:
+            # relative to the values: their scaling does not matter, but whether it turns low ones into high ones
+            low, high = self._own
+            note = f"percentile {PERCENTILES[0]}-{PERCENTILES[1]} of the volume"
+            values = -plane.astype(np.float64) if volume.slope < 0 else plane.astype(np.float64)
+            pixels = (-high, -low) if volume.slope < 0 else (low, high)
+            shown = sorted((low * volume.slope + volume.intercept, high * volume.slope + volume.intercept))
+            window = (shown[0] + shown[1]) / 2, shown[1] - shown[0]
+        else:
+            values, note = volume.scaled(plane), "window"
+            pixels = window[0] - window[1] / 2, window[0] + window[1] / 2
+        image = Image.fromarray(stretch_to_8bit(np.flip(values).T, *pixels)).convert("RGB")
+        count = len(self.places)
+        notes = {"window": note, "slice": f"{options.axis} {position + 1} of {count}"}
+        across, up = (volume.zooms[other] for other in range(3) if other != self.axis)
+        square = made_square(image, across, up, options.max_pixels)
         if square.size != image.size:
             notes["aspect"] = "pixels made square"
-        mode = "F" if volume.dtype.kind == "f" else {1: "L", 2: "I;16"}.get(volume.dtype.itemsize, "I")
-        yield (
-            suffix,
-            Picture(square, width, height, mode, notes=notes, frame=position + 1, frames=count, window=window),
+        place = self.places[position]
+        return Picture(
+            square,
+            image.width,
+            image.height,
+            "F" if plane.dtype.kind == "f" else {1: "L", 2: "I;16"}.get(plane.dtype.itemsize, "I"),
+            notes=notes,
+            columns={**(place.columns() if place else {}), **({"ct_window": name} if name else {})},
+            frame=position + 1,
+            frames=count,
+            window=window,
         )
 
 

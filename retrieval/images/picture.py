@@ -45,6 +45,7 @@ _TEXTS: dict[str, tuple[str, str]] = {
         "allow burned-in annotations if that is meant",
     ),
     "no pixels": ("holds no picture", "give a file with pixel data"),
+    "no slice chosen": ("holds no slice of those that were asked for", "ask for all slices if it is meant"),
     "not what was asked for": (
         "is another one than the archive was asked for",
         "ask whoever looks after the archive why it gives it",

@@ -42,6 +42,7 @@ from retr.retrieval.ingest.network import EmbeddingThread
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import as_text, make_rows, skipped_table
 from retr.retrieval.ingest.seen_files import SeenFiles
+from retr.retrieval.ingest.series_slices import series_notes, series_of
 from retr.retrieval.novelty_renewal import renew
 from retr.retrieval.transforms.fitting import append_arrays, finish
 
@@ -137,6 +138,7 @@ class Run:
         self.reasons: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.said: list[str] = []
+        self.series: set[str] = set()
         self.fence: str | None = None
         self.committed_at = time.monotonic()
 
@@ -207,6 +209,8 @@ class Run:
         self._drop_vanished()
         self._commit(last=True)
         self.labels.settle()
+        complete = self.build_notes.reading.frames == 1 and self.build_notes.reading.slices == "all"
+        self.said += series_notes(self.writer.store, self.series, complete=complete)
         if not self.remembered.settle():
             self.said.append("the state folder cannot be written: the next build reads unchanged files again")
 
@@ -317,6 +321,7 @@ class Run:
             ):
                 self.writer.record_skipped(skipped)
         self.writer.commit()
+        self.series |= series_of(ready)
         for file in ready:
             self._remember(file)
             self.identifiers.add(self.row_path(file.item.path), file.identifiers)
