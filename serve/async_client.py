@@ -10,7 +10,7 @@ import httpx
 from retr.serve.client_calls import Calls, of_set, unreached
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -190,6 +190,21 @@ class AsyncClient:
         {'metrics': {}}
         """
         return await self._run(self._calls.evaluate(task, label, options))
+
+    async def evaluate_graded(
+        self, judged: Mapping[str, Mapping[str, float]], questions: Mapping[str, str] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Measure search against grades of rows by question, as `retr.Index.evaluate_graded` does.
+
+        >>> import asyncio
+        >>> import httpx
+        >>> answer = httpx.Response(200, json={"job": "x", "status": "done", "result": {"questions": 1}})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = AsyncClient("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> asyncio.run(client.evaluate_graded({"q": {"a.png": 2}}, {"q": "effusion"}, in_="findings"))
+        {'questions': 1}
+        """
+        return await self._run(self._calls.evaluate_graded(judged, questions, options))
 
     async def sets(self) -> list[dict[str, Any]]:
         """Return the sets, in the order in which they were made: names, how many rows, authors.

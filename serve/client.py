@@ -17,7 +17,7 @@ import httpx
 from retr.serve.client_calls import Calls, of_set, unreached
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -205,6 +205,20 @@ class Client:
         {'metrics': {}}
         """
         return self._run(self._calls.evaluate(task, label, options))
+
+    def evaluate_graded(
+        self, judged: Mapping[str, Mapping[str, float]], questions: Mapping[str, str] | None = None, **options: Any
+    ) -> dict[str, Any]:
+        """Measure search against grades of rows by question, as `retr.Index.evaluate_graded` does.
+
+        >>> import httpx
+        >>> answer = httpx.Response(200, json={"job": "x", "status": "done", "result": {"questions": 1}})
+        >>> server = httpx.MockTransport(lambda request: answer)
+        >>> client = Client("http://127.0.0.1:7860", index="fundus", transport=server)
+        >>> client.evaluate_graded({"q": {"a.png": 2}}, {"q": "effusion"}, in_="findings")
+        {'questions': 1}
+        """
+        return self._run(self._calls.evaluate_graded(judged, questions, options))
 
     def sets(self) -> list[dict[str, Any]]:
         """Return the sets, in the order in which they were made: names, how many rows, authors.

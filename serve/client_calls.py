@@ -18,6 +18,8 @@ from retr import Picture, Query, RetrError, UsageError
 from retr.answers import MEDIA_TYPE, from_arrow
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import httpx
 
     from retr import Hits
@@ -108,7 +110,16 @@ class Calls:
 
     def evaluate(self, task: str, label: str, options: dict[str, Any]) -> Exchange[dict[str, Any]]:
         """Begin an evaluation and ask for it until it is done."""
-        told = yield from self.send("POST", "/evaluations", {"task": task, "label": label, **options})
+        return (yield from self._job("/evaluations", {"task": task, "label": label, **options}))
+
+    def evaluate_graded(
+        self, judged: Mapping[str, Mapping[str, float]], questions: Mapping[str, str] | None, options: dict[str, Any]
+    ) -> Exchange[dict[str, Any]]:
+        """Begin a measurement against judgements and ask for it until it is done."""
+        return (yield from self._job("/evaluations/graded", {"judged": judged, "questions": questions, **options}))
+
+    def _job(self, path: str, body: dict[str, Any]) -> Exchange[dict[str, Any]]:
+        told = yield from self.send("POST", path, body)
         while told["status"] not in _FINISHED:
             told = checked((yield Call("GET", f"jobs/{told['job']}", after=0.2))).json()
         if told["status"] == "failed":

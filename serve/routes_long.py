@@ -11,7 +11,7 @@ from retr import UsageError
 from retr.serve.batching import Busy
 from retr.serve.messages import without_paths
 from retr.serve.questions import query_of, told
-from retr.serve.schemas import REFUSALS, EvaluateRequest, ExplainRequest, FindingsRequest, Job
+from retr.serve.schemas import REFUSALS, EvaluateRequest, ExplainRequest, FindingsRequest, GradedRequest, Job
 from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
 
 if TYPE_CHECKING:
@@ -64,6 +64,19 @@ async def evaluate(asked: EvaluateRequest, served: TheIndex, state: TheState, to
         found: dict[str, Any] = served.index.evaluate(**options).to_json()
         return found
 
+    await state.record(token, served, "evaluate", options, [])
+    return _begun(state, token, work)
+
+
+@router.post("/indexes/{index}/evaluations/graded", status_code=202)
+async def evaluate_graded(asked: GradedRequest, served: TheIndex, state: TheState, token: Reader) -> Job:
+    """Measure search against judged relevance by nDCG, by vectors, by words or both; the answer names a job."""
+
+    def work() -> dict[str, Any]:
+        options = asked.model_dump(exclude={"judged"})
+        return served.index.snapshot().evaluate_graded(asked.judged, **options).to_json()
+
+    options = asked.model_dump(exclude={"judged", "questions"})
     await state.record(token, served, "evaluate", options, [])
     return _begun(state, token, work)
 

@@ -146,6 +146,24 @@ class EvaluateRequest(_Strict):
     item_score: Literal["maxsim", "mean", "best"] = "maxsim"
 
 
+class GradedRequest(_Strict):
+    """Judged relevance, against which search is measured: ``retr eval graded``."""
+
+    judged: Annotated[dict[str, dict[str, float]], Field(min_length=1, max_length=10_000)] = Field(
+        description="By question the grades of rows; a question is the id of a row, or the name of a text."
+    )
+    questions: Annotated[
+        dict[str, Annotated[str, Field(min_length=1, max_length=10_000)]], Field(max_length=10_000)
+    ] | (None) = Field(None, description="The texts, by name; without them questions are rows.")
+    k: list[Annotated[int, Field(ge=1, le=1000)]] = Field([5, 10], min_length=1, max_length=20)
+    group: str | None = None
+    where: str | None = Field(None, max_length=10_000)
+    in_: Annotated[str, Field(min_length=1, max_length=4096)] | Columns | None = Field(
+        None, alias="in", description="Columns of text in which the words of the questions are looked for."
+    )
+    fuse: float | None = Field(None, ge=0, le=1, description="The share of vectors in an answer by words.")
+
+
 class FindingsRequest(_Strict):
     """What is looked for in an archive: ``retr index outliers``, ``retr index suspects --label COLUMN``."""
 

@@ -7,6 +7,7 @@ answered by itself or by its byte-identical copies: judgements of these do not c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +21,7 @@ from retr.retrieval.regular_files import NotRegularError, open_regular
 from retr.retrieval.stats.intervals import Estimate, group_codes, mean_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -60,9 +61,9 @@ class GradedEvaluation:
 
 def evaluate_graded(
     index: IndexLike,
-    qrels: str | Path,
+    qrels: str | Path | Mapping[str, Mapping[str, float]],
     *,
-    questions: str | Path | None = None,
+    questions: str | Path | Mapping[str, str] | None = None,
     k: Sequence[int] = (5, 10),
     group: str | None = None,
     **options: Any,
@@ -72,9 +73,11 @@ def evaluate_graded(
     Parameters
     ----------
     qrels
-        A file of lines ``QUESTION 0 ROW GRADE``, separated by tabs, or by blanks where no id holds one.
+        A file of lines ``QUESTION 0 ROW GRADE``, separated by tabs, or by blanks where no id holds one; or the grades
+        of rows by question, ``{"q1": {"a.png": 2}}``.
     questions
-        A file of lines ``QUESTION<tab>TEXT``; without it questions are ids of rows, whose own patient is left out.
+        A file of lines ``QUESTION<tab>TEXT``, or the texts by question; without it questions are ids of rows, whose own
+        patient is left out.
     k
         The depths.
     group
@@ -100,8 +103,8 @@ def evaluate_graded(
     depths = sorted({int(one) for one in k})
     if not depths or depths[0] < 1:
         raise UsageError(f"a depth is a whole number of at least 1, got: {list(k)!r}")
-    judged = _read_qrels(qrels)
-    texts = None if questions is None else _read_questions(questions)
+    judged = _judged(qrels) if isinstance(qrels, Mapping) else _read_qrels(qrels)
+    texts = questions if questions is None or isinstance(questions, Mapping) else _read_questions(questions)
     group = store.manifest.group if group is None else group
     names = list(judged)
     if texts is None:
@@ -182,6 +185,15 @@ def _lines(file: str | Path) -> list[str]:
             return stream.read().decode("utf-8-sig").splitlines()
     except (OSError, NotRegularError, UnicodeDecodeError):
         raise UsageError(f"cannot be read as a text in UTF-8: {str(file)!r}", hint="check the path") from None
+
+
+def _judged(grades: Mapping[str, Mapping[str, float]]) -> Mapping[str, Mapping[str, float]]:
+    for question, rows in grades.items():
+        if wrong := next((row for row, grade in rows.items() if not np.isfinite(grade)), None):
+            raise UsageError(f"the grade of {wrong!r} for the question {question!r} is no finite number")
+    if not any(grades.values()):
+        raise UsageError("nothing is judged", hint="give the grades of rows by question")
+    return grades
 
 
 def _read_qrels(file: str | Path) -> Mapping[str, dict[str, float]]:

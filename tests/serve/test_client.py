@@ -7,6 +7,8 @@ import inspect
 import random
 import threading
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +16,7 @@ import pytest
 import uvicorn
 
 from retr import AsyncClient, Client, Query, RetrError, UnknownIdError, UsageError
+from retr.answers import to_plain
 from retr.serve.app import create_app
 from retr.serve.settings import Settings
 from retr.serve.tokens import make_token
@@ -82,6 +85,73 @@ def test_cases_answer_there_as_here(address, indexed, tmp_path):
             client.search(id="P01", item=True)
         measured = client.evaluate("retrieval", "label", item="age")
         assert (measured["item"], measured["queries"]) == ("age", 12)
+
+
+def test_any_words_and_cases_answer_there_as_here(address, indexed):
+    url, token = address
+    rng, ids = random.Random(5), list(indexed)
+
+    async def asked_async(query: Query, options: dict[str, object]) -> Hits:
+        async with AsyncClient(url, token=token) as client:
+            return await client.search(query, **options)
+
+    def outcome(search, query, options):
+        try:
+            return search(query, **options)
+        except RetrError as error:
+            return type(error), error.message, error.hint
+
+    answered = 0
+    with Client(url, token=token) as client:
+        for number in range(40):
+            query = Query.id(rng.choice(ids))
+            options = {
+                "k": rng.randint(1, 12),
+                "where": rng.choice([None, "age > 43", "label = 'healthy'"]),
+                "exclude_same": rng.choice([None, "patient"]),
+                "offset": rng.choice([None, 0, 2]),
+                "min_score": rng.choice([None, 0.01]),
+                "include_self": rng.random() < 0.3,
+            }
+            if number % 2:
+                words = [
+                    rng.choice(["healthy", "no glaucoma", "glaucoma png", "the"]) for _ in range(rng.randint(1, 2))
+                ]
+                texts = reduce(add, (Query.text(one) * rng.choice([1, 2, -1]) for one in words))
+                query = rng.choice([texts, texts + query])
+                columns = rng.choice(["label", ["label", "path"]])
+                share = rng.choice([None, 0.0, 0.3, 1.0])
+                options |= {"in_": columns, "fuse": share, "one_per": rng.choice([None, "patient"])}
+            else:
+                query = rng.choice([query, query + Query.id(rng.choice(ids)), Query.id("P01")])
+                score = rng.choice(["maxsim", "mean", "best"])
+                options |= {"item": rng.choice(["patient", "label", "age"]), "item_score": score}
+            here = outcome(indexed.search, query, options)
+            there = outcome(client.search, query, options)
+            if isinstance(here, tuple):
+                assert there == here
+                continue
+            answered += 1
+            assert said(there) == said(here)
+            if number % 10 < 2:
+                assert said(asyncio.run(asked_async(query, options))) == said(here)
+    assert answered > 20
+
+
+def test_judged_relevance_is_measured_there_as_here(address, indexed):
+    url, token = address
+    ids = list(indexed)
+    judged = {"q1": {ids[0]: 2, ids[5]: 1, ids[8]: 1}, "q2": {ids[3]: 1}}
+    texts = {"q1": "healthy", "q2": "glaucoma"}
+    with Client(url, token=token) as client:
+        for questions, grades, options in (
+            (texts, judged, {"in_": ["label"], "k": [1, 5]}),
+            (None, {ids[0]: {ids[4]: 1, ids[7]: 3}}, {"where": "age > 40"}),
+        ):
+            here = indexed.evaluate_graded(grades, questions=questions, **options)
+            assert client.evaluate_graded(grades, questions, **options) == to_plain(here.to_json())
+        with pytest.raises(RetrError, match="'q2' is judged, and has no text"):
+            client.evaluate_graded(judged, {"q1": "healthy"}, in_="label")
 
 
 def test_local_and_remote_agree(address, indexed, make_archive, tmp_path, png):
