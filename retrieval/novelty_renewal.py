@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 2000
 # Hashes in a sketch: the share of equal rows is told within a few hundredths.
 _HASHES = 128
+_TEXTS_AT_ONCE = 1 << 14
 
 
 def renew(draft: Draft[Store], *, first: bool = False) -> str | None:
@@ -82,9 +83,15 @@ def _due(store: Store, *, first: bool) -> bool:
 def sketch(store: Snapshot) -> NDArray[np.uint64]:
     """Return the lowest hashes of an index's rows, each of an id, its file and its patient: sorted uint64 ``(k,)``."""
     names = [name for name in ("id", "sha256", store.manifest.group) if name and name in store.schema.names]
-    table = store.table(names, store.live_rows())
-    texts = [pc.fill_null(pc.cast(column, pa.string()), "") for column in table.columns]
-    return np.sort(id_hashes(pc.binary_join_element_wise(*texts, "\x1f").to_pylist()))[:_HASHES]
+    rows = store.live_rows()
+    lowest = np.empty(0, np.uint64)
+    # the texts of all rows would be hundreds of bytes a row at once
+    for start in range(0, len(rows), _TEXTS_AT_ONCE):
+        table = store.table(names, rows[start : start + _TEXTS_AT_ONCE])
+        texts = [pc.fill_null(pc.cast(column, pa.string()), "") for column in table.columns]
+        hashes = id_hashes(pc.binary_join_element_wise(*texts, "\x1f").to_pylist())
+        lowest = np.sort(np.concatenate([lowest, hashes]))[:_HASHES]
+    return lowest
 
 
 def shared(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> float:

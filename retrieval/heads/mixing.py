@@ -163,7 +163,7 @@ def _any_hit(
         allowed = np.where(among, scores, -np.inf)
         best = np.argsort(-allowed, axis=1, kind="stable")[:, :_DEPTH]
         same = (codes[best] == codes[asks, None]) & np.isfinite(np.take_along_axis(allowed, best, axis=1))
-        yield any_hit_at(same, _DEPTH).astype(np.float64)
+        yield any_hit_at(same, same.shape[1]).astype(np.float64)
 
 
 def _keeps(differences: NDArray[np.float64], groups: NDArray[np.int64]) -> bool:
