@@ -1,7 +1,8 @@
 """Measuring the fence of unlike pictures where an index has none that counts: at the end of a build.
 
 At most `MOST_ROWS` rows are measured, whole patients, each against all other rows: a share of a build's work that does
-not grow with the archive. Which these are depends on the ids and patients alone, so interrupted, sharded and single
+not grow with the archive. Telling whose each row is takes some hundred bytes of memory a row for that while, so a larger
+archive than `MOST_INDEXED` rows gets none from a build, which says so, and one from `retr calibrate`. Which rows these are depends on the ids and patients alone, so interrupted, sharded and single
 builds of the same rows give the same fence.
 
 It is measured again where fewer than `retr.retrieval.novelty.KEPT` of the rows, of then and of now, are the same. That
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 #: So many rows are measured at the end of a build.
 MOST_ROWS = 2000
+#: In an archive of more rows than this none are.
+MOST_INDEXED = 200_000
 # Hashes in a sketch: the share of equal rows is told within a few hundredths.
 _HASHES = 128
 _TEXTS_AT_ONCE = 1 << 14
@@ -55,6 +58,8 @@ def renew(draft: Draft[Store], *, first: bool = False) -> str | None:
     store = draft.store
     if not len(store) or not _due(store, first=first):
         return None
+    if len(store) > MOST_INDEXED:
+        return f"what is unlike an archive of more than {MOST_INDEXED:,} images is measured by `retr calibrate` alone"
     noted = novelty.noted_novelty(store).get("column")
     column = noted if isinstance(noted, str) and noted in store.schema.names else None
     with waiting("measuring what is unlike the archive"):
