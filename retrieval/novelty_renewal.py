@@ -1,9 +1,9 @@
 """Measuring the fence of unlike pictures where an index has none that counts: at the end of a build.
 
 At most `MOST_ROWS` rows are measured, whole patients, each against all other rows: a share of a build's work that does
-not grow with the archive. Telling whose each row is takes some hundred bytes of memory a row for that while, so a larger
-archive than `MOST_INDEXED` rows gets none from a build, which says so, and one from `retr calibrate`. Which rows these are depends on the ids and patients alone, so interrupted, sharded and single
-builds of the same rows give the same fence.
+not grow with the archive. Which these are depends on the ids and patients alone, so interrupted, sharded and single
+builds of the same rows give the same fence. Telling whose each row is takes some hundred bytes of memory a row for that
+while: an archive of more than `MOST_INDEXED` rows gets none from a build, which says so, but from `retr calibrate`.
 
 It is measured again where fewer than `retr.retrieval.novelty.KEPT` of the rows, of then and of now, are the same. That
 is told by a bottom-k sketch: the lowest hashes of the rows, each of an id, its file and its patient (Broder, 1997, "On
