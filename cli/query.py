@@ -33,7 +33,7 @@ from retr.index.options import declared
 from retr.retrieval.search_options import SearchOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from PIL.Image import Image
 
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 # what a table shows of a hit unless --columns says otherwise: names that archives commonly have
 DEFAULT_COLUMNS = ["label", "patient", "age", "sex", "folder"]
 # what a line of a batch may have, and options that it cannot have; a key that is nearly one must not be passed over
-OF_A_LINE = {"image", "text", "not", "id", "vector", "weight", "exclude_same", "like", "unlike"}
+OF_A_LINE = {"image", "text", "not", "id", "vector", "weight", "region", "exclude_same", "like", "unlike"}
 OF_THE_BATCH = declared(SearchOptions).keys() - OF_A_LINE
 
 
@@ -72,6 +72,14 @@ def query(
     not_: Annotated[list[str] | None, typer.Option("--not", help="Words to move away from; repeats.")] = None,
     id_: Annotated[
         list[str] | None, typer.Option("--id", help="An indexed row, with --item also a case; repeats as --image does.")
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            "--region",
+            metavar="X,Y,W,H",
+            help="Ask with this part of each --image and --id: pixels of the upright picture, or shares of at most 1.",
+        ),
     ] = None,
     like: Annotated[
         list[str] | None, typer.Option("--like", metavar="ID", help="More like this row, which was right; repeats.")
@@ -117,6 +125,11 @@ def query(
     asked_of = image or [], text or [], not_ or [], id_ or []
     queries, same = _queries(out, *asked_of, batch, (like or [], unlike or []), one=asked.item is not None)
     left_out = [both(asked.exclude_same or {}, own) for own in same]  # type: ignore[arg-type]
+    if region is not None:
+        if batch is not None:
+            hint = 'put it into a line: {"image": "x.png", "region": [0, 0, 64, 64]}'
+            raise UsageError("--region is of --image and --id", hint=hint)
+        queries = [one.cut(region) for one in queries]
     opened = Index.open(find_index(index), **loading.options)
     shown = _shown(out, asked.columns, opened.store)
     wanted = replace(
@@ -167,6 +180,7 @@ def show(
 
     Example: retr show glaucoma/05_g.jpg --out found.png
     """
+    from retr.retrieval.hits import free_name
     from retr.retrieval.index import Index
 
     opened = Index.open(find_index(index))
@@ -181,7 +195,7 @@ def show(
         if row.get("mtime") is not None:
             row["mtime"] = dt.datetime.fromtimestamp(row["mtime"]).astimezone().isoformat(" ", "seconds")
     if link is not None:
-        row[_free("link", row)] = _links(printer, opened, [id_], link)[id_]
+        row[free_name("link", row)] = _links(printer, opened, [id_], link)[id_]
     printer.record(row)
     if out is not None:
         printer.note(f"picture written to {out}")
@@ -354,13 +368,6 @@ def _links(out: Output, index: Index, ids: Sequence[str], template: str | None) 
     return links
 
 
-def _free(name: str, taken: Collection[str]) -> str:
-    """Return a name that no column has."""
-    while name in taken:
-        name += "_"
-    return name
-
-
 def _excerpts(out: Output, index: Index, hits: Hits) -> list[str]:
     """Return lines that show where the words of a question stand in the hits' texts, for a table."""
     if hits.highlights is None or out.form != "table":
@@ -380,9 +387,9 @@ def _print(
     excerpts: Sequence[str] = (),
 ) -> None:
     """One JSON object a query; a table with a title when there are several; ``None`` for all columns."""
-    from retr.retrieval.hits import shown_names
+    from retr.retrieval.hits import free_name, shown_names
 
-    link = _free("link", hits.metadata.column_names)
+    link = free_name("link", hits.metadata.column_names)
     linked = [{link: links[hit.id]} if links else {} for hit in hits]
     if out.form == "json":
         answer = hits.to_json()
@@ -391,9 +398,13 @@ def _print(
     rows = [{**hit.to_json(), **own} for hit, own in zip(hits, linked, strict=True)]
     fixed = ["rank", "score", "id"]
     if hits.cases is not None:
-        case = _free("case", hits.metadata.column_names)
+        case = free_name("case", hits.metadata.column_names)
         rows = [{**row, case: name} for row, name in zip(rows, hits.cases, strict=True)]
         fixed = ["rank", "score", case, "id"]
+    if hits.regions is not None:
+        place = free_name("region", hits.metadata.column_names)
+        rows = [{**row, place: ",".join(map(str, box))} for row, box in zip(rows, hits.regions, strict=True)]
+        fixed = [*fixed, place]
     if several and out.form == "csv":
         rows = [{"query": hits.query, **row} for row in rows]
         fixed = ["query", *fixed]

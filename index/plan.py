@@ -48,9 +48,7 @@ def search(
     exclude_same: Mapping[str, Sequence[object]],
 ) -> Neighbours:
     """Answer `Store.search`, whose docstring says what the arguments mean."""
-    queries = _prepared(queries, snapshot.manifest.encoder.dim)
-    if plan.cosine:
-        queries = unit(queries)
+    queries = prepared(queries, snapshot.manifest.encoder.dim, cosine=plan.cosine)
     require_k(options.k)
     effort = options.effort
     if options.exact and effort is not None:
@@ -63,16 +61,7 @@ def search(
             _need_one_each("exclude", exclude, len(queries))
         if (found := _shortly(snapshot, plan, queries, options, few)) is not None:
             return found
-    groups = None if options.one_per is None else snapshot.identity.groups(options.one_per)
-    ask = Ask(
-        # of a billion there are as many as there are rows
-        k=min(int(options.k), max(len(snapshot), 1)),
-        allowed=allowed,
-        exclude=_excluded(snapshot, len(queries), exclude, exclude_same),
-        one_per=groups,
-        min_score=None if options.min_score is None else _least(options.min_score),
-        few=few,
-    )
+    ask = _asked(snapshot, options, _excluded(snapshot, len(queries), exclude, exclude_same), allowed, few)
     placed = Placed() if aside else placement.take(snapshot, plan.config, len(queries), few=approximate.measured(ask))
     how = plan.how(snapshot)
     accelerators: Sequence[Accelerator | None] = ()
@@ -87,14 +76,46 @@ def search(
             said = _as_asked(config, plan.config)
     if any(accelerators):
         as_tuned = effort is None or config == plan.config
-        if groups is not None:
-            ask = replace(ask, groups=groups.every())
+        if options.one_per is not None:
+            ask = replace(ask, groups=snapshot.identity.groups(options.one_per).every())
         bound = plan.promises.bound if as_tuned else approximate.Bound(math.inf, effort_of(config))
         found = approximate.search(plan.blocks, accelerators, config, queries, ask, bound, **how)
     else:
         found = exact.search(plan.blocks, queries, ask, **how, first_scan=placed.scan)
     note = "; ".join(part for part in (said, placed.note) if part)
     return Neighbours(found.rows, found.scores, exact=found.exact, note=note) if note else found
+
+
+def ask_of(
+    snapshot: Snapshot,
+    n: int,
+    options: RankOptions,
+    *,
+    mask: NDArray[np.bool_] | None = None,
+    exclude: Sequence[NDArray[np.int64]] | None = None,
+) -> Ask:
+    """Return what n queries want, as the scans take it; the arguments are those of `Store.search`."""
+    require_k(options.k)
+    allowed, few = _allowed(snapshot, options.where, mask)
+    return _asked(snapshot, options, _excluded(snapshot, n, exclude, {}), allowed, few)
+
+
+def _asked(
+    snapshot: Snapshot,
+    options: RankOptions,
+    exclude: Sequence[NDArray[np.int64]],
+    allowed: NDArray[np.bool_] | None,
+    few: NDArray[np.int64] | None,
+) -> Ask:
+    return Ask(
+        # of a billion there are as many as there are rows
+        k=min(int(options.k), max(len(snapshot), 1)),
+        allowed=allowed,
+        exclude=exclude,
+        one_per=None if options.one_per is None else snapshot.identity.groups(options.one_per),
+        min_score=None if options.min_score is None else _least(options.min_score),
+        few=few,
+    )
 
 
 def _shortly(
@@ -251,13 +272,14 @@ def _point(point: Mapping[str, Any]) -> str:
     return f"{point['index']['kind']}, {settings}: recall {recalls}, {point['milliseconds']:.2f} ms"
 
 
-def _prepared(queries: NDArray[np.float32], dim: int) -> NDArray[np.float32]:
+def prepared(queries: NDArray[np.float32], dim: int, *, cosine: bool) -> NDArray[np.float32]:
+    """Return queries ``(n, dim)`` as they are compared, or raise `UsageError`."""
     queries = np.ascontiguousarray(queries, np.float32)
     if queries.ndim != 2 or queries.shape[1] != dim:
         raise UsageError(f"queries must have the shape (n, {dim}), got {queries.shape}")
     if not np.isfinite(queries).all():
         raise UsageError("a query vector holds a value that is not a finite number")
-    return queries
+    return unit(queries) if cosine else queries
 
 
 def _least(score: float) -> float:

@@ -50,6 +50,10 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
         from retr.retrieval.by_items import find_items
 
         return find_items(index, queries, options, columns)
+    if options.in_regions:
+        from retr.retrieval.by_regions import find_regions
+
+        return find_regions(index, queries, options, columns)
     if options.effort is not None:
         # refused before a picture is read
         with_effort(store.plan.config, options.effort)

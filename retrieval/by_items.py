@@ -115,6 +115,8 @@ def _require_meant(queries: Sequence[Query], options: SearchOptions) -> None:
         if getattr(options, name) is not None:
             shown = f"--{name.strip('_').replace('_', '-')}"
             raise UsageError(f"{name} is told by rows, and cases are asked for", hint=f"leave {shown} or --item out")
+    if options.in_regions:
+        raise UsageError("regions are of rows, and cases are asked for", hint="leave --in-regions or --item out")
     if any(query.marked for query in queries):
         raise UsageError("marks move a question that is one vector, and cases are asked for", hint="leave them out")
     for query in queries:

@@ -258,8 +258,10 @@ def asked_picture(index: IndexLike, part: Part) -> PIL.Image.Image:
     from retr.retrieval.images import read_image
 
     if part.kind == "id":
-        return picture_of(index.store, part.value).image
-    return read_image(one_picture(part.value, index.store.manifest.encoder, BuildNotes.of(index.store).reading)).image
+        picture = picture_of(index.store, part.value)
+        return (picture if part.region is None else picture.region(*part.region)).image
+    reading = BuildNotes.of(index.store).reading
+    return read_image(one_picture(part.value, index.store.manifest.encoder, reading, part.region)).image
 
 
 def contributions(

@@ -11,12 +11,12 @@ import pyarrow as pa
 
 from retr.index.disk.schema import ID, records, texts
 from retr.index.machine.extras import needed
-from retr.index.once import Once
+from retr.retrieval.hit_rows import HitRows
 from retr.retrieval.json_values import to_plain
 from retr.retrieval.same_tables import same_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
     import pandas as pd
     import polars as pl
@@ -47,6 +47,17 @@ def shown_names(columns: Sequence[str]) -> dict[str, str]:
     return names
 
 
+def free_name(name: str, taken: Collection[str]) -> str:
+    """Return a name that no column has.
+
+    >>> free_name("region", ["id", "region"])
+    'region_'
+    """
+    while name in taken:
+        name += "_"
+    return name
+
+
 @dataclass(frozen=True)
 class Hit:
     """One neighbour.
@@ -63,6 +74,8 @@ class Hit:
         The row's other columns.
     path
         The image's path inside its archive.
+    region
+        Of an answer by regions: left, top, width and height of the one that matched, in pixels of the picture.
 
     Examples
     --------
@@ -78,9 +91,10 @@ class Hit:
     score: float
     metadata: dict[str, Any]
     path: str
+    region: tuple[int, int, int, int] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Return one flat object, ready for JSON: rank, id, score, path, then the metadata columns.
+        """Return one flat object, ready for JSON: rank, id, score, path, a region, then the metadata columns.
 
         A column called ``rank``, ``score`` or ``query`` comes as ``rank_meta`` ..., never in place of the hit's own.
 
@@ -92,45 +106,10 @@ class Hit:
         """
         names = shown_names(list(self.metadata))
         columns = {names[column]: to_plain(value) for column, value in self.metadata.items()}
-        return {"rank": self.rank, "id": self.id, "score": self.score, "path": self.path, **columns}
-
-
-class _Rows:
-    """What the rows of a search hold: read when it is first asked for, at once for all queries of the search.
-
-    Parameters
-    ----------
-    rows
-        int64 ``(n,)``, of all queries one after the other.
-    columns
-        Names, ``id`` first.
-    """
-
-    def __init__(self, store: Store, rows: NDArray[np.int64], columns: Sequence[str]) -> None:
-        self._store, self._rows, self._columns = store, rows, columns
-        self._once = Once()
-
-    def ids(self) -> list[str]:
-        """Return the ids, reading nothing beside them."""
-        ids: list[str] = self._once("ids", lambda: self._store.ids(self._rows))
-        return ids
-
-    def metadata(self) -> pa.Table:
-        """Return the columns."""
-        found: pa.Table = self._once("metadata", lambda: self._store.table(self._columns, self._rows))
-        return found
-
-    def paths(self) -> list[str]:
-        """Return the paths of the images inside their archive."""
-
-        def make() -> list[str]:
-            path = "path" if "path" in self._store.schema.names else ID
-            table = self.metadata() if path in self._columns else self._store.table([path], self._rows)
-            paths: list[str] = table[path].to_pylist()
-            return paths
-
-        found: list[str] = self._once("paths", make)
-        return found
+        own: dict[str, Any] = {"rank": self.rank, "id": self.id, "score": self.score, "path": self.path}
+        if self.region is not None:
+            own[free_name("region", columns)] = list(self.region)
+        return {**own, **columns}
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,6 +156,9 @@ class Hits(Sequence[Hit]):
     parts
         Of an answer by cases: for each its best pairs of parts, ``{"part": 2, "id": "a.png", "score": 0.9}`` the row
         that is most like the question's second part, the best first.
+    regions
+        Of an answer by regions: of each hit left, top, width and height of the one that is most like the question, in
+        pixels of the upright picture.
     """
 
     scores: NDArray[np.float32]
@@ -191,6 +173,7 @@ class Hits(Sequence[Hit]):
     weights: dict[str, float] | None = None
     cases: list[str] | None = None
     parts: list[list[dict[str, Any]]] | None = None
+    regions: list[tuple[int, int, int, int]] | None = None
     # numpy leaves `array == hits` to this class
     __array_ufunc__ = None
     # for the thumbnails of a notebook; does not travel in a pickle
@@ -228,7 +211,7 @@ class Hits(Sequence[Hit]):
         best = [rows[rows >= 0][offset:] for rows in found.rows]
         every = best[0] if len(best) == 1 else np.concatenate([np.empty(0, dtype=np.int64), *best])
         names = store.schema.names if columns is None else list(dict.fromkeys([ID, *columns]))
-        kept, start, answers = _Rows(store, every, names), 0, []
+        kept, start, answers = HitRows(store, every, names), 0, []
         for rows, scores, query in zip(best, found.scores, queries, strict=True):
             hits = object.__new__(cls)
             # without metadata and paths: `__getattr__` reads them
@@ -307,8 +290,9 @@ class Hits(Sequence[Hit]):
 
     @property
     def table(self) -> pa.Table:
-        """The hits as a pyarrow table: ``rank``, ``score``, of an answer by cases ``case``, ``id``, then the metadata.
+        """The hits as a pyarrow table: ``rank``, ``score``, ``id``, then the metadata.
 
+        Of an answer by cases it has a column ``case``, of one by regions ``region``: four whole numbers.
         A column of the metadata that is called ``rank``, ``score`` or ``query`` comes as ``rank_meta`` ...
 
         >>> from retr.sample import sample_index
@@ -322,6 +306,8 @@ class Hits(Sequence[Hit]):
         own = {"rank": pa.array(self.ranks, pa.int64()), "score": pa.array(self.scores, pa.float32())}
         if self.cases is not None:
             own["case" if "case" not in names.values() else "case_"] = pa.array(self.cases, pa.string())
+        if self.regions is not None:
+            own[free_name("region", names.values())] = pa.array(self.regions, pa.list_(pa.int64(), 4))
         return pa.Table.from_arrays([*own.values(), *metadata.columns], names=[*own, *names.values()])
 
     def to_pandas(self) -> pd.DataFrame:
@@ -377,9 +363,11 @@ class Hits(Sequence[Hit]):
         return len(self.scores)
 
     def __iter__(self) -> Iterator[Hit]:
-        answers = zip(self.ranks.tolist(), self.scores.tolist(), self.paths, records(self.metadata), strict=True)
-        for rank, score, path, row in answers:
-            yield Hit(rank=rank, id=row.pop(ID), score=score, metadata=row, path=path)
+        regions = [None] * len(self) if self.regions is None else self.regions
+        found = records(self.metadata)
+        answers = zip(self.ranks.tolist(), self.scores.tolist(), self.paths, found, regions, strict=True)
+        for rank, score, path, row, region in answers:
+            yield Hit(rank=rank, id=row.pop(ID), score=score, metadata=row, path=path, region=region)
 
     @overload
     def __getitem__(self, at: int) -> Hit: ...
@@ -407,6 +395,7 @@ class Hits(Sequence[Hit]):
             highlights=None if self.highlights is None else self.highlights[at],
             cases=None if self.cases is None else self.cases[at],
             parts=None if self.parts is None else self.parts[at],
+            regions=None if self.regions is None else self.regions[at],
         )
         vars(part).update({name: kept for name, kept in vars(self).items() if name == "_question"})
         return part
@@ -416,7 +405,8 @@ class Hits(Sequence[Hit]):
             return False  # arrays and tables would compare the hits cell by cell, or fail
         if not isinstance(other, Hits):
             return NotImplemented
-        said = all(getattr(self, one) == getattr(other, one) for one in ("exact", "note", "query", "paths", "cases"))
+        told = ("exact", "note", "query", "paths", "cases", "regions")
+        said = all(getattr(self, one) == getattr(other, one) for one in told)
         arrays = ((self.scores, other.scores), (self.rows, other.rows), (self.ranks, other.ranks))
         return (
             said and all(map(np.array_equal, *zip(*arrays, strict=True))) and same_tables(self.metadata, other.metadata)

@@ -38,6 +38,7 @@ def to_arrow(answers: Sequence[Hits]) -> bytes:
             "weights": one.weights,
             "cases": one.cases,
             "parts": one.parts,
+            "regions": one.regions,
         }
         for one in answers
     ]
@@ -98,4 +99,5 @@ def _hits(table: pa.Table, said: dict[str, Any]) -> Hits:
         weights=said.get("weights"),
         cases=said.get("cases"),
         parts=said.get("parts"),
+        regions=None if said.get("regions") is None else [tuple(box) for box in said["regions"]],
     )

@@ -23,11 +23,14 @@ from retr.index.errors import UsageError
 from retr.index.json_fields import is_unicode
 from retr.index.machine.home import home
 from retr.index.vectors import plain_array
+from retr.retrieval.query_pictures import as_region
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
+
+    from retr.retrieval.query_pictures import Region
 
 PartKind = Literal["image", "text", "id", "vector"]
 
@@ -53,18 +56,23 @@ class EmbeddedPart(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One term of a query: what it is, its value, its weight, and its vector where it was embedded before."""
+    """One term of a query: what it is, its value, its weight, and its vector where it was embedded before.
+
+    ``region`` is the part of a picture that is meant: left, top, width and height in pixels, or as shares.
+    """
 
     kind: PartKind
     value: Any
     weight: float = 1.0
     embedded: EmbeddedPart | None = None
+    region: Region | None = None
 
     def describe(self) -> str:
         """Return the part in words, without pixels or numbers."""
         shown = repr(str(self.value)) if isinstance(self.value, str | Path) else f"<{type(self.value).__name__}>"
         factor = "" if self.weight == 1 else f"{self.weight:g} * "
-        return f"{factor}{self.kind} {shown}"
+        of = "" if self.region is None else f" region {','.join(f'{number:g}' for number in self.region)}"
+        return f"{factor}{self.kind} {shown}{of}"
 
     def weight_hint(self) -> str | None:
         """Return how a weight is given, where an id or words look as if they began with one."""
@@ -89,8 +97,8 @@ class Query:
     unlike: tuple[str, ...] = ()
 
     @classmethod
-    def image(cls, image: Any) -> Query:
-        """Ask with a picture.
+    def image(cls, image: Any, *, region: Sequence[float] | None = None) -> Query:
+        """Ask with a picture, or with a part of one.
 
         Parameters
         ----------
@@ -98,18 +106,26 @@ class Query:
             A path, the bytes of a file, a file open in binary mode, a PIL image, a `retr.Picture`, a
             ``pydicom.Dataset``, or an array or a tensor of one picture: ``(h, w)``, ``(h, w, c)`` or ``(c, h, w)``,
             uint8, floats from 0 to 1, or as `retr.retrieval.images.arrays` says.
+        region
+            Left, top, width and height of the part that is meant: in pixels of the upright picture, or, where none is
+            above 1, as shares of its width and height. The picture itself is still the query's own, and left out.
 
         Raises
         ------
         ImageReadError
             It is none of these. Shape and values of an array are looked at when the query is asked.
+        UsageError
+            The region is empty or not within the picture, which is looked at when the query is asked.
 
         Examples
         --------
         >>> import numpy as np
         >>> Query.image("x.png"), Query.image(np.zeros((3, 224, 224)))
         (Query(image 'x.png'), Query(image <ndarray>))
+        >>> Query.image("x.png", region=(120, 80, 64, 64))
+        Query(image 'x.png' region 120,80,64,64)
         """
+        part = None if region is None else as_region(region)
         if not isinstance(image, str | Path | bytes):
             from retr.retrieval.images.given import given_picture
 
@@ -117,7 +133,7 @@ class Query:
         if isinstance(image, str | Path) and "\0" in str(image):
             raise UsageError(f"no file is called {str(image)!r}", hint="check the path")
         image = home(image) if isinstance(image, str | Path) and str(image).startswith("~") else image
-        return cls((Part("image", image),))
+        return cls((Part("image", image, region=part),))
 
     @classmethod
     def text(cls, text: str) -> Query:
@@ -133,15 +149,15 @@ class Query:
         return cls((Part("text", text),))
 
     @classmethod
-    def id(cls, row_id: str) -> Query:
-        """Ask with a row of the index, by its id.
+    def id(cls, row_id: str, *, region: Sequence[float] | None = None) -> Query:
+        """Ask with a row of the index, by its id, or with a region of its picture, as `image` takes one.
 
         >>> Query.id("a.png") * 2
         Query(2 * id 'a.png')
         """
         if not isinstance(row_id, str):
             raise UsageError(f"rows are known by their ids, which are text, got: {row_id!r}")
-        return cls((Part("id", row_id),))
+        return cls((Part("id", row_id, region=None if region is None else as_region(region)),))
 
     @classmethod
     def vector(cls, vector: ArrayLike) -> Query:
@@ -162,7 +178,8 @@ class Query:
         """Read one line of a batch: ``{"image": ..., "text": [...], "not": ..., "id": ..., "vector": []}``.
 
         Each of ``image``, ``text``, ``not`` and ``id`` is a string, taken as it stands, or an object with a weight,
-        ``{"text": "drusen", "weight": 2}``, or a list of either. A line of one part may hold its ``weight`` itself.
+        ``{"text": "drusen", "weight": 2}``, or a list of either. A line of one part may hold its ``weight`` itself, and
+        of one picture or row its ``region``.
         ``like`` and ``unlike`` are ids of rows, as `refine` takes them. Other keys are not looked at.
 
         >>> record = {"id": "12:34.png", "text": [{"text": "drusen", "weight": 2}, "haze"], "not": "laser scars"}
@@ -187,6 +204,8 @@ class Query:
             if terms:
                 terms[0] *= _weight(record["weight"])
         query = cls(tuple(part for term in terms for part in term.parts))
+        if record.get("region") is not None:
+            query = query.cut(record["region"])
         if not any(key in record for key in _MARKS):
             return query
         return query.refine(like=record.get("like") or (), unlike=record.get("unlike") or ())
@@ -235,6 +254,26 @@ class Query:
             if meant.get(kind):
                 return cls._of(kind, match[2]) * float(match[1])
         return cls._of(kind, argument)
+
+    def cut(self, region: Sequence[float] | str) -> Query:
+        """Return the query with a region of each of its pictures and rows in place of the whole, as `image` takes one.
+
+        Raises
+        ------
+        UsageError
+            It has no picture and no row, or the region is none.
+
+        Examples
+        --------
+        >>> Query.id("a.png").cut((0.5, 0, 0.5, 0.5))
+        Query(id 'a.png' region 0.5,0,0.5,0.5)
+        """
+        part = as_region(region)
+        if not any(one.kind in {"image", "id"} for one in self.parts):
+            shown = ",".join(f"{number:g}" for number in part)
+            raise UsageError(f"a region is a part of a picture, got: {shown}", hint="ask with a picture or a row")
+        cut = (replace(one, region=part, embedded=None) if one.kind in {"image", "id"} else one for one in self.parts)
+        return replace(self, parts=tuple(cut))
 
     def __mul__(self, weight: float) -> Query:
         try:

@@ -209,7 +209,7 @@ def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: 
     pictures = iter(_pictures(parts, known, encoder, store))
     out: list[_Part] = []
     for part, vector in zip(parts, known, strict=True):
-        if part.kind == "image":
+        if _is_read(part):
             out.append(next(pictures))
         elif part.kind == "text":
             # One at a time: with text towers that average over padding, a text's vector depends on its batch.
@@ -226,18 +226,29 @@ def _embed(parts: Sequence[Part], encoder: Encoder, store: Store, text_encoder: 
     return out
 
 
+def _is_read(part: Part) -> bool:
+    """Return whether the picture of a part is read: of a row only where a region of it is meant."""
+    return part.kind == "image" or (part.kind == "id" and part.region is not None)
+
+
 def _pictures(
     parts: Sequence[Part], known: Sequence[NDArray[np.float32] | None], encoder: Encoder, store: Store
 ) -> list[_Part]:
     """Embed the parts that are pictures, those that are known apart, in one batch."""
-    own = [vector for part, vector in zip(parts, known, strict=True) if part.kind == "image"]
-    images = [part.value for part, vector in zip(parts, known, strict=True) if part.kind == "image" and vector is None]
-    if images:
+    own = [vector for part, vector in zip(parts, known, strict=True) if _is_read(part)]
+    asked = [part for part, vector in zip(parts, known, strict=True) if _is_read(part) and vector is None]
+    if asked:
         from retr.retrieval.archive.provenance import BuildNotes
+        from retr.retrieval.archive.row_pictures import picture_of
         from retr.retrieval.raw_vectors import encode_own
 
         reading = BuildNotes.of(store).reading
-        images = [one_picture(image, encoder.info, reading) for image in images]
+        images = [
+            picture_of(store, part.value, grey16=encoder.info.grey16).region(*part.region or (0, 0, 1, 1)).image
+            if part.kind == "id"
+            else one_picture(part.value, encoder.info, reading, part.region)
+            for part in asked
+        ]
         embedded = iter(encode_own(encoder, images))
         own = [next(embedded) if vector is None else vector for vector in own]
     if not own:

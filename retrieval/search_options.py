@@ -82,6 +82,14 @@ class SearchOptions(RankOptions):
             metavar="SCORE",
         ),
     ] = "maxsim"
+    in_regions: Annotated[
+        bool,
+        Option(
+            "Compare with regions of pictures, and say which is most like the question.",
+            "Of an index that was built with regions (`retr.retrieval.regions.layout`); a row is as like as its best.",
+            spelled="Of an index built with --regions; a row is as like as its best.",
+        ),
+    ] = False
     columns: Annotated[
         Sequence[str] | None,
         Option(
@@ -105,4 +113,5 @@ class SearchKeywords(RankKeywords, total=False):
     fuse: float | None
     item: str | bool | None
     item_score: ItemScore
+    in_regions: bool
     columns: Sequence[str] | None

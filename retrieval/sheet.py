@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from retr.retrieval.index_like import IndexLike
 
 SIDE = 224
+# Around a region: light, and dark outside of it, so that it shows on any picture.
+_FRAME, _FRAME_EDGE = "#40ffdc", "#1b1b1b"
 # The page's pictures are larger than they are shown: a screen may have several pixels for one.
 _PAGE_SIDE = 448
 # What is said of the second picture of a hit, by the way in which it was found.
@@ -192,11 +194,26 @@ def contact_sheet(sheets: Sequence[Sheet], *, columns: int = 6) -> PIL.Image.Ima
 def _hit(index: IndexLike, hit: Any, maps: explain.HitMaps | None) -> SheetPicture:
     shown = row_facts(hit.metadata, shown_names(list(hit.metadata)))
     picture = _from_archive(index, hit.id)
+    if picture is not None and hit.region is not None:
+        picture = framed(picture, hit.region)
     if maps is None or picture is None:
         return SheetPicture(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown)
     with waiting(f"looking for the parts of {hit.id!r} that match"):
         found = maps.of(hit.id, picture)
     return SheetPicture(f"{hit.rank}. {hit.score:.4f} {hit.id}", picture, shown, found.overlay(_PAGE_SIDE), found.way)
+
+
+def framed(picture: PIL.Image.Image, region: tuple[int, int, int, int]) -> PIL.Image.Image:
+    """Return a picture with a frame around a region of it: left, top, width and height in pixels."""
+    shown = picture.copy()
+    left, top, width, height = region
+    # seen in a thumbnail, too
+    line = max(1, max(picture.size) // 150)
+    draw = PIL.ImageDraw.Draw(shown)
+    for colour, grown in ((_FRAME_EDGE, line), (_FRAME, 0)):
+        right, bottom = left + width - 1 + grown, top + height - 1 + grown
+        draw.rectangle((left - grown, top - grown, max(right, left), max(bottom, top)), outline=colour, width=line)
+    return shown
 
 
 def _matched(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:

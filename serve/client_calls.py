@@ -183,7 +183,7 @@ def unreached(error: Exception) -> RetrError:
 
 def question(query: Query) -> dict[str, Any]:
     """Return a query as the API takes it."""
-    parts = [{**_part(part.kind, part.value), "weight": part.weight} for part in query.parts]
+    parts = [{**_part(part.kind, part.value), **_crop(part), "weight": part.weight} for part in query.parts]
     marks = {"like": list(query.like), "unlike": list(query.unlike)}
     return {"parts": parts, **{kind: ids for kind, ids in marks.items() if ids}}
 
@@ -237,6 +237,23 @@ def _part(kind: str, value: Any) -> dict[str, Any]:
     if kind == "image":
         return {"data": encoded(value)}
     return {kind: value.tolist() if kind == "vector" else value}
+
+
+def _crop(part: Any) -> dict[str, Any]:
+    """Return the region of a part as shares."""
+    if part.region is None:
+        return {}
+    left, top, width, height = part.region
+    if max(part.region) <= 1:
+        return {"crop": [left, top, width, height]}
+    if part.kind != "image":
+        said = ",".join(f"{number:g}" for number in part.region)
+        raise UsageError(
+            f"a region of a row's picture is asked for in shares here, got: {said}", hint="0.2,0.1,0.1,0.1"
+        )
+    picture = retr.read_picture(part.value)
+    picture.region(*part.region)  # refused here where it lies outside
+    return {"crop": [left / picture.width, top / picture.height, width / picture.width, height / picture.height]}
 
 
 def _columns(same: Any) -> dict[str, Any] | None:

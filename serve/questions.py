@@ -32,7 +32,8 @@ def query_of(question: Question, state: State, token: Token) -> Asked:
     keys: list[tuple[Any, ...] | None] = []
     for part in question.parts:
         if isinstance(part, PicturePart):
-            term = Query.image(picture_of(part, state, token))
+            whole = picture_of(part.model_copy(update={"crop": None}), state, token)
+            term = Query.image(whole, region=part.crop)
             digest = digest_of(part, state.uploads)
             # an upload that went since has no hash, and no vector is known by none
             keys.append(("picture", digest, part.crop) if digest else None)
@@ -40,7 +41,7 @@ def query_of(question: Question, state: State, token: Token) -> Asked:
             term = Query.text(part.text)
             keys.append(("text", part.text))
         else:
-            term = Query.id(part.id) if isinstance(part, RowPart) else Query.vector(part.vector)
+            term = Query.id(part.id, region=part.crop) if isinstance(part, RowPart) else Query.vector(part.vector)
             keys.append(None)
         terms.append(term * part.weight)
     return reduce(add, terms, Query(())).refine(like=question.like, unlike=question.unlike), tuple(keys)
@@ -78,7 +79,7 @@ def told(question: Question, audit: Audit, uploads: Uploads) -> list[dict[str, A
             shown = {"text": audit.words(part.text)}
         elif isinstance(part, RowPart):
             (hashed,) = audit.ids([part.id])
-            shown = {"id": hashed}
+            shown = {"id": hashed} | ({} if part.crop is None else {"crop": list(part.crop)})
         else:
             shown = {"vector": _digest(repr(part.vector).encode())}
         parts.append({**shown, "weight": part.weight})

@@ -54,6 +54,9 @@ class RowPart(_Strict):
     """A row of the index, by its id."""
 
     id: str = Field(min_length=1, max_length=4096)
+    crop: tuple[Share, Share, Share, Share] | None = Field(
+        None, description="The part of its picture that is meant, as of a picture."
+    )
     weight: float = 1.0
 
 
@@ -107,6 +110,9 @@ class SearchRequest(_Strict):
         "The parts of a question are then those of one case, and cases answer.",
     )
     item_score: Literal["maxsim", "mean", "best"] = "maxsim"
+    in_regions: bool = Field(
+        False, description="Compare with the regions of pictures; a hit has the box of its best, ``region``, in pixels."
+    )
     columns: Columns | None = None
 
     @field_validator("questions")

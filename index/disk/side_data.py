@@ -87,6 +87,8 @@ class Change:
         Other vectors for all rows of the index, where the change means them.
     said
         What a person must know: what was dropped, a phrase each, with the command that makes it again.
+    lines
+        Row arrays to write anew, for all rows.
     """
 
     files: Mapping[str, bytes | None] = field(default_factory=dict)
@@ -94,6 +96,29 @@ class Change:
     arrays: tuple[str, ...] = ()
     vectors: NewVectors | None = None
     said: tuple[str, ...] = ()
+    lines: Mapping[str, Lines] = field(default_factory=dict)
+
+    @property
+    def drops(self) -> bool:
+        """Whether something goes, and is not only written anew."""
+        return bool(self.arrays and not self.lines) or None in [*self.files.values(), *self.notes.values()]
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A row array that is written anew.
+
+    Attributes
+    ----------
+    dtype, dim
+        The type and number of each row's values.
+    fill
+        Returns the lines ``(n, dim)`` of some rows by their numbers.
+    """
+
+    dtype: str
+    dim: int
+    fill: Callable[[NDArray[np.int64]], Any]
 
 
 @dataclass(frozen=True)
@@ -106,10 +131,14 @@ class NewVectors:
         Whose they are.
     fill
         Returns the vectors ``(n, dim)`` of some rows by their numbers, as they are stored.
+    place
+        Puts further vectors of the encoder's own ``(n, d)`` where the rows lie, ``(n, dim)``; ``None`` where those of
+        before mean nothing any more, as those of another encoder do.
     """
 
     encoder: EncoderInfo
     fill: Callable[[NDArray[np.int64]], NDArray[np.floating[Any]]]
+    place: Callable[[NDArray[Any]], NDArray[np.floating[Any]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -189,6 +218,10 @@ class Kind(ABC):
         """
         return dropped(snapshot.manifest, self.name) if self.of_vectors else Change()
 
+    def placed_anew(self, snapshot: Snapshot, new: NewVectors) -> Change:  # noqa: ARG002
+        """Return what becomes of it where the new vectors are known; by default as `revectored` says."""
+        return self.revectored(snapshot)
+
 
 @dataclass(frozen=True)
 class BuiltIn:
@@ -211,6 +244,7 @@ BUILT_IN: dict[str, BuiltIn] = {
     "identifiers": BuiltIn("retr.index.rows.identity:Identifiers", notes=("identifiers",)),
     "journal": BuiltIn("retr.retrieval.sets.kind:Journal"),
     "map": BuiltIn("retr.retrieval.curation.map:MapKind"),
+    "regions": BuiltIn("retr.retrieval.regions.kind:Regions"),
     "tuning": BuiltIn("retr.index.plan:Tunings", notes=("tuning",)),
     "words": BuiltIn("retr.retrieval.words.kind:Words"),
 }

@@ -264,9 +264,9 @@ class Draft(ABC, Generic[S_co]):
             for name in held(self.draft):
                 if kind is None or name != kind.name:
                     one = known_kind(name, "the vectors of the index are not replaced")
-                    change = one.revectored(before)
-                    self.apply(change)
-                    lost += [name] if change != side_data.Change() else []
+                    change = one.placed_anew(before, new)
+                    self.apply(change, one)
+                    lost += [name] if change.drops else []
             layout = dataclasses.replace(self.draft.layout, dim=new.encoder.dim)
             segments, start = [], 0
             for info in self.draft.segments:
@@ -313,6 +313,9 @@ class Draft(ABC, Generic[S_co]):
             self.note(key, value, kind=kind)
         for name in change.arrays:
             self.remove_array(name)
+        for name, lines in change.lines.items():
+            assert kind is not None
+            self.add_array(name, kind, dtype=lines.dtype, dim=lines.dim, fill=lines.fill)
 
 
 def _require_known(kind: Kind) -> None:

@@ -155,14 +155,59 @@ class Picture:
         >>> picture.crop(0.5, 0, 0.5, 0.25).image.size
         (30, 10)
         """
-        box = (left, top, left + width, top + height)
-        if not (width > 0 and height > 0 and min(box) >= 0 and max(box) <= 1 + 1e-9):
-            given = (left, top, width, height)
-            raise UsageError(f"a part of a picture is its left, top, width and height from 0 to 1, got: {given}")
-        x, y, right, bottom = (round(share * size) for share, size in zip(box, self.image.size * 2, strict=True))
-        part = self.image.crop((x, y, max(right, x + 1), max(bottom, y + 1)))
+        part = self.image.crop(pixel_box((left, top, width, height), self.image.size))
         origin = None if self.origin is None else replace(self.origin, sha256=None)
         return replace(self, image=part, width=part.width, height=part.height, origin=origin)
+
+    def region(self, left: float, top: float, width: float, height: float) -> Picture:
+        """Return a part of the picture, given as `crop` takes it, or in pixels where a number is above 1.
+
+        Raises
+        ------
+        UsageError
+            The part is empty or not within the picture.
+
+        Examples
+        --------
+        >>> from retr import read_picture
+        >>> import numpy as np
+        >>> picture = read_picture(np.zeros((40, 60), np.uint8))
+        >>> picture.region(30, 0, 30, 10).image.size, picture.region(0.5, 0, 0.5, 0.25).image.size
+        ((30, 10), (30, 10))
+        """
+        given = (left, top, width, height)
+        if max(given) <= 1:
+            return self.crop(*given)
+        box = (left, top, left + width, top + height)
+        size = (self.width, self.height)
+        if not (width > 0 and height > 0 and min(box) >= 0 and box[2] <= size[0] and box[3] <= size[1]):
+            shown = ",".join(f"{number:g}" for number in given)
+            raise UsageError(
+                f"a region is x,y,w,h within the picture of {size[0]} x {size[1]} pixels, got: {shown}",
+                hint="x and y count from the upper left corner; numbers of at most 1 are shares of width and height",
+            )
+        return self.crop(left / size[0], top / size[1], width / size[0], height / size[1])
+
+
+def pixel_box(shares: tuple[float, float, float, float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return left, top, right and bottom in pixels of a part given as left, top, width and height in shares.
+
+    >>> pixel_box((0.5, 0, 0.5, 0.25), (60, 40))
+    (30, 0, 60, 10)
+
+    Raises
+    ------
+    UsageError
+        The part is empty or not within the picture.
+    """
+    left, top, width, height = shares
+    box = (left, top, left + width, top + height)
+    if not (width > 0 and height > 0 and min(box) >= 0 and max(box) <= 1 + 1e-9):
+        raise UsageError(f"a part of a picture is its left, top, width and height from 0 to 1, got: {shares}")
+    x, y, right, bottom = (round(share * side) for share, side in zip(box, size * 2, strict=True))
+    # the narrowest part is one pixel, the last where it begins at the edge
+    x, y = min(x, size[0] - 1), min(y, size[1] - 1)
+    return x, y, min(max(right, x + 1), size[0]), min(max(bottom, y + 1), size[1])
 
 
 def max_pixels_allowed() -> int:

@@ -38,6 +38,7 @@ from retr.retrieval.ingest.options import BuildOptions, Order
 from retr.retrieval.ingest.reading import BuildJob, run_builds
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.ingest.rows import RESERVED, TAKEN, score_column
+from retr.retrieval.regions.declaring import declare, require_compared, require_here, require_regions
 from retr.retrieval.transforms.fitting import Transforms, Wanted, is_transformed, require_transformable
 from retr.retrieval.transforms.transform import NOTE, without_transform
 
@@ -126,6 +127,9 @@ def build_each(
     paths, befores, asked = ready.paths, ready.befores, ready.asked
     loaded = [without_transform(one() if callable(one) else one) for one in encoders.values()]
     wanted = [agreed_transform(before, one, asked) for before, one in zip(befores, loaded, strict=True)]
+    for one in loaded:
+        require_compared(one, asked.regions)
+    require_here(asked.regions, befores, reader)
     fresh: dict[Path, int] = {}
     try:
         jobs = []
@@ -189,6 +193,7 @@ def prepared(
         if before is not None:
             _require_dtype(before, asked.dtype)
             _require_shards(before, asked.shards)
+            require_regions(before, asked.regions)
     column = asked.image_column or _agreed([note.image_columns.get("") for note in notes], "column of pictures")
     asked = replace(asked, image_column=column)
     known = [locations.recall_sources(before.uuid).get("") for before in befores if before is not None]
@@ -229,6 +234,7 @@ def add(
     asked, store = taken(BuildOptions, options, "add"), Store.open(index_path)
     _require_dtype(store, asked.dtype)
     _require_shards(store, asked.shards)
+    require_regions(store, asked.regions)
     chosen = BuildNotes.of(store).image_columns.get(name or Path(source).name) if is_place(source) else None
     asked = replace(asked, image_column=asked.image_column or chosen)
     if name is not None:
@@ -298,13 +304,15 @@ def _key(indexes: Sequence[Path]) -> bytes:
 def _created(path: Path, encoder: BaseEncoder, asked: BuildOptions, wanted: Wanted | None) -> Store:
     """Make an index, with the files that its encoder needs and the note of the transform that it is to have."""
     store = Store.create(path, encoder=encoder.info, dtype=asked.dtype or "float32", shards=asked.shards or 1)
-    if not encoder.files and wanted is None:
+    if not encoder.files and wanted is None and asked.regions is None:
         return store
     with store.writer() as writer:
         for name, data in encoder.files.items():
             writer.add_file(name, data)
         if wanted is not None:
             writer.note(NOTE, wanted.to_json(), kind=Transforms())
+        if asked.regions is not None:
+            declare(writer, asked.regions, wanted)
         return writer.commit()
 
 

@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
     from retr.retrieval.encoders.base import BaseEncoder
     from retr.retrieval.read_options import ReadOptions
+    from retr.retrieval.regions.layout import Layout
 
 
 @dataclass
 class Frame:
     """One picture of a file: the network's input until it is embedded, then its vector.
 
-    ``suffix`` is what its id has after the file's path: empty, or ``#3`` for the third frame.
+    ``suffix`` is what its id has after the file's path: empty, or ``#3`` for the third frame. Of an index with regions,
+    ``parts`` are their inputs until they are embedded, and ``regions`` their vectors ``(regions, d)``.
     """
 
     suffix: str
@@ -38,6 +40,8 @@ class Frame:
     columns: dict[str, Any]
     prepared: NDArray[Any] | None
     vector: NDArray[np.float32] | None = None
+    parts: list[NDArray[Any]] = field(default_factory=list)
+    regions: NDArray[np.float32] | None = None
 
 
 @dataclass
@@ -91,6 +95,8 @@ class Decoder:
         How files are read.
     keep
         Whether the real identifiers of a file are kept.
+    layout
+        The regions that are embedded, too.
     """
 
     source: Source
@@ -100,6 +106,7 @@ class Decoder:
     same_bytes: Callable[[str], tuple[int, ...]]
     reading: ReadOptions
     keep: bool = False
+    layout: Layout | None = None
 
     def fetch(self, item: Item) -> tuple[bytes, int, float]:
         """Return the bytes of an item, how many there are, and when they changed."""
@@ -205,4 +212,10 @@ def _frames(data: bytes, decoders: Sequence[Decoder]) -> list[list[Frame]]:
         shape = (suffix, picture.width, picture.height, picture.mode)
         for decoder, own in zip(decoders, frames, strict=True):
             own.append(Frame(*shape, dict(picture.columns), decoder.encoder.compact(picture.image)))
+    for decoder, own in zip(decoders, frames, strict=True):
+        if decoder.layout is not None:
+            # parts of a reduced picture would be smaller than the network looks at
+            how = {**decoder.options(data), "draft_size": None}
+            for frame, (_, picture) in zip(own, read_images(data, **how), strict=True):
+                frame.parts = [decoder.encoder.compact(part) for part in decoder.layout.crops(picture.image)]
     return frames

@@ -8,22 +8,28 @@ from __future__ import annotations
 
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from retr.retrieval.encoders.runtime.batches import encode_stacks, stack_batch
+import numpy as np
+
+from retr.retrieval.encoders.runtime.batches import encode_batch, encode_stacks, stack_batch
 from retr.retrieval.ingest.rows import score_column
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from concurrent.futures import Future
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.encoders.runtime.batches import Stacks
     from retr.retrieval.ingest.decode import Frame
 
 BATCHES_AHEAD = 2
+
+if TYPE_CHECKING:
+    # vectors and probabilities of pictures, and vectors of all their regions
+    _Embedded: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32] | None]
 
 
 def network_thread() -> ThreadPoolExecutor:
@@ -49,7 +55,7 @@ class EmbeddingThread:
         self._findings = tuple(findings)
         self._thread = thread or network_thread()
         self._queue: list[Frame] = []
-        self._running: deque[tuple[list[Frame], Future[tuple[NDArray[np.float32], NDArray[np.float32]]]]] = deque()
+        self._running: deque[tuple[list[Frame], Future[_Embedded]]] = deque()
 
     @property
     def pictures(self) -> int:
@@ -79,20 +85,32 @@ class EmbeddingThread:
                 yield
             batch, self._queue = self._queue[:size], self._queue[size:]
             stacks = stack_batch(self._encoder, [frame.prepared for frame in batch if frame.prepared is not None])
+            parts = [part for frame in batch for part in frame.parts]
             for frame in batch:
-                frame.prepared = None
-            self._running.append((batch, self._thread.submit(encode_stacks, self._encoder, stacks, self._findings)))
+                frame.prepared, frame.parts = None, []
+            self._running.append((batch, self._thread.submit(self._embedded, stacks, parts)))
         while self._running and (everything or self._running[0][1].done()):
             self._receive()
             yield
+
+    def _embedded(self, stacks: Stacks, parts: Sequence[NDArray[Any]]) -> _Embedded:
+        """Embed pictures, and the regions of all of them, batch by batch."""
+        size = self._encoder.batch_size
+        found = encode_stacks(self._encoder, stacks, self._findings)
+        some = [parts[start : start + size] for start in range(0, len(parts), size)]
+        regions = [encode_batch(self._encoder, inputs)[0] for inputs in some]
+        return *found, np.concatenate(regions) if regions else None
 
     def _receive(self) -> None:
         """Wait for the oldest batch; set the vectors of its pictures."""
         batch, embedded = self._running.popleft()
         columns = [score_column(finding) for finding in self._findings]
-        for frame, vector, scores in zip(batch, *embedded.result(), strict=True):
+        vectors, probabilities, regions = embedded.result()
+        for number, (frame, vector, scores) in enumerate(zip(batch, vectors, probabilities, strict=True)):
             frame.vector = vector
             frame.columns |= dict(zip(columns, scores.tolist(), strict=True))
+            if regions is not None:
+                frame.regions = regions.reshape(len(batch), -1, regions.shape[-1])[number]
 
     def __enter__(self) -> Self:
         return self

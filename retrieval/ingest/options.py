@@ -110,6 +110,16 @@ class BuildOptions(ReadOptions):
             spelled="auto: where that was measured to be of use.",
         ),
     ] = "auto"
+    regions: Annotated[
+        str | None,
+        Option(
+            "Also embed parts of each picture, for a search that says where: grid, multiscale.",
+            "Of a new index; an existing one keeps its own. ``grid``: nine windows of half the size; ``multiscale``: "
+            "halves, thirds and quarters. Each is one more picture for the encoder (`retr.retrieval.regions.layout`).",
+            spelled="Each part takes as long as a picture.",
+            metavar="DIVISION",
+        ),
+    ] = None
     commit_rows: Annotated[int, Option("Rows between two commits.", flag="")] = COMMIT_ROWS
     workers: Annotated[
         int | None, Option("Threads that read and decode; by default as many as there are cores.", flag="")
@@ -121,6 +131,10 @@ class BuildOptions(ReadOptions):
             object.__setattr__(self, "scores", tuple(listed(self.scores, "scores")))
         if self.transform not in {"auto", "none", "whitening"}:
             raise UsageError(f"a transform is 'auto', 'none' or 'whitening', got: {self.transform!r}")
+        if self.regions is not None:
+            from retr.retrieval.regions.layout import require_division
+
+            require_division(self.regions)
         if self.shards is not None:
             from retr.index.disk.creation import number_of_shards
 
@@ -147,6 +161,7 @@ class BuildKeywords(ReadKeywords, total=False):
     dtype: Literal["float32", "float16"] | None
     shards: int | None
     transform: Literal["auto", "none", "whitening"]
+    regions: str | None
     commit_rows: int
     workers: int | None
 

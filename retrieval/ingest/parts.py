@@ -46,6 +46,7 @@ from retr.retrieval.ingest.seen_files import SeenFiles
 from retr.retrieval.ingest.staged import Unit, digest, mark_of, settings_of, to_bytes
 from retr.retrieval.progress import make_progress
 from retr.retrieval.read_options import ReadOptions
+from retr.retrieval.regions.declaring import require_here
 from retr.retrieval.transforms.transform import without_transform
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ def build_part(
     asked, path = taken(BuildOptions, options, "build_part"), index_folder(index)
     recorded = _recordable(archive, asked)
     ready = prepared(archive, [path], asked, [parts_folder(path)])
+    require_here(asked.regions, ready.befores, "parts")
     before, order = ready.befores[0], ready.orders[0]
     loaded = without_transform(encoder())
     agreed_transform(before, loaded, asked)

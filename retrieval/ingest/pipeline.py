@@ -44,6 +44,8 @@ from retr.retrieval.ingest.rows import as_text, make_rows, skipped_table
 from retr.retrieval.ingest.seen_files import SeenFiles
 from retr.retrieval.ingest.series_slices import series_notes, series_of
 from retr.retrieval.novelty_renewal import renew
+from retr.retrieval.regions.kind import append_lines
+from retr.retrieval.regions.layout import Layout
 from retr.retrieval.transforms.fitting import append_arrays, finish
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.retrieval.archive.sources import Entry
     from retr.retrieval.encoders.base import BaseEncoder
+    from retr.retrieval.ingest.decode import Frame
     from retr.retrieval.ingest.options import Order
     from retr.retrieval.progress import Progress
 
@@ -115,6 +118,7 @@ class Run:
             self.known.same_bytes,
             self.build_notes.reading,
             keep=self.identifiers.on,
+            layout=Layout.of(writer.store),
         )
         info = encoder.info
         self.notes = [
@@ -270,7 +274,7 @@ class Run:
         """Make the files ready whose pictures are all embedded; a vector with infinities makes its file a record."""
         while self.files and all(frame.vector is not None for frame in self.files[0].frames):
             file = self.files.popleft()
-            if all(np.isfinite(frame.vector).all() for frame in file.frames if frame.vector is not None):
+            if all(map(_is_finite, file.frames)):
                 self.ready.append(file)
                 self.ready_rows += file.rows
             else:
@@ -301,8 +305,11 @@ class Run:
             if rows.retyped:
                 self.writer.replace_columns(as_text(self.writer.store, rows.retyped))
                 self.said += [f"column {column!r} holds text and numbers: it is text now" for column in rows.retyped]
-            vectors, arrays = append_arrays(self.writer.store, rows.vectors, rows.reused)
-            self.writer.append(rows.table, vectors, as_stored=bool(arrays), arrays=arrays)
+            vectors, arrays = append_arrays(self.writer.store, rows.vectors, rows.same >= 0)
+            behind = bool(arrays)
+            if self.decoder.layout is not None:
+                arrays |= append_lines(self.writer.store, rows.regions, self.known.store, rows.same)
+            self.writer.append(rows.table, vectors, as_stored=behind, arrays=arrays)
         hashed = self.key.note(
             {column for file in ready for frame in file.frames for column in frame.columns},
             self.writer.store.manifest.extra.get(IDENTIFIERS),
@@ -421,6 +428,11 @@ class Run:
             notes=(*_licence(self.encoder), *said, *self.key.notes),
             fence=self.fence,
         )
+
+
+def _is_finite(frame: Frame) -> bool:
+    vectors = [vector for vector in (frame.vector, frame.regions) if vector is not None]
+    return all(bool(np.isfinite(vector).all()) for vector in vectors)
 
 
 def _licence(encoder: BaseEncoder) -> list[str]:

@@ -57,13 +57,15 @@ def score_column(finding: str) -> str:
 class Rows:
     """Rows to be added, and row for row their encoder's own vectors, float ``(n, dim)``.
 
-    ``reused``, bool ``(n,)``, are those whose vectors the index has already, of rows with the same bytes. ``retyped``
-    are columns in which the index holds numbers or the like and these rows texts: they have to become text.
+    ``same``, int64 ``(n,)``, is of each the known row with the same bytes, whose vectors the index has already, or -1.
+    ``regions``, float ``(new, regions, dim)``, are the vectors of the regions of the others, where there are any.
+    ``retyped`` are columns in which the index holds numbers or the like and these rows texts: they have to become text.
     """
 
     table: pa.Table
     vectors: NDArray[np.floating[Any]]
-    reused: NDArray[np.bool_]
+    same: NDArray[np.int64]
+    regions: NDArray[np.floating[Any]]
     retyped: list[str]
 
 
@@ -142,9 +144,9 @@ def make_rows(
     columns |= _over(columns, labels)
     retyped = [column for column in retyped if column not in labels.column_names]
     table = pa.table({name: cells for name, cells in columns.items() if not pa.types.is_null(cells.type)})
-    counts = [count for file in files for count in (len(file.frames), len(file.same))]
-    again = np.repeat([False, True] * len(files), counts)
-    return Rows(table, np.stack(vectors), again, retyped)
+    same = np.array([row for file in files for row in (*[-1] * len(file.frames), *file.same)], np.int64)
+    regions = [frame.regions for file in files for frame in file.frames if frame.regions is not None]
+    return Rows(table, np.stack(vectors), same, np.stack(regions) if regions else np.empty((0, 0, 0)), retyped)
 
 
 def _over(columns: Mapping[str, Any], labels: pa.Table) -> dict[str, Any]:

@@ -168,7 +168,7 @@ def change_over(draft: Draft[Any], rows: NDArray[np.int64], wanted: Wanted) -> l
     before = draft.preview()
     found, noted = fitted(before, rows, wanted)
     encoder = before.manifest.encoder
-    new = NewVectors(found.behind(encoder), lambda some: found.whitening(stored_features(before, some)))
+    new = NewVectors(found.behind(encoder), lambda some: found.whitening(stored_features(before, some)), found)
     lost = draft.replace_vectors(new, Transforms())
     install(draft, found, noted, lambda some: stored_features(before, some), encoder.own.dim)
     return lost
@@ -293,10 +293,10 @@ class Transforms(Kind):
                 {FILE: None},
                 {NOTE: noted.to_json()},
                 (FEATURES,),
-                NewVectors(encoder.own, lambda some: unit(stored_features(snapshot, some))),
+                NewVectors(encoder.own, lambda some: unit(stored_features(snapshot, some)), unit),
                 ("the transform that was fitted on them (the encoder's own vectors are searched)",),
             )
-        new = NewVectors(found.behind(encoder), lambda some: found.whitening(stored_features(snapshot, some)))
+        new = NewVectors(found.behind(encoder), lambda some: found.whitening(stored_features(snapshot, some)), found)
         said = "the transform that was fitted on them (it was fitted again on the others)"
         return Change({FILE: found.to_bytes()}, {NOTE: noted.to_json()}, vectors=new, said=(said,))
 

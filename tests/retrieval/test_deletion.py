@@ -58,7 +58,7 @@ def built(archive: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sidetable, "MIN_ROWS", 1)
         patch.setenv("RETR_STATE_DIR", str(archive.parent / "state"))
-        options = {"metadata": archive / "labels.csv", "group": "patient"}
+        options = {"metadata": archive / "labels.csv", "group": "patient", "regions": "grid"}
         return Index.build(archive, archive.parent / "x.retr", encoder=FakeEncoder(), **options).path
 
 
@@ -104,6 +104,8 @@ def needles(index: Index, where: str) -> list[bytes]:
     rows = np.flatnonzero(index.store.where(where))
     table = index.store.table(["id", "sha256"], rows)
     vectors = [vector.tobytes() for vector in index.store.vectors(rows)]
+    arrays = [name for name, array in index.store.manifest.row_arrays.items() if array.kind == "regions"]
+    vectors += [line.tobytes() for name in arrays for line in index.store.array(name, rows)]
     return [*(text.encode() for text in (*PLANTED, *table["id"].to_pylist(), *table["sha256"].to_pylist())), *vectors]
 
 
@@ -182,6 +184,7 @@ MADE: dict[str, Callable[[Index], object] | None] = {
     "map": lambda index: index.map(),
     "novelty": calibrated,
     "probe": calibrated,
+    "regions": None,
     "words": lambda index: index.words(["report", "findings"]),
     "tuning": noted("tuning", Tuning(Flat(), 0.9, {"image": 1.0}, 0.1, 0, [], "few").to_json()),
 }
