@@ -27,6 +27,7 @@ from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
 from retr.serve.tokens import SCOPES
 
 if TYPE_CHECKING:
+    from retr import Hits
     from retr.serve.served import Found
 
 router = APIRouter(tags=["read"], responses=REFUSALS, route_class=EarlyRoute)
@@ -72,7 +73,7 @@ async def search(
     found = await state.within(asyncio.gather(*futures))
     if state.audit is not None:
         told_ = [told(question, state.audit, state.uploads) for question in asked.questions]
-        ids = [one.hits.ids for one in found]
+        ids = [_shown(one.hits) for one in found]
         await state.record(token, served, "search", {"questions": told_, **options}, ids)
     if accept == MEDIA_TYPE:
         return Response(await state.run(to_arrow, [one.hits for one in found]), media_type=MEDIA_TYPE)
@@ -80,6 +81,12 @@ async def search(
     few = sum(len(one.hits) for one in found) <= _FEW_HITS
     body = _as_json(served.name, found) if few else await state.run(_as_json, served.name, found)
     return Response(body, media_type="application/json")
+
+
+def _shown(hits: Hits) -> list[str]:
+    """Return the ids of all rows that an answer shows: its hits, and of cases their parts beside these."""
+    parts = (part["id"] for one in hits.parts or [] for part in one)
+    return list(dict.fromkeys([*hits.ids, *parts]))
 
 
 def _as_json(name: str, found: list[Found]) -> bytes:

@@ -156,6 +156,16 @@ def test_every_question_is_written_down_without_identifiers(serve, tmp_path, ind
     assert verify(tmp_path / "audit").problem is None
 
 
+def test_every_part_of_a_case_that_is_shown_is_written_down(serve, tmp_path, indexed):
+    client = serve(audit_file=tmp_path / "audit")
+    body = {"questions": [{"parts": [{"id": row} for row in list(indexed)[:3]]}], "item": "patient", "k": 3}
+    [answer] = client.post("/v1/indexes/small/search", json=body).json()["answers"]
+    shown = {hit["id"] for hit in answer["hits"]} | {part["id"] for parts in answer["parts"] for part in parts}
+    entry = json.loads((tmp_path / "audit").read_text())
+    assert len(shown) > len(answer["hits"])
+    assert len(entry["ids"][0]) == len(set(entry["ids"][0])) == len(shown)
+
+
 def test_what_a_writer_commits_is_served_without_a_new_start(serve, indexed, monkeypatch):
     monkeypatch.setattr("retr.serve.served._LOOK_EVERY", 0.0)
     client = serve()
