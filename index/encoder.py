@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Similarity = Literal["cosine", "dot"]
 Option = str | int | float | bool | None
 # Options that say where files lie or what runs them: a machine's matter, never a received index's.
-_NOT_RECORDED = {"weights", "text_model", "device", "precision"}
+_NOT_RECORDED = {"weights", "text_model", "device", "precision", "runtime"}
 
 
 @dataclass(frozen=True)

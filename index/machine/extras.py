@@ -35,6 +35,7 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "matplotlib": ("matplotlib", ("eval",)),
     "mcp": ("mcp", ("mcp",)),
     "nibabel": ("nibabel", ("dicom",)),
+    "onnx": ("onnx", _EVERYTHING),
     "open_clip": ("open_clip_torch", _EVERYTHING),
     "pandas": ("pandas", ()),
     "polars": ("polars", ()),

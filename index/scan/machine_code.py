@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 from array import array
 from contextlib import suppress
 from functools import cache
@@ -23,16 +22,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from retr import system
 from retr.index.machine.home import cache_folder
+from retr.index.machine.kept import keep, read_kept
 from retr.index.machine.waiting import waiting
-from retr.index.machine.whole_file import write_whole
 from retr.index.once import Once
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_DIGEST = 32
 # Where loops stand. Of each the file is part of the name under which its machine code is kept.
 _SOURCES = ("scan/kernels.py", "accelerators/lists.py", "accelerators/mixing.py", "accelerators/probing.py")
 _CALL = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
@@ -74,7 +71,7 @@ class Loop:
         name = f"{self._name}{8 * size}"
         file = cache_folder() / "kernels" / f"{name}-{_key()}.o"
         with suppress(OSError, ValueError, RuntimeError):
-            return _linked(name, _read(file))
+            return _linked(name, read_kept(file))
         with waiting("compiling a part of the search for this processor, once"):
             from retr.index.scan import kernels
 
@@ -84,9 +81,7 @@ class Loop:
             except (AttributeError, RuntimeError):
                 # of another numba, whose internals differ: this process calls it through numba
                 return kernels.callback(function)
-        with suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            write_whole(file, hashlib.sha256(code).digest() + code)
+        keep(file, code)
         return _linked(name, code)
 
 
@@ -107,18 +102,6 @@ def packed(*arrays: NDArray[Any]) -> list[int]:
             words.append(one.ctypes.data)
         words += one.shape
     return words
-
-
-def _read(file: Path) -> bytes:
-    """Return the machine code of a file; `ValueError` where it is not what was written, or another user's."""
-    with file.open("rb") as stream:
-        # systems without users' numbers protect the folder otherwise
-        if system.others_own(os.fstat(stream.fileno())):
-            raise ValueError("of another user")
-        data = stream.read()
-    if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
-        raise ValueError("cut short or changed")
-    return data[_DIGEST:]
 
 
 @cache

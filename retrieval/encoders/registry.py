@@ -16,6 +16,7 @@ from retr.index.errors import EncoderNotFoundError, UsageError, WeightsError
 from retr.index.machine.extras import needed
 from retr.index.machine.home import home
 from retr.index.machine.waiting import waiting
+from retr.retrieval.encoders.options import check_choice
 from retr.retrieval.encoders.weights import locations
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 GROUP = "retr.encoders"
 # what every encoder takes
-_EVERYWHERE = ("device", "precision")
+_EVERYWHERE = ("device", "precision", "runtime")
 # One at a time: the libraries that load models change settings of the process while they do.
 _LOADING = threading.RLock()
 
@@ -102,7 +103,9 @@ def text_option(info: EncoderInfo) -> str | None:
     return f"feature={feature.default}"
 
 
-def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **options: Any) -> BaseEncoder:
+def load_encoder(
+    name: str, *, device: str = "auto", precision: str = "auto", runtime: str | None = None, **options: Any
+) -> BaseEncoder:
     """Load an encoder.
 
     Parameters
@@ -115,6 +118,9 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
         ``"cuda:0,cuda:1"`` or ``"cuda:all"``.
     precision
         ``"auto"``, ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    runtime
+        ``"onnx"``: a torch network embeds pictures on ONNX Runtime, in fp32 on the CPU, where its vectors are torch's
+        within 5e-5; None or ``"torch"``: as it is.
     **options
         The encoder's own, such as ``weights=PATH`` or ``feature="retrieval"``; None means the default.
 
@@ -138,6 +144,16 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
         raise UsageError(f"{name!r} names a family of encoders", hint=f"say which: {spec.card.name}")
     given = {key: value for key, value in options.items() if value is not None}
     _require_options(name, spec.options, given)
+    if runtime is not None:
+        check_choice("runtime", runtime, ("torch", "onnx"))
+    on_onnx = runtime == "onnx"
+    if on_onnx:
+        if device not in {"auto", "cpu"} or precision not in {"auto", "fp32"}:
+            raise UsageError(
+                f"runtime 'onnx' runs in fp32 on a CPU, got device {device!r} and precision {precision!r}",
+                hint="leave out the runtime, or the device and the precision",
+            )
+        device, precision = "cpu", "fp32"
     for option, value in given.items():
         _check_readable(option, value, name)
     if "," in device or device == "cuda:all":
@@ -152,6 +168,10 @@ def load_encoder(name: str, *, device: str = "auto", precision: str = "auto", **
     with _LOADING, waiting(f"loading the encoder {name!r}{said}"):
         with needed():
             encoder = spec.load(*model, device=device, precision=precision, **given)
+            if on_onnx:
+                from retr.retrieval.encoders.runtime.onnx_graph import run_on_onnx
+
+                run_on_onnx(encoder)
         locations.remember_files(encoder.info, given)
     return encoder
 

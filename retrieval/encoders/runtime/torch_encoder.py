@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.encoder import EncoderInfo
+    from retr.retrieval.encoders.runtime.onnx_graph import Graph
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -136,9 +137,12 @@ class TorchEncoder(BaseEncoder):
     table
         float32 ``(3, 256)``: what becomes of each 8-bit value of a channel once the picture has the network's size.
         None where preparing ends otherwise; then a subclass has a `prepare` of its own.
+    graph
+        What embeds pictures of its shape in place of `forward` (`onnx_graph`); None: torch embeds all.
     """
 
     table: NDArray[np.float32] | None = None
+    graph: Graph | None = None
 
     def __init__(self, info: EncoderInfo, network: torch.nn.Module, *, device: str, precision: str) -> None:
         if info.logit_scale is not None and not math.isfinite(info.logit_scale):
@@ -198,6 +202,9 @@ class TorchEncoder(BaseEncoder):
     @torch.inference_mode()
     def encode_prepared(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Embed prepared pictures ``(n, c, h, w)``: float32 ``(n, dim)``."""
+        graph = self.graph
+        if graph is not None and len(batch) and batch.shape[1:] == graph.shape:
+            return self.run(lambda pixels: (graph(pixels),), batch)[0]
         return self.run(lambda pixels: (self.forward(pixels),), batch)[0]
 
     def run(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from retr.index.machine import waiting
+from retr.index.machine.kept import read_kept
 from retr.index.scan import kernels, machine_code
 from retr.index.scan.machine_code import Loop, packed
 
@@ -76,12 +77,12 @@ def test_a_loop_is_called_through_another_numba_whose_internals_differ(loop, tmp
 def test_machine_code_of_another_user_is_not_loaded(loop, tmp_path, monkeypatch):
     ask(loop())
     with monkeypatch.context() as patch:
-        patch.setattr(machine_code.os, "geteuid", lambda: 12345)
+        patch.setattr(os, "geteuid", lambda: 12345)
         file = next((tmp_path / "cache/kernels").glob("products32-*.o"))
         if file.stat().st_uid == 0:
             os.chown(file, 1, -1)
         with pytest.raises(ValueError, match="another user"):
-            machine_code._read(file)
+            read_kept(file)
     ask(loop())
 
 
