@@ -104,7 +104,8 @@ def run_on_onnx(encoder: BaseEncoder) -> None:
     if len({one.shape for one in pictures}) > 1:
         raise refused(name, "it keeps the aspect of pictures, and a graph is of one shape")
     pixels = encoder.pixels(np.stack(pictures))
-    network = _ImageSide(encoder)
+    # the exporter puts back the mode that it found, in every part: a module that is new is in training
+    network = _ImageSide(encoder).eval()
     with torch.inference_mode():
         # one at a time, as the graph: what a batch changes is not the graph's
         expected = torch.cat([encoder.forward(one[None]) for one in pixels]).numpy()

@@ -132,10 +132,13 @@ def test_nothing_need_be_kept(folder, tmp_path):
     load(folder, runtime="onnx")
 
 
-def test_fused_attention_is_traced_as_its_parts(pictures):
+def test_fused_attention_is_traced_as_its_parts_and_torchs_network_stays_as_it_was(pictures):
     info = replace(INFO, dim=72)
     plain, fast = Toy(attention(), info=info), Toy(attention(), info=info)
     run_on_onnx(fast)
+    assert not any(part.training for part in fast.network.modules())
+    batch = plain.pixels(np.stack([plain.prepare(pictures[0])]))
+    assert torch.equal(fast.forward(batch), plain.forward(batch))
     np.testing.assert_allclose(fast.encode_images(pictures), plain.encode_images(pictures), atol=5e-5)
 
 
