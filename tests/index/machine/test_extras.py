@@ -106,7 +106,7 @@ def test_every_import_of_what_may_be_missing_is_told():
                     untold.append(f"{name}:{line} {module}")
     assert untold == []
     # what comes with another, or writes what is shipped
-    assert seen - set(PACKAGES) <= {"IPython", "starlette", "triton", "urllib3"}
+    assert seen - set(PACKAGES) <= {"IPython", "pydantic_core", "starlette", "triton", "urllib3"}
 
 
 def test_every_package_of_the_base_is_told_with_its_reason():
