@@ -78,7 +78,7 @@ STEPS: Mapping[str, str] = {
 
 
 def say(ctx: Any) -> None:
-    """Say what may come next, where somebody reads both streams on a terminal and has not asked for quiet."""
+    """Print what may come next, where somebody reads both streams on a terminal and has not asked for quiet."""
     step = STEPS.get(ctx.command_path)
     if step is None or not _loudness.to_a_person() or not sys.stdout.isatty():
         return

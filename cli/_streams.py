@@ -37,7 +37,7 @@ class Sayings(io.TextIOWrapper):
             return self._put(text)
 
     def show_wait(self, text: str, patience: float) -> None:
-        """Say what is waited for, in place of what was said before, where nothing was written for a while."""
+        """Show what is waited for, in place of what was said before, where nothing was written for a while."""
         with self._writing:
             if not self.waits_shown or (not self._wait and time.monotonic() - self._last < patience):
                 return

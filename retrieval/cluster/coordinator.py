@@ -241,7 +241,7 @@ class Cluster:
             self._run.shown.say(f"{said}: {self._units} units done, {running} running, {len(self._queue)} waiting")
 
     def _hand_out(self) -> None:
-        """Give units to processes that have room; the one with the fewest first."""
+        """Hand units to processes that have room; the one with the fewest first."""
         for process in sorted(self._processes, key=lambda one: len(one.open)):
             while process.ready and len(process.open) < _OPEN:
                 parcel = self._next(process)
@@ -334,7 +334,7 @@ class Cluster:
         raise UsageError(f"the machine {ready.host!r} would build with {said}", hint="install the same there")
 
     def _take(self, parcel: _Parcel, data: bytes) -> None:
-        """Give what came of a unit to those who wait for it."""
+        """Pass what came of a unit to those who wait for it."""
         unit, dim = Unit.of(data), self._run.encoder.info.dim
         listed = [state_of(item) for item, _, _ in parcel.asked]
         if unit.settings != self._digest or [unit.listed(at) for at in range(len(unit))] != listed:
