@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,21 @@ from fake_encoder import FakeEncoder, picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import ModuleType
 
     from PIL import Image
 
+
+def imported(name: str, **_: object) -> ModuleType:
+    """Import a module, its warnings passed over as `pytest.importorskip` does; fail where it is missing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return importlib.import_module(name)
+
+
 if os.environ.get("CI"):
     # a test that cannot look counts as one that failed
-    pytest.importorskip = lambda name, **_: importlib.import_module(name)  # type: ignore[assignment]
+    pytest.importorskip = imported  # type: ignore[assignment]
 
 
 @pytest.fixture(autouse=True)

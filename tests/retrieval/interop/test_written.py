@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import warnings
+from importlib.util import find_spec
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -88,9 +89,10 @@ def test_fiftyone_gets_the_folder_that_its_importer_reads(index, tmp_path):
     assert not (tmp_path / "no").exists()
 
 
+@pytest.mark.skipif(not (find_spec("lance") and find_spec("lancedb")), reason="needs pylance and lancedb: in no extra")
 def test_lancedb_opens_the_table(index, tmp_path):
-    pytest.importorskip("lance", reason="needs pylance")
-    lancedb = pytest.importorskip("lancedb")
+    import lancedb
+
     index.export(tmp_path / "db/rows.lance", form="lance")
     table = lancedb.connect(tmp_path / "db").open_table("rows")
     (at,) = index.store.rows_of(["healthy/000.png"])
