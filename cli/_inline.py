@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from PIL import Image
 
+from retr import system
 from retr.index.errors import RetrError
 
 if TYPE_CHECKING:
@@ -82,13 +83,8 @@ def width() -> int:
     """Return how many pixels wide the terminal is, as it says or as its columns let guess."""
     import shutil
 
-    with suppress(ImportError, OSError):
-        import fcntl
-        import struct
-        import termios
-
-        answer = fcntl.ioctl(sys.stdout.fileno(), termios.TIOCGWINSZ, bytes(8))
-        wide = int(struct.unpack("HHHH", answer)[2])
+    with suppress(OSError):
+        wide = system.terminal_pixels(sys.stdout.fileno())
         if wide:
             return wide
     return shutil.get_terminal_size().columns * _CELL

@@ -70,7 +70,8 @@ class _Lines(logging.Formatter):
 
 
 def show_log() -> None:
-    """Write what is logged to standard error."""
+    """Write what is logged to standard error, as much as where nothing is asked."""
+    Loudness.reset()
     handler = logging.StreamHandler()
     handler.setFormatter(_Lines())
     LOGGER.handlers = [handler]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -181,6 +182,21 @@ def test_a_file_that_is_open_for_moments_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(system, "IN_USE", (PermissionError,))
     system.replace(draft, path)
     assert path.read_bytes() == b"new" and not draft.exists()
+
+
+def test_a_terminal_says_how_wide_it_is(tmp_path, monkeypatch):
+    pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
+    inner, outer = pty.openpty()
+    fcntl.ioctl(outer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    assert system.terminal_pixels(outer) is None
+    fcntl.ioctl(outer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 800, 480))
+    assert system.terminal_pixels(outer) == 800
+    with (tmp_path / "no terminal").open("w") as file, pytest.raises(OSError, match="ioctl"):
+        system.terminal_pixels(file.fileno())
+    monkeypatch.setattr(system, "fcntl", None)
+    assert system.terminal_pixels(outer) is None
+    os.close(inner)
+    os.close(outer)
 
 
 def test_other_peoples_files(tmp_path, monkeypatch):

@@ -14,7 +14,6 @@ import numpy as np
 
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, stored
-from retr.retrieval.images.picture import pixel_box
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,11 +75,15 @@ class Layout:
 
     def pixels(self, number: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
         """Return a region as left, top, width and height in pixels of a picture ``(width, height)``."""
+        from retr.retrieval.images.picture import pixel_box
+
         left, top, right, bottom = pixel_box(self.boxes[number], size)
         return left, top, right - left, bottom - top
 
     def crops(self, image: Image) -> list[Image]:
         """Return the regions of a picture."""
+        from retr.retrieval.images.picture import pixel_box
+
         return [image.crop(pixel_box(box, image.size)) for box in self.boxes]
 
 

@@ -95,6 +95,23 @@ def lock(descriptor: int) -> bool:
     return True
 
 
+def terminal_pixels(descriptor: int) -> int | None:
+    """Return how many pixels wide a terminal says it is; ``None`` where a system or a terminal does not say.
+
+    Raises
+    ------
+    OSError
+        It is no terminal.
+    """
+    if fcntl is None:
+        return None
+    import struct
+    import termios
+
+    answer = fcntl.ioctl(descriptor, termios.TIOCGWINSZ, bytes(8))
+    return struct.unpack("HHHH", answer)[2] or None
+
+
 def after_fork(function: Callable[[], object]) -> None:
     """Have a function called in every process that is forked off, where processes are."""
     if hasattr(os, "register_at_fork"):
