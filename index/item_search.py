@@ -115,7 +115,7 @@ def search_items(
     >>> left = ItemQuestion(store.vectors([0]), np.ones(1), np.array([0]))
     >>> [answer] = search_items(store, [left], "patient", 2)
     >>> [items_of(store, "patient").names[number] for number in answer.items]
-    ['P00', 'P06']
+    ['P06', 'P08']
     """
     require_k(k)
     exact.require_score(score)

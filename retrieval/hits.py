@@ -123,7 +123,7 @@ class Hits(Sequence[Hit]):
     >>> table = pa.table({"id": ["a", "b"], "label": ["healthy", "glaucoma"]})
     >>> hits = Hits(np.float32([0.75, 0.5]), np.array([4, 2]), np.array([1, 2]), table, ["a.png", "b.png"])
     >>> hits[1]
-    Hit(rank=2, id='b', score=0.5, metadata={'label': 'glaucoma'}, path='b.png')
+    Hit(rank=2, id='b', score=0.5, metadata={'label': 'glaucoma'}, path='b.png', region=None)
     >>> hits[1:].ids, hits[1:].ranks.tolist(), hits == hits[:]
     (['b'], [2], True)
     >>> hits.table.to_pylist()[0]
