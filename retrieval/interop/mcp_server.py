@@ -65,12 +65,12 @@ def make_server(shown: Shown, version: str) -> MCPServer:
 
     @server.tool(annotations=reading, structured_output=True)
     def classify(picture: Picture, labels: Labels = None, by: By = None, k: Voters = 5) -> dict[str, Any]:
-        """Say which of several classes a picture shows, with how sure that is, or why no answer should be taken."""
+        """Return which of several classes a picture shows, with how sure that is, or why no answer should be taken."""
         return _said(functools.partial(shown.classify, picture, labels, by, k))
 
     @server.tool(annotations=reading, structured_output=True)
     def info() -> dict[str, Any]:
-        """Say what the archive holds: pictures, encoder, columns that may be asked, and what an id is."""
+        """Return what the archive holds: pictures, encoder, columns that may be asked, and what an id is."""
         return _said(shown.info)
 
     return server

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def declare(draft: Draft[Any], division: str, wanted: Wanted | None) -> None:
-    """Give an index without rows regions; ``wanted`` is the transform that it is to have."""
+    """Declare regions for an index without rows; ``wanted`` is the transform that it is to have."""
     own = draft.draft.encoder.own.dim
     dim = None if wanted is None else min(wanted.dim or DIM, own)
     layout = choose(division, own_dim=own, dim=dim, vector_bytes=np.dtype(draft.draft.dtype).itemsize)

@@ -195,7 +195,7 @@ class Sets:
         return self[name]
 
     def label(self, ids: Sequence[str], label: str, *, set: str, author: str | None = None) -> None:  # noqa: A002
-        """Give rows a label; they join the set, which is made where there is none of the name.
+        """Add a label to rows; they join the set, which is made where there is none of the name.
 
         A row may have several labels, from several people. Nothing of the index's own columns changes.
 

@@ -210,7 +210,7 @@ class Words(Kind):
         return self._changed(snapshot, lambda postings: postings.without(dead))
 
     def carry(self, snapshot: Snapshot, move: Move) -> Change:
-        """Give the words the rows' new numbers."""
+        """Return the words under the rows' new numbers."""
         return self._changed(snapshot, lambda postings: postings.renumbered(move.numbers))
 
     def _changed(self, snapshot: Snapshot, change: Callable[[Postings], Postings]) -> Change:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from s3_server import log_in, s3_server
 
 from retr.index.errors import IndexCorruptError, IndexNotFoundError, RetrError, UsageError
 from retr.index.store import Store
 from retr.retrieval import stores
-from retr.retrieval.archive import remote
 from retr.retrieval.index import Index
 
 s3fs = pytest.importorskip("s3fs", reason="needs the extra `remote`")
@@ -20,13 +20,8 @@ PLACE = "s3://indexes/a/fundus.retr"
 
 @pytest.fixture(scope="module")
 def server():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture
@@ -34,12 +29,7 @@ def bucket(server, monkeypatch):
     """A client of an empty bucket."""
     import boto3
 
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(remote, "PAUSE", 0.01)
-    s3fs.S3FileSystem.clear_instance_cache()
+    log_in(server, monkeypatch)
     client = boto3.client("s3")
     client.create_bucket(Bucket="indexes")
     yield client

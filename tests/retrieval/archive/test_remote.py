@@ -7,6 +7,7 @@ import http.server
 import threading
 
 import pytest
+from s3_server import log_in, s3_server
 
 from retr.index.errors import RetrError, UsageError
 from retr.index.store import Store
@@ -20,13 +21,8 @@ pytest.importorskip("moto", reason="needs the extra `dev`")
 
 @pytest.fixture(scope="module")
 def server():
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
+    with s3_server() as address:
+        yield address
 
 
 @pytest.fixture
@@ -34,12 +30,7 @@ def bucket(server, monkeypatch):
     """An empty bucket; gives a function that copies a folder into it."""
     import boto3
 
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setattr(remote, "PAUSE", 0.01)
-    s3fs.S3FileSystem.clear_instance_cache()
+    log_in(server, monkeypatch)
     client = boto3.client("s3")
     client.create_bucket(Bucket="archive")
 
