@@ -89,9 +89,8 @@ class IndexContents:
         """The index folder.
 
         >>> from retr.sample import sample_index
-        >>> index = sample_index()
-        >>> index.path.name.startswith("sample-")
-        True
+        >>> sample_index().path.name
+        'sample.retr'
         """
         return self._path
 

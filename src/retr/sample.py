@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import tempfile
 from functools import cache
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,21 +23,21 @@ if TYPE_CHECKING:
     from retr.retrieval.encoders.base import BaseEncoder
 
 _LABELS, _PATIENTS, _EYES = ("glaucoma", "healthy"), 12, ("left", "right")
-_numbers = count()
 
 
 def sample_index() -> Index:
     """Return a new index of 24 pictures: two of each of twelve patients, half of them with glaucoma.
 
     Its columns are ``label``, ``patient``, ``age`` and ``caption``; its pictures lie beside it, in
-    ``index.path.parent``. All of it is removed when the program ends.
+    ``index.path.parent``, and are its own. All of it is removed when the program ends.
 
     >>> index = sample_index()
     >>> len(index), index["healthy/P01-left.png"]["patient"], index.encoder.info.name
     (24, 'P01', 'colours')
     """
-    folder, table, vectors = _made()
-    path = folder / f"sample-{next(_numbers)}.retr"
+    drawn, table, vectors = _made()
+    # times of files are kept, so that a build finds them unchanged
+    path = shutil.copytree(drawn, _folder() / "pictures") / "sample.retr"
     return Index.from_vectors(vectors, table, path, encoder=sample_encoder(), group="patient")
 
 
@@ -58,9 +58,7 @@ def _colours(pictures: Sequence[Image.Image]) -> NDArray[np.float32]:
 @cache
 def _made() -> tuple[Path, dict[str, list[str] | list[int]], NDArray[np.float32]]:
     """Draw the pictures; return where they lie, their table and their vectors."""
-    kept = tempfile.TemporaryDirectory(prefix="retr-sample-")
-    _kept.append(kept)
-    folder = Path(kept.name)
+    folder = _folder()
     rng = np.random.default_rng(0)
     table: dict[str, list[str] | list[int]] = {}
     for patient in range(_PATIENTS):
@@ -92,5 +90,11 @@ def _made() -> tuple[Path, dict[str, list[str] | list[int]], NDArray[np.float32]
     return folder, table, sample_encoder().encode_images(names)
 
 
-# removed when the program ends
+def _folder() -> Path:
+    """Return a new folder that is removed when the program ends."""
+    kept = tempfile.TemporaryDirectory(prefix="retr-sample-")
+    _kept.append(kept)
+    return Path(kept.name)
+
+
 _kept: list[tempfile.TemporaryDirectory[str]] = []

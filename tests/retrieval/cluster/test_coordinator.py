@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import replace
 from types import SimpleNamespace
@@ -102,8 +101,17 @@ def big(make_archive):
     return folder
 
 
-def test_what_machines_made_is_what_one_process_makes(big, tmp_path, fake_encoder, make_picture):
-    index, alone, machines = tmp_path / "index", tmp_path / "alone", Machines(3)
+def test_what_machines_made_is_what_one_process_makes(big, tmp_path, fake_encoder, make_picture, monkeypatch):
+    monkeypatch.setattr(coordinator, "_BATCHES", 1)
+    begun, all_of_them = set(), threading.Barrier(3)
+
+    def do(machine, paths, number):
+        # the first unit of each waits for that of the others: so that all have one
+        if machine not in begun:
+            begun.add(machine)
+            all_of_them.wait(60)
+
+    index, alone, machines = tmp_path / "index", tmp_path / "alone", Machines(3, do)
     options = {"metadata": big / "labels.csv", "group": "patient"}
     on(machines, big, index, fake_encoder, **options)
     build(big, alone, fake_encoder, **options)
@@ -134,17 +142,19 @@ def test_units_of_a_process_that_ends_go_to_others(big, tmp_path, fake_encoder):
 
 
 def test_a_unit_that_takes_long_is_done_by_another_and_counts_once(big, tmp_path, fake_encoder):
-    late = threading.Event()
+    late, built = threading.Event(), threading.Event()
+    came_back = []
 
     def do(machine, paths, number):
         if machine == 0 and not late.is_set():
             late.set()
-            time.sleep(3)
+            came_back.append(built.wait(60))
 
-    start = time.monotonic()
     machines = Machines(2, do)
     on(machines, big, tmp_path / "index", fake_encoder)
-    assert time.monotonic() - start < 2.9
+    assert late.is_set()
+    assert came_back == []
+    built.set()
     build(big, tmp_path / "alone", fake_encoder)
     assert contents(tmp_path / "index") == contents(tmp_path / "alone")
     units = [tuple(paths) for _, paths in machines.calls]
