@@ -126,7 +126,7 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=40)
     options = parser.parse_args()
     figures = measure(Index.open(options.index), options.label, options.targets)
-    note = "`Show more` brings 24 pictures a click; a mark gives another answer, of which most was seen before"
+    note = "`Show more` brings 24 pictures a click; a mark 24 of another answer, none of them seen before"
     command = f"python -m retr.benchmarks.page_clicks --index DIR --label {options.label} --targets {options.targets}"
     record("page_clicks", figures, command=command, note=note)
 

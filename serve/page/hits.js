@@ -27,6 +27,8 @@ export function showHits() {
   $("problem").hidden = true;
   trust(asked);
   $("more").hidden = state.hits.length < state.k || state.k >= 1000;
+  $("before").hidden = !state.before;
+  $("before").textContent = state.before ? strings.seen_before(state.before.hits.length) : "";
   $("hits").replaceChildren(...state.hits.map(card));
   // who marks by keys goes on where they were
   tell("hits");
@@ -34,12 +36,24 @@ export function showHits() {
   else if (atMore && $("more").hidden) (pictures().at(-1) || $("answer")).focus();
 }
 
+// What was seen before goes behind what was not, at its own rank.
+$("before").addEventListener("click", () => {
+  const { hits, highlights } = state.before;
+  const from = state.hits.length;
+  Object.assign(state, { hits: [...state.hits, ...hits], highlights: highlights && [...state.highlights, ...highlights], before: null });
+  showHits();
+  $("more").hidden = true;
+  (pictures()[from] || $("answer")).focus();
+});
+
 const pictures = () => [...$("hits").querySelectorAll(".picture")];
 
 function counted(asked) {
   if (state.set && !asked) return strings.set_shown(state.hits.length, state.total);
   const marks = state.marks.size ? ` ${strings.marked(marked(LIKE).length, marked(UNLIKE).length)}` : "";
   if (state.hits.length && state.matched) return strings.found_cases(state.hits.length);
+  const fresh = state.hits.filter((hit) => !state.seen.has(hit.id)).length;
+  if (asked && state.seen.size && state.hits.length) return strings.found_unseen(fresh) + marks;
   if (state.hits.length) return asked ? strings.found(state.hits.length) + marks : strings.start(state.hits.length, state.total);
   return condition() ? strings.empty : strings.empty_index;
 }
@@ -69,7 +83,8 @@ function card(hit, place) {
       // its id may be a patient's number: a case is known by its rank
       score ? h("strong", { title: strings.rank }, parts ? strings.case_number(hit.rank) : `${hit.rank}`) : null,
       score ? h("span", { className: "score", title: meaning }, score) : null,
-      fresh ? h("strong", { className: "fresh" }, strings.fresh_one) : null, named(hit.id)),
+      fresh ? h("strong", { className: "fresh" }, strings.fresh_one) : null,
+      state.seen.has(hit.id) ? h("span", { className: "quiet" }, strings.seen_one) : null, named(hit.id)),
     labelsOf(hit.id), ...found(hit, state.highlights?.[place]), parts ? matches(parts) : null,
     facts.length ? h("p", { className: "facts" }, ...facts.map((name) => h("span", { title: name }, shown(hit[name])))) : null,
     h("div", { className: "do" },

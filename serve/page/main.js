@@ -11,7 +11,7 @@ import { startKeeping } from "./keep.js";
 import { startMap } from "./map.js";
 import { heldAgain, startQuestion } from "./question.js";
 import { ofSet, startSets } from "./sets.js";
-import { answered, condition, on, request, state, tell } from "./state.js";
+import { answered, condition, on, PAGE, request, state, tell, unseen } from "./state.js";
 import { fill, strings } from "./strings.js";
 import { openWays } from "./ways.js";
 
@@ -27,8 +27,8 @@ async function ask() {
   try {
     if (state.set) Object.assign(state, await ofSet(mine.signal));
     else if (body) {
-      const { answers } = await heldAgain(() => api.search(state.index.index, request(), mine.signal));
-      Object.assign(state, answered(answers[0]));
+      const { answers } = await heldAgain(() => api.search(state.index.index, { ...request(), k: state.k + state.seen.size }, mine.signal));
+      Object.assign(state, state.seen.size ? unseen(answers[0]) : answered(answers[0]));
     } else {
       const found = await api.rows(state.index.index, condition(), 0, state.k, mine.signal);
       Object.assign(state, answered({ hits: found.rows }), { total: found.total });
@@ -68,7 +68,8 @@ async function conditioned() {
 async function open(name, all) {
   state.index = all.find((one) => one.index === name);
   state.marks.clear();
-  Object.assign(state, { parts: [], filters: {}, where: "", columns: null, k: 24, set: null });
+  state.seen.clear();
+  Object.assign(state, { parts: [], filters: {}, where: "", columns: null, k: PAGE, set: null });
   $("about").textContent = strings.held(state.index.rows, state.index.encoder, state.index.version);
   await openFacets();
   openWays();
@@ -133,7 +134,7 @@ on("set", () => {
 });
 on("conditions", conditioned);
 $("more").addEventListener("click", () => {
-  state.k += 24;
+  state.k += PAGE;
   ask();
 });
 untilReady();

@@ -1,12 +1,17 @@
 // Hits marked as right or wrong: each mark moves the question, and takes its picture out of the answer.
 
 import { $, h, refill } from "./dom.js";
-import { asking, LIKE, marked, on, state, tell, UNLIKE } from "./state.js";
+import { asking, LIKE, marked, on, PAGE, state, tell, UNLIKE } from "./state.js";
 import { strings } from "./strings.js";
 import { thumbnail } from "./thumbnail.js";
 
+// Who marks is done with what they see, and wants to see others.
+const MOST = 5000;
+
 export function mark(id, sign) {
+  if (asking()) for (const hit of state.hits) if (state.seen.size < MOST) state.seen.add(hit.id);
   state.marks.set(id, sign);
+  state.k = PAGE;
   changed();
 }
 
@@ -18,6 +23,7 @@ function changed() {
 function showMarks() {
   // wrong ones alone are no question
   if (!asking()) state.marks.clear();
+  if (!state.marks.size) state.seen.clear();
   const kinds = [[LIKE, "like", strings.right], [UNLIKE, "unlike", strings.wrong]].filter(([sign]) => marked(sign).length);
   $("marks").hidden = !kinds.length;
   refill($("marks"), [

@@ -2,7 +2,7 @@
 
 import * as api from "./api.js";
 import { $, h, named, refill } from "./dom.js";
-import { on, state, tell } from "./state.js";
+import { on, PAGE, state, tell } from "./state.js";
 import { strings } from "./strings.js";
 import { thumbnail } from "./thumbnail.js";
 
@@ -41,6 +41,8 @@ export function startQuestion() {
 export function askWith(kind, value) {
   state.parts = [{ kind, value, weight: 1 }];
   state.marks.clear();
+  state.seen.clear();
+  state.k = PAGE;
   asked();
 }
 

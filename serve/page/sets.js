@@ -3,7 +3,7 @@
 import * as api from "./api.js";
 import { $, h, refill, shown } from "./dom.js";
 import { learned, mayLabel } from "./keep.js";
-import { answered, condition, on, state, tell } from "./state.js";
+import { answered, condition, on, PAGE, state, tell } from "./state.js";
 import { strings } from "./strings.js";
 
 const EVERY = 4000; // how often a set that is looked at is compared with the server's, in ms
@@ -52,7 +52,7 @@ async function change(doing) {
 export function show(name, asked = false) {
   $("sets").close();
   state.set = { name, asked };
-  state.k = 24;
+  state.k = PAGE;
   tell("set");
   $("answer").focus();
 }

@@ -4,6 +4,9 @@
 export const LIKE = 1;
 export const UNLIKE = -1;
 
+// so many hits at a time
+export const PAGE = 24;
+
 export const state = {
   index: null, // what the server says of the index that is asked
   facets: [], // of the whole index, whatever the conditions
@@ -13,6 +16,8 @@ export const state = {
   item: null, // what a case is, where cases answer
   parts: [], // {kind: "upload" | "text" | "id", value, weight, crop}
   marks: new Map(), // id -> LIKE or UNLIKE, of hits, in the order of the clicks
+  seen: new Set(), // ids that were shown when one of them was marked: others come first then
+  before: null, // of an answer, what was seen before: {hits, highlights}, shown where it is asked for
   where: "",
   filters: {}, // column -> Set of values, or {low, high}
   excludeSame: false,
@@ -26,7 +31,7 @@ export const state = {
   highlights: null, // of an answer by words: for each hit, by column, where they stand
   weights: null, // the shares of words and vectors
   matched: null, // of an answer by cases: for each its pairs of parts
-  k: 24,
+  k: PAGE,
 };
 
 const listeners = new Map();
@@ -106,7 +111,19 @@ export function cases() {
 
 // What is shown of an answer; of rows that nobody asked for, their list.
 export const answered = ({ hits, note = null, exact = true, highlights = null, weights = null, parts = null }) =>
-  ({ hits, note, exact, highlights, weights, matched: parts });
+  ({ hits, note, exact, highlights, weights, matched: parts, before: null });
+
+// Of an answer that is as much longer as was seen: what was not seen, then what was; apart what has no room beside it.
+export function unseen(answer) {
+  const some = (places) => ({ hits: places.map((at) => answer.hits[at]), highlights: answer.highlights && places.map((at) => answer.highlights[at]) });
+  const known = (at) => state.seen.has(answer.hits[at].id);
+  const all = [...answer.hits.keys()];
+  const first = all.filter((at) => !known(at)).slice(0, state.k);
+  const again = all.filter(known);
+  const room = state.k - first.length;
+  const before = again.length > room ? some(again.slice(room)) : null;
+  return { ...answered({ ...answer, ...some([...first, ...again.slice(0, room)]) }), before };
+}
 
 // The question as the API takes it; null where nothing is asked.
 export function request() {
