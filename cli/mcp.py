@@ -29,10 +29,10 @@ def mcp(
     Example: retr mcp --index fundus.retr --columns label,age
     """
     import retr
-    from retr.retrieval.interop.agents import Shown
+    from retr.retrieval.mcp.agents import Shown
 
     with needed():
-        from retr.retrieval.interop.mcp_server import make_server
+        from retr.retrieval.mcp.server import make_server
     opened = retr.Index.open(find_index(index), **loading.options)
     shown = Shown(opened, column_names(columns) if columns else (), pictures)
     make_server(shown, retr.__version__).run("stdio")

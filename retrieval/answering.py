@@ -39,8 +39,14 @@ LOGGER = logging.getLogger(__name__)
 _FEW = 16
 
 
-def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions) -> list[Hits]:
-    """Return the hits of each query; see `Index.search`."""
+# of nobody
+_NOTHING = np.empty(0, np.int64)
+
+
+def find_hits(
+    index: IndexLike, queries: Sequence[Query], options: SearchOptions, *, hidden: NDArray[np.int64] = _NOTHING
+) -> list[Hits]:
+    """Return the hits of each query; see `Index.search`. Rows that are ``hidden``, sorted int64, are in no answer."""
     require_k(options.k)
     store, began = index.store, time.monotonic()
     _require_offset(options.offset, options.effort)
@@ -49,11 +55,11 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     if options.item not in {None, False}:
         from retr.retrieval.by_items import find_items
 
-        return find_items(index, queries, options, columns)
+        return find_items(index, queries, options, columns, hidden)
     if options.in_regions:
         from retr.retrieval.by_regions import find_regions
 
-        return find_regions(index, queries, options, columns)
+        return find_regions(index, queries, options, columns, hidden)
     if options.effort is not None:
         # refused before a picture is read
         with_effort(store.plan.config, options.effort)
@@ -65,7 +71,7 @@ def find_hits(index: IndexLike, queries: Sequence[Query], options: SearchOptions
     resolved = resolve(embedded, recorded, store, text_encoder=bridge)
     LOGGER.debug("%d queries are vectors after %.3f s", len(queries), time.monotonic() - began)
     named = None if options.exclude_same is None else each_of(options.exclude_same, len(queries))
-    same, said = same_rows(store, named, queries, own, strict=options.strict_exclude)
+    same, said = same_rows(store, named, queries, own, strict=options.strict_exclude, hidden=hidden)
     exclude = same if options.include_self else list(map(_both, own, same))
     first, asked = int(options.offset or 0), options
     if options.offset is not None:

@@ -60,7 +60,11 @@ class _Asked:
 
 
 def find_items(
-    index: IndexLike, queries: Sequence[Query], options: SearchOptions, columns: Sequence[str] | None
+    index: IndexLike,
+    queries: Sequence[Query],
+    options: SearchOptions,
+    columns: Sequence[str] | None,
+    hidden: NDArray[np.int64],
 ) -> list[Hits]:
     """Return the cases that answer each question.
 
@@ -68,6 +72,8 @@ def find_items(
     ----------
     columns
         Of the metadata that are shown, ``None`` for all.
+    hidden
+        Rows that are in no answer, sorted int64.
 
     Raises
     ------
@@ -84,7 +90,7 @@ def find_items(
     bare = [one.query for one in asked]
     named = None if options.exclude_same is None else each_of(options.exclude_same, len(queries))
     own = own_rows(bare, store)
-    same, said = same_rows(store, named, bare, own, strict=options.strict_exclude)
+    same, said = same_rows(store, named, bare, own, strict=options.strict_exclude, hidden=hidden)
     encoder = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
     bridge = index.bridge if any(query.uses_text for query in queries) else None
     first, questions, notes = int(options.offset or 0), [], []

@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 
 
 def find_regions(
-    index: IndexLike, queries: Sequence[Query], options: SearchOptions, columns: Sequence[str] | None
+    index: IndexLike,
+    queries: Sequence[Query],
+    options: SearchOptions,
+    columns: Sequence[str] | None,
+    hidden: NDArray[np.int64],
 ) -> list[Hits]:
     """Return the rows that answer each question, each with the region that is most like it.
 
@@ -40,6 +44,8 @@ def find_regions(
     ----------
     columns
         Of the metadata that are shown, ``None`` for all.
+    hidden
+        Rows that are in no answer, sorted int64.
 
     Raises
     ------
@@ -52,7 +58,7 @@ def find_regions(
     layout = _layout(store, options)
     own = own_rows(queries, store)
     named = None if options.exclude_same is None else each_of(options.exclude_same, len(queries))
-    same, said = same_rows(store, named, queries, own, strict=options.strict_exclude)
+    same, said = same_rows(store, named, queries, own, strict=options.strict_exclude, hidden=hidden)
     encoder = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
     bridge = index.bridge if any(query.uses_text for query in queries) else None
     vectors = resolve(queries, encoder, store, text_encoder=bridge).vectors

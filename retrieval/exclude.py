@@ -33,6 +33,7 @@ def same_rows(
     own: Sequence[NDArray[np.int64]],
     *,
     strict: bool = False,
+    hidden: NDArray[np.int64] = _NOTHING,
 ) -> tuple[list[NDArray[np.int64]], list[list[str]]]:
     """Find the rows to leave out for each query.
 
@@ -49,6 +50,8 @@ def same_rows(
         For each query the rows that are the query itself.
     strict
         A value that no row has is an error, not a note.
+    hidden
+        Rows that every query leaves out, sorted int64.
 
     Returns
     -------
@@ -62,11 +65,11 @@ def same_rows(
         and not here.
     """
     if exclude_same is None:
-        return [_NOTHING] * len(queries), [[] for _ in queries]
+        return [hidden] * len(queries), [[] for _ in queries]
     # of a query without marks nothing is looked up
     marked = [own_rows([Query((part,)) for part in query.marked], store) for query in queries]
     named = each_of(exclude_same, len(queries))
-    rows: list[list[NDArray[np.int64]]] = [[_NOTHING] for _ in queries]
+    rows: list[list[NDArray[np.int64]]] = [[hidden] for _ in queries]
     notes: list[list[str]] = [[] for _ in queries]
     for column in dict.fromkeys(column for one in named for column in one):
         store.identity.require(column)

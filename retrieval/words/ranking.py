@@ -133,7 +133,7 @@ def by_words(
     for one, hidden in zip(asked.questions, exclude, strict=True):
         rows, scores = _scored(store, one, asked.columns, allowed, hidden)
         exact, note = True, f"words in {', '.join(asked.columns)}, by BM25"
-        note = "; ".join([note, *_opposite(store, one, asked.columns, allowed, rows)])
+        note = "; ".join([note, *_opposite(store, one, asked.columns, allowed, np.union1d(rows, hidden))])
         if one.vectors:
             assert near is not None
             best, _ = ranked(rows[None], scores[None], deep, store.ids)
@@ -164,9 +164,12 @@ def _scored(
 
 
 def _opposite(
-    store: Store, asked: Asked, columns: Sequence[str], allowed: NDArray[np.bool_], found: NDArray[np.int64]
+    store: Store, asked: Asked, columns: Sequence[str], allowed: NDArray[np.bool_], others: NDArray[np.int64]
 ) -> list[str]:
-    """Return how many allowed rows are not found because they deny what is asked for, or find what is to be denied."""
+    """Return how many allowed rows are not found because they deny what is asked for, or find what is to be denied.
+
+    Rows among ``others``, which are found or left out, do not count.
+    """
     said = []
     for term in dict.fromkeys(term for term, weight in asked.terms if weight > 0):
         other = term.removeprefix(DENIED) if term.startswith(DENIED) else f"{DENIED}{term}"
@@ -174,7 +177,7 @@ def _opposite(
         for column in columns:
             holds |= bm25_of(store, column).scores([other]) > 0
         holds &= allowed
-        holds[found] = False
+        holds[others] = False
         if n := int(np.count_nonzero(holds)):
             what = f"say that there is {asked.written[term]!r}" if term.startswith(DENIED) else ""
             said.append(f"{n} rows {what or f'deny {asked.written[term]!r}'} and are not found by it")

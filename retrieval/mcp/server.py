@@ -1,6 +1,6 @@
 """An index for agents, over the Model Context Protocol (extra ``mcp``): search, classify and info, read-only.
 
-What answers hold, and what may be asked, says `retr.retrieval.interop.agents`.
+What answers hold, and what may be asked, says `retr.retrieval.mcp.agents`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from mcp.types import ToolAnnotations
 from pydantic import Field
 
 from retr.index.errors import RetrError
-from retr.retrieval.interop.agents import MOST_HITS, REMARKS, WHAT_AN_ID_IS
+from retr.retrieval.mcp.agents import MOST_HITS, REMARKS, WHAT_AN_ID_IS
 
 if TYPE_CHECKING:
-    from retr.retrieval.interop.agents import Shown
+    from retr.retrieval.mcp.agents import Shown
 
 T = TypeVar("T")
 Picture = Annotated[str, Field(description="A picture file in base64; or a file's name, where a folder is shared.")]

@@ -17,16 +17,15 @@ from mcp import Client, StdioServerParameters
 
 from retr import Index
 from retr.index.errors import UsageError
-from retr.retrieval.interop.agents import REMARKS, Shown
-from retr.retrieval.interop.mcp_server import make_server
+from retr.retrieval.mcp.agents import REMARKS, Shown
+from retr.retrieval.mcp.server import make_server
 
 NAMES = ("Okonkwo", "MRN-4711", "1.2.3.", "secret-folder", "smith_john")
+CLEAR = "clear"
 
 
-@pytest.fixture(scope="module")
-def index(tmp_path_factory):
+def make_index(tmp_path, doctor="Okonkwo"):
     """Pictures whose paths, identifiers and notes name persons."""
-    tmp_path = tmp_path_factory.mktemp("made")
     folder = tmp_path / "secret-folder" / "Okonkwo_Ada"
     folder.mkdir(parents=True)
     table = {"path": [], "label": [], "note": [], "mrn": []}
@@ -36,11 +35,22 @@ def index(tmp_path_factory):
         picture(number).save(folder / f"{number}.png")
         table["path"] += [f"Okonkwo_Ada/{name}", f"Okonkwo_Ada/{number}.png"]
         table["label"] += ["glaucoma", "healthy"]
-        table["note"] += ["seen by Dr. Okonkwo", "clear"]
+        table["note"] += [f"seen by Dr. {doctor}", CLEAR]
         table["mrn"] += ["MRN-4711", "MRN-4712"]
     return Index.build(
         tmp_path / "secret-folder", tmp_path / "x", encoder=FakeEncoder(), metadata=table, group="patient"
     )
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    return make_index(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory):
+    """The same with another name in the notes."""
+    return make_index(tmp_path_factory.mktemp("other"), "Adeyemi")
 
 
 def asked(target, *calls, raising=()):
@@ -158,6 +168,54 @@ def test_an_agent_asks_by_words_of_columns_and_for_cases(index):
     assert cases["cases"] == ["case 1", "case 2", "case 3"]
     assert cases["parts"][0][0]["id"] == cases["hits"][0]["id"]
     assert all(re.fullmatch(r"[0-9a-f]{16}(#\d+)?", part["id"]) for parts in cases["parts"] for part in parts)
+
+
+@pytest.mark.parametrize(
+    "question",
+    [
+        {"text": "seen", "words_in": ["note"]},
+        {"text": "Okonkwo", "words_in": ["note"]},
+        {"text": "clear Okonkwo", "words_in": ["note"]},
+        {"text": "no Okonkwo", "words_in": ["note"]},
+        {"text": "Okonkwo", "words_in": ["label", "note"], "picture": png(3), "fuse": 0.5},
+        {"picture": png(3), "where": "note like '%Okonkwo%'"},
+        {"picture": png(3), "where": "note = 'seen by Dr. Okonkwo'"},
+        {"picture": png(3), "where": "note in ('clear', 'seen by Dr. Okonkwo')"},
+        {"picture": png(3), "where": "not (note like '%Okonkwo%')"},
+        {"picture": png(3), "where": "note > 'clear'"},
+        {"picture": png(3), "where": "label = 'glaucoma' or note between 's' and 't'"},
+        {"picture": png(3), "where": "note = label"},
+        {"picture": png(3), "where": "note is not null"},
+        {"picture": png(3), "where": "note like '%Okonkwo%'", "item": "label"},
+        {"text": "seen", "words_in": ["note"], "where": "label = 'glaucoma'"},
+    ],
+)
+def test_whether_a_withheld_text_holds_a_word_is_not_found_out(index, other, question):
+    answers = []
+    for one in (index, other):
+        server = make_server(Shown(one, ["label", "note"]), "1")
+        _, [(error, data, text)] = asked(server, ("search", {"k": 20} | question))
+        assert not error, text
+        # the keys of two indexes differ
+        answers.append([{**hit, "patient": None} for hit in data["hits"]] + [data["remarks"]])
+    assert answers[0] == answers[1]
+    assert all(hit["note"] == CLEAR for hit in answers[0][:-1])
+
+
+def test_an_identifier_that_is_guessed_is_not_confirmed(index):
+    server = make_server(Shown(index, ["label"]), "1")
+    _, [(_, found, _)] = asked(server, ("search", {"picture": png(3), "k": 15}))
+    whose = next(hit["patient"] for hit in found["hits"] if hit.get("patient"))
+    conditions = ["patient = 'MRN-4711-1'", "patient in ('{}', 'MRN-4711-1')", "not (patient != 'nobody')"]
+    _, answers = asked(
+        server,
+        *(("search", {"picture": png(3), "where": one.format(whose)}) for one in conditions),
+        ("search", {"picture": png(3), "where": f"patient = '{whose}'"}),
+    )
+    *guessed, (error, mine, _) = answers
+    assert all(refused and "hashes alone" in said for refused, _, said in guessed)
+    assert not error
+    assert {hit["patient"] for hit in mine["hits"]} == {whose}
 
 
 def test_columns_that_identify_are_refused(index):

@@ -1,11 +1,13 @@
-"""What agents see of an index, and what they may ask of it; `retr.retrieval.interop.mcp_server` hands it out.
+"""What agents see of an index, and what they may ask of it; `retr.retrieval.mcp.server` hands it out.
 
 An agent hands what it reads to a model, which may be anywhere. So answers hold what cannot name a patient: no ids,
 paths or file names, and of the columns those that DICOM headers give by an allow-list, as hashes where the index hashes
 them, and those that the user names. A text that looks as if it told of a person is left out of them. Conditions may ask
 the same columns alone: a condition on another would find out its values one by one; so would words that are looked for
-in one, and cases by one. Cases have no ids here, which often are patients': they are known by their ranks. With each
-answer goes what is to be known of it.
+in one, and cases by one. Rows whose text is left out are in no answer to a question about its column, for whether they
+come up would tell what the text says; and hashes are compared with hashes, not with identifiers that are guessed. Cases
+have no ids here, which often are patients': they are known by their ranks. With each answer goes what is to be known of
+it.
 """
 
 from __future__ import annotations
@@ -13,22 +15,33 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from functools import reduce
+from functools import lru_cache, partial, reduce
+from itertools import chain
 from operator import add
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import pyarrow as pa
+
 from retr.index.errors import UsageError
+from retr.index.options import taken
 from retr.index.rows.identifiers import identifies
-from retr.index.where.parse import Logic, Operand, Predicate, parse
+from retr.index.where.parse import Logic, parse
+from retr.retrieval.answering import find_hits
 from retr.retrieval.audit.phi import kinds
 from retr.retrieval.images.dicom_header import HEADER_COLUMNS
 from retr.retrieval.json_values import to_plain
 from retr.retrieval.query import Query
+from retr.retrieval.search_options import SearchOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
+    from retr.index.store import Store
+    from retr.index.where.parse import Node, Operand, Predicate
     from retr.retrieval.hits import Hits
     from retr.retrieval.index import Index
 
@@ -45,6 +58,9 @@ WHAT_AN_ID_IS = (
 MOST_HITS, MOST_BYTES = 50, 32 << 20
 CASES = ("declared", "study", "series", "volume", "patient", "eye-pair")
 _ID = re.compile(r"([0-9a-f]{16})(#\d+)?")
+_NOTHING = np.empty(0, np.int64)
+# cells that are read at a time, and texts whose judgement is kept
+_AT_ONCE, _KEPT = 1 << 14, 1 << 16
 _HASH = re.compile(r"[0-9a-f]{64}")
 
 
@@ -114,7 +130,7 @@ class Shown:
             raise UsageError("one of text, picture and like is asked with", hint=hint)
         index = self._index
         index.refresh()
-        self._require_asked(where)
+        columns = self._require_asked(where) | set(words_in or ())
         self._require_seen(words_in or ())
         self._require_case(item)
         options: dict[str, Any] = {"k": k, "where": where, "in_": words_in or None, "fuse": fuse, "item": item}
@@ -126,7 +142,8 @@ class Shown:
         parts = [] if text is None else [Query.text(text)]
         parts += [] if picture is None else [Query.image(self._picture(picture))]
         parts += [] if like is None else [Query.id(self._row_of(like))]
-        hits = index.search(reduce(add, parts), **options)
+        wanted = taken(SearchOptions, options, "search")
+        [hits] = find_hits(index.snapshot(), [reduce(add, parts)], wanted, hidden=self._withheld(columns))
         answers = [
             {"rank": hit.rank, "id": id_, "score": hit.score, **self._cells(hit.metadata)}
             for hit, id_ in zip(hits, self._ids(hits.ids), strict=True)
@@ -196,6 +213,24 @@ class Shown:
             return _HASH.fullmatch(str(value)) is None
         return not isinstance(value, bool | int | float) and any(True for _ in kinds(str(value), column))
 
+    def _withheld(self, columns: Iterable[str]) -> NDArray[np.int64]:
+        """Return the rows whose cell in one of some columns an agent does not see, sorted int64."""
+        store = self._index.store
+        found = [store.once(("withheld", column), partial(self._telling, store, column)) for column in sorted(columns)]
+        return reduce(np.union1d, found, _NOTHING)
+
+    def _telling(self, store: Store, column: str) -> NDArray[np.int64]:
+        kind = store.schema.field(column).type
+        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind):
+            return _NOTHING
+        tells = lru_cache(_KEPT)(lambda text: self._tells(column, text))
+        cells: Iterable[Any] = chain.from_iterable(
+            batch.column(0).to_pylist() for batch in store.table([column]).to_batches(max_chunksize=_AT_ONCE)
+        )
+        telling = [value is not None and tells(str(value)) for value in cells]
+        rows: NDArray[np.int64] = store.live_rows()[np.array(telling, bool)]
+        return rows
+
     def _notes(self, notes: Sequence[str | None]) -> list[str]:
         return [note for note in notes if note and not any(True for _ in kinds(note))]
 
@@ -233,9 +268,21 @@ class Shown:
             raise UsageError(f"a picture is the base64 of at most {MOST_BYTES >> 20} MiB{where}")
         return data
 
-    def _require_asked(self, where: str | None) -> None:
-        """Refuse a condition on what an agent does not see."""
-        self._require_seen(sorted(set(_columns(parse(where)))) if where is not None else ())
+    def _require_asked(self, where: str | None) -> set[str]:
+        """Refuse a condition on what an agent does not see; return the columns that it asks."""
+        if where is None:
+            return set()
+        tree = parse(where)
+        asked = {operand.name for operand in _operands(tree) if operand.name is not None}
+        self._require_seen(sorted(asked))
+        for test in _predicates(tree):
+            operands = (test.left, *test.right)
+            hashed = next((one.name for one in operands if one.name in self._hashed), None)
+            guessed = any(isinstance(one.value, str) and _HASH.fullmatch(one.value) is None for one in operands)
+            if hashed is not None and guessed:
+                hint = "compare it with a hash that an answer holds"
+                raise UsageError(f"agents see the hashes alone of the column {hashed!r}", hint=hint)
+        return asked
 
 
 def _frame(row: Mapping[str, Any]) -> str:
@@ -244,10 +291,16 @@ def _frame(row: Mapping[str, Any]) -> str:
     return end if re.fullmatch(r"#\d+", end) else ""
 
 
-def _columns(node: Logic | Predicate | Any) -> Iterator[str]:
-    """Yield the columns that a condition asks."""
-    parts = node.parts if isinstance(node, Logic) else (node.left, *node.right) if isinstance(node, Predicate) else ()
-    for part in parts:
-        yield from _columns(part)
-    if isinstance(node, Operand) and node.name is not None:
-        yield node.name
+def _predicates(node: Node) -> Iterator[Predicate]:
+    """Yield the tests of a condition."""
+    if isinstance(node, Logic):
+        for part in node.parts:
+            yield from _predicates(part)
+    else:
+        yield node
+
+
+def _operands(node: Node) -> Iterator[Operand]:
+    """Yield what a condition compares."""
+    for test in _predicates(node):
+        yield from (test.left, *test.right)
