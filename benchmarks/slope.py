@@ -50,10 +50,9 @@ def build(path: Path, rows: int, dim: int) -> dict[str, Any]:
             drawing = time.process_time()
             n = min(AT_ONCE, rows - start)
             vectors = mixture(n, dim, block, archive=rows)
-            ids = [f"{number:09d}" for number in range(start, start + n)]
-            table = pa.table(
-                {"id": ids, "patient": [f"P{number // PATIENTS:08d}" for number in range(start, start + n)]}
-            )
+            numbers = range(start, start + n)
+            ids, patients = [f"{one:09d}" for one in numbers], [f"P{one // PATIENTS:08d}" for one in numbers]
+            table = pa.table({"id": ids, "patient": patients})
             drawn += time.process_time() - drawing
             writer.append(table, vectors)
         writer.commit()
@@ -148,9 +147,9 @@ def main() -> None:
             shutil.rmtree(work / name, ignore_errors=True)
             one: dict[str, Any] = {}
             for worker in ("build", "ask"):
-                command = [sys.executable, "-m", "retr.benchmarks.slope", "--worker", worker, "--sizes", name]
-                command += ["--index", str(work / name)]
-                done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+                asked = [sys.executable, "-m", "retr.benchmarks.slope", "--worker", worker, "--sizes", name]
+                asked += ["--index", str(work / name)]
+                done = subprocess.run(asked, stdout=subprocess.PIPE, check=True)
                 one |= json.loads(done.stdout.splitlines()[-1])
             kept.write_text(json.dumps(one))
             shutil.rmtree(work / name)
