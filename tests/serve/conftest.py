@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import uvicorn
+from patience import LONG
 
 from retr import Index
 
@@ -121,7 +122,7 @@ def listen() -> Callable[..., AbstractContextManager[str]]:
             assert thread.is_alive()
         yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}/"
         server.should_exit = True
-        thread.join(10)
+        thread.join(LONG)
 
     return running
 
@@ -135,7 +136,7 @@ def visit(browser) -> Iterator[Callable[..., Page]]:
         context = browser.new_context(viewport=size or {"width": 1280, "height": 900}, **options)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(15_000)
+        page.set_default_timeout(1000 * LONG)
         page.on("pageerror", lambda error: faults.append(str(error)))
         page.on("console", lambda said: faults.append(said.text) if "Content Security" in said.text else None)
         page.goto(url)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import io
 import json
-import time
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from fastapi.testclient import TestClient
+from patience import until
 from PIL import Image
 
 from retr import Index
@@ -33,9 +33,7 @@ def test_an_index_of_vectors_from_elsewhere_is_ready(tmp_path):
     table = pa.table({"id": [str(number) for number in range(9)]})
     Index.from_vectors(vectors, table, tmp_path / "x", encoder="ours", fingerprint="1").close()
     with TestClient(create_app({"x": tmp_path / "x"}, Settings()), base_url="http://localhost:7860") as client:
-        until = time.monotonic() + 5
-        while client.get("/readyz").status_code != 200:
-            assert time.monotonic() < until
+        until(lambda: client.get("/readyz").status_code == 200)
         asked = {"questions": [{"parts": [{"vector": vectors[3].tolist()}]}], "k": 1}
         assert client.post("/v1/indexes/x/search", json=asked).json()["answers"][0]["hits"][0]["id"] == "3"
         asked = {"questions": [{"parts": [{"text": "drusen"}]}], "k": 1}
@@ -45,9 +43,7 @@ def test_an_index_of_vectors_from_elsewhere_is_ready(tmp_path):
 def test_it_lives_is_ready_and_counts(serve):
     client = serve()
     assert client.get("/healthz").json() == {"status": "ok"}
-    for _ in range(100):
-        if client.get("/readyz").status_code == 200:
-            break
+    until(lambda: client.get("/readyz").status_code == 200)
     assert client.get("/readyz").json() == {"status": "ready"}
     assert b'retr_index_rows{index="small"} 12' in client.get("/metrics").content
 

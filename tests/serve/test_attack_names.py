@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hmac
 import json
-import time
 from collections import Counter
 from urllib.parse import quote
 
 import pytest
 from fastapi.testclient import TestClient
+from patience import cheap
 
 from retr.serve.tokens import Tokens, make_token
 
@@ -127,18 +127,19 @@ def test_a_path_in_place_of_an_id_in_a_body_leads_nowhere(attacked, tmp_path):
 
 def test_a_name_without_end_is_refused_soon(attacked, tmp_path):
     long = "a" * 60_000
-    began = time.monotonic()
     for method, path, texts in routes(attacked.app):
         filled = path.replace("{index}", "small").replace("{name}", "mine")
         for place in ("{index}", "{name}", "{upload}", "{job}"):
             if place in path:
                 url = path.replace(place, long).replace("{index}", "small").replace("{name}", "mine")
-                answer = attacked(method, url)
+                with cheap(10):
+                    answer = attacked(method, url)
                 harmless(answer, tmp_path)
                 assert answer.status_code >= 400, url[:40]
         for name in texts:
-            harmless(attacked(method, f"{filled}?{name}={long}"), tmp_path)
-    assert time.monotonic() - began < 10
+            with cheap(10):
+                answer = attacked(method, f"{filled}?{name}={long}")
+            harmless(answer, tmp_path)
 
 
 def test_a_thousand_wrong_tokens_are_slowed_down_and_hinder_nobody(serve, tmp_path):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
+from patience import LONG, until
 
 from retr import UsageError
 from retr.serve.batching import Batcher, Busy
@@ -15,22 +15,42 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 
+class Held:
+    """A batcher whose first call, of the item ``first``, lasts until it is let go: what is asked meanwhile waits."""
+
+    def __init__(self, answer=lambda key, items: items, **options):
+        self.calls: list[tuple[object, list[object]]] = []
+        begun, self._go = threading.Event(), threading.Event()
+
+        def held(key, items):
+            self.calls.append((key, items))
+            if items == ["first"]:
+                begun.set()
+                assert self._go.wait(LONG)
+            return answer(key, items) if items != ["first"] else items
+
+        self.batcher = Batcher(held, **{"threads": 1, "wait": 0, **options})
+        self.submit = self.batcher.submit
+        self.first = self.submit("k", "first")
+        assert begun.wait(LONG)
+
+    def let_go(self):
+        self._go.set()
+        assert self.first.result(LONG) == "first"
+
+    def close(self):
+        self._go.set()
+        self.batcher.close()
+
+
 def test_items_of_one_key_go_together_and_each_gets_its_own():
-    calls: list[tuple[str, int]] = []
-    begun = threading.Event()
-
-    def answer(key, items):
-        begun.set()
-        calls.append((key, len(items)))
-        time.sleep(0.05)
-        return [(key, item) for item in items]
-
-    batcher = Batcher(answer, threads=1, wait=0.02)
-    futures = [(key, n, batcher.submit(key, n)) for n in range(20) for key in ("a", "b")]
-    assert [future.result(5) for _, _, future in futures] == [(key, n) for key, n, _ in futures]
-    batcher.close()
-    assert sum(count for _, count in calls) == 40
-    assert len(calls) < 10
+    held = Held(lambda key, items: [(key, item) for item in items])
+    futures = [(key, n, held.submit(key, n)) for n in range(20) for key in ("a", "b")]
+    held.let_go()
+    assert [future.result(LONG) for _, _, future in futures] == [(key, n) for key, n, _ in futures]
+    held.close()
+    # 32 at a time, by key
+    assert [(key, len(items)) for key, items in held.calls[1:]] == [("a", 16), ("b", 16), ("a", 4), ("b", 4)]
 
 
 def test_one_at_fault_fails_alone():
@@ -39,87 +59,60 @@ def test_one_at_fault_fails_alone():
             raise UsageError("bad")
         return items
 
-    batcher = Batcher(answer, threads=1, wait=0.05)
-    good, bad, other = (batcher.submit("k", item) for item in ("good", "bad", "other"))
-    assert (good.result(5), other.result(5)) == ("good", "other")
+    held = Held(answer)
+    good, bad, other = (held.submit("k", item) for item in ("good", "bad", "other"))
+    held.let_go()
+    assert (good.result(LONG), other.result(LONG)) == ("good", "other")
     with pytest.raises(UsageError):
-        bad.result(5)
-    batcher.close()
+        bad.result(LONG)
+    held.close()
+    assert [items for _, items in held.calls[1:]] == [["good", "bad", "other"], ["good"], ["bad"], ["other"]]
 
 
 def test_a_fault_of_ours_reaches_everybody_who_waits():
     def answer(_, items):
         raise RuntimeError
 
-    batcher = Batcher(answer, threads=1, wait=0.05)
-    futures: list[Future[int]] = [batcher.submit("k", item) for item in range(3)]
+    held = Held(answer)
+    futures: list[Future[int]] = [held.submit("k", item) for item in range(3)]
+    held.let_go()
     for future in futures:
         with pytest.raises(RuntimeError):
-            future.result(5)
-    batcher.close()
+            future.result(LONG)
+    held.close()
 
 
 def test_too_many_that_wait_are_refused_at_once():
-    held = threading.Event()
-
-    def answer(_, items):
-        held.wait(5)
-        return items
-
-    batcher = Batcher(answer, threads=1, most=1, wait=0, waiting=2)
-    first = batcher.submit("k", 0)
-    time.sleep(0.1)
-    waiting = [batcher.submit("k", n) for n in (1, 2)]
+    held = Held(most=1, waiting=2)
+    waiting = [held.submit("k", n) for n in (1, 2)]
     with pytest.raises(Busy):
-        batcher.submit("k", 3)
-    held.set()
-    assert [future.result(5) for future in (first, *waiting)] == [0, 1, 2]
-    batcher.close()
+        held.submit("k", 3)
+    held.let_go()
+    assert [future.result(LONG) for future in waiting] == [1, 2]
+    held.close()
 
 
 def test_who_gave_up_is_not_answered():
-    asked = []
-    held = threading.Event()
-
-    def answer(_, items):
-        held.wait(5)
-        asked.extend(items)
-        return items
-
-    batcher = Batcher(answer, threads=1, most=1, wait=0)
-    first = batcher.submit("k", "first")
-    time.sleep(0.05)
-    gone = batcher.submit("k", "gone")
-    assert gone.cancel()
-    held.set()
-    assert first.result(5) == "first"
-    batcher.close()
-    assert asked == ["first"]
+    held = Held(most=1)
+    assert held.submit("k", "gone").cancel()
+    held.let_go()
+    held.close()
+    assert [items for _, items in held.calls] == [["first"]]
 
 
 def test_a_lone_item_waits_for_nobody_and_one_beside_a_call_for_others():
-    sizes = []
-    held = threading.Event()
-
-    def answer(_, items):
-        sizes.append(len(items))
-        if items == ["first"]:
-            held.wait(5)
-        return items
-
-    batcher = Batcher(answer, threads=2, wait=60)
-    # idle: it would wait for a minute
-    assert batcher.submit("k", "alone").result(5) == "alone"
-    assert batcher.submit("k", "again").result(5) == "again"
-    first = batcher.submit("k", "first")
-    while len(sizes) < 3:
-        time.sleep(0.001)
-    batcher._wait = 0.2
-    second = batcher.submit("k", "second")
-    time.sleep(0.02)
-    third = batcher.submit("k", "third")
-    assert (second.result(5), third.result(5)) == ("second", "third")
-    held.set()
-    assert first.result(5) == "first"
-    batcher.close()
-    assert sizes == [1, 1, 1, 2]
+    # each would wait longer than this test may take
+    held = Held(threads=2, wait=10 * LONG, most=2)
+    second = held.submit("k", "second")
+    third = held.submit("k", "third")
+    assert (second.result(LONG), third.result(LONG)) == ("second", "third")
+    # nobody comes: it is answered all the same
+    held.batcher._wait = 0.01
+    assert held.submit("k", "fourth").result(LONG) == "fourth"
+    held.let_go()
+    # no call runs: it does not wait
+    held.batcher._wait = 10 * LONG
+    until(lambda: held.batcher._calls == 0)
+    assert held.submit("k", "alone").result(LONG) == "alone"
+    held.close()
+    assert [items for _, items in held.calls] == [["first"], ["second", "third"], ["fourth"], ["alone"]]

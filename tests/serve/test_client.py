@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import uvicorn
+from patience import LONG
 
 from retr import AsyncClient, Client, Query, RetrError, UnknownIdError, UsageError
 from retr.answers import to_plain
@@ -41,7 +42,7 @@ def address(indexed, make_encoder, tmp_path) -> Iterator[tuple[str, str]]:
         assert thread.is_alive()
     yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}", token
     server.should_exit = True
-    thread.join(10)
+    thread.join(LONG)
 
 
 def said(hits: Hits) -> Hits:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import http.client
 import importlib.util
 import json
 import os
@@ -12,14 +13,14 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.error
+import urllib.parse
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import yaml
+from patience import LONG, free_port, until
 
 from retr import Index
 from retr.serve.audit import verify
@@ -71,8 +72,22 @@ def confined(command: list[object], writable: Path) -> list[str]:
 def asked(url: str, token: str | None = None, body: object = None) -> object:
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
     data = None if body is None else json.dumps(body).encode()
-    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
+    with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=LONG) as answer:
         return json.load(answer)
+
+
+def begun(url: str, token: str, body: object) -> tuple[http.client.HTTPConnection, bytes]:
+    """Return a connection whose request the server has begun to answer, and the body that it waits for."""
+    parts, data = urllib.parse.urlsplit(url), json.dumps(body).encode()
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=LONG)
+    connection.putrequest("POST", parts.path)
+    told = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Content-Length": str(len(data))}
+    for name, value in {**told, "Expect": "100-continue"}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    # what is left there is passed over where the answer is read
+    assert connection.sock.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 100"
+    return connection, data
 
 
 def test_a_server_installed_from_wheels_alone_answers_to_its_end(prefix, make_archive, png, tmp_path):
@@ -80,31 +95,32 @@ def test_a_server_installed_from_wheels_alone_answers_to_its_end(prefix, make_ar
     home.mkdir()
     Index.build(make_archive(12), home / "archive.retr", encoder="lite", metadata=tmp_path / "archive/labels.csv")
     token = make_token(home / "tokens", "anna", frozenset({"read"}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    url = f"http://127.0.0.1:{free_port()}"
     steps = ["sh", DEPLOY / "container.sh"]
     settings = plain(RETR_PREFIX=prefix, RETR_HOME=home, RETR_URL=url, http_proxy="http://127.0.0.1:9")
     command = [*steps, "start", "--port", url.rpartition(":")[2], "--index", home / "archive.retr"]
     assert subprocess.run([*steps, "health"], env=settings, capture_output=True).returncode != 0
     server = subprocess.Popen(confined(command, home), env=settings, cwd="/")
     try:
-        until = time.monotonic() + 60
-        while subprocess.run([*steps, "health"], env=settings, capture_output=True).returncode:
+
+        def healthy() -> bool:
             assert server.poll() is None
-            assert time.monotonic() < until
+            return subprocess.run([*steps, "health"], env=settings, capture_output=True).returncode == 0
+
+        until(healthy)
         with pytest.raises(urllib.error.HTTPError, match="401") as refused:
             asked(f"{url}/v1/indexes")
         refused.value.close()
         assert asked(f"{url}/v1/indexes", token)[0]["rows"] == 12
         question = {"questions": [{"parts": [{"data": base64.b64encode(png(3)).decode()}]}], "k": 3}
-        with ThreadPoolExecutor() as threads:
-            several = [threads.submit(asked, f"{url}/v1/indexes/archive/search", token, question) for _ in range(4)]
-            # the first pictures wait for processes that decode them
-            time.sleep(0.4)
-            server.send_signal(signal.SIGTERM)
-            assert [len(one.result()["answers"][0]["hits"]) for one in several] == [3] * 4
-        assert server.wait(30) == 0
+        several = [begun(f"{url}/v1/indexes/archive/search", token, question) for _ in range(4)]
+        server.send_signal(signal.SIGTERM)
+        for one, body in several:
+            one.send(body)
+        assert [len(json.load(one.getresponse())["answers"][0]["hits"]) for one, _ in several] == [3] * 4
+        assert server.wait(LONG) == 0
+        for one, _ in several:
+            one.close()
     finally:
         server.kill()
         server.wait()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from patience import LONG
 
 from retr import UsageError
 from retr.serve.limits import HEADERS, Guard, Rate
@@ -32,7 +33,7 @@ def guard(**changes):
         "hosts": frozenset({"localhost", "127.0.0.1", "::1"}),
         "origins": frozenset({"https://viewer.example"}),
         "max_body": 1000,
-        "body_seconds": 0.3,
+        "body_seconds": LONG,
     }
     return Guard(echo, **(settings | changes))
 
@@ -113,7 +114,7 @@ def run(app, scope, messages, wait=0.0):
 def test_a_body_that_trickles_in_is_cut_off():
     scope = {"type": "http", "method": "POST", "headers": [(b"host", b"localhost")]}
     drops = [{"type": "http.request", "body": b"x", "more_body": True}] * 1000
-    answer = run(guard(), scope, drops, wait=0.05)
+    answer = run(guard(body_seconds=0.3), scope, drops, wait=0.05)
     assert answer["status"] == 408
     assert "0.3 seconds" in answer["json"]["error"]["message"]
 

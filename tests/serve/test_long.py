@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import io
 import threading
-import time
 
 import pytest
+from patience import LONG, until
 from PIL import Image
 
 from retr import Query, UsageError
@@ -16,12 +16,11 @@ from retr.serve.tokens import make_token
 
 
 def finished(client, job, **options):
-    for _ in range(300):
-        told = client.get(f"/v1/jobs/{job}", **options).json()
-        if told["status"] in {"done", "failed"}:
-            return told
-        time.sleep(0.02)
-    raise AssertionError(told)
+    def asked():
+        return client.get(f"/v1/jobs/{job}", **options).json()
+
+    until(lambda: asked()["status"] in {"done", "failed"}, every=0.02)
+    return asked()
 
 
 def test_what_a_hit_rests_on_is_a_picture_of_it(serve, indexed, png):
@@ -101,7 +100,7 @@ def test_jobs_are_few_one_at_a_time_and_forgotten():
     jobs, go = Jobs(waiting=2, kept=3), threading.Event()
 
     def work():
-        go.wait(5)
+        go.wait(LONG)
         return {"done": True}
 
     names = [jobs.begin("anna", work) for _ in range(2)]
@@ -110,11 +109,9 @@ def test_jobs_are_few_one_at_a_time_and_forgotten():
     assert [jobs.of(name, "anna", str).status for name in names][1] == "waiting"
     go.set()
     for _ in range(5):
-        while jobs.of(names[-1], "anna", str).status != "done":
-            time.sleep(0.005)
+        until(lambda: jobs.of(names[-1], "anna", str).status == "done")
         names.append(jobs.begin("anna", dict))
-    while jobs.of(names[-1], "anna", str).status != "done":
-        time.sleep(0.005)
+    until(lambda: jobs.of(names[-1], "anna", str).status == "done")
     with pytest.raises(UsageError, match="no job"):
         jobs.of(names[0], "anna", str)
     assert jobs.of(names[-1], "anna", str).result == {}
@@ -123,7 +120,6 @@ def test_jobs_are_few_one_at_a_time_and_forgotten():
         raise KeyError("patient Müller")
 
     name = jobs.begin("anna", fault)
-    while (told := jobs.of(name, "anna", str)).status != "failed":
-        time.sleep(0.005)
-    assert told.error == "internal error (KeyError)"
+    until(lambda: jobs.of(name, "anna", str).status == "failed")
+    assert jobs.of(name, "anna", str).error == "internal error (KeyError)"
     jobs.close()

@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from patience import LONG
 from PIL import Image
 
 from retr import Index
@@ -58,7 +59,7 @@ def hits(page: Page) -> list[str]:
 
 def until(page: Page, true: str) -> None:
     """Wait for something; the page's policy allows no `wait_for_function`, which evaluates text."""
-    end = time.monotonic() + 15
+    end = time.monotonic() + LONG
     while not page.evaluate(true):
         assert time.monotonic() < end, true
         page.wait_for_timeout(20)

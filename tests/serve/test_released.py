@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import gc
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from patience import until
 
 from retr import Index
 from retr.index.store import Store
@@ -48,11 +49,10 @@ def open_files() -> int:
 
 
 def settled(measure, wanted):
-    """Return what is measured as soon as it is what is wanted, or after some seconds."""
-    until = time.monotonic() + 5
-    while (found := measure()) != wanted and time.monotonic() < until:
-        time.sleep(0.02)
-    return found
+    """Return what is measured as soon as it is what is wanted, or once it has long been something else."""
+    with suppress(AssertionError):
+        until(lambda: measure() == wanted)
+    return measure()
 
 
 def ask_everything(client, indexed, png, number):

@@ -6,6 +6,7 @@ import base64
 import threading
 
 import pytest
+from patience import LONG
 
 from retr.serve.questions import query_of
 from retr.serve.schemas import Question
@@ -91,7 +92,7 @@ def test_a_search_does_not_wait_behind_a_network(asked, indexed, png, monkeypatc
     }
     options = {"k": 2, **({"in_": ["patient"]} if kind == "words of a column" else {})}
     held, begun = threading.Event(), threading.Event()
-    monkeypatch.setattr(served.index.encoder, "encode_images", lambda _: (begun.set(), held.wait(20)) and 1 / 0)
+    monkeypatch.setattr(served.index.encoder, "encode_images", lambda _: (begun.set(), held.wait(LONG)) and 1 / 0)
 
     def query(part):
         return query_of(Question.model_validate({"parts": [part]}), state, LOCAL)
@@ -99,11 +100,11 @@ def test_a_search_does_not_wait_behind_a_network(asked, indexed, png, monkeypatc
     # as many as would be embedded side by side, and one more
     slow = [served.search(query({"data": base64.b64encode(png(5 + n)).decode()}), {"k": 2 + n}) for n in range(3)]
     try:
-        assert begun.wait(10)
-        assert served.search(query(parts[kind]), options).result(10).version == indexed.version
+        assert begun.wait(LONG)
+        assert served.search(query(parts[kind]), options).result(LONG).version == indexed.version
         assert not any(one.done() for one in slow)
     finally:
         held.set()
     for one in slow:
         with pytest.raises(ZeroDivisionError):
-            one.result(10)
+            one.result(LONG)
