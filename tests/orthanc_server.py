@@ -6,14 +6,13 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import requests
+from patience import LONG, free_port, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,26 +44,24 @@ class Orthanc:
 
     def store(self, *files: bytes) -> list[str]:
         """Store instances; gives Orthanc's own names of them."""
-        answers = [self.session.post(f"{self.http}/instances", data=data, timeout=10) for data in files]
+        answers = [self.session.post(f"{self.http}/instances", data=data, timeout=LONG) for data in files]
         assert all(answer.status_code == 200 for answer in answers)
         return [answer.json()["ID"] for answer in answers]
 
     def remove(self, name: str) -> None:
         """Remove an instance by Orthanc's own name."""
-        assert self.session.delete(f"{self.http}/instances/{name}", timeout=10).status_code == 200
+        assert self.session.delete(f"{self.http}/instances/{name}", timeout=LONG).status_code == 200
 
     def empty(self) -> None:
         """Remove everything."""
-        for name in self.session.get(f"{self.http}/patients", timeout=10).json():
-            self.session.delete(f"{self.http}/patients/{name}", timeout=10)
+        for name in self.session.get(f"{self.http}/patients", timeout=LONG).json():
+            self.session.delete(f"{self.http}/patients/{name}", timeout=LONG)
 
 
 @contextlib.contextmanager
 def orthanc(folder: Path, *, login: bool = False) -> Iterator[Orthanc]:
     """Start a server and stop it again; with a login, `LOGIN` alone may ask it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     settings = {
         "Name": "tests",
         "StorageDirectory": str(folder / "store"),
@@ -86,12 +83,14 @@ def orthanc(folder: Path, *, login: bool = False) -> Iterator[Orthanc]:
     if login:
         server.session.auth = (LOGIN[0].encode(), LOGIN[1].encode())
     try:
-        for _ in range(600):
-            with contextlib.suppress(requests.RequestException):
-                if server.session.get(f"{server.http}/system", timeout=1).status_code == 200:
-                    break
+
+        def answers() -> bool:
             assert process.poll() is None, (folder / "log").read_text()
-            time.sleep(0.05)
+            with contextlib.suppress(requests.RequestException):
+                return server.session.get(f"{server.http}/system", timeout=LONG).status_code == 200
+            return False
+
+        until(answers, every=0.05)
         yield server
     finally:
         server.session.close()

@@ -6,7 +6,6 @@ import io
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,6 +14,7 @@ from pathlib import Path
 import pydicom
 from dicom_file import dicom
 from orthanc_server import program
+from patience import LONG, free_port
 
 PAGE = Path(__file__).parents[1] / "docs/howto/pacs.md"
 
@@ -37,9 +37,7 @@ def test_the_page_is_executed_as_it_is_written(tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin/retr").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m retr "$@"\n')
     (tmp_path / "bin/retr").chmod(0o755)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     script = commands().replace("PORT=8042", f"PORT={port}")
     assert script.count("retr index build") == 3
     environment = {**os.environ, "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
@@ -63,7 +61,7 @@ def test_the_page_is_executed_as_it_is_written(tmp_path):
         assert "Traceback" not in said
         assert "6 rows (6 embedded)" in printed, printed
         (first, second) = re.findall(rf"http://127\.0\.0\.1:{port}/dicom-web/studies/1\.2\.\d+/series", printed)
-        with urllib.request.urlopen(first, timeout=10) as opened:
+        with urllib.request.urlopen(first, timeout=LONG) as opened:
             assert opened.status == 200 and first != second
     finally:
         os.killpg(shell.pid, signal.SIGKILL)

@@ -14,12 +14,14 @@ import time
 from contextlib import suppress
 
 import pytest
+from patience import LONG, until
 
 from retr.cli import _errors, _next_steps, _settings, _streams, _waits
 from retr.cli._docs import walk
 from retr.cli.main import app
 from retr.index.errors import UsageError
 from retr.index.machine import waiting
+from retr.index.store import Store
 from retr.retrieval.search_options import SearchOptions
 
 ROW = "glaucoma/05_g.jpg"
@@ -59,7 +61,7 @@ def on_a_real_terminal(*arguments: object, stdout: int | None = None) -> str:
         with suppress(OSError):
             while part := os.read(ours, 65536):
                 parts.append(part)
-        process.wait(60)
+        process.wait(LONG)
     os.close(ours)
     return b"".join(parts).decode().replace("\r\n", "\n")
 
@@ -114,8 +116,14 @@ def test_a_person_is_told_what_may_come_next_and_a_pipe_is_not(hrf_index, tmp_pa
 def test_a_wait_is_shown_while_it_lasts(hrf_index, on_terminal, monkeypatch):
     from retr.retrieval.classify import calibrate
 
+    said = re.compile(rb"\r\x1b\[Kmeasuring how far answers can be trusted \.\.\. \d+ s")
+
     def slow(*_: object, **__: object) -> None:
-        time.sleep(0.3)
+        until(lambda: said.search(sys.stderr.buffer.getvalue()))
+        raise UsageError("enough")
+
+    def short(*_: object, **__: object) -> None:
+        time.sleep(0.1)
         raise UsageError("enough")
 
     monkeypatch.setattr(calibrate, "calibrate", slow)
@@ -123,17 +131,23 @@ def test_a_wait_is_shown_while_it_lasts(hrf_index, on_terminal, monkeypatch):
     monkeypatch.setattr(_waits, "_EVERY", 0.02)
     asked = ("calibrate", "--label", "label", "--index", hrf_index)
     shown = on_terminal(*asked)
-    assert "\r\x1b[Kmeasuring how far answers can be trusted ... 0 s" in shown
     # nothing of it stays beside what is written next
     assert shown.rpartition("\r\x1b[K")[2] == "error: enough\n"
+    monkeypatch.setattr(calibrate, "calibrate", short)
     assert on_terminal(*asked, "--quiet") == "error: enough\n"
 
 
 def test_what_is_printed_takes_the_wait_away(on_terminal, hrf_index, monkeypatch):
     monkeypatch.setattr(waiting, "PATIENCE", 0.0)
     monkeypatch.setattr(_waits, "_EVERY", 0.001)
+    opened = Store.open
+
+    def late(*arguments: object, **options: object) -> Store:
+        until(lambda: b"\r\x1b[Kretr index ls ... " in sys.stderr.buffer.getvalue())
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr(Store, "open", late)
     shown = on_terminal("index", "ls", "--json", "--index", hrf_index)
-    assert "\r\x1b[Kretr index ls ... " in shown
     assert len([line for line in shown.splitlines() if '{"id"' in line]) == 45
 
 

@@ -10,11 +10,13 @@ import re
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from fake_encoder import picture
+from patience import LONG
 from PIL import Image
 
 from retr.cli import _inline
@@ -74,11 +76,14 @@ def test_a_terminal_says_so_in_the_environment(monkeypatch, how):
 @pytest.mark.parametrize(
     ("answer", "how"), [(b"\x1b[?62;4;22c", "sixel"), (b"\x1b[?62;22c", None), (b"\x1b[?64;14c", None), (b"q", None)]
 )
-def test_a_terminal_says_so_when_it_is_asked(answer, how):
+def test_a_terminal_says_so_when_it_is_asked(answer, how, monkeypatch):
+    # one that answers is waited for, however late it is
+    patience = LONG if answer.endswith(b"c") else 0.2
+    monkeypatch.setattr(_inline, "_attributes", partial(_inline._attributes, patience))
     with a_terminal() as ours:
         thread = answering(ours, answer)
         assert _inline.way() == how
-        thread.join(5)
+        thread.join(LONG)
 
 
 def test_kitty_and_iterm_are_sent_the_picture():

@@ -7,6 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from patience import LONG
 
 from retr.index.once import Once
 
@@ -39,7 +40,7 @@ def test_eight_threads_make_a_value_once():
 def test_values_of_other_keys_are_made_at_the_same_time():
     once, both = Once(), threading.Barrier(2)
     # each waits until the other is being made
-    assert from_threads(2, lambda number: once(number, lambda: both.wait(timeout=5) >= 0)) == [True, True]
+    assert from_threads(2, lambda number: once(number, lambda: both.wait(timeout=LONG) >= 0)) == [True, True]
 
 
 def test_a_value_may_be_made_of_others_and_of_none():

@@ -7,6 +7,7 @@ import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from patience import LONG
 
 from retr.retrieval.ignored_warnings import ignoring
 
@@ -47,13 +48,13 @@ def test_threads_that_leave_in_another_order_than_they_came():
 
     def first():
         with ignoring(Heard):
-            both_in.wait(5)
+            both_in.wait(LONG)
         first_left.set()
 
     def second():
         with ignoring(Heard):
-            both_in.wait(5)
-            assert first_left.wait(5)
+            both_in.wait(LONG)
+            assert first_left.wait(LONG)
             warnings.warn("left out", Heard, stacklevel=1)
 
     with ThreadPoolExecutor(2) as pool:

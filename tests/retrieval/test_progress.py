@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 
+from patience import LONG
+
 from retr.index.machine.waiting import LOGGER, waiting
 
 
@@ -27,8 +29,8 @@ def test_a_long_wait_is_named_and_a_short_one_is_not(monkeypatch):
     monkeypatch.setattr(LOGGER, "level", logging.INFO)
     LOGGER.manager._clear_cache()
     with waiting("loading nothing", patience=0.01):
-        assert heard.any.wait(30)
-    with waiting("never said", patience=60):
+        assert heard.any.wait(LONG)
+    with waiting("never said", patience=10 * LONG):
         pass
     assert heard.texts == ["loading nothing ..."]
 

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
+from patience import LONG
 
 from retr import Index, IndexNotFoundError, RetrError, UsageError
 from retr.index.disk import segments
@@ -233,7 +234,7 @@ class TestClosing:
         class Slow(make_encoder):
             def encode_prepared(self, batch):
                 begun.set()
-                go_on.wait(5)
+                go_on.wait(LONG)
                 return super().encode_prepared(batch)
 
         index = Index.open(built.path, encoder=Slow())
@@ -241,7 +242,7 @@ class TestClosing:
         expected = built.search(image=picture).ids
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(index.search, image=picture)
-            assert begun.wait(5)
+            assert begun.wait(LONG)
             index.close()
             go_on.set()
             assert found.result().ids == expected

@@ -6,6 +6,8 @@ import sys
 import threading
 from types import ModuleType
 
+from patience import LONG
+
 from retr.index.machine.imported import imported
 
 
@@ -13,14 +15,14 @@ def test_whole_modules_alone(tmp_path, monkeypatch):
     begun, go_on = threading.Event(), threading.Event()
     monkeypatch.setattr(sys, "imported_by_test", (begun, go_on), raising=False)
     (tmp_path / "slow_to_import.py").write_text(
-        "import sys\nbegun, go_on = sys.imported_by_test\nbegun.set()\ngo_on.wait(5)\nwhole = True\n"
+        "import sys\nbegun, go_on = sys.imported_by_test\nbegun.set()\ngo_on.wait()\nwhole = True\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     assert imported("slow_to_import") is None
     importing = threading.Thread(target=__import__, args=("slow_to_import",))
     importing.start()
     try:
-        assert begun.wait(5)
+        assert begun.wait(LONG)
         assert "slow_to_import" in sys.modules
         assert imported("slow_to_import") is None
     finally:

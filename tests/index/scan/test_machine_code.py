@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
+from patience import until
 
 from retr.index.machine import waiting
 from retr.index.machine.kept import read_kept
@@ -24,7 +24,6 @@ def products(stored):
         for i in range(len(numbers)):
             numbers[i] += 1
 
-    time.sleep(0.1)
     return loop
 
 
@@ -42,6 +41,11 @@ def ask(loop):
 
 
 def test_a_loop_is_compiled_once_and_again_where_its_file_was_damaged(loop, tmp_path, monkeypatch, caplog):
+    def late(stored):
+        until(lambda: caplog.messages)
+        return products(stored)
+
+    monkeypatch.setattr(kernels, "products", late)
     monkeypatch.setattr(waiting, "PATIENCE", 0.0)
     said = ["compiling a part of the search for this processor, once ..."]
     with caplog.at_level("INFO", "retr"):

@@ -22,6 +22,7 @@ import requests
 from dicom_file import dicom
 from fake_encoder import FakeEncoder
 from orthanc_server import LOGIN, orthanc
+from patience import LONG
 
 from retr import Index
 from retr.index.errors import RetrError, UsageError
@@ -263,7 +264,7 @@ def test_a_hit_leads_back_to_its_study_and_a_purge_forgets_it(pacs, tmp_path):
     index.refresh()
     hits = index.search(id=ids_of(index)[0], k=3)
     for id_, link in zip(hits.ids, index.links(hits.ids, template), strict=True):
-        (found,) = requests.get(link, timeout=10).json()
+        (found,) = requests.get(link, timeout=LONG).json()
         uid = found["00080018"]["Value"][0]
         stored = next(data for data in FILES if pydicom.dcmread(io.BytesIO(data)).SOPInstanceUID == uid)
         assert stored == locations.open_item(index.store, id_)
@@ -328,7 +329,7 @@ def tls_before(port: int, pem: Path):
                     back = threading.Thread(target=forward, args=(inside, outside), daemon=True)
                     back.start()
                     forward(outside, inside)
-                    back.join(5)
+                    back.join(LONG)
 
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True

@@ -19,6 +19,7 @@ from dicom_file import dicom
 from fake_encoder import FakeEncoder
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import LONG
 
 from retr.index.errors import UsageError
 from retr.retrieval.archive import dicomweb, dicomweb_http, remote
@@ -321,13 +322,17 @@ def test_logins_are_sent_to_nobody_who_could_be_overheard(server, monkeypatch, t
 
 
 def test_no_more_than_a_few_ask_at_a_time(server):
-    now, most, lock = [0], [0], threading.Lock()
+    now, most, lock, two = [0], [0], threading.Lock(), threading.Event()
     honest = server.files
 
     def slow(query):
         with lock:
             now[0] += 1
             most[0] = max(most[0], now[0])
+            if now[0] > 1:
+                two.set()
+        # the first waits for a second; others are given the time to come, were there more than may
+        assert two.wait(LONG)
         time.sleep(0.02)
         with lock:
             now[0] -= 1

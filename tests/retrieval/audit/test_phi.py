@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from datetime import date
 
 import numpy as np
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import cheap
 
 from retr.index.encoder import EncoderInfo
 from retr.index.store import Store
@@ -386,9 +386,8 @@ def test_ten_digits_are_an_nhs_number_only_with_their_check_digit(number):
 )
 def test_no_long_cell_takes_long(piece):
     value = (piece * 20_000)[:20_000]
-    began = time.process_time()
-    list(kinds(value))
-    assert time.process_time() - began < 2
+    with cheap(10):
+        list(kinds(value))
 
 
 def test_a_long_cell_is_read_beyond_its_first_page():

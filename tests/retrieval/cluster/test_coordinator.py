@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from patience import LONG
 
 from retr.index.errors import EncoderMismatchError, RetrError, UsageError
 from retr.index.store import Store
@@ -109,7 +110,7 @@ def test_what_machines_made_is_what_one_process_makes(big, tmp_path, fake_encode
         # the first unit of each waits for that of the others: so that all have one
         if machine not in begun:
             begun.add(machine)
-            all_of_them.wait(60)
+            all_of_them.wait(LONG)
 
     index, alone, machines = tmp_path / "index", tmp_path / "alone", Machines(3, do)
     options = {"metadata": big / "labels.csv", "group": "patient"}
@@ -148,7 +149,7 @@ def test_a_unit_that_takes_long_is_done_by_another_and_counts_once(big, tmp_path
     def do(machine, paths, number):
         if machine == 0 and not late.is_set():
             late.set()
-            came_back.append(built.wait(60))
+            came_back.append(built.wait(LONG))
 
     machines = Machines(2, do)
     on(machines, big, tmp_path / "index", fake_encoder)

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from patience import LONG
 
 from retr.index.store import Store
 from retr.retrieval.ingest.build import build
@@ -27,7 +28,7 @@ def test_it_runs_while_more_is_handed_over(make_encoder, frames, make_picture):
 
     class Waiting(make_encoder):
         def encode_prepared(self, batch):
-            assert handed_over.wait(20)
+            assert handed_over.wait(LONG)
             return super().encode_prepared(batch)
 
     given = frames(11)

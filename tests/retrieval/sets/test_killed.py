@@ -35,6 +35,8 @@ with store.writer() as writer:
         ids = [f"new {number}-{n}" for n in range(50)]
         writer.append(pa.table({"id": ids}), np.random.default_rng(number).normal(size=(50, 48)).astype(np.float32))
         writer.commit()
+        if not number:
+            sys.stdout.write("committed\\n"); sys.stdout.flush()
 """
 
 
@@ -51,6 +53,7 @@ def test_none_of_the_labels_of_two_processes_is_lost_where_all_are_killed_during
     for process in labelling:
         for _ in range(MANY):
             assert process.stdout.readline()
+    assert building.stdout.readline() == "committed\n"
     for process in (*labelling, building):
         os.kill(process.pid, signal.SIGKILL)
     confirmed = {}
