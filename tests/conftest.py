@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # beside the test modules, so that subprocesses can import it too
 sys.path.insert(0, str(Path(__file__).parent))
@@ -28,6 +29,12 @@ def imported(name: str, **_: object) -> ModuleType:
         warnings.simplefilter("ignore")
         return importlib.import_module(name)
 
+
+# The same inputs at each run, so that a test fails when something has changed and at no other time: not by a new
+# example, by one of a run before, or by a clock. `pytest --hypothesis-profile=search` looks for new ones.
+settings.register_profile("search", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
+settings.register_profile("tests", settings.get_profile("search"), derandomize=True, database=None)
+settings.load_profile("tests")
 
 if os.environ.get("CI"):
     # a test that cannot look counts as one that failed

@@ -33,7 +33,7 @@ def make(path, rows, group, vectors=None):
         return writer.commit()
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.lists(ROWS, min_size=2, max_size=12), st.sampled_from([None, "patient"]))
 def test_evaluating_and_calibrating_see_the_same_rows_classes_and_groups(tmp_path_factory, rows, group):
     store = make(tmp_path_factory.mktemp("same") / "x.retr", rows, group)

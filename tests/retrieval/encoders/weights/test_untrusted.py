@@ -368,7 +368,7 @@ def test_a_damaged_sentencepiece_model_is_one_line(copy):
 VALUES = st.sampled_from([None, "abc", -1, 0, 1.5, 1e308, True, [], [1, 2], {}, {"a": 1}, "../../x", 10**9])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.data())
 def test_made_up_configurations_end_in_one_line(made, copy, pictures, data):
     shutil.rmtree(made / "made up", ignore_errors=True)
