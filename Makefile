@@ -12,6 +12,9 @@ PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --con
 
 DEMO    = out/demo.retr
 
+# where it is set (containers, CI), each of the hundreds of Pythons that the tests start would compile all modules anew
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test quick check mutants docs format lock clean
 
 demo: $(VENV)/.demo

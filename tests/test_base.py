@@ -62,8 +62,8 @@ store = Store.create(
 )
 rng = np.random.default_rng(0)
 with store.writer() as writer:
-    vectors = rng.standard_normal((60, 24))[rng.integers(0, 60, 4000)] + 0.5 * rng.standard_normal((4000, 24))
-    writer.append(pa.table({"id": [f"{i:06d}" for i in range(4000)]}), vectors)
+    vectors = rng.standard_normal((60, 24))[rng.integers(0, 60, 1200)] + 0.5 * rng.standard_normal((1200, 24))
+    writer.append(pa.table({"id": [f"{i:06d}" for i in range(1200)]}), vectors)
     store = writer.commit()
 with store.writer() as writer:
     try:
