@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from retr.index.accelerators.config import Config
     from retr.index.disk.manifest import Manifest
     from retr.index.gpu.placement import Placement
+    from retr.index.rows.allowed import Allowed
     from retr.index.rows.snapshot import Snapshot
     from retr.index.search_options import RankOptions
     from retr.index.types import Accelerator
@@ -54,14 +55,14 @@ def search(
     if options.exact and effort is not None:
         raise UsageError(f"an exact search has no effort, got {effort!r}", hint="leave one of the two out")
     config = plan.config if effort is None else with_effort(plan.config, effort)
-    aside = placement.aside(snapshot, len(queries))
-    allowed, few = _allowed(snapshot, options.where, mask)
+    aside = placement.aside(snapshot, plan.config, len(queries))
+    chosen = None if options.where is None else snapshot.allowed(options.where)
     if aside and mask is None and not exclude_same and (exclude is None or not any(map(len, exclude))):
         if exclude is not None:
             _need_one_each("exclude", exclude, len(queries))
-        if (found := _shortly(snapshot, plan, queries, options, few)) is not None:
+        if (found := _shortly(snapshot, plan, queries, options, chosen)) is not None:
             return found
-    ask = _asked(snapshot, options, _excluded(snapshot, len(queries), exclude, exclude_same), allowed, few)
+    ask = _asked(snapshot, options, _excluded(snapshot, len(queries), exclude, exclude_same), chosen, mask)
     placed = Placed() if aside else placement.take(snapshot, plan.config, len(queries), few=approximate.measured(ask))
     how = plan.how(snapshot)
     accelerators: Sequence[Accelerator | None] = ()
@@ -96,17 +97,18 @@ def ask_of(
 ) -> Ask:
     """Return what n queries want, as the scans take it; the arguments are those of `Store.search`."""
     require_k(options.k)
-    allowed, few = _allowed(snapshot, options.where, mask)
-    return _asked(snapshot, options, _excluded(snapshot, n, exclude, {}), allowed, few)
+    chosen = None if options.where is None else snapshot.allowed(options.where)
+    return _asked(snapshot, options, _excluded(snapshot, n, exclude, {}), chosen, mask)
 
 
 def _asked(
     snapshot: Snapshot,
     options: RankOptions,
     exclude: Sequence[NDArray[np.int64]],
-    allowed: NDArray[np.bool_] | None,
-    few: NDArray[np.int64] | None,
+    chosen: Allowed | None,
+    mask: NDArray[np.bool_] | None,
 ) -> Ask:
+    allowed, few = _allowed(snapshot, chosen, mask)
     return Ask(
         # of a billion there are as many as there are rows
         k=min(int(options.k), max(len(snapshot), 1)),
@@ -119,7 +121,7 @@ def _asked(
 
 
 def _shortly(
-    snapshot: Snapshot, plan: Plan, queries: NDArray[np.float32], options: RankOptions, few: NDArray[np.int64] | None
+    snapshot: Snapshot, plan: Plan, queries: NDArray[np.float32], options: RankOptions, chosen: Allowed | None
 ) -> Neighbours | None:
     """Answer what is asked most on a CPU at once: few rows of all of one tuned segment, or of few that are allowed.
 
@@ -128,13 +130,13 @@ def _shortly(
     if options.one_per is not None or options.min_score is not None or options.effort is not None:
         return None
     n, k = snapshot.n_total, int(options.k)
-    if few is not None:
+    if chosen is not None and (few := chosen.few) is not None:
         flat = options.exact or isinstance(plan.config, Flat)
         if len(queries) > 1 or not (flat or approximate.scanned(len(few), 1, n, queries.shape[1])):
             return None
         return exact.among(plan.blocks, queries, few, min(k, max(len(snapshot), 1)), **plan.how(snapshot))
     tuned = not (isinstance(plan.config, Flat) or plan.promises.bound.few)
-    if not tuned or options.where is not None or options.exact or len(snapshot) < n or k > min(DEPTH, n // 20):
+    if not tuned or chosen is not None or options.exact or len(snapshot) < n or k > min(DEPTH, n // 20):
         return None
     found = approximate.plain(plan.accelerators[0], plan.config, queries, k, cosine=plan.cosine)
     return replace(found, note=plan.promises.few) if found else None
@@ -292,12 +294,12 @@ def _least(score: float) -> float:
 
 
 def _allowed(
-    snapshot: Snapshot, where: str | None, mask: NDArray[np.bool_] | None
+    snapshot: Snapshot, chosen: Allowed | None, mask: NDArray[np.bool_] | None
 ) -> tuple[NDArray[np.bool_] | None, NDArray[np.int64] | None]:
     """Return the allowed rows as a mask, ``None`` for all, and their numbers where these are few and known."""
     allowed, few = None if len(snapshot) == snapshot.n_total else snapshot.alive(), None
-    if where is not None:
-        allowed, few = snapshot.where_rows(where)
+    if chosen is not None:
+        allowed, few = chosen.mask, chosen.rows
     if mask is None:
         return allowed, few
     if mask.shape != (snapshot.n_total,) or mask.dtype != np.bool_:

@@ -62,7 +62,7 @@ class Placement:
 
             devices.parse_device(device)
 
-    def aside(self, snapshot: Snapshot, n_queries: int) -> bool:
+    def aside(self, snapshot: Snapshot, config: Config, n_queries: int) -> bool:
         """Return whether the CPU answers a call with this many queries; if so they are counted, else `take` does."""
         if self.device == "cpu" or self._none:
             return True
@@ -71,7 +71,7 @@ class Placement:
         from retr.index.gpu import devices
 
         asked = self._asked + n_queries
-        if devices.worthwhile(asked, snapshot.n_total, snapshot.manifest.encoder.dim):
+        if devices.worthwhile(asked, snapshot.n_total, snapshot.manifest.encoder.dim) and _has_form(config):
             return False
         self._asked = asked
         return True

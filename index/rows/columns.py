@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import bisect
 import threading
+from contextlib import suppress
+from decimal import InvalidOperation
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +16,11 @@ from retr.index.errors import UsageError
 from retr.index.machine.arrow import pc
 from retr.index.once import Once
 from retr.index.rows import ordered
+from retr.index.rows.allowed import Allowed
 from retr.index.rows.ordered import OrderedColumn
 from retr.index.where import evaluate
 from retr.index.where.comparisons import canonical
-from retr.index.where.parse import Logic
+from retr.index.where.parse import Logic, without_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -34,6 +37,8 @@ _KEEP_BYTES = 256 << 20
 _COMPARE = 8
 # Columns of whole numbers that are kept sorted, for filters: how many, after how many filters, and of how many rows.
 _KEEP_ORDERED, _ORDERED_AFTER, _MOST_ORDERED = 8, 16, 10_000_000
+# Conditions that differ in more than their numbers.
+_KEEP_CONDITIONS = 64
 # When one in so many rows was asked for its group, all are worth knowing.
 _WORTH_ALL = 64
 
@@ -194,6 +199,7 @@ class Columns:
         self._kept_bytes = 0
         self._starts = np.cumsum([0, *map(len, segments)]).tolist()
         self._ordered, self._compared = Once(most=_KEEP_ORDERED), dict[str, int]()
+        self._conditions = Once(most=_KEEP_CONDITIONS)
         self._lock = threading.Lock()
 
     def require(self, name: str) -> pa.DataType:
@@ -244,9 +250,7 @@ class Columns:
             values.append((part.chunk(0).dictionary if coded else _plain(part.unique())).cast(kind))
         return pa.concat_arrays(values).unique()
 
-    def where(
-        self, expression: str, meaning: Callable[[Node, str], Node] | None = None, *, few: int = 0
-    ) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
+    def where(self, expression: str, meaning: Callable[[Node, str], Node] | None = None, *, few: int = 0) -> Allowed:
         """Find the rows, of all, for which an expression is true.
 
         Parameters
@@ -256,27 +260,34 @@ class Columns:
         few
             Up to so many rows are numbered.
 
-        Returns
-        -------
-        tuple
-            bool ``(n_total,)``, and the rows' numbers, sorted int64, where they are few.
-
         Raises
         ------
         FilterError
             The expression cannot be read or applied.
         """
-        condition = evaluate.Condition(expression, self._types, meaning)
+        condition, n_total = self._condition(expression, meaning), self._starts[-1]
         rows = self._by_order(condition.tree, few)
         if rows is not None:
-            mask = np.zeros(self._starts[-1], bool)
-            mask[rows] = True
-            return mask, rows
-        mask = np.empty(self._starts[-1], bool)
+            return Allowed(n_total, few=rows)
+        mask = np.empty(n_total, bool)
         for number, segment in enumerate(self._segments):
             start = self._starts[number]
             mask[start : start + len(segment)] = condition.mask(len(segment), partial(self._part, number))
-        return mask, np.flatnonzero(mask) if np.count_nonzero(mask) <= few else None
+        return Allowed(n_total, mask=mask, few=np.flatnonzero(mask) if np.count_nonzero(mask) <= few else None)
+
+    def _condition(self, expression: str, meaning: Callable[[Node, str], Node] | None) -> evaluate.Condition:
+        """Read an expression; of those that differ in their numbers alone the first is read, and the rest know it."""
+        form, numbers = without_numbers(expression)
+        key = form, meaning is None
+        known: evaluate.Condition | None = self._conditions.get(key)
+        if known is not None:
+            # what cannot be read is refused with its place below
+            with suppress(InvalidOperation):
+                return known.with_numbers(numbers)
+        condition = evaluate.Condition(expression, self._types, meaning)
+        if numbers:
+            self._conditions.put(key, condition)
+        return condition
 
     def _by_order(self, tree: Node, few: int) -> NDArray[np.int64] | None:
         """Return the rows of a test that the order of a column answers, once it was asked for often; else ``None``."""

@@ -40,7 +40,7 @@ class OrderedColumn:
         self._rows = order.astype(np.int32 if len(column) < 1 << 31 else np.int64)
 
     def rows(self, test: Predicate, most: int) -> NDArray[np.int64] | None:
-        """Return the rows for which a test of this column is true, sorted; ``None`` where they are above ``most``.
+        """Return the rows for which a test of this column is true, in any order; ``None`` if more than ``most`` are.
 
         Parameters
         ----------
@@ -55,18 +55,17 @@ class OrderedColumn:
             first, last = max(first, start), min(last, stop)
         if last - first > most:
             return None
-        return np.sort(self._rows[first : max(first, last)]).astype(np.int64)
+        return self._rows[first : max(first, last)].astype(np.int64)
 
     def _run(self, become: str | bool, step: int) -> tuple[int, int]:
         """Return where the values that a comparison with one of the column's own values keeps begin and end."""
         n = len(self._values)
         if isinstance(become, bool):
             return (0, n) if become else (0, 0)
-        value = np.array(step, self._values.dtype)
-        left = "left" if become in {"equal", "less", "greater_equal"} else "right"
-        at = int(np.searchsorted(self._values, value, side=left))  # type: ignore[call-overload]
+        value = self._values.dtype.type(step)
+        at = int(self._values.searchsorted(value, "left" if become in {"equal", "less", "greater_equal"} else "right"))
         if become == "equal":
-            return at, int(np.searchsorted(self._values, value, side="right"))
+            return at, int(self._values.searchsorted(value, "right"))
         return (0, at) if become in {"less", "less_equal"} else (at, n)
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.disk.manifest import Manifest
+    from retr.index.rows.allowed import Allowed
     from retr.index.rows.text_lookup import TextLookup
 
 # Of masks of conditions, which take a byte a row; where at most one row in so many is allowed, their numbers are kept
@@ -355,25 +356,19 @@ class Snapshot:
         UsageError
             It is no text.
         """
-        return self.where_rows(expression)[0]
+        return self.allowed(expression).mask
 
-    def where_rows(self, expression: str) -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
-        """Return what `where` does, and the rows' numbers, sorted int64, where they are few; raises as it does."""
+    def allowed(self, expression: str) -> Allowed:
+        """Return the rows of `where`, by their numbers where they are few; raises as it does."""
         if not isinstance(expression, str):
             raise UsageError(f"a condition is a text, got: {expression!r}")
 
-        def make() -> tuple[NDArray[np.bool_], NDArray[np.int64] | None]:
+        def make() -> Allowed:
             few = self.n_total // _FEW_ROWS
-            mask, rows = self.columns.where(expression, self.identity.meaning, few=few)
-            if len(self) < self.n_total:
-                mask &= self._alive
-                if rows is None and np.count_nonzero(mask) <= few:
-                    rows = np.flatnonzero(mask)
-                rows = None if rows is None else rows[self._alive[rows]]
-            mask.flags.writeable = False
-            return mask, rows
+            found = self.columns.where(expression, self.identity.meaning, few=few)
+            return found if len(self) == self.n_total else found.among(self._alive, few)
 
-        found: tuple[NDArray[np.bool_], NDArray[np.int64] | None] = self._masks(expression, make)
+        found: Allowed = self._masks(expression, make)
         return found
 
     def file(self, name: str) -> bytes:

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from retr.index.scan.matmul import choose_product
+from retr.index.scan.matmul import by_one_thread, choose_product
 from retr.index.scan.processor import threads
 from retr.index.scan.ranking import ranked
 from retr.index.types import Ask, Neighbours, Scan, Scans
@@ -25,10 +25,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from retr.index.scan.matmul import Product
+    from retr.index.scan.matmul import Apart, BestOf, Product
     from retr.index.types import Block, FirstScan
-
-    Apart = Callable[[NDArray[np.float32], Any, NDArray[np.int64]], NDArray[np.float32]]
 
 # Scores of one block of the scan: small enough to stay near the processor, large enough for a fast product.
 _BLOCK_SCORES = 1_000_000
@@ -41,6 +39,8 @@ _GATHER_SHARE = 0.35
 # Float64 values copied together at a time while candidates are scored again, by all threads and at least by each.
 _RESCORE_VALUES = 4_000_000
 _THREAD_VALUES = 250_000
+# No sum of products of float32 runs over below this.
+_OVERFLOWS = 1e37
 
 
 def search(
@@ -138,20 +138,29 @@ def among(
     Parameters
     ----------
     chosen
-        int64, rising.
+        int64, block by block, and in any order within one.
     """
     query = queries[0].astype(np.float64)
-    found, surplus = chosen, len(chosen) - k
-    if surplus > 0:
-        product = choose_product(1, len(query), rows=sum(len(block.vectors) for block in blocks))
-        assert product.apart is not None
-        scores = _apart(blocks, queries, chosen, product.apart)
+    rows, wide = chosen, None
+    if len(chosen) > k:
+        product = choose_product(1, len(query), rows=sum([len(block.vectors) for block in blocks]))
+        most = math.sqrt(query @ query) * max(max_norm, 1e-30)
         # what lies further below the k-th best than two products may be off, and float32 rounds, is none of the best
-        off = (2 * product.error + 2.0**-22) * math.sqrt(query @ query) * max(max_norm, 1e-30)
-        found = chosen[~(scores < np.partition(scores, surplus)[surplus] - off)]
-    exactly = _rounded(np.vecdot(_copied(blocks, found).astype(np.float64), query)[None], found[None], cosine)
-    ask = Ask(k, None, [], None, None)
-    return Neighbours(*ranked(found[None], exactly, ask, ids_of))
+        off = (2 * product.error + 2.0**-22) * most
+        if product.best_of is not None and most < _OVERFLOWS and by_one_thread(len(chosen), len(query)):
+            rows, wide = _best_of(blocks, queries[0], chosen, k, off, product.best_of)
+        else:
+            assert product.apart is not None
+            scores = _apart(blocks, queries, chosen, product.apart)
+            rows = chosen[~(scores < np.partition(scores, -k)[-k] - off)]
+    if wide is None:
+        wide = _copied(blocks, rows).astype(np.float64)
+    exactly = np.vecdot(wide, query)
+    if cosine:
+        np.minimum(exactly, 1.0, out=exactly)
+        np.maximum(exactly, -1.0, out=exactly)
+    rounded = exactly.astype(np.float32)[None]
+    return Neighbours(*ranked(rows[None], rounded, Ask(k, None, (), None, None), ids_of))
 
 
 def scan(
@@ -188,12 +197,43 @@ def _apart(
     blocks: Sequence[Block], queries: NDArray[np.float32], chosen: NDArray[np.int64], multiply: Apart
 ) -> NDArray[np.float32]:
     """Return the products of one query ``(1, d)`` and the chosen rows ``(m,)``: ``(m,)``."""
-    if len(blocks) == 1:
-        return multiply(queries, blocks[0].vectors, chosen)[:, 0]
+    found = [multiply(queries, block.vectors, rows)[:, 0] for block, rows in _by_block(blocks, chosen)]
+    return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def _by_block(blocks: Sequence[Block], chosen: NDArray[np.int64]) -> list[tuple[Block, NDArray[np.int64]]]:
+    """Return the blocks with those of the chosen rows that are theirs, counted from their first.
+
+    Parameters
+    ----------
+    chosen
+        Block by block, and in any order within one.
+    """
+    if len(blocks) == 1 and not blocks[0].start:
+        return [(blocks[0], chosen)]
+    # all rows of a block come before those of the next: what a search by halves needs
     cuts = np.searchsorted(chosen, [block.start for block in blocks]).tolist()
     parts = zip(blocks, cuts, [*cuts[1:], len(chosen)], strict=True)
-    found = [multiply(queries, block.vectors, chosen[start:stop] - block.start) for block, start, stop in parts]
-    return np.concatenate(found)[:, 0]
+    return [(block, chosen[start:stop] - block.start) for block, start, stop in parts]
+
+
+def _best_of(
+    blocks: Sequence[Block],
+    query: NDArray[np.float32],
+    chosen: NDArray[np.int64],
+    k: int,
+    off: float,
+    best_of: BestOf,
+) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+    """Return which chosen rows may be the k best for one query, and their vectors where these are few."""
+    parts = _by_block(blocks, chosen)
+    found = [best_of(query, block.vectors, rows, k, off) for block, rows in parts]
+    if len(found) == 1:
+        rows, wide = found[0]
+        return rows + parts[0][0].start if parts[0][0].start else rows, wide
+    rows = np.concatenate([rows + block.start for (block, _), (rows, _) in zip(parts, found, strict=True)])
+    copied = [wide for _, wide in found if wide is not None]
+    return rows, np.concatenate(copied) if len(copied) == len(found) else None
 
 
 def _best_apart(

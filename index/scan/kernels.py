@@ -317,6 +317,63 @@ def _products_of(vectors, rows, queries, out):  # type: ignore[no-untyped-def]
             out[i, number] = _product(vectors, rows[i], queries[number])
 
 
+def best_of(stored: Any) -> Any:
+    """Return the loop `_best_of` over stored values of a kind."""
+
+    def loop(p):  # type: ignore[no-untyped-def]
+        vectors, rows, query = _table(p, 0, stored), _line(p, 3, np.int64), _line(p, 5, np.float32)
+        _best_of(vectors, rows, query, _line(p, 7, np.float32), _line(p, 9, np.int64), _table(p, 11, np.float64))
+
+    return loop
+
+
+@compiled
+def _best_of(vectors, rows, query, best, kept, wide):  # type: ignore[no-untyped-def]
+    """Find which of some rows ``(m,)`` of stored vectors may be among the k whose products with a query are largest.
+
+    ``best (k + 1,)`` begins with how far below the k-th largest product such a row's may lie, and is written over.
+    ``kept (m + 1,)`` takes how many there are, and they; ``wide (c, d)`` the vectors of the first c of them.
+    """
+    m, k, dim, off = len(rows), len(best) - 1, len(query), best[0]
+    scores = _allocate(m, np.float32)
+    # a heap of the largest, the least of them first
+    held = 0
+    for i in range(m):
+        if i + _AHEAD < m:
+            for j in range(0, dim, 32):
+                _prefetch(vectors, rows[i + _AHEAD] * dim + j)
+        score = _product(vectors, rows[i], query)
+        scores[i] = score
+        if held < k:
+            at = held
+            held += 1
+            while at and best[(at - 1) // 2] > score:
+                best[at] = best[(at - 1) // 2]
+                at = (at - 1) // 2
+            best[at] = score
+        elif score > best[0]:
+            at = 0
+            while 2 * at + 1 < k:
+                child = 2 * at + 1
+                if child + 1 < k and best[child + 1] < best[child]:
+                    child += 1
+                if best[child] >= score:
+                    break
+                best[at] = best[child]
+                at = child
+            best[at] = score
+    least, n = (best[0] - off if held == k else np.float32(-np.inf)), 0
+    for i in range(m):
+        if scores[i] >= least:
+            if n < len(wide):
+                for j in range(dim):
+                    wide[n, j] = _real(vectors[rows[i], j])
+            kept[n + 1] = rows[i]
+            n += 1
+    kept[0] = n
+    _free(scores)
+
+
 @compiled
 def _exact_product(vectors, row, query):  # type: ignore[no-untyped-def]
     total = np.float64(0)

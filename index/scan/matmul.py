@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ctypes
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,8 +27,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Stored = NDArray[np.float32] | NDArray[np.float16]
+    Apart = Callable[[NDArray[np.float32], Stored, NDArray[np.int64]], NDArray[np.float32]]
+    MayBeBest = tuple[NDArray[np.int64], NDArray[np.float64] | None]
+    BestOf = Callable[[NDArray[np.float32], Stored, NDArray[np.int64], int, float], MayBeBest]
 
 _PRODUCTS, _PRODUCTS_OF = Loop("scan.kernels", "products"), Loop("scan.kernels", "products_of")
+_BEST_OF = Loop("scan.kernels", "best_of")
+# Of rows that may be the best of some, so many more than are wanted are copied by the loop that finds them.
+_COPIED_TOO = 16
 # One query is bound by memory, a few by the copy into bfloat16.
 _MIN_BATCH = 16
 # With more queries numpy's product of matrices is faster than the loop.
@@ -54,13 +61,14 @@ class Product:
 
     ``error`` bounds how far a score is from the true one, for unit vectors; ``margin`` is how many more candidates
     than asked for are worth keeping; ``apart(queries, vectors, rows (m,))`` does the same for some of the vectors
-    as fast as it goes for a few queries.
+    as fast as it goes for a few queries; ``best_of`` is the function of this name, where there is a loop for it.
     """
 
     multiply: Callable[[NDArray[np.float32], Stored], NDArray[np.float32]]
     error: float
     margin: int
-    apart: Callable[[NDArray[np.float32], Stored, NDArray[np.int64]], NDArray[np.float32]] | None = None
+    apart: Apart | None = None
+    best_of: BestOf | None = None
 
 
 def choose_product(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True) -> Product:
@@ -71,14 +79,19 @@ def choose_product(n_queries: int, dim: int, *, rows: int = 0, fast: bool = True
     rows
         How many vectors there are in all.
     """
-    torch = imported("torch")
-    if fast and torch is not None and n_queries >= _MIN_BATCH and has_fast_bfloat16():
+    if fast and n_queries >= _MIN_BATCH and (torch := imported("torch")) is not None and has_fast_bfloat16():
         return _bfloat16(torch)
-    if n_queries <= _MAX_LOOP and _worth_loop(rows * dim):
+    return _on_cpu(dim, n_queries < _MIN_MATRIX, n_queries <= _MAX_LOOP and _worth_loop(rows * dim))
+
+
+@lru_cache(maxsize=64)
+def _on_cpu(dim: int, few: bool, looped: bool) -> Product:
+    if looped:
         # How many sums run side by side depends on the processor; one alone is the worst.
-        return Product(_looped, (dim + 2) * 2.0**-24, 16, _looped_apart if n_queries < _MIN_MATRIX else None)
+        own = (_looped_apart, best_of) if few else ()
+        return Product(_looped, (dim + 2) * 2.0**-24, 16, *own)
     # Sums run over at least eight partial sums side by side: the error grows with d / 8 roundings, not with d.
-    return Product(_float32, (dim / 8 + 33) * 2.0**-24, 16, _copied if n_queries < _MIN_MATRIX else None)
+    return Product(_float32, (dim / 8 + 33) * 2.0**-24, 16, _copied if few else None)
 
 
 def _worth_loop(values: int) -> bool:
@@ -111,12 +124,38 @@ def _looped_apart(queries: NDArray[np.float32], vectors: Stored, rows: NDArray[n
     return scores
 
 
+def best_of(query: NDArray[np.float32], vectors: Stored, rows: NDArray[np.int64], k: int, off: float) -> MayBeBest:
+    """Return which of some rows ``(m,)`` may be the k best of them for one query ``(d,)``: all where m is at most k.
+
+    Parameters
+    ----------
+    off
+        How far below the k-th best product the product of such a row may lie. No product may overflow.
+
+    Returns
+    -------
+    tuple
+        The rows, in their order, and their vectors, float64, where they are few.
+    """
+    best, kept = np.empty(k + 1, np.float32), np.empty(len(rows) + 1, np.int64)
+    wide = np.empty((min(k + _COPIED_TOO, len(rows)), len(query)))
+    best[0] = off
+    _BEST_OF(vectors.dtype, *packed(vectors, rows, query, best, kept, wide))
+    n = int(kept[0])
+    return kept[1 : n + 1], wide[:n] if n <= len(wide) else None
+
+
+def by_one_thread(n: int, dim: int) -> bool:
+    """Return whether n vectors of so many values are multiplied before another thread would have started."""
+    return n * dim <= _VALUES_PER_THREAD or threads() == 1
+
+
 def _in_parts(some: Callable[[slice], None], n: int, dim: int) -> None:
     """Call a function on parts of n rows, side by side where they are many."""
-    workers = max(1, min(threads(), -(-n * dim // _VALUES_PER_THREAD)))
-    if workers == 1:
+    if by_one_thread(n, dim):
         some(slice(0, n))
         return
+    workers = min(threads(), -(-n * dim // _VALUES_PER_THREAD))
     # Whole tiles of four rows for each.
     step = -(-n // (4 * workers)) * 4
     from concurrent.futures import ThreadPoolExecutor

@@ -17,7 +17,7 @@ import pyarrow as pa
 from retr.index.machine.arrow import pc
 from retr.index.where import comparisons
 from retr.index.where.comparisons import Number, compare, family, present
-from retr.index.where.parse import Logic, Node, Operand, Predicate, fail, parse
+from retr.index.where.parse import Logic, Node, Operand, Predicate, fail, parse, with_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -61,6 +61,20 @@ class Condition:
         tree = parse(expression)
         self.tree = tree if meaning is None else meaning(tree, expression)
         _Binder(expression, types).check(self.tree)
+
+    def with_numbers(self, numbers: Sequence[str]) -> Condition:
+        """Return the same condition with other numbers, as `retr.index.where.parse.without_numbers` gives them.
+
+        Nothing is checked again: that an expression can be applied does not depend on its numbers.
+
+        Raises
+        ------
+        decimal.InvalidOperation
+            A number cannot be read.
+        """
+        other = object.__new__(Condition)
+        other.tree = with_numbers(self.tree, iter(numbers))
+        return other
 
     def mask(self, n_rows: int, column: Callable[[str], Column]) -> NDArray[np.bool_]:
         """Evaluate it.

@@ -20,10 +20,13 @@ import unicodedata
 from decimal import InvalidOperation
 from functools import lru_cache
 from itertools import takewhile
-from typing import NamedTuple, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, TypeAlias
 
 from retr.index.errors import FilterError
 from retr.index.where.comparisons import Literal, Number
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterator
 
 _TOKEN = re.compile(
     r"""\s*(?:
@@ -34,6 +37,11 @@ _TOKEN = re.compile(
   | (?P<sign><=|>=|<>|!=|==|=|<|>|\(|\)|,)
     )""",
     re.VERBOSE,
+)
+# An expression cut at its numbers, as `_TOKEN` finds them: where neither is, there are signs and spaces alone.
+_APART = re.compile(
+    r"""('(?:[^']|'')*'|"(?:[^"]|"")+"|`[^`]+`|[^\W\d]\w*)"""
+    r"""|([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.]))"""
 )
 _KEYWORDS = {"and", "or", "not", "in", "like", "is", "null", "between", "true", "false"}
 _COMPARE = {"=": "equal", "==": "equal", "!=": "not_equal", "<>": "not_equal"} | {
@@ -94,6 +102,39 @@ def parse(expression: str) -> Node:
         It cannot be read.
     """
     return _Parser(expression).parse()
+
+
+def without_numbers(expression: str) -> tuple[Hashable, list[str]]:
+    """Return what is left of an expression without its numbers, and these as they are written, in order.
+
+    Two expressions of which the same is left have the same tree but for the numbers in it.
+
+    >>> without_numbers("age < 60 and t1 > -1.5")[1]
+    ['60', '-1.5']
+    """
+    parts = _APART.split(expression)
+    return (*parts[::3], *parts[1::3]), [number for number in parts[2::3] if number is not None]
+
+
+def with_numbers(tree: Node, numbers: Iterator[str]) -> Node:
+    """Return a tree with other numbers, in the order in which they are written; its places are those of the first text.
+
+    Raises
+    ------
+    decimal.InvalidOperation
+        A number cannot be read.
+    """
+    if isinstance(tree, Logic):
+        return Logic(tree.kind, tuple([with_numbers(part, numbers) for part in tree.parts]))
+    left, right = _with_number(tree.left, numbers), tuple([_with_number(one, numbers) for one in tree.right])
+    return Predicate(tree.at, tree.kind, left, right, tree.negated)
+
+
+def _with_number(operand: Operand, numbers: Iterator[str]) -> Operand:
+    if not isinstance(operand.value, Number):
+        return operand
+    text = next(numbers)
+    return Operand(operand.at, None, Number.parse(text), text)
 
 
 def fail(expression: str, message: str, at: int, hint: str | None = None) -> NoReturn:

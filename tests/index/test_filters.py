@@ -124,6 +124,8 @@ def test_a_filter_keeps_the_rows_that_python_says(data):
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
         patch.setattr(columns, "_ORDERED_AFTER", data.draw(st.sampled_from([0, 1]), label="sorted after"))
         patch.setattr("retr.index.disk.sidetable.MIN_ROWS", data.draw(st.sampled_from([1, 1000]), label="mapped from"))
+        looped = data.draw(st.booleans(), label="compiled loop")
+        patch.setattr("retr.index.scan.matmul._worth_loop", lambda _: looped)
         shards = data.draw(st.sampled_from([1, 3]), label="shards")
         store = Store.create(Path(folder) / "index", encoder=info, shards=shards)
         with store.writer() as writer:
@@ -139,7 +141,7 @@ def test_a_filter_keeps_the_rows_that_python_says(data):
         for said, holds in asked + asked[:2]:
             rows = [dict(zip(cells, row, strict=True)) for row in zip(*cells.values(), strict=True)]
             kept = [at for at, row in enumerate(rows) if holds(row) is True and at not in gone]
-            mask, few = store.where_rows(said)
+            mask, few = store.allowed(said).mask, store.allowed(said).rows
             assert sorted(store.ids(np.flatnonzero(mask))) == [f"{at:03d}" for at in kept], said
             assert few is None or few.tolist() == np.flatnonzero(mask).tolist()
             assert (few is None) == (len(kept) > n // 8)

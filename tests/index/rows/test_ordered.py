@@ -15,14 +15,14 @@ def test_a_column_is_sorted_after_some_comparisons_and_read_no_more(make, monkey
     part = Columns._part
     monkeypatch.setattr(Columns, "_part", lambda self, *given: read.append(given) or part(self, *given))
     for age in range(columns._ORDERED_AFTER + 3):
-        mask, rows = store.where_rows(f"age = {age}")
-        np.testing.assert_array_equal(rows, np.flatnonzero(ages == age))
-        np.testing.assert_array_equal(np.flatnonzero(mask), rows)
+        allowed = store.allowed(f"age = {age}")
+        np.testing.assert_array_equal(allowed.rows, np.flatnonzero(ages == age))
+        np.testing.assert_array_equal(np.flatnonzero(allowed.mask), allowed.rows)
         if age == columns._ORDERED_AFTER:
             before = len(read)
     assert len(read) == before
     # what keeps many rows is read, and no row is numbered
-    mask, rows = store.where_rows("age > 10")
-    assert rows is None
-    np.testing.assert_array_equal(mask, ages > 10)
+    allowed = store.allowed("age > 10")
+    assert allowed.rows is None
+    np.testing.assert_array_equal(allowed.mask, ages > 10)
     assert len(read) > before

@@ -45,6 +45,33 @@ def test_the_loop_for_a_few_queries_keeps_its_bound(monkeypatch, dtype, threads)
     assert matmul.choose_product(1, 64, rows=100).multiply is matmul._float32
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_loop_over_some_rows_keeps_all_that_may_be_the_best(dtype):
+    """Whatever their order, and also where many score the same; vectors are copied where they are few."""
+    rng = np.random.default_rng(12)
+    for dim, repeated in ((1, False), (33, False), (33, True)):
+        vectors = exact_unit(rng.standard_normal((400, dim))).astype(dtype)
+        if repeated:
+            vectors[50:350] = vectors[50]
+        query = exact_unit(rng.standard_normal((1, dim)))
+        product = matmul.choose_product(1, dim, rows=1 << 40)
+        assert product.best_of is matmul.best_of
+        off = 2 * product.error
+        for m in (0, 1, 3, 200, 400):
+            rows = rng.permutation(400)[:m]
+            truth = vectors[rows].astype(np.float64) @ query[0].astype(np.float64)
+            for k in (1, 3, 150, 400):
+                kept, wide = matmul.best_of(query[0], vectors, rows, k, off)
+                assert kept.tolist() == [row for row in rows.tolist() if row in set(kept.tolist())]
+                worst = np.sort(truth)[-k] if m >= k else -np.inf
+                must, may = truth >= worst, truth >= worst - 2 * off
+                assert set(rows[must]) <= set(kept.tolist()) <= set(rows[may])
+                if wide is None:
+                    assert len(kept) > k
+                else:
+                    np.testing.assert_array_equal(wide, vectors[kept].astype(np.float64))
+
+
 def test_the_loop_is_loaded_once_a_process_has_read_enough(monkeypatch):
     monkeypatch.setattr(matmul, "loaded", lambda: False)
     monkeypatch.setattr(matmul, "_READ", [0])

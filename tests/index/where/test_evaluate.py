@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from retr.index.errors import FilterError
 from retr.index.where.evaluate import Condition
+from retr.index.where.parse import Logic, parse, without_numbers
 
 TABLE = pa.table(
     {
@@ -238,3 +239,49 @@ def test_sqlite_gives_the_same_rows(expression, data):
     expected = [row - 1 for (row,) in oracle.execute(f"select rowid from t where {expression} order by rowid")]
     oracle.close()
     assert rows(expression, table) == expected
+
+
+FORMS = (
+    "age < {}",
+    "age between {} and {} or not dose >= {}",
+    "not (age in ({}, {}, null) and dose = {}) and \"view point\" = 'AP 5'",
+    "{} <= age and sex = '7 of 8' and `view point` like '4%'",
+    "({} < {}) or age={}",
+)
+
+
+@given(
+    st.sampled_from(FORMS),
+    st.lists(st.from_regex(r"[+-]?(0|[1-9][0-9]{0,3}\.?|\.[0-9]{1,3}|5e-?[0-9])", fullmatch=True), min_size=6),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_condition_with_other_numbers_is_as_if_it_were_read(form, numbers):
+    n = form.count("{}")
+    one, other = form.format(*numbers[:n]), form.format(*numbers[-n:])
+    (left, first), (same, second) = without_numbers(one), without_numbers(other)
+    assert (left, first, second) == (same, numbers[:n], numbers[-n:])
+    made = Condition(one, types_of(TABLE)).with_numbers(second)
+    assert placeless(made.tree) == placeless(parse(other))
+    np.testing.assert_array_equal(made.mask(4, TABLE.column), Condition(other, types_of(TABLE)).mask(4, TABLE.column))
+
+
+def placeless(node):
+    """Return a tree without the places of its parts."""
+    if isinstance(node, Logic):
+        return node.kind, [placeless(part) for part in node.parts]
+    return node.kind, [one[1:] for one in (node.left, *node.right)], node.negated
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("age < 5", "age2 < 5"),
+        ("age < 5", "age <= 5"),
+        ("sex = '5'", "sex = '6'"),
+        ("sex = '5'", "sex = 5"),
+        ("age = 5", "age = 5x"),
+        ('"a 5" = 1', '"a 6" = 1'),
+    ],
+)
+def test_what_differs_in_more_than_numbers_is_another_condition(one, other):
+    assert without_numbers(one)[0] != without_numbers(other)[0]
