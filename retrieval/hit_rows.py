@@ -25,10 +25,10 @@ class HitRows:
     rows
         int64 ``(n,)``, of all queries one after the other.
     columns
-        Names, ``id`` first.
+        Names, ``id`` first; ``None`` for all.
     """
 
-    def __init__(self, store: Store, rows: NDArray[np.int64], columns: Sequence[str]) -> None:
+    def __init__(self, store: Store, rows: NDArray[np.int64], columns: Sequence[str] | None) -> None:
         self._store, self._rows, self._columns = store, rows, columns
         self._once = Once()
 
@@ -47,7 +47,11 @@ class HitRows:
 
         def make() -> list[str]:
             path = "path" if "path" in self._store.schema.names else ID
-            table = self.metadata() if path in self._columns else self._store.table([path], self._rows)
+            table = (
+                self.metadata()
+                if self._columns is None or path in self._columns
+                else self._store.table([path], self._rows)
+            )
             paths: list[str] = table[path].to_pylist()
             return paths
 

@@ -210,7 +210,7 @@ class Hits(Sequence[Hit]):
         """
         best = [rows[rows >= 0][offset:] for rows in found.rows]
         every = best[0] if len(best) == 1 else np.concatenate([np.empty(0, dtype=np.int64), *best])
-        names = store.schema.names if columns is None else list(dict.fromkeys([ID, *columns]))
+        names = None if columns is None else list(dict.fromkeys([ID, *columns]))
         kept, start, answers = HitRows(store, every, names), 0, []
         for rows, scores, query in zip(best, found.scores, queries, strict=True):
             hits = object.__new__(cls)

@@ -61,10 +61,10 @@ def ranked(
         return rows, scores
     if len(rows) == 1 and ask.one_per is None and ask.min_score is None and rows.shape[1] >= ask.k:
         # one more than is wanted, where there is one: it may tie with the last
-        order = np.argsort(-scores[0], kind="stable")[: ask.k + 1]
-        mine, my_scores = rows[:, order], scores[:, order]
-        if _falls(my_scores):
-            return mine[:, : ask.k], my_scores[:, : ask.k]
+        order = scores[0].argsort()[::-1][: ask.k + 1]
+        best = scores[0][order]
+        if (best[1:] < best[:-1]).all():
+            return rows[0][order[: ask.k]][None], best[None, : ask.k]
     if len(rows) == 1 and ask.one_per is not None and ask.min_score is None:
         order = np.argsort(-scores[0], kind="stable")[: np.count_nonzero(rows >= 0)]
         mine, my_scores = rows[:, order], scores[:, order]
