@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from retr.index.disk.schema import ID
 from retr.index.disk.side_data import Change, Kind, dropped
 from retr.index.json_fields import Fields, stored
 from retr.index.vectors import unit
@@ -311,9 +312,12 @@ def _as_compared(store: Store, own: NDArray[Any]) -> NDArray[np.float64]:
 def _measured(store: Store, seen: NDArray[np.bool_] | None, most: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the rows to measure and the group of each: whole groups, drawn until there are enough rows."""
     from retr.retrieval.labels.labelled import grouped
+    from retr.retrieval.labels.training_marks import cell_marks
 
-    live = store.in_id_order()
+    live = store.live_rows()
     live = live if seen is None else live[~seen[live]]
+    # an order of the ids alone, however the rows lie in segments: the ids themselves would be hundreds of bytes a row
+    live = live[np.argsort(cell_marks(store, ID, live), kind="stable")]
     groups, known = grouped(store, store.manifest.group, live)
     if store.manifest.group is not None:
         live, groups = live[known], groups[known]

@@ -2,8 +2,8 @@
 
 At most `MOST_ROWS` rows are measured, whole patients, each against all other rows: a share of a build's work that does
 not grow with the archive. Which these are depends on the ids and patients alone, so interrupted, sharded and single
-builds of the same rows give the same fence. Telling whose each row is takes some hundred bytes of memory a row for that
-while: an archive of more than `MOST_INDEXED` rows gets none from a build, which says so, but from `retr calibrate`.
+builds of the same rows give the same fence. Telling whose each row is takes some fifty bytes of memory a row for that
+while.
 
 It is measured again where fewer than `retr.retrieval.novelty.KEPT` of the rows, of then and of now, are the same. That
 is told by a bottom-k sketch: the lowest hashes of the rows, each of an id, its file and its patient (Broder, 1997, "On
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 #: So many rows are measured at the end of a build.
 MOST_ROWS = 2000
-#: In an archive of more rows than this none are.
-MOST_INDEXED = 200_000
 # Hashes in a sketch: the share of equal rows is told within a few hundredths.
 _HASHES = 128
 _TEXTS_AT_ONCE = 1 << 14
@@ -58,8 +56,6 @@ def renew(draft: Draft[Store], *, first: bool = False) -> str | None:
     store = draft.store
     if not len(store) or not _due(store, first=first):
         return None
-    if len(store) > MOST_INDEXED:
-        return f"what is unlike an archive of more than {MOST_INDEXED:,} images is measured by `retr calibrate` alone"
     noted = novelty.noted_novelty(store).get("column")
     column = noted if isinstance(noted, str) and noted in store.schema.names else None
     with waiting("measuring what is unlike the archive"):

@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 
 from retr.index.errors import UsageError
-from retr.index.machine.arrow import pc
 from retr.index.machine.extras import needed
 from retr.retrieval.labels.folds import deal
+from retr.retrieval.labels.training_marks import file_marks, hashes_files, patient_marks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 # What more patients than this share is a blank or a test picture, and does not say that they are one person.
 _MOST_SHARING = 10
+# What names a row that is not alone: its file, or its patient.
+_FILE, _PATIENT = np.uint64(1 << 62), np.uint64(1 << 63)
 
 
 @dataclass(frozen=True)
@@ -167,61 +169,98 @@ def grouped(store: Snapshot, key: str | None, rows: NDArray[np.int64]) -> tuple[
     A row without a group value belongs where a byte-identical file of the index does; byte-identical files without one
     belong together. Patients of the index's group key who share a file are one group, up to `_MOST_SHARING` of them.
 
+    Patients and files are told apart by 62 bits of a hash, some tens of bytes a row: among a million of them, two are
+    taken for one (and so kept out of each other's answers) once in nine million archives.
+
     Returns
     -------
     tuple
         int64 ``(n,)`` and bool ``(n,)``.
     """
     key = key if key in store.schema.names else None
-    own = [None] * len(rows) if key is None else store.identity.of(key, rows)
-    hashed = _hashes_files(store)
-    sha = store.table(["sha256"], rows=rows).column(0).to_pylist() if hashed else [None] * len(rows)
-    copied = {digest for value, digest in zip(own, sha, strict=True) if digest and value is None}
-    known: dict[str, str] = {}
-    if key is not None and copied:
-        copies = np.concatenate(store.rows_with("sha256", pa.array(sorted(copied), pa.string())))
-        theirs = zip(
-            store.table(["sha256"], rows=copies).column(0).to_pylist(), store.identity.of(key, copies), strict=True
-        )
-        known = {digest: value for digest, value in theirs if value is not None}
-    same = _shared(store) if key is not None and hashed and key == store.manifest.group else {}
-    numbers: dict[tuple[str, object], int] = {}
-    groups = np.empty(len(rows), dtype=np.int64)
-    values = [known.get(digest) if value is None else value for value, digest in zip(own, sha, strict=True)]
-    for i, (value, digest) in enumerate(zip(values, sha, strict=True)):
-        name = ("group", same.get(value, value)) if value is not None else ("file", digest) if digest else ("row", i)
-        groups[i] = numbers.setdefault(name, len(numbers))
-    return groups, np.array([value is not None for value in values], bool)
+    files = file_marks(store, rows)
+    whose = np.zeros(len(rows), np.uint64) if key is None else patient_marks(store, key, rows)
+    if key is not None:
+        alone = whose == 0
+        whose[alone] = _owners(store, key, files[alone])
+        if key == store.manifest.group:
+            whose = _shared(store).first(whose)
+    known = whose != 0
+    # a bit says which of the three a row is named by
+    names = np.arange(len(rows), dtype=np.uint64)
+    for bit, marks in ((_FILE, files), (_PATIENT, whose)):
+        names = np.where(marks != 0, marks >> np.uint64(2) | bit, names)
+    return _in_order(names), known
 
 
-def _shared(store: Snapshot) -> dict[str, int]:
-    """Return a number for each patient of whom a file is byte-identical to one of another: the same for those two."""
+def _owners(store: Snapshot, key: str, files: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return the patient of whom the index has a byte-identical file, for each of some files: marks, 0 for none."""
+    wanted = np.unique(files[files != 0])
+    owners = np.zeros(len(wanted) + 1, np.uint64)
+    if len(wanted):
+        live = store.live_rows()
+        theirs = file_marks(store, live)
+        copies = np.isin(theirs, wanted)
+        found = patient_marks(store, key, live[copies])
+        # the last one counts, where a file is of several
+        owners[np.searchsorted(wanted, theirs[copies][found != 0])] = found[found != 0]
+    return owners[np.where(files != 0, np.searchsorted(wanted, files), len(wanted))]
 
-    def make() -> dict[str, int]:
+
+def _in_order(names: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Number equal names alike, in the order in which they come: int64 ``(n,)``."""
+    _, first, place = np.unique(names, return_index=True, return_inverse=True)
+    number = np.empty(len(first), np.int64)
+    number[np.argsort(first)] = np.arange(len(first))
+    return number[place]
+
+
+@dataclass(frozen=True, eq=False)
+class _Sharing:
+    """Patients of whom a file is byte-identical to one of another: marks, sorted uint64 ``(n,)``, and whose they are.
+
+    ``same`` uint64 ``(n,)`` is one of the marks, equal for patients who belong together.
+    """
+
+    marks: NDArray[np.uint64]
+    same: NDArray[np.uint64]
+
+    def first(self, whose: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """Return one mark for all patients who belong together, for each of some marks."""
+        if not len(self.marks):
+            return whose
+        place = np.minimum(np.searchsorted(self.marks, whose), len(self.marks) - 1)
+        return np.where(self.marks[place] == whose, self.same[place], whose)
+
+
+def _shared(store: Snapshot) -> _Sharing:
+    def make() -> _Sharing:
         live, key = store.live_rows(), store.manifest.group
         assert key is not None
-        files, who = store.table(["sha256"], rows=live).column(0), pa.array(store.identity.of(key, live), pa.string())
-        pairs = pa.table({"file": files, "who": who}).group_by(["file", "who"]).aggregate([])
-        pairs = pairs.filter(pc.and_(pc.is_valid(pairs["who"]), pc.greater(pc.binary_length(pairs["file"]), 0)))
-        counts = pairs.group_by("file").aggregate([("who", "count")])
-        several = pc.and_(pc.greater(counts["who_count"], 1), pc.less_equal(counts["who_count"], _MOST_SHARING))
-        pairs = pairs.filter(pc.is_in(pairs["file"], counts["file"].filter(several).combine_chunks()))
-        codes = [np.unique(pairs[name].to_pylist(), return_inverse=True)[1] for name in ("who", "file")]
-        found = merge_groups(*codes).tolist() if len(pairs) else []
-        return dict(zip(pairs["who"].to_pylist(), found, strict=True))
+        files, whose = file_marks(store, live), patient_marks(store, key, live)
+        both = (files != 0) & (whose != 0)
+        files, whose = files[both], whose[both]
+        order = np.lexsort((whose, files))
+        files, whose = files[order], whose[order]
+        new = np.r_[True, (files[1:] != files[:-1]) | (whose[1:] != whose[:-1])][: len(files)]
+        files, whose = files[new], whose[new]
+        _, of_file, patients = np.unique(files, return_inverse=True, return_counts=True)
+        several = (patients > 1) & (patients <= _MOST_SHARING)
+        of_file, whose = of_file[several[of_file]], whose[several[of_file]]
+        marks, first, who = np.unique(whose, return_index=True, return_inverse=True)
+        if not len(marks):
+            return _Sharing(marks, marks)
+        _, one, together = np.unique(merge_groups(who, of_file), return_index=True, return_inverse=True)
+        return _Sharing(marks, whose[one[together[first]]])
 
-    sharing: dict[str, int] = store.once("sharing", make)
+    sharing: _Sharing = store.once("sharing", make)
     return sharing
 
 
 def sharing(store: Store) -> int:
     """Return how many patients count together with another, since a file of theirs is byte-identical to one of his."""
     key = store.manifest.group
-    return len(_shared(store)) if key in store.schema.names and _hashes_files(store) else 0
-
-
-def _hashes_files(store: Snapshot) -> bool:
-    return "sha256" in store.schema.names and pa.types.is_string(store.schema.field("sha256").type)
+    return len(_shared(store).marks) if key in store.schema.names and hashes_files(store) else 0
 
 
 def unit_of(group: str | None) -> str:

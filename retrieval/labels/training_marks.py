@@ -19,13 +19,14 @@ from retr.index.disk.segments import id_hashes
 from retr.index.json_fields import Fields, parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from retr.index.rows.snapshot import Snapshot
 
 _COLUMNS, _PATIENTS, _ROWS = "seen_columns", "seen_patients", "seen_rows"
+_TEXTS_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,21 +93,54 @@ def row_marks(store: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
     return np.stack(found if len(found) == 2 else [*found, np.zeros(len(rows), np.uint64)], axis=1)
 
 
+def patient_marks(store: Snapshot, column: str, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Mark whose each of some rows is, as a column says it: uint64 ``(n,)``, 0 for nobody's.
+
+    Raises
+    ------
+    UsageError
+        The column cannot tell rows apart, or hashes need a key that is not here.
+    """
+    return _marks(column, rows, lambda some: store.identity.of(column, some))
+
+
+def file_marks(store: Snapshot, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Mark the file of each of some rows: uint64 ``(n,)``, 0 where none is known."""
+    if not hashes_files(store):
+        return np.zeros(len(rows), np.uint64)
+    marks = cell_marks(store, "sha256", rows)
+    marks[marks == id_hashes(["sha256\0"])] = 0
+    return marks
+
+
+def hashes_files(store: Snapshot) -> bool:
+    """Return whether an index holds the hashes of its rows' files."""
+    return "sha256" in store.schema.names and pa.types.is_string(store.schema.field("sha256").type)
+
+
 def _of_rows(store: Snapshot, rows: NDArray[np.int64]) -> list[NDArray[np.uint64]]:
     """Mark ids and files: uint64 ``(n,)`` each, 0 where there is nothing to mark."""
-    hashed = "sha256" in store.schema.names and pa.types.is_string(store.schema.field("sha256").type)
-    table = store.table(["id", "sha256"] if hashed else ["id"], rows)
-    return [_marks(name, table.column(name).to_pylist()) for name in table.column_names]
+    return [cell_marks(store, name, rows) for name in (["id", "sha256"] if hashes_files(store) else ["id"])]
 
 
 def _of_patients(store: Snapshot, rows: NDArray[np.int64], columns: Sequence[str]) -> list[NDArray[np.uint64]]:
-    there = [name for name in columns if name in store.schema.names]
-    return [_marks(name, store.identity.of(name, rows)) for name in there]
+    return [patient_marks(store, name, rows) for name in columns if name in store.schema.names]
 
 
-def _marks(name: str, values: Sequence[str | None]) -> NDArray[np.uint64]:
-    marks: NDArray[np.uint64] = id_hashes("" if value is None else f"{name}\0{value}" for value in values).copy()
-    marks[[value is None for value in values]] = 0
+def cell_marks(store: Snapshot, column: str, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Mark the texts of a column in some rows: uint64 ``(n,)``, 0 for none."""
+    return _marks(column, rows, lambda some: store.table([column], some).column(0).to_pylist())
+
+
+def _marks(
+    name: str, rows: NDArray[np.int64], texts: Callable[[NDArray[np.int64]], Sequence[str | None]]
+) -> NDArray[np.uint64]:
+    marks = np.zeros(len(rows), np.uint64)
+    # the texts of all rows would be hundreds of bytes a row at once
+    for start in range(0, len(rows), _TEXTS_AT_ONCE):
+        block = texts(rows[start : start + _TEXTS_AT_ONCE])
+        known = np.fromiter((value is not None for value in block), bool, len(block))
+        marks[start : start + len(block)][known] = id_hashes(f"{name}\0{value}" for value in block if value is not None)
     return marks
 
 

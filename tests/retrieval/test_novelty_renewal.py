@@ -281,11 +281,3 @@ def test_a_build_that_was_stopped_before_the_fence_measures_it_when_it_goes_on(t
     whole = Index.build(tmp_path / "archive", tmp_path / "b.retr", encoder=FakeEncoder())
     assert novelty.find_novelty(stopped.store) == novelty.find_novelty(whole.store)
     assert novelty.find_novelty(whole.store)[0].threshold is not None
-
-
-def test_a_build_leaves_the_fence_of_a_large_archive_to_calibrate(tmp_path, monkeypatch):
-    monkeypatch.setattr(novelty_renewal, "MOST_INDEXED", 199)
-    store = Store.create(tmp_path / "x.retr", encoder=INFO)
-    said = changed(store, lambda writer: writer.append(table(range(200)), draw(200)), first=True)
-    assert "by `retr calibrate` alone" in said
-    assert note(store) is None

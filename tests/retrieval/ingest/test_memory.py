@@ -19,6 +19,7 @@ CODE = """
     from fake_encoder import DIM, FakeEncoder
     from retr.index.store import Store
     from retr.retrieval.archive.sources import Item, Skipped
+    from retr.retrieval.novelty import find_novelty
     from retr.retrieval.ingest.seen_files import PIECE
     from retr.retrieval.ingest.options import BuildOptions, Order
     from retr.retrieval.ingest.reading import BuildJob, run_builds
@@ -92,7 +93,8 @@ CODE = """
     threading.Thread(target=watch, daemon=True).start()
     report = build(store)
     figures = {{name: getattr(report, name) for name in ("rows", "embedded", "reused", "unchanged", "removed")}}
-    print(json.dumps({{**figures, "mib": peak - before}}))
+    fence = find_novelty(Store.open(store.path))[0]
+    print(json.dumps({{**figures, "fence": fence.rows, "mib": peak - before}}))
 """
 # What reading the texts of one piece after another, the libraries and the writer take.
 FIXED_MIB = 80
@@ -109,5 +111,12 @@ def test_a_build_over_a_large_index_keeps_tens_of_bytes_a_file(tmp_path):
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     figures = json.loads(done.stdout)
     mib = figures.pop("mib")
-    assert figures == {"rows": 270_000, "embedded": 0, "reused": 270, "unchanged": 269_730, "removed": 30_000}
+    assert figures == {
+        "rows": 270_000,
+        "embedded": 0,
+        "reused": 270,
+        "unchanged": 269_730,
+        "removed": 30_000,
+        "fence": 2000,
+    }
     assert mib < FIXED_MIB + BYTES_A_FILE * 300_000 / 2**20

@@ -103,3 +103,51 @@ def test_a_measurement_is_not_of_copies_under_another_patient(tmp_path):
     measured, _ = calibrate(index, "label", alpha=0.3)
     assert {one.groups for one in measured} == {60}
     assert max(one.accuracy for one in measured) < 0.75  # labels without meaning
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.lists(
+        st.tuples(
+            st.just("a"), st.sampled_from([None, "P1", " P1 ", "P2", "P3", " "]), st.sampled_from([None, "", *"xyzw"])
+        ),
+        min_size=1,
+        max_size=14,
+    ),
+    st.data(),
+)
+def test_groups_are_those_of_patients_and_files_compared_one_by_one(tmp_path_factory, rows, data):
+    store = make(tmp_path_factory.mktemp("same") / "x.retr", rows, "patient")
+    asked = np.array(data.draw(st.lists(st.integers(0, len(rows) - 1), unique=True)), np.int64)
+    patients = [who if who and who.strip() else None for _, who, _ in rows]
+    files = [sha or None for _, _, sha in rows]
+    known = [
+        who
+        or next(
+            (p for p, sha in reversed(list(zip(patients, files, strict=True))) if p and sha and sha == files[i]), None
+        )
+        for i, who in enumerate(patients)
+    ]
+    together = {(p, p) for p in known}
+    together |= {
+        (p, q)
+        for p, one in zip(patients, files, strict=True)
+        for q, other in zip(patients, files, strict=True)
+        if p and q and one and one == other
+    }
+    together |= {(p, r) for p, q in together for s, r in together if q == s}
+    want = {}
+    for i in asked.tolist():
+        for j in asked.tolist():
+            same = (
+                (known[i], known[j]) in together
+                if known[i] and known[j]
+                else files[i] is not None and files[i] == files[j]
+            )
+            want[i, j] = i == j or (same and (known[i] is None) == (known[j] is None))
+    groups, are_known = grouped(store, "patient", asked)
+    at = dict(zip(asked.tolist(), groups.tolist(), strict=True))
+    assert {(i, j): at[i] == at[j] for i, j in want} == want
+    assert are_known.tolist() == [known[i] is not None for i in asked.tolist()]
+    # numbered as they come
+    assert list(dict.fromkeys(groups.tolist())) == list(range(len(set(groups.tolist()))))
