@@ -52,14 +52,17 @@ def find_hits(
     _require_offset(options.offset, options.effort)
     diversity.require_share(options.diverse)
     columns = _known(store, options.columns)
+    named = None if options.exclude_same is None else each_of(options.exclude_same, len(queries))
     if options.item not in {None, False}:
         from retr.retrieval.by_items import find_items
 
-        return find_items(index, queries, options, columns, hidden)
+        hits = find_items(index, queries, replace(options, exclude_same=named), columns, hidden)
+        return _remembering(hits, queries, options, named)
     if options.in_regions:
         from retr.retrieval.by_regions import find_regions
 
-        return find_regions(index, queries, options, columns, hidden)
+        hits = find_regions(index, queries, replace(options, exclude_same=named), columns, hidden)
+        return _remembering(hits, queries, options, named)
     if options.effort is not None:
         # refused before a picture is read
         with_effort(store.plan.config, options.effort)
@@ -70,7 +73,6 @@ def find_hits(
     bridge = index.bridge if any(query.uses_text for query in embedded) else None
     resolved = resolve(embedded, recorded, store, text_encoder=bridge)
     LOGGER.debug("%d queries are vectors after %.3f s", len(queries), time.monotonic() - began)
-    named = None if options.exclude_same is None else each_of(options.exclude_same, len(queries))
     same, said = same_rows(store, named, queries, own, strict=options.strict_exclude, hidden=hidden)
     exclude = same if options.include_self else list(map(_both, own, same))
     first, asked = int(options.offset or 0), options

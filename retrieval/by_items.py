@@ -51,6 +51,36 @@ _AT_ONCE = 64
 
 
 @dataclass(frozen=True)
+class AskedCase:
+    """What a question for cases came to.
+
+    Attributes
+    ----------
+    query
+        With rows in place of the ids of cases, and files in place of folders.
+    vectors, own_vectors
+        Of each part, float32 ``(m, dim)``: where the index's rows lie, and as the encoder gives it; the latter is
+        ``None`` where some part has none (words, a vector that is given).
+    weights
+        Of each part.
+    own
+        The rows that are the question itself, sorted int64.
+    whole
+        The rows of the cases that are left out as its own, sorted int64.
+    unread
+        What could not be read of it.
+    """
+
+    query: Query
+    vectors: NDArray[np.float32]
+    own_vectors: NDArray[np.float32] | None
+    weights: NDArray[np.float64]
+    own: NDArray[np.int64]
+    whole: NDArray[np.int64]
+    unread: list[str]
+
+
+@dataclass(frozen=True)
 class _Asked:
     """A question: what it is made of, the cases that it names, and what a person should know of both."""
 
@@ -95,10 +125,10 @@ def find_items(
     bridge = index.bridge if any(query.uses_text for query in queries) else None
     first, questions, notes = int(options.offset or 0), [], []
     for one, mine, others, noted in zip(asked, own, same, said, strict=True):
-        left_out = others if options.include_self else np.union1d(others, _own_case(store, items, one, mine))
-        vectors, weights, unread = _embedded(one.query, encoder, store, bridge)
-        questions.append(ItemQuestion(vectors, weights, left_out))
-        notes.append([*one.notes, *unread, *noted, *_general(store, items, options)])
+        case = _resolved(store, items, one, mine, encoder, bridge)
+        left_out = others if options.include_self else np.unique(np.concatenate([others, mine, case.whole]))
+        questions.append(ItemQuestion(case.vectors, case.weights, left_out))
+        notes.append([*one.notes, *case.unread, *noted, *_general(store, items, options)])
     found = search_items(
         store,
         questions,
@@ -113,6 +143,18 @@ def find_items(
         _hits(store, items, answer, query, noted, first, columns)
         for answer, query, noted in zip(found, queries, notes, strict=True)
     ]
+
+
+def resolve_case(index: IndexLike, query: Query, options: SearchOptions) -> AskedCase:
+    """Return what a question for cases comes to; raise as `find_items`."""
+    store = index.store
+    _require_meant([query], options)
+    items = items_of(store, rule_of(store, options.item or ""))
+    asked = _asked(store, items, query)
+    encoder = RecordedEncoder(store.manifest.encoder, lambda: index.encoder)
+    bridge = index.bridge if query.uses_text else None
+    [own] = own_rows([asked.query], store)
+    return _resolved(store, items, asked, own, encoder, bridge)
 
 
 def _require_meant(queries: Sequence[Query], options: SearchOptions) -> None:
@@ -197,8 +239,8 @@ def _files_of(folder: Path) -> list[Path]:
     return found
 
 
-def _own_case(store: Store, items: Items, asked: _Asked, own: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the rows that are the question's own: its pictures, their copies, and all parts of its own case."""
+def _own_cases(store: Store, items: Items, asked: _Asked, own: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return all rows of the cases that are the question's own; ``own`` are its pictures' rows, and their copies."""
     parts = [part for part in asked.query.parts if part.kind in {"image", "id"}]
     numbers = set(asked.cases)
     if not numbers and len(own):
@@ -206,7 +248,7 @@ def _own_case(store: Store, items: Items, asked: _Asked, own: NDArray[np.int64])
         held = [np.unique(items.numbers[rows]) for rows in alone]
         found, times = np.unique(np.concatenate(held), return_counts=True)
         numbers |= set(found[(found >= 0) & (2 * times >= len(parts))].tolist())
-    return np.unique(np.concatenate([own, *(items.rows(number) for number in sorted(numbers))]))
+    return np.unique(np.concatenate([own[:0], *(items.rows(number) for number in sorted(numbers))]))
 
 
 def _general(store: Store, items: Items, options: SearchOptions) -> list[str]:
@@ -215,27 +257,40 @@ def _general(store: Store, items: Items, options: SearchOptions) -> list[str]:
     return [*of_none, *store.identity.absent(options.where), *store.identity.warnings()]
 
 
-def _embedded(
-    query: Query, encoder: RecordedEncoder, store: Store, text_encoder: TextEncoder | None
-) -> tuple[NDArray[np.float32], NDArray[np.float64], list[str]]:
-    """Return the vector of each part, its weight, and what could not be read of a folder."""
+def _resolved(
+    store: Store,
+    items: Items,
+    asked: _Asked,
+    own: NDArray[np.int64],
+    encoder: RecordedEncoder,
+    text_encoder: TextEncoder | None,
+) -> AskedCase:
+    """Embed the parts of a question; ``own`` are the rows that are it."""
     from retr.retrieval.archive.provenance import BuildNotes
 
-    reading = BuildNotes.of(store).reading
     unread: list[str] = []
-    parts = _pictures(query, encoder.info, reading, unread)
-    vectors, weights = [], list[float]()
+    parts = _pictures(asked.query, encoder.info, BuildNotes.of(store).reading, unread)
+    vectors, own_vectors, weights = [], [], list[float]()
     while some := list(islice(parts, _AT_ONCE)):
         _require_few(len(weights) + len(some))
         found = resolve(
             [Query((replace(part, weight=1.0),)) for part in some], encoder, store, text_encoder=text_encoder
         )
         vectors.append(found.vectors)
+        own_vectors += found.own
         weights += [part.weight for part in some]
     if not vectors:
         raise UsageError("no picture of the question can be read", hint=f"the first: {unread[0]}")
-    said = [f"{len(unread)} files of the question cannot be read, the first: {unread[0]}"] if unread else []
-    return np.concatenate(vectors), np.array(weights), said
+    known = [vector for vector in own_vectors if vector is not None]
+    return AskedCase(
+        query=asked.query,
+        vectors=np.concatenate(vectors),
+        own_vectors=np.stack(known).astype(np.float32) if len(known) == len(own_vectors) else None,
+        weights=np.array(weights),
+        own=own,
+        whole=_own_cases(store, items, asked, own),
+        unread=[f"{len(unread)} files of the question cannot be read, the first: {unread[0]}"] if unread else [],
+    )
 
 
 def _pictures(query: Query, info: EncoderInfo, reading: Any, unread: list[str]) -> Iterator[Part]:

@@ -13,7 +13,7 @@ from retr.index.disk.side_data import Change, Kind
 from retr.index.errors import IndexCorruptError
 from retr.index.rows.purge import Inside, Words
 from retr.index.rows.snapshot import Snapshot
-from retr.retrieval.sets.named import KNOWN, in_space, replay, vector_of
+from retr.retrieval.sets.named import KNOWN, in_space, replay, vectors_of
 from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 # A question whose vector is so near a purged row's was asked with that row's picture.
 _SAME = 0.999
 _BLOCK = 16_384
+# What of a question is looked at by itself: ids, and numbers.
+_KEYS = {"own", "whole", "hits", "vector", "space"}
 
 
 class Journal(Kind):
@@ -117,26 +119,26 @@ class _Purge:
     def _question(self, question: dict[str, Any]) -> dict[str, Any] | None:
         """Return what is left of a question: nothing, where it was asked with one of the rows or names one."""
         own = question.get("own", [])
-        free = {key: value for key, value in question.items() if key not in {"own", "hits", "vector", "space"}}
+        free = {key: value for key, value in question.items() if key not in _KEYS}
         if self._without(own) != own or any(map(self._names, _texts(free))) or self._is_asked_with(question):
             return None
         return {**question, "hits": self._without(question.get("hits", []))}
 
     def _is_asked_with(self, question: Mapping[str, Any]) -> bool:
-        vector = vector_of(question)
-        if vector is None:
+        vectors = vectors_of(question)
+        if vectors is None:
             return False
         encoder = self._snapshot.manifest.encoder
         if not in_space(question, encoder):
             return True
-        of_rows = own_vectors if len(vector) == encoder.own.dim else Snapshot.vectors
-        vector /= max(float(np.linalg.norm(vector)), 1e-30)
+        of_rows = own_vectors if vectors.shape[1] == encoder.own.dim else Snapshot.vectors
+        vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-30)
         for start in range(0, len(self._gone), _BLOCK):
             rows = of_rows(self._snapshot, self._gone[start : start + _BLOCK]).astype(np.float32)
-            if len(vector) != rows.shape[1]:
+            if vectors.shape[1] != rows.shape[1]:
                 return True
             norms = np.maximum(np.linalg.norm(rows, axis=1), 1e-30)
-            if (rows @ vector / norms).max(initial=-1) > _SAME:
+            if ((rows @ vectors.T) / norms[:, None]).max(initial=-1) > _SAME:
                 return True
         return False
 

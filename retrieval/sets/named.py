@@ -153,12 +153,16 @@ def in_space(question: Mapping[str, Any], encoder: EncoderInfo) -> bool:
     return question.get("space") in {None, space_of(encoder), space_of(encoder.own)}
 
 
-def vector_of(question: Mapping[str, Any]) -> NDArray[np.float32] | None:
-    """Return the vector of a kept question, float32 ``(dim,)``; ``None`` where it has none any more."""
+def vectors_of(question: Mapping[str, Any]) -> NDArray[np.float32] | None:
+    """Return the vectors of a kept question, float32 ``(m, dim)``; ``None`` where it has none any more.
+
+    It is one; of a question for cases, which has ``weights``, one for each part.
+    """
     if question.get("vector") is None:
         return None
     with stored("a saved question"):
-        vector = np.frombuffer(base64.b64decode(question["vector"], validate=True), "<f4").astype(np.float32)
-        if not np.isfinite(vector).all():
+        numbers = np.frombuffer(base64.b64decode(question["vector"], validate=True), "<f4").astype(np.float32)
+        vectors = numbers.reshape(len(question.get("weights", [1])), -1)
+        if not np.isfinite(vectors).all():
             raise ValueError("no vector")
-        return vector
+        return vectors
