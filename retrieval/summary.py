@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from retr.index.plan import describe
 from retr.retrieval.labels.trained_rows import noted_head
+from retr.retrieval.regions.layout import Layout
 
 if TYPE_CHECKING:
     from retr.index.store import Store
@@ -17,7 +18,7 @@ def summary(store: Store) -> dict[str, Any]:
 
     manifest = store.manifest
     encoder = manifest.encoder
-    head = noted_head(store)
+    head, layout = noted_head(store), Layout.of(store)
     return {
         "path": store.path.name,
         "rows": len(store),
@@ -34,6 +35,7 @@ def summary(store: Store) -> dict[str, Any]:
         "adapted_to": head.text("label") if head else None,
         "group": manifest.group,
         "item": manifest.item,
+        "regions": None if layout is None else layout.division,
         "hashed": store.identity.hashed_columns,
         "key": store.identity.fingerprint,
         "columns": store.schema.names,

@@ -11,6 +11,8 @@ from retr import Query, UsageError
 from retr.serve.schemas import PicturePart, RowPart, TextPart
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable
+
     from retr import Picture
     from retr.serve.audit import Audit
     from retr.serve.remembered import Asked
@@ -20,8 +22,15 @@ if TYPE_CHECKING:
     from retr.serve.uploads import Uploads
 
 
-def query_of(question: Question, state: State, token: Token) -> Asked:
+def query_of(
+    question: Question, state: State, token: Token, known: Callable[[Hashable], Picture | None] | None = None
+) -> Asked:
     """Return the query, and by what its parts are remembered; reads its pictures, so that it takes long.
+
+    Parameters
+    ----------
+    known
+        Returns a picture whose vector is remembered (`Remembered.picture`), which is not read.
 
     Raises
     ------
@@ -32,11 +41,13 @@ def query_of(question: Question, state: State, token: Token) -> Asked:
     keys: list[tuple[Any, ...] | None] = []
     for part in question.parts:
         if isinstance(part, PicturePart):
-            whole = picture_of(part.model_copy(update={"crop": None}), state, token)
-            term = Query.image(whole, region=part.crop)
             digest = digest_of(part, state.uploads)
             # an upload that went since has no hash, and no vector is known by none
-            keys.append(("picture", digest, part.crop) if digest else None)
+            key = ("picture", digest, part.crop) if digest else None
+            held = None if known is None or part.data is None or part.upload is not None else known(key)
+            whole = held or picture_of(part.model_copy(update={"crop": None}), state, token)
+            term = Query.image(whole, region=part.crop)
+            keys.append(key)
         elif isinstance(part, TextPart):
             term = Query.text(part.text)
             keys.append(("text", part.text))

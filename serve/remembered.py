@@ -1,7 +1,8 @@
 """Vectors of questions that were asked: with another filter, or another number of hits, a question costs a search only.
 
 Known by what was asked (the hash of a picture's bytes and the part that is meant, words), never by a row; of one
-version of the index, so that nothing outlives a purge or another encoder.
+version of the index, so that nothing outlives a purge or another encoder. With a picture's vector goes whose it is, and
+no pixel: one that comes again is not decoded again either.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections import OrderedDict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from retr import Picture
+
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
@@ -18,6 +21,10 @@ if TYPE_CHECKING:
 
     #: A query, and of each of its parts a key, or None for one that has nothing to be embedded.
     Asked = tuple[Query, tuple[Hashable | None, ...]]
+
+
+class Forgotten(Exception):  # noqa: N818 - no fault: the picture has to be decoded
+    """A picture was known when its question came, and its vector is not any more."""
 
 
 class Remembered:
@@ -33,7 +40,8 @@ class Remembered:
         self._most, self._bytes = most, 0
         self._lock = threading.Lock()
         self._version = -1
-        self._held: OrderedDict[Hashable, Any] = OrderedDict()
+        # by what was asked: its vector, and of a picture which file it is
+        self._held: OrderedDict[Hashable, tuple[Any, Picture | None]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -48,14 +56,27 @@ class Remembered:
         with self._lock:
             return all(one or key in self._held for one, key in zip(given, keys, strict=True))
 
+    def picture(self, key: Hashable) -> Picture | None:
+        """Return a picture whose vector is known, without its pixels; ``None`` for others."""
+        with self._lock:
+            return self._held.get(key, (None, None))[1]
+
     def embedded(self, index: Index, asked: Sequence[Asked]) -> list[Query]:
-        """Return the queries with their vectors; what is not held is embedded, in one batch."""
+        """Return the queries with their vectors; what is not held is embedded, in one batch.
+
+        Raises
+        ------
+        Forgotten
+            A picture came without its pixels, and its vector is not held any more.
+        """
         queries = [self._with_known(index.version, query, keys) for query, keys in asked]
         missing = [
             number
             for number, (query, (_, keys)) in enumerate(zip(queries, asked, strict=True))
             if any(key is not None and part.embedded is None for part, key in zip(query.parts, keys, strict=True))
         ]
+        if any(part.embedded is None and _is_bare(part.value) for number in missing for part in queries[number].parts):
+            raise Forgotten
         for number, query in zip(missing, index.embed([queries[number] for number in missing]), strict=True):
             queries[number] = query
             self._keep(index.version, query, asked[number][1])
@@ -68,7 +89,7 @@ class Remembered:
                 self._version, self._bytes = version, 0
             parts = []
             for part, key in zip(query.parts, keys, strict=True):
-                held = None if key is None else self._held.get(key)
+                held = None if key is None else self._held.get(key, (None, None))[0]
                 if held is not None:
                     self._held.move_to_end(key)
                 parts.append(part if held is None else replace(part, embedded=held))
@@ -81,10 +102,20 @@ class Remembered:
                 return
             for part, key in zip(query.parts, keys, strict=True):
                 if key is not None and part.embedded is not None:
-                    self._bytes += _size(part.embedded) - _size(self._held.get(key))
-                    self._held[key] = part.embedded
+                    self._bytes += _size(part.embedded) - _size(self._held.get(key, (None, None))[0])
+                    self._held[key] = part.embedded, _bare(part.value)
             while self._bytes > self._most:
-                self._bytes -= _size(self._held.popitem(last=False)[1])
+                self._bytes -= _size(self._held.popitem(last=False)[1][0])
+
+
+def _bare(value: Any) -> Picture | None:
+    """Return a picture without pixels: with none at all, so that it cannot be compared by mistake."""
+    nothing: Any = None
+    return replace(value, image=nothing, notes={}, columns={}) if isinstance(value, Picture) else None
+
+
+def _is_bare(value: Any) -> bool:
+    return isinstance(value, Picture) and value.image is None
 
 
 def _size(held: Any) -> int:

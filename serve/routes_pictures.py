@@ -75,6 +75,8 @@ async def upload(request: Request, state: TheState, token: Reader) -> Upload:
         height=read.height,
         mode=read.mode,
         notes=dict(read.notes),
+        frame=read.frame,
+        frames=read.frames,
         seconds=KEPT_SECONDS,
     )
 

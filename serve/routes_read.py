@@ -13,6 +13,7 @@ from retr import UsageError
 from retr.answers import MEDIA_TYPE, to_arrow
 from retr.serve import facets as facets_
 from retr.serve.questions import is_decoded, picture_of, query_of, told
+from retr.serve.remembered import Forgotten
 from retr.serve.schemas import (
     REFUSALS,
     ClassifyAnswer,
@@ -27,8 +28,12 @@ from retr.serve.state import EarlyRoute, Reader, TheIndex, TheState
 from retr.serve.tokens import SCOPES
 
 if TYPE_CHECKING:
-    from retr import Hits
-    from retr.serve.served import Found
+    from collections.abc import Callable, Hashable
+
+    from retr import Hits, Picture
+    from retr.serve.served import Found, Served
+    from retr.serve.state import State
+    from retr.serve.tokens import Token
 
 router = APIRouter(tags=["read"], responses=REFUSALS, route_class=EarlyRoute)
 # hits whose JSON takes less than a millisecond
@@ -63,14 +68,12 @@ async def search(
 
     The answer is JSON, or an Arrow stream where ``Accept`` names its media type.
     """
-    if all(map(is_decoded, asked.questions)):
-        queries = [query_of(question, state, token) for question in asked.questions]
-    else:
-        decoded = (state.decode(query_of, question, state, token) for question in asked.questions)
-        queries = await asyncio.gather(*decoded)
     options = asked.options()
-    futures = [asyncio.wrap_future(served.search(query, options)) for query in queries]
-    found = await state.within(asyncio.gather(*futures))
+    try:
+        # words of columns are not embedded, and nothing beside them is remembered
+        found = await _found(asked, served, state, token, None if asked.in_ is not None else served.known)
+    except Forgotten:
+        found = await _found(asked, served, state, token, None)
     if state.audit is not None:
         told_ = [told(question, state.audit, state.uploads) for question in asked.questions]
         ids = [_shown(one.hits) for one in found]
@@ -81,6 +84,24 @@ async def search(
     few = sum(len(one.hits) for one in found) <= _FEW_HITS
     body = _as_json(served.name, found) if few else await state.run(_as_json, served.name, found)
     return Response(body, media_type="application/json")
+
+
+async def _found(
+    asked: SearchRequest,
+    served: Served,
+    state: State,
+    token: Token,
+    known: Callable[[Hashable], Picture | None] | None,
+) -> list[Found]:
+    """Return the answers; a picture that is known is not decoded again."""
+    if all(map(is_decoded, asked.questions)):
+        queries = [query_of(question, state, token) for question in asked.questions]
+    else:
+        decoded = (state.decode(query_of, question, state, token, known) for question in asked.questions)
+        queries = await asyncio.gather(*decoded)
+    options = asked.options()
+    futures = [asyncio.wrap_future(served.search(query, options)) for query in queries]
+    return await state.within(asyncio.gather(*futures))
 
 
 def _shown(hits: Hits) -> list[str]:

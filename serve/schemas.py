@@ -403,6 +403,8 @@ class Upload(BaseModel):
     height: int
     mode: str
     notes: dict[str, str]
+    frame: int = Field(1, description="Which of its frames or slices is asked with, from 1.")
+    frames: int = 1
     seconds: int = Field(description="For how long it is held after its last use.")
 
 

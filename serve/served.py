@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
     from pathlib import Path
 
-    from retr import Hits
+    from retr import Hits, Picture
     from retr.serve.remembered import Asked
     from retr.serve.schemas import Facets
 
@@ -88,6 +88,10 @@ class Served:
         known = options.get("in_") is not None or self._remembered.knows(asked)
         batcher = self._searching if known else self._embedding
         return batcher.submit(tuple(sorted((name, _frozen(value)) for name, value in options.items())), asked)
+
+    def known(self, key: Hashable) -> Picture | None:
+        """Return a picture whose vector is remembered, without its pixels; see `Remembered.picture`."""
+        return self._remembered.picture(key)
 
     def facets(self, where: str | None) -> Facets:
         """Return the facets under a condition; those of the newest version's last conditions are kept."""

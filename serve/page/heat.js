@@ -10,8 +10,8 @@ const TRIES = 30;
 let on = false;
 let loading = null;
 
-// words of columns are compared with texts, and match no part of a picture
-export const offered = () => !state.highlights && (state.set ? state.set.asked : asking());
+// words of columns are compared with texts, and match no part of a picture; a case is scored by all of its parts
+export const offered = () => !state.highlights && !state.matched && (state.set ? state.set.asked : asking());
 
 // What the colours mean, and a button; `figure` is the hit's.
 export function button(hit, figure) {

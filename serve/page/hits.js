@@ -4,6 +4,7 @@ import * as api from "./api.js";
 import { $, h, named, shown } from "./dom.js";
 import { mark } from "./marks.js";
 import { askWith } from "./question.js";
+import { outline, regionOf } from "./regions.js";
 import { box, extend, picked, toggle } from "./select.js";
 import { labelsOf } from "./sets.js";
 import { asking, condition, LIKE, marked, on, state, technical, tell, UNLIKE } from "./state.js";
@@ -22,7 +23,7 @@ export function showHits() {
   const asked = state.set ? state.set.asked : asking();
   const at = pictures().indexOf(document.activeElement?.closest(".hit")?.querySelector(".picture"));
   const atMore = document.activeElement === $("more");
-  $("answer-title").textContent = state.set ? strings.set_title(state.set.name) : asked ? (state.matched ? strings.answer_cases : state.weights ? strings.answer_fused : state.highlights ? strings.answer_words : strings.answer) : strings.own;
+  $("answer-title").textContent = state.set ? strings.set_title(state.set.name) : asked ? (state.matched ? strings.answer_cases : state.weights ? strings.answer_fused : state.highlights ? strings.answer_words : state.hits.some(regionOf) ? strings.answer_regions : strings.answer) : strings.own;
   $("status").textContent = counted(asked);
   $("problem").hidden = true;
   trust(asked);
@@ -75,7 +76,7 @@ function card(hit, place) {
   const meaning = state.weights ? strings.fused_score : state.highlights ? strings.words_score : parts ? strings.case_score : strings.similarity;
   const open = h("button", { type: "button", className: "picture", data: { place, id: hit.id }, title: strings.compare,
     aria: { label: !score ? hit.id : state.highlights || parts ? strings.hit_scored(hit.rank, hit.id, score) : strings.hit(hit.rank, hit.id, score) },
-    onclick: () => compare(place) }, image);
+    onclick: () => compare(place) }, image, outline(hit));
   // below the picture: who it is, then what can be done with it
   const fresh = state.set?.fresh?.has(hit.id);
   const element = h("li", { className: picked.has(hit.id) ? "hit picked" : "hit" }, open, box(hit, place),
@@ -89,8 +90,8 @@ function card(hit, place) {
     facts.length ? h("p", { className: "facts" }, ...facts.map((name) => h("span", { title: name }, shown(hit[name])))) : null,
     h("div", { className: "do" },
       // marks move a question that is one vector
-      parts ? null : marking(hit, strings.like, LIKE, strings.like_short),
-      score && !parts ? marking(hit, strings.unlike, UNLIKE, strings.unlike_short) : null,
+      parts || state.item ? null : marking(hit, strings.like, LIKE, strings.like_short),
+      score && !parts && !state.item ? marking(hit, strings.unlike, UNLIKE, strings.unlike_short) : null,
       h("button", { type: "button", className: "ask", aria: { label: `${strings.ask_with}: ${hit.id}` }, onclick: () => askWith("id", hit.id) }, strings.ask_with)));
   shape(element, hit.width, hit.height);
   image.addEventListener("load", () => shape(element, image.naturalWidth, image.naturalHeight));
@@ -134,8 +135,8 @@ $("hits").addEventListener("keydown", (event) => {
   }
   if (event.ctrlKey || event.metaKey) return;
   const hit = state.hits[at];
-  if (event.key === "+" && !state.matched) mark(hit.id, LIKE);
-  else if (event.key === "-" && !state.matched && hit.score !== undefined) mark(hit.id, UNLIKE);
+  if (event.key === "+" && !state.matched && !state.item) mark(hit.id, LIKE);
+  else if (event.key === "-" && !state.matched && !state.item && hit.score !== undefined) mark(hit.id, UNLIKE);
   else if (event.key === "a") askWith("id", hit.id);
   else if (event.key === "s") toggle(at, false);
   else {

@@ -99,8 +99,7 @@ function save(event) {
   event.preventDefault();
   const index = state.index.index;
   const [name, label, ids] = [$("keep-name").value.trim(), $("keep-label").value.trim(), [...picked]];
-  // a question for cases is several vectors, and a set keeps one
-  const asked = asking() && !state.item && $("keep-question").checked;
+  const asked = asking() && $("keep-question").checked;
   work(async () => {
     if (asked) await heldAgain(() => api.saveSet(index, name, { ids: ids.slice(0, MOST), question: request() }));
     // rows that are labelled join the set

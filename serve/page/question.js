@@ -2,26 +2,30 @@
 
 import * as api from "./api.js";
 import { $, h, named, refill } from "./dom.js";
-import { on, PAGE, state, tell } from "./state.js";
+import { cases, on, PAGE, state, tell } from "./state.js";
 import { strings } from "./strings.js";
 import { thumbnail } from "./thumbnail.js";
 
-let bitmap = null;
-let brought = null; // the file itself, for a server that has forgotten it
-let box = null; // [left, top, width, height] as shares, or null for the whole picture
+const MOST = 64; // pictures of one question
+const brought = new Map(); // by the name of an upload: {file, bitmap}, the file for a server that has forgotten it
+const uploads = () => state.parts.filter((part) => part.kind === "upload");
+// boxes are drawn on the first: [left, top, width, height] as shares, or none for the whole picture
+const picture = () => uploads()[0];
+const bitmap = () => brought.get(picture()?.value)?.bitmap;
 
 export function startQuestion() {
   const drop = $("drop");
   for (const event of ["dragover", "drop"]) document.addEventListener(event, (e) => e.preventDefault());
-  document.addEventListener("drop", (event) => bring(event.dataTransfer.files[0]));
-  document.addEventListener("paste", (event) => bring(event.clipboardData.files[0]));
+  document.addEventListener("drop", (event) => bring(event.dataTransfer.files));
+  document.addEventListener("paste", (event) => bring(event.clipboardData.files));
   drop.addEventListener("dragenter", () => drop.classList.add("over"));
   drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-  $("file").addEventListener("change", () => bring($("file").files[0]));
+  $("file").addEventListener("change", () => bring($("file").files));
+  $("another-file").addEventListener("change", () => bring($("another-file").files, uploads()));
   $("clear").addEventListener("click", () => {
-    state.parts = state.parts.filter((part) => part.kind !== "upload");
+    state.parts = state.parts.filter((part) => part !== picture());
     asked();
-    $("file").focus();
+    (picture() ? $("clear") : $("file")).focus();
   });
   $("words").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -39,39 +43,66 @@ export function startQuestion() {
 
 // A question of its own: what was asked and marked before is gone.
 export function askWith(kind, value) {
-  state.parts = [{ kind, value, weight: 1 }];
+  said([]);
+  askAll([{ kind, value, weight: 1 }]);
+}
+
+function askAll(parts) {
+  state.parts = parts;
   state.marks.clear();
   state.seen.clear();
   state.k = PAGE;
   asked();
 }
 
-async function bring(file) {
+// Several pictures are one case where the index knows what a case is; `before` are those that are asked with already.
+async function bring(files, before = []) {
   $("drop").classList.remove("over");
-  if (!file) return;
+  const given = [...(files || [])];
+  if (!given.length) return;
   $("status").textContent = strings.reading;
   $("drop").setAttribute("aria-busy", "true");
-  try {
-    const held = await api.upload(file);
-    bitmap = await createImageBitmap(await api.uploadBlob(held.upload, 800));
-    brought = file;
-    box = null;
-    askWith("upload", held.upload);
-  } catch (error) {
-    $("status").textContent = "";
-    $("problem").hidden = false;
-    $("problem").textContent = error instanceof api.Refused ? strings.unread(error.message) : strings.gone_once;
+  const parts = [...before];
+  const notes = [];
+  for (const file of given.slice(0, MOST - before.length)) {
+    try {
+      const held = await api.upload(file);
+      brought.set(held.upload, { file, bitmap: await createImageBitmap(await api.uploadBlob(held.upload, 800)) });
+      parts.push({ kind: "upload", value: held.upload, weight: 1 });
+      if (held.frames > 1) notes.push(strings.one_frame(file.name, held.frame, held.frames));
+    } catch (error) {
+      const why = error instanceof api.Refused ? strings.unread(error.message) : strings.gone_once;
+      notes.push(given.length > 1 ? `${file.name}: ${why}` : why);
+    }
   }
+  if (given.length > MOST - before.length) notes.push(strings.too_many(MOST));
   $("drop").setAttribute("aria-busy", "false");
-  $("file").value = "";
+  $("file").value = $("another-file").value = "";
+  $("status").textContent = "";
+  said(notes);
+  if (parts.length === before.length) return;
+  if (parts.length > 1 && !state.item) state.item = cases()[0] ?? null;
+  askAll(parts);
 }
 
-// Upload the picture of the question again where the server does not hold it any more; false where it does.
+// What a person should know of the pictures that they brought.
+function said(notes) {
+  $("brought").hidden = !notes.length;
+  $("brought").replaceChildren(...notes.map((note) => h("span", {}, note)));
+}
+
+// Upload the pictures of the question again where the server does not hold them any more; false where it holds all.
 async function bringAgain() {
-  const picture = state.parts.find((part) => part.kind === "upload");
-  if (!picture || !brought || (await api.holds(picture.value))) return false;
-  picture.value = (await api.upload(brought)).upload;
-  return true;
+  let again = false;
+  for (const part of uploads()) {
+    const { value } = part;
+    if (!brought.has(value) || (await api.holds(value))) continue;
+    part.value = (await api.upload(brought.get(value).file)).upload;
+    brought.set(part.value, brought.get(value));
+    brought.delete(value);
+    again = true;
+  }
+  return again;
 }
 
 // Send a question; where the server was started again, and holds no uploads, after its picture was brought again.
@@ -90,11 +121,14 @@ function asked() {
 }
 
 function showParts() {
-  const picture = state.parts.find((part) => part.kind === "upload");
-  if (!picture) bitmap = brought = null;
-  $("asked").hidden = $("clear").hidden = $("crop-text").hidden = !picture;
-  $("drop-text").hidden = Boolean(picture);
-  $("drop").classList.toggle("full", Boolean(picture));
+  const first = picture();
+  const held = new Set(uploads().map((part) => part.value));
+  for (const name of [...brought.keys()]) if (!held.has(name)) brought.delete(name);
+  if (!first) said([]);
+  $("asked").hidden = $("clear").hidden = $("crop-text").hidden = !first;
+  $("drop-text").hidden = Boolean(first);
+  $("another").hidden = !first || !cases().length;
+  $("drop").classList.toggle("full", Boolean(first));
   paint();
   const group = state.index?.group;
   refill($("patients"), group
@@ -105,29 +139,39 @@ function showParts() {
               tell("conditions");
             } }), text))
       : []);
-  const others = state.parts.filter((part) => part.kind !== "upload");
+  const others = state.parts.filter((part) => part !== first);
   refill($("parts"), others.map(shownPart), () => $("parts").querySelector("button") || $("text"));
   $("parts").hidden = !others.length;
 }
 
 function shownPart(part) {
-  const image = part.kind === "id" ? thumbnail(part.value, 96) : null;
+  const file = brought.get(part.value);
+  const image = part.kind === "id" ? thumbnail(part.value, 96) : file ? small(file.bitmap) : null;
   const sign = state.parts.length > 1 ? strings.and : "";
-  return h("li", { className: "part" }, image, h("span", { className: "sign" }, sign), named(part.value),
-    h("button", { type: "button", aria: { label: strings.remove(part.value) }, onclick: () => {
+  const name = file ? file.file.name || strings.part_image_short : part.value;
+  return h("li", { className: "part" }, image, h("span", { className: "sign" }, sign), named(name),
+    h("button", { type: "button", aria: { label: strings.remove(name) }, onclick: () => {
       state.parts = state.parts.filter((other) => other !== part);
       asked();
     } }, "×"));
 }
 
+function drawn(canvas, image, most) {
+  const scale = Math.min(1, most / Math.max(image.width, image.height));
+  canvas.width = Math.max(1, Math.round(image.width * scale));
+  canvas.height = Math.max(1, Math.round(image.height * scale));
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  return canvas;
+}
+
+const small = (image) => drawn(h("canvas", { aria: { hidden: true } }), image, 96);
+
 function paint() {
-  if (!bitmap) return;
-  const canvas = $("asked");
-  const scale = Math.min(1, 400 / Math.max(bitmap.width, bitmap.height));
-  canvas.width = Math.round(bitmap.width * scale);
-  canvas.height = Math.round(bitmap.height * scale);
+  const image = bitmap();
+  if (!image) return;
+  const canvas = drawn($("asked"), image, 400);
   const context = canvas.getContext("2d");
-  context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
+  const box = picture().crop;
   canvas.setAttribute("aria-label", box ? strings.part_crop : strings.part_image);
   canvas.setAttribute("role", "img");
   if (!box) return;
@@ -143,9 +187,8 @@ function paint() {
 }
 
 function setBox(next, ask) {
-  box = next;
-  const picture = state.parts.find((part) => part.kind === "upload");
-  if (picture) picture.crop = box || undefined;
+  const first = picture();
+  if (first) first.crop = next || undefined;
   paint();
   if (ask) tell("asked");
 }
@@ -170,7 +213,7 @@ function drawBoxes() {
     setBox(next[2] > 0.02 && next[3] > 0.02 ? next : null, false);
   });
   canvas.addEventListener("pointerup", () => {
-    if (from) setBox(box, true);
+    if (from) setBox(picture()?.crop, true);
     from = null;
   });
   canvas.addEventListener("keydown", (event) => {
@@ -179,7 +222,7 @@ function drawBoxes() {
     const step = steps[event.key];
     if (!step) return undefined;
     event.preventDefault();
-    const [left, top, width, height] = box || [0.25, 0.25, 0.5, 0.5];
+    const [left, top, width, height] = picture()?.crop || [0.25, 0.25, 0.5, 0.5];
     const by = 0.05;
     const next = event.shiftKey
       ? [left, top, within(width + step[0] * by, 0.05, 1 - left), within(height + step[1] * by, 0.05, 1 - top)]

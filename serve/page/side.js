@@ -18,6 +18,7 @@ export function side(title, source) {
   let asked = {};
   let loading = null;
   let heat = null;
+  let box = null;
   let first = null; // the frame that was shown first, to which the layer belongs
   let detail = null; // the part that is in sight, with more pixels, above the whole picture
   const undetailed = () => {
@@ -35,6 +36,7 @@ export function side(title, source) {
       first ??= now.frame;
       figure.frames = now.frames;
       if (heat) heat.hidden = now.frame !== first;
+      box?.toggleAttribute("hidden", now.frame !== first);
       undetailed();
       image.addEventListener("load", () => URL.revokeObjectURL(found.url), { once: true });
       image.src = found.url;
@@ -52,6 +54,12 @@ export function side(title, source) {
     heat.style.transform = image.style.transform;
     heat.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
     image.parentElement.append(heat);
+  };
+  // a box over the frame that was shown first
+  figure.outline = (layer) => {
+    if (!layer) return;
+    box = layer;
+    image.parentElement.append(layer);
   };
   figure.scroll = (steps) => {
     const frame = Math.min(now.frames, Math.max(1, (asked.frame ?? now.frame) + steps));

@@ -14,6 +14,7 @@ export const state = {
   wordsIn: [], // those in which they are; none: they are compared with pictures
   fuse: 0.5, // the share of pictures beside words of columns
   item: null, // what a case is, where cases answer
+  regions: false, // whether parts of pictures are compared, where the index has them
   parts: [], // {kind: "upload" | "text" | "id", value, weight, crop}
   marks: new Map(), // id -> LIKE or UNLIKE, of hits, in the order of the clicks
   seen: new Set(), // ids that were shown when one of them was marked: others come first then
@@ -100,6 +101,9 @@ const spoken = (part) => part.kind === "text";
 export const worded = () => !state.item && state.wordsIn.length > 0 && state.parts.some(spoken);
 export const mixed = () => state.parts.some((part) => !spoken(part)) || state.marks.size > 0;
 
+// Whether parts of pictures answer: there are none of cases, and words of columns are looked for in texts.
+export const inParts = () => Boolean(state.regions && state.index.regions && !state.item && !worded());
+
 // What may be a case in this index, what it records first.
 export function cases() {
   const { columns, group, item } = state.index;
@@ -138,5 +142,6 @@ export function request() {
     one_per: state.onePer && group && !state.item ? group : null,
     ...(worded() ? { in: state.wordsIn, fuse: mixed() ? state.fuse : null } : {}),
     ...(state.item ? { item: state.item } : {}),
+    ...(inParts() ? { in_regions: true } : {}),
   };
 }

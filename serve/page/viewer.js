@@ -5,6 +5,7 @@ import { $, h, shown } from "./dom.js";
 import * as heat from "./heat.js";
 import { fellow, isRight, ofPatient, strip } from "./patient.js";
 import { listen } from "./pointer.js";
+import { outline } from "./regions.js";
 import { side } from "./side.js";
 import { LIKE, marked, sideColumn, state, technical } from "./state.js";
 import { strings } from "./strings.js";
@@ -40,6 +41,7 @@ function draw(hit) {
   const dialog = $("viewer");
   const asked = question();
   const own = side(titled(hit), { id: hit.id });
+  own.outline(outline(hit));
   const figures = h("div", { className: "sides", tabIndex: 0, aria: { label: strings.zoom }, role: "group" }, own);
   if (asked && !(asked.kind === "id" && asked.value === hit.id)) figures.prepend(side(strings.question, { [asked.kind]: asked.value }));
   const facts = Object.entries(hit).filter(([name, value]) => !["rank", "id"].includes(name) && shown(value) !== "");
@@ -95,9 +97,9 @@ function slider(text, name) {
 }
 
 function apply() {
-  for (const image of $("viewer").querySelectorAll(".frame img")) {
+  for (const image of $("viewer").querySelectorAll(".frame img, .frame .region")) {
     image.style.transform = `translate(${view.x}px, ${view.y}px) scale(${view.scale})`;
-    if (!image.classList.contains("heat")) image.style.filter = `brightness(${level.brightness}) contrast(${level.contrast})`;
+    if (image.matches("img:not(.heat)")) image.style.filter = `brightness(${level.brightness}) contrast(${level.contrast})`;
   }
   for (const figure of figures()) figure.sharpen(view);
 }

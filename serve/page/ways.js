@@ -2,7 +2,7 @@
 // pictures or whole cases answer.
 
 import { $, h, refill } from "./dom.js";
-import { asking, cases, mixed, on, state, tell, worded } from "./state.js";
+import { asking, cases, inParts, LIKE, marked, mixed, on, state, tell, worded } from "./state.js";
 import { strings } from "./strings.js";
 
 const REPORTS = ["findings", "impression", "report", "caption", "text", "description"];
@@ -13,7 +13,7 @@ const MOST = 240;
 export function openWays() {
   const texts = state.texts;
   const reports = texts.filter((name) => REPORTS.includes(name.toLowerCase()));
-  Object.assign(state, { wordsIn: state.index.text ? [] : reports.length ? reports : texts.slice(0, texts.length === 1 ? 1 : 0), fuse: 0.5, item: null });
+  Object.assign(state, { wordsIn: state.index.text ? [] : reports.length ? reports : texts.slice(0, texts.length === 1 ? 1 : 0), fuse: 0.5, item: null, regions: false });
 }
 
 function changed(asks) {
@@ -43,9 +43,26 @@ function fusing() {
       } }), said);
 }
 
+function comparing() {
+  return h("div", {}, h("label", { className: "check" },
+    h("input", { type: "checkbox", checked: state.regions, disabled: Boolean(state.item) || worded(), onchange: (event) => {
+      state.regions = event.target.checked;
+      changed(asking());
+    } }), h("span", { className: "name" }, strings.in_regions)),
+    h("p", { className: "quiet" }, strings.in_regions_help));
+}
+
+// Marks move a question that is one vector, and a case's is several: what was right is asked with where nothing else is.
+function unmark() {
+  if (!state.parts.length) state.parts = marked(LIKE).map((value) => ({ kind: "id", value, weight: 1 }));
+  state.marks.clear();
+  state.seen.clear();
+}
+
 function answering(kinds) {
   const select = h("select", { onchange: () => {
     state.item = select.value || null;
+    if (state.item) unmark();
     changed(asking());
   } }, ...[["", strings.pictures_answer], ...kinds.map((kind) => [kind, strings.item[kind] || kind])].map(([value, text]) =>
     h("option", { value, selected: value === (state.item || "") }, text)));
@@ -54,9 +71,10 @@ function answering(kinds) {
 
 function show() {
   const kinds = state.index ? cases() : [];
-  $("ways").hidden = !state.texts.length && !kinds.length;
-  $("ways-now").textContent = [worded() || state.wordsIn.length && !state.item ? state.wordsIn.join(", ") : "", state.item ? strings.item[state.item] || state.item : ""].filter(Boolean).join("; ");
-  refill($("ways-fields"), [state.texts.length ? columns() : null, worded() && mixed() ? fusing() : null, kinds.length ? answering(kinds) : null]);
+  const parts = Boolean(state.index?.regions);
+  $("ways").hidden = !state.texts.length && !kinds.length && !parts;
+  $("ways-now").textContent = [worded() || state.wordsIn.length && !state.item ? state.wordsIn.join(", ") : "", state.item ? strings.item[state.item] || state.item : "", inParts() ? strings.in_regions_now : ""].filter(Boolean).join("; ");
+  refill($("ways-fields"), [state.texts.length ? columns() : null, worded() && mixed() ? fusing() : null, parts ? comparing() : null, kinds.length ? answering(kinds) : null]);
 }
 
 // Of a hit by words: the part of its texts in which they stand, each marked. Places are counted in characters.

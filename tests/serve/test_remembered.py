@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import threading
 
 import pytest
@@ -108,3 +109,67 @@ def test_a_search_does_not_wait_behind_a_network(asked, indexed, png, monkeypatc
     for one in slow:
         with pytest.raises(ZeroDivisionError):
             one.result(LONG)
+
+
+@pytest.fixture
+def decoded(asked, monkeypatch):
+    """The pictures that were decoded."""
+    decoders, seen = asked.client.app.state.retr.decoders, []
+    real = decoders.read
+    monkeypatch.setattr(decoders, "read", lambda data, **options: (seen.append(data), real(data, **options))[1])
+    return seen
+
+
+def test_a_picture_whose_vector_is_known_is_not_decoded_again(asked, decoded, indexed, png, tmp_path):
+    # a file of the archive: whose it is is known by its bytes
+    own = next(tmp_path.rglob("healthy/*.png")).read_bytes()
+    part = {"data": base64.b64encode(own).decode()}
+    for options in (
+        {},
+        {"k": 2},
+        {"exclude_same": {"patient": None}},
+        {"item": "patient"},
+        {"where": "age >= 40"},
+        {"include_self": True},
+    ):
+        assert asked(part, **options)[0] == indexed.search(image=own, **{"k": 5, **options}).ids
+    assert decoded == [own]
+    asked(part | {"crop": [0, 0, 0.5, 0.5]})
+    asked({"data": base64.b64encode(png(4)).decode()}, part)
+    assert decoded == [own, own, png(4)]
+
+
+def test_what_is_forgotten_between_two_looks_is_decoded(asked, decoded, indexed, png, monkeypatch):
+    part = {"data": base64.b64encode(png(3)).decode()}
+    asked(part)
+    remembered = asked.served._remembered
+    real = asked.served.search
+
+    def search(*given):
+        # another writer commits just now
+        remembered._held.clear()
+        return real(*given)
+
+    monkeypatch.setattr(asked.served, "search", search)
+    assert asked(part) == (indexed.search(image=png(3), k=5).ids, 1)
+    assert decoded == [png(3)] * 2
+    # several questions of one request, of which one is known
+    other = {"parts": [{"data": base64.b64encode(png(4)).decode()}]}
+    answer = asked.client.post(SEARCH, json={"questions": [{"parts": [part]}, other], "k": 5}).json()["answers"]
+    assert [[hit["id"] for hit in one["hits"]] for one in answer] == [
+        indexed.search(image=png(seed), k=5).ids for seed in (3, 4)
+    ]
+
+
+def test_nothing_that_is_remembered_of_a_picture_holds_pixels(asked, png):
+    asked({"data": base64.b64encode(png(3)).decode()})
+    ((_, held),) = asked.served._remembered._held.values()
+    assert held.image is None
+    assert held.origin.sha256 == hashlib.sha256(png(3)).hexdigest()
+
+
+def test_words_and_a_known_picture_are_asked_together(asked, indexed, png):
+    part = {"data": base64.b64encode(png(3)).decode()}
+    asked(part)
+    options = {"in": ["label"], "fuse": 0.5}
+    assert asked({"text": "glaucoma"}, part, **options)[0]
