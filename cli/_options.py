@@ -102,6 +102,14 @@ MetadataOptions = Annotated[list[str] | None, _said("metadata", BuildOptions)]
 PathColumnOptions = Annotated[list[str] | None, _said("path_column", BuildOptions)]
 GroupOptions = Annotated[list[str] | None, _said("group", BuildOptions)]
 DtypeOption = Annotated[str | None, _said("dtype", BuildOptions)]
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="HOST:PORT",
+        help="Do it on the machines of this Ray cluster, or of the one that runs here: auto.",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option("--device", help="Where to compute: auto, cpu, cuda, cuda:N or cuda:all.")]
 PrecisionOption = Annotated[str, typer.Option("--precision", help="auto, fp32, bf16 or fp16.")]
 EncoderOption = Annotated[str, typer.Option("--encoder", help="An encoder of `retr encoders ls`.")]
@@ -156,6 +164,36 @@ class LoadOptions:
                 raise UsageError(f"--set takes KEY=VALUE, got: {setting!r}", hint="for example --set feature=retrieval")
             options[key.replace("-", "_")] = yaml.safe_load(value) if value else ""
         return options
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShardOptions:
+    """Where the shards of an index are searched."""
+
+    ray: RayOption = None
+    shard_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--shard-seconds", metavar="SECONDS", help="With --ray: how long a shard may take to answer; by default 60."
+        ),
+    ] = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Options for ``Index.open``.
+
+        >>> ShardOptions(ray="auto").options, ShardOptions().options
+        ({'ray': 'auto'}, {})
+
+        Raises
+        ------
+        UsageError
+            Seconds are given and no cluster.
+        """
+        given = {"ray": self.ray, "shard_seconds": self.shard_seconds}
+        if self.ray is None and self.shard_seconds is not None:
+            raise UsageError("--shard-seconds is of shards on other machines", hint="give --ray, or leave it out")
+        return {name: value for name, value in given.items() if value is not None}
 
 
 def unfold(command: Callable[..., None]) -> Callable[..., None]:

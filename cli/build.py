@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from retr.cli._loudness import quiet
-from retr.cli._options import INDEX_DIR, IndexesOption, IndexOption, JsonOption, LoadOptions, find_index, unfold
+from retr.cli._options import (
+    INDEX_DIR,
+    IndexesOption,
+    IndexOption,
+    JsonOption,
+    LoadOptions,
+    RayOption,
+    find_index,
+    unfold,
+)
 from retr.cli._output import Output
 from retr.index.errors import UsageError
 from retr.retrieval.ingest.options import BuildOptions
@@ -55,14 +64,7 @@ def build(
             help="Embed only this part, such as 3/8, beside the index; `retr index merge` makes one of all.",
         ),
     ] = None,
-    ray: Annotated[
-        str | None,
-        typer.Option(
-            "--ray",
-            metavar="HOST:PORT",
-            help="Embed on the machines of this Ray cluster, or of the one that runs here: auto.",
-        ),
-    ] = None,
+    ray: RayOption = None,
     asked: BuildOptions,
     loading: LoadOptions,
     json_: JsonOption = False,

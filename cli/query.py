@@ -21,6 +21,7 @@ from retr.cli._options import (
     Paths0Option,
     PathsOption,
     SafeCsvOption,
+    ShardOptions,
     SheetOption,
     ThumbnailsOption,
     find_index,
@@ -98,6 +99,7 @@ def query(
     ] = False,
     link: LinkOption = None,
     loading: LoadOptions,
+    shards: ShardOptions,
     json_: JsonOption = False,
     csv_: CsvOption = False,
     safe_csv: SafeCsvOption = False,
@@ -130,7 +132,7 @@ def query(
             hint = 'put it into a line: {"image": "x.png", "region": [0, 0, 64, 64]}'
             raise UsageError("--region is of --image and --id", hint=hint)
         queries = [one.cut(region) for one in queries]
-    opened = Index.open(find_index(index), **loading.options)
+    opened = Index.open(find_index(index), **loading.options, **shards.options)
     shown = _shown(out, asked.columns, opened.store)
     wanted = replace(
         asked,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from retr.cli._options import JsonOption, LoadOptions, find_index, unfold
+from retr.cli._options import JsonOption, LoadOptions, ShardOptions, find_index, unfold
 from retr.cli._output import Output
 from retr.index.errors import RetrError, UsageError
 from retr.index.machine.extras import needed
@@ -62,6 +62,7 @@ def serve(
     certificate: Annotated[Path | None, typer.Option("--certificate", help="A certificate for TLS (PEM).")] = None,
     certificate_key: Annotated[Path | None, typer.Option("--certificate-key", help="Its key (PEM).")] = None,
     loading: LoadOptions,
+    shards: ShardOptions,
 ) -> None:
     """Serve indexes over HTTP, and a page to look at them, to this machine or, with tokens, to others.
 
@@ -92,7 +93,7 @@ def serve(
         certificate_key=certificate_key,
     )
     served = _named(index or [])
-    config = _config(create_app(served, settings, loading.options), settings)
+    config = _config(create_app(served, settings, {**loading.options, **shards.options}), settings)
     listening = _listening(host, port)
     scheme, named = "http" if certificate is None else "https", f"[{host}]" if ":" in host else host
     place = f"{scheme}://{named}:{listening.getsockname()[1]}{root_path}/"

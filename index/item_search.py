@@ -8,7 +8,7 @@ chosen by `tune`, which measures how many of the best cases are found so; `retr.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from retr.index.plan import require_k
 from retr.index.rows.items import items_of
 from retr.index.scan import items as exact
 from retr.index.scan.items import ItemAnswer, ItemAsk, ItemQuestion, Vectors
+from retr.index.scan.ranking import ranked
+from retr.index.scatter import gather, notes, spans
+from retr.index.types import Ask
 from retr.index.vectors import unit
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.rows.items import Items
+    from retr.index.scatter import Gathered, Span
     from retr.index.store import Store
     from retr.index.types import ItemScore
 
@@ -79,6 +83,7 @@ def search_items(
     min_score: float | None = None,
     exactly: bool = False,
     promise: Promise | None = None,
+    partial: bool = False,
 ) -> list[ItemAnswer]:
     """Find the k best cases for each question.
 
@@ -100,11 +105,14 @@ def search_items(
         Compare with every row, also where the index is tuned.
     promise
         How far the accelerators look; by default as tuned.
+    partial
+        Answer also where shards that are held elsewhere do not.
 
     Raises
     ------
     UsageError
-        The index lacks a column of the rule, ``k`` is not positive, or a question does not fit.
+        The index lacks a column of the rule, ``k`` is not positive, a question does not fit, or cases lie in several
+        shards that are held elsewhere.
     FilterError
         The where-expression cannot be read or applied.
 
@@ -119,21 +127,113 @@ def search_items(
     """
     require_k(k)
     exact.require_score(score)
-    items, dim, cosine = items_of(store, rule), store.manifest.encoder.dim, store.plan.cosine
+    items, info = items_of(store, rule), store.manifest.encoder
+    dim, cosine = info.dim, info.similarity == "cosine"
     asked = [_prepared(question, dim, cosine=cosine) for question in questions]
+    if mask is not None and (mask.shape != (store.n_total,) or mask.dtype != np.bool_):
+        raise UsageError(f"a mask must be bool ({store.n_total},), got {mask.dtype} {mask.shape}")
+    if not len(items):
+        return [_nothing(question) for question in asked]
+    if store.remote is not None:
+        how = _How(rule, int(k), score, where, min_score, exactly, promise)
+        return _elsewhere(store, items, questions, how, mask, partial=partial)
     allowed = None if where is None else store.where(where)
     if mask is not None:
-        if mask.shape != (store.n_total,) or mask.dtype != np.bool_:
-            raise UsageError(f"a mask must be bool ({store.n_total},), got {mask.dtype} {mask.shape}")
         allowed = mask if allowed is None else mask & allowed
     ask = ItemAsk(min(int(k), max(len(items), 1)), allowed, score, min_score)
     vectors = Vectors(store.plan.blocks, store.plan.max_norm, cosine, store.ids)
-    if not len(items):
-        return [_nothing(question) for question in asked]
     promise = promise or promised(store.manifest.extra, rule, score)
     quick = [_through_accelerators(store, vectors, items, one, ask, promise, exactly=exactly) for one in asked]
     slow = iter(exact.search(vectors, items, [one for one, got in zip(asked, quick, strict=True) if got is None], ask))
     return [next(slow) if got is None else got for got in quick]
+
+
+@dataclass(frozen=True)
+class _How:
+    """What all shards are asked alike."""
+
+    rule: str
+    k: int
+    score: ItemScore
+    where: str | None
+    min_score: float | None
+    exactly: bool
+    promise: Promise | None
+
+
+@dataclass(frozen=True)
+class _Items:
+    """What one shard is asked."""
+
+    questions: list[ItemQuestion]
+    how: _How
+    mask: NDArray[np.bool_] | None
+
+    def answer(self, shard: Store) -> list[ItemAnswer]:
+        how = self.how
+        return search_items(
+            shard,
+            self.questions,
+            how.rule,
+            how.k,
+            score=how.score,
+            where=how.where,
+            mask=self.mask,
+            min_score=how.min_score,
+            exactly=how.exactly,
+            promise=how.promise,
+        )
+
+
+def _elsewhere(
+    store: Store,
+    items: Items,
+    questions: Sequence[ItemQuestion],
+    how: _How,
+    mask: NDArray[np.bool_] | None,
+    *,
+    partial: bool,
+) -> list[ItemAnswer]:
+    """Ask shards that are held elsewhere for their best cases, and rank these together."""
+    if not store.once(("cases in one shard", items.columns, how.rule), lambda: _each_in_one(store, items)):
+        raise UsageError(
+            f"some cases by {how.rule!r} have parts in several shards, and are not compared across machines",
+            hint="leave --ray out, or declare the column that holds a case together: `retr index group COLUMN`",
+        )
+
+    def part(span: Span) -> _Items:
+        mine = [replace(one, exclude=span.rows(np.unique(np.asarray(one.exclude, np.int64)))) for one in questions]
+        return _Items(mine, how, span.mask(mask))
+
+    got = gather(store, part, partial=partial)
+    ask = Ask(min(how.k, max(len(items), 1)), None, [], None, how.min_score)
+    return [_merged(items, got, number, ask) for number in range(len(questions))]
+
+
+def _each_in_one(store: Store, items: Items) -> bool:
+    """Return whether all parts of each case lie in one shard."""
+    held = np.zeros(len(items), np.int64)
+    for span in spans(store.manifest):
+        mine = np.unique(items.numbers[span.start : span.stop])
+        held[mine[mine >= 0]] += 1
+    return bool((held <= 1).all())
+
+
+def _merged(items: Items, got: Gathered[list[ItemAnswer]], number: int, ask: Ask) -> ItemAnswer:
+    """Rank what the shards answered to one question together."""
+    answers = [(span, found[number]) for span, found in got.answers]
+    rows = np.concatenate([span.whole(one.rows) for span, one in answers])
+    pairs = np.concatenate([one.pairs for _, one in answers])
+    scores = np.concatenate([one.scores for _, one in answers])
+    # a case that answers has a part for each of the question's
+    cases = items.numbers[rows[:, 0]].astype(np.int64)
+    best, top = ranked(cases[None], scores[None], ask, lambda some: [items.names[at] for at in some.tolist()])
+    kept = best[0][best[0] >= 0]
+    place = dict(zip(cases.tolist(), range(len(cases)), strict=True))
+    at = np.array([place[case] for case in kept.tolist()], np.int64)
+    exact = all(one.exact for _, one in answers) and got.searched == 1
+    note = notes(*(one.note for _, one in answers), got.note)
+    return ItemAnswer(kept, top[0][: len(kept)], rows[at], pairs[at], exact, note, got.searched)
 
 
 def _prepared(question: ItemQuestion, dim: int, *, cosine: bool) -> ItemQuestion:

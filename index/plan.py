@@ -62,7 +62,7 @@ def search(
             _need_one_each("exclude", exclude, len(queries))
         if (found := _shortly(snapshot, plan, queries, options, chosen)) is not None:
             return found
-    ask = _asked(snapshot, options, _excluded(snapshot, len(queries), exclude, exclude_same), chosen, mask)
+    ask = _asked(snapshot, options, excluded(snapshot, len(queries), exclude, exclude_same), chosen, mask)
     placed = Placed() if aside else placement.take(snapshot, plan.config, len(queries), few=approximate.measured(ask))
     how = plan.how(snapshot)
     accelerators: Sequence[Accelerator | None] = ()
@@ -98,7 +98,7 @@ def ask_of(
     """Return what n queries want, as the scans take it; the arguments are those of `Store.search`."""
     require_k(options.k)
     chosen = None if options.where is None else snapshot.allowed(options.where)
-    return _asked(snapshot, options, _excluded(snapshot, n, exclude, {}), chosen, mask)
+    return _asked(snapshot, options, excluded(snapshot, n, exclude, {}), chosen, mask)
 
 
 def _asked(
@@ -307,13 +307,13 @@ def _allowed(
     return mask if allowed is None else mask & allowed, None
 
 
-def _excluded(
+def excluded(
     snapshot: Snapshot,
     n: int,
     exclude: Sequence[NDArray[np.int64]] | None,
     exclude_same: Mapping[str, Sequence[object]],
 ) -> list[NDArray[np.int64]]:
-    """Return the forbidden rows of each of ``n`` queries, sorted."""
+    """Return the forbidden rows of each of ``n`` queries, sorted; the arguments are those of `Store.search`."""
     if exclude is None and not exclude_same:
         return [_NOTHING] * n
     parts: list[list[NDArray[np.int64]]] = [[] for _ in range(n)]

@@ -8,14 +8,15 @@ So the answer does not depend on what else is asked, nor on how rows lie in segm
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.index.plan import ask_of, prepared
+from retr.index.plan import ask_of, excluded, prepared
 from retr.index.scan.ranking import ranked
+from retr.index.scatter import Gathered, gather, merge
 from retr.index.types import Neighbours
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.scatter import Span
     from retr.index.search_options import RankOptions
     from retr.index.store import Store
     from retr.index.types import Ask
@@ -81,7 +83,9 @@ def search_regions(
         said = f"regions are searched exactly, which has no effort, got {options.effort!r}"
         raise UsageError(said, hint="leave it out")
     dim = store.manifest.encoder.dim
-    queries = prepared(queries, dim, cosine=True)
+    unrounded, queries = queries, prepared(queries, dim, cosine=True)
+    if store.remote is not None:
+        return _elsewhere(store, array, unrounded, options, mask, exclude)
     ask = ask_of(store, len(queries), options, mask=mask, exclude=exclude)
     lengths = store.once(("lengths", array), lambda: _lengths(store, array, dim))
     rows = np.full((len(queries), ask.k), -1, np.int64)
@@ -98,6 +102,46 @@ def search_regions(
             rows[number], scores[number] = mine[0], my_scores[0]
             regions[number, here] = which[np.searchsorted(near, mine[0][here])]
     return Matched(Neighbours(rows, scores), regions)
+
+
+@dataclass(frozen=True)
+class _Regions:
+    """What one shard is asked."""
+
+    array: str
+    queries: NDArray[np.float32]
+    options: RankOptions
+    mask: NDArray[np.bool_] | None
+    exclude: list[NDArray[np.int64]]
+
+    def answer(self, shard: Store) -> Matched:
+        return search_regions(shard, self.array, self.queries, self.options, mask=self.mask, exclude=self.exclude)
+
+
+def _elsewhere(
+    store: Store,
+    array: str,
+    queries: NDArray[np.float32],
+    options: RankOptions,
+    mask: NDArray[np.bool_] | None,
+    exclude: Sequence[NDArray[np.int64]] | None,
+) -> Matched:
+    """Ask shards that are held elsewhere for their best rows, and rank these together."""
+    left_out = excluded(store, len(queries), exclude, {})
+    ask = ask_of(store, len(queries), replace(options, where=None), mask=mask)
+
+    def part(span: Span) -> _Regions:
+        return _Regions(array, queries, options, span.mask(mask), [span.rows(rows) for rows in left_out])
+
+    got = gather(store, part, partial=options.partial)
+    found = merge(store, Gathered([(span, one.found) for span, one in got.answers], got.searched, got.note), ask)
+    rows = np.concatenate([span.whole(one.found.rows) for span, one in got.answers], axis=1)
+    which = np.concatenate([one.regions for _, one in got.answers], axis=1)
+    regions = np.full(found.rows.shape, -1, np.int64)
+    for mine, best, theirs, numbers in zip(regions, found.rows, rows, which, strict=True):
+        of_row = dict(zip(theirs.tolist(), numbers.tolist(), strict=True))
+        mine[:] = [of_row[row] if row >= 0 else -1 for row in best.tolist()]
+    return Matched(found, regions)
 
 
 def _error(dim: int) -> float:

@@ -37,6 +37,13 @@ class RankOptions(Options):
             "More find more and take longer; `UsageError` where search is exact.",
         ),
     ] = None
+    partial: Annotated[
+        bool,
+        Option(
+            "Answer also where shards on other machines do not, and say what share of the rows was searched.",
+            "Without it that is an error, which names the shard; see ``Index.open(ray=...)``.",
+        ),
+    ] = False
 
 
 class RankKeywords(TypedDict, total=False):
@@ -47,3 +54,4 @@ class RankKeywords(TypedDict, total=False):
     min_score: float | None
     exact: bool
     effort: int | None
+    partial: bool

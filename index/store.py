@@ -11,6 +11,8 @@ from retr.index.machine.home import index_folder
 from retr.index.options import documents, taken
 from retr.index.plan import Plan, search
 from retr.index.rows.snapshot import Snapshot
+from retr.index.scatter import Remote
+from retr.index.scatter import search as search_elsewhere
 from retr.index.search_options import RankOptions
 
 if TYPE_CHECKING:
@@ -36,11 +38,14 @@ class Store(Snapshot):
     ----------
     placement
         Where searches run; see `place`.
+    remote
+        What holds the shards elsewhere and answers for them, or ``None``.
     """
 
     def __init__(self, path: Path, manifest: Manifest, *, before: Snapshot | None = None) -> None:
         super().__init__(path, manifest, before=before)
         self.placement = Placement("cpu")
+        self.remote: Remote | None = None
 
     @classmethod
     def create(
@@ -74,10 +79,11 @@ class Store(Snapshot):
         return store
 
     def newest(self) -> Self:
-        """Return the newest committed version, on the same device; see `Snapshot.newest`."""
+        """Return the newest committed version, on the same device and machines; see `Snapshot.newest`."""
         newer = super().newest()
         if newer is not self:
             newer.place(self.placement.device)
+            newer.remote = self.remote
         return newer
 
     @cached_property
@@ -137,11 +143,15 @@ class Store(Snapshot):
             ``k`` is not positive, a shape does not fit, or a column is unknown.
         FilterError
             The where-expression cannot be read or applied.
+        RetrError
+            A shard that is held elsewhere does not answer.
         """
         if type(k) is int and not options:
             asked = _asked(k)
         else:
             asked = k if isinstance(k, RankOptions) else taken(RankOptions, {"k": k, **options}, "search")
+        if self.remote is not None:
+            return search_elsewhere(self, queries, asked, mask=mask, exclude=exclude, exclude_same=exclude_same or {})
         return search(
             self,
             self.plan,

@@ -111,12 +111,15 @@ class Neighbours:
         Whether these are provably the best rows.
     note
         What a person should know about how they were found, or ``None``.
+    searched
+        The share of the rows that was looked at: less than 1 where shards did not answer, and that was asked for.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
     exact: bool = True
     note: str | None = None
+    searched: float = 1.0
 
 
 @dataclass(frozen=True)

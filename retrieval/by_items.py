@@ -138,6 +138,7 @@ def find_items(
         where=options.where,
         min_score=options.min_score,
         exactly=options.exact or options.offset is not None,
+        partial=options.partial,
     )
     return [
         _hits(store, items, answer, query, noted, first, columns)
@@ -327,7 +328,7 @@ def _hits(
     best = answer.pairs.argmax(axis=1) if len(answer.items) else np.empty(0, np.int64)
     rows = answer.rows[np.arange(len(best)), best]
     note = "; ".join(dict.fromkeys(filter(None, [answer.note, *notes]))) or None
-    found = Neighbours(rows[None], answer.scores[None], exact=answer.exact, note=note)
+    found = Neighbours(rows[None], answer.scores[None], exact=answer.exact, note=note, searched=answer.searched)
     [hits] = Hits.all_of(store, found, [query.describe()], offset=first, columns=columns)
     shown = np.argsort(-answer.pairs[first:], axis=1, kind="stable")[:, :SHOWN]
     matched = np.take_along_axis(answer.rows[first:], shown, axis=1)

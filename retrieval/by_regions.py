@@ -71,7 +71,7 @@ def find_regions(
     general = [*store.identity.absent(options.where), *store.identity.warnings()]
     noted = []
     for hits, regions, notes in zip(answers, found.regions, said, strict=True):
-        one = hits.with_note("; ".join(dict.fromkeys([*notes, *general])) or None)
+        one = hits.with_note("; ".join(dict.fromkeys(filter(None, [hits.note, *notes, *general]))) or None)
         boxes = _boxes(store, layout, hits.rows, regions[first : first + len(hits)])
         vars(one)["regions"] = boxes
         noted.append(one)

@@ -111,7 +111,7 @@ class IndexContents:
         """Let go of the mapped files and the encoder; asked anything afterwards, the index raises `UsageError`.
 
         Hits that were given keep the snapshot they were found in, and a search that another thread has begun ends as it
-        would have.
+        would have. Processes that hold shards on other machines end.
 
         >>> from retr.sample import sample_index
         >>> index = sample_index()
@@ -121,6 +121,8 @@ class IndexContents:
         ...
         retr.index.errors.UsageError: ...
         """
+        if self._store is not None and self._store.remote is not None:
+            self._store.remote.close()
         self._store, self._loaded, self._followed, self._bridges = None, Once(), Once(), Once(most=2)
 
     def snapshot(self) -> Self:
@@ -246,6 +248,9 @@ class IndexContents:
                 raise IndexNotFoundError(
                     f"another index lies at {self._path.name!r} than the one that was opened", hint="open it anew"
                 )
+            if store.remote is not None:
+                # whoever asks meanwhile is answered by the version before
+                store.remote.prepare(store)
             self._store = store
             return True
 

@@ -13,17 +13,18 @@ page: pages are parts of one order.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from retr.index.errors import UsageError
-from retr.index.types import Neighbours
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from retr.index.store import Store
+    from retr.index.types import Neighbours
 
 #: So many of the nearest rows are put in order.
 CANDIDATES = 200
@@ -58,7 +59,7 @@ def diversify(store: Store, found: Neighbours, share: float) -> Neighbours:
         vectors = np.asarray(store.vectors(best), np.float64)
         order = marginal_relevance(scores[at, : len(best)].astype(np.float64), vectors, share)
         rows[at, : len(best)], scores[at, : len(best)] = best[order], scores[at, : len(best)][order]
-    return Neighbours(rows, scores, exact=found.exact, note=found.note)
+    return replace(found, rows=rows, scores=scores)
 
 
 def marginal_relevance(scores: NDArray[np.float64], vectors: NDArray[np.float64], share: float) -> NDArray[np.int64]:

@@ -159,6 +159,9 @@ class Hits(Sequence[Hit]):
     regions
         Of an answer by regions: of each hit left, top, width and height of the one that is most like the question, in
         pixels of the upright picture.
+    searched
+        The share of the rows that was searched: less than 1 where shards on other machines did not answer, and
+        ``partial`` let the others.
     """
 
     scores: NDArray[np.float32]
@@ -174,6 +177,7 @@ class Hits(Sequence[Hit]):
     cases: list[str] | None = None
     parts: list[list[dict[str, Any]]] | None = None
     regions: list[tuple[int, int, int, int]] | None = None
+    searched: float = 1.0
     # numpy leaves `array == hits` to this class
     __array_ufunc__ = None
     # for the thumbnails of a notebook; does not travel in a pickle
@@ -221,6 +225,7 @@ class Hits(Sequence[Hit]):
                 ranks=np.arange(offset + 1, offset + 1 + len(rows)),
                 exact=found.exact,
                 note=found.note,
+                searched=found.searched,
                 query=query,
                 _store=store,
                 _kept=(kept, start),
@@ -270,7 +275,8 @@ class Hits(Sequence[Hit]):
         answer = {"query": self.query, "hits": hits, "exact": self.exact, "note": self.note}
         words = {"highlights": self.highlights, "weights": self.weights} if self.highlights is not None else {}
         cases = {"cases": self.cases, "parts": self.parts} if self.cases is not None else {}
-        return {**answer, **words, **cases}
+        share = {"searched": self.searched} if self.searched < 1 else {}
+        return {**answer, **share, **words, **cases}
 
     @property
     def ids(self) -> list[str]:
@@ -405,7 +411,7 @@ class Hits(Sequence[Hit]):
             return False  # arrays and tables would compare the hits cell by cell, or fail
         if not isinstance(other, Hits):
             return NotImplemented
-        told = ("exact", "note", "query", "paths", "cases", "regions")
+        told = ("exact", "note", "query", "paths", "cases", "regions", "searched")
         said = all(getattr(self, one) == getattr(other, one) for one in told)
         arrays = ((self.scores, other.scores), (self.rows, other.rows), (self.ranks, other.ranks))
         return (

@@ -39,6 +39,7 @@ def to_arrow(answers: Sequence[Hits]) -> bytes:
             "cases": one.cases,
             "parts": one.parts,
             "regions": one.regions,
+            "searched": one.searched,
         }
         for one in answers
     ]
@@ -100,4 +101,5 @@ def _hits(table: pa.Table, said: dict[str, Any]) -> Hits:
         cases=said.get("cases"),
         parts=said.get("parts"),
         regions=None if said.get("regions") is None else [tuple(box) for box in said["regions"]],
+        searched=float(said.get("searched", 1.0)),
     )

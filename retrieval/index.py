@@ -152,7 +152,15 @@ class Index(IndexContents, Deferred):
         ]
 
     @classmethod
-    def open(cls, path: str | Path = ".retr", *, encoder: str | BaseEncoder | None = None, **options: Any) -> Self:
+    def open(
+        cls,
+        path: str | Path = ".retr",
+        *,
+        encoder: str | BaseEncoder | None = None,
+        ray: str | None = None,
+        shard_seconds: float = 60.0,
+        **options: Any,
+    ) -> Self:
         """Open an index for searching; nothing is loaded but its manifest.
 
         Parameters
@@ -161,6 +169,11 @@ class Index(IndexContents, Deferred):
             The index folder.
         encoder
             Optional; must be the one the index was built with. By default the recorded one is loaded on first need.
+        ray
+            Search on the machines of a Ray cluster that see the index under the same name: ``HOST:PORT`` or ``"auto"``.
+            Each shard is held by a process there until `close`; answers are the same (`retr.index.scatter`).
+        shard_seconds
+            How long one of these may take to answer.
         options
             Where its weights are and how it should run: ``weights=``, ``text_model=``, ``precision=``; and ``device=``,
             where the encoder and every search run (see `retr.index.gpu.devices`; ``index.store.place`` moves the
@@ -172,8 +185,8 @@ class Index(IndexContents, Deferred):
             There is no index, or it cannot be read.
         EncoderMismatchError
             ``encoder`` is not the one the index was built with.
-        UsageError
-            An option is not one of the encoder's.
+        UsageError, RetrError
+            An option is not one of the encoder's; there is no such cluster.
 
         Examples
         --------
@@ -188,7 +201,12 @@ class Index(IndexContents, Deferred):
             if encoder != store.manifest.encoder.name:
                 raise mismatch(store.manifest.encoder.name, encoder)
             encoder = None
-        return cls(store, encoder=encoder, options=options)
+        opened = cls(store, encoder=encoder, options=options)
+        if ray is not None:
+            from retr.retrieval.cluster.holders import Holders
+
+            store.remote = Holders(ray, store, shard_seconds)
+        return opened
 
     @classmethod
     def from_vectors(

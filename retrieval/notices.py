@@ -60,7 +60,8 @@ def add_remarks(
             notes.append(bridge.note(texts))
         if _is_picture(query) and len(found):
             notes.append(stale)
-            if fence is not None:
+            # what did not answer may hold what it is like
+            if fence is not None and found.searched == 1:
                 from retr.retrieval.novelty import UNTOLD, unlike
 
                 asked = own[at]

@@ -7,11 +7,13 @@ do: behind a transform an X-ray lies as near to fundus photographs as these to e
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from retr.index.scan import exact
+from retr.index.scatter import gather, merge
 from retr.index.types import Ask
 from retr.index.vectors import unit
 from retr.retrieval.encoders.index_encoder import RecordedEncoder
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
     from retr.index.encoder import Encoder
     from retr.index.rows.snapshot import Snapshot
+    from retr.index.scatter import Span
     from retr.index.store import Store
     from retr.index.types import Neighbours
 
@@ -91,14 +94,34 @@ def nearest_own(
     asked = np.asarray(queries, np.float32)
     if store.manifest.encoder.transform is None:
         return store.search(asked, k, mask=among, exclude=list(exclude), exact=exactly)
+    left_out = [np.unique(rows) for rows in exclude]
+    if store.remote is not None:
+
+        def part(span: Span) -> _Own:
+            return _Own(asked, [span.rows(rows) for rows in left_out], k, span.mask(among))
+
+        return merge(store, gather(store, part, partial=False), Ask(k, None, [], None, None))
     if among is None and len(store) < store.n_total:
         among = store.alive()
     ask = Ask(
         k=k,
         allowed=among,
-        exclude=[np.unique(rows) for rows in exclude],
+        exclude=left_out,
         one_per=None,
         min_score=None,
     )
     # features are mapped, and read block by block
     return exact.search(store.blocks(FEATURES), unit(asked), ask, max_norm=_LONGEST, cosine=True, ids_of=store.ids)
+
+
+@dataclass(frozen=True)
+class _Own:
+    """What `nearest_own` is asked of one shard that is held elsewhere."""
+
+    queries: NDArray[np.float32]
+    exclude: list[NDArray[np.int64]]
+    k: int
+    among: NDArray[np.bool_] | None
+
+    def answer(self, shard: Store) -> Neighbours:
+        return nearest_own(shard, self.queries, self.exclude, k=self.k, among=self.among)

@@ -96,6 +96,9 @@ class SearchRequest(_Strict):
     include_self: bool = False
     exact: bool = False
     effort: int | None = Field(None, ge=1)
+    partial: bool = Field(
+        False, description="Answer also where shards on other machines do not; the answer has the share ``searched``."
+    )
     offset: int | None = Field(None, ge=0, le=100_000)
     diverse: float | None = Field(
         None, ge=0, le=1, description="Prefer hits that differ from those before them: 0 is by score alone, 1 most."
@@ -212,6 +215,9 @@ class Answer(BaseModel):
     note: str | None
     highlights: list[dict[str, list[list[int]]]] | None = Field(
         None, description="Of an answer by words: for each hit, by column, where they stand in its text."
+    )
+    searched: float | None = Field(
+        None, description="Of an answer for which some shards did not answer: the share of the rows that was searched."
     )
     weights: dict[str, float] | None = Field(None, description="The shares of words and vectors, where both answer.")
     cases: list[str] | None = Field(

@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from retr import Index, RetrError
+from retr import Index, IndexNotFoundError, RetrError
 from retr.serve.batching import Batcher
 from retr.serve.facets import facets
 from retr.serve.maps import ServedMaps
@@ -125,8 +125,17 @@ class Served:
 
     def _answer(self, key: Hashable, asked: list[Asked]) -> list[Found]:
         assert isinstance(key, tuple)
-        index = self.index.snapshot()
         options = {name: _thawed(value) for name, value in key}
+        index = self.index.snapshot()
+        try:
+            return self._found(index, asked, options)
+        except IndexNotFoundError:
+            # a machine that came back holds no version that has been replaced meanwhile
+            if not self._index.refresh():
+                raise
+            return self._found(self._index.snapshot(), asked, options)
+
+    def _found(self, index: Index, asked: list[Asked], options: dict[str, Any]) -> list[Found]:
         # words that are looked for in a column are not embedded, and the encoder may have no text side
         words = options.get("in_") is not None
         queries = [query for query, _ in asked] if words else self._remembered.embedded(index, asked)

@@ -96,6 +96,8 @@ class ItemAnswer:
         Whether these are provably the best.
     note
         What a person should know of how they were found, or ``None``.
+    searched
+        The share of the rows that was looked at.
     """
 
     items: NDArray[np.int64]
@@ -104,6 +106,7 @@ class ItemAnswer:
     pairs: NDArray[np.float32]
     exact: bool = True
     note: str | None = None
+    searched: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Ray, as far as it is used: a cluster that is running, its machines, and one process for each.
+"""Ray, as far as it is used: a cluster that is running, its machines, and processes on them.
 
 Nothing is started here, and no other address is asked than the one that is given.
 """
@@ -6,6 +6,8 @@ Nothing is started here, and no other address is asked than the one that is give
 from __future__ import annotations
 
 import logging
+import os
+import threading
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +17,8 @@ from retr.index.machine.extras import needed
 
 def ray_library() -> Any:
     """Return the module ``ray``; `MissingExtraError` where it is not installed."""
+    # what nobody waits for any more is no line among a command's own
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     with needed():
         import ray
         from ray._private import worker
@@ -48,8 +52,15 @@ class Place:
     gpus: int
 
 
+# Questions that a process which holds something answers at a time.
+_AT_ONCE = 8
+# a process has one connection to Ray, whoever uses it; the last leaves
+_LOCK = threading.Lock()
+_users: list[Connection] = []
+
+
 class Connection:
-    """A connection to a running cluster; a context, at whose end the processes that were started are gone.
+    """A connection to a running cluster; when the last of a process is closed, what this process started ends.
 
     Parameters
     ----------
@@ -67,16 +78,23 @@ class Connection:
     def __init__(self, address: str) -> None:
         if "://" in address:
             raise UsageError(f"the address of a cluster is HOST:PORT or auto, got: {address!r}")
-        self.ray = ray_library()
-        self._own = not self.ray.is_initialized()
-        if self._own:
-            try:
-                self.ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-                raise RetrError(
-                    f"there is no Ray cluster at {address!r}, or it cannot be joined: {type(error).__name__}",
-                    hint="start one with `ray start --head`, of the same version of Ray (docs/howto/many-machines.md)",
-                ) from None
+        self.ray, self.address = ray_library(), address
+        with _LOCK:
+            if other := next((one.address for one in _users if one.address != address), None):
+                raise UsageError(f"a process uses one cluster at a time: {other!r}, got: {address!r}")
+            self._own: bool = _users[0]._own if _users else not self.ray.is_initialized()
+            if self._own and not _users:
+                self._join()
+            _users.append(self)
+
+    def _join(self) -> None:
+        try:
+            self.ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise RetrError(
+                f"there is no Ray cluster at {self.address!r}, or it cannot be joined: {type(error).__name__}",
+                hint="start one with `ray start --head`, of the same version of Ray (docs/howto/many-machines.md)",
+            ) from None
 
     def places(self) -> list[Place]:
         """Return where processes can run: on each GPU, or once on a machine without one."""
@@ -104,11 +122,32 @@ class Connection:
         }
         return self.ray.remote(kind).options(**options).remote(*arguments)
 
+    def hold(self, kind: type, place: Place, *arguments: Any) -> Any:
+        """Start a process that holds something, and begins anew elsewhere when its machine is lost; return its handle.
+
+        What it is asked meanwhile waits for it. It takes no processor from what else the cluster does.
+        """
+        with needed():
+            from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        options = {
+            "num_cpus": 0,
+            "max_restarts": -1,
+            "max_task_retries": -1,
+            "max_concurrency": _AT_ONCE,
+            "scheduling_strategy": NodeAffinitySchedulingStrategy(place.node, soft=True),
+        }
+        return self.ray.remote(kind).options(**options).remote(*arguments)
+
     def stop(self, actor: Any) -> None:
         """End a process."""
         self.ray.kill(actor)
 
     def close(self) -> None:
-        """Leave the cluster."""
-        if self._own:
-            self.ray.shutdown()
+        """Leave the cluster; nothing where that was done."""
+        with _LOCK:
+            if self not in _users:
+                return
+            _users.remove(self)
+            if self._own and not _users:
+                self.ray.shutdown()

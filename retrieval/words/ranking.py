@@ -132,7 +132,7 @@ def by_words(
     places, answers = iter(range(len(fused))), []
     for one, hidden in zip(asked.questions, exclude, strict=True):
         rows, scores = _scored(store, one, asked.columns, allowed, hidden)
-        exact, note = True, f"words in {', '.join(asked.columns)}, by BM25"
+        exact, searched, note = True, 1.0, f"words in {', '.join(asked.columns)}, by BM25"
         note = "; ".join([note, *_opposite(store, one, asked.columns, allowed, np.union1d(rows, hidden))])
         if one.vectors:
             assert near is not None
@@ -140,9 +140,10 @@ def by_words(
             rows, scores = _fused(best[0], near.rows[next(places)], one.vectors)
             shares = ", ".join(f"{name} {share:g}" for name, share in (one.weights or {}).items())
             note = f"{note}, fused with vectors by reciprocal rank ({shares})"
-            exact, note = near.exact, f"{note}; {near.note}" if near.note else note
+            exact, searched = near.exact, near.searched
+            note = f"{note}; {near.note}" if near.note else note
         best, top = ranked(rows[None], scores[None], ask, store.ids)
-        answers.append(Neighbours(best, top, exact=exact, note=note))
+        answers.append(Neighbours(best, top, exact=exact, note=note, searched=searched))
     return answers
 
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shards_standin import Shards
 
 from retr.index import fan_out
 from retr.index.disk.manifest import IDENTIFIERS
@@ -86,6 +87,13 @@ def same_answers(one: Store, other: Store, seed: int) -> None:
                 assert found[0] == found[1]
 
 
+def held_elsewhere(store: Store) -> Store:
+    """Another snapshot of a store, whose shards answer by themselves."""
+    far = Store.open(store.path)
+    far.remote = Shards(store.path)
+    return far
+
+
 def same_one_by_one(one: Store, whole: Store, seed: int) -> None:
     """Each shard opened alone, and their answers merged."""
     rng = np.random.default_rng(seed)
@@ -118,6 +126,7 @@ def test_answers_are_the_same_to_the_bit(archive, similarity, dtype):
         assert one.table().sort_by("id").equals(other.table().sort_by("id"))
         same_answers(one, other, seed)
         same_one_by_one(one, other, seed)
+        same_answers(one, held_elsewhere(other), seed)
         # and once the rows have moved
         shutil.copytree(one.path, f"{folder}/again")
         again = Store.open(f"{folder}/again")

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 from fake_encoder import FakeEncoder, picture
 from PIL import Image
+from shards_standin import Shards
 
 from retr import Index, Query
-from retr.index.errors import ImageReadError, UsageError
+from retr.index.errors import ImageReadError, RetrError, UsageError
 from retr.retrieval.archive import locations
 from retr.retrieval.deletion import delete
 from retr.retrieval.hits_arrow import from_arrow, to_arrow
@@ -89,6 +90,26 @@ def test_every_region_finds_its_picture_and_its_box(built, archive, transform):
         shares.ids == index.search(Query.image(archive / "07.png", region=(48, 40, 48, 40)), k=3, in_regions=True).ids
     )
     assert from_arrow(to_arrow([shares]))[0].regions == shares.regions
+
+
+def test_regions_are_searched_where_shards_are_held_elsewhere(index):
+    near = Index.open(index.path, encoder=FakeEncoder())
+    index.shard(3)
+    index.store.remote = Shards(index.path)
+    same_answers(index, near)
+    asked = Query.id("03.png", region=(0.25, 0.25, 0.5, 0.5))
+    for options in ({"where": "patient != 'P1'"}, {"one_per": "patient"}, {"k": 40}, {"min_score": 0.5, "k": 40}):
+        mine, theirs = (one.search(asked, in_regions=True, **options) for one in (index, near))
+        assert (mine.ids, mine.regions, mine.scores.tobytes()) == (theirs.ids, theirs.regions, theirs.scores.tobytes())
+        assert (mine.note, mine.exact, mine.searched) == (theirs.note, theirs.exact, 1)
+    index.store.remote.down = {0}
+    with pytest.raises(RetrError, match="shard 0 did not answer"):
+        index.search(asked, in_regions=True)
+    part = index.search(asked, k=40, in_regions=True, partial=True)
+    assert 0 < part.to_json()["searched"] < 1
+    assert set(part.ids) < set(near.search(asked, k=40, in_regions=True).ids)
+    assert "shard 0 did not answer" in part.note
+    assert from_arrow(to_arrow([part]))[0].searched == part.searched
 
 
 def test_whole_pictures_are_searched_as_without_regions(built, archive, tmp_path):

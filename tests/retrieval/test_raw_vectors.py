@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from PIL import Image
+from shards_standin import Shards
 
 from retr.index.encoder import EncoderInfo
 from retr.index.store import Store
@@ -97,6 +98,32 @@ def test_the_nearest_row_is_the_nearest_of_all_that_may_be(index, gone, exactly)
     found = nearest_own(store, asked, exclude, exactly=exactly)
     assert np.array_equal(found.rows[:, 0], scores.argmax(1))
     assert np.allclose(found.scores[:, 0], scores.max(1), atol=1e-5)
+
+
+def test_shards_that_are_held_elsewhere_say_the_same(index):
+    near = Index.open(index.path)
+    index.shard(3)
+    fenced(index)
+    index.store.remote = Shards(index.path)
+    foreign = unit(np.random.default_rng(5).normal(size=(5, DIM)))
+    assert all(UNLIKE in remark(index, vector) for vector in foreign)
+    asked = [*foreign, *draw(5, 7)]
+    assert [remark(index, vector) for vector in asked] == [remark(near, vector) for vector in asked]
+    some = np.ones(near.store.n_total, bool)
+    some[:50] = False
+    names = near.store.ids(np.flatnonzero(some))
+    mask = np.zeros(index.store.n_total, bool)
+    mask[index.store.rows_of(names)] = True
+    nothing = [np.empty(0, np.int64)] * 5
+    one = nearest_own(near.store, foreign, nothing, k=4, among=some)
+    other = nearest_own(index.store, foreign, nothing, k=4, among=mask)
+    assert one.scores.tobytes() == other.scores.tobytes()
+    assert near.store.ids(one.rows.ravel()) == index.store.ids(other.rows.ravel())
+    # what did not answer may hold what a picture is like
+    index.store.remote.down = {1}
+    note = index.search(Query.vector(foreign[0]), k=3, partial=True).note
+    assert "partial: " in note
+    assert "unlike" not in note
 
 
 def test_an_index_of_nothing_but_deleted_rows_calls_nothing_unlike(index):
