@@ -46,7 +46,7 @@ def adapt(
         typer.Option(
             "--mix",
             metavar="SHARE",
-            help="Share of the space that was there, 0 (head alone) to 1; by default the least that keeps any-hit@5.",
+            help="Share of the space that was there, 0 (head alone) to 1; by default chosen by cross-validation.",
         ),
     ] = None,
     seed: SeedOption = 0,
@@ -81,7 +81,7 @@ def _show(done: Adapted, out: Output, path: Path) -> None:
     if out.form == "json":
         figures = {
             when: {name: one.to_json() for name, one in found.items()}
-            for when, found in (("before", done.before), ("after", done.after))
+            for when, found in (("before", done.before), ("after", done.after), ("difference", done.difference))
         }
         out.record({**done.facts, "held_out": figures, "out": path.name})
         return
@@ -90,7 +90,12 @@ def _show(done: Adapted, out: Output, path: Path) -> None:
     out.line("")
     unit = "patient" if "held_out_patients" in done.facts else "picture"
     rows = [
-        {"held-out rows": name, "before": f"{done.before[name]:.3f}", "after": f"{done.after[name]:.3f}"}
+        {
+            "held-out rows": name,
+            "before": f"{done.before[name]:.3f}",
+            "after": f"{done.after[name]:.3f}",
+            "difference": f"{done.difference[name]:+.3f}",
+        }
         for name in done.before
     ]
     out.rows(rows, title=f"95 % intervals by {unit}")

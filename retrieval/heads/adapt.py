@@ -20,20 +20,18 @@ from retr.index.machine.home import index_folder
 from retr.index.machine.waiting import waiting
 from retr.index.rows.carrying import copy
 from retr.index.store import Store
-from retr.index.vectors import unit
 from retr.retrieval.archive import locations
 from retr.retrieval.heads import head
 from retr.retrieval.heads.adapted import adapted_info, as_stored, head_of
 from retr.retrieval.heads.features import better_features, embed_again
-from retr.retrieval.heads.mixing import Mixing, any_hit_falls, said_of, space_of
+from retr.retrieval.heads.measuring import measure_head, said_of
+from retr.retrieval.heads.mixing import Mixing, space_of
 from retr.retrieval.labels.cases import find_cases
 from retr.retrieval.labels.folds import by_class, deal
 from retr.retrieval.labels.held_out_views import FOLDS, MOST_ROWS, Views
 from retr.retrieval.labels.labelled import grouped, merge_groups
 from retr.retrieval.labels.trained_rows import FITTED, HEAD_FILE, HEAD_NOTE, HELD_OUT, SPLIT, VIEWS_FILE
 from retr.retrieval.labels.training_marks import Marks
-from retr.retrieval.stats.intervals import mean_interval
-from retr.retrieval.stats.metrics import any_hit_at, precision_at
 from retr.retrieval.transforms.transform import own_vectors
 
 if TYPE_CHECKING:
@@ -44,12 +42,12 @@ if TYPE_CHECKING:
 
     from retr.index.encoder import EncoderInfo
     from retr.retrieval.heads.head import Head
+    from retr.retrieval.heads.measuring import Measured
     from retr.retrieval.index_like import IndexLike
     from retr.retrieval.labels.cases import Cases
     from retr.retrieval.stats.intervals import Estimate
 
 _CHUNK = 4096
-_QUERIES = 5000  # measured on at most so many: enough for an interval of two points
 
 
 @dataclass(frozen=True)
@@ -65,6 +63,8 @@ class Adapted:
     before, after
         precision@1, precision@5 and any-hit@5 of held-out rows: as they were, and through the head. The gallery is
         the held-out rows of other patients (``"... among held-out rows"``) or all labelled rows of other patients.
+    difference
+        The same measures, after less before, each row compared with itself.
     notes
         What the user should know, one line each.
     """
@@ -73,6 +73,7 @@ class Adapted:
     facts: dict[str, Any]
     before: dict[str, Estimate]
     after: dict[str, Estimate]
+    difference: dict[str, Estimate]
     notes: tuple[str, ...]
 
 
@@ -113,8 +114,8 @@ def adapt(
     separator, group, same_patient, where
         Which rows are labelled, and whose they are; see `retr.retrieval.labels.cases.find_cases`.
     mix
-        The share of the space that was there in what is written, from 0 (the head alone) to 1; by default the smallest
-        that lowers any-hit@5 nowhere (`retr.retrieval.heads.mixing`).
+        The share of the space that was there in what is written, from 0 (the head alone) to 1; by default the one of
+        the highest precision@1 that lowers any-hit@5 by no more than its noise (`retr.retrieval.heads.mixing`).
     seed
         Of the split and the folds.
     progress
@@ -157,16 +158,20 @@ def adapt(
 
     with waiting(f"fitting the head on {int((sides.inside & sides.single).sum())} rows"):
         found, tried = fitted(sides.inside)
-    before = measure_head(store.vectors(cases.rows), cases, ~sides.inside, seed=seed)
     if again and mix:
         raise UsageError("pictures that are embedded again lie in another space than the index", hint="features=stored")
     # features of another kind than the index searches are another space
     mixing = Mixing(None if again else space_of(store), own, sides.single)
-    shares = [mix] if mix is not None else mixing.shares(found, sides.inside, cases.truth, sides.groups, seed=seed)
-    for share in shares:
-        after = measure_head(mixing(found, sides.inside, share)(own), cases, ~sides.inside, seed=seed)
-        if not any_hit_falls(before, after):
-            break
+    share = mixing.chosen(found, sides.inside, cases.truth, sides.groups, seed=seed) if mix is None else mix
+
+    def measured(share: float) -> Measured:
+        return measure_head(mixing(found, sides.inside, share)(own), cases, ~sides.inside, seed=seed)
+
+    before = measure_head(store.vectors(cases.rows), cases, ~sides.inside, seed=seed)
+    after = measured(share)
+    keeps: float | None = share
+    if not after.keeps_any_hit(before):
+        keeps = next((more for more in mixing.shares if more > share and measured(more).keeps_any_hit(before)), None)
     everything = np.ones(len(cases.rows), bool)
     found = mixing(fitted(everything)[0], everything, share) if refit else mixing(found, sides.inside, share)
     kept = sides.single if refit else sides.inside & sides.single
@@ -178,27 +183,25 @@ def adapt(
         "refitted_on_everything": refit,
         "shrinkage": found.about["shrinkage"],
         "mix": share,
+        "mix_that_keeps_any_hit": keeps,
         "cross_validated_mrr@10": {str(shrinkage): round(value, 4) for shrinkage, value in tried.items()},
         "seed": seed,
         "from": {"uuid": store.uuid, "version": store.version},
     }
     found.about.update(label=cases.label, encoder=info.to_json())
-    notes = [*cases.notes, *store.identity.absent(fit), *sides.notes, *again, *worse(before, after)]
-    if mix is None:
-        notes += said_of(share)
+    notes = [*cases.notes, *store.identity.absent(fit), *sides.notes, *again, *said_of(before, after, share, keeps)]
     if refit and views is None:
         notes.append(
             f"this head cannot be measured any more (too few to hold out, or more than {MOST_ROWS} rows): "
             "`retr calibrate` and `retr eval` need one that is not refitted"
         )
-    figures = {
-        "before": {name: one.to_json() for name, one in before.items()},
-        "after": {name: one.to_json() for name, one in after.items()},
-    }
-    noted = {**facts, "held_out": figures}
+    found_before, found_after, difference = before.estimates(), after.estimates(), after.less(before)
+    figures = {"before": found_before, "after": found_after, "difference": difference}
+    held_out = {when: {name: one.to_json() for name, one in each.items()} for when, each in figures.items()}
+    noted = {**facts, "held_out": held_out}
     split = sides.marked(store.n_total, refit=refit)[rows].tolist()
     written = _write(store, index_folder(out), info, found, rows, vectors, split, noted, views)
-    return Adapted(written, facts, before, after, tuple(notes))
+    return Adapted(written, facts, found_before, found_after, difference, tuple(notes))
 
 
 @dataclass(frozen=True)
@@ -274,64 +277,6 @@ def _features(
     vectors = as_stored(encoder.info, embed_again(store, rows, encoder, progress, otherwise="or use --features stored"))
     options = ", ".join(f"{name}={value}" for name, value in encoder.info.options.items())
     return encoder.info, vectors, [f"pictures embedded again with {options}"]
-
-
-def worse(before: dict[str, Estimate], after: dict[str, Estimate]) -> list[str]:
-    """Return a line where held-out rows are found worse through the head than without it.
-
-    The first line of the measures, precision@1, says whether the head is of use; the others are named where they fell.
-    """
-    fell = [name for name in before if after[name].value < before[name].value]
-    if not fell:
-        return []
-    listed = ", ".join(f"{name} {after[name].value:.3f} (without it {before[name].value:.3f})" for name in fell)
-    if any(name.startswith("precision@1") for name in fell):
-        return [f"the head measured worse than none: {listed}; rather keep the index it was made from"]
-    return [f"worse through the head than without it: {listed}"]
-
-
-def measure_head(
-    vectors: NDArray[Any], cases: Cases, held_out: NDArray[np.bool_], *, seed: int = 0
-) -> dict[str, Estimate]:
-    """Measure the retrieval of held-out rows by cosine, among themselves and among all labelled rows.
-
-    Parameters
-    ----------
-    vectors
-        float ``(n, d)`` of ``cases.rows``.
-    cases
-        The labelled rows; rows of the query's group never answer.
-    held_out
-        bool ``(n,)``: which rows ask.
-    seed
-        Of the sample of queries, where there are very many.
-    """
-    vectors = unit(vectors)
-    asks = np.flatnonzero(held_out)
-    if len(asks) > _QUERIES:
-        asks = np.sort(np.random.default_rng(seed).permutation(asks)[:_QUERIES])
-    depth = 5
-    hits: dict[str, list[NDArray[np.bool_]]] = {" among held-out rows": [], "": []}
-    for start in range(0, len(asks), _CHUNK):
-        block = asks[start : start + _CHUNK]
-        scores = vectors[block] @ vectors.T
-        scores[cases.groups[block, None] == cases.groups] = -np.inf
-        for name, parts in hits.items():
-            allowed = np.where(held_out, scores, -np.inf) if name else scores
-            best = np.argsort(-allowed, axis=1, kind="stable")[:, :depth]
-            shared = (cases.member[best] & cases.member[block, None]).any(axis=2)
-            parts.append(shared & np.isfinite(np.take_along_axis(allowed, best, axis=1)))
-    codes = cases.groups[asks]
-    estimates = {}
-    for name, parts in hits.items():
-        found = np.concatenate(parts)
-        for measured, values in (
-            ("precision@1", precision_at(found, 1)),
-            (f"precision@{depth}", precision_at(found, depth)),
-            (f"any_hit@{depth}", any_hit_at(found, depth)),
-        ):
-            estimates[measured + name] = mean_interval(values, codes)
-    return estimates
 
 
 def _views(

@@ -2,9 +2,10 @@
 
 Shrunk linear discriminant analysis. The scatter within classes, shrunk towards a multiple of the identity, whitens the
 space; in it the directions between class means are stretched until they carry most of the similarity, and the rest
-keeps what pictures of one class differ in. How much to shrink is chosen by cross-validation over patients, so that few
-pictures of many classes are fitted as safely as many of few. It is one matrix: any vector of the encoder, of an old or
-a new picture, passes through it.
+keeps what pictures of one class differ in. How much to shrink is found by cross-validation over patients, so that few
+pictures of many classes are fitted as safely as many of few: the similarities of the `AVERAGED` best ones are averaged,
+since which of them comes first is chance. It is one matrix: any vector of the encoder, of an old or a new picture,
+passes through it.
 """
 
 from __future__ import annotations
@@ -26,12 +27,16 @@ from retr.retrieval.labels.training_marks import Marks
 from retr.retrieval.stats.metrics import reciprocal_rank
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 SHRINKAGES = (0.05, 0.15, 0.3, 0.5, 0.7, 0.9)
 #: Share of the similarity (as a ratio of lengths) left to what is not between classes.
 REST = 0.6
 MOST_DIMS = 512
+#: So many shrinkages are averaged.
+AVERAGED = 3
 FOLDS = 4
 _TUNING_ROWS = 2000
 _DEPTH = 10
@@ -129,13 +134,13 @@ def fit_head(
             hint="give other pictures, or another encoder",
         )
     tried = _cross_validate(np.asarray(vectors, np.float64), codes, groups, seed)
-    best = max(SHRINKAGES, key=lambda shrinkage: (tried.get(shrinkage, 0.0), shrinkage))
-    return _Scatter(np.asarray(vectors, np.float64), codes).head(best), tried
+    best = sorted(SHRINKAGES, key=lambda shrinkage: (tried.get(shrinkage, 0.0), shrinkage))[-AVERAGED:]
+    return head_of_shrinkages(vectors, codes, sorted(best)), tried
 
 
-def head_of_shrinkage(vectors: NDArray[Any], codes: NDArray[np.int64], shrinkage: float) -> Head:
-    """Fit a head with one shrinkage, between 0 and 1, on rows ``(n, d)`` that differ."""
-    return _Scatter(np.asarray(vectors, np.float64), codes).head(shrinkage)
+def head_of_shrinkages(vectors: NDArray[Any], codes: NDArray[np.int64], shrinkages: Sequence[float]) -> Head:
+    """Fit a head of some shrinkages, between 0 and 1, on rows ``(n, d)`` that differ."""
+    return _Scatter(np.asarray(vectors, np.float64), codes).head(shrinkages)
 
 
 def _cross_validate(
@@ -192,15 +197,19 @@ class _Scatter:
         # stretch^2 <parts between classes> + rest^2 <everything>, as the square of one symmetric matrix
         return np.asarray(rest * whiten + (np.hypot(stretch, rest) - rest) * (whiten @ axes.T) @ axes, np.float64)
 
-    def head(self, shrinkage: float) -> Head:
-        """Build the head for one shrinkage, between 0 and 1, on the directions that matter most."""
-        metric = self.metric(shrinkage)
+    def head(self, shrinkages: Sequence[float]) -> Head:
+        """Build the head for some shrinkages, between 0 and 1, on the directions that matter most."""
+        total = np.zeros((len(self._spread), len(self._spread)))
+        for metric in map(self.metric, shrinkages):
+            total += metric @ metric.T / (_length(self._rows @ metric) ** 2 or 1.0)
+        strength, axes = np.linalg.eigh(total / len(shrinkages))
+        metric = axes * np.sqrt(np.maximum(strength, 0))
         moved = self._rows @ metric
         directions = np.linalg.eigh(moved.T @ moved)[1][:, ::-1][:, :MOST_DIMS]
         return Head(
             mean=(self._basis @ self._middle).astype(np.float32),
             weights=(self._basis @ (metric @ directions)).astype(np.float32),
-            about={"shrinkage": shrinkage},
+            about={"shrinkage": list(shrinkages)},
         )
 
 

@@ -1,13 +1,13 @@
 """A head mixed with the space that was searched before it, as far as the classes further down the list need it.
 
 A head draws the pictures of one class together, and so pushes others out of the first few places: precision rises, and
-yet fewer questions find any picture of their class among the first five where the nearest class is the wrong one. Of a
-mix ``(1 - share) * head + share * space`` both terms are similarities, of one mean square length each, so that it is
-again one matrix.
+yet fewer questions may find any picture of their class among the first five, where the nearest class is the wrong one.
+Of a mix ``(1 - share) * head + share * space`` both terms are similarities, of one mean square length each, so that it
+is again one matrix.
 
-The share is the smallest of `SHARES` that lowers any-hit@5 nowhere: in cross-validation over the patients that are
-fitted on it must lie above that of the space by half a standard error (so few patients rather keep the space), and
-then, where it is measured, not below.
+The share is chosen in cross-validation over the patients that are fitted on: of those `SHARES` whose any-hit@5 is not
+lower than that of the space by more than its noise (the 95 % interval of the paired difference over patients reaches
+0), the one of the highest precision@1. What it gains and loses is measured on other patients.
 """
 
 from __future__ import annotations
@@ -17,22 +17,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.vectors import unit
-from retr.retrieval.heads.head import FOLDS, MOST_DIMS, Head, head_of_shrinkage
+from retr.retrieval.heads.head import FOLDS, MOST_DIMS, Head, head_of_shrinkages
 from retr.retrieval.labels.folds import by_class
-from retr.retrieval.stats.metrics import any_hit_at
+from retr.retrieval.stats.metrics import any_hit_at, precision_at
 from retr.retrieval.transforms.transform import find_transform
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from retr.index.store import Store
-    from retr.retrieval.stats.intervals import Estimate
 
 #: Shares of the space that are tried; all of it is that space itself.
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
-_DEPTH, _ERRORS = 5, 0.5
+_DEPTH, _ERRORS = 5, 1.96
 _TUNING_ROWS = 2000
 
 
@@ -96,27 +95,27 @@ class Mixing:
         """Return the mix of a head that was fitted on some rows, bool ``(n,)``."""
         return head if self._space is None else mixed(head, self._space, self._vectors[fitted & self._single], share)
 
-    def shares(
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """The shares of the space that can be tried, the smallest first."""
+        return SHARES if self._space is not None else (0.0,)
+
+    def chosen(
         self, head: Head, fitted: NDArray[np.bool_], codes: NDArray[np.int64], groups: NDArray[np.int64], *, seed: int
-    ) -> list[float]:
-        """Return the shares of the space with which any-hit@5 is kept in cross-validation, the smallest first.
+    ) -> float:
+        """Choose the share of the space in cross-validation.
 
         Parameters
         ----------
         head, fitted
-            As in a call; the head's shrinkage is that of the folds.
+            As in a call; the head's shrinkages are those of the folds.
         codes, groups
             int64 ``(n,)``: the class and the patient of each row.
         seed
             Of the folds, and of the rows where there are very many.
-
-        Returns
-        -------
-        list
-            The last is 1, or it is ``[0.0]`` where there is nothing to mix with.
         """
         if self._space is None:
-            return [0.0]
+            return 0.0
         rows = np.flatnonzero(fitted & self._single)
         if len(rows) > _TUNING_ROWS:
             rows = np.sort(np.random.default_rng(seed).permutation(rows)[:_TUNING_ROWS])
@@ -126,52 +125,39 @@ class Mixing:
         for inside, outside in by_class(codes, groups, FOLDS, seed):
             if not np.ptp(vectors[inside], axis=0).any():
                 continue
-            fold = head_of_shrinkage(vectors[inside], codes[inside], float(head.about["shrinkage"]))
+            fold = head_of_shrinkages(vectors[inside], codes[inside], head.about["shrinkage"])
             asked.append(groups[outside])
             for share in SHARES:
                 moved = unit(mixed(fold, self._space, vectors[inside], share)(vectors))
-                found[share].append(np.stack(list(_any_hit(moved, codes, groups, outside))))
+                found[share].append(np.stack(list(_first_and_any(moved, codes, groups, outside))))
         if not asked:
-            return [1.0]
-        hits = {share: np.concatenate(parts, axis=1) for share, parts in found.items()}
-        whose = np.concatenate(asked)
-        return [share for share in SHARES if share == 1 or all(_keeps(d, whose) for d in hits[share] - hits[1.0])]
+            return 1.0
+        # of each share: by gallery, by measure, by row
+        hits, whose = {share: np.concatenate(parts, axis=2) for share, parts in found.items()}, np.concatenate(asked)
+        kept = [share for share in SHARES if all(_keeps(one, whose) for one in hits[share][:, 1] - hits[1.0][:, 1])]
+        # of equal ones that which is nearer to what was there
+        return max(kept, key=lambda share: (round(float(hits[share][:, 0].mean()), 9), share))
 
 
-def any_hit_falls(before: Mapping[str, Estimate], after: Mapping[str, Estimate]) -> bool:
-    """Return whether any-hit@5 of held-out rows is lower afterwards."""
-    return any(after[name].value < one.value - 1e-9 for name, one in before.items() if name.startswith("any_hit"))
-
-
-def said_of(share: float) -> list[str]:
-    """Return what is to be known of a share that was chosen."""
-    if not share:
-        return []
-    if share == 1:
-        return ["no head kept any-hit@5, so what is written is the space that was there; --mix 0 gives the head alone"]
-    kept = "so that any-hit@5 falls nowhere; --mix 0 gives the head alone"
-    return [f"{share:.0%} of the similarity is that of the space that was there, {kept}"]
-
-
-def _any_hit(
+def _first_and_any(
     moved: NDArray[np.float32], codes: NDArray[np.int64], groups: NDArray[np.int64], asks: NDArray[np.int64]
 ) -> Iterator[NDArray[np.float64]]:
-    """Yield any-hit@5 of some rows among all others, and among each other: float64 ``(n,)``."""
+    """Yield precision@1 and any-hit@5 of some rows among all others, and among each other: float64 ``(2, n)``."""
     scores = moved[asks] @ moved.T
     scores[groups[asks, None] == groups] = -np.inf
     for among in (np.ones(len(codes), bool), np.isin(np.arange(len(codes)), asks)):
         allowed = np.where(among, scores, -np.inf)
         best = np.argsort(-allowed, axis=1, kind="stable")[:, :_DEPTH]
         same = (codes[best] == codes[asks, None]) & np.isfinite(np.take_along_axis(allowed, best, axis=1))
-        yield any_hit_at(same, same.shape[1]).astype(np.float64)
+        yield np.stack([precision_at(same, 1), any_hit_at(same, same.shape[1])]).astype(np.float64)
 
 
 def _keeps(differences: NDArray[np.float64], groups: NDArray[np.int64]) -> bool:
-    """Return whether a mean lies above 0 by some of its standard error, of which each group is one draw."""
+    """Return whether a mean lies below 0 by no more than `_ERRORS` of its standard errors; each group is one draw."""
     _, owner = np.unique(groups, return_inverse=True)
     mean = differences.mean()
     error = np.sqrt(np.square(np.bincount(owner, differences - mean)).sum()) / len(differences)
-    return bool(mean >= _ERRORS * error)
+    return bool(mean >= -_ERRORS * error - 1e-12)
 
 
 def _length(rows: NDArray[np.float64]) -> float:

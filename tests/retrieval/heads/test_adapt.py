@@ -8,12 +8,11 @@ from retr.index.errors import UsageError
 from retr.index.store import Store
 from retr.retrieval.classify.answers import SEEN, answer_pictures
 from retr.retrieval.classify.methods import ByNeighbours
-from retr.retrieval.heads.adapt import worse
 from retr.retrieval.heads.adapted import head_of, load_for
+from retr.retrieval.heads.measuring import Measured, said_of
 from retr.retrieval.index import Index
 from retr.retrieval.labels.labelled import others
 from retr.retrieval.labels.trained_rows import FITTED, HELD_OUT, SPLIT, VIEWS_FILE, seen_by_head
-from retr.retrieval.stats.intervals import Estimate
 
 
 def test_an_encoder_without_a_registered_name_uses_the_stored_vectors(archive, tmp_path, fake_encoder):
@@ -121,13 +120,27 @@ def test_without_views_only_held_out_rows_measure(make_archive, tmp_path, fake_e
     assert any("not measured: the head of this index has seen all of them" in one for one in said)
 
 
-def test_a_head_that_measures_worse_than_none_is_said_to():
-    high, low = Estimate(0.9, 0.8, 1.0, 9, 9), Estimate(0.4, 0.3, 0.5, 9, 9)
-    assert worse({"precision@1": low, "any_hit@5": low}, {"precision@1": high, "any_hit@5": high}) == []
-    (said,) = worse({"precision@1": high}, {"precision@1": low})
-    assert said.startswith("the head measured worse than none: precision@1 0.400 (without it 0.900)")
-    (said,) = worse({"precision@1": low, "any_hit@5": high}, {"precision@1": high, "any_hit@5": low})
-    assert said.startswith("worse through the head than without it: any_hit@5")
+def measured(first, any_hit):
+    rows = np.arange(20)
+    values = {"precision@1": rows < first, "precision@5": rows < first, "any_hit@5": rows < any_hit}
+    return Measured(
+        {name + of: one.astype(float) for of in (" among held-out rows", "") for name, one in values.items()}, rows
+    )
+
+
+def test_what_a_head_gains_and_loses_is_said():
+    before = measured(8, 18)
+    (said,) = said_of(before, measured(12, 18), 0.25, 0.25)
+    assert "precision@1 0.400 to 0.600 (+0.200 [" in said
+    assert "any_hit@5 0.900 to 0.900 (+0.000 [" in said
+    assert "25% of the space" in said
+    assert said_of(before, measured(12, 16), 0.0, 0.75)[1].startswith("--mix 0.75 lowers any_hit@5 nowhere")
+    assert "--mix 1 is the space" in said_of(before, measured(12, 16), 0.5, 1.0)[1]
+    assert said_of(before, measured(6, 18), 0.0, 0.0)[1].startswith("the head measured worse than none")
+    (said,) = said_of(before, before, 1.0, 1.0)
+    assert said.startswith("what is written is the space that was there")
+    assert not measured(12, 16).keeps_any_hit(before)
+    assert measured(0, 18).keeps_any_hit(before)
 
 
 def test_a_patient_whose_rows_were_deleted_is_known_to_the_head(make_archive, tmp_path, fake_encoder):

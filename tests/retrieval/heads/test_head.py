@@ -57,6 +57,15 @@ def test_the_file_gives_the_same_head_back():
         head.Head.from_bytes(b"PK\x03\x04 something else")
 
 
+def test_a_head_of_several_shrinkages_is_the_mean_of_their_similarities():
+    vectors, codes, _ = patients(0, n=31)
+    found = []
+    for shrinkages in ([0.1], [0.6], [0.1, 0.6]):
+        moved = head.head_of_shrinkages(vectors, codes, shrinkages)(vectors).astype(np.float64)
+        found.append(moved @ moved.T / np.square(moved).sum(axis=1).mean())
+    np.testing.assert_allclose(found[2], (found[0] + found[1]) / 2, atol=1e-4)
+
+
 def test_folds_keep_patients_whole_and_cover_every_row():
     _, codes, groups = patients(0, n=31)
     seen = []
