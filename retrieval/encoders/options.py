@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 # Of what embeds a picture as a sequence of tokens: which of them are the embedding.
 POOLINGS = ("cls", "mean", "cls+mean", "map")
-# Of a repository on the hub, or a folder: what is longer is a text.
-_LONGEST_NAME = 4096
 
 
 def local(path: str | os.PathLike[str] | None) -> Path | None:
@@ -77,13 +75,22 @@ def check_folder_name(name: str, encoder: str) -> None:
 
     A hub's repository is ``NAME`` or ``ORG/NAME``; what begins like a path, or has more parts, is none.
     """
-    like_a_path = name.startswith((".", "/", "~")) or name.endswith("/") or name.count("/") > 1 or "\\" in name
+    parts = name.split("/")
+    like_a_path = (
+        name.startswith((".", "/", "~")) or len(parts) > 2 or "\\" in name or not {"", ".", ".."}.isdisjoint(parts)
+    )
     try:
-        missing = like_a_path and not home(name).is_dir()
+        found, is_file = home(name).is_dir(), home(name).is_file()
     except OSError:  # longer than any name
-        missing = True
-    if missing or len(name) > _LONGEST_NAME:
+        found = is_file = False
+        like_a_path = True
+    if is_file:
         raise WeightsError(
-            f"no folder at {name[:_LONGEST_NAME]!r}, for {encoder!r}",
-            hint="check the path; a model of the hub is named ORG/NAME",
+            f"{name!r} is a file, where {encoder!r} takes the name of a model or a folder",
+            hint="name the folder it lies in"
+            + (", or give the file as --weights of timm:ARCH" if encoder == "timm" else ""),
+        )
+    if like_a_path and not found:
+        raise WeightsError(
+            f"no folder at {name!r}, for {encoder!r}", hint="check the path; a model of the hub is named ORG/NAME"
         )

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 GROUP = "retr.encoders"
 # what every encoder takes
 _EVERYWHERE = ("device", "precision", "runtime")
+# Of a name, which may be a path: what is longer is a text.
+_LONGEST_NAME, _SHOWN = 4096, 100
 # One at a time: the libraries that load models change settings of the process while they do.
 _LOADING = threading.RLock()
 
@@ -81,6 +83,9 @@ def find_spec(name: str) -> tuple[Spec, str]:
     """Split ``"open_clip:ViT-B-32/openai"`` into its spec and what follows the colon; see `get_spec`."""
     if not isinstance(name, str):
         raise UsageError(f"an encoder is named by a text, got {type(name).__name__}", hint="see `retr encoders ls`")
+    if not name.isprintable() or len(name) > _LONGEST_NAME:
+        shown = name if len(name) <= _SHOWN else name[:_SHOWN] + " ..."
+        raise EncoderNotFoundError(f"no encoder named {shown!r}", hint="see `retr encoders ls`")
     head, colon, rest = name.partition(":")
     spec = get_spec(head)
     if colon and not spec.family:

@@ -14,7 +14,6 @@ from retr.index.errors import NoTextSideError, UsageError, WeightsError
 from retr.retrieval.encoders.base import limit_aspect
 from retr.retrieval.encoders.runtime.tensorflow_resize import resize_bilinear
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder
-from retr.retrieval.encoders.sample_picture import picture
 from retr.retrieval.encoders.torchvision_import import ensure_torchvision
 from retr.retrieval.encoders.weights import checkpoints as files
 from retr.retrieval.encoders.weights.checkpoints import WeightFile
@@ -138,7 +137,6 @@ class HfEncoder(TorchEncoder):
                 f"the image processor of {folder.name!r} makes pictures of more than {_SIDE} pixels a side",
                 hint="is it the image processor of these weights?",
             )
-        self.prepare(picture())  # a processor that cannot prepare pictures shows here
         super().__init__(info, ImageSide(self._model, family, chosen), device=device, precision=precision)
         if text:
             # the image side runs as `network`, perhaps in another precision: keep one

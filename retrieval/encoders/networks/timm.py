@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -41,6 +41,10 @@ _REFUSED = (
 )
 # Of a configuration: where timm would load the weights from.
 _PLACES = {"url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "custom_load"}
+# What this timm's configurations hold: a newer one's may say more, of which nothing decides a vector.
+_CONFIGURATION = {one.name for one in fields(timm.models.PretrainedCfg)}
+# What timm resamples where a network takes pictures of another size.
+_POSITIONS = ("pos_embed", "relative_position_bias_table")
 _LARGEST = 4096
 
 
@@ -153,7 +157,8 @@ def architecture(name: str) -> tuple[str, dict[str, Any]]:
 
 def load_timm(source: TimmModel, *, device: str, precision: str) -> TimmEncoder:
     """Build the network and load its checkpoint strictly."""
-    unwrapped = unwrap(files.load_state_dict(source.checkpoint), file=source.checkpoint.name)
+    held = {key: value for path in source.checkpoints for key, value in files.load_state_dict(path).items()}
+    unwrapped = unwrap(held, file=source.file)
     body = _build(source, unwrapped.state)
     preprocess = _preprocess(source, body)
     network = Pooled(body, _pooling(source, body))
@@ -163,7 +168,7 @@ def load_timm(source: TimmModel, *, device: str, precision: str) -> TimmEncoder:
         dim=_dim(network),
         similarity="cosine",
         text=False,
-        weights_sha256=files.digest(source.checkpoint),
+        weights_sha256=files.digest(*source.checkpoints),
         config_sha256=config_digest(
             {"architecture": source.architecture}, dict(source.arguments), {"p": network.pooling}
         ),
@@ -173,8 +178,26 @@ def load_timm(source: TimmModel, *, device: str, precision: str) -> TimmEncoder:
     )
     info = replace(info, source=f"https://huggingface.co/{source.name}" if "/" in source.name else info.source)
     encoder = TimmEncoder(info, network, preprocess, device=device, precision=precision)
-    encoder.notes += unwrapped.notes(source.checkpoint.name)
+    encoder.notes += [*unwrapped.notes(source.file), *_changed(source, unwrapped.state, body)]
     return encoder
+
+
+def _changed(source: TimmModel, state: dict[str, torch.Tensor], body: torch.nn.Module) -> list[str]:
+    """Return what timm made of the checkpoint beyond its tensors, a line each."""
+    own, said = body.state_dict(), source.stated_pooling
+    resampled = [key for key in state if key.endswith(_POSITIONS) and key in own and state[key].shape != own[key].shape]
+    lines = [
+        f"{source.file!r}: {key} was resampled from {list(state[key].shape)} to {list(own[key].shape)}, as timm does; "
+        "where the weights are for pictures of another size, --set model_args='{\"img_size\": N}' says so"
+        for key in resampled[:1]
+    ]
+    pools = getattr(body, "global_pool", None)
+    if source.pooling is None and isinstance(pools, str) and said not in {None, "", pools}:
+        lines.append(
+            f"config.json says global_pool {said!r} beside its model_args, which timm leaves unread: what is embedded "
+            f"is {pools!r}; --set pooling= says which"
+        )
+    return lines
 
 
 def _build(source: TimmModel, state: dict[str, torch.Tensor]) -> torch.nn.Module:
@@ -185,7 +208,7 @@ def _build(source: TimmModel, state: dict[str, torch.Tensor]) -> torch.nn.Module
         )
     where = f"the configuration of {source.name!r}"
     arguments = _layers(dict(source.arguments), where)
-    contents = CheckpointContents([source.checkpoint])
+    contents = CheckpointContents(source.checkpoints)
     contents.require_depth(arguments, where)
     arch = source.architecture.partition(".")[0]
     classifier = source.pretrained.get("classifier") or timm.get_pretrained_cfg(arch).classifier or "head"
@@ -193,16 +216,20 @@ def _build(source: TimmModel, state: dict[str, torch.Tensor]) -> torch.nn.Module
     state = {key: value for key, value in state.items() if not key.startswith(heads)}
     # timm's own loading, with its translation of other programs' names; nothing is fetched
     configuration = dict(source.pretrained) or timm.get_pretrained_cfg(arch).to_dict()
-    handed = {key: value for key, value in configuration.items() if key not in _PLACES}
+    handed = {key: value for key, value in configuration.items() if key in _CONFIGURATION - _PLACES}
     handed |= {"state_dict": state, "num_classes": 0}
     try:
         with contents.bounding(where):
             model = timm.create_model(arch, pretrained=True, pretrained_cfg=handed, num_classes=0, **arguments)
     except RuntimeError as error:
         raise WeightsError(
-            f"{source.checkpoint.name!r} does not fit {arch!r}: {_differences(error)}",
+            f"{source.file!r} does not fit {arch!r}: {_differences(error)}",
             hint="name a model of the hub as timm:ORG/NAME, whose card may hand more to timm.create_model, or say it "
             "with --set model_args='{\"init_values\": 1e-5}'",
+        ) from error
+    except TypeError as error:
+        raise WeightsError(
+            f"{where} does not fit {arch!r}: {first_line(error)}", hint="is it the configuration of this architecture?"
         ) from error
     return cast("torch.nn.Module", model)
 
@@ -214,9 +241,16 @@ def _layers(arguments: dict[str, Any], where: str) -> dict[str, Any]:
     arguments.pop("num_classes", None)
     layer = arguments.get("mlp_layer")
     if layer is not None:
-        if layer not in _LAYERS:
+        if not isinstance(layer, str) or layer not in _LAYERS:
             raise WeightsError(f"{where} names an unknown layer {layer!r}", hint=f"known: {', '.join(_LAYERS)}")
         arguments["mlp_layer"] = _LAYERS[layer]
+    for key, find in (("act_layer", timm.layers.get_act_layer), ("norm_layer", timm.layers.get_norm_layer)):
+        try:
+            find(arguments.get(key))
+        except (LookupError, TypeError, AttributeError, AssertionError) as error:
+            raise WeightsError(
+                f"{where} names an unknown {key} {arguments[key]!r}", hint=f"timm.layers.get_{key} says which there are"
+            ) from error
     return arguments
 
 
@@ -236,6 +270,12 @@ def _preprocess(source: TimmModel, body: torch.nn.Module) -> dict[str, Any]:
     if not (isinstance(size, list | tuple) and len(size) == 3 and all(0 < n <= _LARGEST for n in size)):
         raise WeightsError(
             f"the configuration of {source.name!r} asks for pictures of the size {size!r}", hint="get it again"
+        )
+    if max(size) > _LARGEST * source.preprocess["crop_pct"]:
+        raise WeightsError(
+            f"the configuration of {source.name!r} asks for a crop of {source.preprocess['crop_pct']:g} of a picture, "
+            f"to the size {size!r}: it would first be scaled to more than {_LARGEST} pixels",
+            hint="crop_pct is the share of the side that the network sees, 0.875 or 1",
         )
     return {**source.preprocess, "input_size": tuple(size)}
 

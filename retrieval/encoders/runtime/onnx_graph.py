@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -33,6 +33,8 @@ from retr.retrieval.encoders.sample_picture import picture
 from retr.retrieval.ignored_warnings import ignoring
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from retr.retrieval.encoders.base import BaseEncoder
@@ -167,7 +169,13 @@ def _traced(network: torch.nn.Module, pixels: torch.Tensor, name: str) -> bytes:
         import onnx
     try:
         # What wants a gradient is kept from torch's fused attention, which no graph has.
-        with torch.inference_mode(mode=False), torch.enable_grad(), ignoring(), tempfile.TemporaryDirectory() as folder:
+        with (
+            torch.inference_mode(mode=False),
+            torch.enable_grad(),
+            ignoring(),
+            _silent(),
+            tempfile.TemporaryDirectory() as folder,
+        ):
             target = Path(folder) / "graph.onnx"
             # The newer exporter needs onnxscript too. Whoever opens the graph folds what follows from the weights.
             torch.onnx.export(
@@ -196,6 +204,19 @@ def _traced(network: torch.nn.Module, pixels: torch.Tensor, name: str) -> bytes:
     names = json.dumps([one.name for one in given]).encode()
     written: bytes = model.SerializeToString(deterministic=True)
     return names + b"\n" + written
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the exporter from writing the whole network to standard output where it fails."""
+    # what it does is to ask whether that is wanted, by a test that is always true
+    library: Any = torch._C
+    log = library._jit_onnx_log
+    library._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        library._jit_onnx_log = log
 
 
 def _key(encoder: TorchEncoder, pixels: torch.Tensor) -> str:

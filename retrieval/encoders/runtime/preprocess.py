@@ -26,6 +26,11 @@ def table(mean: Sequence[float], std: Sequence[float], scale: float | None = Non
 
     ``scale`` multiplies in float64, as transformers does; without it values are divided by 255 in float32.
     """
+    if not (np.isfinite([*mean, *std]).all() and min(std) > 0):
+        raise WeightsError(
+            f"pictures cannot be normalised by a mean of {_line(mean)} and a std of {_line(std)}",
+            hint="state what the weights were trained with",
+        )
     values = np.empty((3, 256, 1), np.float32)
     if scale is None:
         values[:] = np.arange(256, dtype=np.float32)[:, None]

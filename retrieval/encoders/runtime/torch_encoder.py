@@ -91,6 +91,13 @@ _FOUND: list[str] = []
 _inside = 0
 
 
+def _finite(network: torch.nn.Module) -> bool:
+    """Return whether all that a network has learnt is numbers."""
+    values = network.state_dict().values()
+    # the sum tells it in one pass; it may be too large for a float where no value is
+    return all(bool(one.sum().isfinite() or one.isfinite().all()) for one in values if one.is_floating_point())
+
+
 @contextmanager
 def _no_tf32() -> Iterator[None]:
     global _inside  # noqa: PLW0603
@@ -152,11 +159,27 @@ class TorchEncoder(BaseEncoder):
         wanted = choose_precision(precision, self.device)
         self.network = network.eval().requires_grad_(requires_grad=False).to(self.device)
         self.dtype = torch.float32
+        self.info = info
+        self._require_numbers()
         if wanted != "fp32":
             wanted = self._lower(wanted, forced=precision != "auto")
         self.info = replace(info, precision=wanted, device=str(self.device))
         if self.device.type == "cuda":
             self.batch_size = self._measure_batch()
+
+    def _require_numbers(self) -> None:
+        """Raise `WeightsError` where weights or prepared pictures hold NaN or infinity, of which no vector comes."""
+        # one that a subclass adds may be the network itself
+        for part in {id(one): one for one in (self.network, *self.image_side())}.values():
+            if not _finite(part):
+                raise WeightsError(
+                    f"the weights of {self.info.name!r} hold what is no number (NaN or infinity)", hint="get them again"
+                )
+        if not np.isfinite(self.prepare(picture())).all():
+            raise WeightsError(
+                f"the pictures of {self.info.name!r} are prepared to what is no number (NaN or infinity)",
+                hint="are mean and std, of which none may be 0, as its authors state them?",
+            )
 
     def image_side(self) -> list[torch.nn.Module]:
         """Return what embeds a picture: the network, and what runs behind it."""

@@ -27,7 +27,6 @@ where its name is all that was given, and only for files; folders are read as da
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError, WeightsError
@@ -49,6 +48,8 @@ from retr.retrieval.encoders.weights.untrusted import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from retr.retrieval.encoders.base import BaseEncoder
 
 # model_type -> the poolings it can be asked for, its own first; none: the family has one way only
@@ -134,7 +135,7 @@ def _load(
     if weights is None and given.is_dir():
         # as transformers reads it; the index gets the folder's name only, and this machine remembers the place
         asked: dict[str, Any] = {"text_model": text_model, "pooling": pooling, "resize": resize}
-        found = _load(given.resolve().name, weights=given, device=device, precision=precision, **asked)
+        found = _load(given.resolve().name, weights=given.resolve(), device=device, precision=precision, **asked)
         locations.remember_files(found.info, {"weights": given})
         return found
     folder, from_hub = _folder(name, weights)
@@ -145,7 +146,7 @@ def _load(
         if pooling is not None:
             raise UsageError(f"'hf:{name}' is an open_clip model, which has no pooling to choose")
         return open_clip.SPEC.load(open_clip_files.HUB + name, weights=folder, text_model=text_model, **where)
-    if "model_type" not in config and "architecture" in config:
+    if config.get("model_type") in {None, timm.WRAPPER} and "architecture" in config:
         return timm.SPEC.load(name, weights=folder, pooling=pooling, **where)
     known_model = MODELS.get(name.lower())
     family, known = _family(name, config, pooling)
@@ -181,7 +182,12 @@ def _load(
 
 def _family(name: str, config: dict[str, Any], pooling: str | None) -> tuple[str, tuple[str, ...]]:
     """Return the family of a folder and its poolings, of which the one asked for must be one."""
-    family = str(config.get("model_type"))
+    family = config.get("model_type")
+    if not isinstance(family, str):
+        raise WeightsError(
+            f"the config.json of 'hf:{name}' names no family of models (model_type)",
+            hint="hf: takes folders as transformers' save_pretrained writes them",
+        )
     if family not in FAMILIES:
         raise UsageError(f"'hf:{name}' is of the family {family!r}", hint=f"supported: {', '.join(FAMILIES)}")
     known = FAMILIES[family]
@@ -199,19 +205,8 @@ def checkpoints(folder: Path) -> list[Path]:
     WeightsError
         There is none, or a list of shards names what does not lie in the folder.
     """
-    for name in CHECKPOINTS:
-        if (folder / name).is_file():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        shards = (read_json(index) or {}).get("weight_map")
-        if shards is None:
-            continue
-        names = sorted({str(shard) for shard in shards.values()}) if isinstance(shards, dict) else []
-        if not names or not all((folder / shard).is_file() and Path(shard).name == shard for shard in names):
-            raise WeightsError(
-                f"{index.name} in {folder.name!r} lists files that are not there", hint="get the whole folder again"
-            )
-        return [folder / shard for shard in names]
+    if found := files.weight_files(folder, CHECKPOINTS):
+        return found
     other = next((path for path in sorted(folder.iterdir()) if path.suffix in _OTHERS), None)
     has = f"; {other.name!r} ({_OTHERS[other.suffix]}) is not read" if other else ""
     raise WeightsError(

@@ -15,6 +15,7 @@ What the embedding is, is the network's own pooling, or ``pooling=`` of networks
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from retr.index.errors import UsageError, WeightsError
@@ -30,7 +31,7 @@ from retr.retrieval.encoders.weights.untrusted import check_folder, read_json, r
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from retr.index.encoder import Option
@@ -39,7 +40,14 @@ if TYPE_CHECKING:
 
 CHECKPOINTS = ("model.safetensors", "pytorch_model.bin")
 _SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".tar", ".ckpt")
-_CHOICES = {"interpolation": ("bicubic", "bilinear", "nearest"), "crop_mode": ("center", "squash", "border")}
+_CHOICES = {
+    "interpolation": ("bicubic", "bilinear", "nearest", "lanczos", "box", "hamming"),
+    "crop_mode": ("center", "squash", "border"),
+}
+# Before the name of a repository, as cards hand it to ``timm.create_model``.
+_HUB = ("hf-hub:", "hf_hub:")
+# ``model_type`` of the folders that transformers writes of a model of timm.
+WRAPPER = "timm_wrapper"
 # What must be said of a model's pictures, by the folder, the card or the user.
 STATED = ("mean", "std", "interpolation", "crop_pct")
 
@@ -114,6 +122,7 @@ def _load(
         if stated[option] is not None:
             check_choice(option, stated[option], known)
     stated = {key: value for key, value in stated.items() if value is not None}
+    name = next((name.removeprefix(one) for one in _HUB if name.startswith(one)), name)
     place = None if weights is None else home(weights)
     shown = name
     if place is None:
@@ -121,10 +130,16 @@ def _load(
         if home(name).is_dir():
             place = home(name)
             shown = place.resolve().name
+        if place is not None and _configuration(place).get("architecture") is None:
+            missing = "names no architecture of timm" if (place / "config.json").exists() else "is missing"
+            raise WeightsError(
+                f"config.json in the folder {shown!r} {missing}",
+                hint="get the whole folder, or name the architecture: timm:ARCH --weights FILE",
+            )
     source = _resolve(shown, place, stated, _arguments(model_args), pooling)
     from retr.retrieval.encoders.networks import timm as timm_network
 
-    with reading(f"'timm:{shown}'", folder=source.checkpoint.parent):
+    with reading(f"'timm:{shown}'", folder=source.checkpoints[0].parent):
         encoder = timm_network.load_timm(source, device=device, precision=precision)
     if place is not None and weights is None:
         locations.remember_files(encoder.info, {"weights": place})
@@ -147,9 +162,9 @@ def _resolve(
     if place.is_dir():
         check_folder(folder)
         config = _configuration(folder)
-        checkpoint = _checkpoint(folder, known)
+        checkpoints = _checkpoints(folder, known)
     else:
-        checkpoint = place
+        checkpoints = [place]
         config = _configuration(folder) if place.name in CHECKPOINTS else {}
     architecture = config.get("architecture") or (known.architecture if known else None)
     tagged: dict[str, Any] = {}
@@ -160,7 +175,7 @@ def _resolve(
     own = dict(config.get("pretrained_cfg") or {})
     card = dict(known.preprocess) if known else {}
     fallback = dict(known.fallback) if known else {}
-    preprocess = {**fallback, **tagged, **own, **card, **stated}
+    preprocess = {**fallback, **tagged, **_checked(own, folder), **card, **stated}
     missing = [key for key in STATED if preprocess.get(key) is None]
     if missing:
         raise UsageError(
@@ -178,7 +193,7 @@ def _resolve(
     return TimmModel(
         name=name,
         architecture=architecture,
-        checkpoint=checkpoint,
+        checkpoints=tuple(checkpoints),
         card=known.card if known else CARD,
         # the card's own arguments complete the folder's, which say the sizes
         arguments={**(known.arguments if known else {}), **(config.get("model_args") or {}), **arguments},
@@ -188,13 +203,14 @@ def _resolve(
         },
         pooling=pooling or (known.pooling if known else None),
         options=options,
+        stated_pooling=config.get("global_pool"),
     )
 
 
 def _configuration(folder: Path) -> dict[str, Any]:
     """Read a folder's ``config.json``, in today's form or in that of before 2023; empty where there is none."""
     config = read_json(folder / "config.json") or {}
-    if "model_type" in config and "architecture" not in config:
+    if config.get("model_type", WRAPPER) != WRAPPER:
         raise WeightsError(
             f"{folder.name!r} is a folder of transformers, not of timm", hint="name it hf:ORG/NAME or hf:FOLDER"
         )
@@ -206,10 +222,44 @@ def _configuration(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _checkpoint(folder: Path, known: Known | None) -> Path:
-    for name in (*CHECKPOINTS, *(known.files if known else ())):
-        if (folder / name).is_file():
-            return folder / name
+def _checked(own: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Return a folder's ``pretrained_cfg``, of which what decides the pictures is well formed.
+
+    timm believes it: a share that is too small fills the memory, a mode that it does not know is another.
+    """
+    checks: dict[str, Callable[[Any], object]] = {
+        "mean": lambda value: triple("mean", value),
+        "std": lambda value: triple("std", value),
+        "crop_pct": _share,
+        "input_size": _size,
+        **{key: partial(_known, key) for key in _CHOICES},
+    }
+    for key, check in checks.items():
+        if own.get(key) is None:
+            continue
+        try:
+            own = {**own, key: check(own[key])}
+        except UsageError as error:
+            raise WeightsError(
+                f"config.json in {folder.name!r} states {key} {own[key]!r}: {error.message}", hint="get it again"
+            ) from error
+    return own
+
+
+def _known(option: str, value: Any) -> str:
+    check_choice(option, value, _CHOICES[option])
+    return str(value)
+
+
+def _size(value: Any) -> tuple[int, ...]:
+    if not (isinstance(value, list | tuple) and len(value) == 3 and all(type(n) is int and n > 0 for n in value)):
+        raise UsageError("three whole numbers are wanted: channels, height, width")
+    return tuple(value)
+
+
+def _checkpoints(folder: Path, known: Known | None) -> list[Path]:
+    if found := files.weight_files(folder, (*CHECKPOINTS, *(known.files if known else ()))):
+        return found
     raise WeightsError(f"no weights in the folder {folder.name!r}", hint=f"it should hold {' or '.join(CHECKPOINTS)}")
 
 
@@ -253,7 +303,7 @@ def _share(value: float | str | None) -> float | None:
         return None
     try:
         number = float(value)
-    except ValueError:
+    except (TypeError, ValueError):
         number = 0.0
     if not 0 < number <= 1:
         raise UsageError(f"crop_pct is a share, above 0 and up to 1, got: {value!r}", hint="for example 0.875")

@@ -28,7 +28,7 @@ from retr.index.errors import WeightsError
 from retr.index.machine.extras import needed
 from retr.index.machine.home import cache_folder, home
 from retr.index.machine.whole_file import write_if_possible
-from retr.retrieval.encoders.weights.untrusted import check_archive, reading, refuse_adapter
+from retr.retrieval.encoders.weights.untrusted import check_archive, read_json, reading, refuse_adapter, refuse_stand_in
 from retr.retrieval.ignored_warnings import ignoring
 
 if TYPE_CHECKING:
@@ -190,6 +190,7 @@ def load_state_dict(path: Path) -> dict[str, Any]:
         If the file is damaged, or holds anything but tensors and plain values.
     """
     refuse_adapter(path)
+    refuse_stand_in(path)
     if path.suffix == ".safetensors" or _is_safetensors(path):
         from safetensors.torch import load_file
 
@@ -208,7 +209,7 @@ def load_state_dict(path: Path) -> dict[str, Any]:
         try:
             # mapped: what is never used (an optimizer, a text tower) is never read
             state = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-        except pickle.UnpicklingError as error:
+        except (pickle.UnpicklingError, LookupError, EOFError, AttributeError) as error:
             raise WeightsError(
                 f"{path.name!r} is damaged or holds more than tensors, and is not loaded",
                 hint="get the file again from its authors, or save its state dict alone",
@@ -232,6 +233,30 @@ def _numpy_numbers() -> list[Any]:
     scalar = np.float64(1).__reduce__()[0]
     kinds = {type(np.dtype(code)) for code in "?bBhHiIlLqQefd"}
     return [(scalar, "numpy.core.multiarray.scalar"), (scalar, "numpy._core.multiarray.scalar"), np.dtype, *kinds]
+
+
+def weight_files(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Return the first of some weight files that lies in a folder, whole before in shards; none: an empty list.
+
+    Raises
+    ------
+    WeightsError
+        A list of shards names what does not lie in the folder.
+    """
+    for name in names:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        listed = (read_json(index) or {}).get("weight_map")
+        if listed is None:
+            continue
+        shards = sorted({str(shard) for shard in listed.values()}) if isinstance(listed, dict) else []
+        if not shards or not all((folder / shard).is_file() and Path(shard).name == shard for shard in shards):
+            raise WeightsError(
+                f"{index.name} in {folder.name!r} lists files that are not there", hint="get the whole folder again"
+            )
+        return [folder / shard for shard in shards]
+    return []
 
 
 def split_state(state: Mapping[str, Tensor], *prefixes: str) -> tuple[dict[str, Tensor], ...]:

@@ -15,7 +15,8 @@ from torch.overrides import TorchFunctionMode
 
 from retr.index.errors import WeightsError
 from retr.retrieval.encoders.weights.checkpoints import load_state_dict
-from retr.retrieval.encoders.weights.untrusted import reading
+from retr.retrieval.encoders.weights.untrusted import reading, refuse_stand_in
+from retr.retrieval.encoders.weights.wrappers import unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ class CheckpointContents:
         self.name = checkpoints[0].name
         self.tensors = self.values = 0
         for path in checkpoints:
+            refuse_stand_in(path)
             for name, shape, kind in _tensors(path):
                 self.tensors += 1
                 self.values += math.prod(shape)
@@ -97,10 +99,6 @@ def _tensors(path: Path) -> Iterator[tuple[str, Sequence[int], torch.dtype | Non
                 part = file.get_slice(name)
                 yield name, part.get_shape(), _SAFE.get(part.get_dtype())
         return
-    left: list[tuple[str, Any]] = list(load_state_dict(path).items())
-    while left:
-        name, value = left.pop()
-        if isinstance(value, torch.Tensor):
-            yield str(name), value.shape, value.dtype
-        elif isinstance(value, dict):
-            left += value.items()
+    # what a training program kept beside the network is no part of it
+    for name, value in unwrap(load_state_dict(path), file=path.name).state.items():
+        yield name, value.shape, value.dtype

@@ -33,6 +33,8 @@ _ADAPTERS = ("adapter_config.json", "adapter_model*", "pytorch_lora_weights*")
 _ATTENTION = ("eager", "sdpa", None)
 # Of a configuration: the longest are lists of special words, some megabytes.
 _MOST_BYTES = 64 << 20
+# Of what a library says: some list all they know.
+_LONGEST_LINE = 300
 # Who saved a configuration, and from where, is nothing the vectors depend on.
 _HISTORY = {"_name_or_path", "name_or_path", "transformers_version", "_commit_hash"}
 # How `sealed` found the libraries, and how many are within it.
@@ -169,9 +171,30 @@ def check_archive(path: Path) -> None:
         raise WeightsError(f"{path.name!r} is compressed, which torch never writes", hint="save its state dict again")
 
 
+def refuse_stand_in(path: Path) -> None:
+    """Refuse what lies in the place of a weights file where a download went wrong: nothing, a pointer, a web page."""
+    with reading(f"the checkpoint {path.name!r}"), path.open("rb") as stream:
+        start = stream.read(64)
+    if not start:
+        raise WeightsError(f"{path.name!r} is empty", hint="get it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise WeightsError(
+            f"{path.name!r} is a pointer of Git LFS, not the weights",
+            hint="run `git lfs pull` in its folder, or download the file itself",
+        )
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise WeightsError(
+            f"{path.name!r} is a web page, not the weights",
+            hint="download the file itself, signed in if it asks for it",
+        )
+
+
 def first_line(error: BaseException) -> str:
-    """Return an error's first line, or its kind where it says nothing."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """Return an error's first line, shortened, or its kind where it says nothing."""
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, LookupError):  # its text is the name alone
+        said = f"{type(error).__name__} {said}"
+    return said if len(said) <= _LONGEST_LINE else said[:_LONGEST_LINE] + " ..."
 
 
 @contextmanager

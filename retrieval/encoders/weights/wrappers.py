@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Names below which programs save a network, as far as they are names of nothing else.
 CONTAINERS = ("model_state_dict", "state_dict", "model", "teacher")
-# What torch's own wrappers, and the networks that hold an encoder, put before its keys.
-PREFIXES = ("module.", "_orig_mod.", "backbone.")
+# What torch's own wrappers, training programs (Lightning) and networks that hold an encoder put before its keys.
+PREFIXES = ("module.", "_orig_mod.", "backbone.", "model.", "timm_model.")
 # Heads of self-distillation, which lie beside a backbone and are no part of it.
 _BESIDE = ("dino_head.", "ibot_head.")
 _DEEPEST = 8
@@ -80,10 +80,11 @@ def unwrap(
     """
     state, taken, left = dict(loaded), [], []
     for _ in range(_DEEPEST):
-        if _holds_tensors(state):
-            break
+        # a tensor beside a container (a loss, the state of a random generator) is no network's
         inner = {key: value for key, value in state.items() if isinstance(value, dict) and _reaches_tensors(value)}
         known = [name for name in containers if name in inner]
+        if not known and _holds_tensors(state):
+            break
         if len(known) > 1:
             raise WeightsError(
                 f"{file!r} holds several networks: {', '.join(map(repr, known))}",

@@ -143,7 +143,7 @@ def test_a_published_file_without_a_folder_is_what_its_card_says(cache):
 
     torch.save({"state_dict": {}}, add(cache, "majiabo/GPFM") / "GPFM.pth")
     source = timm._resolve("majiabo/GPFM", None, {}, {}, None)
-    assert source.checkpoint.name == "GPFM.pth"
+    assert source.file == "GPFM.pth"
     assert source.architecture == "vit_large_patch14_dinov2"
     assert source.arguments == {"img_size": 224, "init_values": 1e-5}
     assert source.preprocess["interpolation"] == "bicubic"

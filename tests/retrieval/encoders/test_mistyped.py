@@ -37,9 +37,39 @@ def test_weights_that_are_not_there(name, kind, tmp_path):
 
 @pytest.mark.parametrize("family", ["hf", "timm"])
 @pytest.mark.parametrize(
-    "name", ["./nowhere", "../nowhere", "/nowhere/x", "nowhere/", "a/b/c", "~/nowhere", "a\\b", "/" + "x" * 300]
+    "name",
+    [
+        "./nowhere",
+        "../nowhere",
+        "org/..",
+        "x" * 300,
+        "/nowhere/x",
+        "nowhere/",
+        "a/b/c",
+        "~/nowhere",
+        "a\\b",
+        "/" + "x" * 300,
+    ],
 )
 def test_a_name_that_can_only_be_a_folder(family, name):
     with pytest.raises(RetrError, match="no folder at ") as refused:
         load_encoder(f"{family}:{name}")
     assert repr(name)[1:40].rstrip("'") in str(refused.value)
+
+
+@pytest.mark.parametrize("family", ["hf", "timm"])
+def test_a_file_where_a_folder_is_due(family, tmp_path):
+    (tmp_path / "x.safetensors").write_bytes(b"x")
+    with pytest.raises(
+        WeightsError, match=r"is a file, where .* takes the name of a model or a folder; name the folder"
+    ):
+        load_encoder(f"{family}:{tmp_path / 'x.safetensors'}")
+
+
+@pytest.mark.parametrize("family", ["hf", "timm", "open_clip"])
+@pytest.mark.parametrize("name", ["org/na\nme", "a\0b", "a\tb", "x" * 5000])
+def test_what_is_no_name(family, name):
+    with pytest.raises(RetrError, match="no encoder named ") as refused:
+        load_encoder(f"{family}:{name}")
+    assert len(str(refused.value)) < 300
+    assert str(refused.value).isprintable()

@@ -170,10 +170,11 @@ class Untraceable(torch.nn.Linear):
     ],
     ids=["lite", "precision", "aspect", "operator", "constant"],
 )
-def test_what_does_not_run_is_refused(encoder, why):
+def test_what_does_not_run_is_refused(encoder, why, capfd):
     made = encoder()
     with pytest.raises(UsageError, match=why):
         run_on_onnx(made)
+    assert capfd.readouterr().out == ""
     assert made.info.device == "cpu"
 
 

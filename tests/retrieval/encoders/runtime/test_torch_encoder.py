@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from retr.index.encoder import EncoderInfo
-from retr.index.errors import RetrError, UsageError
+from retr.index.errors import RetrError, UsageError, WeightsError
 from retr.retrieval.encoders.runtime import preprocess, torch_encoder
 from retr.retrieval.encoders.runtime.torch_encoder import TorchEncoder, choose_device, choose_precision
 
@@ -190,3 +190,32 @@ def test_pictures_that_travel_in_bytes_become_the_very_pixels(monkeypatch):
     np.testing.assert_array_equal(prepared, (small.astype(np.float32) / np.float32(255) - mean) / std)
     np.testing.assert_array_equal(encoder.encode_prepared(small), encoder.encode_prepared(prepared))
     np.testing.assert_array_equal(encoder.encode_images(pictures), encoder.encode_prepared(prepared))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value):
+    class Broken(Toy):
+        def __init__(self):
+            network = torch.nn.BatchNorm2d(3)
+            network.running_var[1] = value
+            TorchEncoder.__init__(self, INFO, network, device="cpu", precision="fp32")
+
+    with pytest.raises(WeightsError, match="the weights of 'toy' hold what is no number"):
+        Broken()
+
+
+def test_weights_whose_sum_is_too_large_are_numbers():
+    network = torch.nn.Linear(2, 2, bias=False)
+    network.weight.data.fill_(3e38)
+    assert not network.weight.sum().isfinite()
+    assert torch_encoder._finite(network)
+
+
+def test_pictures_that_come_out_as_no_numbers_are_refused():
+    class Divided(Toy):
+        def prepare(self, image):
+            with np.errstate(all="ignore"):
+                return super().prepare(image) / np.float32(0)
+
+    with pytest.raises(WeightsError, match="the pictures of 'toy' are prepared to what is no number"):
+        Divided(device="cpu", precision="fp32")

@@ -105,6 +105,68 @@ def test_a_folder_may_be_the_name_and_is_found_again(tmp_path, pictures, monkeyp
     np.testing.assert_array_equal(again.encode_images(pictures), encoder.encode_images(pictures))
 
 
+def test_what_timm_changes_or_leaves_unread_is_said(tmp_path):
+    folder, _ = make(tmp_path, **SMALL)
+    config = json.loads((folder / "config.json").read_text())
+
+    def notes(**changes):
+        (folder / "config.json").write_text(json.dumps(config | changes))
+        return load_encoder(f"timm:{folder}", **HERE).notes
+
+    assert notes() == []
+    assert notes(global_pool="token", num_features=32) == []
+    (said,) = notes(global_pool="avg")
+    assert "says global_pool 'avg'" in said
+    assert "what is embedded is 'token'" in said
+    larger = {"model_args": SMALL | {"img_size": 64}, "pretrained_cfg": STATED | {"input_size": [3, 64, 64]}}
+    (said,) = notes(**larger)
+    assert "pos_embed was resampled from [1, 5, 32] to [1, 17, 32]" in said
+
+
+def test_shards_and_what_a_newer_timm_writes_are_read(tmp_path, pictures):
+    folder, model = make(tmp_path, pretrained=STATED | {"of_tomorrow": 1}, **SMALL)
+    (folder / "model.safetensors").unlink()
+    state = model.state_dict()
+    keys = sorted(state)
+    where = {key: f"model-0000{1 + (place > 7)}-of-00002.safetensors" for place, key in enumerate(keys)}
+    for shard in set(where.values()):
+        save_file({key: state[key] for key in keys if where[key] == shard}, folder / shard)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    encoder = load_encoder(f"timm:{folder}", **HERE)
+    np.testing.assert_allclose(encoder.encode_images(pictures), theirs(model, pictures), atol=2e-6)
+    (folder / where[keys[0]]).unlink()
+    with pytest.raises(WeightsError, match="lists files that are not there"):
+        load_encoder(f"timm:{folder}", **HERE)
+
+
+@pytest.mark.parametrize("family", ["hf", "timm"])
+def test_a_folder_that_transformers_wrote_of_a_timm_model_is_read(family, tmp_path, pictures):
+    folder, model = make(tmp_path, **SMALL)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"model_type": "timm_wrapper", "do_pooling": True}))
+    state = {f"timm_model.{key}": value for key, value in model.state_dict().items()}
+    save_file(state, folder / "model.safetensors", {"format": "pt"})
+    encoder = load_encoder(f"{family}:{folder}", **HERE)
+    np.testing.assert_allclose(encoder.encode_images(pictures), theirs(model, pictures), atol=2e-6)
+    assert encoder.notes == ["'model.safetensors': took 'timm_model.' off the names in it"]
+
+
+def test_a_training_program_may_keep_more_than_the_network(tmp_path, pictures):
+    folder, model = make(tmp_path, **SMALL)
+    optimizer = torch.optim.AdamW(model.parameters())
+    kept = {"optimizer": optimizer.state_dict(), "rng": torch.get_rng_state(), "loss": torch.tensor(0.5), "epoch": 3}
+    (folder / "model.safetensors").unlink()
+    torch.save({"model": model.state_dict()} | kept, folder / "pytorch_model.bin")
+    encoder = load_encoder(f"timm:{folder}", **HERE)
+    np.testing.assert_allclose(encoder.encode_images(pictures), theirs(model, pictures), atol=2e-6)
+
+
+def test_the_name_may_be_as_a_card_hands_it_to_timm(tmp_path):
+    folder, _ = make(tmp_path, **SMALL)
+    encoder = load_encoder("timm:hf-hub:org/x", weights=folder, **HERE)
+    assert encoder.info.name == "timm:org/x"
+
+
 def test_a_timm_folder_given_to_hf_is_handed_over(tmp_path, pictures):
     folder, model = make(tmp_path, **SMALL)
     encoder = load_encoder("hf:org/x", weights=folder, **HERE)
@@ -189,6 +251,20 @@ def test_layers_that_json_cannot_name_come_as_model_args(tmp_path, pictures):
         ({"pretrained_cfg": [1]}, "pretrained_cfg that is no object"),
         ({"pretrained_cfg": STATED | {"input_size": [3, 10**6, 10**6]}}, "asks for pictures of the size"),
         ({"auto_map": {"AutoModel": "x.y"}}, "names code of its own"),
+        ({"model_args": SMALL | {"mlp_layer": ["Mlp"]}}, "unknown layer"),
+        ({"model_args": SMALL | {"act_layer": "tomorrow"}}, "unknown act_layer 'tomorrow'"),
+        ({"model_args": SMALL | {"norm_layer": 3}}, "unknown norm_layer 3"),
+        ({"model_args": SMALL | {"of_tomorrow": 1}}, "unexpected keyword argument 'of_tomorrow'"),
+        ({"model_args": SMALL | {"features_only": True}}, "states 'features_only'"),
+        ({"architecture": None}, "config.json in the folder .* names no architecture"),
+        ({"pretrained_cfg": STATED | {"std": [0.2, 0, 0.2]}}, "normalised by .* a std of 0.2,0,0.2"),
+        ({"pretrained_cfg": STATED | {"mean": [0.4, 0.5]}}, "states mean .* one number or three"),
+        ({"pretrained_cfg": STATED | {"mean": [float("nan")] * 3}}, "normalised by a mean of nan"),
+        ({"pretrained_cfg": STATED | {"crop_pct": 1e-6}}, "a crop of 1e-06 of a picture"),
+        ({"pretrained_cfg": STATED | {"crop_pct": 1.5}}, "states crop_pct 1.5"),
+        ({"pretrained_cfg": STATED | {"crop_mode": "middle"}}, "states crop_mode 'middle'"),
+        ({"pretrained_cfg": STATED | {"interpolation": "random"}}, "states interpolation 'random'"),
+        ({"pretrained_cfg": STATED | {"input_size": [3, 32.5, 32]}}, "states input_size"),
     ],
 )
 def test_configurations_that_are_made_up_are_refused(change, says, tmp_path):
@@ -196,7 +272,7 @@ def test_configurations_that_are_made_up_are_refused(change, says, tmp_path):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | change))
     with pytest.raises(WeightsError, match=says) as refused:
-        load_encoder("timm:org/x", weights=folder, **HERE)
+        load_encoder(f"timm:{folder}", **HERE)
     assert "\n" not in str(refused.value)
     assert str(tmp_path) not in str(refused.value)
 

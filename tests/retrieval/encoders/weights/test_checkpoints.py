@@ -145,3 +145,25 @@ def test_a_pattern_never_drops_a_key_the_network_has():
     state = {"weight": torch.ones(3, 2), "bias": torch.ones(3)}
     load_strictly(module, state, file="x.pth", dropped=["*"])
     assert torch.equal(module.bias, torch.ones(3))
+
+
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+@pytest.mark.parametrize(
+    ("held", "says"),
+    [
+        (b"", "'x.*' is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "a pointer of Git LFS.*git lfs pull"),
+        (b"<!DOCTYPE html><html>Sign in</html>", "is a web page"),
+    ],
+)
+def test_what_a_failed_download_leaves_is_told(tmp_path, name, held, says):
+    (tmp_path / name).write_bytes(held)
+    with pytest.raises(WeightsError, match=says):
+        load_state_dict(tmp_path / name)
+
+
+@pytest.mark.parametrize("held", [b"not weights at all", b"\x80\x05."])
+def test_a_text_is_damaged_weights(tmp_path, held):
+    (tmp_path / "x.pth").write_bytes(held)
+    with pytest.raises(WeightsError, match=r"'x\.pth' is damaged or holds more than tensors"):
+        load_state_dict(tmp_path / "x.pth")

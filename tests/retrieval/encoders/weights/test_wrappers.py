@@ -38,6 +38,13 @@ def test_what_is_left_out_is_said():
     ]
 
 
+def test_tensors_beside_a_network_are_no_network():
+    held = {"state_dict": {"model.w": torch.ones(1)}, "rng": torch.get_rng_state(), "loss": torch.tensor(0.5)}
+    found = unwrap(held, file="x.pth")
+    assert found.state == {"w": torch.ones(1)}
+    assert found.taken_off == ("state_dict", "model.")
+
+
 def test_a_prefix_that_not_all_keys_have_stays():
     mixed = {"backbone.w": torch.ones(1), "head.w": torch.ones(1)}
     assert unwrap(mixed, file="x.pth").state == mixed
