@@ -14,6 +14,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from operator import gt
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -183,10 +184,18 @@ def plain(
     scores = found.scores
     if cosine:
         scores = np.minimum(scores, 1)
-    # falling scores end above the lowest that there is: no row is missing
-    if found.rows.shape[1] != k or not (scores[:, 1:] < scores[:, :-1]).all() or not (scores[:, -1] > -1).all():
+    if found.rows.shape[1] != k or not _settled(scores):
         return None
     return Neighbours(found.rows, scores, exact=False)
+
+
+def _settled(scores: NDArray[np.float32]) -> bool:
+    """Return whether each query's scores ``(n, k)`` fall, and end above the lowest that there is: no row is missing."""
+    if len(scores) == 1:
+        # of one query a few numbers, which take less than arrays of them
+        line = scores[0].tolist()
+        return bool(line[-1] > -1 and all(map(gt, line, line[1:])))
+    return bool((scores[:, 1:] < scores[:, :-1]).all() and (scores[:, -1] > -1).all())
 
 
 def _shifted(found: Candidates, start: int) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
