@@ -1,13 +1,14 @@
-"""How many pictures a CPU-second encoders embed, and whether ONNX Runtime or a compiled network would be faster.
+"""How many pictures a CPU-second the newer encoders embed, and whether ONNX Runtime or a compiled network is faster.
 
-``RETR_WEIGHTS=FOLDER OMP_NUM_THREADS=1 python -m retr.benchmarks.encoder_speed_newer``. The networks of the newer
-encoders are made in their published sizes with random values, on which speed does not depend, one at a time; of the
-five published medical encoders those are measured whose weights are in the folder (``python tests/parity/standin.py
-FOLDER`` fills it). ``images_per_cpu_second`` is of the network alone, in torch, a few pictures through one thread.
-``runtime=onnx`` is what ``load_encoder(..., runtime="onnx")`` runs, in turns with torch on the same pictures: its rate
-by CPU time against torch's (the better of each one's rounds), the smallest cosine and the largest difference of unit
-vectors, and the seconds that tracing and checking take; or why it is refused. Networks too large to be in memory twice
-beside other work are left out of it. For three networks ``torch.compile`` is measured in the same way.
+``OMP_NUM_THREADS=1 python -m retr.benchmarks.encoder_speed_newer`` needs no weights: networks of the published sizes
+are made with random values, on which speed does not depend, one at a time. ``images_per_cpu_second`` is of the network
+alone, in torch, a few pictures through one thread. For three of them ``torch.compile`` is measured beside it.
+
+``RETR_WEIGHTS=FOLDER OMP_NUM_THREADS=1 python -m retr.benchmarks.encoder_speed_newer --onnx`` measures what
+``load_encoder(..., runtime="onnx")`` gains: for the published medical encoders whose weights are in the folder
+(``python tests/parity/standin.py FOLDER`` fills it) and some of the networks. Both run the same pictures in turns: the
+rate by CPU time against torch's (the better of each one's rounds), the smallest cosine and the largest difference of
+unit vectors, and the seconds that tracing and checking take; or why it is refused.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import os
+import sys
 import tempfile
 import time
 from functools import partial
@@ -43,9 +45,7 @@ if TYPE_CHECKING:
 
     from retr.retrieval.encoders.runtime.onnx_graph import Graph
 
-PICTURES, ROUNDS = 2, 3
-# Parameters of a network that may be in memory twice.
-LARGEST = 400_000_000
+PICTURES, ROUNDS = 2, 2
 # name: architecture of timm, side of the picture, what the card hands to timm
 NETWORKS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "chexzero, eyeclip, PLIP, PubMedCLIP (ViT-B/32)": ("vit_base_patch32_clip_224", 224, {}),
@@ -84,6 +84,13 @@ NETWORKS: dict[str, tuple[str, int, dict[str, Any]]] = {
     "medimageinsight (DaViT, 480)": ("davit", 480, {}),
     "MedSigLIP-448 (SO400M/14)": ("vit_so400m_patch14_siglip_gap_448", 448, {}),
 }
+ON_ONNX = (
+    "Lunit, Kaiko ViT-S/16",
+    "Lunit ResNet-50",
+    "chexzero, eyeclip, PLIP, PubMedCLIP (ViT-B/32)",
+    "ret-clip, unimed-clip, Phikon, Kaiko ViT-B/16, BiomedCLIP (ViT-B/16)",
+    "retfound (MAE), UNI, Phikon-v2 (ViT-L/16)",
+)
 COMPILED = ("Lunit, Kaiko ViT-S/16", "Lunit ResNet-50", "chexzero, eyeclip, PLIP, PubMedCLIP (ViT-B/32)")
 
 
@@ -130,25 +137,25 @@ class Bare(TorchEncoder):
         return cast("torch.Tensor", self.network(pixels)).flatten(1)
 
 
-def measure(encoder: TorchEncoder, *, compiled: bool = False) -> dict[str, Any]:
-    """Measure one encoder, on ONNX Runtime too, and compiled where that is asked."""
+def prepared(encoder: TorchEncoder) -> NDArray[np.float32]:
+    """Prepare two pictures, or one where an encoder keeps their shapes apart."""
     whole = picture()
-    prepared = [encoder.prepare(one) for one in (whole, whole.transpose(PIL.Image.Transpose.ROTATE_90))]
-    batch = np.stack(prepared[: PICTURES if prepared[0].shape == prepared[1].shape else 1])
-    plain = partial(encoder.encode_prepared, batch)
+    made = [encoder.prepare(one) for one in (whole, whole.transpose(PIL.Image.Transpose.ROTATE_90))]
+    return np.stack(made[: PICTURES if made[0].shape == made[1].shape else 1])
+
+
+def measure(encoder: TorchEncoder, *, compiled: bool = False) -> dict[str, Any]:
+    """Measure one network, and compiled where that is asked."""
+    batch = prepared(encoder)
+    seconds = best_seconds(partial(encoder.encode_prepared, batch), time.process_time)
     parameters, _ = encoder.size()
-    figures: dict[str, Any] = {"parameters": parameters}
-    other: dict[str, Any] = {}
-    if parameters is not None and parameters <= LARGEST:
-        other["runtime=onnx"] = _on_onnx(encoder, batch)
-    if compiled:
-        other["torch.compile"] = _compiled(encoder, batch)
-    encoder.graph = None
-    figures["images_per_cpu_second"] = round(len(batch) / best_seconds(plain, time.process_time), 3)
-    return figures | other
+    figures: dict[str, Any] = {"parameters": parameters, "images_per_cpu_second": round(len(batch) / seconds, 3)}
+    return figures | ({"torch.compile": _compiled(encoder, batch)} if compiled else {})
 
 
-def _on_onnx(encoder: TorchEncoder, batch: NDArray[np.float32]) -> dict[str, Any] | str:
+def measure_onnx(encoder: TorchEncoder) -> dict[str, Any] | str:
+    """Measure one encoder in torch and on ONNX Runtime, in turns; or say why it is refused."""
+    batch = prepared(encoder)
     start = time.perf_counter()
     try:
         run_on_onnx(encoder)
@@ -165,7 +172,6 @@ def _on_onnx(encoder: TorchEncoder, batch: NDArray[np.float32]) -> dict[str, Any
 
 def _compiled(encoder: TorchEncoder, batch: NDArray[np.float32]) -> dict[str, Any] | str:
     network = torch.compile(encoder.network)
-    encoder.graph = None
     start = time.perf_counter()
 
     def run() -> NDArray[np.float32]:
@@ -198,30 +204,53 @@ def _against(
     }
 
 
+def _bare(name: str) -> Bare:
+    architecture, side, arguments = NETWORKS[name]
+    return Bare(name, build(architecture, side, arguments), side)
+
+
+def _all_on_onnx() -> dict[str, Any]:
+    figures: dict[str, Any] = {}
+    for label, (name, options) in VARIANTS.items():
+        try:
+            encoder = load_encoder(name, device="cpu", precision="fp32", **options)
+        except WeightsError as error:
+            figures[label] = f"not measured: {error.message}"
+            continue
+        figures[label] = measure_onnx(cast("TorchEncoder", encoder))
+        del encoder
+        gc.collect()
+    for name in ON_ONNX:
+        figures[name] = measure_onnx(_bare(name))
+        gc.collect()
+    return figures
+
+
 def main() -> None:
     """Measure one network after the other, print and write the result file."""
     ensure_torchvision()
     torch.set_num_threads(1)
-    figures: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as cache:
-        os.environ["RETR_CACHE_DIR"] = cache  # what was traced before would be no measurement
-        for name, (architecture, side, arguments) in NETWORKS.items():
-            figures[name] = measure(Bare(name, build(architecture, side, arguments), side), compiled=name in COMPILED)
-            gc.collect()
-        for label, (name, options) in VARIANTS.items():
-            try:
-                encoder = load_encoder(name, device="cpu", precision="fp32", **options)
-            except WeightsError as error:
-                figures[label] = f"not measured: {error.message}"
-                continue
-            figures[label] = measure(cast("TorchEncoder", encoder))
-            del encoder
-            gc.collect()
+    note = "one run beside other work; network only, one thread; {} of the published sizes"
+    if sys.argv[1:] == ["--onnx"]:
+        with tempfile.TemporaryDirectory() as cache:
+            os.environ["RETR_CACHE_DIR"] = cache  # what was traced before would be no measurement
+            figures = _all_on_onnx()
+        record(
+            "encoder_speed_onnx",
+            figures,
+            command="RETR_WEIGHTS=FOLDER OMP_NUM_THREADS=1 python -m retr.benchmarks.encoder_speed_newer --onnx",
+            note=note.format("stand-ins and random weights"),
+        )
+        return
+    figures = {}
+    for name in NETWORKS:
+        figures[name] = measure(_bare(name), compiled=name in COMPILED)
+        gc.collect()
     record(
         "encoder_speed_newer",
         figures,
-        command="RETR_WEIGHTS=FOLDER OMP_NUM_THREADS=1 python -m retr.benchmarks.encoder_speed_newer",
-        note="one run beside other work; random weights of the published sizes, network only, one thread",
+        command="OMP_NUM_THREADS=1 python -m retr.benchmarks.encoder_speed_newer",
+        note=note.format("random weights"),
     )
 
 
