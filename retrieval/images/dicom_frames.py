@@ -46,15 +46,19 @@ class Fragment:
 class Frames:
     """The frames of a file: how their pixels lie, and a function from a position to values.
 
-    ``read`` returns ``(rows, columns)`` or ``(rows, columns, 3)``, or raises RefusalError.
+    ``read`` returns ``(rows, columns)`` or ``(rows, columns, 3)``, or raises RefusalError; of ``held`` frames
+    the data lie in the file, whatever the header says.
     """
 
     layout: PixelLayout
     read: Callable[[int], NDArray[Any]]
+    held: int
 
 
 def open_frames(opened: Opened) -> Frames:
     """Return the frames of an opened file; its first compressed one is looked into.
+
+    A header may say two thousand million: behind those whose data are there, one more is counted, whose reading fails.
 
     Raises
     ------
@@ -62,6 +66,8 @@ def open_frames(opened: Opened) -> Frames:
         There is nothing to begin with: "truncated", "damaged" or "unsupported".
     """
     frames = _compressed(opened) if opened.encapsulated else _native(opened)
+    most = min(frames.layout.frames, frames.held + 1)
+    frames = replace(frames, layout=replace(frames.layout, frames=most))
     if frames.layout.doubtful and not is_ybr(frames.read(0)):
         return replace(frames, layout=replace(frames.layout, photometric="RGB"))
     return frames
@@ -87,7 +93,7 @@ def _native(opened: Opened) -> Frames:
             data = np.frombuffer(data[: len(data) // 2 * 2], ">u2").astype("<u2").tobytes()[first // 8 - begin :]
         return arranged(data, layout, little=opened.little, skip=first % 8)
 
-    return Frames(layout, read)
+    return Frames(layout, read, held=max(0, there) * 8 // layout.frame_bits)
 
 
 def arranged(data: bytes, layout: PixelLayout, *, little: bool, skip: int = 0) -> NDArray[Any]:
@@ -165,7 +171,7 @@ def _compressed(opened: Opened) -> Frames:
             raise RefusalError("damaged")
         return layout.values(decode(data, told, layout))
 
-    return Frames(layout, read)
+    return Frames(layout, read, held=len(groups))
 
 
 def _fragments(stream: BinaryIO, start: int, stop: int, *, delimited: bool) -> tuple[list[int], list[Fragment], bool]:

@@ -125,6 +125,8 @@ function showParts() {
   const held = new Set(uploads().map((part) => part.value));
   for (const name of [...brought.keys()]) if (!held.has(name)) brought.delete(name);
   if (!first) said([]);
+  const count = uploads().length;
+  $("ask-title").textContent = count < 2 ? strings.ask : state.item ? strings.ask_case(count) : strings.ask_several(count);
   $("asked").hidden = $("clear").hidden = $("crop-text").hidden = !first;
   $("drop-text").hidden = Boolean(first);
   $("another").hidden = !first || !cases().length;

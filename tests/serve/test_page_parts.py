@@ -69,6 +69,7 @@ def test_pictures_brought_together_are_one_case_and_its_question_is_kept(url, vi
     page.on("request", lambda request: sent.append(request.post_data_json) if "/search" in request.url else None)
     bring(page, folder / "mine-4.png", folder / "report.txt", folder / "mine-5.png")
     assert page.inner_text("#answer-title") == "Nearest cases"
+    assert page.inner_text("#ask-title") == "Find what is like these 2 pictures of one case"
     assert page.locator(".hit").count() == 6
     # the case of which both are pictures, whatever it is called
     assert page.locator(".hit .picture").first.get_attribute("data-id") in {"04.png", "05.png"}
