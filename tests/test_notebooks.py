@@ -18,7 +18,7 @@ RUN = """
 import sys, nbformat
 from nbclient import NotebookClient
 book = nbformat.read(sys.argv[1], 4)
-NotebookClient(book, timeout=300, record_timing=False, resources={"metadata": {"path": sys.argv[2]}}).execute()
+NotebookClient(book, timeout=None, record_timing=False, resources={"metadata": {"path": sys.argv[2]}}).execute()
 nbformat.write(book, sys.argv[3])
 """
 

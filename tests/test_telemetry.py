@@ -85,9 +85,7 @@ def traced(tmp_path):
     def run(*command: str) -> Trace:
         log = tmp_path / "trace"
         watched = ["strace", "-f", "-y", "-qq", "--seccomp-bpf", "-s", "512", "-o", str(log), "-e", f"trace={CALLS}"]
-        done = subprocess.run(
-            [*watched, *command], cwd=folders["work"], env=env, capture_output=True, text=True, timeout=120
-        )
+        done = subprocess.run([*watched, *command], cwd=folders["work"], env=env, capture_output=True, text=True)
         if "ptrace" in done.stderr and done.returncode and not os.environ.get("CI"):
             pytest.skip("strace may not trace here")
         assert done.returncode == 0, done.stderr
