@@ -156,7 +156,27 @@ def taken(kind: type[Kind], given: Mapping[str, Any], what: str) -> Kind:
             near = difflib.get_close_matches(name, known, n=1)
             raise TypeError(f"{what}() has no option {name!r}" + (f": is {near[0]!r} meant?" if near else ""))
     meant = {name: value for name, value in given.items() if value is not None or not known[name][1].kept}
-    return kind(**meant, given=frozenset(meant))
+    own: Any = kind
+    plain = _plain(own)
+    if plain is None:
+        return kind(**meant, given=frozenset(meant))
+    # as the class itself makes it, but for the defaults, which need no look
+    made = object.__new__(kind)
+    vars(made).update(plain)
+    vars(made).update(meant, given=frozenset(meant))
+    for name, value in meant.items():
+        if value is not plain[name]:
+            _require_kind(name, value, known[name][0])
+    return made
+
+
+@cache
+def _plain(kind: Any) -> dict[str, Any] | None:
+    """Return the default of each field; ``None`` where one has none, or the class looks at more than the kinds."""
+    if kind.__post_init__ is not Options.__post_init__:
+        return None
+    found = {one.name: one.default for one in fields(kind)}
+    return None if MISSING in found.values() else found
 
 
 def part(kind: type[Kind], options: Kind) -> Kind:

@@ -34,6 +34,11 @@ class Block:
     vectors: NDArray[np.float32] | NDArray[np.float16]
     start: int
 
+    @cached_property
+    def words(self) -> tuple[int, int, int]:
+        """Where the vectors lie, and their shape, as `retr.index.scan.machine_code.packed` gives them."""
+        return (self.vectors.ctypes.data, *self.vectors.shape)
+
 
 # So many times k rows are looked at where one of a group comes back.
 GROUPED = 4

@@ -212,7 +212,8 @@ class Hits(Sequence[Hit]):
         >>> Hits.all_of(index.store, found, ["the first row"])[0].ids
         ['glaucoma/P00-left.png', 'glaucoma/P06-left.png']
         """
-        best = [rows[rows >= 0][offset:] for rows in found.rows]
+        # what is missing comes last
+        best = [rows[offset:] if len(rows) and rows[-1] >= 0 else rows[rows >= 0][offset:] for rows in found.rows]
         every = best[0] if len(best) == 1 else np.concatenate([np.empty(0, dtype=np.int64), *best])
         names = None if columns is None else list(dict.fromkeys([ID, *columns]))
         kept, start, answers = HitRows(store, every, names), 0, []

@@ -99,7 +99,7 @@ def resolve(
         if len(query.parts) == 1 and query.parts[0].weight == 1 and not query.marked:
             # nothing to be added up, and a sum of one is the same to the last bit
             vector = next(found)
-            if not vector.any():
+            if not vector[0] and not vector.any():
                 raise _cancelled()
             out[row] = unit(vector) if cosine else vector
             continue

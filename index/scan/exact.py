@@ -227,7 +227,7 @@ def _best_of(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
     """Return which chosen rows may be the k best for one query, and their vectors where these are few."""
     parts = _by_block(blocks, chosen)
-    found = [best_of(query, block.vectors, rows, k, off) for block, rows in parts]
+    found = [best_of(query, block, rows, k, off) for block, rows in parts]
     if len(found) == 1:
         rows, wide = found[0]
         return rows + parts[0][0].start if parts[0][0].start else rows, wide

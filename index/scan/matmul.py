@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from retr.index.types import Block
+
     Stored = NDArray[np.float32] | NDArray[np.float16]
     Apart = Callable[[NDArray[np.float32], Stored, NDArray[np.int64]], NDArray[np.float32]]
     MayBeBest = tuple[NDArray[np.int64], NDArray[np.float64] | None]
-    BestOf = Callable[[NDArray[np.float32], Stored, NDArray[np.int64], int, float], MayBeBest]
+    BestOf = Callable[[NDArray[np.float32], Block, NDArray[np.int64], int, float], MayBeBest]
 
 _PRODUCTS, _PRODUCTS_OF = Loop("scan.kernels", "products"), Loop("scan.kernels", "products_of")
 _BEST_OF = Loop("scan.kernels", "best_of")
@@ -124,11 +126,13 @@ def _looped_apart(queries: NDArray[np.float32], vectors: Stored, rows: NDArray[n
     return scores
 
 
-def best_of(query: NDArray[np.float32], vectors: Stored, rows: NDArray[np.int64], k: int, off: float) -> MayBeBest:
+def best_of(query: NDArray[np.float32], block: Block, rows: NDArray[np.int64], k: int, off: float) -> MayBeBest:
     """Return which of some rows ``(m,)`` may be the k best of them for one query ``(d,)``: all where m is at most k.
 
     Parameters
     ----------
+    rows
+        Counted from the block's first.
     off
         How far below the k-th best product the product of such a row may lie. No product may overflow.
 
@@ -140,7 +144,7 @@ def best_of(query: NDArray[np.float32], vectors: Stored, rows: NDArray[np.int64]
     best, kept = np.empty(k + 1, np.float32), np.empty(len(rows) + 1, np.int64)
     wide = np.empty((min(k + _COPIED_TOO, len(rows)), len(query)))
     best[0] = off
-    _BEST_OF(vectors.dtype, *packed(vectors, rows, query, best, kept, wide))
+    _BEST_OF(block.vectors.dtype, *block.words, *packed(rows, query, best, kept, wide))
     n = int(kept[0])
     return kept[1 : n + 1], wide[:n] if n <= len(wide) else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import gt
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 # So many candidates are ranked at a time.
 _AT_ONCE = 1 << 20
+# Candidates of one query that are ordered without arrays.
+_FEW = 64
 
 
 def best(
@@ -59,12 +62,9 @@ def ranked(
     if ask.one_per is None and ask.min_score is None and rows.shape[1] == ask.k and _falls(scores):
         # nothing ties, and nothing is left out
         return rows, scores
-    if len(rows) == 1 and ask.one_per is None and ask.min_score is None and rows.shape[1] >= ask.k:
-        # one more than is wanted, where there is one: it may tie with the last
-        order = scores[0].argsort()[::-1][: ask.k + 1]
-        best = scores[0][order]
-        if (best[1:] < best[:-1]).all():
-            return rows[0][order[: ask.k]][None], best[None, : ask.k]
+    alone = len(rows) == 1 and ask.one_per is None and ask.min_score is None and rows.shape[1] >= ask.k
+    if alone and (best := _best_of_one(rows[0], scores[0], ask.k)) is not None:
+        return best
     if len(rows) == 1 and ask.one_per is not None and ask.min_score is None:
         order = np.argsort(-scores[0], kind="stable")[: np.count_nonzero(rows >= 0)]
         mine, my_scores = rows[:, order], scores[:, order]
@@ -79,6 +79,22 @@ def ranked(
         width = min(mine.shape[1], ask.k)
         kept[some, :width], kept_scores[some, :width] = mine[:, :width], my_scores[:, :width]
     return kept, kept_scores
+
+
+def _best_of_one(
+    rows: NDArray[np.int64], scores: NDArray[np.float32], k: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+    """Return the k best of at least so many candidates ``(c,)`` of one query, ``(1, k)``; ``None`` where some tie."""
+    if len(rows) <= _FEW:
+        # of few, numbers take less than arrays of them
+        line = scores.tolist()
+        places: Any = sorted(range(len(line)), key=line.__getitem__, reverse=True)[: k + 1]
+        falls = all(map(gt, (best := [line[place] for place in places]), best[1:]))
+    else:
+        places = scores.argsort()[::-1][: k + 1]
+        falls = _falls(scores[places][None])
+    # one more than is wanted, where there is one, may tie with the last
+    return (rows[places[:k]][None], scores[places[:k]][None]) if falls else None
 
 
 def _first(codes: NDArray[np.int64], k: int) -> list[int]:

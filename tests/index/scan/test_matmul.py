@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from retr.index.scan import matmul
+from retr.index.types import Block
 
 
 def exact_unit(vectors):
@@ -61,7 +62,7 @@ def test_the_loop_over_some_rows_keeps_all_that_may_be_the_best(dtype):
             rows = rng.permutation(400)[:m]
             truth = vectors[rows].astype(np.float64) @ query[0].astype(np.float64)
             for k in (1, 3, 150, 400):
-                kept, wide = matmul.best_of(query[0], vectors, rows, k, off)
+                kept, wide = matmul.best_of(query[0], Block(vectors, 0), rows, k, off)
                 assert kept.tolist() == [row for row in rows.tolist() if row in set(kept.tolist())]
                 worst = np.sort(truth)[-k] if m >= k else -np.inf
                 must, may = truth >= worst, truth >= worst - 2 * off
