@@ -146,3 +146,27 @@ def test_a_box_shows_the_part_that_is_like_the_question(url, visit, folder):
     page.keyboard.press("+")
     moved = page.locator("#viewer .frame .region").get_attribute("style")
     assert "scale(1.2)" in moved
+
+
+@pytest.mark.parametrize(
+    "size", [{"width": 1280, "height": 900}, {"width": 390, "height": 844}], ids=["wide", "narrow"]
+)
+def test_axe_finds_nothing_serious_in_cases_and_parts(url, visit, folder, size):
+    from axe_playwright_python.sync_playwright import Axe
+
+    def serious() -> list[str]:
+        found = Axe().run(page).response["violations"]
+        return [f"{one['id']}: {one['nodes'][0]['html']}" for one in found if one["impact"] in {"serious", "critical"}]
+
+    page = visit(url, size, bypass_csp=True)
+    bring(page, folder / "mine-4.png", folder / "report.txt", folder / "mine-5.png")
+    page.locator("#ways > summary").click()
+    assert not serious()
+    page.locator("#ways select").select_option("")
+    page.get_by_label("Compare with parts of pictures").check()
+    page.wait_for_selector(".hit .region")
+    shown(page)
+    assert not serious()
+    page.locator(".picture").first.click()
+    page.wait_for_selector("#viewer .frame .region")
+    assert not serious()
