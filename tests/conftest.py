@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 import warnings
 from pathlib import Path
@@ -39,6 +40,14 @@ settings.load_profile("tests")
 if os.environ.get("CI"):
     # a test that cannot look counts as one that failed
     pytest.importorskip = imported  # type: ignore[assignment]
+
+
+# begun in the background, a process ignores Ctrl-C, and so does every process that it begins
+signal.signal(signal.SIGINT, signal.default_int_handler)
+# what a person has set for the program is not set for its tests, but for what is meant for these
+for setting in {name for name in os.environ if name.startswith("RETR_")}:
+    if setting not in {"RETR_CACHE_DIR", "RETR_STRESS_SECONDS", "RETR_TEST_CACHE"}:
+        del os.environ[setting]
 
 
 @pytest.fixture(autouse=True)
