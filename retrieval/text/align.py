@@ -2,9 +2,9 @@
 
 The archive's own texts (labels, findings, captions, reports) are embedded by a text encoder; a ridge regression maps
 them to the vectors of their images, less the mean image. The prediction is then whitened, softly, by the spread of
-the images: where all images differ much, a difference says less. Both strengths are chosen by cross-validation over
-groups. What is stated about the bridge (R@1, R@10) is measured on groups that neither the bridge nor the text encoder
-has seen; after that it is fitted once more, on everything.
+the images around what their texts predict: where images of one text differ much, a difference says less. Both
+strengths are chosen by cross-validation over groups. What is stated about the bridge (R@1, R@10) is measured on groups
+that neither the bridge nor the text encoder has seen; after that it is fitted once more, on everything.
 
 On disk it is ``bridge.npz`` in the index: arrays and JSON, no pickle.
 """
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 FILE = BRIDGE_FILE
 BRIDGE_NOTE = "bridge"
 SEPARATOR = "||"
+# What a prediction is whitened by: a bridge of another way cannot be fitted again without some rows.
+SPREAD = "around the texts"
 # Held out to state how well the bridge works: one part in so many.
 PARTS = 5
 MAX_ROWS = 20_000
@@ -68,7 +70,7 @@ class Bridge:
     matrix
         float32 ``(k, dim)``, from text to image space.
     figures
-        column, texts, rows, groups, ridge, level, recall_at_1, recall_at_10, pool (rows searched).
+        column, texts, rows, groups, ridge, level, spread, recall_at_1, recall_at_10, pool (rows searched).
     data_version
         Version of the texts it was fitted on.
     encoder
@@ -162,9 +164,9 @@ class Bridge:
         UsageError
             Rows, texts or groups have changed since it was fitted, or an older version fitted it.
         """
-        older = self.seen is None
+        older = self.seen is None or self.figures.get("spread") != SPREAD
         if older or self.data_version != data_version(store, self.fitted_on):
-            what = "by an older version, which did not say whom it saw" if older else "on other rows or texts"
+            what = "by an older version, in another way" if older else "on other rows or texts"
             raise UsageError(
                 f"the bridge from {self.fitted_on!r} was fitted {what}, and cannot be measured",
                 hint=f"fit it again with `retr align --text-column {self.fitted_on}`",
@@ -266,6 +268,7 @@ def fit_bridge(
             "groups": len(np.unique(texts.groups)),
             "ridge": ridge,
             "level": level,
+            "spread": SPREAD,
             "recall_at_1": round(at_1, 4),
             "recall_at_10": round(at_10, 4),
             "pool": len(left.rows),

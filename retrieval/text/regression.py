@@ -1,4 +1,8 @@
-"""Ridge regression from texts to the vectors of their images, whitened, with its strength chosen over groups."""
+"""Ridge regression from texts to the vectors of their images, whitened, with its strength chosen over groups.
+
+What is whitened by is the spread of the images around what their texts predict: a direction in which images of one text
+differ much says little of the text, however much all images differ in it.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from retr.retrieval.query_vectors import TextEncoder
 
 RIDGES = (0.3, 1.0, 3.0, 10.0, 30.0)
-# How much the spread of the images is levelled before whitening; None leaves it alone.
+# How much the spread of the images around their texts is levelled before whitening; None leaves it alone.
 LEVELS = (None, 1.0, 0.3)
 
 
@@ -118,11 +122,15 @@ def fit_all(
     y = vectors.astype(np.float64) - centre
     values, axes = np.linalg.eigh(x.T @ x)
     shared = axes.T @ (x.T @ y[texts.owner])
-    spread, directions = np.linalg.eigh(y.T @ y)
-    spread = np.maximum(spread, 0) / max(spread.sum() / max(min(len(y) - 1, y.shape[1]), 1), 1e-12)
+    owned = np.maximum(np.bincount(texts.owner, minlength=len(y)), 1)[:, None]
     out: dict[tuple[float, float | None], tuple[NDArray[np.float64], NDArray[np.float64]]] = {}
     for ridge in ridges:
         matrix = axes @ (shared / (np.maximum(values, 0) + ridge)[:, None])
+        predicted = np.zeros_like(y)
+        np.add.at(predicted, texts.owner, x @ matrix)
+        around = y - predicted / owned
+        spread, directions = np.linalg.eigh(around.T @ around)
+        spread = np.maximum(spread, 0) / max(spread.sum() / max(min(len(y) - 1, y.shape[1]), 1), 1e-12)
         for level in levels:
             if level is None:
                 out[ridge, level] = mean, matrix
