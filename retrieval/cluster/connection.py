@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import threading
 from dataclasses import dataclass
 from typing import Any
@@ -54,9 +55,26 @@ class Place:
 
 # Questions that a process which holds something answers at a time.
 _AT_ONCE = 8
+# Seconds in which the head of a cluster takes a connection.
+_SECONDS = 10.0
 # a process has one connection to Ray, whoever uses it; the last leaves
 _LOCK = threading.Lock()
 _users: list[Connection] = []
+
+
+def _require_listening(address: str) -> None:
+    """Raise where nobody listens at an address: Ray itself asks again for a minute, and fills the screen meanwhile."""
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
+        raise UsageError(f"the address of a cluster is HOST:PORT or auto, got: {address!r}")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), _SECONDS):
+            return
+    except OSError as error:
+        raise RetrError(
+            f"there is no Ray cluster at {address!r}: {error.strerror or type(error).__name__}",
+            hint="start one with `ray start --head` (docs/howto/many-machines.md)",
+        ) from None
 
 
 class Connection:
@@ -88,6 +106,8 @@ class Connection:
             _users.append(self)
 
     def _join(self) -> None:
+        if self.address != "auto":
+            _require_listening(self.address)
         try:
             self.ray.init(address=self.address, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:

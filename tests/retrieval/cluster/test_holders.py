@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from concurrent.futures import ALL_COMPLETED, ThreadPoolExecutor, wait
 from types import SimpleNamespace
@@ -270,6 +271,7 @@ def test_a_process_has_one_connection(monkeypatch):
         is_initialized=lambda: False, init=lambda **_: calls.append("init"), shutdown=lambda: calls.append("shutdown")
     )
     monkeypatch.setattr(connection, "ray_library", lambda: ray)
+    monkeypatch.setattr(connection, "_require_listening", lambda address: None)
     one, two = Connection("host:1"), Connection("host:1")
     with pytest.raises(UsageError, match="one cluster at a time"):
         Connection("host:2")
@@ -279,3 +281,15 @@ def test_a_process_has_one_connection(monkeypatch):
     two.close()
     assert calls == ["init", "shutdown"]
     Connection("host:2").close()
+
+
+def test_an_address_at_which_nobody_listens_is_said_at_once(monkeypatch):
+    monkeypatch.setattr(connection, "ray_library", lambda: SimpleNamespace(is_initialized=lambda: False))
+    for wrong in ("somewhere", ":6379", "host:port", "host:0", "host:70000"):
+        with pytest.raises(UsageError, match="HOST:PORT or auto"):
+            Connection(wrong)
+    # of this port nobody else can be given, and nobody listens
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        with pytest.raises(RetrError, match=r"there is no Ray cluster at '127.0.0.1:\d+'"):
+            Connection(f"127.0.0.1:{taken.getsockname()[1]}")
