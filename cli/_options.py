@@ -174,7 +174,9 @@ class ShardOptions:
     shard_seconds: Annotated[
         float | None,
         typer.Option(
-            "--shard-seconds", metavar="SECONDS", help="With --ray: how long a shard may take to answer; by default 60."
+            "--shard-seconds",
+            metavar="SECONDS",
+            help="With --ray: how long a shard may take to answer; by default 60, of a server 45.",
         ),
     ] = None
 

@@ -93,7 +93,11 @@ def serve(
         certificate_key=certificate_key,
     )
     served = _named(index or [])
-    config = _config(create_app(served, settings, {**loading.options, **shards.options}), settings)
+    options = {**loading.options, **shards.options}
+    if "ray" in options:
+        # a shard that is late is named, before the answer is
+        options.setdefault("shard_seconds", 0.75 * settings.answer_seconds)
+    config = _config(create_app(served, settings, options), settings)
     listening = _listening(host, port)
     scheme, named = "http" if certificate is None else "https", f"[{host}]" if ":" in host else host
     place = f"{scheme}://{named}:{listening.getsockname()[1]}{root_path}/"
