@@ -84,6 +84,7 @@ BEHIND = (
     "retrieval/exporting.py",
     "retrieval/images/",
     "retrieval/interop/",
+    "retrieval/mcp/",
     "retrieval/progress.py",
     "serve/",
     "cli/serve.py",
