@@ -1,22 +1,26 @@
 """Search of cases in a store: by reading all vectors, or among cases that the accelerators' rows are parts of.
 
-An accelerator proposes, for each part of a question, the rows nearest to it. The cases that these belong to are ordered
-by what their score would be of these rows alone (a part of the question without a row of the case counts as the last
-that was proposed for it), and the first of them are scored exactly, with all their parts. How many rows are proposed is
-chosen by `tune`, which measures how many of the best cases are found so; `retr.index.item_tuning`.
+An accelerator proposes, for each part of a question, the rows nearest to it: the fewer parts, the more for each. The
+cases that these belong to are ordered by what their score would be of these rows alone (a part of the question without
+a row of the case counts as the last that was proposed for it), and the first of them are scored exactly, with all their
+parts. Rows that are left out are proposed beside the others and dropped, which costs less than to search around them.
+How many rows are proposed, and how far the accelerator looks for them, is chosen by `tune`, which measures how many of
+the best cases are found so; `retr.index.item_tuning`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from retr.index.accelerators.config import DEPTH
 from retr.index.disk.manifest import TUNING
 from retr.index.errors import UsageError
 from retr.index.json_fields import Fields, stored
-from retr.index.plan import require_k
+from retr.index.plan import propose, require_k
 from retr.index.rows.items import items_of
 from retr.index.scan import items as exact
 from retr.index.scan.items import ItemAnswer, ItemAsk, ItemQuestion, Vectors
@@ -35,10 +39,13 @@ if TYPE_CHECKING:
     from retr.index.store import Store
     from retr.index.types import ItemScore
 
-# So many times k cases are scored exactly, and at least as many as rows are proposed for a part.
-_SCORED = 4
+# At least so many times k cases are scored exactly, and one for so many proposed rows.
+_SCORED, _ROWS_A_CASE = 4, 8
 # Beyond these, rows that are left out are a large part of what is proposed.
 _MOST_EXCLUDED, _MOST_PARTS = 2048, 256
+# For a part no more rows are proposed at first, and no more where these are of too few cases.
+_MOST_ROWS, _AT_LAST = 512, 4096
+_NOTHING = np.empty(0, np.int64)
 _NOTED = ("the note of how cases are searched", "run `retr index tune` again")
 
 
@@ -48,14 +55,27 @@ class Promise:
 
     Attributes
     ----------
-    depth
-        How many rows are proposed for each part of a question.
+    rows
+        How many rows are proposed for all parts of a question together.
+    effort
+        How far the accelerators look for them: `retr.index.accelerators.config.effort_of`.
     recall
         The share.
     """
 
-    depth: int
+    rows: int
+    effort: int
     recall: float
+
+    def depth(self, parts: int, k: int) -> int:
+        """Return how many rows are proposed for each of some parts, where k cases are wanted."""
+        more = max(k, DEPTH) / DEPTH
+        return max(min(math.ceil(self.rows * more / parts), _MOST_ROWS), k)
+
+    def scored(self, k: int) -> int:
+        """Return how many cases are scored exactly."""
+        more = max(k, DEPTH) / DEPTH
+        return max(_SCORED * k, math.ceil(self.rows * more / _ROWS_A_CASE))
 
 
 def promised(manifest_extra: Mapping[str, Any], rule: str, score: ItemScore) -> Promise | None:
@@ -68,7 +88,13 @@ def promised(manifest_extra: Mapping[str, Any], rule: str, score: ItemScore) -> 
         if fields.text("rule") != rule or not fields.has(score):
             return None
         one = fields.inner(score)
-        return Promise(one.whole("depth", least=1, most=1 << 16), one.number("recall"))
+        if not one.has("rows"):
+            # as it was once noted, of another way to search
+            return None
+        most = 1 << 24
+        return Promise(
+            one.whole("rows", least=1, most=most), one.whole("effort", least=1, most=most), one.number("recall")
+        )
 
 
 def search_items(
@@ -269,14 +295,15 @@ def _through_accelerators(
     many = len(question.exclude) > _MOST_EXCLUDED or len(question.vectors) > _MOST_PARTS
     if promise is None or exactly or ask.allowed is not None or many or ask.k * _SCORED > len(items) // 2:
         return None
-    depth = max(promise.depth, ask.k)
-    near = store.search(question.vectors, depth, exclude=[question.exclude] * len(question.vectors))
-    if near.exact:
-        # no accelerator serves this snapshot: a reading of all vectors answers exactly
-        return None
-    chosen = _likely(items, near.rows, near.scores, question, ask, max(_SCORED * ask.k, promise.depth))
-    if len(chosen) < ask.k:
-        return None
+    depth, chosen = promise.depth(len(question.vectors), ask.k), _NOTHING
+    while len(chosen) < ask.k:
+        wanted = min(depth + len(question.exclude), store.n_total)
+        near = propose(store, store.plan, store.placement, question.vectors, wanted, promise.effort)
+        if near is None or depth > _AT_LAST:
+            # no accelerator serves this snapshot, or its rows are parts of few cases: all vectors are read
+            return None
+        chosen = _likely(items, *near, question, ask, promise.scored(ask.k))
+        depth *= 4
     found = exact.best_of(vectors, items, question, chosen, ask)
     said = f"approximate: recall {promise.recall:.3f} of the ten best cases when tuned"
     return ItemAnswer(found.items, found.scores, found.rows, found.pairs, exact=False, note=said)
@@ -291,7 +318,7 @@ def _likely(
     most: int,
 ) -> NDArray[np.int64]:
     """Return the cases of proposed rows ``(m, n)`` that score best by these rows alone, in the order of their ids."""
-    numbers = np.where(rows >= 0, items.numbers[rows], -1)
+    numbers = np.where((rows >= 0) & ~np.isin(rows, question.exclude), items.numbers[rows], -1)
     part, place = np.nonzero(numbers >= 0)
     cases, which = np.unique(numbers[part, place], return_inverse=True)
     # what was not proposed is at most as like as the last that was

@@ -87,6 +87,27 @@ def search(
     return Neighbours(found.rows, found.scores, exact=found.exact, note=note) if note else found
 
 
+def propose(
+    snapshot: Snapshot, plan: Plan, placement: Placement, queries: NDArray[np.float32], n: int, effort: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+    """Return what `approximate.candidates` does, accelerators looking so far; ``None`` where none serves the snapshot.
+
+    ``queries`` are unit vectors where the similarity is cosine.
+    """
+    if isinstance(plan.config, Flat):
+        return None
+    placed = Placed() if placement.device == "cpu" else placement.take(snapshot, plan.config, len(queries))
+    found: Sequence[Accelerator | None] = plan.accelerators[0] if placed.scan is None else ()
+    if placed.accelerators is not None:
+        found = placed.accelerators.accelerators
+    if not any(found):
+        return None
+    config, how = with_effort(plan.config, effort), plan.how(snapshot)
+    return approximate.candidates(
+        plan.blocks, found, config, queries, n, max_norm=how["max_norm"], ids_of=how["ids_of"]
+    )
+
+
 def ask_of(
     snapshot: Snapshot,
     n: int,

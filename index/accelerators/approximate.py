@@ -171,6 +171,37 @@ def search(
     return result
 
 
+def candidates(
+    blocks: Sequence[Block],
+    accelerators: Sequence[Accelerator | None],
+    config: Config,
+    queries: NDArray[np.float32],
+    n: int,
+    *,
+    max_norm: float,
+    ids_of: Callable[[NDArray[np.int64]], Sequence[str]],
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return about the ``n`` rows of all, deleted ones among them, that are most like each query, in no order.
+
+    Accelerators look as far as ``config`` says, however many are wanted; what that finds is for the caller to measure.
+    Returns int64 ``(m, c)``, -1 padded, and their scores.
+    """
+    found = []
+    scanned: list[Block] = []
+    for block, accelerator in zip(blocks, accelerators, strict=True):
+        if accelerator is None:
+            scanned.append(block)
+        else:
+            found.append(_shifted(accelerator.search(queries, min(n, len(block.vectors)), config), block.start))
+    every = Ask(n, None, [np.empty(0, np.int64)] * len(queries), None, None)
+    found += [_scanned(run, queries, every, n, max_norm=max_norm, ids_of=ids_of) for run in _runs(scanned)]
+    rows, scores = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
+    if rows.shape[1] > n:
+        best = np.argpartition(-scores, n - 1, axis=1)[:, :n]
+        rows, scores = np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
+    return rows, scores
+
+
 def plain(
     accelerators: Sequence[Accelerator | None], config: Config, queries: NDArray[np.float32], k: int, *, cosine: bool
 ) -> Neighbours | None:

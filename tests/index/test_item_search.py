@@ -18,7 +18,7 @@ from retr.index.accelerators.config import IVF
 from retr.index.disk.manifest import TUNING
 from retr.index.encoder import EncoderInfo
 from retr.index.errors import UsageError
-from retr.index.item_search import Promise, search_items
+from retr.index.item_search import Promise, promised, search_items
 from retr.index.rows.items import items_of
 from retr.index.scan import items as scan
 from retr.index.scan.items import ItemQuestion
@@ -231,8 +231,7 @@ def tuned(tmp_path_factory):
         patch.setattr(measuring, "_TURNS", 1)
         patch.setattr(reach, "hard_questions", lambda _: [])
         # a reading of so few rows costs less than anything
-        times = iter(range(10**9, 0, -1))
-        patch.setattr(item_tuning, "process_time", lambda: next(times))
+        patch.setattr(item_tuning, "_cheaper", lambda *_: True)
         store, _ = scattered(tmp_path_factory.mktemp("tuned") / "i", n_cases=300, parts=10)
         with store.writer() as writer:
             writer.set_item("study")
@@ -263,6 +262,36 @@ def test_what_tune_measured_holds_for_other_cases_and_is_said(tuned):
             scored = dict(zip(one.items.tolist(), one.scores.tolist(), strict=True))
             assert all(scored[number] == exactly[number] for number in found_too)
     assert plan.describe(store.manifest)["items"]["maxsim"]["recall"] == found.items["maxsim"]["recall"]
+
+
+def test_questions_of_one_part_find_as_much(tuned):
+    store, _ = tuned
+    for score in ("maxsim", "best"):
+        whole = asked(store, range(0, 300, 7))
+        questions = [ItemQuestion(one.vectors[4:5], one.weights[:1], one.exclude) for one in whole]
+        near = search_items(store, questions, "study", 10, score=score)
+        true = search_items(store, questions, "study", 10, score=score, exactly=True)
+        shares = [np.mean(one.scores >= other.scores[-1]) for one, other in zip(near, true, strict=True)]
+        assert np.mean(shares) >= 0.85
+        for question, answer in zip(questions, near, strict=True):
+            assert not answer.exact
+            assert not np.isin(answer.rows, question.exclude).any()
+
+
+def test_a_setting_that_costs_no_less_than_exact_search_is_not_chosen(tuned):
+    store, _ = tuned
+    said = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(item_tuning, "_cheaper", lambda *_: False)
+        assert item_tuning.tune_items(store, 0.9, said.append) == {"rule": "study"}
+    assert all("no setting reached the target at less cost" in line for line in said)
+
+
+def test_a_note_of_another_way_to_search_promises_nothing(tuned):
+    store, _ = tuned
+    assert promised(store.manifest.extra, "study", "best") is not None
+    noted = {TUNING: {"items": {"rule": "study", "best": {"depth": 10, "recall": 0.9}}}}
+    assert promised(noted, "study", "best") is None
 
 
 def test_what_was_not_measured_is_searched_exactly(tuned):
@@ -310,6 +339,6 @@ def test_with_all_rows_proposed_the_oracle_agrees(seed):
             ItemQuestion(pool[:m], np.ones(m), np.unique(rng.integers(0, store.n_total, 3))) for m in (1, 3, 6)
         ]
         for score in ("maxsim", "best"):
-            found = search_items(store, questions, "study", 4, score=score, promise=Promise(n, 1.0))
+            found = search_items(store, questions, "study", 4, score=score, promise=Promise(n * 100, 4, 1.0))
             agrees(store, "study", questions, found, 4, score, np.ones(store.n_total, bool), None)
             assert not all(answer.exact for answer in found)
