@@ -12,6 +12,8 @@ import typer
 from retr.cli import _errors, _loudness, _streams
 from retr.cli._lazy import LazyCommand, group
 from retr.cli._once import Root
+from retr.index.errors import UsageError
+from retr.system import misread
 
 # a shell that completes a word asks in this variable (`retr completion`)
 COMPLETE = "_RETR_COMPLETE"
@@ -191,7 +193,17 @@ def main(args: list[str] | None = None) -> None:
         from typer.completion import completion_init  # type: ignore[attr-defined]
 
         completion_init()
-    code = _errors.run(lambda: app(args=args, prog_name="retr", standalone_mode=False))
+    code = _errors.run(lambda: _run(args))
     # nothing is left to clean up after: a last Ctrl-C ends the process without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     sys.exit(code)
+
+
+def _run(args: list[str] | None) -> object:
+    # a condition that is read as another text would match other rows, and nobody would see it
+    if any(misread(text) for text in sys.argv[1:]):
+        raise UsageError(
+            f"what was typed is UTF-8, and the locale reads it as {sys.getfilesystemencoding()!r}",
+            hint="set LC_ALL=C.UTF-8, or PYTHONUTF8=1, and run again",
+        )
+    return app(args=args, prog_name="retr", standalone_mode=False)

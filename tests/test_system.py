@@ -211,3 +211,40 @@ def test_other_peoples_files(tmp_path, monkeypatch):
         assert system.others_own(path.stat()) is (path.stat().st_uid != 0)
         monkeypatch.delattr(os, "geteuid")
     assert not system.others_own(path.stat())
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name", "read_as", "found"),
+    [
+        ("iso8859-1", "gr\u00fcn", "utf-8", True),
+        ("cp1252", "\u65e5\u672c.png", "utf-8", True),
+        ("ascii", "gr\u00fcn", "utf-8", True),
+        ("iso8859-1", "gr\u00fcn", "iso8859-1", False),  # typed and stored as the locale says
+        ("iso8859-1", "green", "utf-8", False),
+        ("utf-8", "gr\u00fcn", "utf-8", False),
+        ("utf-8", "gr\u00fcn", "iso8859-1", False),
+    ],
+)
+def test_a_name_that_the_locale_misreads(encoding, name, read_as, found, monkeypatch):
+    monkeypatch.setattr(sys, "getfilesystemencoding", lambda: encoding)
+    monkeypatch.setattr(os, "fsencode", lambda text: text.encode(encoding, "surrogateescape"))
+    assert system.misread(name.encode(read_as).decode(encoding, "surrogateescape")) is found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names are bytes")
+def test_a_locale_that_misreads_names_is_refused(tmp_path):
+    plain, other = tmp_path / "plain", tmp_path / "other"
+    plain.mkdir()
+    other.mkdir()
+    (other / "gr\u00fcn.png").write_bytes(b"")
+    listing = "import sys; from retr.retrieval.archive.folders import FolderSource as S; list(S(sys.argv[1]).entries())"
+    command = "from retr.cli.main import main; main()"
+    where = ["index", "ls", "--where", "label != 'gr\u00fcn'"]
+    ascii_ = os.environ | {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    for code, given, said in (
+        (listing, [plain], ""),
+        (listing, [other], "names of files here are UTF-8, and the locale reads them as 'ascii'; set LC_ALL=C.UTF-8"),
+        (command, where, "error: what was typed is UTF-8, and the locale reads it as 'ascii'; set LC_ALL=C.UTF-8"),
+    ):
+        done = subprocess.run([sys.executable, "-c", code, *given], env=ascii_, capture_output=True, text=True)
+        assert said in done.stderr and bool(done.returncode) == bool(said)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat as st
+import sys
 import threading
 from collections import OrderedDict
 from dataclasses import replace
@@ -31,6 +32,7 @@ from retr.retrieval.archive.sources import (
     stamp_of,
 )
 from retr.retrieval.regular_files import is_made_up, is_regular, open_regular
+from retr.system import misread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +89,7 @@ class FolderSource:
         if not root.is_dir():
             raise UsageError(f"archive {str(folder)!r} does not exist", hint="give the path of a folder of images")
         self.root = root.resolve()
-        self.location = str(self.root)
+        self.location = _as_meant(str(self.root))
         self._shelf = Shelf(image_column)
         self._leave_out = frozenset(_number(path.stat()) for path in leave_out if path.exists())
 
@@ -158,7 +160,7 @@ class FolderSource:
     def _classify(self, path: str, above: frozenset[tuple[int, int]]) -> Iterator[Entry] | tuple[int, int]:
         """Return the entries of a file; for a folder to enter, its device and inode numbers."""
         try:
-            path.encode()
+            _as_meant(path).encode()
         except UnicodeEncodeError:
             # the id could not be stored; backslashes show the bytes
             shown = os.fsencode(path).decode("utf-8", "backslashreplace")
@@ -189,7 +191,7 @@ class ContainerSource:
     """One container as the archive: its members are items as the files of a folder would be."""
 
     def __init__(self, file: Path, container: Container) -> None:
-        self.location = str(file.resolve())
+        self.location = _as_meant(str(file.resolve()))
         self._container = container
         self._file = file
 
@@ -244,6 +246,7 @@ class FileSource:
         self.file = Path(file).absolute()
         if not self.file.is_file():
             raise UsageError(f"picture {str(file)!r} does not exist", hint="give the path of a file")
+        _as_meant(str(self.file))
         self.location = str(self.file.parent)
 
     def entries(self) -> Iterator[Entry]:
@@ -258,6 +261,16 @@ class FileSource:
     def read(self, path: str) -> Bytes:
         """Read the file."""
         return read_file(self.file.parent / path)
+
+
+def _as_meant(path: str) -> str:
+    """Return a path; refuse it where the locale makes another name of it, since the file would get another id."""
+    if misread(path):
+        raise UsageError(
+            f"names of files here are UTF-8, and the locale reads them as {sys.getfilesystemencoding()!r}",
+            hint="set LC_ALL=C.UTF-8, or PYTHONUTF8=1, and run again",
+        )
+    return path
 
 
 def read_file(path: Path) -> Bytes:

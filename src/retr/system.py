@@ -6,6 +6,7 @@ Everything that one of them lacks is asked for here, and nowhere else in the pac
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -91,6 +92,23 @@ def lock(descriptor: int) -> bool:
             os.lseek(descriptor, _LOCKED_BYTE, os.SEEK_SET)
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
     except (BlockingIOError, PermissionError):
+        return False
+    return True
+
+
+def misread(text: str) -> bool:
+    """Return whether a file's name or an argument is UTF-8 that the locale of this process read as something else.
+
+    Where it reads them as Latin-1, say, the same file would have another id, and a condition would match nothing.
+
+    >>> misread("healthy/01_h.jpg")
+    False
+    """
+    if text.isascii() or sys.getfilesystemencoding().lower() in {"utf-8", "utf8"}:
+        return False
+    try:
+        os.fsencode(text).decode()
+    except UnicodeError:
         return False
     return True
 

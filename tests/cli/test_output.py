@@ -261,7 +261,7 @@ def test_streams_that_are_closed_or_full():
     assert done.stderr.count(b"\n") == 1
     for shell in ("2>&-", "2>/dev/full"):
         assert run("nobody", shell=shell).returncode == 2
-    done = run("日本", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    done = run("\udcff", LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
     assert done.stderr.startswith(b"error: no such command ")
     assert done.stderr.count(b"\n") == 1
 
