@@ -5,7 +5,7 @@ BIN     = $(VENV)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)
 # faiss-cpu and faiss-gpu must never meet: one of the two, by what the machine has
 FAISS  ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 # the base and faiss are enough to try it; tests need everything
-ALL     = $(FAISS),serve,dicom,mcp,pacs,remote,eval,geometry,dev
+ALL     = $(FAISS),dicom,mcp,pacs,remote,eval,geometry,dev
 # torch and torchvision stand in the same pip call as everything else and are held by the constraints:
 # left to itself pip would take the newest CUDA torch
 PIP     = $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
@@ -73,7 +73,7 @@ $(VENV)/pyvenv.cfg:
 
 $(VENV)/.demo: $(VENV)/pyvenv.cfg pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (a minute the first time)"
-	$(PIP) faiss-$(FAISS) -e ".[serve]"
+	$(PIP) faiss-$(FAISS) -e .
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.demo

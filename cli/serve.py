@@ -13,7 +13,6 @@ import typer
 from retr.cli._options import JsonOption, LoadOptions, ShardOptions, find_index, unfold
 from retr.cli._output import Output
 from retr.index.errors import RetrError, UsageError
-from retr.index.machine.extras import needed
 from retr.index.machine.home import home
 
 if TYPE_CHECKING:
@@ -68,11 +67,11 @@ def serve(
 
     Example: retr serve --index fundus=/data/fundus.retr --port 7860
     """
-    with needed():
-        import uvicorn
+    import uvicorn
 
-        from retr.serve.app import create_app
-        from retr.serve.settings import Settings
+    from retr.serve.app import create_app
+    from retr.serve.settings import Settings
+
     out = Output()
     settings = Settings(
         host=host,

@@ -26,10 +26,8 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "dicomweb_client": ("dicomweb-client", ("pacs",)),
     "duckdb": ("duckdb", ("sql",)),
     "faiss": ("faiss", _EVERYTHING),
-    "fastapi": ("fastapi", ("serve",)),
     "fsspec": ("fsspec", ("remote",)),
     "hdbscan": ("hdbscan", ("eval",)),
-    "httpx": ("httpx", ("serve",)),
     "huggingface_hub": ("huggingface_hub", _EVERYTHING),
     "lance": ("pylance", ()),
     "matplotlib": ("matplotlib", ("eval",)),
@@ -39,8 +37,6 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "open_clip": ("open_clip_torch", _EVERYTHING),
     "pandas": ("pandas", ()),
     "polars": ("polars", ()),
-    "prometheus_client": ("prometheus-client", ("serve",)),
-    "pydantic": ("pydantic", ("serve",)),
     "pydicom": ("pydicom", ("dicom",)),
     "ray": ("ray", ("ray",)),
     "requests": ("requests", ("pacs",)),
@@ -56,7 +52,6 @@ PACKAGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "torchvision": ("torchvision", _EVERYTHING),
     "transformers": ("transformers", _EVERYTHING),
     "umap": ("umap-learn", ("eval",)),
-    "uvicorn": ("uvicorn", ("serve",)),
 }
 #: What is enough by itself, where extras would bring much more.
 _ALONE = {"faiss": "faiss-cpu>=1.15"}

@@ -16,7 +16,7 @@ install_wheels() {
     prefix=${2:-$prefix}
     [ -x "$prefix/bin/python" ] || python3 -m venv "$prefix"
     "$prefix/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
-        --no-index --find-links "$wheels" "retr[cpu,serve,dicom]"
+        --no-index --find-links "$wheels" "retr[cpu,dicom]"
     "$prefix/bin/retr" serve --help >/dev/null
 }
 

@@ -40,7 +40,6 @@ def test_the_command_installs_what_is_missing(module, monkeypatch):
         made_of = {
             "huggingface_hub": "transformers",
             "tokenizers": "transformers",
-            "pydantic": "fastapi",
             "faiss": f"faiss_{extra}",
         }
         assert made_of.get(module, name_of(package)) in brought
@@ -68,7 +67,7 @@ def imports(tree: ast.AST, told: bool = False):
         yield from imports(node, told or held)
 
 
-# Behind a look of another module: `load_encoder`, `retr serve`, `retr.interop`, a GPU that was found, a reader that is
+# Behind a look of another module: `load_encoder`, `retr.interop`, a GPU that was found, a reader that is
 # chosen, a client that was made, a notebook that runs.
 BEHIND = (
     "index/accelerators/rabitq.py",
@@ -86,13 +85,18 @@ BEHIND = (
     "retrieval/interop/",
     "retrieval/mcp/",
     "retrieval/progress.py",
-    "serve/",
-    "cli/serve.py",
 )
 
 
 def test_every_import_of_what_may_be_missing_is_told():
-    base = {name_of(one) for one in PROJECT["dependencies"]} | {"PIL", "yaml", "markupsafe"}
+    base = {name_of(one) for one in PROJECT["dependencies"]} | {
+        "PIL",
+        "yaml",
+        "markupsafe",
+        "pydantic",
+        "pydantic_core",
+        "starlette",
+    }
     untold, seen = [], set()
     for folder in ("index", "retrieval", "cli", "serve", "src/retr"):
         for path in sorted((ROOT / folder).rglob("*.py")):
@@ -107,7 +111,7 @@ def test_every_import_of_what_may_be_missing_is_told():
                     untold.append(f"{name}:{line} {module}")
     assert untold == []
     # what comes with another, or writes what is shipped
-    assert seen - set(PACKAGES) <= {"IPython", "pydantic_core", "starlette", "triton", "urllib3"}
+    assert seen - set(PACKAGES) <= {"IPython", "triton", "urllib3"}
 
 
 def test_every_package_of_the_base_is_told_with_its_reason():
