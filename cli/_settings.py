@@ -54,7 +54,7 @@ KEYS: Mapping[str, Key] = {
     "link": Key(str, "Where a hit's study is to be seen.", None, ("retr query", "retr show")),
     "thumbnails": Key(bool, "Show pictures in a terminal that can.", True, ("retr query", "retr show")),
 }
-_KINDS = {str: "a text", list: "a list of texts", int: "a whole number", bool: "true or false"}
+_KINDS = {str: "a text", list: "a list of texts", int: "a whole number from 1", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,9 @@ class Settings:
         except RetrError as error:
             for key, one in self.settings.items():
                 values = one.value if isinstance(one.value, list) else [one.value]
-                if key in self.defaults and any(repr(value) in error.message for value in values):
+                # columns are given on, and told of, one by one
+                told = [part for value in values for part in (value, *str(value).split(","))]
+                if key in self.defaults and any(repr(value) in error.message for value in told):
                     said = f"{key} is set in {str(one.file)!r}"
                     error.hint = f"{error.hint}; {said}" if error.hint else said
                     break
@@ -149,7 +151,8 @@ def read(index: Any = None) -> dict[str, Setting]:
     """
     settings: dict[str, Setting] = {}
     for file in reversed(files(index)):
-        if file.is_file():
+        # what lies there and cannot be read was meant to count
+        if os.path.lexists(file):
             settings |= {key: Setting(value, file) for key, value in _values(file).items()}
     return settings
 
@@ -157,13 +160,17 @@ def read(index: Any = None) -> dict[str, Setting]:
 def _values(file: Path) -> dict[str, Any]:
     import tomllib
 
+    from retr.retrieval.regular_files import open_regular
+
     name = str(file)
     try:
-        with file.open("rb") as stream:
+        with open_regular(file) as stream:
             data = stream.read(_MOST_BYTES + 1)
         values = tomllib.loads(data.decode() if len(data) <= _MOST_BYTES else "=")
     except OSError as error:
-        raise UsageError(f"the settings in {name!r} cannot be read: {error.strerror}") from None
+        raise UsageError(
+            f"the settings in {name!r} cannot be read: {error.strerror or 'not a file'}", hint="mend or remove the file"
+        ) from None
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         reason = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is not UTF-8"
         raise UsageError(f"{name!r} is no TOML: {reason}", hint="write KEY = VALUE lines") from None
@@ -175,6 +182,6 @@ def _values(file: Path) -> dict[str, Any]:
         kind = KEYS[key].kind
         texts = isinstance(value, list) and all(isinstance(one, str) for one in value)
         fits = texts if kind is list else type(value) is kind
-        if not fits or value in ("", []):
+        if not fits or value in ("", []) or (kind is int and value < 1):
             raise UsageError(f"{key!r} in {name!r} must be {_KINDS[kind]}, got: {value!r}")
     return values

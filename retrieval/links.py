@@ -54,7 +54,7 @@ def links(index: IndexLike, ids: Sequence[str], template: str) -> list[str | Non
     unknown = next((name for name in wanted if name not in FIELDS), None)
     if unknown is not None or not wanted:
         raise UsageError(
-            f"a link has no {{{unknown}}}" if wanted else f"the link {template!r} names no study",
+            f"the link {template!r} names " + (f"{{{unknown}}}, which no row has" if wanted else "no study"),
             hint=f"it may hold {', '.join(f'{{{name}}}' for name in FIELDS)}",
         )
     ids, store = listed(ids, "ids"), index.store

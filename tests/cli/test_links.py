@@ -41,7 +41,7 @@ def test_hits_and_rows_are_linked(retr, index):
 
 def test_what_cannot_be_linked_is_said(retr, index):
     query = ("query", "--id", "0.dcm", "-k", 2, "--index", index.path, "--json")
-    for template, said in (("https://x/{name}", "a link has no {name}"), ("https://x", "names no study")):
+    for template, said in (("https://x/{name}", "names {name}, which no row has"), ("https://x", "names no study")):
         done = retr(*query, "--link", template)
         assert (done.code, said in done.err, done.out) == (2, True, "")
     (index.path.parent / "archive/9.dcm").write_bytes(dicom(None, 9))

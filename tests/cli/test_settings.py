@@ -68,8 +68,9 @@ def test_the_encoder_is_of_a_new_index(retr, hrf_copy, beside, archive, tmp_path
         ('encodr = "lite"', "unknown key 'encodr' in 'FILE'; did you mean 'encoder'?"),
         ("[query]\nk = 3", "unknown key 'query' in 'FILE'; known are encoder, device"),
         ('where = "age > 60"', "unknown key 'where' in 'FILE'; "),
-        ("k = true", "'k' in 'FILE' must be a whole number, got: True"),
-        ('k = "5"', "'k' in 'FILE' must be a whole number, got: '5'"),
+        ("k = true", "'k' in 'FILE' must be a whole number from 1, got: True"),
+        ('k = "5"', "'k' in 'FILE' must be a whole number from 1, got: '5'"),
+        ("k = 0", "'k' in 'FILE' must be a whole number from 1, got: 0"),
         ('columns = "label"', "'columns' in 'FILE' must be a list of texts, got: 'label'"),
         ('columns = ["label", 3]', "'columns' in 'FILE' must be a list of texts"),
         ("columns = []", "'columns' in 'FILE' must be a list of texts, got: []"),
@@ -89,7 +90,13 @@ def test_what_cannot_be_meant_is_one_line(retr, hrf_copy, beside, text, said):
 
 
 def test_an_error_that_a_setting_causes_names_its_file(retr, hrf_copy, beside):
-    for text, value in (('exclude_same = ["patent"]', "patent"), ('columns = ["laterality"]', "laterality")):
+    for text, value in (
+        ('exclude_same = ["patent"]', "patent"),
+        ('columns = ["laterality"]', "laterality"),
+        ('columns = ["label,laterality"]', "laterality"),
+        ('link = "https://pacs/{stuy}"', "stuy"),
+        ('link = "https://pacs"', "names no study"),
+    ):
         beside.write_text(text)
         line = retr("query", "--id", ROW, "--index", hrf_copy).error(2)
         assert value in line
@@ -98,10 +105,20 @@ def test_an_error_that_a_setting_causes_names_its_file(retr, hrf_copy, beside):
     assert "is set in" not in retr("query", "--id", ROW, "--columns", "nothing", "--index", hrf_copy).error(2)
 
 
-def test_what_is_no_file_is_no_settings(retr, hrf_copy, beside):
-    os.mkfifo(beside)
-    assert len(retr("query", "--id", ROW, "--index", hrf_copy).out.splitlines()) == 6
-    assert f"there is no {str(beside)!r}" in retr("config", "--index", hrf_copy).err
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (os.mkfifo, "not a file"),
+        (Path.mkdir, ""),
+        (lambda path: path.symlink_to("nowhere"), "No such file or directory"),
+        (lambda path: path.symlink_to(path.name), ""),
+    ],
+)
+def test_settings_that_are_there_and_cannot_be_read_are_an_error(retr, hrf_copy, beside, make, reason):
+    make(beside)
+    for command in (("query", "--id", ROW), ("config",)):
+        line = retr(*command, "--index", hrf_copy).error(2)
+        assert f"the settings in {str(beside)!r} cannot be read: {reason}" in line
 
 
 def test_a_label_that_is_set_need_not_be_given(retr, hrf_copy, beside):
