@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from retr.index.errors import UsageError
+from retr.index.errors import RetrError, UsageError
 from retr.index.options import taken
 from retr.index.rows.identifiers import identifies
 from retr.index.where.parse import Logic, parse
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from retr.index.store import Store
     from retr.index.where.parse import Node, Operand, Predicate
-    from retr.retrieval.hits import Hits
+    from retr.retrieval.hits import Hit, Hits
     from retr.retrieval.index import Index
 
 REMARKS = (
@@ -119,8 +119,10 @@ class Shown:
         words_in: Sequence[str] | None = None,
         fuse: float | None = None,
         item: str | None = None,
+        region: Sequence[float] | None = None,
+        in_regions: bool = False,
     ) -> dict[str, Any]:
-        """Find the nearest rows, or cases; see the tool."""
+        """Find the nearest rows, rows with a part, or cases; see the tool."""
         if not 1 <= k <= MOST_HITS:
             raise UsageError(f"k is between 1 and {MOST_HITS}, got: {k!r}")
         given = {"text": text, "picture": picture, "like": like}
@@ -134,6 +136,8 @@ class Shown:
         self._require_seen(words_in or ())
         self._require_case(item)
         options: dict[str, Any] = {"k": k, "where": where, "in_": words_in or None, "fuse": fuse, "item": item}
+        if in_regions:
+            options["in_regions"] = True
         if other_patients:
             group = index.store.manifest.group
             if group is None:
@@ -143,9 +147,19 @@ class Shown:
         parts += [] if picture is None else [Query.image(self._picture(picture))]
         parts += [] if like is None else [Query.id(self._row_of(like))]
         wanted = taken(SearchOptions, options, "search")
-        [hits] = find_hits(index.snapshot(), [reduce(add, parts)], wanted, hidden=self._withheld(columns))
+        query = reduce(add, parts)
+        query = query if region is None else query.cut(region)
+        try:
+            [hits] = find_hits(index.snapshot(), [query], wanted, hidden=self._withheld(columns))
+        except RetrError as error:
+            if region is None or like is None:
+                raise
+            # what is said of a row's own picture names its file
+            message = f"the question with a region of a hit's picture is not answered: {type(error).__name__}"
+            hint = "a region is x,y,w,h within the picture, in pixels or all from 0 to 1; the archive must be at hand"
+            raise UsageError(message, hint=hint) from None
         answers = [
-            {"rank": hit.rank, "id": id_, "score": hit.score, **self._cells(hit.metadata)}
+            {"rank": hit.rank, "id": id_, "score": hit.score, **_region(hit), **self._cells(hit.metadata)}
             for hit, id_ in zip(hits, self._ids(hits.ids), strict=True)
         ]
         remarks = [*self._notes([hits.note]), *REMARKS]
@@ -283,6 +297,13 @@ class Shown:
                 hint = "compare it with a hash that an answer holds"
                 raise UsageError(f"agents see the hashes alone of the column {hashed!r}", hint=hint)
         return asked
+
+
+def _region(hit: Hit) -> dict[str, Any]:
+    """Return where a hit matches, in pixels of its picture, whose size goes with it."""
+    if hit.region is None:
+        return {}
+    return {"region": list(hit.region), "size": [hit.metadata["width"], hit.metadata["height"]]}
 
 
 def _frame(row: Mapping[str, Any]) -> str:

@@ -38,6 +38,14 @@ Case = Annotated[
     str | None,
     Field(description="Answer with cases: study, series, volume, patient, eye-pair, a column, or declared."),
 ]
+Region = Annotated[
+    list[float] | None,
+    Field(description="A part of the picture or of the hit's: x, y, width and height in pixels, or all from 0 to 1."),
+]
+InRegions = Annotated[
+    bool,
+    Field(description="Compare with parts of pictures: a hit has the part that is most alike as x, y, width, height."),
+]
 OtherPatients = Annotated[bool, Field(description="Leave out pictures of the patient that is asked with.")]
 
 
@@ -58,9 +66,12 @@ def make_server(shown: Shown, version: str) -> MCPServer:
         words_in: WordsIn = None,
         fuse: Fuse = None,
         item: Case = None,
+        region: Region = None,
+        in_regions: InRegions = False,
     ) -> dict[str, Any]:
         """Find the pictures or cases of the archive most like words, a picture, or a hit of before."""
         further: dict[str, Any] = {"words_in": words_in, "fuse": fuse, "item": item}
+        further |= {"region": region, "in_regions": in_regions}
         return _said(functools.partial(shown.search, text, picture, like, where, k, other_patients, **further))
 
     @server.tool(annotations=reading, structured_output=True)

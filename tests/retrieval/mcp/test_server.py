@@ -170,6 +170,44 @@ def test_an_agent_asks_by_words_of_columns_and_for_cases(index):
     assert all(re.fullmatch(r"[0-9a-f]{16}(#\d+)?", part["id"]) for parts in cases["parts"] for part in parts)
 
 
+def test_an_agent_asks_with_a_region_and_is_told_where_hits_match(tmp_path):
+    folder = tmp_path / "Okonkwo"
+    folder.mkdir()
+    for number in range(9):
+        picture(number, (96, 80)).save(folder / f"smith_john_{number}.png")
+    made = Index.build(folder, tmp_path / "x", encoder=FakeEncoder(), regions="grid", transform="none")
+    shown = Shown(made)
+    file = base64.b64encode((folder / "smith_john_3.png").read_bytes()).decode()
+    part = {"region": [0.5, 0.5, 0.5, 0.5], "in_regions": True, "k": 8}
+    _, [(_, found, _), (_, whole, _)] = asked(
+        make_server(shown, "1"), ("search", {"picture": file, **part}), ("search", {"picture": file, "k": 8})
+    )
+    assert "region" not in whole["hits"][0]
+    left, top, width, height = found["hits"][0]["region"]
+    assert (width, height) == (48, 40) and 0 <= left <= 48 and 0 <= top <= 40
+    assert found["hits"][0]["size"] == [96, 80]
+    like = {"like": found["hits"][0]["id"], **part}
+    _, answers = asked(
+        make_server(shown, "1"),
+        ("search", like),
+        ("search", like | {"region": [48, 40, 48, 40]}),
+        ("search", like | {"region": [90, 70, 48, 40]}),
+        ("search", like | {"region": [1, 2, 3]}),
+        ("search", {"text": "x", "region": [0, 0, 1, 1]}),
+        ("search", {"picture": file, "region": [90, 70, 48, 40]}),
+    )
+    shares, pixels, *wrong = answers
+    assert not shares[0] and shares[1]["hits"] == pixels[1]["hits"]
+    shutil.rmtree(folder)
+    _, gone = asked(make_server(shown, "1"), ("search", like))
+    for error, _, text in [*wrong, *gone]:
+        assert error and "\n" not in text.strip()
+        assert not [name for name in NAMES if name in text]
+    plain = Shown(make_index(tmp_path / "plain"))
+    _, [(error, _, text)] = asked(make_server(plain, "1"), ("search", {"picture": png(1), "in_regions": True}))
+    assert error and "no regions" in text
+
+
 @pytest.mark.parametrize(
     "question",
     [
