@@ -47,6 +47,7 @@ STEPS: Mapping[str, str] = {
     "retr index shard": "retr index info{index}",
     "retr index refit": "retr eval retrieval --label COLUMN{index}",
     "retr index reembed": "retr eval retrieval --label COLUMN{index}",
+    "retr index regions": "retr query --id ID --region X,Y,W,H --in-regions{index}",
     "retr index words": "retr query --text WORDS --in COLUMN{index}",
     "retr index duplicates": "retr index leaks --split COLUMN{index}",
     "retr index leaks": "retr index duplicates{index}",

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from retr.retrieval.index_like import IndexLike
     from retr.retrieval.ingest.parts import PartReport
     from retr.retrieval.interop import sql as sql_
+    from retr.retrieval.regions import adding
     from retr.retrieval.sets.sets import Sets
     from retr.retrieval.text import align
     from retr.retrieval.transforms import refit as refitting
@@ -90,6 +91,7 @@ class Deferred:
         push = storing.push
         sql = sql_.sql
         words = wording.words
+        add_regions = adding.add_regions
         set_group = declaring.set_group
         set_item = declaring.set_item
     else:
@@ -115,6 +117,7 @@ class Deferred:
         export = _From("exporting", "writing vectors and metadata")
         refit = _From("transforms.refit")
         reembed = _From("reembedding")
+        add_regions = _From("regions.adding")
         links = _From("links")
         push = _From("stores")
         sql = _From("interop.sql")

@@ -81,7 +81,7 @@ def find_regions(
 def _layout(store: Store, options: SearchOptions) -> Layout:
     layout = Layout.of(store)
     if layout is None:
-        raise UsageError("the index has no regions", hint="build one with `retr index build --regions grid`")
+        raise UsageError("the index has no regions", hint="`retr index regions grid` gives it some")
     for name in ("diverse", "in_", "fuse", "effort"):
         if getattr(options, name) is not None:
             shown = f"--{name.strip('_')}"

@@ -35,7 +35,7 @@ def require_regions(store: Snapshot, regions: str | None) -> None:
     layout = Layout.of(store)
     if regions is not None and (layout is None or layout.division != regions):
         kept = "no regions" if layout is None else f"the regions {layout.division!r}"
-        raise UsageError(f"the index has {kept}, got: {regions!r}", hint="build a new index with --index PATH")
+        raise UsageError(f"the index has {kept}, got: {regions!r}", hint=f"`retr index regions {regions}` changes them")
 
 
 def require_compared(encoder: BaseEncoder, regions: str | None) -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from retr.index.disk.side_data import Move, NewVectors
     from retr.index.rows.snapshot import Snapshot
 
-_AGAIN = "build the index again with --regions"
+_AGAIN = "`retr index regions` reads the pictures again"
 _DROPPED = f"the regions of pictures, whose vectors cannot be put behind another transform ({_AGAIN})"
 
 
@@ -69,13 +69,13 @@ def append_lines(
         if again.any():
             lines[again] = known.array(name, same[again])
         if len(new):
-            led = new if name == OWN_REGIONS or transform is None else _placed(new, transform)
+            led = new if name == OWN_REGIONS or transform is None else placed(new, transform)
             lines[~again] = led.reshape(len(new), -1)
         found[name] = lines
     return found
 
 
-def _placed(regions: NDArray[np.int8], place: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[np.int8]:
+def placed(regions: NDArray[np.int8], place: Callable[[NDArray[Any]], NDArray[Any]]) -> NDArray[np.int8]:
     """Put quantised vectors of regions ``(n, regions, d)`` where an index's rows lie: int8 ``(n, regions, m)``."""
     flat = regions.reshape(-1, regions.shape[-1]).astype(np.float32)
     return quantised(place(flat)).reshape(*regions.shape[:2], -1)
@@ -114,7 +114,7 @@ class Regions(Kind):
 
         def fill(rows: NDArray[np.int64]) -> NDArray[np.int8]:
             own = snapshot.array(OWN_REGIONS, rows).reshape(len(rows), count, -1)
-            return _placed(own, place).reshape(len(rows), -1)
+            return placed(own, place).reshape(len(rows), -1)
 
         lines = {REGIONS: Lines("int8", count * new.encoder.dim, fill)}
         return Change(lines=lines, arrays=() if layout.kept else (OWN_REGIONS,))

@@ -66,7 +66,7 @@ class Layout:
         """Read the note of an index; ``None`` where it has no regions."""
         if NOTE not in snapshot.manifest.extra:
             return None
-        with stored("the note of regions", "build the index again with --regions"):
+        with stored("the note of regions", "`retr index regions` reads the pictures again"):
             noted = Fields(snapshot.manifest.extra[NOTE])
             boxes = tuple(_box(one) for one in snapshot.manifest.extra[NOTE].get("boxes", ()))
             if not boxes:

@@ -17,6 +17,7 @@ from retr.retrieval.archive import locations
 from retr.retrieval.deletion import delete
 from retr.retrieval.hits_arrow import from_arrow, to_arrow
 from retr.retrieval.ingest import pipeline
+from retr.retrieval.regions import adding
 from retr.retrieval.regions.kind import quantised
 from retr.retrieval.regions.layout import OWN_REGIONS, REGIONS, Layout
 
@@ -214,7 +215,7 @@ def test_regions_whose_own_vectors_are_not_kept_go_with_the_transform(archive, t
     [hit] = index.search(asked, k=1, in_regions=True, include_self=True)
     assert (hit.id, hit.region) == ("07.png", (0, 0, 32, 27))
     done = delete(index, ids=["05.png"], purge=True)
-    assert any("--regions" in phrase for phrase in done.dropped)
+    assert any("retr index regions" in phrase for phrase in done.dropped)
     assert _arrays(index) == []
     assert index.check() == []
     with pytest.raises(UsageError, match="no regions"):
@@ -251,3 +252,52 @@ def test_other_regions_than_an_index_has_are_refused(built, archive, tmp_path):
     build(archive, path, regions="grid", transform="auto")
     with pytest.raises(UsageError, match="in parts"):
         Index.build_part(archive, tmp_path / "y", part="1/2", encoder=FakeEncoder(), regions="grid")
+
+
+@pytest.mark.parametrize("division", ["grid", "multiscale"])
+@pytest.mark.parametrize("transform", ["none", "whitening"])
+def test_regions_given_later_are_those_of_a_build(archive, tmp_path, transform, division):
+    later = build(archive, tmp_path / "later", transform=transform, regions=None, shards=2)
+    later.delete(ids=["05.png"])
+    whole = later.store.vectors()
+    done = later.add_regions(division)
+    built = build(archive, tmp_path / "built", transform=transform, regions=division)
+    built.delete(ids=["05.png"])
+    assert (done.rows, done.embedded, done.regions) == (35, 35, len(Layout.of(built.store).boxes))
+    assert np.array_equal(later.store.vectors(), whole)
+    assert Layout.of(later.store) == Layout.of(built.store)
+    assert later.store.manifest.row_arrays == built.store.manifest.row_arrays
+    same_answers(later, built)
+    assert not later.path.with_name("later.regions").exists()
+    # the same again reads nothing, and another division replaces it
+    assert later.add_regions(division).embedded == 0
+    other = "multiscale" if division == "grid" else "grid"
+    assert later.add_regions(other).division == Layout.of(later.store).division == other
+
+
+def test_a_run_that_was_stopped_goes_on_and_other_pixels_are_refused(archive, tmp_path, monkeypatch):
+    mine = tmp_path / "archive"
+    shutil.copytree(archive, mine)
+    index = build(mine, tmp_path / "x", regions=None)
+    monkeypatch.setattr(adding, "_AT_ONCE", 8)
+    kept = (mine / "30.png").read_bytes()
+    picture(77, SIZE).save(mine / "30.png")
+    with pytest.raises(RetrError, match=r"'30\.png' cannot be read again: .* has changed since"):
+        index.add_regions("grid")
+    index.refresh()
+    assert Layout.of(index.store) is None
+    with pytest.raises(UsageError, match="has no regions"):
+        index.search(id="03.png", in_regions=True)
+    (mine / "30.png").write_bytes(kept)
+    assert index.add_regions("grid").embedded == 36 - 24
+    same_answers(index, build(archive, tmp_path / "built"))
+
+
+def test_regions_lost_to_a_refit_are_given_again(archive, tmp_path):
+    index = build(archive, tmp_path / "x", regions="multiscale")
+    assert not Layout.of(index.store).kept
+    index.refit(dim=4)
+    assert Layout.of(index.store) is None
+    index.add_regions("multiscale")
+    [hits] = index.search([Query.id("07.png", region=(0, 0, 0.5, 0.5))], k=1, in_regions=True, include_self=True)
+    assert (hits.ids, hits.regions) == (["07.png"], [(0, 0, 48, 40)])
