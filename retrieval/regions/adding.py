@@ -78,7 +78,7 @@ def add_regions(index: IndexLike, division: str, *, progress: bool = False) -> D
     >>> index = sample_index()
     >>> index.add_regions("grid").regions
     9
-    >>> hits = index.search(id="healthy/P01-left.png", region=(0.5, 0.5, 0.25, 0.25), in_regions=True, k=1)
+    >>> hits = index.search(id="healthy/P01-left.png", in_regions=True, k=1)
     >>> len(hits[0].region)
     4
     """
