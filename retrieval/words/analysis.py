@@ -13,7 +13,7 @@ from typing import NamedTuple
 from retr.retrieval.words.negation import CUE_WORDS, denied
 
 #: What terms depend on: an index of words that was made by another is made again.
-VERSION = 1
+VERSION = 2
 #: What a denied term begins with; no word does.
 DENIED = "!"
 # A letter or digit with the accents that follow it.
@@ -45,6 +45,10 @@ def terms(text: str) -> list[Term]:
     found = [(match[0], match.start(), match.end()) for match in _WORD.finditer(text)]
     words = [unicodedata.normalize("NFKC", word).casefold() for word, _, _ in found]
     gaps = [text[stop:start] for (_, _, stop), (_, start, _) in pairwise(found)]
+    # a line that begins with a capital is a sentence of its own, not the rest of the one before
+    gaps = [
+        "\n\n" if "\n" in gap and word.istitle() else gap for gap, (word, _, _) in zip(gaps, found[1:], strict=True)
+    ]
     marks = denied(words, [*gaps, text[found[-1][2] :]] if found else [])
     return [
         Term(f"{DENIED if mark else ''}{singular(word)}", start, stop)
