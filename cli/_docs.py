@@ -51,7 +51,7 @@ def main(args: list[str]) -> int:
     target = Path(next(arg for arg in args if not arg.startswith("-")))
     text = page()
     if not check:
-        target.write_text(text, encoding="utf-8")
+        target.write_text(text, encoding="utf-8", newline="\n")
         return 0
     if target.exists() and target.read_text(encoding="utf-8") == text:
         return 0

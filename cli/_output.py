@@ -329,6 +329,21 @@ def read_input() -> bytes:
         return sys.stdin.buffer.read()
 
 
+def names_in(data: bytes) -> list[str]:
+    r"""Return the ids that another command wrote: with a NUL behind each (``-0``), else one a line.
+
+    >>> names_in(b"a.png\nb.png\n"), names_in(b"a.png\r\nb.png\r\n"), names_in(b"a\nb.png\0c.png\0")
+    (['a.png', 'b.png'], ['a.png', 'b.png'], ['a\nb.png', 'c.png'])
+    """
+    text = data.decode("utf-8", "surrogateescape")
+    if "\0" in text:
+        return [name for name in text.split("\0") if name]
+    lines = [line for line in text.split("\n") if line]
+    # shells of Windows end each line so; a single id may end so itself
+    ends = "\r" if lines and all(line.endswith("\r") for line in lines) else ""
+    return [name for line in lines if (name := line.removesuffix(ends))]
+
+
 def given_picture(text: str) -> bytes | None:
     """Return the picture that ``-`` or an address of the web means; ``None`` for a file's name."""
     from retr.retrieval.images.fetched import fetch_picture, is_address

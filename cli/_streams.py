@@ -77,7 +77,7 @@ def prepare() -> None:
     if sys.stdin is None:
         sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
     if sys.stdout is None:
-        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", newline="\n", closefd=False)  # noqa: SIM115
     escape_unencodable(sys.stdout)
     raw = open(2, "wb", buffering=0, closefd=False)  # noqa: SIM115
     encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
@@ -93,7 +93,8 @@ def escape_unencodable(stream: TextIO) -> None:
 def exact(stream: TextIO) -> None:
     """Write UTF-8 whatever the locale, and a name that is not Unicode as the bytes that it is: for programs."""
     if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(encoding="utf-8", errors="surrogateescape")
+        # Windows would end lines otherwise, also those inside a cell, and others would read that as part of a name
+        stream.reconfigure(encoding="utf-8", errors="surrogateescape", newline="\n")
 
 
 def discard() -> None:

@@ -19,7 +19,7 @@ from retr.cli._options import (
     find_index,
     unfold,
 )
-from retr.cli._output import Output, confirm, read_input
+from retr.cli._output import Output, confirm, names_in, read_input
 from retr.index.errors import UsageError
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def _rows(opened: Index, ids: list[str] | None, where: str | None) -> list[str]:
         found: list[str] = opened.table(["id"], where=where)["id"].to_pylist()
         return found
     if ids == ["-"]:
-        return [line for line in read_input().decode("utf-8", "surrogateescape").split("\n") if line]
+        return names_in(read_input())
     return list(ids or ())
 
 

@@ -94,7 +94,7 @@ class Audit:
         scratch = head.with_name(f".{head.name}.{secrets.token_hex(8)}")
         # a name that cannot be foreseen, and no link followed
         descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.NAMED, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+        with os.fdopen(descriptor, "w", encoding="ascii", newline="\n") as file:
             file.write(f"{count} {seal}\n")
         system.replace(scratch, head)
 
@@ -202,6 +202,6 @@ def _key_of(path: Path, *, make: bool) -> bytes:
     file = path.with_name(path.name + ".key")
     if make and not file.exists():
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | system.NAMED, 0o600)
-        with os.fdopen(descriptor, "w", encoding="ascii") as out:
+        with os.fdopen(descriptor, "w", encoding="ascii", newline="\n") as out:
             out.write(secrets.token_hex(32) + "\n")
     return bytes.fromhex(file.read_text(encoding="ascii").strip())

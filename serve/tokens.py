@@ -119,7 +119,7 @@ def make_token(path: Path, name: str, scopes: frozenset[str]) -> str:
     granted = ",".join(scope for scope in SCOPES if scope in scopes)
     line = f"{name} {granted} {hashlib.sha256(token.encode()).hexdigest()}\n"
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | system.NAMED, 0o600)
-    with os.fdopen(descriptor, "a", encoding="utf-8") as file:
+    with os.fdopen(descriptor, "a", encoding="utf-8", newline="\n") as file:
         # a file that somebody edited may lack the end of its last line
         if file.tell() and not path.read_bytes().endswith(b"\n"):
             file.write("\n")

@@ -141,6 +141,30 @@ def test_what_systems_lack_is_asked_for_in_one_place():
     assert found == []
 
 
+def writes(tree: ast.AST):
+    """Yield each call that writes text into a file, and whether it says how lines end."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func).rpartition(".")[2]
+        texts = {one.value for one in node.args if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+        opened = called in {"open", "fdopen"} and texts & {"w", "a", "x", "wt", "at", "xt"}
+        # of an archive, not of text
+        if (opened and "tarfile" not in ast.unparse(node.func)) or called == "write_text":
+            yield node.lineno, any(word.arg == "newline" for word in node.keywords)
+
+
+def test_what_is_written_has_the_same_bytes_on_every_system():
+    found = [
+        f"{path.relative_to(ROOT)}:{line}"
+        for folder in ("index", "retrieval", "cli", "serve")
+        for path in (ROOT / folder).rglob("*.py")
+        for line, said in writes(ast.parse(path.read_text(encoding="utf-8")))
+        if not said
+    ]
+    assert found == []
+
+
 def test_processors_are_those_that_the_process_may_use(monkeypatch):
     assert system.processors() == len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else True
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)

@@ -102,8 +102,8 @@ def as_fiftyone(store: Store, rows: NDArray[np.int64], draft: Path, label: str |
         labels[key] = None if value is None else {"label": str(value), "attributes": _attributes(row)}
         vectors.append(vector)
     text = json.dumps({"classes": sorted(classes), "labels": labels}, ensure_ascii=False)
-    (draft / "labels.json").write_text(text, encoding="utf-8")
-    (draft / "names.json").write_text(json.dumps(list(labels)), encoding="utf-8")
+    (draft / "labels.json").write_text(text, encoding="utf-8", newline="\n")
+    (draft / "names.json").write_text(json.dumps(list(labels)), encoding="utf-8", newline="\n")
     np.save(draft / "vectors.npy", np.stack(vectors))
 
 

@@ -131,7 +131,7 @@ def _copy(store: Store, named: NamedSet, target: Path) -> None:
         for name, data in _copies(store, named):
             (draft / name).write_bytes(data)
             copies.append(name)
-        (draft / TABLE).write_text(as_csv(store, named, copies), encoding="utf-8", errors="surrogatepass")
+        (draft / TABLE).write_text(as_csv(store, named, copies), encoding="utf-8", errors="surrogatepass", newline="")
         draft.replace(target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -250,6 +250,19 @@ def test_any_encoding(retr, odd, monkeypatch, encoding):
     assert any(word in "".join(table) for word in ("Ménière/日本", "M\\xe9ni\\xe8re/\\u65e5", "Ménière/\\u65e5"))
 
 
+def test_programs_get_the_same_bytes_where_a_system_ends_lines_otherwise(monkeypatch):
+    written = {}
+    for newline in ("\n", "\r\n"):
+        raw = io.BytesIO()
+        monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, "cp1252", newline=newline))
+        for form in ({"json_": True}, {"csv_": True}):
+            Output(**form).rows([{"id": "a\nb.png", "label": "日本"}])
+        sys.stdout.flush()
+        written[newline] = raw.getvalue()
+    assert written["\n"] == written["\r\n"]
+    assert b"\r" not in written["\r\n"] and '"a\nb.png",日本\n'.encode() in written["\r\n"]
+
+
 def test_streams_that_are_closed_or_full():
     # what loads least says as much of the streams
     for shell in (">&-", "<&- >&- 2>&-"):

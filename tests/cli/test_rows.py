@@ -69,6 +69,10 @@ def test_paths_of_hits_and_of_sets(retr, placed_archive):
     ids = retr("query", "--id", "a b.png", "-k", 4, "--where", "age > 0", "--ids", "--index", index).out
     assert retr("sets", "add", "mine", "-", "--index", index, stdin=ids.encode()).code == 0
     assert retr("sets", "show", "mine", "--ids", "--index", index).out == ids
+    # ended by NUL, and as a shell of Windows hands them on
+    for number, handed in enumerate((ids.replace("\n", "\0"), ids.replace("\n", "\r\n"))):
+        assert retr("sets", "add", f"as {number}", "-", "--index", index, stdin=handed.encode()).code == 0
+        assert retr("sets", "show", f"as {number}", "--ids", "--index", index).out == ids
     paths = retr("sets", "show", "mine", "--paths", "--index", index).out
     assert paths == "".join(f"{archive / name}\n" for name in ids.splitlines())
 
