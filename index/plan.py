@@ -151,6 +151,8 @@ def _shortly(
     if options.one_per is not None or options.min_score is not None or options.effort is not None:
         return None
     n, k = snapshot.n_total, int(options.k)
+    if not n:
+        return None
     if chosen is not None and (few := chosen.few) is not None:
         flat = options.exact or isinstance(plan.config, Flat)
         if len(queries) > 1 or not (flat or approximate.scanned(len(few), 1, n, queries.shape[1])):

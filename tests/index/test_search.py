@@ -239,6 +239,20 @@ def test_queries_that_do_not_fit_are_refused(make):
     assert store.search(np.empty((0, 8), np.float32), 3).rows.shape == (0, 3)
 
 
+@pytest.mark.parametrize("shards", [1, 2])
+def test_an_index_that_was_emptied_answers_with_nothing(make, shards):
+    store = make(3, shards=shards)
+    with store.writer() as writer:
+        writer.delete(np.arange(3))
+        writer.compact()
+    store = store.newest()
+    assert store.n_total == 0
+    for options in ({}, {"where": "id = 'r1'"}, {"where": "id is null", "exact": True}, {"one_per": "id"}):
+        for queries in (1, 2):
+            found = store.search(np.ones((queries, 8), np.float32), 3, **options)
+            assert (found.rows.tolist(), found.exact) == ([[-1]] * queries, True)
+
+
 def test_queries_are_taken_as_float32(make):
     store = make(200, similarity="dot")
     queries = np.random.default_rng(1).standard_normal((4, 8))
