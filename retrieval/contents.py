@@ -195,23 +195,6 @@ class IndexContents:
         same = encoder_key(self.store) == self._options_of
         return {name: value for name, value in self._options.items() if same or name == "device"}
 
-    def keep_encoder(self, encoder: BaseEncoder, options: Mapping[str, Any]) -> None:
-        """Take in the loaded encoder of the version that is searched; `EncoderMismatchError` for another one.
-
-        >>> from retr.sample import sample_index
-        >>> (index := sample_index()).keep_encoder(index.encoder, {"device": "cpu"})
-        >>> index.encoder.info.name
-        'colours'
-        """
-        from retr.retrieval.encoders.index_encoder import require_loaded, require_same
-        from retr.retrieval.transforms.transform import without_transform
-
-        require_loaded(encoder)
-        encoder = without_transform(encoder)
-        require_same(self.store.manifest.encoder.own, encoder.info)
-        self._options, self._options_of = {**self._loading, **options}, encoder_key(self.store)
-        self._loaded.put(self._options_of, encoder)
-
     def refresh(self) -> bool:
         """Move on to the newest committed version; an index stays on the version it was opened at until told.
 

@@ -15,9 +15,10 @@ from retr.index.store import Store
 from retr.retrieval._deferred import Deferred
 from retr.retrieval.answering import find_hits
 from retr.retrieval.building import build_indexes
-from retr.retrieval.contents import IndexContents, encoder_key
-from retr.retrieval.encoders.index_encoder import mismatch, no_text_side, require_loaded, require_same
+from retr.retrieval.contents import encoder_key
+from retr.retrieval.encoders.index_encoder import mismatch, require_loaded, require_same
 from retr.retrieval.encoders.registry import require_options
+from retr.retrieval.index_encoders import IndexEncoders
 from retr.retrieval.ingest.options import BuildOptions
 from retr.retrieval.ingest.report import BuildReport
 from retr.retrieval.query_arguments import gather_queries
@@ -37,10 +38,9 @@ if TYPE_CHECKING:
     from retr.retrieval.ingest.options import BuildKeywords
     from retr.retrieval.query import Query
     from retr.retrieval.search_options import SearchKeywords
-    from retr.retrieval.text.align import Bridge
 
 
-class Index(IndexContents, Deferred):
+class Index(IndexEncoders, Deferred):
     """A searchable archive: open one with `Index.open`, make one with `Index.build`.
 
     >>> from retr.sample import sample_index
@@ -263,66 +263,6 @@ class Index(IndexContents, Deferred):
         index = cls(Store.open(path), encoder=loaded)
         index.report = BuildReport(rows=len(index), notes=tuple(notes))
         return index
-
-    @property
-    def encoder(self) -> BaseEncoder:
-        """The encoder the index was built with, loaded on first use, once however many threads ask.
-
-        Where the index has a transform this is the encoder followed by it: its vectors lie where the index's rows lie.
-        ``load_encoder`` gives the encoder as its authors made it.
-
-        >>> from retr.sample import sample_index
-        >>> index = sample_index()
-        >>> index.encoder
-        <CallableEncoder colours dim=48 fp32 on cpu>
-        """
-        from retr.retrieval.heads.adapted import load_for
-        from retr.retrieval.transforms.transform import with_transform
-
-        store = self.store
-        loaded = self._loaded(encoder_key(store), lambda: load_for(store, None, self._loading))
-        encoder: BaseEncoder = self._followed(store.manifest.encoder.identity, lambda: with_transform(store, loaded))
-        return encoder
-
-    @property
-    def bridge(self) -> Bridge | None:
-        """What embeds words for an encoder that has no text side, if `retr align` was run; else ``None``.
-
-        >>> from retr.sample import sample_index
-        >>> index = sample_index()
-        >>> index.bridge is None
-        True
-        >>> _ = index.align("caption")
-        >>> index.bridge.encode_texts(["left eye"]).shape
-        (1, 48)
-        """
-        from retr.retrieval.text.align import FILE, find_bridge
-
-        store = self.store
-        if store.manifest.encoder.text:
-            return None
-        bridge: Bridge | None = self._bridges(store.manifest.files.get(FILE), lambda: find_bridge(store))
-        return bridge
-
-    @property
-    def text_side(self) -> BaseEncoder | Bridge:
-        """What embeds words: the encoder, or the bridge in its place.
-
-        Raises
-        ------
-        NoTextSideError
-            There is neither.
-
-        Examples
-        --------
-        >>> from retr.sample import sample_index
-        >>> index = sample_index()
-        >>> _ = index.align("caption")
-        >>> index.text_side is index.bridge
-        True
-        """
-        info = self.store.manifest.encoder
-        return self.encoder if info.text else self.bridge or no_text_side(info)
 
     # searching
 
