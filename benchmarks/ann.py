@@ -148,7 +148,7 @@ def _rate(search: Search, queries: NDArray[np.float32], batch: int) -> float:
 
 def _memory() -> dict[str, int]:
     """Return the bytes of this process's memory that are its own, and those of mapped files."""
-    lines = (line.split() for line in Path("/proc/self/status").read_text().splitlines())
+    lines = (line.split() for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return {words[0][:-1]: int(words[1]) * 1024 for words in lines if words and words[0] in {"RssAnon:", "RssFile:"}}
 
 

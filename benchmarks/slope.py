@@ -116,7 +116,7 @@ def _bytes(path: Path) -> int:
 
 def _memory() -> dict[str, int]:
     """Return the resident memory of this process by kind, KiB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     return {name: int(rest.split()[0]) for name, _, rest in (line.partition(":") for line in lines) if name in _KINDS}
 
 

@@ -26,7 +26,7 @@ CHILDREN = {"MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "PYTHONPATH", "TMPDIR"}
 def names_in(path: Path) -> set[str]:
     """Return the variables that a module names: strings that look like one of ours, and keys of ``os.environ``."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             found |= set(re.findall(r"\bRETR_[A-Z_]+\b", node.value))
         key = None

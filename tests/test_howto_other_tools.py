@@ -29,7 +29,7 @@ def test_the_snippets_run(archive, tmp_path, monkeypatch, capsys):
         "categories": [{"id": 1, "name": "drusen"}],
         "annotations": [{"image_id": 1, "category_id": 1}],
     }
-    Path("instances.json").write_text(json.dumps(found))
+    Path("instances.json").write_text(json.dumps(found), encoding="utf-8")
     names: dict[str, object] = {}
     blocks = BLOCK.findall(PAGE.read_text())
     for kind, text in blocks:

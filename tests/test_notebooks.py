@@ -25,7 +25,7 @@ nbformat.write(book, sys.argv[3])
 
 def outputs(file: Path) -> list[list[tuple[str, str]]]:
     """Return of each cell of code the kinds of its outputs and what they say, numbers and hashes left out."""
-    cells = [cell for cell in json.loads(file.read_text())["cells"] if cell["cell_type"] == "code"]
+    cells = [cell for cell in json.loads(file.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
     return [[(one["output_type"], re.sub(r"[\d.]+", "#", said(one))) for one in cell["outputs"]] for cell in cells]
 
 

@@ -174,7 +174,7 @@ def save_text(kind: str, folder: Path, **shape: int) -> Path:
 
 
 def _json(path: Path, value: Any) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n")
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def save(system: str, folder: Path, seed: int = 0) -> None:
