@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 # At least so many times k cases are scored exactly, and one for so many proposed rows.
 _SCORED, _ROWS_A_CASE = 4, 8
 # Beyond these, rows that are left out are a large part of what is proposed.
-_MOST_EXCLUDED, _MOST_PARTS = 2048, 256
+_MOST_EXCLUDED = 2048
+#: Of a question with more parts all vectors are read.
+MOST_PARTS = 256
 # For a part no more rows are proposed at first, and no more where these are of too few cases.
 _MOST_ROWS, _AT_LAST = 512, 4096
 _NOTHING = np.empty(0, np.int64)
@@ -292,7 +294,7 @@ def _through_accelerators(
     exactly: bool,
 ) -> ItemAnswer | None:
     """Answer among the cases that accelerators propose; ``None`` where these cannot, or were not measured so."""
-    many = len(question.exclude) > _MOST_EXCLUDED or len(question.vectors) > _MOST_PARTS
+    many = len(question.exclude) > _MOST_EXCLUDED or len(question.vectors) > MOST_PARTS
     if promise is None or exactly or ask.allowed is not None or many or ask.k * _SCORED > len(items) // 2:
         return None
     depth, chosen = promise.depth(len(question.vectors), ask.k), _NOTHING
@@ -302,11 +304,28 @@ def _through_accelerators(
         if near is None or depth > _AT_LAST:
             # no accelerator serves this snapshot, or its rows are parts of few cases: all vectors are read
             return None
-        chosen = _likely(items, *near, question, ask, promise.scored(ask.k))
+        chosen = _likely(items, *_others(*near, question.exclude, depth), question, ask, promise.scored(ask.k))
         depth *= 4
     found = exact.best_of(vectors, items, question, chosen, ask)
     said = f"approximate: recall {promise.recall:.3f} of the ten best cases when tuned"
     return ItemAnswer(found.items, found.scores, found.rows, found.pairs, exact=False, note=said)
+
+
+def _others(
+    rows: NDArray[np.int64], scores: NDArray[np.float32], exclude: NDArray[np.int64], depth: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return the best of proposed rows without those that are left out: so many, whether some are left out or none.
+
+    Else a question of the index, which leaves itself out, would look further than one from elsewhere.
+    """
+    if not len(exclude):
+        return rows, scores
+    hidden = np.isin(rows, exclude)
+    rows, scores = np.where(hidden, -1, rows), np.where(hidden, np.float32(-np.inf), scores)
+    if rows.shape[1] <= depth:
+        return rows, scores
+    best = np.argpartition(-scores, depth - 1, axis=1)[:, :depth]
+    return np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
 
 
 def _likely(
@@ -318,7 +337,7 @@ def _likely(
     most: int,
 ) -> NDArray[np.int64]:
     """Return the cases of proposed rows ``(m, n)`` that score best by these rows alone, in the order of their ids."""
-    numbers = np.where((rows >= 0) & ~np.isin(rows, question.exclude), items.numbers[rows], -1)
+    numbers = np.where(rows >= 0, items.numbers[rows], -1)
     part, place = np.nonzero(numbers >= 0)
     cases, which = np.unique(numbers[part, place], return_inverse=True)
     # what was not proposed is at most as like as the last that was

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from retr.index.accelerators.config import DEPTH, effort_of
-from retr.index.item_search import Promise, search_items
+from retr.index.item_search import MOST_PARTS, Promise, search_items
 from retr.index.rows.items import items_of
 from retr.index.scan.items import ItemQuestion
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from retr.index.types import ItemScore
 
 # Rows proposed for all parts together, and how many times as far as for single rows accelerators look for them.
-_ROWS, _FARTHER = (512, 2048, 8192), (1, 4, 16, 64)
-# Cases that ask, half of them to choose; and the most parts of each: more only cost time.
-_QUESTIONS, _PARTS = 64, 32
+_ROWS, _FARTHER = (512, 2048, 8192, 32768), (1, 4, 16, 64)
+# Cases that ask, half of them to choose.
+_QUESTIONS = 64
 #: The scores that a case reaches by its nearest parts, which accelerators propose; of a mean all parts count.
 SCORES: tuple[ItemScore, ...] = ("maxsim", "best")
 
@@ -74,7 +74,7 @@ def _questions(store: Store, items: Items) -> list[ItemQuestion]:
     for number in drawn.tolist():
         rows = items.rows(number)
         others = [] if group is None else store.identity.rows(group, _named(store, group, rows))
-        asks = store.in_id_order(rows)[:_PARTS]
+        asks = store.in_id_order(rows)[:MOST_PARTS]
         vectors = np.asarray(store.vectors(asks), np.float32)
         questions.append(ItemQuestion(vectors, np.ones(len(asks)), np.unique(np.concatenate([rows, *others]))))
     return questions
