@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import pickle
+import secrets
 import statistics
 import tempfile
 import time
@@ -125,7 +126,8 @@ def main() -> None:
     parser.add_argument("--shards", default="1,4,16,64,256")
     parser.add_argument("--note", default=None)
     given = parser.parse_args()
-    os.environ[_NICENESS] = "0"
+    # without a token of its own, Ray would write one into the user's folder
+    os.environ.update({_NICENESS: "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)})
     import ray
 
     figures: dict[str, Any] = {"rows of a shard": ROWS_EACH, "dimensions": DIM, "k": K}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import secrets
 import shutil
 import signal
 import socket
@@ -235,6 +236,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000)
     parser.add_argument("--dim", type=int, default=256)
     asked = parser.parse_args()
+    # a token of its own: one that lies in the user's folder would be asked for by one node alone
+    os.environ.update(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=secrets.token_hex(32))
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name, nodes() as cluster:
         folder = Path(name)

@@ -113,7 +113,8 @@ class Connection:
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
             raise RetrError(
                 f"there is no Ray cluster at {self.address!r}, or it cannot be joined: {type(error).__name__}",
-                hint="start one with `ray start --head`, of the same version of Ray (docs/howto/many-machines.md)",
+                hint="start one with `ray start --head`, of the same version of Ray (RAY_AUTH_MODE=token if it "
+                "asks for a token): docs/howto/many-machines.md",
             ) from None
 
     def places(self) -> list[Place]:

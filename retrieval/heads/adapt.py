@@ -135,7 +135,7 @@ def adapt(
     >>> index = sample_index()
     >>> adapted = index.adapt("label", index.path.with_name("adapted.retr"))
     >>> len(adapted.store), adapted.store.manifest.encoder.dim
-    (24, 11)
+    (24, 48)
     """
     store = index.store
     if features not in {"auto", "stored"}:

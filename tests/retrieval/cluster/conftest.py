@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -88,7 +89,17 @@ def environment(tmp_path_factory):
     (own / "key").write_text("0123456789abcdef" * 2)
     python = os.pathsep.join([str(TESTS), str(TESTS.parent / "src"), os.environ.get("PYTHONPATH", "")])
     here = {"RETR_STATE_DIR": str(own), "XDG_CONFIG_HOME": str(own), "RETR_KEY_FILE": str(own / "key")}
-    return {**os.environ, **QUICK, **here, "PYTHONPATH": python, "RAY_USAGE_STATS_ENABLED": "0", "OMP_NUM_THREADS": "1"}
+    # a token of its own: one that lies in the user's folder would be asked for, and no other process has that
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    return {
+        **os.environ,
+        **QUICK,
+        **here,
+        **secret,
+        "PYTHONPATH": python,
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "OMP_NUM_THREADS": "1",
+    }
 
 
 @pytest.fixture(scope="module")
