@@ -20,7 +20,7 @@ from retr.index.rows.allowed import Allowed
 from retr.index.rows.ordered import OrderedColumn
 from retr.index.where import evaluate
 from retr.index.where.comparisons import canonical
-from retr.index.where.parse import Logic, without_numbers
+from retr.index.where.parse import MOST_KEPT, Logic, without_numbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -277,6 +277,8 @@ class Columns:
 
     def _condition(self, expression: str, meaning: Callable[[Node, str], Node] | None) -> evaluate.Condition:
         """Read an expression; of those that differ in their numbers alone the first is read, and the rest know it."""
+        if len(expression) > MOST_KEPT:
+            return evaluate.Condition(expression, self._types, meaning)
         form, numbers = without_numbers(expression)
         key = form, meaning is None
         known: evaluate.Condition | None = self._conditions.get(key)

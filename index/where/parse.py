@@ -91,8 +91,10 @@ class Logic(NamedTuple):
 Node: TypeAlias = "Predicate | Logic"
 
 
-# A question's condition is read for its mask and for what it names.
-@lru_cache(maxsize=64)
+#: The trees of longer expressions, in characters, are not kept: lists of many values would fill the memory.
+MOST_KEPT = 10_000
+
+
 def parse(expression: str) -> Node:
     """Read an expression.
 
@@ -101,6 +103,12 @@ def parse(expression: str) -> Node:
     FilterError
         It cannot be read.
     """
+    return _kept(expression) if len(expression) <= MOST_KEPT else _Parser(expression).parse()
+
+
+# A question's condition is read for its mask and for what it names.
+@lru_cache(maxsize=64)
+def _kept(expression: str) -> Node:
     return _Parser(expression).parse()
 
 
