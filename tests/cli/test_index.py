@@ -166,7 +166,10 @@ def test_group_declares_the_patient_column(retr, hrf_copy):
     assert retr("index", "group", "label", "--json", "--index", hrf_copy).json == [{"group": "label"}]
     assert retr("index", "info", "--json", "--index", hrf_copy).json[0]["group"] == "label"
     assert "'nothing'" in retr("index", "group", "nothing", "--index", hrf_copy).error(2)
-    taken_back = retr("index", "group", "--json", "--index", hrf_copy)
+    # without a column it is shown and stays
+    assert retr("index", "group", "--json", "--index", hrf_copy).json == [{"group": "label"}]
+    assert "give one of them" in retr("index", "group", "label", "--none", "--index", hrf_copy).error(2)
+    taken_back = retr("index", "group", "--none", "--json", "--index", hrf_copy)
     assert taken_back.json == [{"group": None}]
     assert "no column tells patients apart: it was 'label'" in taken_back.err
 

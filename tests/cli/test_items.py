@@ -88,5 +88,6 @@ def test_what_a_case_is_can_be_declared_later(retr, hrf_copy):
     assert "does not say what a case is" in retr(*asked).error(2)
     assert retr("index", "item", "label", "--index", hrf_copy, "--json").json == [{"item": "label"}]
     assert set(retr(*asked).json[0]["cases"]) == {"healthy", "diabetic_retinopathy"}
-    assert retr("index", "item", "--index", hrf_copy, "--json").json == [{"item": None}]
+    assert retr("index", "item", "--index", hrf_copy, "--json").json == [{"item": "label"}]
+    assert retr("index", "item", "--none", "--index", hrf_copy, "--json").json == [{"item": None}]
     assert "no column tells patients apart" in retr("index", "item", "patient", "--index", hrf_copy).error(2)
