@@ -14,7 +14,7 @@ from retr.index.errors import UsageError
 def group(
     column: Annotated[str | None, typer.Argument(help="A metadata column; without it, which one it is.")] = None,
     *,
-    none: Annotated[bool, typer.Option("--none", help="Take it back: no column tells patients apart.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Take it back: nothing is declared.")] = False,
     index: IndexOption = None,
     json_: JsonOption = False,
 ) -> None:
@@ -45,7 +45,7 @@ def item(
         ),
     ] = None,
     *,
-    none: Annotated[bool, typer.Option("--none", help="Take it back: the index does not say what a case is.")] = False,
+    none: Annotated[bool, typer.Option("--none", help="Take it back: nothing is declared.")] = False,
     index: IndexOption = None,
     json_: JsonOption = False,
 ) -> None:

@@ -80,8 +80,10 @@ app = group(
                 LazyCommand("info", "index:info", "Show what an index holds: rows, encoder, columns, size."),
                 LazyCommand("ls", "rows:list_rows", "List the rows of an index."),
                 LazyCommand("sql", "sql:sql", "Ask an index's rows in SQL."),
-                LazyCommand("group", "declare:group", "Declare the column that tells patients apart."),
-                LazyCommand("item", "declare:item", "Declare what a case is: whose rows are compared together."),
+                LazyCommand("group", "declare:group", "Declare the column that tells patients apart, or show it."),
+                LazyCommand(
+                    "item", "declare:item", "Declare what a case is, whose rows are compared together, or show it."
+                ),
                 LazyCommand("check", "index:check", "Check that every file of an index is as it was written."),
                 LazyCommand("compact", "index:compact", "Merge segments and drop deleted rows from disk."),
                 LazyCommand(

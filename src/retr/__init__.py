@@ -63,7 +63,7 @@ __all__ = [
     "load_encoder",
     "read_picture",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 telemetry.switch_off()
 
