@@ -3,7 +3,8 @@
 Vectors are those of `retr.benchmarks.ann`: Gaussians of unlike sizes, as many as the rows ask for; no picture is
 embedded (`retr.benchmarks.build_speed` tells what that costs). Each size is built in a process of its own, tuned with
 the default goal, and asked in another, which begins cold: what it holds for itself is its resident memory without
-mapped files, which the system may drop. Times are CPU seconds on one thread, medians; recall is against exact search of
+mapped files, which the system may drop. Sizes above ``--tuned`` rows are searched exactly alone, since tuning them
+takes long. Times are CPU seconds on one thread, medians; recall is against exact search of
 the same questions, which the index does not hold. Each size is recorded as it ends, so that a run can be stopped.
 
 Run: ``OMP_NUM_THREADS=1 python -m retr.benchmarks.slope --sizes 1000000x256,2000000x256,5000000x256``
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 K, QUESTIONS, EXACTLY, AT_ONCE, PATIENTS = 10, 256, 16, 200_000, 4
 
 
-def build(path: Path, rows: int, dim: int) -> dict[str, Any]:
-    """Build and tune an index, and return what it cost."""
+def build(path: Path, rows: int, dim: int, *, tuned: bool) -> dict[str, Any]:
+    """Build and perhaps tune an index, and return what it cost."""
     info = EncoderInfo("synthetic", dim, "cosine", "none", text=False, weights_sha256="0", preprocessing="none")
     store = Store.create(path, encoder=info, dtype="float16")
     began = time.process_time()
@@ -57,22 +58,26 @@ def build(path: Path, rows: int, dim: int) -> dict[str, Any]:
             writer.append(table, vectors)
         writer.commit()
     ingested = time.process_time() - began - drawn
-    vectors_only = _bytes(path)
+    found: dict[str, Any] = {
+        "ingest: CPU s": round(ingested, 1),
+        "ingest: largest resident set, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
+        "bytes a row before tuning": round(_bytes(path) / rows),
+    }
+    if not tuned:
+        return found
     began = time.process_time()
     with Store.open(path).writer() as writer:
         tuning = tune(writer)
-    return {
-        "ingest: CPU s": round(ingested, 1),
+    return found | {
         "tune: CPU s": round(time.process_time() - began, 1),
         "build: largest resident set, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10,
-        "bytes a row before tuning": round(vectors_only / rows),
         "bytes a row": round(_bytes(path) / rows),
         "searched by": shown(to_json(tuning.config)),
         "recall stated": round(tuning.recall, 4),
     }
 
 
-def ask(path: Path, dim: int, rows: int) -> dict[str, Any]:
+def ask(path: Path, dim: int, rows: int, *, tuned: bool) -> dict[str, Any]:
     """Open an index in this process, which has done nothing yet, and return what its answers cost."""
     before, began = _memory(), time.process_time()
     store = Store.open(path)
@@ -81,7 +86,7 @@ def ask(path: Path, dim: int, rows: int) -> dict[str, Any]:
     began = time.process_time()
     store.search(questions[:1], K)
     first = time.process_time() - began
-    alone = _median(lambda at: store.search(questions[at : at + 1], K), QUESTIONS)
+    alone = _median(lambda at: store.search(questions[at : at + 1], K), QUESTIONS if tuned else EXACTLY)
     found: dict[str, Any] = {
         "opening: CPU ms": round(opened * 1e3, 2),
         "first question: CPU ms": round(first * 1e3, 2),
@@ -93,6 +98,8 @@ def ask(path: Path, dim: int, rows: int) -> dict[str, Any]:
     now = _memory()
     found["resident, its own: MiB"] = round((now["RssAnon"] - before["RssAnon"]) / 1024)
     found["resident, mapped files: MiB"] = round((now["RssFile"] - before["RssFile"]) / 1024)
+    if not tuned:
+        return found
     exactly = _median(lambda at: store.search(questions[at : at + 1], K, exact=True), EXACTLY)
     found["one question, exactly: CPU ms"] = round(exactly * 1e3, 1)
     true = store.search(questions, K, exact=True)
@@ -127,6 +134,7 @@ def main() -> None:
     """Run it, and write the result file."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", maxsplit=1)[0])
     parser.add_argument("--sizes", default="1000000x256,2000000x256,5000000x256,10000000x256,1000000x768,2000000x768")
+    parser.add_argument("--tuned", type=int, default=1_000_000, help="Up to so many rows.")
     parser.add_argument("--work", type=Path, help="Keeps what was measured, so that a run that was stopped goes on.")
     parser.add_argument("--note", default=None)
     parser.add_argument("--worker", choices=["build", "ask"], help=argparse.SUPPRESS)
@@ -135,7 +143,9 @@ def main() -> None:
     sizes = [[int(number) for number in size.split("x")] for size in given.sizes.split(",")]
     if given.worker:
         [(rows, dim)] = sizes
-        print(json.dumps(build(given.index, rows, dim) if given.worker == "build" else ask(given.index, dim, rows)))
+        tuned = rows <= given.tuned
+        measured = build(given.index, rows, dim, tuned=tuned) if given.worker == "build" else None
+        print(json.dumps(measured or ask(given.index, dim, rows, tuned=tuned)))
         return
     work = given.work or Path(tempfile.mkdtemp())
     work.mkdir(exist_ok=True)
@@ -148,13 +158,13 @@ def main() -> None:
             one: dict[str, Any] = {}
             for worker in ("build", "ask"):
                 asked = [sys.executable, "-m", "retr.benchmarks.slope", "--worker", worker, "--sizes", name]
-                asked += ["--index", str(work / name)]
+                asked += ["--index", str(work / name), "--tuned", str(given.tuned)]
                 done = subprocess.run(asked, stdout=subprocess.PIPE, check=True)
                 one |= json.loads(done.stdout.splitlines()[-1])
             kept.write_text(json.dumps(one))
             shutil.rmtree(work / name)
         figures[name] = json.loads(kept.read_text())
-        command = f"OMP_NUM_THREADS=1 python -m retr.benchmarks.slope --sizes {','.join(figures)}"
+        command = f"OMP_NUM_THREADS=1 python -m retr.benchmarks.slope --sizes {','.join(figures)} --tuned {given.tuned}"
         record("slope", figures, command=command, note=given.note, quiet=True)
     print(json.dumps(figures, indent=1))
 
