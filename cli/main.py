@@ -99,7 +99,7 @@ app = group(
                     "index:reembed",
                     "Move an index to another encoder; ids, metadata and groups stay.",
                 ),
-                LazyCommand("regions", "regions:regions", "Give an index regions: vectors of parts of its pictures."),
+                LazyCommand("regions", "regions:regions", "Add regions to an index: vectors of parts of its pictures."),
                 LazyCommand(
                     "words",
                     "words:words",

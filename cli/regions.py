@@ -19,7 +19,7 @@ def regions(
     index: IndexOption = None,
     json_: JsonOption = False,
 ) -> None:
-    """Give an index regions: vectors of parts of its pictures.
+    """Add regions to an index: vectors of parts of its pictures.
 
     Each picture is read once; vectors of whole pictures stay as they are. A run that was stopped goes on where it was:
     what is embedded lies beside the index, in NAME.regions, until one commit changes over.

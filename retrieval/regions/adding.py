@@ -1,4 +1,4 @@
-"""Give an index regions that was built without: its pictures are read again, and their parts alone are embedded.
+"""Add regions to an index that was built without: its pictures are read again, and their parts alone are embedded.
 
 What is embedded is kept beside the index, in ``NAME.regions``, a file for some rows that is named by what it was made
 from: a run that was stopped goes on with what is there. One commit changes over, after which the folder is removed.
