@@ -189,7 +189,8 @@ def adapt(
         "from": {"uuid": store.uuid, "version": store.version},
     }
     found.about.update(label=cases.label, encoder=info.to_json())
-    notes = [*cases.notes, *store.identity.absent(fit), *sides.notes, *again, *said_of(before, after, share, keeps)]
+    gained = said_of(before, after, share, keeps, sides.who)
+    notes = [*cases.notes, *store.identity.absent(fit), *sides.notes, *again, *gained]
     if refit and views is None:
         notes.append(
             f"this head cannot be measured any more (too few to hold out, or more than {MOST_ROWS} rows): "
@@ -246,17 +247,21 @@ class _Sides:
             notes.append(f"{int((~single).sum())} rows with several classes were not fitted on")
         return cls(cases, groups, split_by, inside, single, tuple(notes))
 
+    @property
+    def who(self) -> str:
+        """Whom the split keeps apart."""
+        return "patients" if self.split_by else "pictures"
+
     def facts(self, kept: NDArray[np.bool_]) -> dict[str, Any]:
         """Return what the manifest says of them, where the head was fitted on the rows ``kept``."""
-        who = "patients" if self.split_by else "pictures"
         return {
             "label": self.cases.label,
             "classes": len(self.cases.classes),
             "split_by": self.split_by or "picture",
             "fitted_rows": int(kept.sum()),
-            f"fitted_{who}": len(np.unique(self.groups[kept])),
+            f"fitted_{self.who}": len(np.unique(self.groups[kept])),
             "held_out_rows": int((~self.inside).sum()),
-            f"held_out_{who}": len(np.unique(self.groups[~self.inside])),
+            f"held_out_{self.who}": len(np.unique(self.groups[~self.inside])),
         }
 
     def marked(self, n: int, *, refit: bool) -> NDArray[Any]:

@@ -91,8 +91,8 @@ def measure_head(vectors: NDArray[Any], cases: Cases, held_out: NDArray[np.bool_
     return Measured(values, cases.groups[asks])
 
 
-def said_of(before: Measured, after: Measured, share: float, keeps: float | None) -> list[str]:
-    """Return what a head gains and loses among patients never seen, a line each.
+def said_of(before: Measured, after: Measured, share: float, keeps: float | None, who: str) -> list[str]:
+    """Return what a head gains and loses among rows that it was not fitted on, a line each.
 
     Parameters
     ----------
@@ -100,6 +100,8 @@ def said_of(before: Measured, after: Measured, share: float, keeps: float | None
         Of the space that was there, in what is written.
     keeps
         The least larger share that lowers any-hit@5 nowhere among these rows; ``None`` for none.
+    who
+        Whom the index tells apart: ``"patients"``, or ``"pictures"``.
     """
     if share == 1:
         return [
@@ -111,12 +113,12 @@ def said_of(before: Measured, after: Measured, share: float, keeps: float | None
         f"{name.split()[0]} {before.values[name].mean():.3f} to {after.values[name].mean():.3f} ({_signed(one)})"
         for name, one in ((name, difference[name]) for name in strict)
     )
-    said = [f"of patients never seen, among each other: {listed}; {share:.0%} of the space that was there"]
+    said = [f"of {who} never seen, among each other: {listed}; {share:.0%} of the space that was there"]
     if difference[strict[0]].value < 0:
         said.append("the head measured worse than none: rather keep the index it was made from")
     elif keeps is not None and keeps > share:
         what = "is the space that was there, the only one that lowers" if keeps == 1 else "lowers"
-        said.append(f"--mix {keeps:g} {what} any_hit@{_DEPTH} nowhere among these patients")
+        said.append(f"--mix {keeps:g} {what} any_hit@{_DEPTH} nowhere among these {who}")
     return said
 
 

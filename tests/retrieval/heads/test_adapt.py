@@ -130,14 +130,14 @@ def measured(first, any_hit):
 
 def test_what_a_head_gains_and_loses_is_said():
     before = measured(8, 18)
-    (said,) = said_of(before, measured(12, 18), 0.25, 0.25)
+    (said,) = said_of(before, measured(12, 18), 0.25, 0.25, "patients")
     assert "precision@1 0.400 to 0.600 (+0.200 [" in said
     assert "any_hit@5 0.900 to 0.900 (+0.000 [" in said
     assert "25% of the space" in said
-    assert said_of(before, measured(12, 16), 0.0, 0.75)[1].startswith("--mix 0.75 lowers any_hit@5 nowhere")
-    assert "--mix 1 is the space" in said_of(before, measured(12, 16), 0.5, 1.0)[1]
-    assert said_of(before, measured(6, 18), 0.0, 0.0)[1].startswith("the head measured worse than none")
-    (said,) = said_of(before, before, 1.0, 1.0)
+    assert said_of(before, measured(12, 16), 0.0, 0.75, "patients")[1].startswith("--mix 0.75 lowers any_hit@5 nowhere")
+    assert "--mix 1 is the space" in said_of(before, measured(12, 16), 0.5, 1.0, "patients")[1]
+    assert said_of(before, measured(6, 18), 0.0, 0.0, "patients")[1].startswith("the head measured worse than none")
+    (said,) = said_of(before, before, 1.0, 1.0, "patients")
     assert said.startswith("what is written is the space that was there")
     assert not measured(12, 16).keeps_any_hit(before)
     assert measured(0, 18).keeps_any_hit(before)
