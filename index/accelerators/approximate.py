@@ -135,7 +135,9 @@ def search(
     rows, scores = found[0]
     if len(found) > 1:
         rows, scores = (np.concatenate(part, axis=1) for part in zip(*found, strict=True))
-        best = np.argpartition(-scores, min(want, rows.shape[1]) - 1, axis=1)[:, :want]
+        # those that are left out below are among them
+        kept = want + ask.excluded
+        best = np.argpartition(-scores, min(kept, rows.shape[1]) - 1, axis=1)[:, :kept]
         rows, scores = np.take_along_axis(rows, best, axis=1), np.take_along_axis(scores, best, axis=1)
     # Only now: what a forbidden row kept out is missing, and the query is short.
     if ask.allowed is not None:

@@ -204,6 +204,19 @@ def test_as_many_as_are_allowed_are_enough_over_several_segments(unhelped_over_s
     assert found.rows[0].tolist() == [*range(15, 20), 37, 38, -1, -1, -1]
 
 
+@pytest.mark.parametrize("forbidden", [[0], [0, 25], [0, 1, 25, 26]])
+def test_rows_that_are_left_out_leave_no_query_short_over_several_segments(unhelped, forbidden):
+    """The query's own row is the best of all, and takes no place of those that are found."""
+    vectors = line(60)[[*range(0, 60, 2), *range(1, 60, 2)]]
+    blocks = blocks_of(vectors, [20, 40])
+    how = {"max_norm": 1.0, "cosine": False, "ids_of": lambda rows: [f"{row:06d}" for row in rows.tolist()]}
+    accelerators = [Proposing(block.vectors) for block in blocks]
+    asked = ask(5, exclude=[np.array(forbidden)])
+    found = approximate.search(blocks, accelerators, HNSW(), ALONG, asked, Bound(0.0), **how)
+    best = np.argsort(-vectors[:, 0], kind="stable")
+    assert found.rows[0].tolist() == best[~np.isin(best, forbidden)][:5].tolist()
+
+
 @pytest.mark.parametrize(
     ("query", "k", "least", "rows"),
     [(ALONG, 10, 0.875, range(6)), (ALONG, 5, 0.1, range(5)), (-ALONG, 40, -0.98, range(39, 0, -1))],
