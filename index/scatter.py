@@ -5,7 +5,7 @@ one run of the whole's, so that conditions, exclusion and answers travel by row 
 as one scan would have ranked it: by score, equal scores by id, one of a group. Rows are scored the same wherever that
 is done, so answers are equal to the bit.
 
-What holds the shards is behind `Remote`: threads in a test, processes of a cluster (`retr.retrieval.cluster.shards`).
+What holds the shards is behind `Remote`: threads in a test, processes of a cluster (`retr.retrieval.cluster.holders`).
 """
 
 from __future__ import annotations

@@ -262,7 +262,7 @@ class Client:
         return self._run(self._calls.save(name, ids, question, note, options))
 
     def label(self, name: str, ids: Sequence[str], label: str, *, remove: bool = False) -> dict[str, Any]:
-        """Give rows of a set a label, or take it from them; return the set.
+        """Label rows of a set, or take a label from them; return the set.
 
         >>> import httpx
         >>> answer = httpx.Response(200, json={"labelled": 1})

@@ -12,7 +12,7 @@ import sys
 
 
 def give_back() -> bool:
-    """Give the system what malloc holds free; return whether there was any, False where malloc is another."""
+    """Hand what malloc holds free to the system; return whether there was any, False where malloc is another."""
     if not sys.platform.startswith("linux"):
         return False
     with contextlib.suppress(OSError, AttributeError):

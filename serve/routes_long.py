@@ -108,5 +108,5 @@ def _begun(state: State, token: Token, work: Callable[[], dict[str, Any]]) -> Jo
 
 @router.get("/jobs/{job}")
 async def job(job: str, state: TheState, token: Reader) -> Job:
-    """Say how a job stands; its result, once it is done, is what ``retr eval --json`` prints."""
+    """Return how a job stands; its result, once it is done, is what ``retr eval --json`` prints."""
     return state.jobs.of(job, token.name, without_paths)

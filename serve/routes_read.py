@@ -49,7 +49,7 @@ async def indexes(state: TheState, _: Reader) -> list[dict[str, Any]]:
 
 @router.get("/token")
 async def whose(state: TheState, token: Reader) -> TokenAnswer:
-    """Say who asks and what they may do, so that a page can say so before somebody works in vain."""
+    """Return who asks and what they may do, so that a page can say so before somebody works in vain."""
     may = [scope for scope in SCOPES if scope in token.scopes and (scope == "read" or not state.settings.read_only)]
     return TokenAnswer.model_validate({"name": token.name, "may": may, "read_only": state.settings.read_only})
 
